@@ -1,0 +1,4 @@
+//! What does the process do?
+#![forbid(unsafe_code)]
+
+fn main() {}

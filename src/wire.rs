@@ -1,0 +1,1878 @@
+//! What do these octets say?
+//!
+//! A relay needs positions in a message and byte-exact splices, not a decoded tree: where the question ends, where the
+//! OPT record lies, where the TTLs are. This room finds them, refuses what is broken, and writes the few messages that
+//! are our own. It does no I/O, reads no clock, and panics on no input.
+
+use std::fmt;
+use std::ops::Range;
+
+/// Octets of the header that every message begins with (RFC 1035 section 4.1.1).
+pub const HEADER: usize = 12;
+/// Octets of the longest message: what a two-octet length can say (RFC 1035 section 4.2.2).
+pub const LONGEST: usize = 65_535;
+/// The UDP payload size that we offer, and the most that we send over UDP (the DNS flag day 2020 value; RFC 9715
+/// recommends at most 1400).
+pub const PAYLOAD_SIZE: u16 = 1232;
+/// What a client takes over UDP that says nothing of its size (RFC 1035 section 4.2.1, RFC 6891 section 6.2.3).
+pub const PLAIN_SIZE: u16 = 512;
+
+/// Queries over TLS are padded to a multiple of this (RFC 8467 section 4.1).
+const PADDING_BLOCK: usize = 128;
+/// The longest name in octets, length octets and root label included (RFC 1035 section 2.3.4).
+const LONGEST_NAME: usize = 255;
+/// The most compression pointers of a name: as many as it can have labels. A longer chain costs time and says nothing.
+const MOST_POINTERS: usize = 127;
+/// The shortest OPT record: root name, type, class, TTL, an empty RDATA (RFC 6891 section 6.1.2).
+const SHORTEST_OPT: usize = 11;
+/// Octets of an EDNS option before its value: code and length (RFC 6891 section 6.1.2).
+const OPTION_HEAD: usize = 4;
+
+/// Resource record types that a forwarder has to know.
+pub mod rtype {
+    /// SIG, which signs a whole message when it covers type 0 (RFC 2931).
+    pub const SIG: u16 = 24;
+    /// The EDNS pseudo-record (RFC 6891).
+    pub const OPT: u16 = 41;
+    /// A transaction signature (RFC 8945).
+    pub const TSIG: u16 = 250;
+    /// An incremental zone transfer (RFC 1995).
+    pub const IXFR: u16 = 251;
+    /// A zone transfer (RFC 5936).
+    pub const AXFR: u16 = 252;
+}
+
+/// Response codes that we send ourselves (RFC 1035 section 4.1.1, RFC 6891 section 9).
+pub mod rcode {
+    /// The query cannot be read.
+    pub const FORMERR: u16 = 1;
+    /// No answer could be had.
+    pub const SERVFAIL: u16 = 2;
+    /// An operation that we do not offer.
+    pub const NOTIMP: u16 = 4;
+    /// An operation that we will not do.
+    pub const REFUSED: u16 = 5;
+    /// An EDNS version that we do not speak.
+    pub const BADVERS: u16 = 16;
+}
+
+/// Extended DNS Errors that we send (RFC 8914 section 4).
+pub mod ede {
+    /// Not Supported.
+    pub const NOT_SUPPORTED: u16 = 21;
+    /// No Reachable Authority.
+    pub const NO_REACHABLE_AUTHORITY: u16 = 22;
+    /// Network Error.
+    pub const NETWORK_ERROR: u16 = 23;
+    /// Invalid Data.
+    pub const INVALID_DATA: u16 = 24;
+    /// Not Ready.
+    pub const NOT_READY: u16 = 14;
+}
+
+/// EDNS options that a forwarder has to know (IANA's registry of DNS EDNS0 Option Codes).
+mod option {
+    pub(super) const CLIENT_SUBNET: u16 = 8;
+    pub(super) const PADDING: u16 = 12;
+    pub(super) const EXTENDED_ERROR: u16 = 15;
+}
+
+/// Why a message cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Shorter than a header: there is no ID to answer to.
+    Short,
+    /// A response where a query was due, or a query where a response was.
+    Direction,
+    /// An operation other than QUERY.
+    Opcode(u8),
+    /// Not exactly one question (RFC 9619 section 4).
+    QuestionCount(u16),
+    /// A name with a label type, a length or a pointer that no name has.
+    Name,
+    /// The message ends before what its counts and lengths promise.
+    Cut,
+    /// A query that carries records in its answer or authority section.
+    Section,
+    /// More than one OPT, one that is not in the additional section or not at the root, or options that do not fit.
+    Opt,
+    /// A transaction signature that is not the last record (RFC 8945 section 5.1).
+    Signature,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Short => write!(f, "shorter than a header"),
+            Self::Direction => write!(f, "a response for a query or a query for a response"),
+            Self::Opcode(opcode) => write!(f, "opcode {opcode}"),
+            Self::QuestionCount(count) => write!(f, "{count} questions"),
+            Self::Name => write!(f, "a broken name"),
+            Self::Cut => write!(f, "cut short"),
+            Self::Section => write!(f, "records in a section that a query leaves empty"),
+            Self::Opt => write!(f, "a broken OPT record"),
+            Self::Signature => write!(f, "a signature that is not the last record"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// The two octets at `at`, in network order.
+fn u16_at(message: &[u8], at: usize) -> Result<u16, Fault> {
+    match message.get(at..at + 2) {
+        Some(octets) => Ok(u16::from_be_bytes([octets[0], octets[1]])),
+        None => Err(Fault::Cut),
+    }
+}
+
+/// The message ID (RFC 1035 section 4.1.1), where there is one.
+pub fn id(message: &[u8]) -> Option<u16> {
+    u16_at(message, 0).ok()
+}
+
+/// A view of a header that is known to be there.
+#[derive(Clone, Copy)]
+struct Header<'m>(&'m [u8]);
+
+impl<'m> Header<'m> {
+    fn of(message: &'m [u8]) -> Result<Self, Fault> {
+        message.get(..HEADER).map(Self).ok_or(Fault::Short)
+    }
+
+    fn is_response(self) -> bool {
+        self.0[2] & 0x80 != 0
+    }
+
+    fn opcode(self) -> u8 {
+        (self.0[2] >> 3) & 0x0f
+    }
+
+    fn rcode(self) -> u16 {
+        u16::from(self.0[3] & 0x0f)
+    }
+
+    /// The number of records in a section: 0 question, 1 answer, 2 authority, 3 additional.
+    fn count(self, section: usize) -> u16 {
+        u16::from_be_bytes([self.0[4 + 2 * section], self.0[5 + 2 * section]])
+    }
+}
+
+/// One past the name that begins at `at`; the name is followed through its compression pointers and checked whole.
+///
+/// A pointer must lead to "a prior occurrence" (RFC 1035 section 4.1.4): not into the header, where no name is, but to a
+/// name that begins and ends before the labels that the pointer ends. So every name ends, and depends on no octet behind
+/// it.
+fn name_end(message: &[u8], at: usize) -> Result<usize, Fault> {
+    let (mut octets, mut position, mut labels_start) = (message, at, at);
+    let (mut length, mut pointers, mut end) = (0, 0, None);
+    loop {
+        let beyond = if pointers == 0 {
+            Fault::Cut
+        } else {
+            Fault::Name
+        };
+        let octet = usize::from(*octets.get(position).ok_or(beyond)?);
+        match octet {
+            0 => return Ok(end.unwrap_or(position + 1)),
+            1..=63 => {
+                length += 1 + octet;
+                position += 1 + octet;
+                // The root label is yet to come.
+                if length >= LONGEST_NAME {
+                    return Err(Fault::Name);
+                }
+            }
+            0xc0.. => {
+                let target = usize::from(u16_at(octets, position).or(Err(beyond))? & 0x3fff);
+                pointers += 1;
+                if target >= labels_start || target < HEADER || pointers > MOST_POINTERS {
+                    return Err(Fault::Name);
+                }
+                end.get_or_insert(position + 2);
+                octets = &message[..labels_start];
+                (position, labels_start) = (target, target);
+            }
+            _ => return Err(Fault::Name),
+        }
+    }
+}
+
+/// One past the one question of `message`. Its name must be spelled out: nothing stands before it to point to.
+fn question_end(message: &[u8]) -> Result<usize, Fault> {
+    let header = Header::of(message)?;
+    if header.count(0) != 1 {
+        return Err(Fault::QuestionCount(header.count(0)));
+    }
+    let end = name_end(message, HEADER)? + 4;
+    if end > message.len() {
+        Err(Fault::Cut)
+    } else {
+        Ok(end)
+    }
+}
+
+/// A section of a message that holds records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    /// Records that answer the question.
+    Answer,
+    /// Records that name an authority.
+    Authority,
+    /// Records that help, and the OPT.
+    Additional,
+}
+
+/// Where one record lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The section that it is in.
+    pub section: Section,
+    /// Position of the first octet of its owner name.
+    pub start: usize,
+    /// Its type.
+    pub rtype: u16,
+    /// Its class; of an OPT, the UDP payload size.
+    pub class: u16,
+    /// Position of the four octets of its TTL; of an OPT, of its extended RCODE, version and flags.
+    pub ttl_at: usize,
+    /// Positions of its RDATA.
+    pub data: Range<usize>,
+}
+
+/// The records of a message one after the other, from the end of its question on. Ends after the first fault.
+struct Records<'m> {
+    message: &'m [u8],
+    position: usize,
+    left: [u16; 3],
+}
+
+impl<'m> Records<'m> {
+    fn after_question(message: &'m [u8], question_end: usize) -> Result<Self, Fault> {
+        let header = Header::of(message)?;
+        Ok(Self {
+            message,
+            position: question_end,
+            left: [header.count(1), header.count(2), header.count(3)],
+        })
+    }
+
+    fn read(&mut self, section: Section) -> Result<Record, Fault> {
+        let start = self.position;
+        let fixed = name_end(self.message, start)?;
+        let data_start = fixed + 10;
+        let data_end = data_start + usize::from(u16_at(self.message, fixed + 8)?);
+        if data_end > self.message.len() {
+            return Err(Fault::Cut);
+        }
+        self.position = data_end;
+        Ok(Record {
+            section,
+            start,
+            rtype: u16_at(self.message, fixed)?,
+            class: u16_at(self.message, fixed + 2)?,
+            ttl_at: fixed + 4,
+            data: data_start..data_end,
+        })
+    }
+}
+
+impl Iterator for Records<'_> {
+    type Item = Result<Record, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        const SECTIONS: [Section; 3] = [Section::Answer, Section::Authority, Section::Additional];
+        let index = self.left.iter().position(|&left| left > 0)?;
+        self.left[index] -= 1;
+        let record = self.read(SECTIONS[index]);
+        if record.is_err() {
+            self.left = [0; 3];
+        }
+        Some(record)
+    }
+}
+
+/// What an OPT record says (RFC 6891 section 6.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edns {
+    /// The UDP payload size that the sender takes, in octets, as sent.
+    pub size: u16,
+    /// The upper eight bits of a response's code.
+    pub extended_rcode: u8,
+    /// The EDNS version.
+    pub version: u8,
+    /// The sender takes DNSSEC records (RFC 3225).
+    pub dnssec_ok: bool,
+    /// The sender wants its address told to nobody: ECS with a source prefix of no bits (RFC 7871 section 7.1.2).
+    pub subnet_private: bool,
+}
+
+impl Edns {
+    fn read(message: &[u8], record: &Record) -> Result<Self, Fault> {
+        if record.section != Section::Additional || message.get(record.start) != Some(&0) {
+            return Err(Fault::Opt);
+        }
+        let mut subnet_private = false;
+        for option in options(&message[record.data.clone()]) {
+            let (code, value) = option?;
+            // FAMILY (2), SOURCE PREFIX-LENGTH (1), SCOPE PREFIX-LENGTH (1), no ADDRESS: RFC 7871 section 6.
+            subnet_private |= code == option::CLIENT_SUBNET && value.len() == 4 && value[2] == 0;
+        }
+        let ttl = &message[record.ttl_at..record.ttl_at + 4];
+        Ok(Self {
+            size: record.class,
+            extended_rcode: ttl[0],
+            version: ttl[1],
+            dnssec_ok: ttl[2] & 0x80 != 0,
+            subnet_private,
+        })
+    }
+
+    /// The most octets that a UDP answer to this sender may have: what it offers, at least 512, at most ours.
+    pub fn limit(&self) -> usize {
+        usize::from(self.size.clamp(PLAIN_SIZE, PAYLOAD_SIZE))
+    }
+}
+
+/// The options of an OPT's RDATA, as code and value. Ends after the first fault.
+fn options(data: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Fault>> {
+    let mut rest = data;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let Some((head, tail)) = rest.split_first_chunk::<4>() else {
+            rest = &[];
+            return Some(Err(Fault::Opt));
+        };
+        let length = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        let Some((value, next)) = tail.split_at_checked(length) else {
+            rest = &[];
+            return Some(Err(Fault::Opt));
+        };
+        rest = next;
+        Some(Ok((u16::from_be_bytes([head[0], head[1]]), value)))
+    })
+}
+
+/// A query that may be relayed: one question, sound names, at most one OPT.
+#[derive(Debug, Clone)]
+pub struct Query<'m> {
+    /// The message, without any octets after its last record.
+    message: &'m [u8],
+    question_end: usize,
+    edns: Option<Edns>,
+    signed: bool,
+}
+
+impl<'m> Query<'m> {
+    /// Reads a client's message.
+    ///
+    /// Octets after the last record are left out. [`Fault::Short`] and [`Fault::Direction`] say that no answer is owed.
+    pub fn parse(message: &'m [u8]) -> Result<Self, Fault> {
+        let header = Header::of(message)?;
+        if header.is_response() {
+            return Err(Fault::Direction);
+        }
+        if header.opcode() != 0 {
+            return Err(Fault::Opcode(header.opcode()));
+        }
+        let question_end = question_end(message)?;
+        let transfer = u16_at(message, question_end - 4)? == rtype::IXFR;
+        // Only IXFR has a use for one of the two sections, and it is refused for what it is.
+        if !transfer && (header.count(1), header.count(2)) != (0, 0) {
+            return Err(Fault::Section);
+        }
+        let mut records = Records::after_question(message, question_end)?;
+        let (mut edns, mut signed) = (None, false);
+        for record in records.by_ref() {
+            let record = record?;
+            if signed {
+                return Err(Fault::Signature);
+            }
+            match record.rtype {
+                rtype::OPT if edns.is_some() => return Err(Fault::Opt),
+                rtype::OPT => edns = Some(Edns::read(message, &record)?),
+                rtype::TSIG => signed = true,
+                rtype::SIG => signed = message[record.data.clone()].starts_with(&[0, 0]),
+                _ => {}
+            }
+        }
+        Ok(Self {
+            message: &message[..records.position],
+            question_end,
+            edns,
+            signed,
+        })
+    }
+
+    /// The message ID.
+    pub fn id(&self) -> u16 {
+        u16::from_be_bytes([self.message[0], self.message[1]])
+    }
+
+    /// The question's octets: name, type, class (RFC 1035 section 4.1.2).
+    pub fn question(&self) -> &'m [u8] {
+        &self.message[HEADER..self.question_end]
+    }
+
+    /// The question's type.
+    pub fn qtype(&self) -> u16 {
+        u16::from_be_bytes([
+            self.message[self.question_end - 4],
+            self.message[self.question_end - 3],
+        ])
+    }
+
+    /// What its OPT says, if it has one.
+    pub fn edns(&self) -> Option<&Edns> {
+        self.edns.as_ref()
+    }
+
+    /// Whether the whole message is signed, by TSIG or SIG(0), so that it may not be changed but for its ID.
+    pub fn is_signed(&self) -> bool {
+        self.signed
+    }
+
+    /// The message as it came, without any octets after its last record.
+    pub fn message(&self) -> &'m [u8] {
+        self.message
+    }
+
+    /// The two octets of the header's flags.
+    pub fn flags(&self) -> [u8; 2] {
+        [self.message[2], self.message[3]]
+    }
+
+    /// Appends the query as the resolver shall see it: ID 0, the flags RD, AD and CD, the question, and an OPT of our
+    /// own that keeps DO and pads the message to a multiple of 128 octets (RFC 6891 section 6.1.1 and RFC 8467 section 4.1).
+    ///
+    /// None of the client's options goes along, but for its wish to have its address told to nobody.
+    pub fn write_for_resolver(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        let [high, low] = self.flags();
+        out.extend_from_slice(&[0, 0, high & 0x01, low & 0x30, 0, 1, 0, 0, 0, 0, 0, 1]);
+        out.extend_from_slice(self.question());
+        let dnssec_ok = self.edns.is_some_and(|edns| edns.dnssec_ok);
+        write_opt(out, 0, dnssec_ok, |out| {
+            if self.edns.is_some_and(|edns| edns.subnet_private) {
+                // FAMILY 1, no bits of source, no scope.
+                write_option(out, option::CLIENT_SUBNET, &[0, 1, 0, 0]);
+            }
+            let unpadded = out.len() - start + OPTION_HEAD;
+            let padding = unpadded.next_multiple_of(PADDING_BLOCK) - unpadded;
+            write_option(out, option::PADDING, &[0; PADDING_BLOCK][..padding]);
+        });
+    }
+}
+
+/// Appends an OPT record of ours; `options` appends its RDATA, at most 65,535 octets.
+fn write_opt(
+    out: &mut Vec<u8>,
+    extended_rcode: u8,
+    dnssec_ok: bool,
+    options: impl FnOnce(&mut Vec<u8>),
+) {
+    let [size_high, size_low] = PAYLOAD_SIZE.to_be_bytes();
+    let [type_high, type_low] = rtype::OPT.to_be_bytes();
+    let flags = if dnssec_ok { 0x80 } else { 0 };
+    out.extend_from_slice(&[
+        0,
+        type_high,
+        type_low,
+        size_high,
+        size_low,
+        extended_rcode,
+        0,
+        flags,
+        0,
+        0,
+        0,
+    ]);
+    let data = out.len();
+    options(out);
+    let length = (out.len() - data) as u16;
+    out[data - 2..data].copy_from_slice(&length.to_be_bytes());
+}
+
+/// Appends an option to an OPT's RDATA; `value` has at most 65,535 octets.
+fn write_option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
+    out.extend_from_slice(&code.to_be_bytes());
+    out.extend_from_slice(&(value.len() as u16).to_be_bytes());
+    out.extend_from_slice(value);
+}
+
+/// What of a query its answer must repeat.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'m> {
+    /// The client's message ID.
+    pub id: u16,
+    /// The two octets of the flags of the client's header.
+    pub flags: [u8; 2],
+    /// The question's octets in the client's spelling; empty where the query's question could not be read.
+    pub question: &'m [u8],
+    /// What the client's OPT said.
+    pub edns: Option<Edns>,
+}
+
+impl<'m> Asked<'m> {
+    /// What an answer to `query` must repeat.
+    pub fn by(query: &Query<'m>) -> Self {
+        Self {
+            id: query.id(),
+            flags: query.flags(),
+            question: query.question(),
+            edns: query.edns,
+        }
+    }
+
+    /// What an answer to a message that cannot be read must repeat: its header alone; none for less than a header.
+    pub fn by_unreadable(message: &'m [u8]) -> Option<Self> {
+        let header = Header::of(message).ok()?.0;
+        let id = u16::from_be_bytes([header[0], header[1]]);
+        Some(Self {
+            id,
+            flags: [header[2], header[3]],
+            question: &[],
+            edns: None,
+        })
+    }
+
+    /// Appends an answer of our own: a response code, no records, and an EDE when the client speaks EDNS.
+    pub fn write_reply(&self, out: &mut Vec<u8>, rcode: u16, ede: Option<u16>) {
+        // RA is set: recursion is what a forwarder offers.
+        self.write_head(out, 0x80, low_nibble(rcode));
+        if let Some(edns) = &self.edns {
+            write_opt(out, (rcode >> 4) as u8, edns.dnssec_ok, |out| {
+                if let Some(code) = ede {
+                    write_option(out, option::EXTENDED_ERROR, &code.to_be_bytes());
+                }
+            });
+        }
+    }
+
+    /// Appends `answer` cut down to what fits any client: TC=1, the question, and an OPT if there was one in the query.
+    pub fn write_truncated(&self, out: &mut Vec<u8>, answer: &Answer<'_>) {
+        let [high, low] = [answer.message[2], answer.message[3]];
+        let start = out.len();
+        self.write_head(out, low & 0x80, low & 0x0f);
+        out[start + 2] |= 0x02 | (high & 0x04);
+        if let Some(edns) = &self.edns {
+            write_opt(out, answer.extended_rcode(), edns.dnssec_ok, |_| {});
+        }
+    }
+
+    /// A response header with QR=1, the client's ID, opcode, RD and CD, and the question; ARCOUNT says whether an OPT follows.
+    fn write_head(&self, out: &mut Vec<u8>, low_flags: u8, rcode: u8) {
+        let [high, low] = self.flags;
+        let questions = u8::from(!self.question.is_empty());
+        out.extend_from_slice(&self.id.to_be_bytes());
+        out.extend_from_slice(&[0x80 | (high & 0x79), low_flags | (low & 0x10) | rcode]);
+        out.extend_from_slice(&[0, questions, 0, 0, 0, 0, 0, u8::from(self.edns.is_some())]);
+        out.extend_from_slice(self.question);
+    }
+
+    /// Appends the resolver's answer as this client shall see it: its ID, its spelling of the name, its RD and CD bits, an
+    /// OPT exactly when it sent one (RFC 6891 section 6.1.1), AD only when it asked for it (RFC 6840 section 5.8); every
+    /// record octet for octet.
+    pub fn write_answer(&self, out: &mut Vec<u8>, answer: &Answer<'_>) {
+        if self.edns.is_none() && answer.extended_rcode() != 0 {
+            // Without an OPT the upper bits have no place, and the lower ones alone would say something else.
+            return self.write_reply(out, rcode::SERVFAIL, None);
+        }
+        if answer.question_end == HEADER {
+            // An error without its question: the client still gets its own back.
+            return self.write_reply(out, answer.rcode(), None);
+        }
+        if !same_question(answer.question(), self.question) {
+            // The caller asks `answers` first; an answer to somebody else must not leave even if it forgets.
+            return self.write_reply(out, rcode::SERVFAIL, None);
+        }
+        let start = out.len();
+        answer.write_without_opt(out);
+        self.write_over_head(&mut out[start..]);
+        let wants_authenticated =
+            self.flags[1] & 0x20 != 0 || self.edns.is_some_and(|edns| edns.dnssec_ok);
+        if !wants_authenticated {
+            out[start + 3] &= !0x20;
+        }
+        let mut additional = answer.header().count(3) - u16::from(answer.opt.is_some());
+        if let Some(edns) = &self.edns
+            && out.len() - start + SHORTEST_OPT <= LONGEST
+            && additional < u16::MAX
+        {
+            additional += 1;
+            write_opt(out, answer.extended_rcode(), edns.dnssec_ok, |out| {
+                for (code, value) in answer
+                    .options()
+                    .filter(|&(code, _)| code == option::EXTENDED_ERROR)
+                {
+                    if out.len() - start + OPTION_HEAD + value.len() <= LONGEST {
+                        write_option(out, code, value);
+                    }
+                }
+            });
+        }
+        out[start + 10..start + 12].copy_from_slice(&additional.to_be_bytes());
+    }
+
+    /// Appends a signed answer: unchanged but for the ID (RFC 8945 section 5.5).
+    pub fn write_signed_answer(&self, out: &mut Vec<u8>, answer: &Answer<'_>) {
+        let start = out.len();
+        out.extend_from_slice(answer.message);
+        out[start..start + 2].copy_from_slice(&self.id.to_be_bytes());
+    }
+
+    /// Puts the client's ID, RD, CD and spelling into a copy of an answer to its question.
+    fn write_over_head(&self, answer: &mut [u8]) {
+        answer[..2].copy_from_slice(&self.id.to_be_bytes());
+        answer[2] = (answer[2] & !0x01) | (self.flags[0] & 0x01);
+        answer[3] = (answer[3] & !0x10) | (self.flags[1] & 0x10);
+        answer[HEADER..HEADER + self.question.len()].copy_from_slice(self.question);
+    }
+}
+
+/// The four bits of a response code that the header holds.
+fn low_nibble(rcode: u16) -> u8 {
+    (rcode & 0x0f) as u8
+}
+
+/// Whether `message` answers `question`: a response to a QUERY with the same name (without regard to case, RFC 4343),
+/// type and class. An error code alone, without question and records, counts as well: RFC 7858 section 3.3 compares the
+/// question "if present".
+pub fn answers(message: &[u8], question: &[u8]) -> bool {
+    let Ok(header) = Header::of(message) else {
+        return false;
+    };
+    if !header.is_response() || header.opcode() != 0 {
+        return false;
+    }
+    match header.count(0) {
+        0 => header.rcode() != 0 && message.len() == HEADER,
+        1 => message
+            .get(HEADER..HEADER + question.len())
+            .is_some_and(|found| same_question(found, question)),
+        _ => false,
+    }
+}
+
+/// Compares two questions whose names are spelled out. Length octets are below 64, where there are no letters.
+fn same_question(one: &[u8], other: &[u8]) -> bool {
+    let Some(name) = one.len().checked_sub(4) else {
+        return false;
+    };
+    one.len() == other.len()
+        && one[..name].eq_ignore_ascii_case(&other[..name])
+        && one[name..] == other[name..]
+}
+
+/// A resolver's answer whose every record was found sound.
+#[derive(Debug, Clone)]
+pub struct Answer<'m> {
+    /// The message, without any octets after its last record.
+    message: &'m [u8],
+    question_end: usize,
+    opt: Option<Opt>,
+}
+
+#[derive(Debug, Clone)]
+struct Opt {
+    record: Range<usize>,
+    data: Range<usize>,
+    edns: Edns,
+}
+
+impl<'m> Answer<'m> {
+    /// Reads a resolver's message: its header, its question and the frame of every record, names followed.
+    pub fn parse(message: &'m [u8]) -> Result<Self, Fault> {
+        let header = Header::of(message)?;
+        if !header.is_response() {
+            return Err(Fault::Direction);
+        }
+        let question_end = if header.count(0) == 0 {
+            HEADER
+        } else {
+            question_end(message)?
+        };
+        let mut records = Records::after_question(message, question_end)?;
+        let mut opt = None;
+        for record in records.by_ref() {
+            let record = record?;
+            if record.rtype == rtype::OPT {
+                let found = Opt {
+                    edns: Edns::read(message, &record)?,
+                    record: record.start..record.data.end,
+                    data: record.data,
+                };
+                if opt.replace(found).is_some() {
+                    return Err(Fault::Opt);
+                }
+            }
+        }
+        let answer = Self {
+            message: &message[..records.position],
+            question_end,
+            opt,
+        };
+        answer.check_tail()?;
+        Ok(answer)
+    }
+
+    fn header(&self) -> Header<'m> {
+        Header(&self.message[..HEADER])
+    }
+
+    /// The message, without any octets after its last record.
+    pub fn message(&self) -> &'m [u8] {
+        self.message
+    }
+
+    /// The question's octets; none in an error that came without its question.
+    fn question(&self) -> &'m [u8] {
+        &self.message[HEADER..self.question_end]
+    }
+
+    /// What its OPT says, if it has one.
+    pub fn edns(&self) -> Option<&Edns> {
+        self.opt.as_ref().map(|opt| &opt.edns)
+    }
+
+    /// The whole response code, the OPT's upper bits included.
+    pub fn rcode(&self) -> u16 {
+        u16::from(self.extended_rcode()) << 4 | self.header().rcode()
+    }
+
+    fn extended_rcode(&self) -> u8 {
+        self.opt.as_ref().map_or(0, |opt| opt.edns.extended_rcode)
+    }
+
+    /// The records, in order. They were sound when the answer was parsed.
+    pub fn records(&self) -> impl Iterator<Item = Record> + use<'m> {
+        Records::after_question(self.message, self.question_end)
+            .into_iter()
+            .flatten()
+            .flatten()
+    }
+
+    fn options(&self) -> impl Iterator<Item = (u16, &'m [u8])> + use<'m> {
+        let data = self
+            .opt
+            .as_ref()
+            .map_or(&[][..], |opt| &self.message[opt.data.clone()]);
+        options(data).flatten()
+    }
+
+    /// The OPT can be taken out only if the names of the records behind it do not need it: each pointer of theirs leads
+    /// to a name that ends before the OPT, or to labels behind it whose own pointer is among those that are moved along.
+    fn check_tail(&self) -> Result<(), Fault> {
+        let Some(opt) = &self.opt else { return Ok(()) };
+        let front = &self.message[..opt.record.start];
+        let (mut sound, mut moved) = (true, Vec::new());
+        self.for_tail_pointers(&opt.record, |at, target| {
+            if target < opt.record.end {
+                sound &= name_end(front, target).is_ok();
+            } else {
+                // The pointers come in the order of their positions.
+                visit_pointer(self.message, target, &mut |next, _| {
+                    sound &= moved.binary_search(&next).is_ok();
+                });
+            }
+            moved.push(at);
+        });
+        if sound { Ok(()) } else { Err(Fault::Name) }
+    }
+
+    /// Appends the message without its OPT. ARCOUNT is left as it was.
+    fn write_without_opt(&self, out: &mut Vec<u8>) {
+        let Some(opt) = &self.opt else {
+            return out.extend_from_slice(self.message);
+        };
+        let start = out.len();
+        out.extend_from_slice(&self.message[..opt.record.start]);
+        out.extend_from_slice(&self.message[opt.record.end..]);
+        let cut = opt.record.len();
+        self.for_tail_pointers(&opt.record, |at, target| {
+            if target >= opt.record.end {
+                // Both lay behind the OPT and have moved down by its length.
+                let at = start + at - cut;
+                let moved = 0xc000 | (target - cut) as u16;
+                out[at..at + 2].copy_from_slice(&moved.to_be_bytes());
+            }
+        });
+    }
+
+    /// Calls `visit` with position and target of every compression pointer in the records behind `opt`: in their owner
+    /// names and in the RDATA of the types that may compress names (RFC 3597 section 4).
+    fn for_tail_pointers(&self, opt: &Range<usize>, mut visit: impl FnMut(usize, usize)) {
+        if opt.end == self.message.len() {
+            return;
+        }
+        for record in self.records().filter(|record| record.start >= opt.end) {
+            visit_pointer(self.message, record.start, &mut visit);
+            // A name that runs past its RDATA is broken, and what follows is not its to change.
+            let whole = &self.message[..record.data.end];
+            let (skip, names) = compressible_names(record.rtype, &whole[record.data.start..]);
+            let mut position = record.data.start + skip;
+            for _ in 0..names {
+                position = visit_pointer(whole, position, &mut visit);
+            }
+        }
+    }
+}
+
+/// Calls `visit` with position and target of the pointer that ends the name at `at`, if one does. Returns the name's end.
+fn visit_pointer(message: &[u8], at: usize, visit: &mut impl FnMut(usize, usize)) -> usize {
+    let mut position = at;
+    while let Some(&octet @ 1..=63) = message.get(position) {
+        position += 1 + usize::from(octet);
+    }
+    match u16_at(message, position) {
+        Ok(pointer) if pointer >= 0xc000 => {
+            visit(position, usize::from(pointer & 0x3fff));
+            position + 2
+        }
+        _ => position + 1,
+    }
+}
+
+/// How many octets of RDATA come before the names of a type, and how many names there are: the types of RFC 1035 and those
+/// whose names RFC 3597 section 4 tells readers to decompress.
+fn compressible_names(rtype: u16, data: &[u8]) -> (usize, usize) {
+    match rtype {
+        2..=5 | 7..=9 | 12 | 30 | 39 => (0, 1), // NS MD MF CNAME MB MG MR PTR NXT DNAME
+        6 | 14 | 17 => (0, 2),                  // SOA MINFO RP
+        15 | 18 | 21 | 36 => (2, 1),            // MX AFSDB RT KX
+        26 => (2, 2),                           // PX
+        33 => (6, 1),                           // SRV
+        24 => (18, 1),                          // SIG
+        // NAPTR: its name comes after two numbers and three strings.
+        35 => {
+            let length = |at: usize| usize::from(data.get(at).copied().unwrap_or(0));
+            ((0..3).fold(4, |at, _| at + 1 + length(at)), 1)
+        }
+        _ => (0, 0),
+    }
+}
+
+/// A question as people write it: name, type number. For log lines at debug only; control octets are escaped.
+pub struct Spelled<'m>(
+    /// The question's octets: name, type, class.
+    pub &'m [u8],
+);
+
+impl fmt::Display for Spelled<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        if rest.first() == Some(&0) {
+            write!(f, ".")?;
+        }
+        while let Some((&length @ 1..=63, tail)) = rest.split_first() {
+            let (label, tail) = tail
+                .split_at_checked(usize::from(length))
+                .unwrap_or((tail, &[]));
+            for &octet in label {
+                match octet {
+                    b'.' | b'\\' | b'"' | b'=' => write!(f, "\\{}", char::from(octet))?,
+                    0x21..=0x7e => write!(f, "{}", char::from(octet))?,
+                    _ => write!(f, "\\{octet:03}")?,
+                }
+            }
+            write!(f, ".")?;
+            rest = tail;
+        }
+        match rest {
+            [0, high, low, ..] => write!(f, "/{}", u16::from_be_bytes([*high, *low])),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: usize = 1;
+    const AUTHORITY: usize = 2;
+    const ADDITIONAL: usize = 3;
+    const A: u16 = 1;
+    const NS: u16 = 2;
+    /// A type of no meaning, in whose RDATA nothing is a name.
+    const UNKNOWN: u16 = 65_280;
+
+    /// A message in the making. Records are added section by section, and their counts follow.
+    #[derive(Clone)]
+    struct Draft(Vec<u8>);
+
+    impl Draft {
+        fn new(flags: [u8; 2], question: &[u8]) -> Self {
+            let [high, low] = flags;
+            let header = [0x12, 0x34, high, low, 0, 1, 0, 0, 0, 0, 0, 0];
+            Self([&header, question].concat())
+        }
+
+        /// A query with RD set.
+        fn query(question: &[u8]) -> Self {
+            Self::new([0x01, 0], question)
+        }
+
+        /// An answer with RD and RA set.
+        fn answer(question: &[u8]) -> Self {
+            Self::new([0x81, 0x80], question)
+        }
+
+        fn count(mut self, section: usize, count: u16) -> Self {
+            self.0[4 + 2 * section..6 + 2 * section].copy_from_slice(&count.to_be_bytes());
+            self
+        }
+
+        fn octets(mut self, octets: &[u8]) -> Self {
+            self.0.extend_from_slice(octets);
+            self
+        }
+
+        /// A record of class IN with a TTL of 300 seconds.
+        fn record(self, section: usize, owner: &[u8], rtype: u16, data: &[u8]) -> Self {
+            self.record_saying(section, owner, rtype, 1, [0, 0, 1, 44], data)
+        }
+
+        fn record_saying(
+            self,
+            section: usize,
+            owner: &[u8],
+            rtype: u16,
+            class: u16,
+            ttl: [u8; 4],
+            data: &[u8],
+        ) -> Self {
+            let count = u16_at(&self.0, 4 + 2 * section).unwrap() + 1;
+            self.count(section, count)
+                .octets(owner)
+                .octets(&rtype.to_be_bytes())
+                .octets(&class.to_be_bytes())
+                .octets(&ttl)
+                .octets(&(data.len() as u16).to_be_bytes())
+                .octets(data)
+        }
+
+        /// An OPT that offers 4096 octets.
+        fn opt(self, options: &[u8]) -> Self {
+            self.opt_saying([0; 4], options)
+        }
+
+        /// An OPT with these upper bits of the response code, version and flags.
+        fn opt_saying(self, ttl: [u8; 4], options: &[u8]) -> Self {
+            self.record_saying(ADDITIONAL, &[0], rtype::OPT, 4096, ttl, options)
+        }
+
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+    }
+
+    /// A name from its labels.
+    fn labels(labels: &[&[u8]]) -> Vec<u8> {
+        let mut name = Vec::new();
+        for label in labels {
+            name.push(label.len() as u8);
+            name.extend_from_slice(label);
+        }
+        name.push(0);
+        name
+    }
+
+    fn name(dotted: &str) -> Vec<u8> {
+        labels(&dotted.split('.').map(str::as_bytes).collect::<Vec<_>>())
+    }
+
+    /// A question of class IN.
+    fn ask(mut name: Vec<u8>, qtype: u16) -> Vec<u8> {
+        name.extend_from_slice(&qtype.to_be_bytes());
+        name.extend_from_slice(&[0, 1]);
+        name
+    }
+
+    fn question() -> Vec<u8> {
+        ask(name("www.example.com"), A)
+    }
+
+    /// An option of an OPT.
+    fn option(code: u16, value: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        write_option(&mut out, code, value);
+        out
+    }
+
+    fn pointer(target: usize) -> [u8; 2] {
+        (0xc000 | u16::try_from(target).unwrap()).to_be_bytes()
+    }
+
+    fn query_fault(draft: &Draft) -> Option<Fault> {
+        Query::parse(&draft.0).err()
+    }
+
+    fn answer_fault(draft: &Draft) -> Option<Fault> {
+        Answer::parse(&draft.0).err()
+    }
+
+    /// What `write` appends. There are octets before it, as a length prefix or another message of a batch would be.
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut out = b"before".to_vec();
+        write(&mut out);
+        out.split_off(b"before".len())
+    }
+
+    fn sent_to_resolver(query: &Draft) -> Vec<u8> {
+        written(|out| Query::parse(&query.0).unwrap().write_for_resolver(out))
+    }
+
+    fn relayed(query: &Draft, answer: &Draft) -> Vec<u8> {
+        let (query, answer) = (Query::parse(&query.0).unwrap(), Answer::parse(&answer.0));
+        written(|out| Asked::by(&query).write_answer(out, &answer.unwrap()))
+    }
+
+    /// The OPT that we send.
+    fn our_opt(extended_rcode: u8, flags: u8, options: &[u8]) -> Vec<u8> {
+        let length = (options.len() as u16).to_be_bytes();
+        let head = [0, 0, 41, 4, 208, extended_rcode, 0, flags, 0];
+        [&head, &length[..], options].concat()
+    }
+
+    #[test]
+    fn every_legal_name_is_read() {
+        let long = [b'x'; 63];
+        let names = [
+            vec![0],
+            name("example.com"),
+            labels(&[&long]),
+            labels(&[b"a" as &[u8]; 127]),
+            labels(&[&long, &long, &long, &long[..61]]),
+            labels(&[b"\0", b"\xff\x80", b".", b"\xc0\x0c", b"@ \\"]),
+        ];
+        for name in names {
+            let question = ask(name, 65_535);
+            let draft = Draft::query(&question);
+            let query = Query::parse(&draft.0).unwrap();
+            assert_eq!(query.question(), question);
+            assert_eq!(query.qtype(), 65_535);
+            assert_eq!(query.message(), draft.0);
+            let answer = Draft::answer(&question).record(ANSWER, &pointer(HEADER), A, &[0; 4]);
+            assert_eq!(answer_fault(&answer), None);
+        }
+    }
+
+    #[test]
+    fn a_name_beyond_255_octets_is_refused_however_it_is_spelled() {
+        let long = [b'x'; 63];
+        let longest = labels(&[&long, &long, &long, &long[..61]]);
+        for name in [
+            labels(&[&long, &long, &long, &long[..62]]),
+            labels(&[&long, &long, &long, &long]),
+            labels(&[b"a" as &[u8]; 128]),
+        ] {
+            assert_eq!(query_fault(&Draft::query(&ask(name, A))), Some(Fault::Name));
+        }
+        let answer = Draft::answer(&ask(longest, A));
+        let with_owner = |owner: &[u8]| answer_fault(&answer.clone().record(1, owner, A, &[]));
+        assert_eq!(with_owner(&pointer(HEADER)), None);
+        let longer = [&b"\x01a"[..], &pointer(HEADER)].concat();
+        assert_eq!(with_owner(&longer), Some(Fault::Name));
+    }
+
+    #[test]
+    fn label_types_that_no_name_has_are_refused() {
+        for octet in [0x40, 0x41, 0x7f, 0x80, 0xbf] {
+            for name in [vec![octet, 0, 0], vec![1, b'a', octet, 0, 0]] {
+                assert_eq!(query_fault(&Draft::query(&ask(name, A))), Some(Fault::Name));
+            }
+        }
+    }
+
+    #[test]
+    fn a_pointer_leads_to_a_name_before_it() {
+        // From octet 12: "example.com"; from 25: "www" and a pointer to it; from 31: a pointer to that; and so on.
+        let front = Draft(vec![0; HEADER])
+            .octets(&name("example.com"))
+            .octets(b"\x03www\xc0\x0c")
+            .octets(b"\xc0\x19");
+        for (at, end) in [(12, 25), (20, 25), (25, 31), (29, 31), (31, 33)] {
+            assert_eq!(name_end(&front.0, at), Ok(end), "at {at}");
+        }
+        for (tail, fault) in [
+            (&b"\xc0\x21"[..], Fault::Name),      // to itself
+            (b"\xc0\x22\0", Fault::Name),         // into itself
+            (b"\xc0\x23\0", Fault::Name),         // forward
+            (b"\x01a\xc0\x21", Fault::Name),      // to the labels that it ends
+            (b"\x01a\xc0\x22", Fault::Name),      // into the labels that it ends
+            (b"\xc0\x00", Fault::Name),           // to the header
+            (b"\xc0\x0b", Fault::Name),           // to the header's last octet
+            (b"\xff\xff", Fault::Name),           // past the end
+            (b"\xc0", Fault::Cut),                // half a pointer
+            (b"", Fault::Cut),                    // nothing
+            (b"\x03www", Fault::Cut),             // no end
+            (b"\x04www", Fault::Cut),             // half a label
+            (b"\x01\x04\xc0\x22\0", Fault::Name), // into a label that it is itself a part of
+        ] {
+            let draft = front.clone().octets(tail);
+            assert_eq!(name_end(&draft.0, 33), Err(fault), "{tail:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_pointer_leads_to_ends_before_the_name_that_it_is_in() {
+        // A label at 12 that covers the pointer at 14, whichever octets follow; and one whose end is that pointer.
+        for octets in [&b"\x04a\xc0\x0c\0\0\0\0"[..], b"\x01a\xc0\x0c\0"] {
+            let draft = Draft(vec![0; HEADER]).octets(octets);
+            assert_eq!(name_end(&draft.0, 14), Err(Fault::Name));
+        }
+        let sound = Draft(vec![0; HEADER]).octets(b"\x01a\0\xc0\x0c");
+        assert_eq!(name_end(&sound.0, 15), Ok(17));
+    }
+
+    #[test]
+    fn a_chain_of_pointers_is_as_long_as_a_name_has_labels() {
+        // Each name is a pointer to the one before it, the first one is the root.
+        let mut draft = Draft(vec![0; HEADER + 1]).octets(&pointer(HEADER));
+        for _ in 1..128 {
+            let previous = pointer(draft.len() - 2);
+            draft = draft.octets(&previous);
+        }
+        let at = |pointers: usize| HEADER + 1 + 2 * (pointers - 1);
+        assert_eq!(name_end(&draft.0, at(127)), Ok(at(128)));
+        assert_eq!(name_end(&draft.0, at(128)), Err(Fault::Name));
+    }
+
+    #[test]
+    fn a_pointer_in_a_question_is_refused() {
+        for target in [0, 11, 12, 13, 30, 0x3fff] {
+            for labels in [&b""[..], b"\x01a"] {
+                let name = [labels, &pointer(target), &[0; 20]].concat();
+                let draft = Draft::query(&ask(name, A));
+                assert_eq!(query_fault(&draft), Some(Fault::Name), "to {target}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_prefix_of_a_query_is_short_or_cut() {
+        let owner = name("example.com");
+        let draft = Draft::query(&question())
+            .record(ADDITIONAL, &owner, UNKNOWN, b"data")
+            .opt(&option(option::PADDING, b"padding"));
+        assert_eq!(query_fault(&draft), None);
+        for length in 0..draft.len() {
+            let fault = if length < HEADER {
+                Fault::Short
+            } else {
+                Fault::Cut
+            };
+            assert_eq!(
+                Query::parse(&draft.0[..length]).err(),
+                Some(fault),
+                "{length}"
+            );
+            if length < HEADER {
+                assert!(Asked::by_unreadable(&draft.0[..length]).is_none());
+                assert_eq!(Answer::parse(&draft.0[..length]).err(), Some(Fault::Short));
+            }
+        }
+    }
+
+    #[test]
+    fn a_query_has_one_question() {
+        for count in [0, 2, 65_535] {
+            // A second question is there to be read, and is not read.
+            let draft = Draft::query(&question())
+                .octets(&question())
+                .count(0, count);
+            assert_eq!(query_fault(&draft), Some(Fault::QuestionCount(count)));
+        }
+        let two = Draft::answer(&question()).octets(&question()).count(0, 2);
+        assert_eq!(answer_fault(&two), Some(Fault::QuestionCount(2)));
+    }
+
+    #[test]
+    fn a_query_has_no_records_but_additional_ones() {
+        let query = Draft::query(&question());
+        for section in [ANSWER, AUTHORITY] {
+            for count in [1, 65_535] {
+                let promised = query.clone().count(section, count);
+                assert_eq!(query_fault(&promised), Some(Fault::Section));
+            }
+            let given = query.clone().record(section, &[0], A, &[0; 4]);
+            assert_eq!(query_fault(&given), Some(Fault::Section));
+        }
+        let additional = query.record(ADDITIONAL, &[0], A, &[0; 4]);
+        assert_eq!(query_fault(&additional), None);
+        // Promised, but not there.
+        assert_eq!(
+            query_fault(&additional.count(ADDITIONAL, 65_535)),
+            Some(Fault::Cut)
+        );
+    }
+
+    #[test]
+    fn an_ixfr_has_the_zone_that_is_known_in_its_authority_section() {
+        let question = ask(name("example.com"), rtype::IXFR);
+        let soa = [&[0, 0][..], &[0; 20]].concat();
+        let draft = Draft::query(&question).record(AUTHORITY, &pointer(HEADER), 6, &soa);
+        let query = Query::parse(&draft.0).unwrap();
+        assert_eq!(query.qtype(), rtype::IXFR);
+        assert_eq!(query.message(), draft.0);
+    }
+
+    #[test]
+    fn operations_other_than_query_are_told_apart() {
+        for opcode in 0..16 {
+            let draft = Draft::new([opcode << 3 | 0x07, 0xff], &question());
+            let fault = (opcode != 0).then_some(Fault::Opcode(opcode));
+            assert_eq!(query_fault(&draft), fault);
+            // A response is never answered, so that no two forwarders answer each other for ever.
+            let response = Draft::new([0x80 | opcode << 3, 0], &question());
+            assert_eq!(query_fault(&response), Some(Fault::Direction));
+        }
+        assert_eq!(
+            answer_fault(&Draft::query(&question())),
+            Some(Fault::Direction)
+        );
+    }
+
+    #[test]
+    fn an_opt_says_what_its_sender_takes() {
+        let draft = Draft::query(&question());
+        assert_eq!(Query::parse(&draft.0).unwrap().edns(), None);
+        // Flags that nobody knows are no fault (RFC 6891 section 6.1.4), nor are unknown options and versions.
+        let draft = draft.opt_saying([7, 1, 0xff, 0xff], &option(65_001, b"?"));
+        let edns = Edns {
+            size: 4096,
+            extended_rcode: 7,
+            version: 1,
+            dnssec_ok: true,
+            subnet_private: false,
+        };
+        assert_eq!(Query::parse(&draft.0).unwrap().edns(), Some(&edns));
+        let draft = Draft::answer(&question()).opt_saying([1, 0, 0x7f, 0xff], &[]);
+        let answer = Answer::parse(&draft.0).unwrap();
+        assert_eq!(answer.rcode(), 16);
+        assert!(!answer.edns().unwrap().dnssec_ok);
+    }
+
+    #[test]
+    fn a_udp_answer_has_at_least_512_and_at_most_1232_octets() {
+        for (size, limit) in [
+            (0, 512),
+            (511, 512),
+            (512, 512),
+            (513, 513),
+            (1231, 1231),
+            (1232, 1232),
+            (1233, 1232),
+            (65_535, 1232),
+        ] {
+            let draft = Draft::query(&question()).record_saying(3, &[0], 41, size, [0; 4], &[]);
+            let query = Query::parse(&draft.0).unwrap();
+            let edns = query.edns().unwrap();
+            assert_eq!((edns.size, edns.limit()), (size, limit));
+        }
+    }
+
+    #[test]
+    fn a_broken_opt_is_refused() {
+        // IXFR, so that each section may have records.
+        let query = Draft::query(&ask(name("example.com"), rtype::IXFR));
+        let answer = Draft::answer(&question());
+        for draft in [query, answer] {
+            let fault = |draft: Draft| match draft.0[2] & 0x80 {
+                0 => query_fault(&draft),
+                _ => answer_fault(&draft),
+            };
+            assert_eq!(fault(draft.clone().opt(&[])), None);
+            let twice = draft.clone().opt(&[]).opt(&[]);
+            assert_eq!(fault(twice), Some(Fault::Opt));
+            let apart = draft.clone().opt(&[]).record(3, &[0], A, &[]).opt(&[]);
+            assert_eq!(fault(apart), Some(Fault::Opt));
+            for section in [ANSWER, AUTHORITY] {
+                let misplaced = draft.clone().record(section, &[0], rtype::OPT, &[]);
+                assert_eq!(fault(misplaced), Some(Fault::Opt));
+            }
+            // The root behind a pointer is a name that is not spelled as RFC 6891 section 6.1.2 wants it.
+            let root = pointer(HEADER + 12);
+            for owner in [&name("a")[..], &pointer(HEADER), &root] {
+                let owned = draft.clone().record(ADDITIONAL, owner, rtype::OPT, &[]);
+                assert_eq!(fault(owned), Some(Fault::Opt), "{owner:?}");
+            }
+            for options in [&[0][..], &[0, 12, 0], &[0, 12, 0, 1], &[0, 12, 0, 0, 0]] {
+                let past = draft.clone().opt(options);
+                assert_eq!(fault(past), Some(Fault::Opt), "{options:?}");
+            }
+            let empty_options = draft.clone().opt(&[0, 12, 0, 0, 0, 3, 0, 0]);
+            assert_eq!(fault(empty_options), None);
+        }
+    }
+
+    #[test]
+    fn a_signature_is_the_last_record() {
+        let query = Draft::query(&question());
+        let key = name("key");
+        let signed = |draft: &Draft| Query::parse(&draft.0).map(|query| query.is_signed());
+        assert_eq!(signed(&query), Ok(false));
+        // TSIG; SIG(0), which covers no type; and a SIG that covers one, as a record like others.
+        for (rtype, data, signs) in [
+            (rtype::TSIG, &b"\0\x01"[..], true),
+            (rtype::SIG, &[0, 0, 1, 2], true),
+            (rtype::SIG, &[0, 1, 1, 2], false),
+            (rtype::SIG, &[0], false),
+            (rtype::SIG, &[], false),
+            (UNKNOWN, &[0, 0], false),
+        ] {
+            let last = query.clone().opt(&[]).record(3, &key, rtype, data);
+            assert_eq!(signed(&last), Ok(signs), "{rtype} {data:?}");
+            let then = last.record(ADDITIONAL, &key, UNKNOWN, &[]);
+            let after = if signs {
+                Err(Fault::Signature)
+            } else {
+                Ok(false)
+            };
+            assert_eq!(signed(&then), after, "{rtype} {data:?}");
+        }
+    }
+
+    #[test]
+    fn octets_after_the_last_record_are_left_out() {
+        let query = Draft::query(&question());
+        for draft in [
+            query.clone(),
+            query.clone().opt(&[]),
+            query.opt(b"\0\x0c\0\0"),
+        ] {
+            let longer = draft.clone().octets(b"and more");
+            assert_eq!(Query::parse(&longer.0).unwrap().message(), draft.0);
+        }
+        let answer = Draft::answer(&question()).record(ANSWER, &pointer(HEADER), A, &[0; 4]);
+        let longer = answer.clone().octets(b"and more");
+        assert_eq!(Answer::parse(&longer.0).unwrap().message(), answer.0);
+        let expected = [&answer.0, &our_opt(0, 0, &[])[..]].concat();
+        let edns = Draft::query(&question()).opt(&[]);
+        assert_eq!(
+            relayed(&edns, &longer),
+            Draft(expected).count(ADDITIONAL, 1).0
+        );
+    }
+
+    #[test]
+    fn a_query_is_padded_to_a_multiple_of_128_octets_whatever_its_name() {
+        let name_of = |length: usize| {
+            let (mut left, mut name) = (length - 1, Vec::new());
+            while left > 0 {
+                let taken = if left == 65 { 63 } else { left.min(64) };
+                name.extend_from_slice(&[taken as u8 - 1]);
+                name.resize(name.len() + taken - 1, b'x');
+                left -= taken;
+            }
+            [name, vec![0]].concat()
+        };
+        // No name has two octets.
+        for length in [1].into_iter().chain(3..=255) {
+            let question = ask(name_of(length), 65_281);
+            let plain = Draft::query(&question);
+            let private = plain
+                .clone()
+                .opt_saying([0, 0, 0x80, 0], &option(8, &[0, 1, 0, 0]));
+            for (query, flags, subnet) in [
+                (plain, 0, &[][..]),
+                (private, 0x80, &[0, 8, 0, 4, 0, 1, 0, 0]),
+            ] {
+                let sent = sent_to_resolver(&query);
+                assert_eq!(sent.len() % 128, 0, "{length}");
+                let unpadded = HEADER + question.len() + 11 + subnet.len() + 4;
+                let zeros = vec![0; sent.len() - unpadded];
+                assert!(zeros.len() < 128, "{length}");
+                let options = [subnet, &option(option::PADDING, &zeros)].concat();
+                let head = [0, 0, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+                let opt = our_opt(0, flags, &options);
+                assert_eq!(sent, [&head, &question[..], &opt].concat(), "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_query_only_question_rd_ad_cd_and_do_go_to_the_resolver() {
+        let key = name("key");
+        for (flags, kept) in [
+            ([0, 0], [0, 0]),
+            ([0x07, 0xff], [0x01, 0x30]),
+            ([0x01, 0x10], [0x01, 0x10]),
+            ([0x00, 0x20], [0x00, 0x20]),
+        ] {
+            let query = Draft::new(flags, &question()).record(ADDITIONAL, &key, UNKNOWN, b"x");
+            let sent = sent_to_resolver(&query);
+            assert_eq!(sent[..4], [0, 0, kept[0], kept[1]]);
+            let sent = Query::parse(&sent).unwrap();
+            assert_eq!(sent.question(), question());
+            assert!(!sent.edns().unwrap().dnssec_ok);
+        }
+        let cookie = option(10, b"cookie..");
+        let subnet = option(8, &[0, 1, 24, 0, 192, 0, 2]);
+        let nsid = option(3, b"");
+        let padding = option(12, &[1; 300]);
+        let options = [cookie, subnet, nsid, padding].concat();
+        let all = Draft::query(&question()).opt_saying([9, 9, 0xff, 0xff], &options);
+        let none = Draft::query(&question()).opt_saying([0, 0, 0x80, 0], &[]);
+        assert_eq!(sent_to_resolver(&all), sent_to_resolver(&none));
+    }
+
+    #[test]
+    fn the_wish_for_no_client_subnet_goes_to_the_resolver() {
+        for (value, private) in [
+            (&[0, 1, 0, 0][..], true),
+            (&[0, 2, 0, 0], true),
+            (&[0, 0, 0, 0], true),
+            (&[0, 1, 24, 0, 192, 0, 2], false),
+            (&[0, 1, 1, 0], false),
+            (&[0, 1, 0, 0, 0], false),
+            (&[0, 1, 0], false),
+            (&[], false),
+        ] {
+            let options = [option(8, value), option(65_001, &[0; 4])].concat();
+            let query = Draft::query(&question()).opt(&options);
+            let sent = sent_to_resolver(&query);
+            let edns = *Query::parse(&sent).unwrap().edns().unwrap();
+            assert_eq!(edns.subnet_private, private, "{value:?}");
+            // FAMILY 1, SOURCE 0, SCOPE 0, no address: nothing of the client's own octets.
+            let subnet = sent[12 + question().len() + 11..].starts_with(&[0, 8, 0, 4, 0, 1, 0, 0]);
+            assert_eq!(subnet, private, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_reply_of_ours_repeats_id_opcode_rd_cd_and_question() {
+        let reply = |query: &Draft, rcode, ede| {
+            let query = Query::parse(&query.0).unwrap();
+            written(|out| Asked::by(&query).write_reply(out, rcode, ede))
+        };
+        let question = ask(name("wWw.eXample"), A);
+        for (flags, kept) in [
+            ([0, 0], [0x80, 0x80]),
+            ([0x01, 0x10], [0x81, 0x90]),
+            ([0x07, 0xff], [0x81, 0x90]),
+        ] {
+            let head = [0x12, 0x34, kept[0], kept[1] | 2, 0, 1, 0, 0, 0, 0, 0];
+            let query = Draft::new(flags, &question);
+            let plain = [&head, &[0][..], &question].concat();
+            // No EDE without EDNS (RFC 8914 section 2).
+            for ede in [None, Some(ede::NETWORK_ERROR)] {
+                assert_eq!(reply(&query, rcode::SERVFAIL, ede), plain);
+            }
+            let query = query.opt_saying([0, 0, 0x80, 0], &[]);
+            let edns = [&head, &[1][..], &question, &our_opt(0, 0x80, &[])].concat();
+            assert_eq!(reply(&query, rcode::SERVFAIL, None), edns);
+            let ede = our_opt(0, 0x80, &[0, 15, 0, 2, 0, 23]);
+            let explained = [&head, &[1][..], &question, &ede].concat();
+            let found = reply(&query, rcode::SERVFAIL, Some(ede::NETWORK_ERROR));
+            assert_eq!(found, explained);
+        }
+        let query = Draft::query(&question).opt_saying([0, 1, 0, 0], &[]);
+        let found = reply(&query, rcode::BADVERS, None);
+        assert_eq!(found[3], 0x80);
+        assert!(found.ends_with(&our_opt(1, 0, &[])));
+    }
+
+    #[test]
+    fn a_reply_to_what_cannot_be_read_is_a_header() {
+        // UPDATE with all flags set.
+        let message = [0xab, 0xcd, 0x2f, 0xff, 0, 2, 0, 3, 0, 4, 0, 5, 99];
+        let asked = Asked::by_unreadable(&message).unwrap();
+        let reply = written(|out| asked.write_reply(out, rcode::NOTIMP, Some(ede::NOT_SUPPORTED)));
+        assert_eq!(reply, [0xab, 0xcd, 0xa9, 0x94, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn an_answer_takes_the_id_rd_cd_and_spelling_of_its_query() {
+        let record = |draft: Draft| draft.record(ANSWER, &pointer(HEADER), A, &[192, 0, 2, 1]);
+        let spelled = ask(name("wWw.eXample.Com"), A);
+        for (asked, found, expected) in [
+            ([0x00, 0x00], [0x81, 0x80], [0x80, 0x80]),
+            ([0x01, 0x10], [0x80, 0x80], [0x81, 0x90]),
+            ([0x00, 0x00], [0x81, 0x90], [0x80, 0x80]),
+            // AA, TC, RA, Z and the response code are the answer's own.
+            ([0x06, 0x4f], [0x86, 0xc3], [0x86, 0xc3]),
+            // AD is for who asks for it (RFC 6840 section 5.8).
+            ([0x00, 0x20], [0x80, 0xa0], [0x80, 0xa0]),
+            ([0x00, 0x20], [0x80, 0x80], [0x80, 0x80]),
+            ([0x00, 0x00], [0x80, 0xa0], [0x80, 0x80]),
+        ] {
+            let query = Draft::new(asked, &spelled);
+            let mut answer = record(Draft::new(found, &question()));
+            answer.0[..2].copy_from_slice(&[0xff, 0xff]);
+            let relayed = relayed(&query, &answer);
+            assert_eq!(relayed, record(Draft::new(expected, &spelled)).0);
+        }
+        // DO asks for it as well.
+        let query = Draft::query(&question()).opt_saying([0, 0, 0x80, 0], &[]);
+        let answer = record(Draft::new([0x81, 0xa0], &question()));
+        assert_eq!(relayed(&query, &answer)[3], 0xa0);
+        let query = Draft::query(&question()).opt(&[]);
+        assert_eq!(relayed(&query, &answer)[3], 0x80);
+    }
+
+    #[test]
+    fn an_answer_has_an_opt_exactly_when_its_query_had_one() {
+        let plain = Draft::query(&question());
+        let edns = plain
+            .clone()
+            .opt_saying([0, 0, 0x80, 0], &option(10, b"a cookie"));
+        let bare = Draft::answer(&question()).record(ANSWER, &pointer(HEADER), A, &[0; 4]);
+        let with_ours = |opt: &[u8]| Draft([&bare.0, opt].concat()).count(ADDITIONAL, 1);
+        assert_eq!(relayed(&plain, &bare), bare.0);
+        assert_eq!(relayed(&edns, &bare), with_ours(&our_opt(0, 0x80, &[])).0);
+        // Of the resolver's options only the errors go on, in their order, texts included.
+        let errors = [option(15, b"\0\x03stale"), option(15, &[0, 22])];
+        let options = [
+            option(option::PADDING, &[0; 64]),
+            errors[0].clone(),
+            option(10, b"a cookie of the resolver"),
+            errors[1].clone(),
+            option(11, &[0, 100]),
+        ];
+        let answer = bare.clone().opt_saying([0, 0, 0, 0], &options.concat());
+        assert_eq!(relayed(&plain, &answer), bare.0);
+        let ours = our_opt(0, 0x80, &errors.concat());
+        assert_eq!(relayed(&edns, &answer), with_ours(&ours).0);
+    }
+
+    #[test]
+    fn an_extended_response_code_becomes_servfail_where_it_cannot_be_said() {
+        let bad_cookie = Draft::new([0x81, 0x87], &question()).opt_saying([1, 0, 0, 0], &[]);
+        assert_eq!(Answer::parse(&bad_cookie.0).unwrap().rcode(), 23);
+        let plain = Draft::query(&question());
+        let failure = Draft::new([0x81, 0x82], &question());
+        assert_eq!(relayed(&plain, &bad_cookie), failure.0);
+        let said = [
+            &Draft::new([0x81, 0x87], &question()).count(3, 1).0[..],
+            &our_opt(1, 0, &[]),
+        ];
+        assert_eq!(relayed(&plain.opt(&[]), &bad_cookie), said.concat());
+    }
+
+    #[test]
+    fn an_error_without_its_question_gets_it_back() {
+        let refusal = Draft::new([0x80, 0x05], &[]).count(0, 0);
+        let plain = Draft::query(&question());
+        let expected = Draft::new([0x81, 0x85], &question());
+        assert_eq!(relayed(&plain, &refusal), expected.0);
+        let expected = expected.octets(&our_opt(0, 0, &[])).count(ADDITIONAL, 1);
+        assert_eq!(relayed(&plain.opt(&[]), &refusal), expected.0);
+    }
+
+    #[test]
+    fn an_answer_to_another_question_is_not_relayed() {
+        let query = Draft::query(&question());
+        let failure = Draft::new([0x81, 0x82], &question());
+        for other in [
+            ask(name("www.example.org"), A),
+            ask(vec![0], A),
+            ask(name("www.example.com"), NS),
+            ask(name("a.much.longer.name.than.www.example.com"), A),
+        ] {
+            assert_eq!(relayed(&query, &Draft::answer(&other)), failure.0);
+        }
+    }
+
+    /// An answer whose additional section begins with an OPT, or would, and goes on with a name, with `record` and with a
+    /// record that has no name but looks like it. `record` is given where the name is.
+    fn with_tail(opt: bool, record: impl Fn(Draft, usize) -> Draft) -> Draft {
+        let mut draft = Draft::answer(&question());
+        if opt {
+            draft = draft.opt(&option(option::PADDING, &[0; 17]));
+        }
+        let tail = draft.len();
+        let owner = [&b"\x04tail"[..], &pointer(HEADER + 4)].concat();
+        let draft = record(draft.record(ADDITIONAL, &owner, A, &[0xc0; 4]), tail);
+        draft.record(ADDITIONAL, &pointer(tail + 5), UNKNOWN, &[0xff; 8])
+    }
+
+    #[test]
+    fn names_behind_an_opt_in_the_middle_are_moved_along_when_it_is_taken_out() {
+        let plain = Draft::query(&question());
+        let naptr = b"\xc0\xff\xc0\xff\x01U\x03E2U\x06!^.*$!";
+        for (rtype, before, names) in [
+            (NS, &b""[..], 1),
+            (3, b"", 1),                                   // MD
+            (4, b"", 1),                                   // MF
+            (5, b"", 1),                                   // CNAME
+            (6, b"", 2),                                   // SOA
+            (7, b"", 1),                                   // MB
+            (8, b"", 1),                                   // MG
+            (9, b"", 1),                                   // MR
+            (12, b"", 1),                                  // PTR
+            (14, b"", 2),                                  // MINFO
+            (15, b"\xc0\xff", 1),                          // MX
+            (17, b"", 2),                                  // RP
+            (18, b"\xc0\xff", 1),                          // AFSDB
+            (21, b"\xc0\xff", 1),                          // RT
+            (24, b"\xc0\xff*signature header\xc0\xff", 0), // SIG: a header that is too long leaves no name
+            (24, b"\xc0\xffsignature header", 1),          // SIG
+            (26, b"\xc0\xff", 2),                          // PX
+            (30, b"", 1),                                  // NXT
+            (33, b"\xc0\xff\xc0\xff\xc0\xff", 1),          // SRV
+            (35, naptr, 1),                                // NAPTR
+            (36, b"\xc0\xff", 1),                          // KX
+            (39, b"", 1),                                  // DNAME
+            (A, b"\xc0\xff\xc0\xff", 0),
+            (16, b"\x02\xc0\xff", 0), // TXT
+            (UNKNOWN, b"\xc0\xff", 0),
+        ] {
+            // Names that lead behind the OPT, to before it, and, in the owner, to the RDATA of a record.
+            let record = |draft: Draft, tail: usize| {
+                let mut data = before.to_vec();
+                for name in 0..names {
+                    let target = [tail, HEADER][name % 2];
+                    data.extend_from_slice(&[&b"\x02ns"[..], &pointer(target)].concat());
+                }
+                let data_at = draft.len() + 2 + 10;
+                data.extend_from_slice(&[0xc0, 0xff, 0xc0, 0xff]);
+                let draft = draft.record(ADDITIONAL, &pointer(tail), rtype, &data);
+                if names == 0 {
+                    return draft;
+                }
+                let owner = pointer(data_at + before.len());
+                draft.record(ADDITIONAL, &owner, NS, &pointer(tail))
+            };
+            let (with, without) = (with_tail(true, record), with_tail(false, record));
+            assert_eq!(relayed(&plain, &with), without.0, "type {rtype}");
+            let expected = without.clone().octets(&our_opt(0, 0, &[]));
+            let count = u16_at(&without.0, 10).unwrap() + 1;
+            let found = relayed(&plain.clone().opt(&[]), &with);
+            assert_eq!(found, expected.count(ADDITIONAL, count).0, "type {rtype}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_runs_past_its_rdata_does_not_change_the_record_behind_it() {
+        let record = |draft: Draft, tail: usize| {
+            // The label of eleven octets is all of the next record before its RDATA.
+            let draft = draft.record(ADDITIONAL, &[0], NS, &[11]);
+            draft.record(ADDITIONAL, &[0], UNKNOWN, &pointer(tail + 64))
+        };
+        let (with, without) = (
+            with_tail(true, record),
+            with_tail(false, |draft, tail| {
+                // The same octets, wherever they are.
+                record(
+                    draft,
+                    tail + with_tail(true, |draft, _| draft).len()
+                        - with_tail(false, |draft, _| draft).len(),
+                )
+            }),
+        );
+        assert_eq!(relayed(&Draft::query(&question()), &with), without.0);
+    }
+
+    #[test]
+    fn an_opt_that_names_need_is_refused() {
+        let opt_at = Draft::answer(&question()).len();
+        // Its root owner; its padding, as a name; its middle.
+        for target in [opt_at, opt_at + 15, opt_at + 20] {
+            for labels in [&b""[..], b"\x01a"] {
+                let name = [labels, &pointer(target)].concat();
+                let owner = with_tail(true, |draft, _| draft.record(3, &name, A, &[]));
+                assert_eq!(answer_fault(&owner), Some(Fault::Name));
+                let data = with_tail(true, |draft, _| draft.record(3, &[0], NS, &name));
+                assert_eq!(answer_fault(&data), Some(Fault::Name));
+            }
+        }
+        // A name that begins before the OPT and ends in it: its label is the OPT's owner, its end is the type's upper octet.
+        let front = Draft::answer(&question()).record(ANSWER, &[0], UNKNOWN, &[1]);
+        let straddling = front.clone().opt(&[]);
+        let owner = pointer(front.len() - 1);
+        assert_eq!(answer_fault(&straddling), None);
+        let straddling = straddling.record(ADDITIONAL, &owner, A, &[]);
+        assert_eq!(answer_fault(&straddling), Some(Fault::Name));
+        // A name behind the OPT that leads on from where no pointer belongs, and so would not be moved.
+        let hidden = |opt| {
+            with_tail(opt, |draft, tail| {
+                let at = draft.len() + 11;
+                draft
+                    .record(ADDITIONAL, &[0], UNKNOWN, &pointer(tail))
+                    .record(ADDITIONAL, &pointer(at), A, &[])
+            })
+        };
+        assert_eq!(answer_fault(&hidden(true)), Some(Fault::Name));
+        assert_eq!(answer_fault(&hidden(false)), None);
+        // Behind all names it hinders nobody.
+        assert_eq!(answer_fault(&hidden(false).opt(&[])), None);
+    }
+
+    #[test]
+    fn no_answer_grows_beyond_what_a_length_can_say() {
+        let plain = Draft::query(&question());
+        let edns = plain.clone().opt(&[]);
+        let filled = |length: usize| {
+            let draft = Draft::answer(&question());
+            let data = vec![0; length - draft.len() - 11];
+            draft.record(ANSWER, &[0], UNKNOWN, &data)
+        };
+        for (length, expected) in [
+            (65_523, 65_534),
+            (65_524, 65_535),
+            (65_525, 65_525),
+            (65_535, 65_535),
+        ] {
+            let answer = filled(length);
+            assert_eq!(relayed(&plain, &answer), answer.0);
+            let relayed = relayed(&edns, &answer);
+            assert_eq!(relayed.len(), expected);
+            let additional = u16::from(length != expected);
+            assert_eq!(u16_at(&relayed, 10), Ok(additional));
+            assert_eq!(Answer::parse(&relayed).unwrap().message(), relayed);
+        }
+        // An OPT that fits gives way to one that fits, errors and all.
+        let error = option(15, &[0; 100]);
+        let answer = filled(65_535 - 11 - error.len()).opt(&error);
+        assert_eq!(relayed(&edns, &answer).len(), 65_535);
+        assert!(relayed(&edns, &answer).ends_with(&error));
+    }
+
+    #[test]
+    fn a_truncated_answer_is_a_question_and_an_opt() {
+        let record = |draft: Draft| draft.record(ANSWER, &pointer(HEADER), A, &[0; 4]);
+        let truncated = |query: &Draft, answer: &Draft| {
+            let (query, answer) = (Query::parse(&query.0).unwrap(), Answer::parse(&answer.0));
+            written(|out| Asked::by(&query).write_truncated(out, &answer.unwrap()))
+        };
+        let spelled = ask(name("wWw.eXample.Com"), A);
+        for (asked, found, expected) in [
+            ([0x01, 0x00], [0x81, 0x80], [0x83, 0x80]),
+            ([0x00, 0x10], [0x81, 0x80], [0x82, 0x90]),
+            ([0x01, 0x00], [0x85, 0x03], [0x87, 0x03]),
+            // A cut answer is authentic to nobody.
+            ([0x01, 0x20], [0x81, 0xb0], [0x83, 0x80]),
+        ] {
+            let query = Draft::new(asked, &spelled);
+            let answer = record(Draft::new(found, &question())).opt_saying([1, 0, 0, 0], &[]);
+            let plain = Draft::new(expected, &spelled);
+            assert_eq!(truncated(&query, &answer), plain.0);
+            let opt = plain.octets(&our_opt(1, 0x80, &[])).count(ADDITIONAL, 1);
+            let query = query.opt_saying([0, 0, 0x80, 0], &[]);
+            assert_eq!(truncated(&query, &answer), opt.0);
+        }
+    }
+
+    #[test]
+    fn a_signed_answer_is_changed_in_nothing_but_its_id() {
+        let query = Draft::query(&ask(name("WWW.example.com"), A)).record(3, &[0], 250, &[]);
+        let mut answer = Draft::new([0x80, 0xb0], &question())
+            .opt(&option(option::PADDING, &[0; 9]))
+            .record(ADDITIONAL, &name("key"), rtype::TSIG, b"mac");
+        answer.0[..2].copy_from_slice(&[0xff, 0xff]);
+        let (asked, parsed) = (Query::parse(&query.0).unwrap(), Answer::parse(&answer.0));
+        let relayed = written(|out| Asked::by(&asked).write_signed_answer(out, &parsed.unwrap()));
+        assert_eq!(relayed[..2], [0x12, 0x34]);
+        assert_eq!(relayed[2..], answer.0[2..]);
+    }
+
+    #[test]
+    fn the_records_of_an_answer_are_where_they_are_said_to_be() {
+        let draft = Draft::answer(&question());
+        let start = draft.len();
+        let draft = draft
+            .record_saying(ANSWER, &pointer(HEADER), A, 1, [0, 0, 0, 5], &[0; 4])
+            .record_saying(AUTHORITY, &name("com"), NS, 3, [0x80, 0, 0, 1], &[0])
+            .opt(&[]);
+        let answer = Answer::parse(&draft.0).unwrap();
+        let record = |section, start, rtype, class, fixed: usize, length| Record {
+            section,
+            start,
+            rtype,
+            class,
+            ttl_at: fixed + 4,
+            data: fixed + 10..fixed + 10 + length,
+        };
+        let expected = [
+            record(Section::Answer, start, A, 1, start + 2, 4),
+            record(Section::Authority, start + 16, NS, 3, start + 21, 1),
+            record(Section::Additional, start + 32, 41, 4096, start + 33, 0),
+        ];
+        assert_eq!(answer.records().collect::<Vec<_>>(), expected);
+        // What is promised and not there is a fault, and no reason to reserve room for it.
+        for (section, count) in [(ANSWER, 65_535), (AUTHORITY, 2), (ADDITIONAL, 3)] {
+            let fault = answer_fault(&draft.clone().count(section, count));
+            assert!(fault.is_some(), "{section}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_to_the_question_that_it_repeats() {
+        let asked = question();
+        let is_answer = |draft: &Draft| answers(&draft.0, &asked);
+        assert!(is_answer(&Draft::answer(&asked)));
+        assert!(is_answer(&Draft::answer(&ask(name("WWW.Example.cOM"), A))));
+        assert!(is_answer(&Draft::answer(&asked).record(1, &[0], A, &[])));
+        let other_class = [&name("www.example.com")[..], &[0, 1, 0, 3]].concat();
+        for other in [
+            ask(name("www.example.org"), A),
+            ask(name("www.example.co"), A),
+            ask(name("www.example.com.x"), A),
+            ask(name("www.example.com"), NS),
+            ask(name("www.example.com"), 0x2001),
+            other_class,
+            vec![],
+        ] {
+            assert!(!is_answer(&Draft::answer(&other)), "{other:?}");
+        }
+        // Bit 0x20 is case in letters alone.
+        assert!(!answers(
+            &Draft::answer(&ask(name("a@b"), A)).0,
+            &ask(name("a`b"), A)
+        ));
+        assert!(!is_answer(&Draft::query(&asked)));
+        assert!(!is_answer(&Draft::new([0xa8, 0], &asked)));
+        for count in [0, 2] {
+            assert!(!is_answer(&Draft::answer(&asked).count(0, count)));
+        }
+        for length in 0..Draft::answer(&asked).len() {
+            assert!(!answers(&Draft::answer(&asked).0[..length], &asked));
+        }
+        assert!(!answers(&Draft::answer(&[]).0, &[]));
+    }
+
+    #[test]
+    fn an_error_alone_answers_any_question() {
+        let header = |low| Draft::new([0x80, low], &[]).count(0, 0);
+        for code in 1..16 {
+            assert!(answers(&header(code).0, &question()));
+        }
+        assert!(!answers(&header(0).0, &question()));
+        assert!(!answers(&header(0x80).0, &question()));
+        assert!(!answers(&header(2).octets(&[0]).0, &question()));
+        assert!(!answers(&header(2).count(0, 1).0, &question()));
+        assert!(!answers(&Draft::new([0x00, 2], &[]).0, &question()));
+    }
+
+    #[test]
+    fn a_question_is_spelled_as_people_write_it() {
+        for (question, spelled) in [
+            (ask(vec![0], 2), "./2"),
+            (
+                ask(name("www.Example.com"), 65_535),
+                "www.Example.com./65535",
+            ),
+            (
+                ask(labels(&[b"a.b\\\"=", b"\0 \n\x7f\xff"]), 1),
+                "a\\.b\\\\\\\"\\=.\\000\\032\\010\\127\\255./1",
+            ),
+            (vec![], ""),
+            (vec![5, b'a'], "a."),
+            (vec![1, b'a', 0, 1], "a."),
+        ] {
+            assert_eq!(Spelled(&question).to_string(), spelled);
+        }
+    }
+
+    #[test]
+    fn an_id_is_read_where_there_is_one() {
+        assert_eq!(id(&[]), None);
+        assert_eq!(id(&[1]), None);
+        assert_eq!(id(&[1, 2]), Some(0x0102));
+        assert_eq!(id(&Draft::query(&question()).0), Some(0x1234));
+    }
+}
