@@ -3,5 +3,7 @@
 
 pub mod deadline;
 pub mod frame;
+pub mod identity;
 pub mod metrics;
+pub mod pin;
 pub mod wire;
