@@ -1,6 +1,7 @@
 //! dns-tool relays cleartext DNS, over TCP and UDP, to one resolver whose identity it has proved, over TLS.
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod deadline;
 pub mod frame;
 pub mod identity;

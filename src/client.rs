@@ -1,0 +1,529 @@
+//! How does an answer leave?
+//!
+//! As a datagram from the address that was asked, cut to the size that the client takes; or into a stream, framed, and
+//! never waiting for a client that does not read: what its socket does not take goes to its outbox, which one thread for
+//! all of them drains. Answers are gathered in [`Departures`] and leave together.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice, PipeReader, PipeWriter, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::debug;
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, send, sendmmsg};
+use parking_lot::{Condvar, Mutex};
+
+use crate::frame;
+use crate::wire::{Answer, Asked, PLAIN_SIZE};
+
+/// Datagrams that leave by one system call, at most.
+const BATCH: usize = 32;
+/// Octets that may wait for one client to read, at most: eight of the longest messages.
+const OUTBOX: usize = 512 * 1024;
+/// How long a client may take to empty its outbox.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// Queries of one connection that may wait for their answers at a time; reading pauses at this many.
+const TURNS: usize = 1024;
+
+/// Who asked, and so where the answer goes.
+#[derive(Debug)]
+pub enum Client {
+    /// By UDP.
+    Datagram {
+        /// The socket that the question came by.
+        socket: Arc<UdpSocket>,
+        /// Where it came from.
+        peer: SocketAddr,
+        /// The address that was asked, where the socket is bound to all of them.
+        local: Option<Local>,
+    },
+    /// By TCP.
+    Stream(Turn),
+}
+
+impl Client {
+    /// The client's address and port.
+    pub fn peer(&self) -> SocketAddr {
+        match self {
+            Self::Datagram { peer, .. } => *peer,
+            Self::Stream(turn) => turn.0.peer,
+        }
+    }
+}
+
+/// The address of ours that a datagram was sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Local {
+    /// The address.
+    pub address: IpAddr,
+    /// The index of the interface, where the address means nothing without it (link-local IPv6); else 0.
+    pub interface: u32,
+}
+
+/// Answers on their way out, until [`Departures::leave`] sends them all. One for each thread that answers.
+#[derive(Default)]
+pub struct Departures {
+    octets: Vec<u8>,
+    datagrams: Vec<Datagram>,
+    streams: Vec<(Arc<Stream>, Vec<u8>)>,
+    spare: Vec<Vec<u8>>,
+    headers: Option<MultiHeaders<SockaddrStorage>>,
+}
+
+struct Datagram {
+    socket: Arc<UdpSocket>,
+    peer: SocketAddr,
+    local: Option<Local>,
+    octets: Range<usize>,
+}
+
+impl Datagram {
+    /// Those that share it can share a system call.
+    fn exit(&self) -> (i32, Option<Local>) {
+        (self.socket.as_raw_fd(), self.local)
+    }
+}
+
+impl Departures {
+    /// Adds the resolver's answer; over UDP one that is larger than the client takes is cut (TC=1).
+    pub fn answer(
+        &mut self,
+        client: &Client,
+        asked: &Asked<'_>,
+        answer: &Answer<'_>,
+        signed: bool,
+    ) {
+        let limit = match client {
+            Client::Datagram { .. } => asked.edns.map_or(PLAIN_SIZE.into(), |edns| edns.limit()),
+            Client::Stream(_) => usize::MAX,
+        };
+        self.add(client, |out| {
+            let start = out.len();
+            if signed {
+                asked.write_signed_answer(out, answer)
+            } else {
+                asked.write_answer(out, answer)
+            }
+            if out.len() - start > limit {
+                out.truncate(start);
+                asked.write_truncated(out, answer);
+            }
+        });
+    }
+
+    /// Adds an answer of our own: a response code without records.
+    pub fn reply(&mut self, client: &Client, asked: &Asked<'_>, rcode: u16, ede: Option<u16>) {
+        self.add(client, |out| asked.write_reply(out, rcode, ede));
+    }
+
+    fn add(&mut self, client: &Client, write: impl FnOnce(&mut Vec<u8>)) {
+        match client {
+            Client::Datagram {
+                socket,
+                peer,
+                local,
+            } => {
+                let start = self.octets.len();
+                write(&mut self.octets);
+                self.datagrams.push(Datagram {
+                    socket: Arc::clone(socket),
+                    peer: *peer,
+                    local: *local,
+                    octets: start..self.octets.len(),
+                });
+            }
+            Client::Stream(Turn(stream)) => {
+                // From the end: the last client is the likeliest, and there are few in a batch.
+                let found = self
+                    .streams
+                    .iter()
+                    .rposition(|(other, _)| Arc::ptr_eq(other, stream));
+                let index = found.unwrap_or_else(|| {
+                    self.streams
+                        .push((Arc::clone(stream), self.spare.pop().unwrap_or_default()));
+                    self.streams.len() - 1
+                });
+                frame::append(&mut self.streams[index].1, write);
+            }
+        }
+    }
+
+    /// Sends everything: datagrams in batches, each client's stream in one write. Waits for nobody.
+    pub fn leave(&mut self) {
+        self.datagrams.sort_by_key(Datagram::exit);
+        for group in self
+            .datagrams
+            .chunk_by(|one, other| one.exit() == other.exit())
+        {
+            for batch in group.chunks(BATCH) {
+                send_datagrams(&mut self.headers, &self.octets, batch);
+            }
+        }
+        self.datagrams.clear();
+        self.octets.clear();
+        for (stream, mut octets) in self.streams.drain(..) {
+            stream.write(&octets);
+            octets.clear();
+            self.spare.push(octets);
+        }
+    }
+}
+
+/// Sends a batch that leaves by one socket and from one address.
+fn send_datagrams(
+    plain_headers: &mut Option<MultiHeaders<SockaddrStorage>>,
+    octets: &[u8],
+    mut batch: &[Datagram],
+) {
+    let Some(Datagram { socket, local, .. }) = batch.first() else {
+        return;
+    };
+    let (packet_info4, packet_info6);
+    let control;
+    let mut with_control;
+    // The kernel wants control space of exactly the size that is used.
+    let headers = match local.map(|local| (local.address, local.interface)) {
+        None => {
+            control = None;
+            plain_headers.get_or_insert_with(|| MultiHeaders::preallocate(BATCH, None))
+        }
+        Some((IpAddr::V4(address), _)) => {
+            let source = libc::in_addr {
+                s_addr: u32::from_ne_bytes(address.octets()),
+            };
+            let anywhere = libc::in_addr { s_addr: 0 };
+            packet_info4 = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: source,
+                ipi_addr: anywhere,
+            };
+            control = Some(ControlMessage::Ipv4PacketInfo(&packet_info4));
+            with_control = MultiHeaders::preallocate(BATCH, Some(cmsg_space!(libc::in_pktinfo)));
+            &mut with_control
+        }
+        Some((IpAddr::V6(address), interface)) => {
+            let source = libc::in6_addr {
+                s6_addr: address.octets(),
+            };
+            packet_info6 = libc::in6_pktinfo {
+                ipi6_addr: source,
+                ipi6_ifindex: interface,
+            };
+            control = Some(ControlMessage::Ipv6PacketInfo(&packet_info6));
+            with_control = MultiHeaders::preallocate(BATCH, Some(cmsg_space!(libc::in6_pktinfo)));
+            &mut with_control
+        }
+    };
+    while !batch.is_empty() {
+        let slices: Vec<_> = batch
+            .iter()
+            .map(|datagram| [IoSlice::new(&octets[datagram.octets.clone()])])
+            .collect();
+        let peers: Vec<_> = batch
+            .iter()
+            .map(|datagram| Some(datagram.peer.into()))
+            .collect();
+        let sent = sendmmsg(
+            socket.as_raw_fd(),
+            headers,
+            &slices,
+            &peers,
+            control.as_slice(),
+            MsgFlags::MSG_DONTWAIT,
+        )
+        .map(Iterator::count);
+        match sent {
+            Ok(sent) => batch = &batch[sent.min(batch.len())..],
+            Err(Errno::EINTR) => {}
+            Err(error) => {
+                // The network's word on this one datagram, or a full buffer: UDP loses datagrams, and clients ask again.
+                debug!("event=datagram-not-sent cause=\"{error}\"");
+                batch = &batch[1..];
+            }
+        }
+    }
+}
+
+/// A client's TCP connection, shared by the worker that reads it and the threads that answer it. It closes when the last
+/// of them lets go: so a client that closed its writing side still gets all its answers (RFC 1122 section 4.2.2.13).
+#[derive(Debug)]
+pub struct Stream {
+    socket: TcpStream,
+    peer: SocketAddr,
+    outbox: Mutex<Outbox>,
+    outboxes: Arc<Outboxes>,
+    turns: Mutex<usize>,
+    turn_ended: Condvar,
+    _slot: Slot,
+}
+
+#[derive(Debug, Default)]
+struct Outbox {
+    octets: VecDeque<u8>,
+    /// The client is gone or does not read: nothing more is written.
+    closed: bool,
+}
+
+/// A query's right to one answer into a stream.
+#[derive(Debug)]
+pub struct Turn(Arc<Stream>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *self.0.turns.lock() -= 1;
+        self.0.turn_ended.notify_one();
+    }
+}
+
+impl Stream {
+    /// A connection from `peer` that holds `slot` as long as it lives.
+    pub fn new(
+        socket: TcpStream,
+        peer: SocketAddr,
+        outboxes: Arc<Outboxes>,
+        slot: Slot,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            socket,
+            peer,
+            outbox: Mutex::default(),
+            outboxes,
+            turns: Mutex::new(0),
+            turn_ended: Condvar::new(),
+            _slot: slot,
+        })
+    }
+
+    /// The socket, for reading.
+    pub fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    /// The client of one more query on this connection.
+    pub fn client(self: &Arc<Self>) -> Client {
+        *self.turns.lock() += 1;
+        Client::Stream(Turn(Arc::clone(self)))
+    }
+
+    /// Whether queries wait for their answers.
+    pub fn is_busy(&self) -> bool {
+        *self.turns.lock() > 0
+    }
+
+    /// Waits until fewer than the most queries wait for their answers. Every query ends by its deadline, so this does.
+    pub fn wait_for_turn(&self) {
+        let mut turns = self.turns.lock();
+        while *turns >= TURNS {
+            self.turn_ended.wait(&mut turns);
+        }
+    }
+
+    /// Writes without waiting; what is not taken now waits in the outbox.
+    fn write(self: &Arc<Self>, octets: &[u8]) {
+        let mut outbox = self.outbox.lock();
+        if outbox.closed {
+            return;
+        }
+        let was_empty = outbox.octets.is_empty();
+        let taken = if was_empty {
+            self.send_now(octets)
+        } else {
+            Ok(0)
+        };
+        match taken {
+            Ok(taken) if taken == octets.len() => {}
+            Ok(taken) if outbox.octets.len() + octets.len() - taken <= OUTBOX => {
+                outbox.octets.extend(&octets[taken..]);
+                drop(outbox);
+                if was_empty {
+                    self.outboxes.add(Arc::clone(self));
+                }
+            }
+            Ok(_) => self.close(&mut outbox, "it does not read its answers"),
+            Err(error) => self.close(&mut outbox, &error.to_string()),
+        }
+    }
+
+    /// What the socket takes at once.
+    fn send_now(&self, octets: &[u8]) -> io::Result<usize> {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        loop {
+            match send(self.socket.as_raw_fd(), octets, flags) {
+                Ok(sent) => return Ok(sent),
+                Err(Errno::EAGAIN) => return Ok(0),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Sends from the outbox what the socket takes; whether some is left.
+    fn drain(&self) -> bool {
+        let mut outbox = self.outbox.lock();
+        while !outbox.octets.is_empty() {
+            match self.send_now(outbox.octets.as_slices().0) {
+                Ok(0) => return true,
+                Ok(sent) => drop(outbox.octets.drain(..sent)),
+                Err(error) => self.close(&mut outbox, &error.to_string()),
+            }
+        }
+        false
+    }
+
+    /// Ends this connection alone. Its worker sees the end of the stream.
+    fn close(&self, outbox: &mut Outbox, cause: &str) {
+        debug!(
+            "event=client-dropped client={} cause=\"{cause}\"",
+            self.peer
+        );
+        outbox.closed = true;
+        outbox.octets = VecDeque::new();
+        // It fails when the client is gone already, which is as good.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+/// The streams whose clients read slower than they ask.
+#[derive(Debug)]
+pub struct Outboxes {
+    arrivals: Mutex<Vec<Arc<Stream>>>,
+    bell: PipeWriter,
+}
+
+impl Outboxes {
+    /// Nobody's outbox yet, and what [`Outboxes::drain`] is to wait at.
+    pub fn new() -> io::Result<(Arc<Self>, PipeReader)> {
+        let (listener, bell) = io::pipe()?;
+        Ok((
+            Arc::new(Self {
+                arrivals: Mutex::default(),
+                bell,
+            }),
+            listener,
+        ))
+    }
+
+    fn add(&self, stream: Arc<Stream>) {
+        let mut arrivals = self.arrivals.lock();
+        arrivals.push(stream);
+        if arrivals.len() == 1 {
+            // One octet for each time the list was taken, so the pipe never fills. It fails only at the very end, when
+            // nobody drains any more.
+            let _ = (&self.bell).write(&[0]);
+        }
+    }
+
+    /// Drains outboxes until [`Outboxes::stop`]. A stream whose outbox is not empty within ten seconds is closed.
+    pub fn drain(&self, mut listener: PipeReader) {
+        let mut slow: Vec<(Arc<Stream>, Instant)> = Vec::new();
+        loop {
+            let wait = slow
+                .iter()
+                .map(|(_, until)| until.saturating_duration_since(Instant::now()))
+                .min();
+            let timeout = wait.map_or(PollTimeout::NONE, |wait| {
+                // Rounded up: a timeout of zero for the last fraction of a millisecond would spin.
+                PollTimeout::try_from(wait.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+            });
+            let mut ready = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+            ready.extend(
+                slow.iter()
+                    .map(|(stream, _)| PollFd::new(stream.socket.as_fd(), PollFlags::POLLOUT)),
+            );
+            let rung = match poll(&mut ready, timeout) {
+                Ok(_) => ready[0].any().unwrap_or(true),
+                Err(_) => false,
+            };
+            if rung {
+                let mut bell = [0];
+                match listener.read(&mut bell) {
+                    Ok(1) if bell[0] == STOP => return,
+                    Err(error) if error.kind() != ErrorKind::Interrupted => return,
+                    _ => {}
+                }
+                let until = Instant::now() + WRITE_LIMIT;
+                slow.extend(self.arrivals.lock().drain(..).map(|stream| (stream, until)));
+            }
+            let now = Instant::now();
+            slow.retain(|(stream, until)| {
+                let unfinished = stream.drain();
+                if unfinished && now >= *until {
+                    stream.close(&mut stream.outbox.lock(), "it reads too slowly");
+                }
+                unfinished && now < *until
+            });
+        }
+    }
+
+    /// Ends [`Outboxes::drain`].
+    pub fn stop(&self) {
+        let _ = (&self.bell).write(&[STOP]);
+    }
+}
+
+/// The octet that ends the draining.
+const STOP: u8 = 1;
+
+/// How many more TCP clients there may be. A place is taken before a connection is accepted, so that the kernel's queue is
+/// the waiting room.
+#[derive(Debug)]
+pub struct Slots {
+    free: Mutex<Free>,
+    freed: Condvar,
+}
+
+#[derive(Debug)]
+struct Free {
+    count: usize,
+    closed: bool,
+}
+
+/// A TCP client's place, given back when dropped.
+#[derive(Debug)]
+pub struct Slot(Arc<Slots>);
+
+impl Slots {
+    /// So many places, all free.
+    pub fn new(count: usize) -> Arc<Self> {
+        Arc::new(Self {
+            free: Mutex::new(Free {
+                count,
+                closed: false,
+            }),
+            freed: Condvar::new(),
+        })
+    }
+
+    /// Waits for a free place and takes it; none once [`Slots::close`] was called.
+    pub fn take(self: &Arc<Self>) -> Option<Slot> {
+        let mut free = self.free.lock();
+        while free.count == 0 && !free.closed {
+            self.freed.wait(&mut free);
+        }
+        if free.closed {
+            return None;
+        }
+        free.count -= 1;
+        Some(Slot(Arc::clone(self)))
+    }
+
+    /// Takes no more clients.
+    pub fn close(&self) {
+        self.free.lock().closed = true;
+        self.freed.notify_all();
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.free.lock().count += 1;
+        self.0.freed.notify_one();
+    }
+}
