@@ -7,4 +7,5 @@ pub mod frame;
 pub mod identity;
 pub mod metrics;
 pub mod pin;
+pub mod session;
 pub mod wire;
