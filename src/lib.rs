@@ -8,4 +8,5 @@ pub mod identity;
 pub mod metrics;
 pub mod pin;
 pub mod session;
+pub mod upstream;
 pub mod wire;
