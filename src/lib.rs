@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod deadline;
+pub mod forwarder;
 pub mod frame;
 pub mod identity;
 pub mod metrics;
