@@ -8,6 +8,8 @@ pub mod frame;
 pub mod identity;
 pub mod metrics;
 pub mod pin;
+pub mod server;
 pub mod session;
 pub mod upstream;
 pub mod wire;
+pub mod worker;

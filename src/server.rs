@@ -1,0 +1,447 @@
+//! Where do queries come from?
+//!
+//! Binds, accepts and receives: a thread for each socket. TCP connections go to the pool of workers, datagrams are handled
+//! here, in batches.
+
+use std::fmt;
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use log::{debug, info, warn};
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrLike, SockaddrStorage,
+    recvmmsg, setsockopt, sockopt,
+};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::client::{Client, Local, Outboxes, Slots, Stream};
+use crate::forwarder::{Batch, Forwarder};
+use crate::worker::{Job, Pool};
+
+/// Datagrams that are received by one system call, at most.
+const BATCH: usize = 32;
+/// Octets of the longest datagram that is read whole. Queries have some hundred at most.
+const DATAGRAM: usize = 4096;
+/// The receive buffer of a UDP socket in octets, as far as the system allows: room for a burst of a thousand queries.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+/// Connections that the kernel holds until a place is free.
+const BACKLOG: i32 = 256;
+/// How long accepting or receiving pauses after an error, at first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// What this room can be told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The addresses to listen on, TCP and UDP.
+    pub addresses: Vec<IpAddr>,
+    /// An address that this host does not have is left out, as long as one remains.
+    pub addresses_optional: bool,
+    /// The port; 0 lets the system choose one for each address.
+    pub port: u16,
+    /// TCP clients at a time.
+    pub clients: usize,
+}
+
+/// Why a socket could not be had.
+#[derive(Debug)]
+pub struct BindError {
+    address: SocketAddr,
+    protocol: &'static str,
+    cause: io::Error,
+}
+
+impl fmt::Display for BindError {
+    /// One line that names the option, the value and what was expected.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            address,
+            protocol,
+            cause,
+        } = self;
+        let (ip, port) = (address.ip(), address.port());
+        match cause.kind() {
+            ErrorKind::AddrInUse => {
+                write!(
+                    f,
+                    "--port {port}: {protocol} {address} is in use; expected a free port"
+                )
+            }
+            ErrorKind::PermissionDenied => write!(
+                f,
+                "--port {port}: no right to bind {protocol} {address}; expected a port from 1024 on (say --port 5353) \
+                 or the capability CAP_NET_BIND_SERVICE"
+            ),
+            ErrorKind::AddrNotAvailable => {
+                write!(
+                    f,
+                    "--address {ip}: {protocol} {address}: expected an address of this host"
+                )
+            }
+            _ => write!(
+                f,
+                "--address {ip}: {protocol} {address} cannot be bound: {cause}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+/// Sockets that are bound and not yet served.
+#[derive(Debug)]
+pub struct Sockets {
+    pairs: Vec<(TcpListener, Arc<UdpSocket>)>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Sockets {
+    /// Binds TCP and UDP on every address.
+    pub fn bind(settings: &Settings) -> Result<Self, BindError> {
+        let mut sockets = Self {
+            pairs: Vec::new(),
+            addresses: Vec::new(),
+        };
+        let mut missing = None;
+        for &address in &settings.addresses {
+            match bind_pair(SocketAddr::new(address, settings.port)) {
+                Ok((pair, bound)) => {
+                    sockets.pairs.push(pair);
+                    sockets.addresses.push(bound);
+                }
+                Err(error) if settings.addresses_optional && is_missing(&error.cause) => {
+                    info!(
+                        "event=address-left-out address={address} cause=\"{}\"",
+                        error.cause
+                    );
+                    missing = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match missing {
+            Some(error) if sockets.pairs.is_empty() => Err(error),
+            _ => Ok(sockets),
+        }
+    }
+
+    /// The addresses and ports that are bound, in the order of the settings.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+}
+
+/// Whether the host lacks the address, or IPv6 altogether.
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+}
+
+type Pair = (TcpListener, Arc<UdpSocket>);
+
+/// Binds both protocols to the same port, also where the system chooses it.
+fn bind_pair(wanted: SocketAddr) -> Result<(Pair, SocketAddr), BindError> {
+    const TRIES: usize = 16;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let tcp = bind_tcp(wanted).map_err(|cause| BindError {
+            address: wanted,
+            protocol: "TCP",
+            cause,
+        })?;
+        let bound = tcp.local_addr().unwrap_or(wanted);
+        match bind_udp(bound) {
+            Ok(udp) => return Ok(((tcp, Arc::new(udp)), bound)),
+            // The system chose a port that is free for TCP alone: it will choose another.
+            Err(cause)
+                if wanted.port() == 0 && cause.kind() == ErrorKind::AddrInUse && tries < TRIES => {}
+            Err(cause) => {
+                return Err(BindError {
+                    address: bound,
+                    protocol: "UDP",
+                    cause,
+                });
+            }
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = new_socket(address, Type::STREAM, Protocol::TCP)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = new_socket(address, Type::DGRAM, Protocol::UDP)?;
+    // With CAP_NET_ADMIN beyond the system's limit, else up to it; less is no reason not to serve.
+    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    }
+    let _ = socket.set_send_buffer_size(RECEIVE_BUFFER);
+    if address.ip().is_unspecified() {
+        // An answer must leave from the address that was asked (RFC 5625 section 6.2; RFC 1123 section 6.1.2.1 class).
+        match address {
+            SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
+            SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
+        }
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn new_socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        // So that 0.0.0.0 and :: can be listened on side by side.
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// The listening threads.
+pub struct Server {
+    pairs: Vec<Pair>,
+    threads: Vec<JoinHandle<()>>,
+    slots: Arc<Slots>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Server {
+    /// Starts a thread for each socket. Fails when the system has none.
+    pub fn start(
+        sockets: Sockets,
+        settings: &Settings,
+        forwarder: &Arc<Forwarder>,
+        pool: &Arc<Pool>,
+        outboxes: &Arc<Outboxes>,
+    ) -> io::Result<Self> {
+        // Each listener holds a place while it waits for the next client.
+        let slots = Slots::new(settings.clients + sockets.pairs.len());
+        let stopping = Arc::new(AtomicBool::new(false));
+        let mut threads = Vec::new();
+        for (tcp, udp) in &sockets.pairs {
+            let door = Door {
+                listener: tcp.try_clone()?,
+                slots: Arc::clone(&slots),
+                pool: Arc::clone(pool),
+                outboxes: Arc::clone(outboxes),
+                stopping: Arc::clone(&stopping),
+            };
+            threads.push(
+                thread::Builder::new()
+                    .name("accept".to_owned())
+                    .spawn(move || door.accept())?,
+            );
+            let mailbox = Mailbox {
+                socket: Arc::clone(udp),
+                forwarder: Arc::clone(forwarder),
+                pool: Arc::clone(pool),
+                stopping: Arc::clone(&stopping),
+            };
+            threads.push(
+                thread::Builder::new()
+                    .name("receive".to_owned())
+                    .spawn(move || mailbox.receive())?,
+            );
+        }
+        Ok(Self {
+            pairs: sockets.pairs,
+            threads,
+            slots,
+            stopping,
+        })
+    }
+
+    /// Accepts and receives no more. Clients that are connected stay so.
+    pub fn stop(self) {
+        self.stopping.store(true, Ordering::Release);
+        self.slots.close();
+        for (tcp, udp) in &self.pairs {
+            // Linux wakes the threads that wait in accept and receive, although a datagram socket that is not connected
+            // reports ENOTCONN.
+            let _ = SockRef::from(tcp).shutdown(Shutdown::Both);
+            let _ = SockRef::from(&**udp).shutdown(Shutdown::Read);
+        }
+        for thread in self.threads {
+            if thread.join().is_err() {
+                warn!("event=panic thread=listener");
+            }
+        }
+    }
+}
+
+/// Where TCP clients come in.
+struct Door {
+    listener: TcpListener,
+    slots: Arc<Slots>,
+    pool: Arc<Pool>,
+    outboxes: Arc<Outboxes>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Door {
+    fn accept(&self) {
+        let mut trouble = Trouble::default();
+        while let Some(slot) = self.slots.take() {
+            match self.listener.accept() {
+                Ok((socket, peer)) => {
+                    trouble.is_over("accept");
+                    // Answers are gathered here already: each write should leave at once.
+                    let _ = socket.set_nodelay(true);
+                    let stream = Stream::new(socket, peer, Arc::clone(&self.outboxes), slot);
+                    self.pool.submit(Job::Client(stream));
+                }
+                Err(_) if self.stopping.load(Ordering::Acquire) => return,
+                // The client went away again before it was accepted: weather.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::Interrupted | ErrorKind::ConnectionAborted
+                    ) => {}
+                Err(error) => trouble.wait("accept", &error),
+            }
+        }
+    }
+}
+
+/// Where datagrams come in.
+struct Mailbox {
+    socket: Arc<UdpSocket>,
+    forwarder: Arc<Forwarder>,
+    pool: Arc<Pool>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Mailbox {
+    fn receive(&self) {
+        let mut trouble = Trouble::default();
+        let mut octets = vec![[0; DATAGRAM]; BATCH];
+        let mut batch = Batch::default();
+        let control = cmsg_space!(libc::in6_pktinfo);
+        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, Some(control));
+        loop {
+            let mut slices: Vec<_> = octets
+                .iter_mut()
+                .map(|room| [IoSliceMut::new(room)])
+                .collect();
+            let received = recvmmsg(
+                self.socket.as_raw_fd(),
+                &mut headers,
+                slices.iter_mut(),
+                MsgFlags::MSG_WAITFORONE,
+                None,
+            );
+            let now = Instant::now();
+            match received {
+                Ok(received) => {
+                    trouble.is_over("receive");
+                    // The address and the length are taken out first: the octets are borrowed until then.
+                    let arrivals: Vec<_> = received
+                        .map(|datagram| {
+                            (
+                                datagram.bytes,
+                                datagram.address.and_then(to_address),
+                                to_local(&datagram),
+                            )
+                        })
+                        .collect();
+                    for ((length, peer, local), octets) in arrivals.into_iter().zip(&octets) {
+                        // Nobody can be answered at port 0.
+                        let Some(peer) = peer.filter(|peer| peer.port() != 0) else {
+                            continue;
+                        };
+                        let client = Client::Datagram {
+                            socket: Arc::clone(&self.socket),
+                            peer,
+                            local,
+                        };
+                        self.forwarder
+                            .handle(&octets[..length], client, now, &mut batch);
+                    }
+                    if let Some(attempt) = self.forwarder.dispatch(&mut batch, now) {
+                        self.pool.submit(Job::Attempt(attempt));
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(error) => trouble.wait("receive", &error.into()),
+            }
+            if self.stopping.load(Ordering::Acquire) {
+                return;
+            }
+        }
+    }
+}
+
+fn to_address(address: SockaddrStorage) -> Option<SocketAddr> {
+    match address.family()? {
+        AddressFamily::Inet => Some(SocketAddr::V4((*address.as_sockaddr_in()?).into())),
+        AddressFamily::Inet6 => Some(SocketAddr::V6((*address.as_sockaddr_in6()?).into())),
+        _ => None,
+    }
+}
+
+/// The address that a datagram was sent to, where the socket tells.
+fn to_local(datagram: &nix::sys::socket::RecvMsg<'_, '_, SockaddrStorage>) -> Option<Local> {
+    datagram.cmsgs().ok()?.find_map(|control| match control {
+        ControlMessageOwned::Ipv4PacketInfo(info) => {
+            let address = Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
+            Some(Local {
+                address: address.into(),
+                interface: 0,
+            })
+        }
+        ControlMessageOwned::Ipv6PacketInfo(info) => {
+            let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+            let interface = if address.is_unicast_link_local() {
+                info.ipi6_ifindex
+            } else {
+                0
+            };
+            Some(Local {
+                address: address.into(),
+                interface,
+            })
+        }
+        _ => None,
+    })
+}
+
+/// Errors of accepting or receiving: waited out, said once.
+#[derive(Debug, Default)]
+struct Trouble {
+    pause: Option<Duration>,
+}
+
+impl Trouble {
+    fn wait(&mut self, what: &str, error: &io::Error) {
+        let pause = match self.pause {
+            Some(pause) => (pause * 2).min(PAUSE.1),
+            None => {
+                warn!("event={what}-failed cause=\"{error}\"");
+                PAUSE.0
+            }
+        };
+        self.pause = Some(pause);
+        thread::sleep(pause);
+    }
+
+    fn is_over(&mut self, what: &str) {
+        if self.pause.take().is_some() {
+            debug!("event={what}-works-again");
+        }
+    }
+}

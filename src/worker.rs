@@ -1,0 +1,209 @@
+//! What does a pool thread do with a job?
+//!
+//! It reads one TCP client's queries until that closes, or it runs an attempt to connect to a resolver. Threads start when
+//! a job finds none free, and end when they were idle for a while.
+
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use log::{debug, error, warn};
+use parking_lot::Mutex;
+
+use crate::client::Stream;
+use crate::forwarder::{Batch, Forwarder};
+use crate::frame::Frames;
+use crate::metrics::Counter;
+use crate::upstream::Attempt;
+
+/// How long a client may be silent, and how long one message may take to arrive (RFC 7766 section 6.2.3).
+const IDLE_LIMIT: Duration = Duration::from_secs(10);
+/// Threads that are for attempts when every client's place is taken.
+const RESERVE: usize = 2;
+/// Threads that stay though nothing is to be done.
+const KEPT: usize = 2;
+/// How long the others wait for a job.
+const LINGER: Duration = Duration::from_secs(30);
+/// A worker's stack, in octets.
+const STACK: usize = 128 * 1024;
+/// Octets that are read from a client at a time, unless one message is longer.
+const READ: usize = 4096;
+
+/// What there is to do.
+#[derive(Debug)]
+pub enum Job {
+    /// Read this client's queries.
+    Client(Arc<Stream>),
+    /// Connect to a resolver.
+    Attempt(Attempt),
+}
+
+/// The workers, as many as there is work, never more than the clients' places and a reserve.
+pub struct Pool {
+    forwarder: Arc<Forwarder>,
+    jobs: Receiver<Job>,
+    most: usize,
+    state: Mutex<State>,
+    panics: Counter,
+}
+
+struct State {
+    /// None once the pool has been told to stop.
+    jobs: Option<Sender<Job>>,
+    threads: usize,
+    /// Jobs that were taken on and have not ended. Each holds a thread all its life, so there must be as many.
+    unfinished: usize,
+}
+
+impl Pool {
+    /// A pool for so many clients at a time.
+    pub fn new(forwarder: Arc<Forwarder>, clients: usize) -> Arc<Self> {
+        let most = clients + RESERVE;
+        let (sender, jobs) = bounded(most);
+        let state = State {
+            jobs: Some(sender),
+            threads: 0,
+            unfinished: 0,
+        };
+        Arc::new(Self {
+            forwarder,
+            jobs,
+            most,
+            state: Mutex::new(state),
+            panics: Counter::default(),
+        })
+    }
+
+    /// Has a thread do `job`. A job that finds no thread is dropped: a client's connection closes, an attempt fails.
+    pub fn submit(self: &Arc<Self>, job: Job) {
+        let mut state = self.state.lock();
+        if state.unfinished == state.threads && !self.start_thread(&mut state) {
+            return debug!("event=job-dropped");
+        }
+        // There is room: the channel holds as many jobs as there may be threads.
+        if let Some(jobs) = &state.jobs
+            && jobs.try_send(job).is_ok()
+        {
+            state.unfinished += 1;
+        }
+    }
+
+    fn start_thread(self: &Arc<Self>, state: &mut State) -> bool {
+        if state.threads == self.most {
+            return false;
+        }
+        let pool = Arc::clone(self);
+        let thread = thread::Builder::new()
+            .name("worker".to_owned())
+            .stack_size(STACK);
+        match thread.spawn(move || pool.work()) {
+            Ok(_) => state.threads += 1,
+            Err(cause) => warn!("event=no-thread for=worker cause=\"{cause}\""),
+        }
+        state.unfinished < state.threads
+    }
+
+    /// Jobs that ended in a panic.
+    pub fn panics(&self) -> u64 {
+        self.panics.value()
+    }
+
+    /// Takes on no more jobs. Threads end when they have finished theirs.
+    pub fn stop(&self) {
+        self.state.lock().jobs = None;
+    }
+
+    fn work(self: &Arc<Self>) {
+        loop {
+            match self.jobs.recv_timeout(LINGER) {
+                Ok(job) => {
+                    if catch_unwind(AssertUnwindSafe(|| self.run(job))).is_err() {
+                        self.panics.increment();
+                        error!("event=panic thread=worker");
+                    }
+                    self.state.lock().unfinished -= 1;
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let mut state = self.state.lock();
+                    if state.threads > state.unfinished.max(KEPT) {
+                        state.threads -= 1;
+                        return;
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn run(self: &Arc<Self>, job: Job) {
+        match job {
+            Job::Client(stream) => self.read_queries(&stream),
+            Job::Attempt(attempt) => attempt.run(),
+        }
+    }
+
+    /// Reads a client until it closes, is silent or dribbles. Its answers may still be on their way then: the connection
+    /// closes with the last of them.
+    fn read_queries(self: &Arc<Self>, stream: &Arc<Stream>) {
+        let mut frames = Frames::with_capacity(READ);
+        let mut batch = Batch::default();
+        let mut patience = Patience::default();
+        loop {
+            stream.wait_for_turn();
+            if patience
+                .apply(stream.socket(), frames.is_amid_message())
+                .is_err()
+            {
+                return;
+            }
+            match frames.fill(|room| stream.socket().read(room)) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if stream.is_busy() && !frames.is_amid_message() {
+                        continue;
+                    }
+                    return;
+                }
+                Err(_) => return,
+            }
+            let now = Instant::now();
+            while let Some(range) = frames.next_message() {
+                self.forwarder
+                    .handle(frames.message(range), stream.client(), now, &mut batch);
+            }
+            if let Some(attempt) = self.forwarder.dispatch(&mut batch, now) {
+                self.submit(Job::Attempt(attempt));
+            }
+        }
+    }
+}
+
+/// How long a read may take: the idle limit between messages, and what is left of it within one.
+#[derive(Debug, Default)]
+struct Patience {
+    message_began: Option<Instant>,
+    applied: Option<Duration>,
+}
+
+impl Patience {
+    fn apply(&mut self, socket: &TcpStream, amid_message: bool) -> std::io::Result<()> {
+        let timeout = if amid_message {
+            let began = *self.message_began.get_or_insert_with(Instant::now);
+            crate::deadline::left(began + IDLE_LIMIT)?
+        } else {
+            self.message_began = None;
+            IDLE_LIMIT
+        };
+        // Between messages it is the same again and again, which saves the system call.
+        if self.applied.replace(timeout) != Some(timeout) {
+            socket.set_read_timeout(Some(timeout))?;
+        }
+        Ok(())
+    }
+}
