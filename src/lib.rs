@@ -1,7 +1,29 @@
 //! dns-tool relays cleartext DNS, over TCP and UDP, to one resolver whose identity it has proved, over TLS.
+//!
+//! ```text
+//! clients                                                                       resolver
+//! TCP --> server: accept --> worker: read queries --.
+//! UDP --> server: receive datagrams ----------------+--> forwarder.handle
+//!                                                              |
+//!                                            refused: answered here and now
+//!                                                              v
+//!                                                       upstream.submit --> session.send --> TLS
+//!                                                                                             |
+//! client.rs: departures leave <-- forwarder: settle <-- session thread: match the answer <----'
+//! ```
+//!
+//! Read it in the order in which a query travels: [`server`], [`worker`], [`forwarder`], [`upstream`], [`session`],
+//! [`client`]; [`wire`] and [`frame`] know the octets, [`identity`] and [`pin`] the resolver. A file imports only files
+//! below it in this list:
+//!
+//! main, lib, config, server, worker, forwarder, upstream, session, identity, pin, client, frame, deadline, wire, metrics.
+//!
+//! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
+//! queries, and the thread that reads an answer delivers it.
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod config;
 pub mod deadline;
 pub mod forwarder;
 pub mod frame;
@@ -13,3 +35,127 @@ pub mod session;
 pub mod upstream;
 pub mod wire;
 pub mod worker;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+
+use log::info;
+
+use crate::client::Outboxes;
+use crate::config::Config;
+use crate::forwarder::{Endings, Forwarder, Outcome};
+use crate::server::{BindError, Server, Sockets};
+use crate::upstream::Upstream;
+use crate::worker::{Job, Pool};
+
+/// Why serving could not begin.
+#[derive(Debug)]
+pub enum StartError {
+    /// A socket could not be had.
+    Bind(BindError),
+    /// The system has no more threads or descriptors.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(error) => error.fmt(f),
+            Self::System(error) => {
+                write!(f, "the system refuses a thread or a descriptor: {error}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<BindError> for StartError {
+    fn from(error: BindError) -> Self {
+        Self::Bind(error)
+    }
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+/// A forwarder that serves.
+pub struct Running {
+    addresses: Vec<SocketAddr>,
+    server: Server,
+    pool: Arc<Pool>,
+    upstream: Arc<Upstream>,
+    outboxes: Arc<Outboxes>,
+    endings: Arc<Endings>,
+}
+
+/// Binds the sockets, wires the rooms and serves. The first session is opened at once, in the background.
+pub fn start(config: Config) -> Result<Running, StartError> {
+    let sockets = Sockets::bind(&config.server)?;
+    let addresses = sockets.addresses().to_vec();
+    let (outboxes, bell) = Outboxes::new()?;
+    let drained = Arc::clone(&outboxes);
+    thread::Builder::new()
+        .name("outboxes".to_owned())
+        .spawn(move || drained.drain(bell))?;
+    let endings = Arc::new(Endings::default());
+    let timeout = config.upstream.timeout;
+    let upstream = Upstream::start(config.upstream, Arc::clone(&endings) as Arc<_>)?;
+    let forwarder = Arc::new(Forwarder::new(
+        Arc::clone(&upstream),
+        Arc::clone(&endings),
+        timeout,
+    ));
+    let pool = Pool::new(Arc::clone(&forwarder), config.server.clients);
+    let server = Server::start(sockets, &config.server, &forwarder, &pool, &outboxes)?;
+    for address in &addresses {
+        info!("event=listening address={address}");
+    }
+    if let Some(attempt) = upstream.warm_up() {
+        pool.submit(Job::Attempt(attempt));
+    }
+    Ok(Running {
+        addresses,
+        server,
+        pool,
+        upstream,
+        outboxes,
+        endings,
+    })
+}
+
+impl Running {
+    /// The addresses and ports that it listens on.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// How many queries ended so.
+    pub fn count(&self, outcome: Outcome) -> u64 {
+        self.endings.count(outcome)
+    }
+
+    /// Takes no more queries, lets those on their way end, and closes the session. Takes as long as a query may.
+    pub fn stop(self) {
+        self.server.stop();
+        self.upstream.stop();
+        self.pool.stop();
+        self.outboxes.stop();
+        let counts = Outcome::ALL.map(|outcome| (outcome.name(), self.endings.count(outcome)));
+        let counts: Vec<_> = counts
+            .iter()
+            .map(|(name, count)| format!("{name}={count}"))
+            .collect();
+        info!(
+            "event=stopped {} panics={}",
+            counts.join(" "),
+            self.pool.panics()
+        );
+    }
+}

@@ -1,4 +1,82 @@
-//! What does the process do?
+//! What does the process do? Parse, log, start, wait for signals, exit code.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::env;
+use std::io::Write;
+use std::process::ExitCode;
+
+use dns_tool::config::{self, Command, Config};
+use log::{LevelFilter, info};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// Could not run: something that only the system refuses.
+const REFUSED: u8 = 1;
+/// Usage or configuration.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    match config::parse(env::args_os().skip(1)) {
+        Ok(Command::Serve(config)) => serve(*config),
+        Ok(Command::Help) => print(&config::help()),
+        Ok(Command::Version) => print(concat!("dns-tool ", env!("CARGO_PKG_VERSION"), "\n")),
+        Err(error) => fail(USAGE, &error),
+    }
+}
+
+fn serve(config: Config) -> ExitCode {
+    start_log(config.log_level);
+    // From here on these signals wait to be read, so that none ends the process amid an answer.
+    let mut signals = match Signals::new([SIGTERM, SIGINT, SIGHUP]) {
+        Ok(signals) => signals,
+        Err(error) => return fail(REFUSED, &error),
+    };
+    let running = match dns_tool::start(config) {
+        Ok(running) => running,
+        Err(error) => return fail(REFUSED, &error),
+    };
+    for signal in signals.forever() {
+        if signal == SIGHUP {
+            info!("event=nothing-to-reload signal=SIGHUP");
+        } else {
+            info!(
+                "event=stopping signal={}",
+                if signal == SIGTERM {
+                    "SIGTERM"
+                } else {
+                    "SIGINT"
+                }
+            );
+            break;
+        }
+    }
+    running.stop();
+    ExitCode::SUCCESS
+}
+
+/// Lines of fields on stderr: time, level, and what the rooms say.
+fn start_log(level: LevelFilter) {
+    env_logger::Builder::new()
+        .filter_level(level)
+        .format(|out, record| {
+            let time = out.timestamp_millis();
+            writeln!(
+                out,
+                "time={time} level={} {}",
+                record.level().as_str().to_lowercase(),
+                record.args()
+            )
+        })
+        .init();
+}
+
+fn print(text: &str) -> ExitCode {
+    // A reader that went away is no failure of ours.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "dns-tool: {error}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,757 @@
+//! What did the user ask for?
+//!
+//! Turns the command line into typed settings, once: after this room no string means anything. Whatever is wrong ends in
+//! one line that names the option, the value and what was expected.
+
+use std::ffi::OsString;
+use std::fmt::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use log::LevelFilter;
+use pico_args::Arguments;
+use rustls::pki_types::ServerName;
+
+use crate::identity::{Anchors, Identity};
+use crate::pin::{Pin, PinSet};
+use crate::server;
+use crate::upstream::{self, Resolver};
+
+/// The port of DNS over TLS (RFC 7858 section 3.1).
+const DOT_PORT: u16 = 853;
+/// The port of cleartext DNS, which RFC 7858 section 3.1 keeps DNS over TLS away from.
+const DNS_PORT: u16 = 53;
+/// Who is asked when nobody is named.
+const DEFAULT_FQDN: &str = "cloudflare-dns.com";
+/// Where the default resolver is.
+const DEFAULT_ADDRESSES: [IpAddr; 4] = [
+    IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1)),
+    IpAddr::V4(Ipv4Addr::new(1, 0, 0, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2606, 0x4700, 0x4700, 0, 0, 0, 0, 0x1111)),
+    IpAddr::V6(Ipv6Addr::new(0x2606, 0x4700, 0x4700, 0, 0, 0, 0, 0x1001)),
+];
+/// Seconds that a query may take, at least and at most.
+const TIMEOUT_RANGE: (f64, f64) = (0.05, 60.0);
+/// TCP clients at a time.
+const CLIENTS: usize = 256;
+
+/// An option of the command line.
+#[derive(Debug)]
+struct Entry {
+    /// Its name.
+    name: &'static str,
+    /// What its value is called in the help.
+    value: &'static str,
+    /// It may be given more than once.
+    repeatable: bool,
+    /// What it is for.
+    meaning: &'static str,
+    /// What holds without it.
+    default: &'static str,
+}
+
+/// The options, in the groups of the help.
+const OPTIONS: [(&str, &[Entry]); 3] = [
+    (
+        "Listening",
+        &[
+            Entry {
+                name: "--address",
+                value: "IP",
+                repeatable: true,
+                meaning: "address to listen on, TCP and UDP",
+                default: "127.0.0.1 and ::1",
+            },
+            Entry {
+                name: "--port",
+                value: "N",
+                repeatable: false,
+                meaning: "port to listen on; 0 lets the system choose",
+                default: "53",
+            },
+        ],
+    ),
+    (
+        "Resolver",
+        &[
+            Entry {
+                name: "--resolver-addr",
+                value: "IP[:PORT]",
+                repeatable: true,
+                meaning: "address of the trusted resolver; port 853 unless given",
+                default: "Cloudflare's four",
+            },
+            Entry {
+                name: "--resolver-fqdn",
+                value: "NAME",
+                repeatable: false,
+                meaning: "the name its certificate must bear",
+                default: DEFAULT_FQDN,
+            },
+            Entry {
+                name: "--resolver-pin",
+                value: "PIN",
+                repeatable: true,
+                meaning: "SPKI pin of its key or of an issuer's: BASE64, sha256/BASE64, sha256//BASE64 or \
+                          pin-sha256=\"BASE64\"; NAME=PIN pins another --resolver. One of its pins must match, \
+                          besides chain and name",
+                default: "none",
+            },
+            Entry {
+                name: "--resolver",
+                value: "IP[:PORT]#NAME",
+                repeatable: true,
+                meaning: "a further resolver, asked when those before it cannot be had",
+                default: "none",
+            },
+            Entry {
+                name: "--resolver-ca",
+                value: "FILE",
+                repeatable: false,
+                meaning: "PEM file of trust anchors, in place of the built-in Mozilla roots",
+                default: "built in",
+            },
+            Entry {
+                name: "--timeout",
+                value: "SECONDS",
+                repeatable: false,
+                meaning: "the one deadline of a query, whole or decimal",
+                default: "3",
+            },
+        ],
+    ),
+    (
+        "Log",
+        &[Entry {
+            name: "--log-level",
+            value: "LEVEL",
+            repeatable: false,
+            meaning: "error, warn, info, debug or trace; from debug on, lines hold query names and client addresses",
+            default: "info",
+        }],
+    ),
+];
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve.
+    Serve(Box<Config>),
+    /// Print the help.
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// The settings of all rooms.
+#[derive(Debug)]
+pub struct Config {
+    /// Where queries come from.
+    pub server: server::Settings,
+    /// Whom they go to.
+    pub upstream: upstream::Settings,
+    /// How much is logged.
+    pub log_level: LevelFilter,
+}
+
+/// What is wrong with the command line, in one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageError(String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// Reads the command line, without the program's name.
+pub fn parse(
+    arguments: impl IntoIterator<Item = impl Into<OsString>>,
+) -> Result<Command, UsageError> {
+    let mut arguments = Arguments::from_vec(normalize(arguments));
+    if arguments.contains(["-h", "--help"]) {
+        return Ok(Command::Help);
+    }
+    if arguments.contains(["-V", "--version"]) {
+        return Ok(Command::Version);
+    }
+    let mut options = Given { arguments };
+    let server = server_settings(&mut options)?;
+    let upstream = upstream_settings(&mut options)?;
+    let log_level = options
+        .one("--log-level", |text| match text.parse() {
+            Ok(LevelFilter::Off) | Err(_) => {
+                Err("expected error, warn, info, debug or trace".to_owned())
+            }
+            Ok(level) => Ok(level),
+        })?
+        .unwrap_or(LevelFilter::Info);
+    options.finish()?;
+    Ok(Command::Serve(Box::new(Config {
+        server,
+        upstream,
+        log_level,
+    })))
+}
+
+fn server_settings(options: &mut Given) -> Result<server::Settings, UsageError> {
+    let addresses: Vec<IpAddr> = options.all("--address", |text| {
+        text.parse()
+            .map_err(|_| "expected an IPv4 or IPv6 address".to_owned())
+    })?;
+    let port = options.one("--port", |text| {
+        text.parse()
+            .map_err(|_| "expected a whole number from 0 to 65535".to_owned())
+    })?;
+    let addresses_optional = addresses.is_empty();
+    let loopback = || vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    Ok(server::Settings {
+        addresses: if addresses_optional {
+            loopback()
+        } else {
+            addresses
+        },
+        addresses_optional,
+        port: port.unwrap_or(DNS_PORT),
+        clients: CLIENTS,
+    })
+}
+
+fn upstream_settings(options: &mut Given) -> Result<upstream::Settings, UsageError> {
+    let fqdn = options.one("--resolver-fqdn", name)?;
+    let mut addresses = options.all("--resolver-addr", resolver_address)?;
+    let default_name = || name(DEFAULT_FQDN).expect("the default is a name");
+    if addresses.is_empty() {
+        if let Some(fqdn) = fqdn.as_ref().filter(|fqdn| **fqdn != default_name()) {
+            return Err(UsageError(format!(
+                "--resolver-fqdn \"{}\": expected a --resolver-addr with it, since only {DEFAULT_FQDN}'s addresses \
+                 are built in",
+                fqdn.to_str()
+            )));
+        }
+        addresses = DEFAULT_ADDRESSES
+            .map(|ip| SocketAddr::new(ip, DOT_PORT))
+            .to_vec();
+    }
+    let mut resolvers = vec![(
+        fqdn.unwrap_or_else(default_name),
+        addresses,
+        PinSet::default(),
+    )];
+    for (address, name) in options.all("--resolver", further_resolver)? {
+        match resolvers.iter_mut().find(|(known, ..)| *known == name) {
+            Some((_, addresses, _)) => addresses.push(address),
+            None => resolvers.push((name, vec![address], PinSet::default())),
+        }
+    }
+    for (name, pin) in options.all("--resolver-pin", named_pin)? {
+        let resolver = match &name {
+            None => resolvers.first_mut(),
+            Some(name) => resolvers.iter_mut().find(|(known, ..)| known == name),
+        };
+        match (resolver, name) {
+            (Some((.., pins)), _) => pins.insert(pin),
+            (None, name) => {
+                let name = name
+                    .as_ref()
+                    .map_or_else(Default::default, ServerName::to_str);
+                return Err(UsageError(format!(
+                    "--resolver-pin \"{name}={pin}\": expected the name of a --resolver or the --resolver-fqdn"
+                )));
+            }
+        }
+    }
+    let anchors = options
+        .one("--resolver-ca", trust_anchors)?
+        .unwrap_or_else(Anchors::built_in);
+    let timeout = options
+        .one("--timeout", seconds)?
+        .unwrap_or(Duration::from_secs(3));
+    let resolvers = resolvers
+        .into_iter()
+        .map(|(name, addresses, pins)| Resolver {
+            addresses,
+            identity: Identity::new(name, anchors.clone(), pins),
+        })
+        .collect();
+    Ok(upstream::Settings { resolvers, timeout })
+}
+
+fn name(text: &str) -> Result<ServerName<'static>, String> {
+    // A final dot is the same name in full; certificates do not have it.
+    let name = text.strip_suffix('.').unwrap_or(text);
+    ServerName::try_from(name.to_ascii_lowercase())
+        .map_err(|_| "expected a host name such as dns.example.net, or an IP address".to_owned())
+}
+
+fn resolver_address(text: &str) -> Result<SocketAddr, String> {
+    let address = text
+        .parse()
+        .or_else(|_| text.parse().map(|ip| SocketAddr::new(ip, DOT_PORT)))
+        .map_err(|_| "expected an address such as 192.0.2.1:853 or [2001:db8::1]:853".to_owned())?;
+    match address.port() {
+        0 => Err("expected a port from 1 to 65535".to_owned()),
+        DNS_PORT => {
+            Err("expected another port: 53 is for cleartext DNS (RFC 7858 section 3.1)".to_owned())
+        }
+        _ => Ok(address),
+    }
+}
+
+fn further_resolver(text: &str) -> Result<(SocketAddr, ServerName<'static>), String> {
+    let (address, fqdn) = text
+        .split_once('#')
+        .ok_or("expected IP#NAME or IP:PORT#NAME such as 192.0.2.1#dns.example.net")?;
+    Ok((resolver_address(address)?, name(fqdn)?))
+}
+
+/// A pin, with the name of its resolver where one is said.
+fn named_pin(text: &str) -> Result<(Option<ServerName<'static>>, Pin), String> {
+    // Base64 ends in an equals sign and one spelling has another, so a name is what precedes the first one and is neither.
+    match (text.parse(), text.split_once('=')) {
+        (Err(_), Some((left, pin)))
+            if left != "pin-sha256" && !pin.trim_matches('=').is_empty() =>
+        {
+            Ok((
+                Some(name(left)?),
+                pin.parse()
+                    .map_err(|error: crate::pin::PinError| error.to_string())?,
+            ))
+        }
+        (pin, _) => Ok((
+            None,
+            pin.map_err(|error: crate::pin::PinError| error.to_string())?,
+        )),
+    }
+}
+
+fn trust_anchors(path: &str) -> Result<Anchors, String> {
+    const EXPECTED: &str = "expected a PEM file with at least one certificate";
+    let pem = std::fs::read(path).map_err(|error| format!("{error}; {EXPECTED}"))?;
+    Anchors::from_pem(&pem).map_err(|error| format!("{error}; {EXPECTED}"))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let (least, most) = TIMEOUT_RANGE;
+    match text.parse::<f64>() {
+        Ok(seconds) if (least..=most).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err(format!(
+            "expected seconds from {least} to {most}, such as 3 or 2.5"
+        )),
+    }
+}
+
+/// Options as they were given, taken out one after the other.
+struct Given {
+    arguments: Arguments,
+}
+
+impl Given {
+    fn all<T>(
+        &mut self,
+        option: &'static str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, UsageError> {
+        let mut values = Vec::new();
+        while let Some(value) = self.next(option)? {
+            let value =
+                read(&value).map_err(|cause| UsageError(format!("{option} {value:?}: {cause}")))?;
+            values.push(value);
+        }
+        Ok(values)
+    }
+
+    fn one<T>(
+        &mut self,
+        option: &'static str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, UsageError> {
+        let mut values = self.all(option, read)?;
+        match values.len() {
+            0 | 1 => Ok(values.pop()),
+            count => Err(UsageError(format!(
+                "{option}: given {count} times; expected once"
+            ))),
+        }
+    }
+
+    fn next(&mut self, option: &'static str) -> Result<Option<String>, UsageError> {
+        self.arguments
+            .opt_value_from_str(option)
+            .map_err(|error| match error {
+                pico_args::Error::OptionWithoutAValue(_) => {
+                    UsageError(format!("{option}: expected a value after it"))
+                }
+                error => UsageError(format!("{option}: {error}")),
+            })
+    }
+
+    fn finish(self) -> Result<(), UsageError> {
+        match self.arguments.finish().first() {
+            None => Ok(()),
+            Some(left) => Err(UsageError(format!(
+                "{left:?}: expected an option; --help lists them"
+            ))),
+        }
+    }
+}
+
+/// Every known option as two dashes and its name, with its value in the argument after it.
+fn normalize(arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Vec<OsString> {
+    let mut normal = Vec::new();
+    let mut arguments = arguments.into_iter().map(Into::into);
+    while let Some(argument) = arguments.next() {
+        let known = argument.to_str().and_then(|text| {
+            let (option, value) = text
+                .split_once('=')
+                .map_or((text, None), |(option, value)| (option, Some(value)));
+            let word = option
+                .strip_prefix("--")
+                .or_else(|| option.strip_prefix('-'))?;
+            Some((find(word)?, value.map(OsString::from)))
+        });
+        match known {
+            Some((option, value)) => {
+                normal.push(option.into());
+                // Whatever follows is its value, even if it looks like an option.
+                normal.extend(value.or_else(|| arguments.next()));
+            }
+            None => match argument.to_str() {
+                Some("-help") => normal.push("--help".into()),
+                Some("-version") => normal.push("--version".into()),
+                _ => normal.push(argument),
+            },
+        }
+    }
+    normal
+}
+
+fn entries() -> impl Iterator<Item = &'static Entry> {
+    OPTIONS.iter().flat_map(|(_, entries)| *entries)
+}
+
+/// The option with this name, which is said without dashes.
+fn find(word: &str) -> Option<&'static str> {
+    entries()
+        .map(|entry| entry.name)
+        .find(|name| name.strip_prefix("--") == Some(word))
+}
+
+/// The help, grouped.
+pub fn help() -> String {
+    let mut help = format!(
+        "dns-tool {}: relays cleartext DNS to one authenticated DNS-over-TLS resolver\n\n\
+         Usage: dns-tool [OPTIONS]\n\n\
+         Options take one dash or two, and their value after a space or an equals sign.\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    for (group, entries) in OPTIONS {
+        let _ = writeln!(help, "\n{group}:");
+        for Entry {
+            name,
+            value,
+            repeatable,
+            meaning,
+            default,
+        } in entries
+        {
+            let repeatable = if *repeatable { "; may be repeated" } else { "" };
+            let _ = writeln!(help, "  {name} {value}");
+            write_wrapped(
+                &mut help,
+                &format!("{meaning} [default: {default}{repeatable}]"),
+            );
+        }
+    }
+    help.push_str(
+        "\nOther:\n  -h, --help\n        print this help\n  -V, --version\n        print the version\n\n\
+         Exit codes: 0 ok, 1 could not run, 2 usage or configuration.\n",
+    );
+    help
+}
+
+/// Writes words in lines of at most 80 characters, indented.
+fn write_wrapped(out: &mut String, text: &str) {
+    const INDENT: &str = "       ";
+    let mut column = 0;
+    for word in text.split(' ') {
+        if column == 0 || column + 1 + word.len() > 80 {
+            if column > 0 {
+                out.push('\n');
+            }
+            out.push_str(INDENT);
+            column = INDENT.len();
+        }
+        out.push(' ');
+        out.push_str(word);
+        column += 1 + word.len();
+    }
+    out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PIN: &str = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+
+    fn serve(arguments: &[&str]) -> Config {
+        match parse(arguments.iter().copied()) {
+            Ok(Command::Serve(config)) => *config,
+            other => panic!("{arguments:?}: {other:?}"),
+        }
+    }
+
+    fn refuse(arguments: &[&str]) -> String {
+        parse(arguments.iter().copied())
+            .expect_err(&format!("{arguments:?}"))
+            .to_string()
+    }
+
+    #[test]
+    fn nothing_given_means_the_defaults() {
+        let config = serve(&[]);
+        assert_eq!(
+            config.server.addresses,
+            ["127.0.0.1", "::1"].map(|ip| ip.parse::<IpAddr>().expect("an address"))
+        );
+        assert!(config.server.addresses_optional);
+        assert_eq!(config.server.port, 53);
+        assert_eq!(config.upstream.timeout, Duration::from_secs(3));
+        assert_eq!(config.log_level, LevelFilter::Info);
+        let [resolver] = &config.upstream.resolvers[..] else {
+            panic!("one resolver")
+        };
+        assert_eq!(resolver.identity.name().to_str(), "cloudflare-dns.com");
+        assert_eq!(resolver.addresses.len(), 4);
+        assert!(
+            resolver
+                .addresses
+                .iter()
+                .all(|address| address.port() == 853)
+        );
+    }
+
+    #[test]
+    fn an_option_takes_one_dash_or_two_and_a_space_or_an_equals_sign() {
+        for arguments in [
+            &["--port", "5353", "--timeout", "2.5"][..],
+            &["-port", "5353", "-timeout", "2.5"],
+            &["--port=5353", "--timeout=2.5"],
+            &["-port=5353", "-timeout=2.5"],
+        ] {
+            let config = serve(arguments);
+            assert_eq!(config.server.port, 5353);
+            assert_eq!(config.upstream.timeout, Duration::from_millis(2500));
+        }
+    }
+
+    #[test]
+    fn repeated_options_keep_their_order() {
+        let config = serve(&[
+            "--address=::1",
+            "-address",
+            "127.0.0.2",
+            "--address=127.0.0.3",
+        ]);
+        let addresses: Vec<_> = config
+            .server
+            .addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(addresses, ["::1", "127.0.0.2", "127.0.0.3"]);
+        assert!(!config.server.addresses_optional);
+    }
+
+    #[test]
+    fn resolvers_have_their_own_names_and_pins() {
+        let other = format!("Dns.Example={PIN}");
+        let quoted = format!("b.example=pin-sha256=\"{PIN}\"");
+        let config = serve(&[
+            "--resolver-addr",
+            "192.0.2.1",
+            "--resolver-fqdn",
+            "a.example.",
+            "--resolver",
+            "192.0.2.2:8853#dns.example",
+            "--resolver",
+            "[2001:db8::2]:853#dns.example",
+            "--resolver",
+            "2001:db8::3#b.example",
+            "--resolver-pin",
+            &other,
+            "--resolver-pin",
+            &quoted,
+        ]);
+        let found: Vec<_> = config
+            .upstream
+            .resolvers
+            .iter()
+            .map(|resolver| {
+                (
+                    resolver.identity.name().to_str().into_owned(),
+                    resolver.addresses.clone(),
+                )
+            })
+            .collect();
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        assert_eq!(
+            found,
+            [
+                ("a.example".to_owned(), vec![address("192.0.2.1:853")]),
+                (
+                    "dns.example".to_owned(),
+                    vec![address("192.0.2.2:8853"), address("[2001:db8::2]:853")]
+                ),
+                ("b.example".to_owned(), vec![address("[2001:db8::3]:853")]),
+            ]
+        );
+        let pinned: Vec<_> = config
+            .upstream
+            .resolvers
+            .iter()
+            .map(|resolver| !resolver.identity.pins().is_empty())
+            .collect();
+        assert_eq!(pinned, [false, true, true]);
+    }
+
+    #[test]
+    fn a_pin_without_a_name_is_the_first_resolvers() {
+        for pin in [
+            PIN.to_owned(),
+            format!("sha256/{PIN}"),
+            format!("sha256//{PIN}"),
+            format!("pin-sha256=\"{PIN}\""),
+        ] {
+            let config = serve(&["--resolver-pin", &pin]);
+            assert_eq!(
+                config.upstream.resolvers[0].identity.pins().to_string(),
+                format!("sha256/{PIN}"),
+                "{pin}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_option_value_and_expectation() {
+        for (arguments, parts) in [
+            (&["--port", "x"][..], &["--port", "\"x\"", "0 to 65535"][..]),
+            (&["--port", "65536"], &["--port", "65536", "0 to 65535"]),
+            (&["--port"], &["--port", "expected a value"]),
+            (&["--port="], &["--port", "\"\"", "0 to 65535"]),
+            (
+                &["--port", "1", "--port", "2"],
+                &["--port", "2 times", "once"],
+            ),
+            (
+                &["--address", "localhost"],
+                &["--address", "localhost", "IPv4 or IPv6"],
+            ),
+            (&["--timeout", "0"], &["--timeout", "\"0\"", "seconds from"]),
+            (
+                &["--timeout", "-1"],
+                &["--timeout", "\"-1\"", "seconds from"],
+            ),
+            (&["--timeout", "nan"], &["--timeout", "nan", "seconds from"]),
+            (&["--timeout", "3s"], &["--timeout", "3s", "seconds from"]),
+            (
+                &["--resolver-addr", "one.one.one.one"],
+                &["--resolver-addr", "one.one", "192.0.2.1:853"],
+            ),
+            (
+                &["--resolver-addr", "1.1.1.1:53"],
+                &["--resolver-addr", "1.1.1.1:53", "another port"],
+            ),
+            (
+                &["--resolver-addr", "1.1.1.1:0"],
+                &["--resolver-addr", "1.1.1.1:0", "1 to 65535"],
+            ),
+            (
+                &["--resolver-fqdn", "a b"],
+                &["--resolver-fqdn", "a b", "host name"],
+            ),
+            (
+                &["--resolver-fqdn", "dns.example"],
+                &["--resolver-fqdn", "dns.example", "--resolver-addr"],
+            ),
+            (
+                &["--resolver", "1.1.1.1"],
+                &["--resolver", "1.1.1.1", "IP#NAME"],
+            ),
+            (
+                &["--resolver-pin", "AAAA"],
+                &["--resolver-pin", "AAAA", "32 bytes", "got 3 bytes"],
+            ),
+            (
+                &["--resolver-pin", "sha256/!"],
+                &["--resolver-pin", "sha256/!", "not base64"],
+            ),
+            (
+                &["--resolver-pin", "AA=="],
+                &["--resolver-pin", "AA==", "got 1 bytes"],
+            ),
+            (
+                &["--resolver-pin", "x.example=AAAA"],
+                &["--resolver-pin", "x.example=AAAA", "got 3 bytes"],
+            ),
+            (
+                &["--resolver-ca", "/no/such/file"],
+                &["--resolver-ca", "/no/such/file", "No such file", "PEM file"],
+            ),
+            (
+                &["--resolver-ca", "/dev/null"],
+                &["--resolver-ca", "/dev/null", "no certificate", "PEM file"],
+            ),
+            (
+                &["--log-level", "loud"],
+                &["--log-level", "loud", "error, warn"],
+            ),
+            (&["--prot", "1"], &["--prot", "--help"]),
+            (&["serve"], &["serve", "--help"]),
+        ] {
+            let message = refuse(arguments);
+            assert!(
+                parts.iter().all(|part| message.contains(part)),
+                "{arguments:?}: {message}"
+            );
+            assert_eq!(message.lines().count(), 1, "{message}");
+        }
+        let stranger = format!("x.example={PIN}");
+        assert!(
+            refuse(&["--resolver-pin", &stranger]).contains("expected the name of a --resolver")
+        );
+    }
+
+    #[test]
+    fn help_and_version_win_over_the_rest() {
+        for arguments in [
+            &["-h"][..],
+            &["--help"],
+            &["-help"],
+            &["--port", "5353", "-h"],
+        ] {
+            assert!(matches!(
+                parse(arguments.iter().copied()),
+                Ok(Command::Help)
+            ));
+        }
+        for arguments in [&["-V"][..], &["--version"]] {
+            assert!(matches!(
+                parse(arguments.iter().copied()),
+                Ok(Command::Version)
+            ));
+        }
+    }
+
+    #[test]
+    fn the_help_names_every_option_in_lines_that_fit() {
+        let help = help();
+        for Entry { name, value, .. } in entries() {
+            assert!(help.contains(&format!("  {name} {value}\n")), "{name}");
+        }
+        assert!(help.lines().all(|line| line.len() <= 80), "{help}");
+    }
+}
