@@ -58,10 +58,15 @@ impl FromStr for Pin {
             .strip_prefix("pin-sha256=\"")
             .and_then(|rest| rest.strip_suffix('"'));
         let base64 = quoted
-            .or_else(|| text.strip_prefix("sha256//"))
             .or_else(|| text.strip_prefix("sha256/"))
             .unwrap_or(text);
-        let bytes = STANDARD.decode(base64).map_err(|_| PinError::NotBase64)?;
+        // A second slash may be curl's, or the first letter of the base64: then the whole decodes.
+        let whole = STANDARD.decode(base64);
+        let bytes = match base64.strip_prefix('/') {
+            Some(rest) if whole.is_err() => STANDARD.decode(rest),
+            _ => whole,
+        };
+        let bytes = bytes.map_err(|_| PinError::NotBase64)?;
         let length = bytes.len();
         bytes
             .try_into()
@@ -151,6 +156,20 @@ mod tests {
             format!("sha256//{BASE64}"),
             format!("pin-sha256=\"{BASE64}\""),
             pin.to_string(),
+        ] {
+            assert_eq!(text.parse(), Ok(pin), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pin_whose_base64_begins_with_a_slash_is_read_in_every_spelling() {
+        let pin = Pin([0xff; 32]);
+        let base64 = STANDARD.encode(pin.0);
+        assert!(base64.starts_with('/'));
+        for text in [
+            &base64,
+            &format!("sha256/{base64}"),
+            &format!("sha256//{base64}"),
         ] {
             assert_eq!(text.parse(), Ok(pin), "{text}");
         }
