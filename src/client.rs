@@ -27,6 +27,8 @@ use crate::wire::{Answer, Asked, PLAIN_SIZE};
 const BATCH: usize = 32;
 /// Octets that may wait for one client to read, at most: eight of the longest messages.
 const OUTBOX: usize = 512 * 1024;
+/// A buffer larger than this, in octets, is given back to the system after use.
+const SPARE: usize = 64 * 1024;
 /// How long a client may take to empty its outbox.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Queries of one connection that may wait for their answers at a time; reading pauses at this many.
@@ -170,8 +172,10 @@ impl Departures {
         self.octets.clear();
         for (stream, mut octets) in self.streams.drain(..) {
             stream.write(&octets);
-            octets.clear();
-            self.spare.push(octets);
+            if octets.capacity() <= SPARE {
+                octets.clear();
+                self.spare.push(octets);
+            }
         }
     }
 }
@@ -421,7 +425,7 @@ impl Outboxes {
     }
 
     /// Drains outboxes until [`Outboxes::stop`]. A stream whose outbox is not empty within ten seconds is closed.
-    pub fn drain(&self, mut listener: PipeReader) {
+    pub fn drain(&self, mut listener: &PipeReader) {
         let mut slow: Vec<(Arc<Stream>, Instant)> = Vec::new();
         loop {
             let wait = slow

@@ -255,3 +255,23 @@ impl Settle for Endings {
         self.reply(&query.client, &asked, outcome, departures);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_has_a_counter_of_its_own() {
+        for (index, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, index, "{}", outcome.name());
+        }
+    }
+
+    #[test]
+    fn an_outcome_without_a_reply_is_one_that_owes_none() {
+        for outcome in Outcome::ALL {
+            let silent = matches!(outcome, Outcome::Ignored | Outcome::Answered);
+            assert_eq!(outcome.reply().is_none(), silent, "{}", outcome.name());
+        }
+    }
+}

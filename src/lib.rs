@@ -16,7 +16,8 @@
 //! [`client`]; [`wire`] and [`frame`] know the octets, [`identity`] and [`pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
-//! main, lib, config, server, worker, forwarder, upstream, session, identity, pin, client, frame, deadline, wire, metrics.
+//! main, lib, config, server, worker, forwarder, upstream, session, identity, pin, client, frame, deadline, wire,
+//! thread, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
 //! queries, and the thread that reads an answer delivers it.
@@ -32,6 +33,7 @@ pub mod metrics;
 pub mod pin;
 pub mod server;
 pub mod session;
+pub mod thread;
 pub mod upstream;
 pub mod wire;
 pub mod worker;
@@ -40,7 +42,6 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
 
 use log::info;
 
@@ -101,9 +102,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let addresses = sockets.addresses().to_vec();
     let (outboxes, bell) = Outboxes::new()?;
     let drained = Arc::clone(&outboxes);
-    thread::Builder::new()
-        .name("outboxes".to_owned())
-        .spawn(move || drained.drain(bell))?;
+    thread::spawn_for_good("outboxes", move || drained.drain(&bell))?;
     let endings = Arc::new(Endings::default());
     let timeout = config.upstream.timeout;
     let upstream = Upstream::start(config.upstream, Arc::clone(&endings) as Arc<_>)?;
@@ -112,7 +111,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         Arc::clone(&endings),
         timeout,
     ));
-    let pool = Pool::new(Arc::clone(&forwarder), config.server.clients);
+    let pool = Pool::new(Arc::clone(&forwarder), sockets.places(&config.server));
     let server = Server::start(sockets, &config.server, &forwarder, &pool, &outboxes)?;
     for address in &addresses {
         info!("event=listening address={address}");
@@ -155,7 +154,7 @@ impl Running {
         info!(
             "event=stopped {} panics={}",
             counts.join(" "),
-            self.pool.panics()
+            thread::panics()
         );
     }
 }

@@ -9,21 +9,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, Ud
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
+use log::{info, warn};
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrLike, SockaddrStorage,
-    recvmmsg, setsockopt, sockopt,
+    AddressFamily, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrLike,
+    SockaddrStorage, recvmmsg, setsockopt, sockopt,
 };
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::client::{Client, Local, Outboxes, Slots, Stream};
 use crate::forwarder::{Batch, Forwarder};
+use crate::thread;
 use crate::worker::{Job, Pool};
 
 /// Datagrams that are received by one system call, at most.
@@ -34,6 +35,8 @@ const DATAGRAM: usize = 4096;
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// Connections that the kernel holds until a place is free.
 const BACKLOG: i32 = 256;
+/// Batches that are still received after the word to stop, at most: what was in the queue, not what a flood adds.
+const LAST_ROUNDS: usize = 256;
 /// How long accepting or receiving pauses after an error, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
@@ -136,6 +139,11 @@ impl Sockets {
         }
     }
 
+    /// The places for TCP clients: as many as may be connected, and one for each listener that waits with one in hand.
+    pub fn places(&self, settings: &Settings) -> usize {
+        settings.clients + self.pairs.len()
+    }
+
     /// The addresses and ports that are bound, in the order of the settings.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -229,8 +237,8 @@ impl Server {
         pool: &Arc<Pool>,
         outboxes: &Arc<Outboxes>,
     ) -> io::Result<Self> {
-        // Each listener holds a place while it waits for the next client.
-        let slots = Slots::new(settings.clients + sockets.pairs.len());
+        // A listener holds a place while it waits for its next client.
+        let slots = Slots::new(sockets.places(settings));
         let stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for (tcp, udp) in &sockets.pairs {
@@ -241,22 +249,16 @@ impl Server {
                 outboxes: Arc::clone(outboxes),
                 stopping: Arc::clone(&stopping),
             };
-            threads.push(
-                thread::Builder::new()
-                    .name("accept".to_owned())
-                    .spawn(move || door.accept())?,
-            );
+            threads.push(thread::spawn_for_good("accept", move || door.accept())?);
             let mailbox = Mailbox {
                 socket: Arc::clone(udp),
                 forwarder: Arc::clone(forwarder),
                 pool: Arc::clone(pool),
                 stopping: Arc::clone(&stopping),
             };
-            threads.push(
-                thread::Builder::new()
-                    .name("receive".to_owned())
-                    .spawn(move || mailbox.receive())?,
-            );
+            threads.push(thread::spawn_for_good("receive", move || {
+                mailbox.receive()
+            })?);
         }
         Ok(Self {
             pairs: sockets.pairs,
@@ -277,9 +279,8 @@ impl Server {
             let _ = SockRef::from(&**udp).shutdown(Shutdown::Read);
         }
         for thread in self.threads {
-            if thread.join().is_err() {
-                warn!("event=panic thread=listener");
-            }
+            // Its panics are caught: it ends by returning.
+            let _ = thread.join();
         }
     }
 }
@@ -333,6 +334,7 @@ impl Mailbox {
         let mut batch = Batch::default();
         let control = cmsg_space!(libc::in6_pktinfo);
         let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, Some(control));
+        let mut last_rounds = LAST_ROUNDS;
         loop {
             let mut slices: Vec<_> = octets
                 .iter_mut()
@@ -345,43 +347,65 @@ impl Mailbox {
                 MsgFlags::MSG_WAITFORONE,
                 None,
             );
-            let now = Instant::now();
+            let stopping = self.stopping.load(Ordering::Acquire);
+            // What was received is read out first: the octets are lent until then.
+            let received: Result<Vec<_>, _> = received
+                .map(|datagrams| datagrams.map(|datagram| Arrival::of(&datagram)).collect());
             match received {
-                Ok(received) => {
+                Ok(arrivals) => {
                     trouble.is_over("receive");
-                    // The address and the length are taken out first: the octets are borrowed until then.
-                    let arrivals: Vec<_> = received
-                        .map(|datagram| {
-                            (
-                                datagram.bytes,
-                                datagram.address.and_then(to_address),
-                                to_local(&datagram),
-                            )
-                        })
-                        .collect();
-                    for ((length, peer, local), octets) in arrivals.into_iter().zip(&octets) {
-                        // Nobody can be answered at port 0.
-                        let Some(peer) = peer.filter(|peer| peer.port() != 0) else {
-                            continue;
-                        };
-                        let client = Client::Datagram {
-                            socket: Arc::clone(&self.socket),
-                            peer,
-                            local,
-                        };
-                        self.forwarder
-                            .handle(&octets[..length], client, now, &mut batch);
+                    // A socket that was shut down reads as nothing once its queue is empty.
+                    if stopping && arrivals.iter().all(|arrival| arrival.length == 0) {
+                        return;
                     }
-                    if let Some(attempt) = self.forwarder.dispatch(&mut batch, now) {
-                        self.pool.submit(Job::Attempt(attempt));
-                    }
+                    self.handle(&arrivals, &octets, &mut batch);
                 }
                 Err(Errno::EINTR) => {}
                 Err(error) => trouble.wait("receive", &error.into()),
             }
-            if self.stopping.load(Ordering::Acquire) {
-                return;
+            if stopping {
+                last_rounds -= 1;
+                if last_rounds == 0 {
+                    return;
+                }
             }
+        }
+    }
+
+    fn handle(&self, arrivals: &[Arrival], octets: &[[u8; DATAGRAM]], batch: &mut Batch) {
+        let now = Instant::now();
+        for (arrival, octets) in arrivals.iter().zip(octets) {
+            // Nobody can be answered at port 0.
+            let Some(peer) = arrival.peer.filter(|peer| peer.port() != 0) else {
+                continue;
+            };
+            let client = Client::Datagram {
+                socket: Arc::clone(&self.socket),
+                peer,
+                local: arrival.local,
+            };
+            self.forwarder
+                .handle(&octets[..arrival.length], client, now, batch);
+        }
+        if let Some(attempt) = self.forwarder.dispatch(batch, now) {
+            self.pool.submit(Job::Attempt(attempt));
+        }
+    }
+}
+
+/// What is known of a datagram besides its octets.
+struct Arrival {
+    length: usize,
+    peer: Option<SocketAddr>,
+    local: Option<Local>,
+}
+
+impl Arrival {
+    fn of(datagram: &RecvMsg<'_, '_, SockaddrStorage>) -> Self {
+        Self {
+            length: datagram.bytes,
+            peer: datagram.address.and_then(to_address),
+            local: to_local(datagram),
         }
     }
 }
@@ -395,7 +419,7 @@ fn to_address(address: SockaddrStorage) -> Option<SocketAddr> {
 }
 
 /// The address that a datagram was sent to, where the socket tells.
-fn to_local(datagram: &nix::sys::socket::RecvMsg<'_, '_, SockaddrStorage>) -> Option<Local> {
+fn to_local(datagram: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<Local> {
     datagram.cmsgs().ok()?.find_map(|control| match control {
         ControlMessageOwned::Ipv4PacketInfo(info) => {
             let address = Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
@@ -436,12 +460,12 @@ impl Trouble {
             }
         };
         self.pause = Some(pause);
-        thread::sleep(pause);
+        sleep(pause);
     }
 
     fn is_over(&mut self, what: &str) {
         if self.pause.take().is_some() {
-            debug!("event={what}-works-again");
+            info!("event={what}-works-again");
         }
     }
 }

@@ -8,10 +8,8 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
@@ -20,6 +18,7 @@ use parking_lot::Mutex;
 use crate::client::Departures;
 use crate::identity::Identity;
 use crate::session::{ConnectError, Query, Reader, Sent, Session};
+use crate::thread;
 
 /// Queries that may wait for a session at a time.
 const WAITING: usize = 4096;
@@ -27,8 +26,6 @@ const WAITING: usize = 4096;
 const HOLD_OFF: Duration = Duration::from_millis(250);
 /// The timer looks at deadlines no more often than this, and while queries are pending no less often than the other.
 const TICKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
-/// Stack of the threads that this room starts, in octets.
-const STACK: usize = 256 * 1024;
 
 /// A resolver that may be asked.
 #[derive(Debug, Clone)]
@@ -73,7 +70,7 @@ pub struct Upstream {
     timeout: Duration,
     settle: Arc<dyn Settle>,
     state: Mutex<State>,
-    timer: OnceLock<Thread>,
+    timer: OnceLock<std::thread::Thread>,
     /// The timer sleeps until it is woken, since no query is pending.
     timer_rests: AtomicBool,
     stopped: AtomicBool,
@@ -140,8 +137,11 @@ impl Upstream {
             stopped: AtomicBool::new(false),
         });
         let timed = Arc::clone(&upstream);
-        let timer = spawn("timer", move || timed.expire_for_ever())?;
-        upstream.timer.set(timer).expect("it is set here alone");
+        let timer = thread::spawn_for_good("timer", move || timed.expire_for_ever())?;
+        upstream
+            .timer
+            .set(timer.thread().clone())
+            .expect("it is set here alone");
         Ok(upstream)
     }
 
@@ -246,7 +246,7 @@ impl Upstream {
                         session.describe()
                     );
                     let upstream = Arc::clone(self);
-                    return match spawn("session", move || upstream.read_answers(reader)) {
+                    return match thread::spawn("session", move || upstream.read_answers(reader)) {
                         Ok(_) => Ok(session),
                         Err(cause) => {
                             error!("event=no-thread for=session cause=\"{cause}\"");
@@ -273,7 +273,7 @@ impl Upstream {
     fn read_answers(self: &Arc<Self>, mut reader: Reader) {
         let session = Arc::clone(reader.session());
         let mut departures = Departures::default();
-        let read = catch_unwind(AssertUnwindSafe(|| {
+        let closed = thread::guard("session", || {
             loop {
                 match reader.read() {
                     Ok(answers) => {
@@ -285,15 +285,12 @@ impl Upstream {
                     Err(closed) => break closed,
                 }
             }
-        }));
-        match read {
-            Ok(closed) => {
-                debug!(
-                    "event=session-closed resolver={} cause=\"{closed}\"",
-                    session.address()
-                );
-            }
-            Err(_) => error!("event=panic thread=session resolver={}", session.address()),
+        });
+        if let Some(closed) = closed {
+            debug!(
+                "event=session-closed resolver={} cause=\"{closed}\"",
+                session.address()
+            );
         }
         self.forget(&session);
         // An answer that the resolver did not give is asked for once more: closing is its right, at any time (RFC 7766
@@ -324,18 +321,18 @@ impl Upstream {
             match next {
                 Some(deadline) => {
                     let wait = deadline.saturating_duration_since(now);
-                    thread::park_timeout(wait.clamp(TICKS.0, TICKS.1));
+                    std::thread::park_timeout(wait.clamp(TICKS.0, TICKS.1));
                     was_quiet = false;
                 }
                 // Whatever is asked from now on has at least this long. So a query now and then costs no wake-up.
                 None if !was_quiet => {
-                    thread::park_timeout(self.timeout);
+                    std::thread::park_timeout(self.timeout);
                     was_quiet = true;
                 }
                 None => {
                     self.timer_rests.store(true, Ordering::SeqCst);
                     if self.is_idle() {
-                        thread::park();
+                        std::thread::park();
                     }
                     self.timer_rests.store(false, Ordering::SeqCst);
                     was_quiet = false;
@@ -377,7 +374,7 @@ impl Upstream {
     pub fn stop(&self) {
         let deadline = Instant::now() + self.timeout;
         while !self.is_idle() && Instant::now() < deadline {
-            thread::sleep(TICKS.0);
+            std::thread::sleep(TICKS.0);
         }
         let session = self.state.lock().session.take();
         if let Some(session) = session {
@@ -420,13 +417,10 @@ impl Attempt {
         self.ran = true;
         let upstream = Arc::clone(&self.upstream);
         let mut departures = Departures::default();
-        match catch_unwind(AssertUnwindSafe(|| upstream.connect())) {
-            Ok(Ok(session)) => self.take_up(session, &mut departures),
-            Ok(Err(failure)) => self.give_up(failure, &mut departures),
-            Err(_) => {
-                error!("event=panic thread=connect");
-                self.give_up(Failure::Unreachable, &mut departures);
-            }
+        match thread::guard("connect", || upstream.connect()) {
+            Some(Ok(session)) => self.take_up(session, &mut departures),
+            Some(Err(failure)) => self.give_up(failure, &mut departures),
+            None => self.give_up(Failure::Unreachable, &mut departures),
         }
         departures.leave();
     }
@@ -473,13 +467,4 @@ impl Drop for Attempt {
             departures.leave();
         }
     }
-}
-
-/// Starts a thread with a name and returns its handle for waking.
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
-    let thread = thread::Builder::new()
-        .name(name.to_owned())
-        .stack_size(STACK)
-        .spawn(run)?;
-    Ok(thread.thread().clone())
 }

@@ -3,33 +3,29 @@
 //! It reads one TCP client's queries until that closes, or it runs an attempt to connect to a resolver. Threads start when
 //! a job finds none free, and end when they were idle for a while.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use log::{debug, error, warn};
+use log::warn;
 use parking_lot::Mutex;
 
 use crate::client::Stream;
 use crate::forwarder::{Batch, Forwarder};
 use crate::frame::Frames;
-use crate::metrics::Counter;
+use crate::thread;
 use crate::upstream::Attempt;
 
 /// How long a client may be silent, and how long one message may take to arrive (RFC 7766 section 6.2.3).
 const IDLE_LIMIT: Duration = Duration::from_secs(10);
-/// Threads that are for attempts when every client's place is taken.
+/// Threads beyond the clients' places, for attempts to connect.
 const RESERVE: usize = 2;
 /// Threads that stay though nothing is to be done.
 const KEPT: usize = 2;
 /// How long the others wait for a job.
 const LINGER: Duration = Duration::from_secs(30);
-/// A worker's stack, in octets.
-const STACK: usize = 128 * 1024;
 /// Octets that are read from a client at a time, unless one message is longer.
 const READ: usize = 4096;
 
@@ -48,7 +44,6 @@ pub struct Pool {
     jobs: Receiver<Job>,
     most: usize,
     state: Mutex<State>,
-    panics: Counter,
 }
 
 struct State {
@@ -63,7 +58,8 @@ impl Pool {
     /// A pool for so many clients at a time.
     pub fn new(forwarder: Arc<Forwarder>, clients: usize) -> Arc<Self> {
         let most = clients + RESERVE;
-        let (sender, jobs) = bounded(most);
+        // Room for every job, and for as many that have given their place back and not quite ended.
+        let (sender, jobs) = bounded(2 * most);
         let state = State {
             jobs: Some(sender),
             threads: 0,
@@ -74,42 +70,26 @@ impl Pool {
             jobs,
             most,
             state: Mutex::new(state),
-            panics: Counter::default(),
         })
     }
 
     /// Has a thread do `job`. A job that finds no thread is dropped: a client's connection closes, an attempt fails.
     pub fn submit(self: &Arc<Self>, job: Job) {
         let mut state = self.state.lock();
-        if state.unfinished == state.threads && !self.start_thread(&mut state) {
-            return debug!("event=job-dropped");
+        // With all threads there may be, one of them is about to end its job: places are fewer than threads.
+        let wanted = state.unfinished >= state.threads && state.threads < self.most;
+        if wanted {
+            let pool = Arc::clone(self);
+            if let Err(cause) = thread::spawn("worker", move || pool.work()) {
+                return warn!("event=no-thread for=worker cause=\"{cause}\"");
+            }
+            state.threads += 1;
         }
-        // There is room: the channel holds as many jobs as there may be threads.
         if let Some(jobs) = &state.jobs
             && jobs.try_send(job).is_ok()
         {
             state.unfinished += 1;
         }
-    }
-
-    fn start_thread(self: &Arc<Self>, state: &mut State) -> bool {
-        if state.threads == self.most {
-            return false;
-        }
-        let pool = Arc::clone(self);
-        let thread = thread::Builder::new()
-            .name("worker".to_owned())
-            .stack_size(STACK);
-        match thread.spawn(move || pool.work()) {
-            Ok(_) => state.threads += 1,
-            Err(cause) => warn!("event=no-thread for=worker cause=\"{cause}\""),
-        }
-        state.unfinished < state.threads
-    }
-
-    /// Jobs that ended in a panic.
-    pub fn panics(&self) -> u64 {
-        self.panics.value()
     }
 
     /// Takes on no more jobs. Threads end when they have finished theirs.
@@ -121,10 +101,7 @@ impl Pool {
         loop {
             match self.jobs.recv_timeout(LINGER) {
                 Ok(job) => {
-                    if catch_unwind(AssertUnwindSafe(|| self.run(job))).is_err() {
-                        self.panics.increment();
-                        error!("event=panic thread=worker");
-                    }
+                    thread::guard("worker", || self.run(job));
                     self.state.lock().unfinished -= 1;
                 }
                 Err(RecvTimeoutError::Timeout) => {
@@ -192,7 +169,7 @@ struct Patience {
 }
 
 impl Patience {
-    fn apply(&mut self, socket: &TcpStream, amid_message: bool) -> std::io::Result<()> {
+    fn apply(&mut self, socket: &TcpStream, amid_message: bool) -> io::Result<()> {
         let timeout = if amid_message {
             let began = *self.message_began.get_or_insert_with(Instant::now);
             crate::deadline::left(began + IDLE_LIMIT)?
