@@ -1,0 +1,209 @@
+//! The process: its command line, its exit codes, its log and its signals.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+
+use crate::support::{Ask, FakeResolver, NAME, UdpClient, pki, wait_until};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_dns-tool");
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(PROGRAM)
+        .args(arguments)
+        .output()
+        .expect("the program runs")
+}
+
+/// The program in front of a resolver, until it is told to end or dropped.
+struct Process {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    address: SocketAddr,
+}
+
+impl Process {
+    fn before(resolver: &FakeResolver, more: &[&str]) -> Self {
+        let mut child = Command::new(PROGRAM)
+            .args([
+                "--port",
+                "0",
+                "--address",
+                "127.0.0.1",
+                "--resolver-fqdn",
+                NAME,
+            ])
+            .args(["--resolver-addr", &resolver.address().to_string()])
+            .arg("--resolver-ca")
+            .arg(pki().root_file())
+            .args(more)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut log = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut line = String::new();
+        while !line.contains("event=listening") {
+            line.clear();
+            assert!(
+                log.read_line(&mut line).expect("a line") > 0,
+                "it ended before it listened"
+            );
+        }
+        let address = line
+            .trim()
+            .rsplit('=')
+            .next()
+            .expect("an address")
+            .parse()
+            .expect("an address");
+        Self {
+            child,
+            log,
+            address,
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let killed = Command::new("sh")
+            .args(["-c", &format!("kill -{name} {pid}")])
+            .status();
+        assert!(killed.expect("a shell").success());
+    }
+
+    /// Waits for its end; the exit code and the rest of the log.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut log = String::new();
+        self.log
+            .read_to_string(&mut log)
+            .expect("the rest of the log");
+        (self.child.wait().expect("it ends").code(), log)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    let help = run(&["--help"]);
+    assert!(help.status.success());
+    assert_eq!(
+        String::from_utf8_lossy(&help.stdout),
+        dns_tool::config::help()
+    );
+    let version = run(&["-V"]);
+    assert_eq!(
+        String::from_utf8_lossy(&version.stdout),
+        format!("dns-tool {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn a_wrong_command_line_is_one_line_on_stderr_and_exit_code_2() {
+    for arguments in [
+        &["--port", "http"][..],
+        &["--no-such-option"],
+        &["--resolver-pin", "AAAA"],
+        &["--resolver-ca", "/no/such/file"],
+        &["--resolver-fqdn", "dns.example"],
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty());
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert!(
+            message.starts_with("dns-tool: ") && message.contains(arguments[0]),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn what_only_the_system_refuses_is_exit_code_1() {
+    let taken = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("its address").port().to_string();
+    let output = run(&[
+        "--address",
+        "127.0.0.1",
+        "--port",
+        &port,
+        "--resolver-addr",
+        "127.0.0.1:1",
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8_lossy(&output.stderr);
+    let expected =
+        format!("dns-tool: --port {port}: UDP 127.0.0.1:{port} is in use; expected a free port\n");
+    assert_eq!(message, expected);
+}
+
+#[test]
+fn sigterm_and_sigint_end_it_with_code_0_and_sighup_does_not() {
+    for signal in ["TERM", "INT"] {
+        let resolver = FakeResolver::honest();
+        let process = Process::before(&resolver, &[]);
+        let ask = Ask::a(1, "private.test");
+        UdpClient::to(process.address)
+            .ask(&ask.octets())
+            .assert_answers(&ask);
+        process.signal("HUP");
+        process.signal("PIPE");
+        UdpClient::to(process.address)
+            .ask(&ask.octets())
+            .assert_answers(&ask);
+        process.signal(signal);
+        let (code, log) = process.end();
+        assert_eq!(code, Some(0), "{log}");
+        assert!(log.contains("event=resolver-serves"), "{log}");
+        assert!(
+            log.contains(&format!("event=stopping signal=SIG{signal}")),
+            "{log}"
+        );
+        assert!(
+            log.contains("event=stopped") && log.contains("answered=2"),
+            "{log}"
+        );
+        for line in log.lines() {
+            assert!(
+                line.starts_with("time=") && line.contains(" level=info event="),
+                "{line}"
+            );
+            assert!(
+                !line.contains("private"),
+                "no name at the default level: {line}"
+            );
+            assert!(
+                !line.contains("client="),
+                "no client at the default level: {line}"
+            );
+        }
+    }
+}
+
+#[test]
+fn names_and_clients_are_in_the_log_from_debug_on() {
+    let resolver = FakeResolver::honest();
+    let process = Process::before(&resolver, &["--log-level", "debug"]);
+    let ask = Ask::a(1, "pri\u{7}vate.test");
+    UdpClient::to(process.address)
+        .ask(&ask.octets())
+        .assert_answers(&ask);
+    wait_until("the query to be over", || !resolver.queries().is_empty());
+    process.signal("TERM");
+    let (_, log) = process.end();
+    let line = log
+        .lines()
+        .find(|line| line.contains("event=query"))
+        .expect("a line for the query");
+    assert!(line.contains("client=127.0.0.1:"), "{line}");
+    assert!(
+        line.contains("question=\"pri\\007vate.test./1\" outcome=answered"),
+        "{line}"
+    );
+}

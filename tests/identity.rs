@@ -1,0 +1,287 @@
+//! No query leaves for anybody who is not the resolver that was meant, and the log says why.
+
+use ::log::Level;
+use dns_tool::forwarder::Outcome;
+use dns_tool::pin::Pin;
+use rcgen::date_time_ymd;
+
+use crate::support::pki::Authority;
+use crate::support::resolver::tls;
+use crate::support::{
+    Ask, Chain, FakeResolver, Forwarder, NAME, log, pki, temporary_file, wait_until,
+};
+
+const SERVFAIL: u16 = 2;
+
+/// A pin that no key of the tests has.
+fn strange_pin() -> String {
+    Authority::root("nobody").pin().to_string()
+}
+
+fn assert_serves(chain: &Chain, options: &[&str]) {
+    let resolver = FakeResolver::with_chain(chain);
+    let forwarder = Forwarder::before(&resolver, options);
+    let ask = Ask::a(1, "x.test");
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    forwarder.tcp().ask(&ask.octets()).assert_answers(&ask);
+    assert_eq!(
+        log::lines(Level::Warn, resolver.address()),
+        Vec::<String>::new()
+    );
+}
+
+/// Asserts that queries fail, that none leaves, and that the log says once what these parts say.
+fn assert_refused(chain: &Chain, options: &[&str], parts: &[&str]) {
+    let resolver = FakeResolver::with_chain(chain);
+    let forwarder = Forwarder::before(&resolver, options);
+    let client = forwarder.udp();
+    for id in 0..5 {
+        let ask = Ask::a(id, "secret.test");
+        client.ask(&ask.octets()).assert_error(&ask, SERVFAIL);
+        forwarder
+            .tcp()
+            .ask(&ask.octets())
+            .assert_error(&ask, SERVFAIL);
+    }
+    assert!(forwarder.running().count(Outcome::Unproved) >= 10);
+    assert!(resolver.queries().is_empty(), "no query leaves");
+    assert!(!resolver.saw_in_clear(b"secret"));
+    let lines = log::lines(Level::Error, resolver.address());
+    assert_eq!(lines.len(), 1, "it is said once: {lines:?}");
+    for part in ["event=resolver-refused", &format!("name={NAME}")]
+        .iter()
+        .chain(parts)
+    {
+        assert!(lines[0].contains(part), "{part} is not in {}", lines[0]);
+    }
+}
+
+#[test]
+fn the_right_name_under_a_trusted_root_serves() {
+    assert_serves(&pki().honest(), &[]);
+    assert_serves(&pki().chain(&["other.test", NAME], |_| {}), &[]);
+}
+
+#[test]
+fn the_right_pin_on_leaf_issuer_or_root_serves() {
+    let honest = pki().honest();
+    for pin in [honest.pin, pki().issuer.pin(), pki().root.pin()] {
+        assert_serves(&honest, &["--resolver-pin", &pin.to_string()]);
+    }
+}
+
+#[test]
+fn one_right_pin_among_others_is_enough() {
+    let honest = pki().honest();
+    assert_serves(
+        &honest,
+        &[
+            "--resolver-pin",
+            &strange_pin(),
+            "--resolver-pin",
+            &honest.pin.to_string(),
+        ],
+    );
+}
+
+#[test]
+fn another_name_is_refused_and_the_names_shown_are_said() {
+    let chain = pki().chain(&["other.test", "third.test"], |_| {});
+    let shown = "shown_names=\"other.test third.test\"";
+    assert_refused(
+        &chain,
+        &[],
+        &[
+            "check=name",
+            "expected=\"resolver.test\"",
+            shown,
+            &chain.pin.to_string(),
+        ],
+    );
+}
+
+#[test]
+fn a_name_in_the_common_name_alone_is_refused() {
+    // RFC 8310 section 8.1, RFC 9525: no CN-ID.
+    let chain = pki().chain(&["other.test"], |params| {
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, NAME);
+    });
+    assert_refused(&chain, &[], &["check=name"]);
+}
+
+#[test]
+fn a_wrong_pin_is_refused_and_the_right_one_is_said_as_the_option_takes_it() {
+    let chain = pki().honest();
+    let wrong = strange_pin();
+    let expected = format!("expected=\"{wrong}\"");
+    let shown = format!(
+        "shown_pins=\"{} {} {}\"",
+        chain.pin,
+        pki().issuer.pin(),
+        pki().root.pin()
+    );
+    assert_refused(
+        &chain,
+        &["--resolver-pin", &wrong],
+        &["check=pin", &expected, &shown],
+    );
+    assert!(chain.pin.to_string().parse::<Pin>().is_ok());
+}
+
+#[test]
+fn an_unknown_authority_is_refused() {
+    let chain = pki().unknown_root();
+    assert_refused(
+        &chain,
+        &[],
+        &[
+            "check=chain",
+            "no issuer of it is trusted",
+            &chain.pin.to_string(),
+        ],
+    );
+    assert_refused(
+        &pki().without_issuer(),
+        &[],
+        &["check=chain", "no issuer of it is trusted"],
+    );
+}
+
+#[test]
+fn an_unknown_authority_is_refused_even_with_the_right_pin() {
+    let chain = pki().unknown_root();
+    assert_refused(
+        &chain,
+        &["--resolver-pin", &chain.pin.to_string()],
+        &["check=chain"],
+    );
+}
+
+#[test]
+fn a_self_signed_certificate_is_refused_even_with_the_right_pin() {
+    let chain = pki().self_signed();
+    assert_refused(
+        &chain,
+        &["--resolver-pin", &chain.pin.to_string()],
+        &["check=chain"],
+    );
+}
+
+#[test]
+fn an_expired_certificate_is_refused_even_with_the_right_pin() {
+    let chain = pki().chain(&[NAME], |params| {
+        params.not_after = date_time_ymd(2021, 1, 1)
+    });
+    let pin = chain.pin.to_string();
+    assert_refused(&chain, &[], &["check=chain", "expired", "days ago"]);
+    assert_refused(
+        &chain,
+        &["--resolver-pin", &pin],
+        &["check=chain", "expired"],
+    );
+}
+
+#[test]
+fn a_certificate_of_the_future_is_refused() {
+    let chain = pki().chain(&[NAME], |params| {
+        params.not_before = date_time_ymd(2099, 1, 1)
+    });
+    assert_refused(&chain, &[], &["check=chain", "not valid for another"]);
+}
+
+#[test]
+fn an_appended_certificate_with_the_right_pin_counts_for_nothing() {
+    let stranger = Authority::root("appended");
+    let (pin, certificate) = (stranger.pin().to_string(), stranger.certificate());
+    let chain = pki().honest().with_appended(certificate);
+    assert_serves(&chain, &[]);
+    assert_refused(
+        &chain,
+        &["--resolver-pin", &pin],
+        &["check=pin", &chain.pin.to_string()],
+    );
+}
+
+#[test]
+fn a_pin_for_another_resolver_counts_for_nothing() {
+    let honest = pki().honest();
+    let named = format!("second.test={}", honest.pin);
+    let away = "127.0.0.1:1#second.test";
+    // The other resolver has a pin, this one has none: it serves on chain and name.
+    assert_serves_with_other(&honest, &["--resolver", away, "--resolver-pin", &named]);
+    // This one's own pin is wrong; the other's right one does not help.
+    let resolver = FakeResolver::with_chain(&honest);
+    let strange = strange_pin();
+    let options = [
+        "--resolver",
+        away,
+        "--resolver-pin",
+        &named,
+        "--resolver-pin",
+        &strange,
+    ];
+    let forwarder = Forwarder::before(&resolver, &options);
+    let ask = Ask::a(1, "x.test");
+    forwarder
+        .udp()
+        .ask(&ask.octets())
+        .assert_error(&ask, SERVFAIL);
+    assert!(resolver.queries().is_empty());
+}
+
+fn assert_serves_with_other(chain: &Chain, options: &[&str]) {
+    let resolver = FakeResolver::with_chain(chain);
+    let forwarder = Forwarder::before(&resolver, options);
+    let ask = Ask::a(1, "x.test");
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+}
+
+#[test]
+fn the_anchors_are_those_of_the_file_and_no_others() {
+    let other = Authority::root("another root");
+    let file = temporary_file("another-root.pem", other.pem().as_bytes());
+    let file = file.to_str().expect("a path in UTF-8");
+    assert_refused(&pki().honest(), &["--resolver-ca", file], &["check=chain"]);
+}
+
+#[test]
+fn a_resolver_that_changes_its_key_is_refused_at_the_next_session() {
+    let honest = pki().honest();
+    let resolver = FakeResolver::with_chain(&honest);
+    let forwarder = Forwarder::before(&resolver, &["--resolver-pin", &honest.pin.to_string()]);
+    let client = forwarder.udp();
+    let ask = Ask::a(1, "x.test");
+    client.ask(&ask.octets()).assert_answers(&ask);
+    resolver.show(&pki().honest());
+    resolver.hang_up();
+    wait_until("the refusal", || client.ask(&ask.octets()).rcode() == 2);
+    // A query before the refusal may have gone out on the old session, never on one with the new key.
+    let asked = resolver.queries().len();
+    client.ask(&ask.octets()).assert_error(&ask, SERVFAIL);
+    assert_eq!(resolver.queries().len(), asked);
+    // And it serves again when the right key is back.
+    resolver.show(&honest);
+    wait_until("service", || client.ask(&ask.octets()).rcode() == 0);
+}
+
+#[test]
+fn both_tls_versions_are_authenticated() {
+    let versions: [&'static rustls::SupportedProtocolVersion; 2] =
+        [&rustls::version::TLS13, &rustls::version::TLS12];
+    for version in versions {
+        let honest = pki().honest();
+        let resolver = FakeResolver::with_tls(tls(&honest, &[version], &[b"dot"]));
+        let ask = Ask::a(1, "x.test");
+        let forwarder = Forwarder::before(&resolver, &["--resolver-pin", &honest.pin.to_string()]);
+        forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+        let strange = strange_pin();
+        let forwarder = Forwarder::before(&resolver, &["--resolver-pin", &strange]);
+        forwarder
+            .udp()
+            .ask(&ask.octets())
+            .assert_error(&ask, SERVFAIL);
+        assert_eq!(resolver.queries().len(), 1);
+    }
+}

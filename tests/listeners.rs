@@ -1,0 +1,182 @@
+//! It listens where it was told to, answers from the address that was asked, and stops without losing anything.
+
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+use dns_tool::StartError;
+use dns_tool::forwarder::Outcome;
+
+use crate::support::message;
+use crate::support::{Act, Ask, FakeResolver, Forwarder, TcpClient, UdpClient, config, wait_until};
+
+fn has_ipv6() -> bool {
+    UdpSocket::bind("[::1]:0").is_ok()
+}
+
+#[test]
+fn tcp_and_udp_share_a_port_on_every_address() {
+    let resolver = FakeResolver::honest();
+    let mut options = vec!["--address", "127.0.0.1", "--address", "127.0.0.2"];
+    if has_ipv6() {
+        options.extend(["--address", "::1"]);
+    }
+    let forwarder = Forwarder::before(&resolver, &options);
+    let addresses = forwarder.running().addresses().to_vec();
+    assert_eq!(addresses.len(), options.len() / 2);
+    for address in addresses {
+        let ask = Ask::a(1, "x.test");
+        UdpClient::to(address)
+            .ask(&ask.octets())
+            .assert_answers(&ask);
+        TcpClient::to(address)
+            .ask(&ask.octets())
+            .assert_answers(&ask);
+    }
+}
+
+#[test]
+fn on_a_wildcard_answers_leave_from_the_address_that_was_asked() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &["--address", "0.0.0.0"]);
+    let port = forwarder.address().port();
+    // Several addresses at a time, so that a batch has more than one source; the client checks where answers come from.
+    let clients: Vec<_> = (1..=8)
+        .map(|host| UdpClient::to(SocketAddr::from(([127, 0, 0, host], port))))
+        .collect();
+    for id in 0..50 {
+        let ask = Ask::a(id, "x.test");
+        clients.iter().for_each(|client| client.send(&ask.octets()));
+        clients
+            .iter()
+            .for_each(|client| client.hear().assert_answers(&ask));
+    }
+    if has_ipv6() {
+        let forwarder = Forwarder::before(&resolver, &["--address", "::"]);
+        let client = UdpClient::to(SocketAddr::new(
+            IpAddr::V6("::1".parse().expect("::1")),
+            forwarder.address().port(),
+        ));
+        let ask = Ask::a(1, "x.test");
+        client.ask(&ask.octets()).assert_answers(&ask);
+    }
+}
+
+#[test]
+fn a_burst_of_datagrams_is_answered_whole() {
+    const COUNT: u16 = 500;
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let client = forwarder.udp();
+    let asks: Vec<_> = (0..COUNT)
+        .map(|id| Ask::a(id, &format!("n{id}.test")))
+        .collect();
+    for some in asks.chunks(100) {
+        some.iter().for_each(|ask| client.send(&ask.octets()));
+        for _ in some {
+            let heard = client.hear();
+            heard.assert_answers(&asks[usize::from(heard.id())]);
+        }
+    }
+    assert_eq!(forwarder.running().count(Outcome::Answered), COUNT.into());
+}
+
+#[test]
+fn a_port_in_use_and_a_strange_address_are_said_in_one_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("its address").port().to_string();
+    let resolver = FakeResolver::honest();
+    let start = |options: &[&str]| {
+        let mut config = config(&["--resolver-addr", &resolver.address().to_string()]);
+        if let Some(port) = options.first() {
+            config.server.port = port.parse().expect("a port");
+        } else {
+            config.server.addresses = vec!["192.0.2.1".parse().expect("an address")];
+        }
+        match dns_tool::start(config) {
+            Err(error @ StartError::Bind(_)) => error.to_string(),
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("it starts"),
+        }
+    };
+    let in_use = start(&[&port]);
+    assert!(
+        in_use.contains(&format!("--port {port}: TCP 127.0.0.1:{port} is in use")),
+        "{in_use}"
+    );
+    let strange = start(&[]);
+    assert!(
+        strange.contains("--address 192.0.2.1") && strange.contains("of this host"),
+        "{strange}"
+    );
+}
+
+#[test]
+fn an_address_that_the_host_lacks_is_left_out_only_by_default() {
+    let resolver = FakeResolver::honest();
+    let mut config = config(&["--resolver-addr", &resolver.address().to_string()]);
+    // As the default is on a host without IPv6.
+    config.server.addresses = vec![
+        "127.0.0.1".parse().expect("an address"),
+        "192.0.2.1".parse().expect("an address"),
+    ];
+    config.server.addresses_optional = true;
+    let running = dns_tool::start(config).expect("one address is enough");
+    assert_eq!(running.addresses().len(), 1);
+    running.stop();
+}
+
+#[test]
+fn stopping_answers_what_is_under_way_and_then_closes_the_ports() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|query| {
+        vec![Act::Later(
+            Duration::from_millis(300),
+            message::answer(query),
+        )]
+    });
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let address = forwarder.address();
+    let (udp, mut tcp) = (forwarder.udp(), forwarder.tcp());
+    let ask = Ask::a(1, "x.test");
+    for _ in 0..5 {
+        udp.send(&ask.octets());
+        tcp.send(&[ask.octets()]);
+    }
+    resolver.wait_for_queries(10);
+    let running = forwarder.into_running();
+    let stopping = thread::spawn(move || running.stop());
+    for _ in 0..5 {
+        udp.hear().assert_answers(&ask);
+        tcp.hear().assert_answers(&ask);
+    }
+    stopping.join().expect("it stops");
+    assert!(TcpStream::connect(address).is_err());
+    wait_until("the UDP port to be free", || {
+        UdpSocket::bind(address).is_ok()
+    });
+}
+
+#[test]
+fn more_clients_than_places_are_served_one_after_the_other() {
+    let resolver = FakeResolver::honest();
+    let mut config = config(&[
+        "--resolver-addr",
+        &resolver.address().to_string(),
+        "--resolver-fqdn",
+        "resolver.test",
+    ]);
+    config.server.clients = 3;
+    let running = dns_tool::start(config).expect("it starts");
+    let address = running.addresses()[0];
+    let ask = Ask::a(1, "x.test");
+    let mut clients: Vec<_> = (0..20).map(|_| TcpClient::to(address)).collect();
+    clients
+        .iter_mut()
+        .for_each(|client| client.send(&[ask.octets()]));
+    for mut client in clients {
+        // Its place is free for the next as soon as it goes.
+        client.hear().assert_answers(&ask);
+    }
+    running.stop();
+}

@@ -1,0 +1,14 @@
+//! The promises of the README, one file for each, held over real sockets.
+//!
+//! Not tested here: what needs other programs (interop.rs), and how long things take (scripts).
+
+mod support;
+
+mod answers;
+mod architecture;
+mod command_line;
+mod identity;
+mod listeners;
+mod messages;
+mod readme;
+mod sessions;

@@ -1,0 +1,93 @@
+//! The README says what is so.
+
+use std::fs;
+
+use dns_tool::config::{self, Command};
+
+fn readme() -> String {
+    fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README")
+}
+
+/// The lines of the README's shell blocks.
+fn commands() -> Vec<String> {
+    let mut commands = Vec::new();
+    let mut inside = false;
+    for line in readme().lines() {
+        match line {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            _ if inside => commands.push(line.to_owned()),
+            _ => {}
+        }
+    }
+    commands
+}
+
+#[test]
+fn every_example_is_a_command_line_that_is_understood() {
+    let examples: Vec<_> = commands()
+        .into_iter()
+        .filter(|command| command.starts_with("dns-tool"))
+        .collect();
+    assert!(examples.len() >= 3);
+    for example in examples {
+        let arguments = example.split(' ').skip(1);
+        assert!(
+            matches!(config::parse(arguments), Ok(Command::Serve(_))),
+            "{example}"
+        );
+    }
+}
+
+#[test]
+fn every_other_command_is_run_by_the_check_that_lands_changes() {
+    let check =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/.ci/run")).expect(".ci/run");
+    for command in commands()
+        .iter()
+        .filter(|command| !command.starts_with("dns-tool"))
+    {
+        assert!(
+            command == ".ci/run" || check.contains(command),
+            ".ci/run does not run: {command}"
+        );
+    }
+}
+
+#[test]
+fn options_and_defaults_are_those_of_the_help() {
+    let readme = readme();
+    let rows: Vec<_> = readme
+        .lines()
+        .filter(|line| line.starts_with("| `--"))
+        .collect();
+    let help = config::help();
+    let options: Vec<_> = help
+        .lines()
+        .filter_map(|line| line.strip_prefix("  --"))
+        .collect();
+    assert_eq!(rows.len(), options.len());
+    for (row, option) in rows.iter().zip(options) {
+        assert!(
+            row.starts_with(&format!("| `--{option}`")),
+            "{row} is not for --{option}"
+        );
+        let entry = help
+            .split(&format!("--{option}\n"))
+            .nth(1)
+            .expect("an entry");
+        let entry = entry.split_whitespace().collect::<Vec<_>>().join(" ");
+        let default = entry
+            .split("[default: ")
+            .nth(1)
+            .expect("a default")
+            .split([';', ']'])
+            .next()
+            .expect("one");
+        let said = row.rsplit('|').nth(1).expect("a default").replace('`', "");
+        assert!(
+            said.trim().starts_with(default),
+            "{row}: the help says {default:?}"
+        );
+    }
+}

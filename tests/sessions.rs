@@ -1,0 +1,334 @@
+//! Few sessions, many queries on each; answers are believed only when they match; a session that ends is replaced.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::support::message;
+use crate::support::resolver::tls;
+use crate::support::{Act, Ask, Chain, FakeResolver, Forwarder, Greeting, log, pki, wait_until};
+
+const SERVFAIL: u16 = 2;
+
+#[test]
+fn many_queries_share_one_session() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &[]);
+    for id in 0..100 {
+        let ask = Ask::a(id, &format!("n{id}.test"));
+        forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    }
+    assert_eq!(resolver.connections(), 1);
+}
+
+#[test]
+fn ids_towards_the_resolver_are_our_own_and_random() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &[]);
+    for _ in 0..64 {
+        forwarder.udp().ask(&Ask::a(7, "x.test").octets());
+    }
+    let ids: Vec<_> = resolver
+        .queries()
+        .iter()
+        .map(|query| u16::from_be_bytes([query[0], query[1]]))
+        .collect();
+    let different: HashSet<_> = ids.iter().collect();
+    // 64 of 65,536 collide once in 33 runs, and three times once in a hundred thousand.
+    assert!(different.len() > 60, "{ids:?}");
+    let steps: HashSet<_> = ids
+        .windows(2)
+        .map(|pair| pair[1].wrapping_sub(pair[0]))
+        .collect();
+    assert!(steps.len() > 50, "no counter: {ids:?}");
+}
+
+#[test]
+fn only_an_answer_that_matches_in_everything_is_delivered() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|query| {
+        let right = message::answer(query);
+        let wrong = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut message = right.clone();
+            change(&mut message);
+            // A wrong one that got through would show by its address.
+            let end = message::question_end(&right);
+            let address = end + 12;
+            message[address..address + 4].copy_from_slice(&[6, 6, 6, 6]);
+            Act::Send(message)
+        };
+        let end = message::question_end(query);
+        vec![
+            wrong(&|message| message[0] ^= 0x80),
+            wrong(&|message| message[1] ^= 0x01),
+            wrong(&|message| message[13] ^= 0x03),
+            wrong(&|message| message[end - 3] ^= 0x01),
+            wrong(&|message| message[end - 1] ^= 0x02),
+            wrong(&|message| message[2] &= 0x7f),
+            wrong(&|message| message[2] |= 0x08),
+            wrong(&|message| message[5] = 0),
+            wrong(&|message| message[5] = 2),
+            Act::Send(right.clone()),
+            wrong(&|_| {}),
+            Act::Send(right.clone()),
+        ]
+    });
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let client = forwarder.udp();
+    for id in 0..20 {
+        let ask = Ask::a(id, &format!("name{id}.test"));
+        client.ask(&ask.octets()).assert_answers(&ask);
+    }
+    assert!(client.is_silent(), "one answer each");
+    assert_eq!(resolver.connections(), 1);
+}
+
+#[test]
+fn an_answer_in_another_case_is_the_answer_and_the_client_gets_its_own_spelling() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|query| {
+        let mut answer = message::answer(query);
+        answer[12..message::question_end(query) - 4].make_ascii_lowercase();
+        vec![Act::Send(answer)]
+    });
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let ask = Ask::a(1, "mIxEd.CaSe.TeSt");
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+}
+
+#[test]
+fn a_session_that_ends_is_replaced_and_its_queries_are_asked_again() {
+    let endings = [
+        Act::Close,
+        Act::Cut,
+        Act::Reset,
+        Act::Plaintext,
+        Act::Raw(vec![0, 3, 1, 2, 3]),
+    ];
+    for ending in endings {
+        let resolver = FakeResolver::honest();
+        let first_time = std::sync::atomic::AtomicBool::new(true);
+        let how = ending.clone();
+        resolver.serve(move |query| {
+            match first_time.swap(false, std::sync::atomic::Ordering::SeqCst) {
+                true => vec![how.clone()],
+                false => vec![Act::Send(message::answer(query))],
+            }
+        });
+        let forwarder = Forwarder::before(&resolver, &[]);
+        let client = forwarder.udp();
+        for id in 0..3 {
+            let ask = Ask::a(id, "x.test");
+            client.ask(&ask.octets()).assert_answers(&ask);
+        }
+        assert!(client.is_silent(), "{ending:?}: one answer each");
+        assert_eq!(resolver.connections(), 2, "{ending:?}");
+    }
+}
+
+#[test]
+fn a_query_is_asked_twice_at_most() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|_| vec![Act::Close]);
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let ask = Ask::a(1, "x.test");
+    forwarder
+        .udp()
+        .ask(&ask.octets())
+        .assert_error(&ask, SERVFAIL);
+    assert_eq!(resolver.queries().len(), 2);
+}
+
+#[test]
+fn half_an_answer_is_never_delivered() {
+    for ending in [Act::Close, Act::Cut, Act::Reset] {
+        let resolver = FakeResolver::honest();
+        resolver.serve(move |query| {
+            let mut framed = crate::support::client::framed(&[message::answer(query)]);
+            framed.truncate(framed.len() - 3);
+            vec![Act::Raw(framed), ending.clone()]
+        });
+        let forwarder = Forwarder::before(&resolver, &[]);
+        let ask = Ask::a(1, "x.test");
+        forwarder
+            .udp()
+            .ask(&ask.octets())
+            .assert_error(&ask, SERVFAIL);
+    }
+}
+
+#[test]
+fn a_dribbled_answer_arrives_or_ends_at_the_deadline() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|query| {
+        vec![Act::Dribble(
+            message::answer(query),
+            Duration::from_millis(1),
+        )]
+    });
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let ask = Ask::a(1, "x.test");
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    resolver.serve(|query| {
+        vec![Act::Dribble(
+            message::answer(query),
+            Duration::from_millis(50),
+        )]
+    });
+    let hasty = Forwarder::before(&resolver, &["--timeout", "0.4"]);
+    hasty.udp().ask(&ask.octets()).assert_error(&ask, SERVFAIL);
+}
+
+#[test]
+fn a_dribbled_handshake_ends_at_the_deadline() {
+    let resolver = FakeResolver::honest();
+    resolver.greet(Greeting::Dribble(Duration::from_millis(20)));
+    let forwarder = Forwarder::before(&resolver, &["--timeout", "0.4"]);
+    let ask = Ask::a(1, "x.test");
+    forwarder
+        .udp()
+        .ask(&ask.octets())
+        .assert_error(&ask, SERVFAIL);
+    assert!(resolver.queries().is_empty());
+}
+
+#[test]
+fn a_session_that_went_silent_is_left() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &["--timeout", "0.3"]);
+    let client = forwarder.udp();
+    let ask = Ask::a(1, "x.test");
+    client.ask(&ask.octets()).assert_answers(&ask);
+    resolver.serve(|_| Vec::new());
+    client.ask(&ask.octets()).assert_error(&ask, SERVFAIL);
+    resolver.serve(|query| vec![Act::Send(message::answer(query))]);
+    wait_until("an answer on a new session", || {
+        client.ask(&ask.octets()).rcode() == 0
+    });
+    assert_eq!(resolver.connections(), 2);
+}
+
+#[test]
+fn a_new_session_is_resumed_with_a_ticket() {
+    let versions: [&'static rustls::SupportedProtocolVersion; 2] =
+        [&rustls::version::TLS13, &rustls::version::TLS12];
+    for version in versions {
+        let resolver = FakeResolver::with_tls(tls(&pki().honest(), &[version], &[b"dot"]));
+        let forwarder = Forwarder::before(&resolver, &[]);
+        for id in 0..5 {
+            let ask = Ask::a(id, "x.test");
+            forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+            resolver.hang_up();
+        }
+        assert!(resolver.connections() >= 5);
+        assert_eq!(
+            resolver.resumed(),
+            resolver.handshakes() - 1,
+            "all but the first"
+        );
+    }
+}
+
+#[test]
+fn a_resolver_with_another_alpn_or_none_serves() {
+    let resolver = FakeResolver::with_tls(tls(&pki().honest(), &[&rustls::version::TLS13], &[]));
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let ask = Ask::a(1, "x.test");
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+}
+
+#[test]
+fn names_reach_the_resolver_in_no_clear_octet() {
+    const NAME: &str = "needle-in-the-haystack.test";
+    let resolver = FakeResolver::honest();
+    for greeting in [
+        Greeting::Shake,
+        Greeting::Garbage,
+        Greeting::Close,
+        Greeting::Reset,
+        Greeting::ShakeAndClose,
+    ] {
+        resolver.greet(greeting);
+        let forwarder = Forwarder::before(&resolver, &[]);
+        let heard = forwarder.udp().ask(&Ask::a(1, NAME).octets());
+        assert_eq!(
+            heard.rcode() == 0,
+            greeting == Greeting::Shake,
+            "{greeting:?}"
+        );
+    }
+    assert!(!resolver.saw_in_clear(b"needle"));
+    assert!(
+        resolver.saw_in_clear(crate::support::NAME.as_bytes()),
+        "the test can see what is in the clear"
+    );
+}
+
+#[test]
+fn a_mute_address_leaves_time_for_the_next() {
+    let (mute, honest) = (FakeResolver::honest(), FakeResolver::honest());
+    mute.greet(Greeting::Close);
+    let forwarder = Forwarder::before(&mute, &["--resolver-addr", &honest.address().to_string()]);
+    let ask = Ask::a(1, "x.test");
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    assert_eq!(honest.queries().len(), 1);
+}
+
+#[test]
+fn an_address_that_uses_up_the_time_is_not_the_first_the_next_time() {
+    let (mute, honest) = (FakeResolver::honest(), FakeResolver::honest());
+    mute.greet(Greeting::Mute);
+    let forwarder = Forwarder::before(
+        &mute,
+        &[
+            "--resolver-addr",
+            &honest.address().to_string(),
+            "--timeout",
+            "0.3",
+        ],
+    );
+    let client = forwarder.udp();
+    let ask = Ask::a(1, "x.test");
+    wait_until("an answer", || client.ask(&ask.octets()).rcode() == 0);
+    assert_eq!(mute.connections(), 1);
+}
+
+#[test]
+fn a_further_resolver_serves_under_its_own_name_when_the_first_is_away() {
+    let first = FakeResolver::honest();
+    first.greet(Greeting::Reset);
+    let second: Chain = pki().chain(&["second.test"], |_| {});
+    let second = FakeResolver::with_chain(&second);
+    let further = format!("{}#second.test", second.address());
+    let forwarder = Forwarder::before(&first, &["--resolver", &further]);
+    let ask = Ask::a(1, "x.test");
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    let wrong = format!("{}#third.test", second.address());
+    let forwarder = Forwarder::before(&first, &["--resolver", &wrong]);
+    forwarder
+        .udp()
+        .ask(&ask.octets())
+        .assert_error(&ask, SERVFAIL);
+}
+
+#[test]
+fn an_outage_is_said_once_and_no_attempt_is_made_for_every_query() {
+    let resolver = FakeResolver::honest();
+    resolver.greet(Greeting::Close);
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let client = forwarder.udp();
+    for id in 0..200 {
+        let ask = Ask::a(id, "x.test");
+        client.ask(&ask.octets()).assert_error(&ask, SERVFAIL);
+    }
+    assert!(
+        resolver.connections() < 100,
+        "{} attempts",
+        resolver.connections()
+    );
+    let warnings = log::lines(::log::Level::Warn, resolver.address());
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].contains("event=resolver-unreachable"),
+        "{warnings:?}"
+    );
+}

@@ -1,0 +1,124 @@
+//! What every test needs: certificates, a resolver that does what it is told, a forwarder in front of it, clients, and
+//! the log.
+//!
+//! ```text
+//! Client --UDP/TCP--> dns-tool (in this process, port 0) --TLS--> FakeResolver (its script decides)
+//! ```
+
+pub(crate) mod client;
+pub(crate) mod log;
+pub(crate) mod message;
+pub(crate) mod pki;
+pub(crate) mod resolver;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use dns_tool::Running;
+use dns_tool::config::{self, Command, Config};
+
+pub(crate) use client::{TcpClient, UdpClient};
+pub(crate) use message::{Ask, Heard};
+pub(crate) use pki::{Chain, pki};
+pub(crate) use resolver::{Act, FakeResolver, Greeting};
+
+/// The name that every honest resolver of the tests bears.
+pub(crate) const NAME: &str = "resolver.test";
+/// Long enough that no machine is so slow; a test that waits so long has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A forwarder that serves until it is dropped.
+pub(crate) struct Forwarder {
+    running: Option<Running>,
+}
+
+impl Forwarder {
+    /// In front of `resolver`, with `more` options.
+    pub(crate) fn before(resolver: &FakeResolver, more: &[&str]) -> Self {
+        Self::with(
+            &[
+                &[
+                    "--resolver-addr",
+                    &resolver.address().to_string(),
+                    "--resolver-fqdn",
+                    NAME,
+                ][..],
+                more,
+            ]
+            .concat(),
+        )
+    }
+
+    /// With these options, the tests' trust anchor, and 127.0.0.1 unless `--address` is among them.
+    pub(crate) fn with(options: &[&str]) -> Self {
+        let running = dns_tool::start(config(options)).expect("the forwarder starts");
+        Self {
+            running: Some(running),
+        }
+    }
+
+    pub(crate) fn running(&self) -> &Running {
+        self.running.as_ref().expect("it runs until it is dropped")
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.running().addresses()[0]
+    }
+
+    pub(crate) fn udp(&self) -> UdpClient {
+        UdpClient::to(self.address())
+    }
+
+    pub(crate) fn tcp(&self) -> TcpClient {
+        TcpClient::to(self.address())
+    }
+
+    /// Takes it away from the test, which is to stop it.
+    pub(crate) fn into_running(mut self) -> Running {
+        self.running.take().expect("it runs until it is dropped")
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop();
+        }
+    }
+}
+
+/// The settings that these options mean.
+pub(crate) fn config(options: &[&str]) -> Config {
+    log::capture();
+    let anchors = pki().root_file();
+    let mut arguments = vec!["--port", "0"];
+    if !options.contains(&"--address") {
+        arguments.extend(["--address", "127.0.0.1"]);
+    }
+    if !options.contains(&"--resolver-ca") {
+        arguments.extend(["--resolver-ca", anchors.to_str().expect("a path in UTF-8")]);
+    }
+    arguments.extend(options);
+    match config::parse(arguments) {
+        Ok(Command::Serve(config)) => *config,
+        other => panic!("{options:?}: {other:?}"),
+    }
+}
+
+/// Waits until `condition` holds.
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < until, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A file for this test run alone.
+pub(crate) fn temporary_file(name: &str, content: &[u8]) -> PathBuf {
+    let path =
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()));
+    std::fs::write(&path, content).expect("the folder for temporary files is writable");
+    path
+}

@@ -1,0 +1,400 @@
+//! A DNS-over-TLS resolver that does what it is told.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustls::{HandshakeKind, ServerConfig, ServerConnection, SupportedProtocolVersion};
+use socket2::SockRef;
+
+use super::client::framed;
+use super::message;
+use super::{Chain, pki, wait_until};
+
+/// How it meets a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Greeting {
+    /// It shakes hands.
+    Shake,
+    /// It accepts and says nothing, ever.
+    Mute,
+    /// It closes at once.
+    Close,
+    /// It resets at once.
+    Reset,
+    /// It talks something that is not TLS.
+    Garbage,
+    /// It shakes hands an octet at a time, with this long between them.
+    Dribble(Duration),
+    /// It shakes hands and closes.
+    ShakeAndClose,
+}
+
+/// What it does for a query.
+#[derive(Clone, Debug)]
+pub(crate) enum Act {
+    /// Sends a message.
+    Send(Vec<u8>),
+    /// Sends octets as they are, unframed.
+    Raw(Vec<u8>),
+    /// Sends a message an octet a record, with this long between them.
+    Dribble(Vec<u8>, Duration),
+    /// Sends a message after this long; other queries are served meanwhile.
+    Later(Duration, Vec<u8>),
+    /// Closes with close_notify.
+    Close,
+    /// Closes the TCP connection without a word of TLS.
+    Cut,
+    /// Resets the TCP connection.
+    Reset,
+    /// Talks cleartext amid the session.
+    Plaintext,
+}
+
+type Script = dyn Fn(&[u8]) -> Vec<Act> + Send + Sync;
+
+/// The resolver; it ends when dropped.
+pub(crate) struct FakeResolver {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    tls: Mutex<Arc<ServerConfig>>,
+    greeting: Mutex<Greeting>,
+    script: Mutex<Arc<Script>>,
+    live: Mutex<HashMap<usize, Arc<TcpStream>>>,
+    connections: AtomicUsize,
+    handshakes: AtomicUsize,
+    resumed: AtomicUsize,
+    queries: Mutex<Vec<Vec<u8>>>,
+    /// Everything that arrived on any connection, as it came off the wire.
+    wire: Mutex<Vec<u8>>,
+    /// How many queries came in each read of the socket that brought any.
+    batches: Mutex<Vec<usize>>,
+    stopping: AtomicBool,
+}
+
+impl FakeResolver {
+    /// Honest: the right certificate, the right answers.
+    pub(crate) fn honest() -> Self {
+        Self::with_chain(&pki().honest())
+    }
+
+    /// Honest answers under this certificate chain.
+    pub(crate) fn with_chain(chain: &Chain) -> Self {
+        Self::with_tls(tls(
+            chain,
+            &[&rustls::version::TLS13, &rustls::version::TLS12],
+            &[b"dot"],
+        ))
+    }
+
+    pub(crate) fn with_tls(tls: ServerConfig) -> Self {
+        Self::bind("127.0.0.1:0".parse().expect("an address"), tls)
+    }
+
+    pub(crate) fn bind(address: SocketAddr, tls: ServerConfig) -> Self {
+        let listener = TcpListener::bind(address).expect("the address is free");
+        let address = listener.local_addr().expect("its address");
+        let shared = Arc::new(Shared {
+            tls: Mutex::new(Arc::new(tls)),
+            greeting: Mutex::new(Greeting::Shake),
+            script: Mutex::new(Arc::new(|query: &[u8]| {
+                vec![Act::Send(message::answer(query))]
+            })),
+            live: Mutex::default(),
+            connections: AtomicUsize::default(),
+            handshakes: AtomicUsize::default(),
+            resumed: AtomicUsize::default(),
+            queries: Mutex::default(),
+            wire: Mutex::default(),
+            batches: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        });
+        let accepting = Arc::clone(&shared);
+        thread::spawn(move || accept(&listener, &accepting));
+        Self { address, shared }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From now on queries are served like this.
+    pub(crate) fn serve(&self, script: impl Fn(&[u8]) -> Vec<Act> + Send + Sync + 'static) {
+        *lock(&self.shared.script) = Arc::new(script);
+    }
+
+    /// From now on connections are met like this.
+    pub(crate) fn greet(&self, greeting: Greeting) {
+        *lock(&self.shared.greeting) = greeting;
+    }
+
+    /// From now on it shows another chain. The connections that are open stay so.
+    pub(crate) fn show(&self, chain: &Chain) {
+        *lock(&self.shared.tls) = Arc::new(tls(chain, &[&rustls::version::TLS13], &[b"dot"]));
+    }
+
+    /// Closes every connection that is open.
+    pub(crate) fn hang_up(&self) {
+        for (_, socket) in lock(&self.shared.live).drain() {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn handshakes(&self) -> usize {
+        self.shared.handshakes.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn resumed(&self) -> usize {
+        self.shared.resumed.load(Ordering::SeqCst)
+    }
+
+    /// The queries that arrived, in order.
+    pub(crate) fn queries(&self) -> Vec<Vec<u8>> {
+        lock(&self.shared.queries).clone()
+    }
+
+    /// Waits until so many queries have arrived, and returns them.
+    pub(crate) fn wait_for_queries(&self, count: usize) -> Vec<Vec<u8>> {
+        wait_until("queries at the resolver", || {
+            lock(&self.shared.queries).len() >= count
+        });
+        self.queries()
+    }
+
+    /// Whether these octets arrived in the clear on any connection.
+    pub(crate) fn saw_in_clear(&self, part: &[u8]) -> bool {
+        let part = part.to_ascii_lowercase();
+        lock(&self.shared.wire)
+            .to_ascii_lowercase()
+            .windows(part.len())
+            .any(|window| window == part)
+    }
+
+    /// How many queries came with each read.
+    pub(crate) fn batches(&self) -> Vec<usize> {
+        lock(&self.shared.batches).clone()
+    }
+}
+
+impl Drop for FakeResolver {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.hang_up();
+        // Wakes the thread that accepts.
+        drop(TcpStream::connect(self.address));
+    }
+}
+
+/// A server's TLS configuration.
+pub(crate) fn tls(
+    chain: &Chain,
+    versions: &[&'static SupportedProtocolVersion],
+    protocols: &[&[u8]],
+) -> ServerConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(chain.certificates.clone(), chain.key.clone_key())
+        .expect("certificate and key fit");
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    config
+}
+
+/// A lock that a failed test does not spoil for the resolver's other threads.
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    while let Ok((socket, _)) = listener.accept() {
+        if shared.stopping.load(Ordering::SeqCst) {
+            return;
+        }
+        let _ = socket.set_nodelay(true);
+        let number = shared.connections.fetch_add(1, Ordering::SeqCst);
+        let socket = Arc::new(socket);
+        lock(&shared.live).insert(number, Arc::clone(&socket));
+        let shared = Arc::clone(shared);
+        thread::spawn(move || {
+            // It ends when the other side goes away, or as the script wants.
+            let _ = meet(&socket, &shared);
+            lock(&shared.live).remove(&number);
+        });
+    }
+}
+
+fn meet(socket: &Arc<TcpStream>, shared: &Arc<Shared>) -> io::Result<()> {
+    let greeting = *lock(&shared.greeting);
+    match greeting {
+        Greeting::Mute => {
+            while (&**socket).read(&mut [0; 4096])? > 0 {}
+            Ok(())
+        }
+        Greeting::Close => Ok(()),
+        Greeting::Reset => SockRef::from(&**socket).set_linger(Some(Duration::ZERO)),
+        Greeting::Garbage => (&**socket).write_all(b"220 mail.example ESMTP\r\n"),
+        Greeting::Shake | Greeting::ShakeAndClose | Greeting::Dribble(_) => {
+            let tls =
+                ServerConnection::new(Arc::clone(&lock(&shared.tls))).expect("a configuration");
+            Connection {
+                socket: Arc::clone(socket),
+                tls: Arc::new(Mutex::new(tls)),
+            }
+            .run(greeting, shared)
+        }
+    }
+}
+
+/// One connection whose handshake is under way.
+struct Connection {
+    socket: Arc<TcpStream>,
+    tls: Arc<Mutex<ServerConnection>>,
+}
+
+impl Connection {
+    fn run(&self, greeting: Greeting, shared: &Arc<Shared>) -> io::Result<()> {
+        let pace = match greeting {
+            Greeting::Dribble(pace) => Some(pace),
+            _ => None,
+        };
+        let mut plaintext = Vec::new();
+        let mut shaken = false;
+        let mut octets = vec![0; 65_536];
+        loop {
+            let arrived = (&*self.socket).read(&mut octets)?;
+            if arrived == 0 {
+                return Ok(());
+            }
+            lock(&shared.wire).extend_from_slice(&octets[..arrived]);
+            {
+                let mut tls = lock(&self.tls);
+                let mut input = &octets[..arrived];
+                while !input.is_empty() {
+                    tls.read_tls(&mut input)?;
+                    let processed = tls.process_new_packets();
+                    let mut ready = [0; 4096];
+                    while let Ok(length @ 1..) = tls.reader().read(&mut ready) {
+                        plaintext.extend_from_slice(&ready[..length]);
+                    }
+                    if let Err(error) = processed {
+                        let _ = self.write_tls(&mut tls, None);
+                        return Err(io::Error::other(error));
+                    }
+                }
+                self.write_tls(&mut tls, pace)?;
+                if !shaken && !tls.is_handshaking() {
+                    shaken = true;
+                    shared.handshakes.fetch_add(1, Ordering::SeqCst);
+                    if tls.handshake_kind() == Some(HandshakeKind::Resumed) {
+                        shared.resumed.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            }
+            if shaken && greeting == Greeting::ShakeAndClose {
+                return self.act(Act::Close).map(|_| ());
+            }
+            let messages = take_messages(&mut plaintext);
+            if !messages.is_empty() {
+                lock(&shared.batches).push(messages.len());
+            }
+            for query in messages {
+                lock(&shared.queries).push(query.clone());
+                let script = Arc::clone(&lock(&shared.script));
+                for act in script(&query) {
+                    if !self.act(act)? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does as told; whether the connection goes on.
+    fn act(&self, act: Act) -> io::Result<bool> {
+        match act {
+            Act::Send(message) => self.send(&framed(&[message])).map(|()| true),
+            Act::Raw(octets) => self.send(&octets).map(|()| true),
+            Act::Dribble(message, pace) => {
+                for octet in framed(&[message]) {
+                    self.send(&[octet])?;
+                    thread::sleep(pace);
+                }
+                Ok(true)
+            }
+            Act::Later(delay, message) => {
+                let later = Self {
+                    socket: Arc::clone(&self.socket),
+                    tls: Arc::clone(&self.tls),
+                };
+                thread::spawn(move || {
+                    thread::sleep(delay);
+                    let _ = later.send(&framed(&[message]));
+                });
+                Ok(true)
+            }
+            Act::Close => {
+                let mut tls = lock(&self.tls);
+                tls.send_close_notify();
+                self.write_tls(&mut tls, None)?;
+                self.socket.shutdown(Shutdown::Write)?;
+                Ok(false)
+            }
+            Act::Cut => self.socket.shutdown(Shutdown::Both).map(|()| false),
+            Act::Reset => SockRef::from(&*self.socket)
+                .set_linger(Some(Duration::ZERO))
+                .map(|()| false),
+            Act::Plaintext => (&*self.socket)
+                .write_all(b"not a record at all")
+                .map(|()| true),
+        }
+    }
+
+    fn send(&self, octets: &[u8]) -> io::Result<()> {
+        let mut tls = lock(&self.tls);
+        for piece in octets.chunks(16_384) {
+            tls.writer().write_all(piece)?;
+            self.write_tls(&mut tls, None)?;
+        }
+        Ok(())
+    }
+
+    fn write_tls(&self, tls: &mut ServerConnection, pace: Option<Duration>) -> io::Result<()> {
+        let mut octets = Vec::new();
+        while tls.wants_write() {
+            tls.write_tls(&mut octets)?;
+        }
+        match pace {
+            None => (&*self.socket).write_all(&octets),
+            Some(pace) => octets.iter().try_for_each(|octet| {
+                thread::sleep(pace);
+                (&*self.socket).write_all(&[*octet])
+            }),
+        }
+    }
+}
+
+fn take_messages(plaintext: &mut Vec<u8>) -> Vec<Vec<u8>> {
+    let mut messages = Vec::new();
+    while plaintext.len() >= 2 {
+        let end = 2 + usize::from(u16::from_be_bytes([plaintext[0], plaintext[1]]));
+        if plaintext.len() < end {
+            break;
+        }
+        messages.push(plaintext[2..end].to_vec());
+        plaintext.drain(..end);
+    }
+    messages
+}
