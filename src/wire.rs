@@ -186,10 +186,11 @@ fn name_end(message: &[u8], at: usize) -> Result<usize, Fault> {
             0xc0.. => {
                 let target = usize::from(u16_at(octets, position).or(Err(beyond))? & 0x3fff);
                 pointers += 1;
-                if target >= labels_start || target < HEADER || pointers > MOST_POINTERS {
+                if target < HEADER || pointers > MOST_POINTERS {
                     return Err(Fault::Name);
                 }
                 end.get_or_insert(position + 2);
+                // What comes next is read from before these labels, or not at all.
                 octets = &message[..labels_start];
                 (position, labels_start) = (target, target);
             }
@@ -1122,6 +1123,7 @@ mod tests {
             (b"\xc0\x00", Fault::Name),      // to the header
             (b"\xc0\x0b", Fault::Name),      // to the header's last octet
             (b"\xff\xff", Fault::Name),      // past the end
+            (b"\x80\x0c", Fault::Name),      // no pointer
             (b"\xc0", Fault::Cut),           // half a pointer
             (b"", Fault::Cut),               // nothing
             (b"\x03www", Fault::Cut),        // no end
@@ -1608,7 +1610,7 @@ mod tests {
     #[test]
     fn names_behind_an_opt_in_the_middle_are_moved_along_when_it_is_taken_out() {
         let plain = Draft::query(&question());
-        let naptr = b"\xc0\xff\xc0\xff\x01U\x03E2U\x06!^.*$!";
+        let naptr = b"\xc0\xff\xc0\xff\x01U\x03E2U\0";
         for (rtype, before, names) in [
             (NS, &b""[..], 1),
             (3, b"", 1),                          // MD
@@ -1635,11 +1637,11 @@ mod tests {
             (16, b"\x02\xc0\xff", 0), // TXT
             (UNKNOWN, b"\xc0\xff", 0),
         ] {
-            // Names that lead behind the OPT, to before it, and, in the owner, to the RDATA of a record.
+            // Names that lead to an owner behind the OPT, to a pointer in it and, as an owner, to RDATA.
             let record = |draft: Draft, tail: usize| {
                 let mut data = before.to_vec();
                 for name in 0..names {
-                    let target = [tail, HEADER][name % 2];
+                    let target = tail + [0, 5][name % 2];
                     data.extend_from_slice(&[&b"\x02ns"[..], &pointer(target)].concat());
                 }
                 let data_at = draft.len() + 2 + 10;
@@ -1661,14 +1663,18 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_runs_past_its_rdata_does_not_change_the_record_behind_it() {
-        let record = |draft: Draft, _| {
-            // The label of eleven octets is all of the next record before its RDATA, which is no pointer.
-            let draft = draft.record(ADDITIONAL, &[0], NS, &[11]);
-            draft.record(ADDITIONAL, &[0], UNKNOWN, &[0xff; 2])
+    fn broken_names_behind_an_opt_in_the_middle_change_nothing() {
+        let ns = |data: &'static [u8]| {
+            move |draft: Draft, _| {
+                let draft = draft.record(ADDITIONAL, &[0], NS, data);
+                draft.record(ADDITIONAL, &[0], UNKNOWN, &[0xff; 2])
+            }
         };
-        let (with, without) = (with_tail(true, record), with_tail(false, record));
-        assert_eq!(relayed(&Draft::query(&question()), &with), without.0);
+        // None; half a pointer; no pointer; a label of eleven octets, which are all of the next record before its RDATA.
+        for data in [&b""[..], b"\xc0", b"\x80\xff", b"\x0b"] {
+            let (with, without) = (with_tail(true, ns(data)), with_tail(false, ns(data)));
+            assert_eq!(relayed(&Draft::query(&question()), &with), without.0);
+        }
     }
 
     #[test]
@@ -1693,7 +1699,7 @@ mod tests {
         assert_eq!(answer_fault(&straddling), Some(Fault::Name));
         // Names behind the OPT that are sound where they are, and would not be anywhere else.
         type Tail = fn(Draft, usize) -> Draft;
-        let tails: [Tail; 3] = [
+        let tails: [Tail; 4] = [
             // One leads on from where no pointer belongs, and so would not be moved.
             |draft, tail| {
                 let data = pointer(draft.len() + 11);
@@ -1706,6 +1712,20 @@ mod tests {
                 let length = pointer(draft.len() + 10);
                 draft
                     .record(ADDITIONAL, &[0], NS, &pointer(tail))
+                    .record(ADDITIONAL, &[0], A, &[])
+                    .record(ADDITIONAL, &length, A, &[])
+            },
+            // One takes the second octet of a pointer for a length.
+            |draft, _| {
+                let filler = vec![0; 0x0102 - draft.len() - 11];
+                let draft = draft.record(ADDITIONAL, &[0], UNKNOWN, &filler).record(
+                    ADDITIONAL,
+                    &[0],
+                    NS,
+                    &pointer(0x0102),
+                );
+                let length = pointer(draft.len() - 1);
+                draft
                     .record(ADDITIONAL, &[0], A, &[])
                     .record(ADDITIONAL, &length, A, &[])
             },
@@ -1837,7 +1857,9 @@ mod tests {
         ] {
             assert!(!is_answer(&Draft::answer(&other)), "{other:?}");
         }
-        // Bit 0x20 is case in letters alone.
+        // Type 65 is no other case of type 97, and bit 0x20 is case in letters alone.
+        let types = [65, 97].map(|qtype| ask(name("www.example.com"), qtype));
+        assert!(!answers(&Draft::answer(&types[0]).0, &types[1]));
         assert!(!answers(
             &Draft::answer(&ask(name("a@b"), A)).0,
             &ask(name("a`b"), A)

@@ -1228,6 +1228,9 @@ fn bomb(front: &[u8], target: usize) -> Vec<u8> {
 /// Where a bomb's RDATA begins: behind its header, its question, which is the root, and the record's fixed fields.
 const FRONT: usize = 12 + 5 + 11;
 
+/// Some times what a debug build on a busy machine needs for three walks along each name.
+const BOUND: Duration = Duration::from_secs(2);
+
 /// How long it takes to read a message and to relay it.
 fn time_to_relay(octets: &[u8]) -> (Result<(), Fault>, Duration) {
     let start = Instant::now();
@@ -1260,8 +1263,7 @@ fn a_message_full_of_pointers_to_long_names_is_read_in_bounded_time() {
     }
     let (result, time) = time_to_relay(&bomb(&front, target));
     assert_eq!(result, Ok(()));
-    // Some ten million steps would take longer than this even in a debug build.
-    assert!(time < Duration::from_secs(1), "{time:?}");
+    assert!(time < BOUND, "{time:?}");
 }
 
 #[test]
@@ -1275,5 +1277,5 @@ fn a_message_full_of_pointers_to_pointers_is_refused_in_bounded_time() {
     }
     let (result, time) = time_to_relay(&bomb(&front, target));
     assert_eq!(result, Err(Fault::Name));
-    assert!(time < Duration::from_secs(1), "{time:?}");
+    assert!(time < BOUND, "{time:?}");
 }
