@@ -16,7 +16,7 @@
 //! [`client`]; [`wire`] and [`frame`] know the octets, [`identity`] and [`pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
-//! main, lib, config, server, worker, forwarder, upstream, session, identity, pin, client, frame, deadline, wire,
+//! main, lib, config, server, worker, forwarder, upstream, health, session, identity, pin, client, frame, deadline, wire,
 //! thread, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
@@ -28,6 +28,7 @@ pub mod config;
 pub mod deadline;
 pub mod forwarder;
 pub mod frame;
+pub mod health;
 pub mod identity;
 pub mod metrics;
 pub mod pin;

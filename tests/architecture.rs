@@ -5,12 +5,13 @@ use std::fs;
 use std::path::Path;
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 14] = [
+const ROOMS: [&str; 15] = [
     "config",
     "server",
     "worker",
     "forwarder",
     "upstream",
+    "health",
     "session",
     "identity",
     "pin",
