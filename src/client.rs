@@ -21,7 +21,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, 
 use parking_lot::{Condvar, Mutex};
 
 use crate::frame;
-use crate::wire::{Answer, Asked, PLAIN_SIZE};
+use crate::wire::{Answer, Asked, ExtendedError, PLAIN_SIZE};
 
 /// Datagrams that leave by one system call, at most.
 const BATCH: usize = 32;
@@ -31,6 +31,8 @@ const OUTBOX: usize = 512 * 1024;
 const SPARE: usize = 64 * 1024;
 /// How long a client may take to empty its outbox.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a TCP client may be silent, and how long one of its messages may take to arrive (RFC 7766 section 6.2.3).
+pub const IDLE_LIMIT: Duration = Duration::from_secs(10);
 /// Queries of one connection that may wait for their answers at a time; reading pauses at this many.
 const TURNS: usize = 1024;
 
@@ -106,6 +108,7 @@ impl Departures {
             Client::Datagram { .. } => asked.edns.map_or(PLAIN_SIZE.into(), |edns| edns.limit()),
             Client::Stream(_) => usize::MAX,
         };
+        let asked = &told_keepalive(client, asked);
         self.add(client, |out| {
             let start = out.len();
             if signed {
@@ -121,7 +124,14 @@ impl Departures {
     }
 
     /// Adds an answer of our own: a response code without records.
-    pub fn reply(&mut self, client: &Client, asked: &Asked<'_>, rcode: u16, ede: Option<u16>) {
+    pub fn reply(
+        &mut self,
+        client: &Client,
+        asked: &Asked<'_>,
+        rcode: u16,
+        ede: Option<ExtendedError>,
+    ) {
+        let asked = told_keepalive(client, asked);
         self.add(client, |out| asked.write_reply(out, rcode, ede));
     }
 
@@ -177,6 +187,18 @@ impl Departures {
                 self.spare.push(octets);
             }
         }
+    }
+}
+
+/// Over TCP a client is told how long its connection is kept when it is idle, if it asks.
+fn told_keepalive<'m>(client: &Client, asked: &Asked<'m>) -> Asked<'m> {
+    let keepalive = match client {
+        Client::Datagram { .. } => None,
+        Client::Stream(_) => u16::try_from(IDLE_LIMIT.as_millis() / 100).ok(),
+    };
+    Asked {
+        keepalive,
+        ..*asked
     }
 }
 

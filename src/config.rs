@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fmt::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -32,6 +33,10 @@ const DEFAULT_ADDRESSES: [IpAddr; 4] = [
 ];
 /// Seconds that a query may take, at least and at most.
 const TIMEOUT_RANGE: (f64, f64) = (0.05, 60.0);
+/// Queries without an answer at a time, unless `--max-pending` says otherwise.
+const MAX_PENDING: usize = 8192;
+/// Sessions to one address, unless `--sessions` says otherwise.
+const SESSIONS: usize = 2;
 /// TCP clients at a time.
 const CLIENTS: usize = 256;
 
@@ -51,7 +56,7 @@ struct Entry {
 }
 
 /// The options, in the groups of the help.
-const OPTIONS: [(&str, &[Entry]); 3] = [
+const OPTIONS: [(&str, &[Entry]); 4] = [
     (
         "Listening",
         &[
@@ -117,6 +122,25 @@ const OPTIONS: [(&str, &[Entry]); 3] = [
                 repeatable: false,
                 meaning: "the one deadline of a query, whole or decimal",
                 default: "3",
+            },
+        ],
+    ),
+    (
+        "Limits",
+        &[
+            Entry {
+                name: "--sessions",
+                value: "N",
+                repeatable: false,
+                meaning: "sessions to one address of a resolver; a second is opened only when the first is busy",
+                default: "2",
+            },
+            Entry {
+                name: "--max-pending",
+                value: "N",
+                repeatable: false,
+                meaning: "queries without an answer at a time; more get SERVFAIL at once",
+                default: "8192",
             },
         ],
     ),
@@ -276,7 +300,18 @@ fn upstream_settings(options: &mut Given) -> Result<upstream::Settings, UsageErr
             identity: Identity::new(name, anchors.clone(), pins),
         })
         .collect();
-    Ok(upstream::Settings { resolvers, timeout })
+    let sessions = options
+        .one("--sessions", |text| whole(text, 1..=16))?
+        .unwrap_or(SESSIONS);
+    let max_pending = options
+        .one("--max-pending", |text| whole(text, 1..=1_000_000))?
+        .unwrap_or(MAX_PENDING);
+    Ok(upstream::Settings {
+        resolvers,
+        timeout,
+        sessions,
+        max_pending,
+    })
 }
 
 fn name(text: &str) -> Result<ServerName<'static>, String> {
@@ -331,6 +366,17 @@ fn trust_anchors(path: &str) -> Result<Anchors, String> {
     const EXPECTED: &str = "expected a PEM file with at least one certificate";
     let pem = std::fs::read(path).map_err(|error| format!("{error}; {EXPECTED}"))?;
     Anchors::from_pem(&pem).map_err(|error| format!("{error}; {EXPECTED}"))
+}
+
+fn whole(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ => Err(format!(
+            "expected a whole number from {} to {}",
+            range.start(),
+            range.end()
+        )),
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -11,8 +11,8 @@ use log::{Level, debug, log_enabled};
 use crate::client::{Client, Departures};
 use crate::metrics::Counter;
 use crate::session::Query;
-use crate::upstream::{Attempt, Failure, Settle, Upstream};
-use crate::wire::{self, Answer, Asked, Fault, Spelled, ede, rcode, rtype};
+use crate::upstream::{Failure, Settle, Upstream};
+use crate::wire::{self, Answer, Asked, ExtendedError, Fault, Spelled, ede, rcode, rtype};
 
 /// The longest signed message that is relayed, in octets: signatures may be long, but memory is counted.
 const LONGEST_SIGNED: usize = 4096;
@@ -82,19 +82,23 @@ impl Outcome {
     }
 
     /// The response code and the EDE of our own answer; none where there is no answer or it is the resolver's.
-    fn reply(self) -> Option<(u16, Option<u16>)> {
+    fn reply(self) -> Option<(u16, Option<ExtendedError>)> {
+        // Words only where the fault is not the asker's: a refusal is to be no larger than what it refuses.
+        let because = |code, text| Some(ExtendedError { code, text });
+        let servfail = |code, text| Some((rcode::SERVFAIL, because(code, text)));
         match self {
             Self::Ignored | Self::Answered => None,
             Self::Malformed => Some((rcode::FORMERR, None)),
             Self::OtherOpcode => Some((rcode::NOTIMP, None)),
             Self::OtherVersion => Some((rcode::BADVERS, None)),
             Self::Transfer | Self::LongSignature => {
-                Some((rcode::REFUSED, Some(ede::NOT_SUPPORTED)))
+                Some((rcode::REFUSED, because(ede::NOT_SUPPORTED, "")))
             }
-            Self::BadAnswer => Some((rcode::SERVFAIL, Some(ede::INVALID_DATA))),
-            Self::TimedOut => Some((rcode::SERVFAIL, Some(ede::NO_REACHABLE_AUTHORITY))),
-            Self::Unreachable | Self::Unproved => Some((rcode::SERVFAIL, Some(ede::NETWORK_ERROR))),
-            Self::Overloaded => Some((rcode::SERVFAIL, Some(ede::NOT_READY))),
+            Self::BadAnswer => servfail(ede::INVALID_DATA, "unreadable answer"),
+            Self::TimedOut => servfail(ede::NO_REACHABLE_AUTHORITY, "timeout"),
+            Self::Unreachable => servfail(ede::NETWORK_ERROR, "unreachable"),
+            Self::Unproved => servfail(ede::NETWORK_ERROR, "identity"),
+            Self::Overloaded => servfail(ede::NETWORK_ERROR, "too many queries"),
         }
     }
 }
@@ -116,6 +120,7 @@ impl From<Failure> for Outcome {
             Failure::Unreachable => Self::Unreachable,
             Failure::Unproved => Self::Unproved,
             Failure::Overloaded => Self::Overloaded,
+            Failure::Unreadable => Self::BadAnswer,
         }
     }
 }
@@ -123,7 +128,7 @@ impl From<Failure> for Outcome {
 /// What a thread that brings queries keeps from one batch to the next.
 #[derive(Default)]
 pub struct Batch {
-    queries: Vec<Query>,
+    queries: Vec<Arc<Query>>,
     departures: Departures,
 }
 
@@ -170,17 +175,15 @@ impl Forwarder {
                 .reply(&client, &Asked::by(&query), outcome, departures),
             None => batch
                 .queries
-                .push(Query::new(&query, client, now + self.timeout)),
+                .push(Arc::new(Query::new(&query, client, now + self.timeout))),
         }
     }
 
-    /// Sends on what [`Forwarder::handle`] took in. An attempt that comes back must be run, by a thread that may wait.
-    pub fn dispatch(&self, batch: &mut Batch, now: Instant) -> Option<Attempt> {
-        let attempt = self
-            .upstream
+    /// Sends on what [`Forwarder::handle`] took in.
+    pub fn dispatch(&self, batch: &mut Batch, now: Instant) {
+        self.upstream
             .submit(&mut batch.queries, &mut batch.departures, now);
         batch.departures.leave();
-        attempt
     }
 }
 
@@ -239,16 +242,17 @@ impl Endings {
 }
 
 impl Settle for Endings {
-    fn settle(&self, query: Query, ending: Result<&[u8], Failure>, departures: &mut Departures) {
+    fn settle(
+        &self,
+        query: &Query,
+        ending: Result<&Answer<'_>, Failure>,
+        departures: &mut Departures,
+    ) {
         let asked = query.asked();
-        let outcome = match ending.map(Answer::parse) {
-            Ok(Ok(answer)) => {
-                departures.answer(&query.client, &asked, &answer, query.is_signed());
+        let outcome = match ending {
+            Ok(answer) => {
+                departures.answer(&query.client, &asked, answer, query.is_signed());
                 Outcome::Answered
-            }
-            Ok(Err(fault)) => {
-                debug!("event=answer-unreadable cause=\"{fault}\"");
-                Outcome::BadAnswer
             }
             Err(failure) => failure.into(),
         };

@@ -51,7 +51,7 @@ use crate::config::Config;
 use crate::forwarder::{Endings, Forwarder, Outcome};
 use crate::server::{BindError, Server, Sockets};
 use crate::upstream::Upstream;
-use crate::worker::{Job, Pool};
+use crate::worker::Pool;
 
 /// Why serving could not begin.
 #[derive(Debug)]
@@ -113,12 +113,12 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         timeout,
     ));
     let pool = Pool::new(Arc::clone(&forwarder), sockets.places(&config.server));
+    // Before anybody can ask: a query that nobody connects for would fail.
+    let hands = Arc::downgrade(&pool);
+    upstream.employ(hands);
     let server = Server::start(sockets, &config.server, &forwarder, &pool, &outboxes)?;
     for address in &addresses {
         info!("event=listening address={address}");
-    }
-    if let Some(attempt) = upstream.warm_up() {
-        pool.submit(Job::Attempt(attempt));
     }
     Ok(Running {
         addresses,

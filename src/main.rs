@@ -3,7 +3,7 @@
 
 use std::env;
 use std::io::Write;
-use std::process::ExitCode;
+use std::process::{ExitCode, exit};
 
 use dns_tool::config::{self, Command, Config};
 use log::{LevelFilter, info};
@@ -50,6 +50,12 @@ fn serve(config: Config) -> ExitCode {
             break;
         }
     }
+    // Whoever asks twice does not want to wait for the queries on their way.
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().find(|signal| *signal != SIGHUP) {
+            exit(128 + signal);
+        }
+    });
     running.stop();
     ExitCode::SUCCESS
 }

@@ -253,7 +253,6 @@ impl Server {
             let mailbox = Mailbox {
                 socket: Arc::clone(udp),
                 forwarder: Arc::clone(forwarder),
-                pool: Arc::clone(pool),
                 stopping: Arc::clone(&stopping),
             };
             threads.push(thread::spawn_for_good("receive", move || {
@@ -323,7 +322,6 @@ impl Door {
 struct Mailbox {
     socket: Arc<UdpSocket>,
     forwarder: Arc<Forwarder>,
-    pool: Arc<Pool>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -387,9 +385,7 @@ impl Mailbox {
             self.forwarder
                 .handle(&octets[..arrival.length], client, now, batch);
         }
-        if let Some(attempt) = self.forwarder.dispatch(batch, now) {
-            self.pool.submit(Job::Attempt(attempt));
-        }
+        self.forwarder.dispatch(batch, now);
     }
 }
 

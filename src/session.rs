@@ -3,6 +3,9 @@
 //! Any thread writes queries into it, in batches: one lock, one TLS record, one write. One thread of its own reads: it
 //! matches each answer by ID and question, and hands it to whoever waits. Nobody else waits for anything here: the lock
 //! covers encrypting and the table of pending queries, never a blocking call. rustls is driven here and nowhere else.
+//!
+//! A query may be pending on two sessions, when the first went silent. Whoever has an ending for it claims it, and only
+//! the first may: no client gets two answers.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,7 +15,8 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use log::debug;
 use nix::errno::Errno;
@@ -27,13 +31,15 @@ use crate::client::Client;
 use crate::deadline::{Timed, left};
 use crate::frame::{self, Frames, PREFIX};
 use crate::identity::{Identity, Refusal, refusal_in};
-use crate::wire::{self, Asked, Edns, HEADER};
+use crate::wire::{self, Answer, Asked, Edns, Fault, HEADER};
 
 /// Queries that may wait for their answers on one session. Random IDs collide seldom while the table is this full.
 pub const PENDING: usize = 4096;
 /// The socket's send buffer in octets, as far as the system allows: it holds the pending queries, so that only a resolver
 /// that does not read fills it.
 const SEND_BUFFER: usize = 1024 * 1024;
+/// How long a session may be silent while a query waits before it is suspect, at least.
+const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 /// Octets that one read takes off the socket, at most.
 const READ: usize = 32 * 1024;
 
@@ -44,9 +50,15 @@ pub struct Query {
     pub client: Client,
     /// By when the client gets an answer, of whatever kind.
     pub deadline: Instant,
-    /// It was asked before, on a session that ended without answering.
-    pub asked_before: bool,
-    /// The message as the resolver sees it, its length before it; the ID is set with each asking.
+    /// An ending was found for it: nobody else may have one.
+    claimed: AtomicBool,
+    /// On how many sessions it is pending.
+    copies: AtomicUsize,
+    /// How often it was asked on a session that ended without a single answer.
+    vain: AtomicUsize,
+    /// It was asked on a second session since the first was silent.
+    hedged: AtomicBool,
+    /// The message as the resolver sees it, its length before it and its ID 0.
     framed: Vec<u8>,
     question: Range<usize>,
     id: u16,
@@ -70,7 +82,10 @@ impl Query {
         Self {
             client,
             deadline,
-            asked_before: false,
+            claimed: AtomicBool::new(false),
+            copies: AtomicUsize::new(0),
+            vain: AtomicUsize::new(0),
+            hedged: AtomicBool::new(false),
             framed,
             question,
             id: query.id(),
@@ -80,6 +95,24 @@ impl Query {
         }
     }
 
+    /// Takes the right to end it. Only one caller ever gets it.
+    pub fn claim(&self) -> bool {
+        !self.claimed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether it has ended.
+    pub fn is_claimed(&self) -> bool {
+        self.claimed.load(Ordering::Acquire)
+    }
+
+    /// Whether it may be asked once more, after a session ended without an answer to it or (`vain`) to anybody.
+    ///
+    /// A resolver may close at any time (RFC 7766 section 6.2.4), which costs no query its answer as long as others are
+    /// answered. One that closes before it answers anything gets a second chance, not a third.
+    pub fn may_ask_again(&self, vain: bool) -> bool {
+        !vain || self.vain.fetch_add(1, Ordering::Relaxed) == 0
+    }
+
     /// What its answer must repeat.
     pub fn asked(&self) -> Asked<'_> {
         Asked {
@@ -87,6 +120,7 @@ impl Query {
             flags: self.flags,
             question: self.question(),
             edns: self.edns,
+            keepalive: None,
         }
     }
 
@@ -162,8 +196,8 @@ pub enum Sent {
     All,
     /// Those that are left found no room.
     Full,
-    /// The session has ended; all of them are left.
-    Closed,
+    /// The session takes no more queries; all of them are left.
+    Gone,
 }
 
 /// A connection to a resolver whose identity is proved.
@@ -172,6 +206,10 @@ pub struct Session {
     socket: TcpStream,
     address: SocketAddr,
     state: Mutex<State>,
+    /// No octet came for too long while queries waited: it gets no more until one does.
+    suspect: AtomicBool,
+    /// It gets no more queries, and ends when the last is answered.
+    retired: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -185,26 +223,57 @@ struct State {
     unsent: Vec<u8>,
     /// When octets last arrived.
     heard: Instant,
+    /// When a query was last sent.
+    spoke: Instant,
+    /// The smoothed time from query to answer; none before the first answer.
+    round_trip: Option<Duration>,
+    /// Queries that were answered.
+    answered: usize,
+    /// Queries that may be pending at a time.
+    window: usize,
+    /// How long the resolver keeps an idle session, if it said so (RFC 7828).
+    keepalive: Option<Duration>,
     closed: bool,
 }
 
 #[derive(Debug)]
 struct Pending {
-    query: Query,
+    query: Arc<Query>,
     since: Instant,
 }
 
+/// What a look at a session's clock found.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// When to look again, if queries are pending.
+    pub next: Option<Instant>,
+    /// When the session is to be closed if nothing is asked before.
+    pub idle_until: Option<Instant>,
+    /// Queries wait, and nothing has arrived for too long.
+    pub silent: bool,
+}
+
+/// How a session went, seen from its end.
+#[derive(Debug)]
+pub struct Rest {
+    /// The queries that have no answer and are pending nowhere else.
+    pub queries: Vec<Arc<Query>>,
+    /// Queries that were answered.
+    pub answered: usize,
+}
+
 impl Session {
-    /// Connects to `address` and proves that it is the resolver of `identity`: TCP by `reached_by`, TLS and every check
-    /// by `deadline`.
+    /// Connects to `address` and proves that it is the resolver of `identity`: TCP, TLS and every check by `deadline`.
+    /// At most `window` queries will be pending on it at a time, until it has shown that it answers more.
     pub fn connect(
         address: SocketAddr,
         identity: &Identity,
-        reached_by: Instant,
+        window: usize,
         deadline: Instant,
     ) -> Result<(Arc<Self>, Reader), ConnectError> {
-        let socket = connect_socket(address, reached_by).map_err(ConnectError::Connect)?;
+        let socket = connect_socket(address, deadline).map_err(ConnectError::Connect)?;
         let tls = handshake(&socket, identity, deadline)?;
+        let now = Instant::now();
         let session = Arc::new(Self {
             socket,
             address,
@@ -214,9 +283,16 @@ impl Session {
                 random: Ids::new(),
                 plaintext: Vec::new(),
                 unsent: Vec::new(),
-                heard: Instant::now(),
+                heard: now,
+                spoke: now,
+                round_trip: None,
+                answered: 0,
+                window,
+                keepalive: None,
                 closed: false,
             }),
+            suspect: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
         });
         let reader = Reader {
             session: Arc::clone(&session),
@@ -226,6 +302,16 @@ impl Session {
             ended: None,
         };
         Ok((session, reader))
+    }
+
+    /// Whether new queries should go here: it is neither suspect nor retired.
+    pub fn is_good(&self) -> bool {
+        !self.is_suspect() && !self.retired.load(Ordering::Acquire)
+    }
+
+    /// Whether it went silent.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
     }
 
     /// The resolver's address.
@@ -245,39 +331,46 @@ impl Session {
         format!("tls={version} resumed={resumed}")
     }
 
-    /// Asks `queries`, as one batch, and takes those out that are pending now.
-    pub fn send(&self, queries: &mut Vec<Query>, now: Instant) -> Sent {
+    /// Asks `queries`, as one batch, and takes those out that are pending now, or have ended.
+    pub fn send(&self, queries: &mut Vec<Arc<Query>>, now: Instant) -> Sent {
         let mut state = self.state.lock();
         let state = &mut *state;
-        if state.closed {
-            return Sent::Closed;
+        if state.closed || self.retired.load(Ordering::Acquire) {
+            return Sent::Gone;
         }
         // While the socket takes nothing, more queries would only pile up.
         let room = if state.unsent.is_empty() {
-            PENDING - state.pending.len()
+            state.window.saturating_sub(state.pending.len())
         } else {
             0
         };
         let batch = queries.len().min(room);
-        for mut query in queries.drain(..batch) {
+        for query in queries.drain(..batch) {
+            if query.is_claimed() {
+                continue;
+            }
             let vacant = loop {
                 if let Entry::Vacant(vacant) = state.pending.entry(state.random.next()) {
                     break vacant;
                 }
             };
-            query.framed[PREFIX..PREFIX + 2].copy_from_slice(&vacant.key().to_be_bytes());
+            let start = state.plaintext.len();
             state.plaintext.extend_from_slice(&query.framed);
+            let id = &mut state.plaintext[start + PREFIX..start + PREFIX + 2];
+            id.copy_from_slice(&vacant.key().to_be_bytes());
+            query.copies.fetch_add(1, Ordering::AcqRel);
             vacant.insert(Pending { query, since: now });
         }
         if !state.plaintext.is_empty() {
+            state.spoke = now;
             let written = state.tls.writer().write_all(&state.plaintext);
             state.plaintext.clear();
             if let Err(error) = written.and_then(|()| self.flush(state)) {
                 // The reader finds the broken connection too, and takes the pending queries along.
+                let cause = plain(&error);
                 debug!(
-                    "event=session-broken resolver={} cause=\"{}\"",
-                    self.address,
-                    plain(&error)
+                    "event=session-broken resolver={} cause=\"{cause}\"",
+                    self.address
                 );
                 self.end(state);
             }
@@ -289,55 +382,124 @@ impl Session {
         }
     }
 
-    /// Takes out the queries whose deadline has passed; returns the earliest deadline that has not.
+    /// Takes out the queries whose deadline has passed, and sees whether the session is silent or idle for too long.
     ///
-    /// A session on which a query waited to its deadline while no octet arrived is silent, and is closed.
-    pub fn expire(&self, now: Instant, expired: &mut Vec<Query>) -> Option<Instant> {
+    /// It is silent when nothing arrived while a query waited for four of its round trips: 250 ms at least,
+    /// `most_patience` at most.
+    pub fn look(
+        &self,
+        now: Instant,
+        most_patience: Duration,
+        expired: &mut Vec<Arc<Query>>,
+    ) -> Look {
         let mut state = self.state.lock();
         let state = &mut *state;
-        let heard = state.heard;
-        let mut silent = false;
-        expired.extend(
-            state
-                .pending
-                .extract_if(|_, pending| pending.query.deadline <= now)
-                .map(|(_, pending)| {
-                    silent |= pending.since > heard;
-                    pending.query
-                }),
-        );
-        if silent && !state.closed {
-            debug!("event=session-silent resolver={}", self.address);
+        let late = state
+            .pending
+            .extract_if(|_, pending| pending.query.deadline <= now);
+        let mut unheard = false;
+        expired.extend(late.filter_map(|(_, pending)| {
+            unheard |= pending.since > state.heard;
+            pending.query.claim().then_some(pending.query)
+        }));
+        // Silent for the whole time of a query, and nothing better was found: it is dead.
+        if unheard || self.flush(state).is_err() {
             self.end(state);
         }
-        if self.flush(state).is_err() {
-            self.end(state);
+        if state.pending.is_empty() {
+            return Look {
+                idle_until: self.end_idle(state, now),
+                ..Look::default()
+            };
         }
-        state
+        let patience = state
+            .round_trip
+            .map_or(LEAST_PATIENCE, |round_trip| round_trip * 4);
+        let patience = patience.max(LEAST_PATIENCE).min(most_patience);
+        let asked_here_alone = state.pending.values().filter(|pending| {
+            !pending.query.is_claimed() && !pending.query.hedged.load(Ordering::Relaxed)
+        });
+        let oldest = asked_here_alone.map(|pending| pending.since).min();
+        let silent_at = oldest.map(|oldest| oldest.max(state.heard) + patience);
+        let silent = silent_at.is_some_and(|at| at <= now);
+        let deadline = state
             .pending
             .values()
             .map(|pending| pending.query.deadline)
-            .min()
+            .min();
+        let next = silent_at
+            .filter(|_| !silent)
+            .into_iter()
+            .chain(deadline)
+            .min();
+        Look {
+            next,
+            idle_until: None,
+            silent,
+        }
     }
 
-    /// How many queries wait for their answers.
-    pub fn pending(&self) -> usize {
-        self.state.lock().pending.len()
+    /// Ends a session on which nothing is pending before the resolver does it, so that no query meets one that is just
+    /// being closed. Returns until when it may stay, where the resolver gave a limit.
+    fn end_idle(&self, state: &mut State, now: Instant) -> Option<Instant> {
+        let until = state.heard.max(state.spoke) + state.keepalive? * 4 / 5;
+        if until <= now {
+            self.end_politely(state);
+        }
+        (until > now).then_some(until)
+    }
+
+    /// Gives it no more queries until octets arrive, and returns those that are to be asked elsewhere.
+    pub fn suspect(&self) -> Vec<Arc<Query>> {
+        let state = self.state.lock();
+        self.suspect.store(true, Ordering::Release);
+        let pending = state.pending.values().map(|pending| &pending.query);
+        pending
+            .filter(|query| !query.is_claimed() && !query.hedged.swap(true, Ordering::Relaxed))
+            .cloned()
+            .collect()
+    }
+
+    /// Whether no query is pending.
+    pub fn is_idle(&self) -> bool {
+        self.state.lock().pending.is_empty()
+    }
+
+    /// Gives it no more queries. It ends with the last answer, or at once if none is due.
+    pub fn retire(&self) {
+        let mut state = self.state.lock();
+        self.retired.store(true, Ordering::Release);
+        if state.pending.is_empty() {
+            self.end_politely(&mut state);
+        }
+    }
+
+    /// The resolver said for how long it keeps the session when it is idle. Zero means that it is to be closed as soon as
+    /// the answers are there (RFC 7828 section 3.2.2).
+    fn keep_alive(&self, keepalive: Duration) {
+        self.state.lock().keepalive = Some(keepalive);
+        if keepalive.is_zero() {
+            self.retire();
+        }
     }
 
     /// Ends it. The reader sees the end of the stream.
     pub fn close(&self) {
-        let mut state = self.state.lock();
+        self.end_politely(&mut self.state.lock());
+    }
+
+    fn end_politely(&self, state: &mut State) {
         if !state.closed {
             state.tls.send_close_notify();
             // The connection ends here, said or not.
-            let _ = self.flush(&mut state);
-            self.end(&mut state);
+            let _ = self.flush(state);
+            self.end(state);
         }
     }
 
     fn end(&self, state: &mut State) {
         state.closed = true;
+        self.retired.store(true, Ordering::Release);
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
@@ -408,7 +570,7 @@ pub struct Reader {
     session: Arc<Session>,
     encrypted: Vec<u8>,
     frames: Frames,
-    matched: Vec<(Query, Range<usize>)>,
+    matched: Vec<(Arc<Query>, Range<usize>)>,
     ended: Option<Closed>,
 }
 
@@ -421,7 +583,9 @@ impl Reader {
     /// Waits for octets from the resolver and returns the queries that they answer, each with its answer's octets.
     ///
     /// A message that matches no pending query by ID, name, type and class is left out (RFC 5452 section 9.1).
-    pub fn read(&mut self) -> Result<impl Iterator<Item = (Query, &[u8])>, Closed> {
+    pub fn read(
+        &mut self,
+    ) -> Result<impl Iterator<Item = (Arc<Query>, Result<Answer<'_>, Fault>)>, Closed> {
         if let Some(ended) = self.ended.take() {
             return Err(ended);
         }
@@ -435,7 +599,9 @@ impl Reader {
         };
         let mut state = self.session.state.lock();
         let state = &mut *state;
-        state.heard = Instant::now();
+        let now = Instant::now();
+        state.heard = now;
+        self.session.suspect.store(false, Ordering::Release);
         // What came whole before the end still counts; the end is told at the next call.
         self.ended = decrypt(&mut state.tls, &self.encrypted[..arrived], &mut self.frames).err();
         while let Some(range) = self.frames.next_message() {
@@ -447,31 +613,54 @@ impl Reader {
             let id = u16::from_be_bytes([message[0], message[1]]);
             match state.pending.entry(id) {
                 Entry::Occupied(entry) if wire::answers(message, entry.get().query.question()) => {
-                    self.matched.push((entry.remove().query, range));
+                    let Pending { query, since } = entry.remove();
+                    state.count_answer(now.saturating_duration_since(since));
+                    if query.claim() {
+                        self.matched.push((query, range));
+                    }
                 }
                 _ => debug!("event=answer-unmatched resolver={}", self.session.address),
             }
+        }
+        if self.session.retired.load(Ordering::Acquire) && state.pending.is_empty() {
+            self.session.end_politely(state);
         }
         // An answer to a key update, or the alert that says why rustls gave up.
         if let Err(error) = self.session.flush(state) {
             self.ended.get_or_insert(Closed::Broken(error));
         }
-        let frames = &self.frames;
-        Ok(self
-            .matched
-            .drain(..)
-            .map(|(query, range)| (query, frames.message(range))))
+        let (frames, session) = (&self.frames, &self.session);
+        Ok(self.matched.drain(..).map(move |(query, range)| {
+            let answer = Answer::parse(frames.message(range));
+            if let Some(keepalive) = answer.as_ref().ok().and_then(Answer::keepalive) {
+                session.keep_alive(keepalive);
+            }
+            (query, answer)
+        }))
     }
 
-    /// Ends the session and returns the queries that got no answer.
-    pub fn finish(self) -> Vec<Query> {
+    /// Ends the session and returns what is left of it.
+    pub fn finish(self) -> Rest {
         self.session.close();
         let mut state = self.session.state.lock();
-        state
-            .pending
-            .drain()
-            .map(|(_, pending)| pending.query)
-            .collect()
+        let answered = state.answered;
+        let left = state.pending.drain().map(|(_, pending)| pending.query);
+        let queries = left
+            .filter(|query| query.copies.fetch_sub(1, Ordering::AcqRel) == 1 && !query.is_claimed())
+            .collect();
+        Rest { queries, answered }
+    }
+}
+
+impl State {
+    fn count_answer(&mut self, took: Duration) {
+        // Smoothed as TCP does it (RFC 6298 section 2): an eighth of the new.
+        let smoothed = |average: Duration| (average * 7 + took) / 8;
+        self.round_trip = Some(self.round_trip.map_or(took, smoothed));
+        self.answered += 1;
+        if self.answered >= 2 * self.window {
+            self.window = (2 * self.window).min(PENDING);
+        }
     }
 }
 
@@ -486,13 +675,10 @@ fn decrypt(
     // rustls takes in a limited piece at a time.
     while !encrypted.is_empty() {
         tls.read_tls(&mut encrypted).map_err(Closed::Broken)?;
-        let state = tls.process_new_packets().map_err(broken)?;
-        let mut ready = state.plaintext_bytes_to_read();
-        while ready > 0 {
-            ready -= frames
-                .fill(|room| tls.reader().read(room))
-                .map_err(Closed::Broken)?;
-        }
+        let processed = tls.process_new_packets();
+        // Also what came before an error: it ends with "would block", or with nothing once the resolver has closed.
+        while let Ok(1..) = frames.fill(|room| tls.reader().read(room)) {}
+        let state = processed.map_err(broken)?;
         if state.peer_has_closed() {
             return Err(Closed::End);
         }

@@ -1,31 +1,44 @@
 //! Whom do we ask?
 //!
-//! One session at a time, to the first address of the most preferred resolver that can be reached and proves its
-//! identity. A query that finds no session waits in a bounded list, and whoever brought it is handed an [`Attempt`]: a
-//! pool worker runs that, and connects. A timer gives up on queries whose deadline has passed. Never is a query sent
-//! anywhere but into a session whose resolver is proved.
+//! The most preferred resolver that can be reached and proves its identity, over few sessions that all queries share. A
+//! query that finds no session with room waits in a bounded list; the list moves on whenever a session opens or has room
+//! again. Sessions are opened by races: the addresses in order of preference, the next one as soon as one fails or takes
+//! long, each connected by a pool worker. A timer gives up on queries whose deadline has passed, and asks again on a
+//! second session what waits on a silent one. Never is a query sent anywhere but into a session whose resolver is proved.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread::{park, park_timeout, sleep};
 use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
-use parking_lot::Mutex;
+use nix::time::{ClockId, clock_gettime};
+use parking_lot::{Mutex, MutexGuard};
+use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::client::Departures;
+use crate::health::{Fault, Health};
 use crate::identity::Identity;
-use crate::session::{ConnectError, Query, Reader, Sent, Session};
+use crate::session::{ConnectError, PENDING, Query, Reader, Rest, Sent, Session};
 use crate::thread;
+use crate::wire::Answer;
 
-/// Queries that may wait for a session at a time.
-const WAITING: usize = 4096;
-/// How long after a failure to connect queries fail at once, before the next of them may try again.
+/// Attempts to connect that may be under way at a time.
+pub const RACERS: usize = 4;
+/// How long an address may take before the next one enters the race (RFC 8305 section 5 recommends 250 ms).
+const STAGGER: Duration = Duration::from_millis(250);
+/// How long after a lost race queries fail at once, before the next of them may start another.
 const HOLD_OFF: Duration = Duration::from_millis(250);
-/// The timer looks at deadlines no more often than this, and while queries are pending no less often than the other.
-const TICKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+/// While the resolvers are known to be away, how long a query waits for a race that is under way before it fails.
+const GRACE: Duration = Duration::from_millis(500);
+/// The timer looks no more often than this, and while queries are pending no less often than the other.
+const TICKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+/// A suspend of so many milliseconds makes all sessions suspect.
+const SUSPEND: u64 = 1000;
 
 /// A resolver that may be asked.
 #[derive(Debug, Clone)]
@@ -41,8 +54,12 @@ pub struct Resolver {
 pub struct Settings {
     /// The resolvers, in order of preference; at least one address among them.
     pub resolvers: Vec<Resolver>,
-    /// The time for a connection: TCP, TLS and all checks.
+    /// The time of a query, and of a connection: TCP, TLS and all checks.
     pub timeout: Duration,
+    /// Sessions to one address at a time, at most; at least 1.
+    pub sessions: usize,
+    /// Queries without an answer at a time, at most; at least 1.
+    pub max_pending: usize,
 }
 
 /// Why a query has no answer.
@@ -50,58 +67,125 @@ pub struct Settings {
 pub enum Failure {
     /// Its deadline passed.
     TimedOut,
-    /// No resolver could be reached, or the connection broke twice.
+    /// No resolver could be reached, or the connection broke and broke again.
     Unreachable,
     /// What was reached did not prove that it is the resolver that was meant.
     Unproved,
     /// More queries are pending than may be.
     Overloaded,
+    /// The resolver answered with something that cannot be read.
+    Unreadable,
 }
 
-/// What becomes of queries in the end. Called by the thread that knows it, which sends `departures` afterwards.
+/// What becomes of queries in the end. Called by the thread that knows it, once for each, which sends `departures`
+/// afterwards.
 pub trait Settle: Send + Sync {
-    /// `query` has ended: with the octets of an answer that matches it, or without.
-    fn settle(&self, query: Query, ending: Result<&[u8], Failure>, departures: &mut Departures);
+    /// `query` has ended: with an answer that matches it, or without.
+    fn settle(
+        &self,
+        query: &Query,
+        ending: Result<&Answer<'_>, Failure>,
+        departures: &mut Departures,
+    );
 }
 
-/// The resolvers and the session to one of them.
+/// Who runs attempts: threads that may wait.
+pub trait Hands: Send + Sync {
+    /// Has a thread run `attempt`; drops it if there is none.
+    fn take(self: Arc<Self>, attempt: Attempt);
+}
+
+/// The resolvers and the sessions to them.
 pub struct Upstream {
     targets: Vec<Target>,
     timeout: Duration,
+    sessions: usize,
+    max_pending: usize,
     settle: Arc<dyn Settle>,
+    hands: OnceLock<Weak<dyn Hands>>,
     state: Mutex<State>,
+    /// Queries that have not ended.
+    unended: AtomicUsize,
+    /// By how many milliseconds the clock that counts suspends is ahead of the one that does not.
+    suspended: AtomicU64,
     timer: OnceLock<std::thread::Thread>,
     /// The timer sleeps until it is woken, since no query is pending.
     timer_rests: AtomicBool,
     stopped: AtomicBool,
 }
 
-/// One address of a resolver.
+/// One address of a resolver. Its place in the list is its rank: the lower, the more preferred.
 struct Target {
     address: SocketAddr,
     identity: Identity,
+}
+
+/// What changes about a target.
+#[derive(Default)]
+struct Fortune {
+    health: Health,
+    /// An attempt to connect to it is under way.
+    connecting: bool,
+    /// Sessions in a row that ended with queries pending and none answered.
+    vain: u32,
+    /// How many queries a session to it may begin with; none means the most.
+    window: Option<usize>,
     /// What was last logged of it, so that it is said once and not with every attempt.
-    complaint: Mutex<String>,
+    complaint: String,
 }
 
 #[derive(Default)]
 struct State {
-    session: Option<Arc<Session>>,
-    connecting: bool,
-    waiting: Vec<Query>,
-    /// The last attempt failed like this; until then, none is made.
-    failure: Option<(Instant, Failure)>,
-    /// Where the next attempt begins: behind an address that used up the time of the last one.
-    first: usize,
+    fortunes: Vec<Fortune>,
+    sessions: Vec<Open>,
+    /// Queries that found no session with room.
+    waiting: VecDeque<Arc<Query>>,
+    race: Option<Race>,
+    /// The last race was lost, like this, and none was won since. Until then, none is started.
+    down: Option<(Failure, Instant)>,
     /// What the log said last: the address that serves, if one does.
     serving: Option<SocketAddr>,
+    /// How many races there were.
+    races: u64,
 }
 
-/// The right to connect, and the duty: queries wait for its outcome. Dropped without having run, it fails them.
+/// A session and the rank of its target.
+#[derive(Clone)]
+struct Open {
+    rank: usize,
+    session: Arc<Session>,
+}
+
+/// Addresses that are tried until one of them is connected and proved.
+struct Race {
+    /// Its number: who comes late from an earlier race has no say in this one.
+    number: u64,
+    began: Instant,
+    deadline: Instant,
+    /// Ranks that have not entered.
+    candidates: VecDeque<usize>,
+    /// Ranks that have.
+    entered: Vec<usize>,
+    /// When the next of them enters, unless one fails before.
+    next: Instant,
+    running: usize,
+    /// How the candidates failed so far.
+    failure: Failure,
+}
+
+/// A candidate that runs.
+struct RaceEntry {
+    race: u64,
+    rank: usize,
+    window: usize,
+    deadline: Instant,
+}
+
+/// The right and the duty to connect for the current race: queries wait for its outcome.
 #[must_use = "queries wait until it has run"]
 pub struct Attempt {
-    upstream: Arc<Upstream>,
-    ran: bool,
+    /// None once it runs.
+    upstream: Option<Arc<Upstream>>,
 }
 
 impl fmt::Debug for Attempt {
@@ -115,29 +199,42 @@ impl Upstream {
     ///
     /// Fails when the system has no thread for the timer.
     pub fn start(settings: Settings, settle: Arc<dyn Settle>) -> io::Result<Arc<Self>> {
-        let targets = settings.resolvers.into_iter().flat_map(
-            |Resolver {
-                 addresses,
-                 identity,
-             }| {
-                addresses.into_iter().map(move |address| Target {
-                    address,
-                    identity: identity.clone(),
-                    complaint: Mutex::default(),
-                })
-            },
-        );
+        let targets: Vec<_> = settings
+            .resolvers
+            .into_iter()
+            .flat_map(
+                |Resolver {
+                     addresses,
+                     identity,
+                 }| {
+                    addresses.into_iter().map(move |address| Target {
+                        address,
+                        identity: identity.clone(),
+                    })
+                },
+            )
+            .collect();
+        let fortunes = targets.iter().map(|_| Fortune::default()).collect();
+        let state = State {
+            fortunes,
+            ..State::default()
+        };
         let upstream = Arc::new(Self {
-            targets: targets.collect(),
+            targets,
             timeout: settings.timeout,
+            sessions: settings.sessions,
+            max_pending: settings.max_pending,
             settle,
-            state: Mutex::default(),
+            hands: OnceLock::new(),
+            state: Mutex::new(state),
+            unended: AtomicUsize::new(0),
+            suspended: AtomicU64::new(time_suspended()),
             timer: OnceLock::new(),
             timer_rests: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         });
         let timed = Arc::clone(&upstream);
-        let timer = thread::spawn_for_good("timer", move || timed.expire_for_ever())?;
+        let timer = thread::spawn_for_good("timer", move || timed.look_for_ever())?;
         upstream
             .timer
             .set(timer.thread().clone())
@@ -145,142 +242,431 @@ impl Upstream {
         Ok(upstream)
     }
 
-    /// The attempt that opens the first session before anybody asks.
-    pub fn warm_up(self: &Arc<Self>) -> Option<Attempt> {
-        let mut state = self.state.lock();
-        let wanted = state.session.is_none() && !std::mem::replace(&mut state.connecting, true);
-        wanted.then(|| Attempt {
-            upstream: Arc::clone(self),
-            ran: false,
-        })
+    /// Gives it the threads that run its attempts, and opens the first session before anybody asks.
+    pub fn employ(self: &Arc<Self>, hands: Weak<dyn Hands>) {
+        if self.hands.set(hands).is_ok() {
+            let mut state = self.state.lock();
+            let now = Instant::now();
+            let candidates = (0..self.targets.len()).collect();
+            self.start_race(&mut state, candidates, now);
+            drop(state);
+            self.send_racer();
+            self.wake_timer();
+        }
     }
 
-    /// Takes over `queries`: into the session, or to wait for one. An attempt that comes back must be run, by a thread
-    /// that may wait.
+    /// Takes over `queries`: into a session, or to wait for one.
     pub fn submit(
         self: &Arc<Self>,
-        queries: &mut Vec<Query>,
+        queries: &mut Vec<Arc<Query>>,
         departures: &mut Departures,
         now: Instant,
-    ) -> Option<Attempt> {
-        while !queries.is_empty() {
-            let state = self.state.lock();
-            let Some(session) = state.session.clone() else {
-                return self.wait_for_session(state, queries, departures, now);
-            };
-            drop(state);
-            match session.send(queries, now) {
-                Sent::All => {}
-                Sent::Full => self.fail(queries, Failure::Overloaded, departures),
-                Sent::Closed => self.forget(&session),
-            }
+    ) {
+        if queries.is_empty() {
+            return;
         }
+        let before = self.unended.fetch_add(queries.len(), Ordering::Relaxed);
+        let room = self.max_pending.saturating_sub(before);
+        if room < queries.len() {
+            self.fail(queries.drain(room..), Failure::Overloaded, departures);
+        }
+        self.watch_for_suspend(departures, now);
+        self.ask(queries, false, departures, now);
         self.wake_timer();
-        None
     }
 
-    fn wait_for_session(
+    /// Hands queries that are counted already to the best session, or lets them wait: `ahead` of those that wait already
+    /// if they were asked before.
+    fn ask(
         self: &Arc<Self>,
-        mut state: parking_lot::MutexGuard<'_, State>,
-        queries: &mut Vec<Query>,
+        queries: &mut Vec<Arc<Query>>,
+        ahead: bool,
         departures: &mut Departures,
         now: Instant,
-    ) -> Option<Attempt> {
-        if let Some((until, failure)) = state.failure
-            && now < until
-        {
+    ) {
+        while !queries.is_empty() {
+            let mut state = self.state.lock();
+            let best = if state.waiting.is_empty() {
+                state.best()
+            } else {
+                None
+            };
+            let Some(open) = best else {
+                return self.wait_in_line(state, queries, ahead, departures, now);
+            };
+            let take_back = self.start_taking_back(&mut state, open.rank, now);
             drop(state);
-            self.fail(queries, failure, departures);
+            if take_back {
+                self.send_racer();
+            }
+            if open.session.send(queries, now) == Sent::Full {
+                return self.wait_in_line(self.state.lock(), queries, ahead, departures, now);
+            }
+        }
+    }
+
+    /// Lets queries wait for a session with room, and sees to it that one comes, also for those that wait already. Those
+    /// that would wait in vain fail.
+    fn wait_in_line(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        queries: &mut Vec<Arc<Query>>,
+        ahead: bool,
+        departures: &mut Departures,
+        now: Instant,
+    ) {
+        let best = state.best().map(|open| open.rank);
+        let wanted = match best {
+            // The best session is busy: another one to the same address, if it may have one.
+            Some(rank) if state.count_good(rank) < self.sessions => VecDeque::from([rank]),
+            Some(_) => VecDeque::new(),
+            None => self.candidates(&state, now),
+        };
+        let started = self.start_race(&mut state, wanted, now);
+        let connecting =
+            state.race.is_some() || state.fortunes.iter().any(|fortune| fortune.connecting);
+        let hopeless = match (best, state.down) {
+            (Some(_), _) => None,
+            (None, None) => (!connecting).then(|| state.failure()),
+            // They are known to be away: a race may show that they are back, but is not waited for in full.
+            (None, Some((failure, _))) => {
+                let recent = |race: &Race| now < race.began + GRACE;
+                (!state.race.as_ref().is_some_and(recent)).then_some(failure)
+            }
+        };
+        let resort = if hopeless.is_some() {
+            state.last_resort()
+        } else {
+            None
+        };
+        if hopeless.is_some() && !connecting {
+            queries.extend(state.waiting.drain(..));
+        } else if hopeless.is_none() && ahead {
+            state.put_back(queries);
+        } else if hopeless.is_none() {
+            state.waiting.extend(queries.drain(..));
+        }
+        self.move_on(&mut state, now);
+        drop(state);
+        if started {
+            self.send_racer();
+        }
+        if let Some(open) = resort {
+            open.session.send(queries, now);
+        }
+        if let Some(failure) = hopeless {
+            self.fail(queries.drain(..), failure, departures);
+        }
+    }
+
+    /// Sends what waits, as far as the sessions have room. Under the lock: nobody may find the line empty meanwhile and
+    /// leave it to itself.
+    fn move_on(&self, state: &mut State, now: Instant) {
+        let mut batch = Vec::new();
+        while let Some(open) = state.best().filter(|_| !state.waiting.is_empty()) {
+            batch.extend(state.waiting.drain(..));
+            let sent = open.session.send(&mut batch, now);
+            state.put_back(&mut batch);
+            if sent == Sent::Full {
+                return;
+            }
+        }
+    }
+
+    /// Ends queries without an answer.
+    fn fail(
+        &self,
+        queries: impl IntoIterator<Item = Arc<Query>>,
+        failure: Failure,
+        departures: &mut Departures,
+    ) {
+        for query in queries.into_iter().filter(|query| query.claim()) {
+            self.end(&query, Err(failure), departures);
+        }
+    }
+
+    /// Ends a query that was claimed.
+    fn end(
+        &self,
+        query: &Query,
+        ending: Result<&Answer<'_>, Failure>,
+        departures: &mut Departures,
+    ) {
+        self.unended.fetch_sub(1, Ordering::Relaxed);
+        self.settle.settle(query, ending, departures);
+    }
+
+    /// A session that has ended is no longer looked at.
+    fn forget(&self, session: &Arc<Session>) {
+        self.state
+            .lock()
+            .sessions
+            .retain(|open| !Arc::ptr_eq(&open.session, session));
+    }
+
+    /// Whom a race should be between when there is no session: those in good health, else all that may be probed.
+    fn candidates(&self, state: &State, now: Instant) -> VecDeque<usize> {
+        if state.down.is_some_and(|(_, until)| now < until) {
+            return VecDeque::new();
+        }
+        // One more than there may be for good: it is to replace one that is silent.
+        let free =
+            |rank: &usize| !state.fortunes[*rank].connecting && state.count(*rank) <= self.sessions;
+        let good = |rank: &usize| state.fortunes[*rank].health.is_good(now);
+        let ranks = 0..self.targets.len();
+        let healthy: VecDeque<_> = ranks.clone().filter(free).filter(good).collect();
+        if healthy.is_empty() {
+            ranks
+                .filter(free)
+                .filter(|rank| state.fortunes[*rank].health.may_probe(now))
+                .collect()
+        } else {
+            healthy
+        }
+    }
+
+    /// A query that goes to a less preferred target lets the more preferred ones show whether they serve again.
+    fn start_taking_back(&self, state: &mut State, rank: usize, now: Instant) -> bool {
+        if rank == 0 || state.race.is_some() {
+            return false;
+        }
+        let better = |rank: &usize| {
+            let fortune = &state.fortunes[*rank];
+            !fortune.connecting && fortune.health.is_good(now)
+        };
+        let candidates = (0..rank).filter(better).collect();
+        self.start_race(state, candidates, now)
+    }
+
+    /// Starts a race, if there is somebody to run, or adds to the one that is on. Whether a racer must be sent.
+    fn start_race(&self, state: &mut State, mut candidates: VecDeque<usize>, now: Instant) -> bool {
+        match &mut state.race {
+            Some(race) => {
+                candidates
+                    .retain(|rank| !race.entered.contains(rank) && !race.candidates.contains(rank));
+                race.candidates.append(&mut candidates);
+                false
+            }
+            None if candidates.is_empty() => false,
+            None => {
+                state.races += 1;
+                state.race = Some(Race {
+                    number: state.races,
+                    began: now,
+                    deadline: now + self.timeout,
+                    candidates,
+                    entered: Vec::new(),
+                    next: now + STAGGER,
+                    running: 0,
+                    failure: Failure::Unreachable,
+                });
+                true
+            }
+        }
+    }
+
+    /// Has a worker enter the race.
+    fn send_racer(self: &Arc<Self>) {
+        let attempt = Attempt {
+            upstream: Some(Arc::clone(self)),
+        };
+        match self.hands.get().and_then(Weak::upgrade) {
+            Some(hands) => hands.take(attempt),
+            None => drop(attempt),
+        }
+    }
+
+    /// Connects to one candidate of the race after the other, until one is connected and proved or none is left.
+    fn run_race(self: &Arc<Self>) {
+        let mut departures = Departures::default();
+        while let Some(entry) = self.enter_race() {
+            let target = &self.targets[entry.rank];
+            let connected = thread::guard("connect", || {
+                Session::connect(
+                    target.address,
+                    &target.identity,
+                    entry.window,
+                    entry.deadline,
+                )
+            });
+            let opened = match connected {
+                Some(Ok((session, reader))) => self.open(entry.rank, session, reader),
+                Some(Err(error)) => Err(Some(error)),
+                None => Err(None),
+            };
+            self.leave_race(&entry, opened);
+        }
+        self.end_lost_race(&mut departures);
+        departures.leave();
+    }
+
+    /// The next candidate, if there is a race with one left.
+    fn enter_race(&self) -> Option<RaceEntry> {
+        let mut state = self.state.lock();
+        let State { race, fortunes, .. } = &mut *state;
+        if fortunes.iter().filter(|fortune| fortune.connecting).count() >= RACERS {
             return None;
         }
-        let room = WAITING - state.waiting.len();
-        state
-            .waiting
-            .extend(queries.drain(..room.min(queries.len())));
-        let first = !std::mem::replace(&mut state.connecting, true);
-        drop(state);
-        self.fail(queries, Failure::Overloaded, departures);
-        self.wake_timer();
-        first.then(|| Attempt {
-            upstream: Arc::clone(self),
-            ran: false,
+        let race = race.as_mut()?;
+        let rank = loop {
+            let rank = race.candidates.pop_front()?;
+            if !fortunes[rank].connecting {
+                break rank;
+            }
+        };
+        race.entered.push(rank);
+        race.running += 1;
+        race.next = Instant::now() + STAGGER;
+        fortunes[rank].connecting = true;
+        let window = fortunes[rank].window.unwrap_or(PENDING);
+        Some(RaceEntry {
+            race: race.number,
+            rank,
+            window,
+            deadline: race.deadline,
         })
     }
 
-    fn fail(&self, queries: &mut Vec<Query>, failure: Failure, departures: &mut Departures) {
-        for query in queries.drain(..) {
-            self.settle.settle(query, Err(failure), departures);
+    /// Gives a session its thread.
+    fn open(
+        self: &Arc<Self>,
+        rank: usize,
+        session: Arc<Session>,
+        reader: Reader,
+    ) -> Result<Open, Option<ConnectError>> {
+        let open = Open { rank, session };
+        debug!(
+            "event=session-opened resolver={} {}",
+            open.session.address(),
+            open.session.describe()
+        );
+        let (upstream, read) = (Arc::clone(self), open.clone());
+        match thread::spawn("session", move || upstream.read_answers(&read, reader)) {
+            Ok(_) => Ok(open),
+            Err(cause) => {
+                error!("event=no-thread for=session cause=\"{cause}\"");
+                Err(None)
+            }
         }
     }
 
-    /// A session that has ended is no longer used.
-    fn forget(&self, session: &Arc<Session>) {
+    /// Takes note of how a candidate did. The first that is connected ends the race, and what waits goes out.
+    fn leave_race(self: &Arc<Self>, entry: &RaceEntry, opened: Result<Open, Option<ConnectError>>) {
+        let now = Instant::now();
+        let rank = entry.rank;
         let mut state = self.state.lock();
-        if state
-            .session
-            .as_ref()
-            .is_some_and(|current| Arc::ptr_eq(current, session))
-        {
-            state.session = None;
+        state.fortunes[rank].connecting = false;
+        let mut race = state.race.take();
+        if let Some(race) = race.as_mut().filter(|race| race.number == entry.race) {
+            race.running -= 1;
+            if matches!(opened, Err(Some(ConnectError::Identity(_)))) {
+                race.failure = Failure::Unproved;
+            }
         }
+        let open = match opened {
+            Ok(open) => open,
+            Err(error) => {
+                state.race = race;
+                let unproved = matches!(error, Some(ConnectError::Identity(_)));
+                let fault = if unproved {
+                    Fault::Unproved
+                } else {
+                    Fault::Unreachable
+                };
+                state.fortunes[rank].health.fail(fault, random_octet(), now);
+                if let Some(error) = error {
+                    self.complain(&mut state, rank, &error);
+                }
+                return;
+            }
+        };
+        state.fortunes[rank].health.succeed();
+        state.fortunes[rank].complaint.clear();
+        if state.best().is_some_and(|best| best.rank < rank) || state.count(rank) > self.sessions {
+            // It came late, and another one serves.
+            state.race = race;
+            drop(state);
+            return open.session.close();
+        }
+        // Whoever is more preferred and still connecting is slower: it need not be tried again at once if it fails.
+        let slower = state.fortunes[..rank]
+            .iter_mut()
+            .filter(|fortune| fortune.connecting);
+        slower.for_each(|fortune| fortune.health.lose(now));
+        state.down = None;
+        let address = open.session.address();
+        let news = state.serving.replace(address) != Some(address);
+        let description = open.session.describe();
+        // They go on with what they have, on their own threads, and end.
+        let worse: Vec<_> = state
+            .sessions
+            .iter()
+            .filter(|other| other.rank > rank)
+            .cloned()
+            .collect();
+        state.sessions.push(open);
+        self.move_on(&mut state, now);
+        drop(state);
+        if news {
+            let name = self.targets[rank].identity.name().to_str();
+            info!("event=resolver-serves resolver={address} name={name} {description}");
+        }
+        worse.iter().for_each(|other| other.session.retire());
     }
 
-    /// Tries one address after the other until one is connected and proved, and has its thread.
-    fn connect(self: &Arc<Self>) -> Result<Arc<Session>, Failure> {
-        let first = std::mem::take(&mut self.state.lock().first);
-        let deadline = Instant::now() + self.timeout;
-        let mut failure = Failure::Unreachable;
-        for turn in 0..self.targets.len() {
-            let index = (first + turn) % self.targets.len();
-            let target = &self.targets[index];
-            // An address that swallows packets must leave time for the others.
-            let addresses_left = u32::try_from(self.targets.len() - turn).unwrap_or(u32::MAX);
-            let now = Instant::now();
-            let reached_by = now + deadline.saturating_duration_since(now) / addresses_left;
-            match Session::connect(target.address, &target.identity, reached_by, deadline) {
-                Ok((session, reader)) => {
-                    target.complaint.lock().clear();
-                    debug!(
-                        "event=session-opened resolver={} {}",
-                        target.address,
-                        session.describe()
-                    );
-                    let upstream = Arc::clone(self);
-                    return match thread::spawn("session", move || upstream.read_answers(reader)) {
-                        Ok(_) => Ok(session),
-                        Err(cause) => {
-                            error!("event=no-thread for=session cause=\"{cause}\"");
-                            Err(Failure::Overloaded)
-                        }
-                    };
-                }
-                Err(error) => {
-                    target.complain(&error);
-                    if matches!(error, ConnectError::Identity(_)) {
-                        failure = Failure::Unproved;
-                    }
-                }
-            }
-            if Instant::now() >= deadline {
-                self.state.lock().first = (index + 1) % self.targets.len();
-                break;
-            }
+    /// A race in which nobody runs any more and nobody is left to run is lost: what waits for it fails.
+    fn end_lost_race(&self, departures: &mut Departures) {
+        let mut state = self.state.lock();
+        let lost = state
+            .race
+            .as_ref()
+            .is_some_and(|race| race.running == 0 && race.candidates.is_empty());
+        if !lost {
+            return;
         }
-        Err(failure)
+        let failure = state
+            .race
+            .take()
+            .map_or(Failure::Unreachable, |race| race.failure);
+        if state.best().is_some() {
+            // It was about a better or another session; there is one to go on with.
+            return;
+        }
+        let now = Instant::now();
+        let probes = state
+            .fortunes
+            .iter()
+            .any(|fortune| fortune.health.may_probe(now));
+        let first_due = state
+            .fortunes
+            .iter()
+            .filter_map(|fortune| fortune.health.held_back_until())
+            .min();
+        let until = if probes {
+            now + HOLD_OFF
+        } else {
+            first_due.unwrap_or(now + HOLD_OFF)
+        };
+        state.down = Some((failure, until));
+        state.serving = None;
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        self.fail(waiting, failure, departures);
     }
 
     /// The session's thread: delivers answers until the session ends, then sees to the queries that are left.
-    fn read_answers(self: &Arc<Self>, mut reader: Reader) {
-        let session = Arc::clone(reader.session());
+    fn read_answers(self: &Arc<Self>, open: &Open, mut reader: Reader) {
         let mut departures = Departures::default();
         let closed = thread::guard("session", || {
             loop {
                 match reader.read() {
                     Ok(answers) => {
                         for (query, answer) in answers {
-                            self.settle.settle(query, Ok(answer), &mut departures);
+                            let ending = answer.as_ref().map_err(|_| Failure::Unreadable);
+                            self.end(&query, ending, &mut departures);
                         }
                         departures.leave();
+                        self.note_answers(open);
                     }
                     Err(closed) => break closed,
                 }
@@ -289,67 +675,169 @@ impl Upstream {
         if let Some(closed) = closed {
             debug!(
                 "event=session-closed resolver={} cause=\"{closed}\"",
-                session.address()
+                open.session.address()
             );
         }
-        self.forget(&session);
-        // An answer that the resolver did not give is asked for once more: closing is its right, at any time (RFC 7766
-        // section 6.2.4), and the client need not know.
-        let (mut again, mut lost): (Vec<_>, Vec<_>) = reader
-            .finish()
-            .into_iter()
-            .partition(|query| !query.asked_before);
-        again.iter_mut().for_each(|query| query.asked_before = true);
-        self.fail(&mut lost, Failure::Unreachable, &mut departures);
-        let attempt = self.submit(&mut again, &mut departures, Instant::now());
+        self.forget(&open.session);
+        let rest = reader.finish();
+        self.ask_again(open.rank, rest, &mut departures);
         departures.leave();
-        if let Some(attempt) = attempt {
-            attempt.run();
+    }
+
+    /// A session has answered: those that are silent beside it have lost, and what waits may find room now.
+    fn note_answers(&self, open: &Open) {
+        let mut state = self.state.lock();
+        state.fortunes[open.rank].vain = 0;
+        let silent: Vec<_> = state
+            .sessions
+            .iter()
+            .filter(|other| other.session.is_suspect())
+            .cloned()
+            .collect();
+        self.move_on(&mut state, Instant::now());
+        drop(state);
+        for other in silent {
+            debug!("event=session-silent resolver={}", other.session.address());
+            other.session.close();
         }
     }
 
+    /// Asks once more what an ended session left without an answer, and learns from how it ended.
+    fn ask_again(self: &Arc<Self>, rank: usize, rest: Rest, departures: &mut Departures) {
+        let now = Instant::now();
+        let vain = rest.answered == 0 && !rest.queries.is_empty();
+        let mut state = self.state.lock();
+        let fortune = &mut state.fortunes[rank];
+        if vain {
+            fortune.vain += 1;
+            if fortune.vain > 1 {
+                fortune.health.fail(Fault::Unreachable, random_octet(), now);
+                if state.best().is_none() {
+                    state.down = Some((Failure::Unreachable, now + HOLD_OFF));
+                }
+            }
+        } else {
+            // It takes so many on a session: the next gets no more, until it has answered them twice over. One that ended
+            // when nothing was pending says nothing of that.
+            fortune.window = (!rest.queries.is_empty()).then_some(rest.answered);
+        }
+        let (mut again, lost): (Vec<_>, Vec<_>) = rest
+            .queries
+            .into_iter()
+            .partition(|query| query.may_ask_again(vain));
+        if !again.is_empty() || !state.waiting.is_empty() {
+            self.wait_in_line(state, &mut again, true, departures, now);
+        } else {
+            drop(state);
+        }
+        self.fail(lost, Failure::Unreachable, departures);
+    }
+
     /// The timer's thread.
-    fn expire_for_ever(&self) {
+    fn look_for_ever(self: &Arc<Self>) {
         let mut departures = Departures::default();
-        let mut expired = Vec::new();
         let mut was_quiet = false;
         while !self.stopped.load(Ordering::Acquire) {
             let now = Instant::now();
-            let next = self.expire(now, &mut expired);
-            self.fail(&mut expired, Failure::TimedOut, &mut departures);
+            let (next, idle_until) = self.look(now, &mut departures);
             departures.leave();
-            match next {
-                Some(deadline) => {
-                    let wait = deadline.saturating_duration_since(now);
-                    std::thread::park_timeout(wait.clamp(TICKS.0, TICKS.1));
-                    was_quiet = false;
-                }
+            if let Some(next) = next {
+                was_quiet = false;
+                park_timeout(next.saturating_duration_since(now).clamp(TICKS.0, TICKS.1));
+            } else if !was_quiet {
                 // Whatever is asked from now on has at least this long. So a query now and then costs no wake-up.
-                None if !was_quiet => {
-                    std::thread::park_timeout(self.timeout);
-                    was_quiet = true;
-                }
-                None => {
-                    self.timer_rests.store(true, Ordering::SeqCst);
-                    if self.is_idle() {
-                        std::thread::park();
+                was_quiet = true;
+                park_timeout(TICKS.1);
+            } else {
+                was_quiet = false;
+                self.timer_rests.store(true, Ordering::SeqCst);
+                if self.unended.load(Ordering::SeqCst) == 0 {
+                    match idle_until {
+                        Some(until) => park_timeout(until.saturating_duration_since(now)),
+                        None => park(),
                     }
-                    self.timer_rests.store(false, Ordering::SeqCst);
-                    was_quiet = false;
                 }
+                self.timer_rests.store(false, Ordering::SeqCst);
             }
         }
     }
 
-    /// Takes out the queries whose deadline has passed; returns the earliest deadline that has not.
-    fn expire(&self, now: Instant, expired: &mut Vec<Query>) -> Option<Instant> {
+    /// Ends what is late, asks elsewhere what waits on silent sessions, closes idle ones and sends the next racer.
+    /// Returns when to look again: for what is under way, and for sessions that are idle.
+    fn look(
+        self: &Arc<Self>,
+        now: Instant,
+        departures: &mut Departures,
+    ) -> (Option<Instant>, Option<Instant>) {
+        self.watch_for_suspend(departures, now);
+        let mut expired = Vec::new();
         let mut state = self.state.lock();
-        expired.extend(state.waiting.extract_if(.., |query| query.deadline <= now));
-        let waiting = state.waiting.iter().map(|query| query.deadline).min();
-        let session = state.session.clone();
+        state.waiting.retain(|query| {
+            let late = query.deadline <= now;
+            if late && query.claim() {
+                expired.push(Arc::clone(query));
+            }
+            !late
+        });
+        let mut next = state.waiting.iter().map(|query| query.deadline).min();
+        let racer_due = state
+            .race
+            .as_ref()
+            .filter(|race| !race.candidates.is_empty())
+            .map(|race| race.next);
+        let sessions = state.sessions.clone();
         drop(state);
-        let pending = session.and_then(|session| session.expire(now, expired));
-        waiting.into_iter().chain(pending).min()
+        next = next.into_iter().chain(racer_due).min();
+        let mut idle_until: Option<Instant> = None;
+        for open in &sessions {
+            let look = open.session.look(now, self.timeout / 3, &mut expired);
+            if look.silent {
+                self.hedge(open, departures, now);
+            }
+            next = next.into_iter().chain(look.next).min();
+            idle_until = idle_until.into_iter().chain(look.idle_until).min();
+        }
+        for query in expired {
+            self.end(&query, Err(Failure::TimedOut), departures);
+        }
+        if racer_due.is_some_and(|due| due <= now) {
+            self.send_racer();
+        }
+        (next, idle_until)
+    }
+
+    /// Asks on another session, old or new, what waits on a silent one. Whichever answers first is right.
+    fn hedge(self: &Arc<Self>, silent: &Open, departures: &mut Departures, now: Instant) {
+        let mut again = silent.session.suspect();
+        if again.is_empty() {
+            return;
+        }
+        debug!(
+            "event=session-suspect resolver={}",
+            silent.session.address()
+        );
+        self.ask(&mut again, true, departures, now);
+    }
+
+    /// After a suspend no session can be trusted to live: the network has changed, and the resolver has closed what was
+    /// idle. Seen by the clock that goes on during a suspend.
+    fn watch_for_suspend(self: &Arc<Self>, departures: &mut Departures, now: Instant) {
+        let suspended = time_suspended();
+        let before = self.suspended.load(Ordering::Relaxed);
+        if suspended < before + SUSPEND
+            || self.suspended.swap(suspended, Ordering::Relaxed) != before
+        {
+            return;
+        }
+        info!("event=suspended milliseconds={}", suspended - before);
+        let sessions = self.state.lock().sessions.clone();
+        for open in &sessions {
+            if open.session.is_idle() {
+                open.session.close();
+            } else {
+                self.hedge(open, departures, now);
+            }
+        }
     }
 
     fn wake_timer(&self) {
@@ -360,111 +848,134 @@ impl Upstream {
         }
     }
 
-    /// Whether no query is on its way.
-    fn is_idle(&self) -> bool {
-        let state = self.state.lock();
-        state.waiting.is_empty()
-            && state
-                .session
-                .as_ref()
-                .is_none_or(|session| session.pending() == 0)
-    }
-
-    /// Waits until every query has ended, at most as long as one may take, then closes the session.
+    /// Waits until every query has ended, at most as long as one may take, then closes the sessions.
     pub fn stop(&self) {
         let deadline = Instant::now() + self.timeout;
-        while !self.is_idle() && Instant::now() < deadline {
-            std::thread::sleep(TICKS.0);
+        while self.unended.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
+            sleep(TICKS.0);
         }
-        let session = self.state.lock().session.take();
-        if let Some(session) = session {
-            session.close();
-        }
+        let sessions = std::mem::take(&mut self.state.lock().sessions);
+        sessions.iter().for_each(|open| open.session.close());
         self.stopped.store(true, Ordering::Release);
         if let Some(timer) = self.timer.get() {
             timer.unpark();
         }
     }
-}
 
-impl Target {
-    fn complain(&self, error: &ConnectError) {
+    fn complain(&self, state: &mut State, rank: usize, error: &ConnectError) {
+        let Target { address, identity } = &self.targets[rank];
         let complaint = error.to_string();
-        let mut last = self.complaint.lock();
+        let last = &mut state.fortunes[rank].complaint;
         if *last == complaint {
-            return debug!("event=resolver-still-away resolver={}", self.address);
+            return debug!("event=resolver-still-away resolver={address}");
         }
-        let name = self.identity.name().to_str();
-        match error {
-            ConnectError::Identity(_) => {
-                error!(
-                    "event=resolver-refused resolver={} name={name} {complaint}",
-                    self.address
-                );
-            }
-            _ => warn!(
-                "event=resolver-unreachable resolver={} name={name} {complaint}",
-                self.address
-            ),
+        let name = identity.name().to_str();
+        if matches!(error, ConnectError::Identity(_)) {
+            error!("event=resolver-refused resolver={address} name={name} {complaint}");
+        } else {
+            warn!("event=resolver-unreachable resolver={address} name={name} {complaint}");
         }
         *last = complaint;
+    }
+}
+
+impl State {
+    /// The session that new queries go to: of the most preferred target, the oldest.
+    fn best(&self) -> Option<Open> {
+        self.sessions
+            .iter()
+            .filter(|open| open.session.is_good())
+            .min_by_key(|open| open.rank)
+            .cloned()
+    }
+
+    /// Queries that waited, or were asked before, come first, in their order.
+    fn put_back(&mut self, queries: &mut Vec<Arc<Query>>) {
+        queries
+            .drain(..)
+            .rev()
+            .for_each(|query| self.waiting.push_front(query));
+    }
+
+    /// How many sessions there are to a target.
+    fn count(&self, rank: usize) -> usize {
+        self.sessions
+            .iter()
+            .filter(|open| open.rank == rank)
+            .count()
+    }
+
+    /// How many of them take queries.
+    fn count_good(&self, rank: usize) -> usize {
+        self.sessions
+            .iter()
+            .filter(|open| open.rank == rank && open.session.is_good())
+            .count()
+    }
+
+    /// A silent session, which may still wake up, when no other can be had.
+    fn last_resort(&self) -> Option<Open> {
+        self.sessions
+            .iter()
+            .find(|open| open.session.is_suspect())
+            .cloned()
+    }
+
+    /// How it went where nobody can be tried.
+    fn failure(&self) -> Failure {
+        let unproved = self
+            .fortunes
+            .iter()
+            .any(|fortune| fortune.health.is_unproved());
+        if unproved {
+            Failure::Unproved
+        } else {
+            Failure::Unreachable
+        }
     }
 }
 
 impl Attempt {
     /// Connects, which may take as long as a query may, and lets go of the queries that wait.
     pub fn run(mut self) {
-        self.ran = true;
-        let upstream = Arc::clone(&self.upstream);
-        let mut departures = Departures::default();
-        match thread::guard("connect", || upstream.connect()) {
-            Some(Ok(session)) => self.take_up(session, &mut departures),
-            Some(Err(failure)) => self.give_up(failure, &mut departures),
-            None => self.give_up(Failure::Unreachable, &mut departures),
+        if let Some(upstream) = self.upstream.take() {
+            upstream.run_race();
         }
-        departures.leave();
-    }
-
-    /// Puts a session to use and lets go of the queries that waited for it.
-    fn take_up(&self, session: Arc<Session>, departures: &mut Departures) {
-        let address = session.address();
-        let mut state = self.upstream.state.lock();
-        state.connecting = false;
-        state.failure = None;
-        let mut waiting = std::mem::take(&mut state.waiting);
-        if state.serving.replace(address) != Some(address) {
-            info!(
-                "event=resolver-serves resolver={address} {}",
-                session.describe()
-            );
-        }
-        state.session = Some(session);
-        drop(state);
-        // A session that has ended already is another attempt's matter, and dropping that fails the queries: connecting
-        // over and over for the same ones would be a storm.
-        drop(
-            self.upstream
-                .submit(&mut waiting, departures, Instant::now()),
-        );
-    }
-
-    fn give_up(&self, failure: Failure, departures: &mut Departures) {
-        let mut state = self.upstream.state.lock();
-        state.connecting = false;
-        state.serving = None;
-        state.failure = Some((Instant::now() + HOLD_OFF, failure));
-        let mut waiting = std::mem::take(&mut state.waiting);
-        drop(state);
-        self.upstream.fail(&mut waiting, failure, departures);
     }
 }
 
 impl Drop for Attempt {
+    /// Nobody could run it: the race goes on without it, and is lost if nobody else runs.
     fn drop(&mut self) {
-        if !self.ran {
-            let mut departures = Departures::default();
-            self.give_up(Failure::Unreachable, &mut departures);
-            departures.leave();
+        let Some(upstream) = self.upstream.take() else {
+            return;
+        };
+        if let Some(race) = upstream
+            .state
+            .lock()
+            .race
+            .as_mut()
+            .filter(|race| race.running == 0)
+        {
+            race.candidates.clear();
         }
+        let mut departures = Departures::default();
+        upstream.end_lost_race(&mut departures);
+        departures.leave();
     }
+}
+
+/// By how many milliseconds the clock that goes on during a suspend is ahead of the one that does not.
+fn time_suspended() -> u64 {
+    let read = |clock| clock_gettime(clock).map_or(Duration::ZERO, Duration::from);
+    let monotonic = read(ClockId::CLOCK_MONOTONIC);
+    let boottime = read(ClockId::CLOCK_BOOTTIME);
+    u64::try_from(boottime.saturating_sub(monotonic).as_millis()).unwrap_or(u64::MAX)
+}
+
+fn random_octet() -> u8 {
+    let mut octet = [128];
+    // Without a random number the wait is its middle.
+    let _ = SystemRandom::new().fill(&mut octet);
+    octet[0]
 }

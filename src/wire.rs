@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 /// Octets of the header that every message begins with (RFC 1035 section 4.1.1).
 pub const HEADER: usize = 12;
@@ -66,13 +67,21 @@ pub mod ede {
     pub const NETWORK_ERROR: u16 = 23;
     /// Invalid Data.
     pub const INVALID_DATA: u16 = 24;
-    /// Not Ready.
-    pub const NOT_READY: u16 = 14;
+}
+
+/// An Extended DNS Error of ours (RFC 8914 section 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExtendedError {
+    /// Its code, one of [`ede`].
+    pub code: u16,
+    /// More words for people.
+    pub text: &'static str,
 }
 
 /// EDNS options that a forwarder has to know (IANA's registry of DNS EDNS0 Option Codes).
 mod option {
     pub(super) const CLIENT_SUBNET: u16 = 8;
+    pub(super) const KEEPALIVE: u16 = 11;
     pub(super) const PADDING: u16 = 12;
     pub(super) const EXTENDED_ERROR: u16 = 15;
 }
@@ -313,6 +322,8 @@ pub struct Edns {
     pub dnssec_ok: bool,
     /// The sender wants its address told to nobody: ECS with a source prefix of no bits (RFC 7871 section 7.1.2).
     pub subnet_private: bool,
+    /// The sender asks how long an idle connection is kept (RFC 7828).
+    pub keepalive: bool,
 }
 
 impl Edns {
@@ -320,11 +331,12 @@ impl Edns {
         if record.section != Section::Additional || message.get(record.start) != Some(&0) {
             return Err(Fault::Opt);
         }
-        let mut subnet_private = false;
+        let (mut subnet_private, mut keepalive) = (false, false);
         for option in options(&message[record.data.clone()]) {
             let (code, value) = option?;
             // FAMILY (2), SOURCE PREFIX-LENGTH (1), SCOPE PREFIX-LENGTH (1), no ADDRESS: RFC 7871 section 6.
             subnet_private |= code == option::CLIENT_SUBNET && value.len() == 4 && value[2] == 0;
+            keepalive |= code == option::KEEPALIVE;
         }
         let ttl = &message[record.ttl_at..record.ttl_at + 4];
         Ok(Self {
@@ -333,6 +345,7 @@ impl Edns {
             version: ttl[1],
             dnssec_ok: ttl[2] & 0x80 != 0,
             subnet_private,
+            keepalive,
         })
     }
 
@@ -455,7 +468,8 @@ impl<'m> Query<'m> {
     /// Appends the query as the resolver shall see it: ID 0, the flags RD, AD and CD, the question, and an OPT of our
     /// own that keeps DO and pads the message to a multiple of 128 octets (RFC 6891 section 6.1.1 and RFC 8467 section 4.1).
     ///
-    /// None of the client's options goes along, but for its wish to have its address told to nobody.
+    /// It asks how long the resolver keeps an idle session (RFC 7828 section 3.2.1). None of the client's options goes
+    /// along, but for its wish to have its address told to nobody.
     pub fn write_for_resolver(&self, out: &mut Vec<u8>) {
         let start = out.len();
         let [high, low] = self.flags();
@@ -467,6 +481,7 @@ impl<'m> Query<'m> {
                 // FAMILY 1, no bits of source, no scope.
                 write_option(out, option::CLIENT_SUBNET, &[0, 1, 0, 0]);
             }
+            write_option(out, option::KEEPALIVE, &[]);
             let unpadded = out.len() - start + OPTION_HEAD;
             let padding = unpadded.next_multiple_of(PADDING_BLOCK) - unpadded;
             write_option(out, option::PADDING, &[0; PADDING_BLOCK][..padding]);
@@ -521,6 +536,9 @@ pub struct Asked<'m> {
     pub question: &'m [u8],
     /// What the client's OPT said.
     pub edns: Option<Edns>,
+    /// How long its idle connection is kept, in units of 100 ms, to be told if it asked (RFC 7828 section 3.1). None over
+    /// UDP.
+    pub keepalive: Option<u16>,
 }
 
 impl<'m> Asked<'m> {
@@ -531,6 +549,7 @@ impl<'m> Asked<'m> {
             flags: query.flags(),
             question: query.question(),
             edns: query.edns,
+            keepalive: None,
         }
     }
 
@@ -543,18 +562,21 @@ impl<'m> Asked<'m> {
             flags: [header[2], header[3]],
             question: &[],
             edns: None,
+            keepalive: None,
         })
     }
 
     /// Appends an answer of our own: a response code, no records, and an EDE when the client speaks EDNS.
-    pub fn write_reply(&self, out: &mut Vec<u8>, rcode: u16, ede: Option<u16>) {
+    pub fn write_reply(&self, out: &mut Vec<u8>, rcode: u16, ede: Option<ExtendedError>) {
         // RA is set: recursion is what a forwarder offers.
         self.write_head(out, 0x80, low_nibble(rcode));
         if let Some(edns) = &self.edns {
             write_opt(out, (rcode >> 4) as u8, edns.dnssec_ok, |out| {
-                if let Some(code) = ede {
-                    write_option(out, option::EXTENDED_ERROR, &code.to_be_bytes());
+                if let Some(ExtendedError { code, text }) = ede {
+                    let value = [&code.to_be_bytes(), text.as_bytes()].concat();
+                    write_option(out, option::EXTENDED_ERROR, &value);
                 }
+                self.write_keepalive(out);
             });
         }
     }
@@ -567,6 +589,18 @@ impl<'m> Asked<'m> {
         out[start + 2] |= 0x02 | (high & 0x04);
         if let Some(edns) = &self.edns {
             write_opt(out, answer.extended_rcode(), edns.dnssec_ok, |_| {});
+        }
+    }
+
+    fn write_keepalive(&self, out: &mut Vec<u8>) {
+        if let (
+            Some(keepalive),
+            Some(Edns {
+                keepalive: true, ..
+            }),
+        ) = (self.keepalive, self.edns)
+        {
+            write_option(out, option::KEEPALIVE, &keepalive.to_be_bytes());
         }
     }
 
@@ -618,6 +652,9 @@ impl<'m> Asked<'m> {
                     if out.len() - start + OPTION_HEAD + value.len() <= LONGEST {
                         write_option(out, code, value);
                     }
+                }
+                if out.len() - start + OPTION_HEAD + 2 <= LONGEST {
+                    self.write_keepalive(out);
                 }
             });
         }
@@ -764,6 +801,17 @@ impl<'m> Answer<'m> {
             .into_iter()
             .flatten()
             .flatten()
+    }
+
+    /// How long the resolver keeps an idle session, if it says so (RFC 7828 section 3.1).
+    pub fn keepalive(&self) -> Option<Duration> {
+        const UNIT: Duration = Duration::from_millis(100);
+        let timeout = self
+            .options()
+            .find(|&(code, _)| code == option::KEEPALIVE)?
+            .1;
+        let timeout: [u8; 2] = timeout.try_into().ok()?;
+        Some(UNIT * u32::from(u16::from_be_bytes(timeout)))
     }
 
     fn options(&self) -> impl Iterator<Item = (u16, &'m [u8])> + use<'m> {
@@ -1265,6 +1313,7 @@ mod tests {
             version: 1,
             dnssec_ok: true,
             subnet_private: false,
+            keepalive: false,
         };
         assert_eq!(Query::parse(&draft.0).unwrap().edns(), Some(&edns));
         let draft = Draft::answer(&question()).opt_saying([1, 0, 0x7f, 0xff], &[]);
@@ -1394,16 +1443,16 @@ mod tests {
             let private = plain
                 .clone()
                 .opt_saying([0, 0, 0x80, 0], &option(8, &[0, 1, 0, 0]));
-            for (query, flags, subnet) in [
-                (plain, 0, &[][..]),
-                (private, 0x80, &[0, 8, 0, 4, 0, 1, 0, 0]),
+            for (query, flags, others) in [
+                (plain, 0, &[0, 11, 0, 0][..]),
+                (private, 0x80, &[0, 8, 0, 4, 0, 1, 0, 0, 0, 11, 0, 0]),
             ] {
                 let sent = sent_to_resolver(&query);
                 assert_eq!(sent.len() % 128, 0, "{length}");
-                let unpadded = HEADER + question.len() + 11 + subnet.len() + 4;
+                let unpadded = HEADER + question.len() + 11 + others.len() + 4;
                 let zeros = vec![0; sent.len() - unpadded];
                 assert!(zeros.len() < 128, "{length}");
-                let options = [subnet, &option(option::PADDING, &zeros)].concat();
+                let options = [others, &option(option::PADDING, &zeros)].concat();
                 let head = [0, 0, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, 1];
                 let opt = our_opt(0, flags, &options);
                 assert_eq!(sent, [&head, &question[..], &opt].concat(), "{length}");
@@ -1476,15 +1525,19 @@ mod tests {
             let query = Draft::new(flags, &question);
             let plain = [&head, &[0][..], &question].concat();
             // No EDE without EDNS (RFC 8914 section 2).
-            for ede in [None, Some(ede::NETWORK_ERROR)] {
+            let network = ExtendedError {
+                code: ede::NETWORK_ERROR,
+                text: "why",
+            };
+            for ede in [None, Some(network)] {
                 assert_eq!(reply(&query, rcode::SERVFAIL, ede), plain);
             }
             let query = query.opt_saying([0, 0, 0x80, 0], &[]);
             let edns = [&head, &[1][..], &question, &our_opt(0, 0x80, &[])].concat();
             assert_eq!(reply(&query, rcode::SERVFAIL, None), edns);
-            let ede = our_opt(0, 0x80, &[0, 15, 0, 2, 0, 23]);
+            let ede = our_opt(0, 0x80, &[0, 15, 0, 5, 0, 23, b'w', b'h', b'y']);
             let explained = [&head, &[1][..], &question, &ede].concat();
-            let found = reply(&query, rcode::SERVFAIL, Some(ede::NETWORK_ERROR));
+            let found = reply(&query, rcode::SERVFAIL, Some(network));
             assert_eq!(found, explained);
         }
         let query = Draft::query(&question).opt_saying([0, 1, 0, 0], &[]);
@@ -1498,7 +1551,11 @@ mod tests {
         // UPDATE with all flags set.
         let message = [0xab, 0xcd, 0x2f, 0xff, 0, 2, 0, 3, 0, 4, 0, 5, 99];
         let asked = Asked::by_unreadable(&message).unwrap();
-        let reply = written(|out| asked.write_reply(out, rcode::NOTIMP, Some(ede::NOT_SUPPORTED)));
+        let ede = ExtendedError {
+            code: ede::NOT_SUPPORTED,
+            text: "",
+        };
+        let reply = written(|out| asked.write_reply(out, rcode::NOTIMP, Some(ede)));
         assert_eq!(reply, [0xab, 0xcd, 0xa9, 0x94, 0, 0, 0, 0, 0, 0, 0, 0]);
     }
 

@@ -12,16 +12,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::warn;
 use parking_lot::Mutex;
 
-use crate::client::Stream;
+use crate::client::{IDLE_LIMIT, Stream};
 use crate::forwarder::{Batch, Forwarder};
 use crate::frame::Frames;
 use crate::thread;
-use crate::upstream::Attempt;
+use crate::upstream::{Attempt, Hands, RACERS};
 
-/// How long a client may be silent, and how long one message may take to arrive (RFC 7766 section 6.2.3).
-const IDLE_LIMIT: Duration = Duration::from_secs(10);
-/// Threads beyond the clients' places, for attempts to connect.
-const RESERVE: usize = 2;
 /// Threads that stay though nothing is to be done.
 const KEPT: usize = 2;
 /// How long the others wait for a job.
@@ -57,7 +53,7 @@ struct State {
 impl Pool {
     /// A pool for so many clients at a time.
     pub fn new(forwarder: Arc<Forwarder>, clients: usize) -> Arc<Self> {
-        let most = clients + RESERVE;
+        let most = clients + RACERS;
         // Room for every job, and for as many that have given their place back and not quite ended.
         let (sender, jobs) = bounded(2 * most);
         let state = State {
@@ -154,10 +150,14 @@ impl Pool {
                 self.forwarder
                     .handle(frames.message(range), stream.client(), now, &mut batch);
             }
-            if let Some(attempt) = self.forwarder.dispatch(&mut batch, now) {
-                self.submit(Job::Attempt(attempt));
-            }
+            self.forwarder.dispatch(&mut batch, now);
         }
+    }
+}
+
+impl Hands for Pool {
+    fn take(self: Arc<Self>, attempt: Attempt) {
+        self.submit(Job::Attempt(attempt));
     }
 }
 

@@ -186,7 +186,7 @@ fn a_client_that_reads_late_gets_everything() {
     let mut client = forwarder.tcp();
     // More than the socket's buffers hold, less than with the outbox.
     socket2::SockRef::from(&client.socket)
-        .set_recv_buffer_size(4096)
+        .set_recv_buffer_size(32 * 1024)
         .expect("an option");
     let asks: Vec<_> = (0..8).map(|id| Ask::a(id, "large.test").octets()).collect();
     client.send(&asks);

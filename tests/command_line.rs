@@ -1,8 +1,9 @@
 //! The process: its command line, its exit codes, its log and its signals.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::support::{Ask, FakeResolver, NAME, UdpClient, pki, wait_until};
 
@@ -40,27 +41,30 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let mut log = BufReader::new(child.stderr.take().expect("a pipe"));
-        let mut line = String::new();
-        while !line.contains("event=listening") {
-            line.clear();
-            assert!(
-                log.read_line(&mut line).expect("a line") > 0,
-                "it ended before it listened"
-            );
-        }
-        let address = line
-            .trim()
-            .rsplit('=')
-            .next()
-            .expect("an address")
-            .parse()
-            .expect("an address");
-        Self {
+        let log = BufReader::new(child.stderr.take().expect("a pipe"));
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut process = Self {
             child,
             log,
-            address,
+            address: nowhere,
+        };
+        let line = process.read_until("event=listening");
+        let address = line.trim().rsplit('=').next().expect("an address");
+        process.address = address.parse().expect("an address");
+        process
+    }
+
+    /// The next line of the log that holds `part`.
+    fn read_until(&mut self, part: &str) -> String {
+        let mut line = String::new();
+        while !line.contains(part) {
+            line.clear();
+            assert!(
+                self.log.read_line(&mut line).expect("a line") > 0,
+                "it ended without {part}"
+            );
         }
+        line
     }
 
     fn signal(&self, name: &str) {
@@ -126,7 +130,7 @@ fn a_wrong_command_line_is_one_line_on_stderr_and_exit_code_2() {
 
 #[test]
 fn what_only_the_system_refuses_is_exit_code_1() {
-    let taken = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = taken.local_addr().expect("its address").port().to_string();
     let output = run(&[
         "--address",
@@ -139,7 +143,7 @@ fn what_only_the_system_refuses_is_exit_code_1() {
     assert_eq!(output.status.code(), Some(1));
     let message = String::from_utf8_lossy(&output.stderr);
     let expected =
-        format!("dns-tool: --port {port}: UDP 127.0.0.1:{port} is in use; expected a free port\n");
+        format!("dns-tool: --port {port}: TCP 127.0.0.1:{port} is in use; expected a free port\n");
     assert_eq!(message, expected);
 }
 
@@ -205,5 +209,25 @@ fn names_and_clients_are_in_the_log_from_debug_on() {
     assert!(
         line.contains("question=\"pri\\007vate.test./1\" outcome=answered"),
         "{line}"
+    );
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|_| Vec::new());
+    let mut process = Process::before(&resolver, &["--timeout", "60"]);
+    UdpClient::to(process.address).send(&Ask::a(1, "x.test").octets());
+    resolver.wait_for_queries(1);
+    process.signal("TERM");
+    // Two that wait at the same time would be one.
+    process.read_until("event=stopping");
+    let began = Instant::now();
+    process.signal("TERM");
+    let (code, log) = process.end();
+    assert_eq!(code, Some(128 + 15), "{log}");
+    assert!(
+        began.elapsed() < Duration::from_secs(30),
+        "it did not wait for the query"
     );
 }

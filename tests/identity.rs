@@ -7,9 +7,7 @@ use rcgen::date_time_ymd;
 
 use crate::support::pki::Authority;
 use crate::support::resolver::tls;
-use crate::support::{
-    Ask, Chain, FakeResolver, Forwarder, NAME, log, pki, temporary_file, wait_until,
-};
+use crate::support::{Ask, Chain, FakeResolver, Forwarder, NAME, pki, temporary_file, wait_until};
 
 const SERVFAIL: u16 = 2;
 
@@ -24,10 +22,7 @@ fn assert_serves(chain: &Chain, options: &[&str]) {
     let ask = Ask::a(1, "x.test");
     forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
     forwarder.tcp().ask(&ask.octets()).assert_answers(&ask);
-    assert_eq!(
-        log::lines(Level::Warn, resolver.address()),
-        Vec::<String>::new()
-    );
+    assert_eq!(resolver.log(Level::Warn), Vec::<String>::new());
 }
 
 /// Asserts that queries fail, that none leaves, and that the log says once what these parts say.
@@ -46,7 +41,7 @@ fn assert_refused(chain: &Chain, options: &[&str], parts: &[&str]) {
     assert!(forwarder.running().count(Outcome::Unproved) >= 10);
     assert!(resolver.queries().is_empty(), "no query leaves");
     assert!(!resolver.saw_in_clear(b"secret"));
-    let lines = log::lines(Level::Error, resolver.address());
+    let lines = resolver.log(Level::Error);
     assert_eq!(lines.len(), 1, "it is said once: {lines:?}");
     for part in ["event=resolver-refused", &format!("name={NAME}")]
         .iter()

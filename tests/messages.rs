@@ -224,11 +224,11 @@ fn the_resolver_gets_our_own_opt_padded_and_nothing_of_the_clients() {
             assert_eq!(query[end + 7] & 0x80 != 0, do_bit != 0, "DO is kept");
             assert_eq!(query[end + 8], 0, "the other flags are not");
             assert_eq!(
-                query[end + 11..end + 13],
-                [0, 12],
-                "the only option is padding"
+                query[end + 11..end + 17],
+                [0, 11, 0, 0, 0, 12],
+                "the only options are our keepalive, empty (RFC 7828 section 3.2.1), and padding"
             );
-            assert!(query[end + 15..].iter().all(|octet| *octet == 0));
+            assert!(query[end + 19..].iter().all(|octet| *octet == 0));
             assert!(!query.windows(SECRET.len()).any(|window| window == SECRET));
         }
     }

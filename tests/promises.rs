@@ -8,6 +8,7 @@ mod answers;
 mod architecture;
 mod command_line;
 mod identity;
+mod life;
 mod listeners;
 mod messages;
 mod readme;

@@ -887,7 +887,11 @@ fn examine_query(octets: &[u8], query: &Query<'_>, theirs: &Reading) {
 
     let asked = Asked::by(query);
     for rcode in [wire::rcode::SERVFAIL, wire::rcode::BADVERS] {
-        let reply = written(|out| asked.write_reply(out, rcode, Some(wire::ede::NETWORK_ERROR)));
+        let ede = wire::ExtendedError {
+            code: wire::ede::NETWORK_ERROR,
+            text: "unreachable",
+        };
+        let reply = written(|out| asked.write_reply(out, rcode, Some(ede)));
         assert_sound(&reply);
         assert!(wire::answers(&reply, query.question()));
         assert_eq!(
@@ -915,6 +919,7 @@ fn examine_answer(octets: &[u8], answer: &Answer<'_>, theirs: &Reading) {
         version: 0,
         dnssec_ok: true,
         subnet_private: false,
+        keepalive: true,
     };
     for edns in [None, Some(edns)] {
         let asked = |question| Asked {
@@ -922,6 +927,7 @@ fn examine_answer(octets: &[u8], answer: &Answer<'_>, theirs: &Reading) {
             flags: [0x01, 0x10],
             question,
             edns,
+            keepalive: Some(100),
         };
         let foreign = asked(other_question);
         let relayed = written(|out| foreign.write_answer(out, answer));
@@ -1240,6 +1246,7 @@ fn time_to_relay(octets: &[u8]) -> (Result<(), Fault>, Duration) {
             flags: [0, 0],
             question: &octets[12..17],
             edns: None,
+            keepalive: None,
         };
         let relayed = written(|out| asked.write_answer(out, &answer));
         assert_eq!(relayed.len(), octets.len() - 11);

@@ -1,11 +1,11 @@
 //! The log lines of this process, kept for the tests to read. Tests run side by side, so they look for their resolver's
-//! address, which no other test has.
+//! address, which no other test has at the same time, since the time when they got it.
 
 use std::fmt::Display;
 use std::sync::OnceLock;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 struct Kept(Mutex<Vec<(Level, String)>>);
 
@@ -21,19 +21,26 @@ pub(crate) fn capture() {
     });
 }
 
-/// The lines so far at `level` or above that hold `part`.
-pub(crate) fn lines(level: Level, part: impl Display) -> Vec<String> {
+/// How many lines there are so far.
+pub(crate) fn mark() -> usize {
+    capture();
+    kept().len()
+}
+
+/// The lines after the mark at `level` or above that hold `part`.
+pub(crate) fn lines(mark: usize, level: Level, part: impl Display) -> Vec<String> {
     let part = part.to_string();
-    let kept = KEPT
-        .get()
-        .expect("capture was called")
-        .0
-        .lock()
-        .expect("no test panics while it logs");
-    kept.iter()
+    kept()
+        .iter()
+        .skip(mark)
         .filter(|(at, line)| *at <= level && line.contains(&part))
         .map(|(_, line)| line.clone())
         .collect()
+}
+
+fn kept() -> MutexGuard<'static, Vec<(Level, String)>> {
+    let kept = KEPT.get().expect("capture was called");
+    kept.0.lock().expect("no test panics while it logs")
 }
 
 impl Log for Kept {

@@ -241,6 +241,17 @@ impl Heard {
         Some(error.expect("an EDE").code().to_int())
     }
 
+    /// The text of the Extended DNS Error, if it has one.
+    pub(crate) fn extended_text(&self) -> Option<String> {
+        let message = self.message();
+        let opt = message.opt()?;
+        let error = opt
+            .opt()
+            .iter::<domain::base::opt::ExtendedError<_>>()
+            .next()?;
+        Some(error.expect("an EDE").text()?.expect("UTF-8").to_string())
+    }
+
     /// The IPv4 addresses in the answer section.
     pub(crate) fn addresses(&self) -> Vec<[u8; 4]> {
         let message = self.message();

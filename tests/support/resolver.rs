@@ -13,7 +13,7 @@ use socket2::SockRef;
 
 use super::client::framed;
 use super::message;
-use super::{Chain, pki, wait_until};
+use super::{Chain, log, pki, wait_until};
 
 /// How it meets a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,7 @@ type Script = dyn Fn(&[u8]) -> Vec<Act> + Send + Sync;
 /// The resolver; it ends when dropped.
 pub(crate) struct FakeResolver {
     address: SocketAddr,
+    log_mark: usize,
     shared: Arc<Shared>,
 }
 
@@ -118,11 +119,20 @@ impl FakeResolver {
         });
         let accepting = Arc::clone(&shared);
         thread::spawn(move || accept(&listener, &accepting));
-        Self { address, shared }
+        Self {
+            address,
+            log_mark: log::mark(),
+            shared,
+        }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The log lines at `level` or above about this resolver.
+    pub(crate) fn log(&self, level: ::log::Level) -> Vec<String> {
+        log::lines(self.log_mark, level, self.address)
     }
 
     /// From now on queries are served like this.
@@ -149,6 +159,11 @@ impl FakeResolver {
 
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many connections are open.
+    pub(crate) fn open(&self) -> usize {
+        lock(&self.shared.live).len()
     }
 
     pub(crate) fn handshakes(&self) -> usize {

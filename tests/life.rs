@@ -1,0 +1,533 @@
+//! The life of connections: reuse, recovery, several resolvers, one deadline.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dns_tool::forwarder::Outcome;
+
+use crate::support::message::{self, Edns, opt};
+use crate::support::{Act, Ask, FakeResolver, Forwarder, Greeting, NAME, pki, wait_until};
+
+const SERVFAIL: u16 = 2;
+
+fn answer(query: &[u8]) -> Act {
+    Act::Send(message::answer(query))
+}
+
+/// Asks so many questions by so many clients at a time, and asserts that each gets its own answer.
+fn ask_all(forwarder: &Forwarder, clients: usize, each: u16) {
+    thread::scope(|scope| {
+        for client in 0..clients {
+            scope.spawn(move || {
+                let socket = forwarder.udp();
+                for id in 0..each {
+                    let ask = Ask::a(id, &format!("c{client}n{id}.test"));
+                    socket.ask(&ask.octets()).assert_answers(&ask);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_resolver_that_closes_after_each_answer_loses_no_query() {
+    for ending in [Act::Close, Act::Cut, Act::Reset, Act::Plaintext] {
+        let resolver = FakeResolver::honest();
+        let how = ending.clone();
+        resolver.serve(move |query| vec![answer(query), how.clone()]);
+        let forwarder = Forwarder::before(&resolver, &["--timeout", "20"]);
+        ask_all(&forwarder, 1, 200);
+        let mut client = forwarder.tcp();
+        let asks: Vec<_> = (0..300)
+            .map(|id| Ask::a(id, &format!("n{id}.test")))
+            .collect();
+        client.send(&asks.iter().map(Ask::octets).collect::<Vec<_>>());
+        let mut heard = HashSet::new();
+        for _ in &asks {
+            let answer = client.hear();
+            answer.assert_answers(&asks[usize::from(answer.id())]);
+            assert!(heard.insert(answer.id()), "{ending:?}: answered twice");
+        }
+        assert_eq!(
+            resolver.log(::log::Level::Info).len(),
+            1,
+            "{ending:?}: an idle close is no news"
+        );
+    }
+}
+
+#[test]
+fn a_reset_amid_pipelined_queries_loses_none_and_doubles_none() {
+    let resolver = FakeResolver::honest();
+    let asked = AtomicUsize::new(0);
+    resolver.serve(move |query| match asked.fetch_add(1, Ordering::SeqCst) {
+        6 => vec![answer(query), Act::Reset],
+        _ => vec![answer(query)],
+    });
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let mut client = forwarder.tcp();
+    let asks: Vec<_> = (0..32)
+        .map(|id| Ask::a(id, &format!("n{id}.test")))
+        .collect();
+    client.send(&asks.iter().map(Ask::octets).collect::<Vec<_>>());
+    client.half_close();
+    let mut heard = HashSet::new();
+    for _ in &asks {
+        let answer = client.hear();
+        answer.assert_answers(&asks[usize::from(answer.id())]);
+        assert!(heard.insert(answer.id()));
+    }
+    client.expect_close();
+}
+
+#[test]
+fn a_resolver_that_closes_right_after_the_handshake_costs_few_connections_and_none_when_idle() {
+    let resolver = FakeResolver::honest();
+    resolver.greet(Greeting::ShakeAndClose);
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let ask = Ask::a(1, "x.test");
+    forwarder
+        .udp()
+        .ask(&ask.octets())
+        .assert_error(&ask, SERVFAIL);
+    // One at the start, and three at most for the query.
+    assert!(
+        resolver.connections() <= 4,
+        "{} connections",
+        resolver.connections()
+    );
+    let before = resolver.connections();
+    thread::sleep(Duration::from_millis(600));
+    assert_eq!(resolver.connections(), before);
+    resolver.greet(Greeting::Shake);
+    wait_until("service", || {
+        forwarder.udp().ask(&ask.octets()).rcode() == 0
+    });
+}
+
+#[test]
+fn what_waits_on_a_silent_session_is_answered_by_a_second_one() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let first = Ask::a(0, "first.test");
+    forwarder.udp().ask(&first.octets()).assert_answers(&first);
+    // The session that is open says nothing any more; a new one does.
+    let mute = Arc::new(Mutex::new(true));
+    let told = Arc::clone(&mute);
+    resolver.serve(move |query| match *told.lock().expect("no panic") {
+        true => Vec::new(),
+        false => vec![answer(query)],
+    });
+    let client = forwarder.udp();
+    let asks: Vec<_> = (1..20)
+        .map(|id| Ask::a(id, &format!("n{id}.test")))
+        .collect();
+    asks.iter().for_each(|ask| client.send(&ask.octets()));
+    resolver.wait_for_queries(asks.len());
+    *mute.lock().expect("no panic") = false;
+    let began = Instant::now();
+    for _ in &asks {
+        let heard = client.hear();
+        heard.assert_answers(&asks[usize::from(heard.id()) - 1]);
+    }
+    assert!(
+        began.elapsed() < Duration::from_millis(2500),
+        "well before the deadline: {:?}",
+        began.elapsed()
+    );
+    assert_eq!(resolver.connections(), 2);
+    assert!(client.is_silent(), "one answer each");
+    assert_eq!(forwarder.running().count(Outcome::TimedOut), 0);
+}
+
+#[test]
+fn a_silent_session_that_speaks_again_is_believed_once() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|query| {
+        vec![Act::Later(
+            Duration::from_millis(600),
+            message::answer(query),
+        )]
+    });
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let client = forwarder.udp();
+    let ask = Ask::a(1, "slow.test");
+    client.ask(&ask.octets()).assert_answers(&ask);
+    assert_eq!(
+        resolver.wait_for_queries(2).len(),
+        2,
+        "it was asked on both"
+    );
+    assert!(client.is_silent(), "and answered once");
+}
+
+#[test]
+fn a_mute_resolver_costs_no_client_its_answer_while_another_serves() {
+    let (first, second) = (FakeResolver::honest(), FakeResolver::honest());
+    let forwarder = Forwarder::before(&first, &["--resolver-addr", &second.address().to_string()]);
+    let ask = Ask::a(1, "x.test");
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    // As a stopped process is: it accepts and says nothing.
+    first.serve(|_| Vec::new());
+    first.greet(Greeting::Mute);
+    let began = Instant::now();
+    ask_all(&forwarder, 4, 20);
+    assert!(
+        began.elapsed() < Duration::from_millis(2700),
+        "before any deadline: {:?}",
+        began.elapsed()
+    );
+    assert_eq!(forwarder.running().count(Outcome::TimedOut), 0);
+}
+
+#[test]
+fn a_hundred_queries_one_after_the_other_cost_one_handshake() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &[]);
+    ask_all(&forwarder, 1, 100);
+    assert_eq!(
+        (
+            resolver.connections(),
+            resolver.handshakes(),
+            resolver.resumed()
+        ),
+        (1, 1, 0)
+    );
+}
+
+#[test]
+fn after_idle_closes_sessions_are_resumed() {
+    const CLOSES: usize = 50;
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &[]);
+    for round in 0..=CLOSES {
+        ask_all(&forwarder, 1, 20);
+        assert_eq!(resolver.connections(), round + 1);
+        resolver.hang_up();
+    }
+    assert!(
+        resolver.resumed() >= CLOSES - 1,
+        "{} resumed",
+        resolver.resumed()
+    );
+    assert_eq!(
+        forwarder.running().count(Outcome::Answered),
+        (CLOSES as u64 + 1) * 20
+    );
+}
+
+#[test]
+fn the_preferred_resolver_is_left_without_an_error_and_taken_back() {
+    let (first, second) = (
+        FakeResolver::honest(),
+        FakeResolver::with_chain(&pki().chain(&["second.test"], |_| {})),
+    );
+    let further = format!("{}#second.test", second.address());
+    let forwarder = Forwarder::before(&first, &["--resolver", &further]);
+    ask_all(&forwarder, 1, 5);
+    assert_eq!((first.queries().len(), second.queries().len()), (5, 0));
+    first.greet(Greeting::Reset);
+    first.hang_up();
+    ask_all(&forwarder, 4, 50);
+    assert_eq!(second.queries().len(), 200);
+    first.greet(Greeting::Shake);
+    let before = first.queries().len();
+    wait_until("the preferred one to serve again", || {
+        ask_all(&forwarder, 1, 1);
+        first.queries().len() > before
+    });
+    wait_until("the other one to be left", || {
+        let asked = second.queries().len();
+        ask_all(&forwarder, 1, 10);
+        second.queries().len() == asked
+    });
+    assert_eq!(forwarder.running().count(Outcome::Unreachable), 0);
+}
+
+#[test]
+fn an_identity_that_is_not_proved_is_not_tried_in_a_loop() {
+    let resolver = FakeResolver::with_chain(&pki().chain(&["other.test"], |_| {}));
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let client = forwarder.udp();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(1500) {
+        let ask = Ask::a(1, "x.test").with_edns(Edns::default());
+        let heard = client.ask(&ask.octets());
+        heard.assert_error(&ask, SERVFAIL);
+        assert_eq!(heard.extended_error(), Some(23));
+        assert_eq!(heard.extended_text().as_deref(), Some("identity"));
+    }
+    assert!(
+        resolver.connections() <= 3,
+        "{} connections",
+        resolver.connections()
+    );
+}
+
+#[test]
+fn an_address_that_is_not_the_resolver_does_not_keep_the_others_from_serving() {
+    let liar = FakeResolver::with_chain(&pki().chain(&["other.test"], |_| {}));
+    let honest = FakeResolver::honest();
+    let forwarder = Forwarder::before(&liar, &["--resolver-addr", &honest.address().to_string()]);
+    ask_all(&forwarder, 1, 20);
+    assert!(liar.queries().is_empty());
+    assert_eq!(liar.log(::log::Level::Error).len(), 1);
+}
+
+#[test]
+fn while_the_resolver_is_away_queries_fail_fast_and_it_serves_soon_after_its_return() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &[]);
+    ask_all(&forwarder, 1, 1);
+    resolver.greet(Greeting::Close);
+    resolver.hang_up();
+    let client = forwarder.udp();
+    let away = Instant::now();
+    while away.elapsed() < Duration::from_millis(1500) {
+        let began = Instant::now();
+        let ask = Ask::a(1, "x.test");
+        client.ask(&ask.octets()).assert_error(&ask, SERVFAIL);
+        assert!(
+            began.elapsed() < Duration::from_millis(500),
+            "no query hangs: {:?}",
+            began.elapsed()
+        );
+    }
+    let attempts = resolver.connections();
+    assert!(attempts < 30, "{attempts} attempts in a second and a half");
+    resolver.greet(Greeting::Shake);
+    let back = Instant::now();
+    wait_until("service", || {
+        client.ask(&Ask::a(1, "x.test").octets()).rcode() == 0
+    });
+    assert!(
+        back.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        back.elapsed()
+    );
+}
+
+#[test]
+fn more_queries_than_may_be_pending_fail_at_once() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|_| Vec::new());
+    let forwarder = Forwarder::before(&resolver, &["--max-pending", "10", "--timeout", "5"]);
+    let mut client = forwarder.tcp();
+    let asks: Vec<_> = (0..15)
+        .map(|id| Ask::a(id, "x.test").with_edns(Edns::default()))
+        .collect();
+    client.send(&asks.iter().map(Ask::octets).collect::<Vec<_>>());
+    for ask in &asks[10..] {
+        let heard = client.hear();
+        heard.assert_error(ask, SERVFAIL);
+        assert_eq!(heard.extended_error(), Some(23));
+    }
+    assert_eq!(forwarder.running().count(Outcome::Overloaded), 5);
+}
+
+/// An answer whose OPT says how long an idle session is kept, in units of 100 ms.
+fn with_keepalive(query: &[u8], timeout: u16) -> Vec<u8> {
+    let mut message = message::answer(query);
+    message.truncate(message.len() - 11);
+    let options = vec![(11, timeout.to_be_bytes().to_vec())];
+    message.extend(opt(&Edns {
+        size: 1232,
+        options,
+        ..Edns::default()
+    }));
+    message
+}
+
+#[test]
+fn a_session_is_closed_before_the_resolver_would_and_only_when_idle() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|query| vec![Act::Send(with_keepalive(query, 5))]);
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let ask = Ask::a(1, "x.test");
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    assert_eq!(resolver.open(), 1);
+    wait_until("the idle session to close", || resolver.open() == 0);
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    assert_eq!(resolver.connections(), 2);
+}
+
+#[test]
+fn a_resolver_that_wants_its_sessions_closed_has_its_way() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|query| vec![Act::Send(with_keepalive(query, 0))]);
+    let forwarder = Forwarder::before(&resolver, &[]);
+    for id in 0..5 {
+        let ask = Ask::a(id, "x.test");
+        forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+        wait_until("the session to close", || resolver.open() == 0);
+    }
+    assert_eq!(resolver.connections(), 5);
+}
+
+#[test]
+fn a_tcp_client_that_asks_is_told_how_long_its_connection_is_kept() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|query| vec![Act::Send(with_keepalive(query, 77))]);
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let asking = Edns {
+        size: 1232,
+        options: vec![(11, Vec::new())],
+        ..Edns::default()
+    };
+    let ask = Ask::a(1, "x.test").with_edns(asking);
+    let heard = forwarder.tcp().ask(&ask.octets());
+    assert_eq!(heard.options(), [11]);
+    assert!(
+        heard.octets.ends_with(&[0, 11, 0, 2, 0, 100]),
+        "ten seconds, and not the resolver's: {heard:?}"
+    );
+    let over_udp = forwarder.udp().ask(&ask.octets());
+    assert!(
+        over_udp.options().is_empty(),
+        "RFC 7828 section 3.2.1: not over UDP"
+    );
+    let plain = Ask::a(1, "x.test").with_edns(Edns::default());
+    assert!(forwarder.tcp().ask(&plain.octets()).options().is_empty());
+}
+
+#[test]
+fn slow_queries_delay_no_other_on_any_transport() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|query| match query[12..].starts_with(b"\x04slow") {
+        true => vec![Act::Later(
+            Duration::from_millis(2400),
+            message::answer(query),
+        )],
+        false => vec![answer(query)],
+    });
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let mut tcp = forwarder.tcp();
+    let udp = forwarder.udp();
+    let slow: Vec<_> = (0..3).map(|id| Ask::a(id, "slow.test")).collect();
+    slow.iter().for_each(|ask| tcp.send(&[ask.octets()]));
+    for id in 10..35 {
+        let quick = Ask::a(id, "quick.test");
+        let began = Instant::now();
+        tcp.ask(&quick.octets()).assert_answers(&quick);
+        udp.ask(&quick.octets()).assert_answers(&quick);
+        assert!(
+            began.elapsed() < Duration::from_millis(900),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+    for _ in &slow {
+        let heard = tcp.hear();
+        heard.assert_answers(&slow[usize::from(heard.id())]);
+    }
+}
+
+#[test]
+fn a_busy_session_gets_a_second_one_beside_it() {
+    // It answers ten queries on a session, then no more; so sessions of ten it is.
+    let resolver = FakeResolver::honest();
+    let asked = AtomicUsize::new(0);
+    resolver.serve(
+        move |query| match (asked.fetch_add(1, Ordering::SeqCst) + 1) % 10 {
+            0 => vec![answer(query), Act::Close],
+            _ => vec![answer(query)],
+        },
+    );
+    let forwarder = Forwarder::before(&resolver, &[]);
+    ask_all(&forwarder, 8, 50);
+    assert_eq!(forwarder.running().count(Outcome::Answered), 400);
+}
+
+/// Answers that are late, doubled, wrong, broken off or missing, as a seeded sequence has it; with many clients that use
+/// the same IDs over both transports, no answer that is wrong.
+#[test]
+fn in_chaos_no_client_gets_a_wrong_answer() {
+    const CLIENTS: usize = 16;
+    const EACH: u16 = 60;
+    let resolver = FakeResolver::honest();
+    let seed = Mutex::new(0x2545_f491_4f6c_dd1d_u64);
+    resolver.serve(move |query| chaos(query, &mut seed.lock().expect("no panic")));
+    let forwarder = Forwarder::before(&resolver, &["--timeout", "1"]);
+    let (right, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (forwarder, right, failed) = (&forwarder, &right, &failed);
+            scope.spawn(move || {
+                let (udp, mut tcp) = (forwarder.udp(), forwarder.tcp());
+                for id in 0..EACH {
+                    let ask = Ask::a(id, &format!("c{client}n{id}.test"));
+                    let heard = if id % 2 == 0 {
+                        udp.ask(&ask.octets())
+                    } else {
+                        tcp.ask(&ask.octets())
+                    };
+                    if heard.rcode() == 0 {
+                        heard.assert_answers(&ask);
+                        right.fetch_add(1, Ordering::SeqCst);
+                    } else {
+                        heard.assert_error(&ask, SERVFAIL);
+                        failed.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+    });
+    let (right, failed) = (right.into_inner(), failed.into_inner());
+    assert_eq!(right + failed, CLIENTS * usize::from(EACH));
+    assert!(right > failed, "{right} right, {failed} failed");
+}
+
+fn chaos(query: &[u8], seed: &mut u64) -> Vec<Act> {
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 7;
+    *seed ^= *seed << 17;
+    let wrong = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut message = message::answer(query);
+        let address = message::question_end(query) + 12;
+        message[address..address + 4].copy_from_slice(&[6, 6, 6, 6]);
+        change(&mut message);
+        Act::Send(message)
+    };
+    let delay = Duration::from_millis(*seed >> 8 & 0x3f);
+    match *seed % 64 {
+        0 => vec![Act::Close],
+        1 => vec![answer(query), Act::Cut],
+        2 => vec![Act::Reset],
+        3 => vec![Act::Raw(vec![0, 80, 1, 2, 3]), Act::Cut],
+        4 => Vec::new(),
+        5..=12 => vec![answer(query), answer(query)],
+        13..=20 => vec![wrong(&|message| message[0] ^= 0x55), answer(query)],
+        21..=28 => vec![wrong(&|message| message[14] ^= 0x01), answer(query)],
+        29..=44 => vec![Act::Later(delay, message::answer(query))],
+        _ => vec![answer(query)],
+    }
+}
+
+#[test]
+fn a_resolver_under_another_name_is_found_by_its_own() {
+    // Both at one address would be told apart by name alone; here each has its own.
+    let (first, second) = (
+        FakeResolver::honest(),
+        FakeResolver::with_chain(&pki().chain(&["second.test"], |_| {})),
+    );
+    first.greet(Greeting::Mute);
+    let further = format!("{}#second.test", second.address());
+    let forwarder = Forwarder::before(&first, &["--resolver", &further]);
+    let began = Instant::now();
+    ask_all(&forwarder, 1, 3);
+    assert!(
+        began.elapsed() < Duration::from_millis(2500),
+        "the next enters the race: {:?}",
+        began.elapsed()
+    );
+    assert!(second.log(::log::Level::Info)[0].contains("name=second.test"));
+    assert!(
+        first
+            .log(::log::Level::Info)
+            .iter()
+            .all(|line| !line.contains(NAME))
+    );
+}
