@@ -1,1 +1,989 @@
+//! dns-tool between real programs.
+//!
+//! ```text
+//! dig, kdig, mdig, dnsperf --- UDP, TCP ---> dns-tool --- TLS ---> BIND or unbound, with a signed zone
+//!                         \______________ the same question, directly _____________/
+//! ```
+//!
+//! What a client gets through dns-tool must be what the resolver itself says to it: code, flags, EDNS flags and every
+//! record with its TTL. What may differ, and is left out here, is the message ID, the UDP size that is offered, and the
+//! EDNS options that belong to a connection rather than to an answer (cookie, padding, keepalive).
+//!
+//! A program that is missing is a failure. Everything runs on loopback and asks nobody else.
 
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PublicKeyData,
+};
+use ring::digest::{SHA256, digest};
+use tempfile::{NamedTempFile, TempDir};
+
+/// The name in the resolvers' certificate.
+const NAME: &str = "resolver.test";
+/// The zone that all resolvers know.
+const ZONE: &str = "interop.test";
+/// The most that dns-tool sends over UDP, in octets.
+const UDP_LIMIT: usize = 1232;
+/// How long a program may take to be ready.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn what_bind_says_is_what_dig_hears() {
+    let lab = Lab::new();
+    let bind = lab.bind();
+    compare_with_dig(&lab, &bind, &questions());
+}
+
+#[test]
+fn what_unbound_says_is_what_dig_hears() {
+    let lab = Lab::new();
+    let unbound = lab.unbound(Unbound::Authoritative);
+    compare_with_dig(&lab, &unbound, &questions());
+}
+
+#[test]
+fn what_a_validating_resolver_says_is_what_dig_hears() {
+    let lab = Lab::new();
+    let unbound = lab.unbound(Unbound::Validating);
+    // What it knows to be bogus it says in fewer words than when it finds out: it is to know already.
+    dig(&lab.direct(&unbound), &questions());
+    compare_with_dig(&lab, &unbound, &questions());
+    // So that this is about validation at all: AD on what is signed, and SERVFAIL for a record that does not match its
+    // signature, unless the client wants to check for itself.
+    let dns_tool = lab.dns_tool(&unbound);
+    for (question, expected) in [
+        ("www A", "status: NOERROR"),
+        ("www A", "flags: qr rd ra ad;"),
+        ("bogus A", "status: SERVFAIL"),
+        ("bogus A +cdflag", "192.0.2.67"),
+    ] {
+        let heard = dig(&dns_tool.way("+notcp"), &[in_zone(question)]);
+        assert!(heard[0].contains(expected), "{question}: {heard:?}");
+    }
+}
+
+#[test]
+fn what_a_resolver_says_is_what_kdig_hears() {
+    let lab = Lab::new();
+    for resolver in [lab.bind(), lab.unbound(Unbound::Authoritative)] {
+        let dns_tool = lab.dns_tool(&resolver);
+        for options in ["+edns +dnssec", "+noedns", "+edns +cdflag +adflag"] {
+            let questions: Vec<_> = names_and_types()
+                .iter()
+                .map(|question| format!("{question} {options}"))
+                .collect();
+            let said = kdig(&lab.direct(&resolver), &questions);
+            for transport in ["", "+tcp", "+tcp +keepopen"] {
+                let heard = kdig(&dns_tool.way(transport), &questions);
+                assert_same(&said, &heard, &questions, transport);
+            }
+        }
+    }
+}
+
+#[test]
+fn all_questions_at_once_on_one_connection_get_their_own_answers() {
+    let lab = Lab::new();
+    for resolver in [lab.bind(), lab.unbound(Unbound::Authoritative)] {
+        let dns_tool = lab.dns_tool(&resolver);
+        let questions = names_and_types();
+        let said = mdig(&resolver.plain(), &questions);
+        let heard = mdig(&dns_tool.way("+tcp"), &questions);
+        assert_same(&said, &heard, &questions, "mdig +tcp");
+    }
+}
+
+#[test]
+fn an_answer_is_cut_exactly_where_it_exceeds_what_the_client_takes() {
+    let lab = Lab::new();
+    let unbound = lab.unbound(Unbound::Authoritative);
+    let dns_tool = lab.dns_tool(&unbound);
+    for (options, limit) in [
+        ("+noedns", 512),
+        ("+bufsize=100", 512),
+        ("+bufsize=512", 512),
+        ("+bufsize=1000", 1000),
+        ("+bufsize=1232", UDP_LIMIT),
+        ("+bufsize=4096", UDP_LIMIT),
+    ] {
+        let questions: Vec<_> = txt_lengths()
+            .map(|length| in_zone(&format!("txt{length} TXT {options}")))
+            .collect();
+        let whole = dig_raw(&lab.direct(&unbound), &questions);
+        let cut = dig_raw(&dns_tool.way("+notcp +ignore"), &questions);
+        let retried = dig(&dns_tool.way("+notcp"), &questions);
+        let said: Vec<_> = whole.iter().map(|answer| compared(answer)).collect();
+        assert_same(&said, &retried, &questions, "retried over TCP");
+        let mut sizes = BTreeSet::new();
+        for (question, (whole, cut)) in questions.iter().zip(whole.iter().zip(&cut)) {
+            let size = octets(whole);
+            sizes.insert(size);
+            let truncated = size > limit;
+            assert_eq!(has_flag(cut, "tc"), truncated, "{question}: {size} octets");
+            assert_eq!(
+                cut.contains("ANSWER SECTION"),
+                !truncated,
+                "{question}: {size} octets"
+            );
+            assert!(octets(cut) <= limit, "{question}: {size} octets: {cut}");
+        }
+        // The edge itself was among them.
+        assert!(
+            sizes.contains(&limit) && sizes.contains(&(limit + 1)),
+            "{limit}: {sizes:?}"
+        );
+    }
+}
+
+#[test]
+fn sixty_thousand_octets_come_whole_over_tcp() {
+    let lab = Lab::new();
+    for resolver in [lab.bind(), lab.unbound(Unbound::Authoritative)] {
+        let dns_tool = lab.dns_tool(&resolver);
+        let questions = vec![in_zone("txt60000 TXT"); 10];
+        let said = dig(&lab.direct(&resolver), &questions);
+        let heard = dig(&dns_tool.way("+tcp"), &questions);
+        assert!(said[0].len() > 60_000);
+        assert_same(&said, &heard, &questions, "+tcp");
+    }
+}
+
+#[test]
+fn only_a_resolver_whose_chain_and_name_and_pin_are_right_is_asked() {
+    let lab = Lab::new();
+    let wrong_pin = pin_of(&KeyPair::generate().expect("a key"));
+    let other = Lab::new();
+    for resolver in [lab.bind(), lab.unbound(Unbound::Authoritative)] {
+        let ask = |ca: &Path, name: &str, pins: &[&str]| {
+            let dns_tool = DnsTool::start(&resolver, ca, name, pins);
+            let heard = dig(&dns_tool.way("+tcp"), &[in_zone("www A")]);
+            let log = fs::read_to_string(&dns_tool.log).expect("its log");
+            (heard[0].clone(), log)
+        };
+        let pins = &lab.pins;
+        for pins in [
+            &[][..],
+            &[&pins.leaf[..]],
+            &[&pins.issuer[..]],
+            &[&pins.root[..]],
+            &[&wrong_pin[..], &pins.leaf[..]],
+        ] {
+            let (heard, log) = ask(&lab.ca, NAME, pins);
+            assert!(
+                heard.contains("status: NOERROR"),
+                "{pins:?}: {heard}\n{log}"
+            );
+            assert!(heard.contains("192.0.2.80"), "{pins:?}: {heard}\n{log}");
+        }
+        for (ca, name, pins, check) in [
+            (&lab.ca, NAME, &[&wrong_pin[..]][..], "check=pin"),
+            (&lab.ca, "other.test", &[&pins.leaf[..]], "check=name"),
+            (&other.ca, NAME, &[&pins.leaf[..]], "check=chain"),
+        ] {
+            let (heard, log) = ask(ca, name, pins);
+            assert!(
+                heard.contains("status: SERVFAIL"),
+                "{check}: {heard}\n{log}"
+            );
+            assert!(log.contains(check), "{check}: {log}");
+        }
+    }
+}
+
+#[test]
+fn a_hundred_thousand_queries_over_udp_are_all_answered() {
+    dnsperf("udp");
+}
+
+#[test]
+fn a_hundred_thousand_queries_over_tcp_are_all_answered() {
+    dnsperf("tcp");
+}
+
+/// Asks all `questions`, which are some hundred, directly and through dns-tool over UDP and TCP.
+fn compare_with_dig(lab: &Lab, resolver: &Resolver, questions: &[String]) {
+    let dns_tool = lab.dns_tool(resolver);
+    let said = dig(&lab.direct(resolver), questions);
+    for transport in ["+notcp", "+tcp", "+tcp +keepopen"] {
+        let heard = dig(&dns_tool.way(transport), questions);
+        assert_same(&said, &heard, questions, transport);
+    }
+}
+
+fn assert_same(said: &[String], heard: &[String], questions: &[String], way: &str) {
+    for (question, (said, heard)) in questions.iter().zip(said.iter().zip(heard)) {
+        assert_eq!(
+            said, heard,
+            "{question} {way}: the resolver's own answer on the left"
+        );
+    }
+    assert_eq!(said.len(), heard.len(), "{way}");
+}
+
+/// Ten clients with a hundred queries on their way, every tenth for a name that does not exist.
+fn dnsperf(mode: &str) {
+    const QUERIES: usize = 100_000;
+    const LINES: usize = 1000;
+    let lab = Lab::new();
+    let resolver = lab.unbound(Unbound::Authoritative);
+    let dns_tool = lab.dns_tool(&resolver);
+    let lines: String = (0..LINES)
+        .map(|line| match line % 10 {
+            0 => format!("no-such-name-{line}.{ZONE} A\n"),
+            1 => format!("txt1000.{ZONE} TXT\n"),
+            _ => format!("name{line}.wild.{ZONE} A\n"),
+        })
+        .collect();
+    let data = lab.write(&format!("dnsperf-{mode}"), &lines);
+    let repeat = (QUERIES / LINES).to_string();
+    let output = output(
+        client("dnsperf", "dnsperf")
+            .args(["-s", "127.0.0.1", "-p", &dns_tool.port.to_string()])
+            .args([
+                "-m", mode, "-c", "10", "-q", "100", "-e", "-n", &repeat, "-d",
+            ])
+            .arg(data),
+    );
+    println!("{output}");
+    for (field, expected) in [
+        ("Queries completed:", format!("{QUERIES} (100.00%)")),
+        ("Queries lost:", "0 (0.00%)".to_owned()),
+        (
+            "Response codes:",
+            format!(
+                "NOERROR {} (90.00%), NXDOMAIN {} (10.00%)",
+                QUERIES / 10 * 9,
+                QUERIES / 10
+            ),
+        ),
+    ] {
+        let found = output
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(field));
+        assert_eq!(
+            found.map(str::trim),
+            Some(&expected[..]),
+            "{field} {output}"
+        );
+    }
+}
+
+// What is asked.
+
+/// Lengths of TXT data such that answers are just within and just beyond 512, 1000 and 1232 octets, and far from them.
+fn txt_lengths() -> impl Iterator<Item = usize> {
+    [1, 1000, 4000, 60_000]
+        .into_iter()
+        .chain(440..470)
+        .chain(930..945)
+        .chain(1155..1170)
+}
+
+/// A question's name in the zone, in full.
+fn in_zone(question: &str) -> String {
+    let (name, rest) = question.split_once(' ').expect("a name and a type");
+    match name {
+        "@" => format!("{ZONE} {rest}"),
+        _ if name.ends_with('.') => question.to_owned(),
+        _ => format!("{name}.{ZONE} {rest}"),
+    }
+}
+
+fn names_and_types() -> Vec<String> {
+    let mut questions = vec![format!("{} A", longest_label()), format!("{} A", longest())];
+    questions.extend(
+        "@ SOA|@ NS|@ MX|@ TXT|@ CAA|@ DNSKEY|@ NSEC|@ RRSIG|@ DS|@ ANY|@ A|@ AAAA
+         www A|www AAAA|www ANY|www MX|www TYPE65280|WwW A|wWw.iNtErOp.TeSt. AAAA|UPPER A|upper A
+         alias A|alias CNAME|alias ANY|chain1 A|chain1 AAAA|chain1 MX|loop1 A|dangling A|outside A
+         any.wild A|*.wild A|any.wild MX|deep.er.wild A|empty A|b.empty TXT|a.b.empty A
+         x.dname A|dname DNAME|dname A|no.x.dname A
+         _dns._udp SRV|naptr NAPTR|_853._tcp TLSA|sshfp SSHFP|svc HTTPS|svc SVCB|loc LOC|hinfo HINFO|uri URI|rp RP
+         afsdb AFSDB|key OPENPGPKEY|eui EUI48|unknown TYPE65280|unknown TYPE65281|unknown ANY|www TYPE65535|www TYPE0
+         a\\.b A|sp\\032ace A|nul\\000l A|high\\255 A|bogus A
+         delegated NS|www.delegated A|ns.delegated A|delegated DS
+         many A|txt1 TXT|txt930 TXT|txt1000 TXT|txt4000 TXT|txt60000 TXT
+         no-such-name A|no-such-name TXT|no.such.name AAAA|NO-such-NAME ANY
+         . SOA|. NS|test. A|elsewhere.test. A|www.example. MX|localhost. A"
+            .split(['|', '\n'])
+            .map(|question| question.trim().to_owned()),
+    );
+    questions.iter().map(|question| in_zone(question)).collect()
+}
+
+/// Every name and type with every set of options, and some that are asked once.
+fn questions() -> Vec<String> {
+    let options = [
+        "",
+        "+dnssec",
+        "+cdflag",
+        "+noedns",
+        "+bufsize=512",
+        "+bufsize=4096 +dnssec",
+        "+norecurse",
+        "+dnssec +cdflag +noadflag",
+    ];
+    let mut questions: Vec<_> = names_and_types()
+        .iter()
+        .flat_map(|question| options.map(|options| format!("{question} {options}")))
+        .collect();
+    questions.extend(
+        [
+            "version.bind. CH TXT",
+            "id.server. CH TXT",
+            "www A +zflag",
+            "www A +aaflag +raflag",
+        ]
+        .map(in_zone),
+    );
+    questions
+}
+
+/// The zone, as text.
+fn zone() -> String {
+    let mut zone = format!("$ORIGIN {ZONE}.\n$TTL 3600\n");
+    zone.push_str(
+        r#"@ SOA ns hostmaster 1 3600 600 86400 300
+@ NS ns
+@ NS ns2
+@ MX 10 mail
+@ MX 20 mail.elsewhere.test.
+@ TXT "v=spf1 -all" "two strings"
+@ CAA 0 issue "ca.example"
+ns A 192.0.2.53
+ns AAAA 2001:db8::53
+ns2 A 192.0.2.54
+mail A 192.0.2.25
+www 300 A 192.0.2.80
+www 300 A 192.0.2.81
+www 60 AAAA 2001:db8::80
+UPPER.INTEROP.test. A 192.0.2.1
+alias CNAME www
+loop1 CNAME loop2
+loop2 CNAME loop1
+dangling CNAME no-such-name
+outside CNAME www.elsewhere.test.
+*.wild A 192.0.2.2
+a.b.empty A 192.0.2.3
+dname DNAME sub
+x.sub A 192.0.2.4
+_dns._udp SRV 1 2 853 ns
+naptr NAPTR 100 10 "u" "sip+E2U" "!^.*$!sip:info@interop.test!" .
+_853._tcp TLSA 3 1 1 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+sshfp SSHFP 4 2 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+svc HTTPS 1 . alpn=h2,h3 ipv4hint=192.0.2.80
+svc SVCB 2 ns port=853 alpn=dot
+loc LOC 52 22 23.000 N 4 53 32.000 E -2.00m 0.00m 10000.00m 10.00m
+hinfo HINFO "a machine" "an operating system"
+uri URI 10 1 "https://interop.test/"
+rp RP hostmaster ns
+afsdb AFSDB 1 ns
+key OPENPGPKEY AQIDBAUGBwg=
+eui EUI48 00-00-5e-00-53-2a
+unknown TYPE65280 \# 4 01020304
+unknown TYPE65281 \# 0
+a\.b A 192.0.2.5
+sp\032ace A 192.0.2.6
+nul\000l A 192.0.2.7
+high\255 A 192.0.2.8
+bogus A 192.0.2.66
+delegated NS ns.delegated
+delegated NS ns.elsewhere.test.
+ns.delegated A 192.0.2.9
+"#,
+    );
+    zone.extend((1..8).map(|link| format!("chain{link} CNAME chain{}\n", link + 1)));
+    zone.push_str("chain8 CNAME www\n");
+    zone.extend((1..=90).map(|host| format!("many A 192.0.2.{host}\n")));
+    zone += &format!(
+        "{} A 192.0.2.10\n{} A 192.0.2.11\n",
+        longest(),
+        longest_label()
+    );
+    for length in txt_lengths() {
+        let text = "0123456789abcdef".repeat(length.div_ceil(16));
+        let strings: Vec<_> = text.as_bytes()[..length]
+            .chunks(255)
+            .map(|string| format!("\"{}\"", String::from_utf8_lossy(string)))
+            .collect();
+        zone += &format!("txt{length} TXT {}\n", strings.join(" "));
+    }
+    zone
+}
+
+fn longest_label() -> String {
+    "m".repeat(63)
+}
+
+/// What makes a name of 255 octets in the zone.
+fn longest() -> String {
+    let label = longest_label();
+    format!("{label}.{label}.{label}.{}", "m".repeat(48))
+}
+
+/// All other names: none.
+const ROOT_ZONE: &str = ". 3600 SOA ns.invalid. hostmaster.invalid. 1 3600 600 86400 300
+. 3600 NS ns.invalid.
+ns.invalid. 3600 A 127.0.0.1
+";
+
+// Whom they are put to.
+
+/// A directory with a signed zone and certificates for it, and what runs in there.
+struct Lab {
+    directory: TempDir,
+    ca: PathBuf,
+    pins: Pins,
+}
+
+/// The pins of a certificate and of those above it.
+struct Pins {
+    leaf: String,
+    issuer: String,
+    root: String,
+}
+
+#[derive(Clone, Copy)]
+enum Unbound {
+    /// It answers from the zone.
+    Authoritative,
+    /// It asks the zone as if it were another server, and validates.
+    Validating,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let directory = TempDir::new().expect("a directory for temporary files");
+        let lab = Self {
+            ca: directory.path().join("root.pem"),
+            pins: write_certificates(directory.path()),
+            directory,
+        };
+        lab.write("root.zone", ROOT_ZONE);
+        lab.write("zone", &zone());
+        lab.sign_zone();
+        lab
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path().join(name);
+        fs::write(&path, text).expect("room for a file");
+        path
+    }
+
+    /// Makes `zone.signed` and `dsset-interop.test.`.
+    fn sign_zone(&self) {
+        for flags in [&["-f", "KSK"][..], &[]] {
+            output(
+                program("dnssec-keygen", "bind9-utils")
+                    .current_dir(self.path())
+                    .args(["-q", "-a", "ECDSAP256SHA256"])
+                    .args(flags)
+                    .arg(ZONE),
+            );
+        }
+        output(
+            program("dnssec-signzone", "bind9-utils")
+                .current_dir(self.path())
+                .args([
+                    "-q",
+                    "-S",
+                    "-O",
+                    "full",
+                    "-o",
+                    ZONE,
+                    "-f",
+                    "zone.signed",
+                    "zone",
+                ]),
+        );
+        let signed = fs::read_to_string(self.path().join("zone.signed")).expect("the signed zone");
+        self.write("zone.signed", &signed.replace("192.0.2.66", "192.0.2.67"));
+    }
+
+    fn bind(&self) -> Resolver {
+        let ports = [free_port(), free_port()];
+        let [port, plain] = ports;
+        let directory = self.path().display();
+        let configuration = self.write(
+            &format!("named-{port}.conf"),
+            &format!(
+                r#"tls resolver {{ cert-file "{directory}/chain.pem"; key-file "{directory}/key.pem"; }};
+options {{
+    directory "{directory}";
+    listen-on port {port} tls resolver {{ 127.0.0.1; }};
+    listen-on port {plain} {{ 127.0.0.1; }};
+    listen-on-v6 {{ none; }};
+    pid-file none;
+    session-keyfile none;
+    lock-file none;
+    recursion yes;
+    empty-zones-enable no;
+    dnssec-validation no;
+    check-names primary ignore;
+    notify no;
+}};
+server 0.0.0.0/0 {{ bogus yes; }};
+server ::/0 {{ bogus yes; }};
+controls {{ }};
+zone "." {{ type primary; file "root.zone"; }};
+zone "{ZONE}" {{ type primary; file "zone.signed"; }};
+"#
+            ),
+        );
+        let mut named = self.copy_of("named", "bind9");
+        named.arg("-g").arg("-c").arg(configuration);
+        self.resolver(named, ports)
+    }
+
+    fn unbound(&self, kind: Unbound) -> Resolver {
+        let ports = [free_port(), free_port()];
+        let [port, plain] = ports;
+        let directory = self.path().display();
+        let (validation, downstream) = match kind {
+            Unbound::Authoritative => ("module-config: \"iterator\"".to_owned(), "yes"),
+            Unbound::Validating => (
+                format!(
+                    "module-config: \"validator iterator\"
+    trust-anchor-file: \"{directory}/dsset-{ZONE}.\"
+    ede: yes
+    val-log-level: 2
+    serve-original-ttl: yes"
+                ),
+                "no",
+            ),
+        };
+        let configuration = self.write(
+            &format!("unbound-{port}.conf"),
+            &format!(
+                r#"server:
+    directory: "{directory}"
+    chroot: ""
+    username: ""
+    pidfile: ""
+    use-syslog: no
+    so-reuseport: no
+    interface: 127.0.0.1@{port}
+    interface: 127.0.0.1@{plain}
+    tls-port: {port}
+    tls-service-key: "{directory}/key.pem"
+    tls-service-pem: "{directory}/chain.pem"
+    incoming-num-tcp: 100
+    do-not-query-address: 0.0.0.0/0
+    do-not-query-address: ::/0
+    local-zone: "test." nodefault
+    {validation}
+remote-control:
+    control-enable: no
+auth-zone:
+    name: "."
+    zonefile: "root.zone"
+    for-downstream: {downstream}
+    for-upstream: yes
+    fallback-enabled: no
+auth-zone:
+    name: "{ZONE}"
+    zonefile: "zone.signed"
+    for-downstream: {downstream}
+    for-upstream: yes
+    fallback-enabled: no
+"#
+            ),
+        );
+        let mut unbound = self.copy_of("unbound", "unbound");
+        unbound.arg("-d").arg("-c").arg(configuration);
+        self.resolver(unbound, ports)
+    }
+
+    /// A copy of the program, because distributions confine the installed one by its path (AppArmor) to files of its own.
+    fn copy_of(&self, name: &str, package: &str) -> Command {
+        let copy = self.path().join(name);
+        if !copy.exists() {
+            fs::copy(program(name, package).get_program(), &copy).expect("room for a program");
+        }
+        Command::new(copy)
+    }
+
+    fn resolver(&self, command: Command, [port, plain]: [u16; 2]) -> Resolver {
+        let log = self.path().join(format!("resolver-{port}.log"));
+        let mut resolver = Resolver {
+            process: Process::start(command, &log),
+            port,
+            plain,
+        };
+        let soa = [in_zone("@ SOA")];
+        resolver.process.wait_for(&log, || {
+            run_dig(&self.direct_to(port), &soa).contains("status: NOERROR")
+        });
+        resolver
+    }
+
+    /// dns-tool before `resolver`, with its identity in full.
+    fn dns_tool(&self, resolver: &Resolver) -> DnsTool {
+        DnsTool::start(resolver, &self.ca, NAME, &[&self.pins.leaf])
+    }
+
+    /// The way to `resolver` without dns-tool.
+    fn direct(&self, resolver: &Resolver) -> Way {
+        self.direct_to(resolver.port)
+    }
+
+    fn direct_to(&self, port: u16) -> Way {
+        let ca = self.ca.display();
+        Way {
+            port,
+            options: format!("+tls +tls-ca={ca} +tls-hostname={NAME} +keepopen"),
+        }
+    }
+}
+
+/// Writes `root.pem`, `chain.pem` and `key.pem`: a root, a CA between, and the resolver's certificate.
+fn write_certificates(directory: &Path) -> Pins {
+    let ca = |name: &str| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        (params, KeyPair::generate().expect("a key"))
+    };
+    let (params, key) = ca("root");
+    let root = CertifiedIssuer::self_signed(params, key).expect("a certificate");
+    let (params, key) = ca("issuer");
+    let issuer = CertifiedIssuer::signed_by(params, key, &root).expect("a certificate");
+    let key = KeyPair::generate().expect("a key");
+    let leaf = CertificateParams::new([NAME.to_owned()])
+        .and_then(|params| params.signed_by(&key, &issuer))
+        .expect("a certificate");
+    for (name, text) in [
+        ("root.pem", root.pem()),
+        ("chain.pem", leaf.pem() + &issuer.pem()),
+        ("key.pem", key.serialize_pem()),
+    ] {
+        fs::write(directory.join(name), text).expect("room for a file");
+    }
+    Pins {
+        leaf: pin_of(&key),
+        issuer: pin_of(issuer.key()),
+        root: pin_of(root.key()),
+    }
+}
+
+fn pin_of(key: &KeyPair) -> String {
+    STANDARD.encode(digest(&SHA256, &key.subject_public_key_info()))
+}
+
+/// A resolver that runs.
+struct Resolver {
+    process: Process,
+    /// Where it speaks DNS over TLS.
+    port: u16,
+    /// Where it speaks DNS in clear, for clients that know nothing else.
+    plain: u16,
+}
+
+impl Resolver {
+    fn plain(&self) -> Way {
+        Way {
+            port: self.plain,
+            options: "+tcp".to_owned(),
+        }
+    }
+}
+
+/// The program that is tested.
+struct DnsTool {
+    _process: Process,
+    port: u16,
+    log: PathBuf,
+}
+
+impl DnsTool {
+    /// Before `resolver`, which shall be vouched for by `ca`, bear `name` and have one of `pins`.
+    fn start(resolver: &Resolver, ca: &Path, name: &str, pins: &[&str]) -> Self {
+        static COUNT: AtomicU16 = AtomicU16::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let log = ca.with_file_name(format!("dns-tool-{count}.log"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dns-tool"));
+        command
+            .args(["--address", "127.0.0.1", "--port", "0"])
+            .arg("--resolver-addr")
+            .arg(format!("127.0.0.1:{}", resolver.port))
+            .args(["--resolver-fqdn", name, "--resolver-ca"])
+            .arg(ca);
+        for pin in pins {
+            command.args(["--resolver-pin", pin]);
+        }
+        let mut process = Process::start(command, &log);
+        let mut port = None;
+        process.wait_for(&log, || {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            port = text
+                .lines()
+                .find_map(|line| line.split_once("event=listening address=127.0.0.1:"))
+                .and_then(|(_, port)| port.parse().ok());
+            port.is_some()
+        });
+        Self {
+            _process: process,
+            port: port.expect("it was waited for"),
+            log,
+        }
+    }
+
+    /// The way to it with these options of dig or kdig.
+    fn way(&self, options: &str) -> Way {
+        Way {
+            port: self.port,
+            options: options.to_owned(),
+        }
+    }
+}
+
+/// A program that ends with its owner.
+struct Process(Child);
+
+impl Process {
+    fn start(mut command: Command, log: &Path) -> Self {
+        let file = File::create(log).expect("room for a log");
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a descriptor"))
+            .stderr(file);
+        match command.spawn() {
+            Ok(child) => Self(child),
+            Err(error) => panic!("{command:?}: {error}"),
+        }
+    }
+
+    fn wait_for(&mut self, log: &Path, mut condition: impl FnMut() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !condition() {
+            let ended = self.0.try_wait().expect("a child of ours").is_some();
+            if ended || Instant::now() > end {
+                let log = fs::read_to_string(log).unwrap_or_default();
+                panic!("a program is not ready (ended: {ended}); its log:\n{log}");
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended, which is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A port that is free for TCP and UDP, below those that the system gives to clients.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Tests of another process begin elsewhere.
+    let start = u16::try_from(process::id() % 20_000).expect("it is less");
+    for _ in 0..1000 {
+        let port = 10_000 + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        let address = (Ipv4Addr::LOCALHOST, port);
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free");
+}
+
+// Who asks.
+
+/// Where a client is to ask, and how.
+struct Way {
+    port: u16,
+    options: String,
+}
+
+/// dig's answers to `questions` (name, type and options each), as they are compared.
+fn dig(way: &Way, questions: &[String]) -> Vec<String> {
+    let answers = dig_raw(way, questions);
+    answers.iter().map(|answer| compared(answer)).collect()
+}
+
+/// The same as dig shows them.
+fn dig_raw(way: &Way, questions: &[String]) -> Vec<String> {
+    let output = run_dig(way, questions);
+    let answers = split(&output, ";; Got answer:");
+    let complaints: Vec<_> = output
+        .lines()
+        .filter(|line| line.starts_with("dig:") || line.contains(" error"))
+        .collect();
+    assert_eq!(
+        answers.len(),
+        questions.len(),
+        "{}: {complaints:#?}",
+        way.options
+    );
+    answers
+}
+
+/// What dig says, which is less than it was asked for if the other side is not there.
+fn run_dig(way: &Way, questions: &[String]) -> String {
+    let mut batch = NamedTempFile::new().expect("a file for dig's questions");
+    writeln!(batch, "{}", questions.join("\n")).expect("room for dig's questions");
+    let output = client("dig", "bind9-dnsutils")
+        .args(["@127.0.0.1", "-p", &way.port.to_string()])
+        .args(way.options.split_whitespace())
+        .args(["+tries=1", "+time=5", "+nocmd", "-f"])
+        .arg(batch.path())
+        .output()
+        .expect("it is there, so it runs");
+    [output.stderr, output.stdout]
+        .map(|text| String::from_utf8_lossy(&text).into_owned())
+        .concat()
+}
+
+/// kdig's answers to `questions`, as they are compared.
+fn kdig(way: &Way, questions: &[String]) -> Vec<String> {
+    let mut command = client("kdig", "knot-dnsutils");
+    command
+        .args(["@127.0.0.1", "-p", &way.port.to_string()])
+        .args(way.options.split_whitespace())
+        .args(["+retry=0", "+timeout=5"]);
+    for question in questions {
+        command.args(question.split_whitespace());
+    }
+    let output = output(&mut command);
+    let answers = split(&output, ";; ->>HEADER<<-");
+    assert_eq!(answers.len(), questions.len(), "{output}");
+    answers.iter().map(|answer| compared(answer)).collect()
+}
+
+/// mdig's answers to `questions`, asked all at once, in the order of their own texts.
+fn mdig(way: &Way, questions: &[String]) -> Vec<String> {
+    let mut command = client("mdig", "bind9-dnsutils");
+    command
+        .args(["@127.0.0.1", "-p", &way.port.to_string()])
+        .args(way.options.split_whitespace());
+    for question in questions {
+        let (name, rtype) = question.split_once(' ').expect("a name and a type");
+        command.args(["+tries=1", "-t", rtype, name]);
+    }
+    let output = output(&mut command);
+    let answers = split(&output, ";; Got answer:");
+    assert_eq!(answers.len(), questions.len(), "{output}");
+    let mut answers: Vec<_> = answers.iter().map(|answer| compared(answer)).collect();
+    answers.sort();
+    answers
+}
+
+/// A program that asks, and is given a minute.
+fn client(name: &str, package: &str) -> Command {
+    let mut command = program("timeout", "coreutils");
+    command
+        .args(["--foreground", "60"])
+        .arg(program(name, package).get_program());
+    command
+}
+
+/// A program that must be there, as a command.
+fn program(name: &str, package: &str) -> Command {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Daemons are where not everybody's path leads.
+    let directories = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    match directories
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file())
+    {
+        Some(file) => Command::new(file),
+        None => panic!("{name} is missing: install the Debian package {package}"),
+    }
+}
+
+/// What a command says that must succeed.
+fn output(command: &mut Command) -> String {
+    let output = command.output().expect("it is there, so it runs");
+    let [said, complained] =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(output.status.success(), "{command:?}: {complained}{said}");
+    said
+}
+
+// What is compared.
+
+/// The texts behind each `mark`.
+fn split(output: &str, mark: &str) -> Vec<String> {
+    output.split(mark).skip(1).map(str::to_owned).collect()
+}
+
+/// What must be the same of an answer as a client shows it: its records sorted within their section, and without what
+/// may differ.
+fn compared(answer: &str) -> String {
+    const DIFFERENT: [&str; 13] = [
+        ";; Query time",
+        ";; SERVER",
+        ";; WHEN",
+        ";; MSG SIZE",
+        ";; Truncated",
+        ";; Received",
+        ";; Time",
+        ";; From",
+        ";; TLS session",
+        ";; PADDING",
+        "; PAD",
+        "; COOKIE",
+        "; TCP KEEPALIVE",
+    ];
+    let mut sections = vec![Vec::new()];
+    for line in answer.lines().filter(|line| !line.is_empty()) {
+        if line.contains("SECTION:") {
+            sections.push(Vec::new());
+        }
+        if !DIFFERENT.iter().any(|start| line.starts_with(start)) {
+            let last = sections.last_mut().expect("there is one at least");
+            last.push(without_id_and_size(line));
+        }
+    }
+    sections.iter_mut().for_each(|section| section.sort());
+    sections.concat().join("\n")
+}
+
+/// Leaves out the message ID and the UDP size from the lines that tell them.
+fn without_id_and_size(line: &str) -> String {
+    if !(line.contains("id: ") || line.starts_with("; EDNS:") || line.starts_with(";; Version:")) {
+        return line.to_owned();
+    }
+    let told = ["id: ", "udp: ", "UDP size: "];
+    line.split_inclusive([',', ';'])
+        .filter(|field| {
+            !told
+                .iter()
+                .any(|field_name| field.trim_start().starts_with(field_name))
+        })
+        .collect()
+}
+
+/// The size of an answer, which dig tells.
+fn octets(answer: &str) -> usize {
+    answer
+        .lines()
+        .find_map(|line| line.strip_prefix(";; MSG SIZE  rcvd: "))
+        .and_then(|size| size.parse().ok())
+        .expect("dig tells the size")
+}
+
+fn has_flag(answer: &str, flag: &str) -> bool {
+    answer
+        .lines()
+        .find_map(|line| line.strip_prefix(";; flags: "))
+        .and_then(|line| line.split(';').next())
+        .is_some_and(|flags| flags.split(' ').any(|set| set == flag))
+}
