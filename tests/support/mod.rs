@@ -122,3 +122,12 @@ pub(crate) fn temporary_file(name: &str, content: &[u8]) -> PathBuf {
     std::fs::write(&path, content).expect("the folder for temporary files is writable");
     path
 }
+
+/// How much of something a test does: `short` of it, or `long` where the environment asks for the long form.
+pub(crate) fn scaled<T>(short: T, long: T) -> T {
+    if std::env::var_os("DNS_TOOL_LONG").is_some() {
+        long
+    } else {
+        short
+    }
+}
