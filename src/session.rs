@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::pki_types::UnixTime;
 use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::client::Client;
 use crate::deadline::{Timed, left};
@@ -592,7 +592,12 @@ impl Reader {
         let arrived = loop {
             match (&self.session.socket).read(&mut self.encrypted) {
                 Ok(0) => return Err(Closed::End),
-                Ok(arrived) => break arrived,
+                Ok(arrived) => {
+                    // A resolver that gathers small writes (Nagle) holds the next answer back until the last one is
+                    // acknowledged, which Linux otherwise puts off for 40 ms. The option lasts for one time only.
+                    let _ = SockRef::from(&self.session.socket).set_tcp_quickack(true);
+                    break arrived;
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(Closed::Broken(error)),
             }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::warn;
 use parking_lot::Mutex;
+use socket2::SockRef;
 
 use crate::client::{IDLE_LIMIT, Stream};
 use crate::forwarder::{Batch, Forwarder};
@@ -125,6 +126,7 @@ impl Pool {
         let mut frames = Frames::with_capacity(READ);
         let mut batch = Batch::default();
         let mut patience = Patience::default();
+        let mut asked_before = false;
         loop {
             stream.wait_for_turn();
             if patience
@@ -135,7 +137,12 @@ impl Pool {
             }
             match frames.fill(|room| stream.socket().read(room)) {
                 Ok(0) => return,
-                Ok(_) => {}
+                Ok(_) if asked_before => {
+                    // A client that gathers small writes (Nagle) holds its next query back until this one is acknowledged,
+                    // which Linux otherwise puts off until there is an answer, or for 40 ms.
+                    let _ = SockRef::from(stream.socket()).set_tcp_quickack(true);
+                }
+                Ok(_) => asked_before = true,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if stream.is_busy() && !frames.is_amid_message() {
