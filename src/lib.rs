@@ -144,6 +144,7 @@ impl Running {
     /// Takes no more queries, lets those on their way end, and closes the session. Takes as long as a query may.
     pub fn stop(self) {
         self.server.stop();
+        self.pool.refuse_queries();
         self.upstream.stop();
         self.pool.stop();
         self.outboxes.stop();

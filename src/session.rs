@@ -38,6 +38,12 @@ pub const PENDING: usize = 4096;
 /// The socket's send buffer in octets, as far as the system allows: it holds the pending queries, so that only a resolver
 /// that does not read fills it.
 const SEND_BUFFER: usize = 1024 * 1024;
+/// Octets of data in one TCP segment, at most: 1280 (RFC 8200 section 5) less the headers of IPv6 and TCP. A path that drops
+/// larger packets without a word would stop the session at the first long answer, and again after every reconnection.
+const SEGMENT: u32 = 1220;
+/// How often a query is asked, at most, when sessions end under it; and how often since sessions are silent.
+const MOST_ASKED: usize = 5;
+const MOST_HEDGED: usize = 2;
 /// How long a session may be silent while a query waits before it is suspect, at least.
 const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 /// Octets that one read takes off the socket, at most.
@@ -56,8 +62,10 @@ pub struct Query {
     copies: AtomicUsize,
     /// How often it was asked on a session that ended without a single answer.
     vain: AtomicUsize,
-    /// It was asked on a second session since the first was silent.
-    hedged: AtomicBool,
+    /// How often it was asked.
+    asked: AtomicUsize,
+    /// On how many sessions it waited that went silent.
+    hedged: AtomicUsize,
     /// The message as the resolver sees it, its length before it and its ID 0.
     framed: Vec<u8>,
     question: Range<usize>,
@@ -85,7 +93,8 @@ impl Query {
             claimed: AtomicBool::new(false),
             copies: AtomicUsize::new(0),
             vain: AtomicUsize::new(0),
-            hedged: AtomicBool::new(false),
+            asked: AtomicUsize::new(0),
+            hedged: AtomicUsize::new(0),
             framed,
             question,
             id: query.id(),
@@ -105,12 +114,29 @@ impl Query {
         self.claimed.load(Ordering::Acquire)
     }
 
+    /// Whether it waits for an answer on some session.
+    pub fn is_pending(&self) -> bool {
+        self.copies.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether it was asked on more sessions than one that live.
+    pub fn is_hedged(&self) -> bool {
+        self.copies.load(Ordering::Acquire) > 1
+    }
+
     /// Whether it may be asked once more, after a session ended without an answer to it or (`vain`) to anybody.
     ///
     /// A resolver may close at any time (RFC 7766 section 6.2.4), which costs no query its answer as long as others are
-    /// answered. One that closes before it answers anything gets a second chance, not a third.
+    /// answered. One that closes before it answers anything gets a second chance, not a third; and a query at which the
+    /// resolver closes every time is not asked for ever.
     pub fn may_ask_again(&self, vain: bool) -> bool {
-        !vain || self.vain.fetch_add(1, Ordering::Relaxed) == 0
+        self.asked.load(Ordering::Relaxed) < MOST_ASKED
+            && (!vain || self.vain.fetch_add(1, Ordering::Relaxed) == 0)
+    }
+
+    /// Whether silence may send it to yet another session.
+    fn may_hedge(&self) -> bool {
+        !self.is_claimed() && self.hedged.load(Ordering::Relaxed) < MOST_HEDGED
     }
 
     /// What its answer must repeat.
@@ -229,6 +255,8 @@ struct State {
     round_trip: Option<Duration>,
     /// Queries that were answered.
     answered: usize,
+    /// A query's deadline passed.
+    expired: bool,
     /// Queries that may be pending at a time.
     window: usize,
     /// How long the resolver keeps an idle session, if it said so (RFC 7828).
@@ -260,6 +288,8 @@ pub struct Rest {
     pub queries: Vec<Arc<Query>>,
     /// Queries that were answered.
     pub answered: usize,
+    /// A query's deadline passed.
+    pub expired: bool,
 }
 
 impl Session {
@@ -287,6 +317,7 @@ impl Session {
                 spoke: now,
                 round_trip: None,
                 answered: 0,
+                expired: false,
                 window,
                 keepalive: None,
                 closed: false,
@@ -359,6 +390,7 @@ impl Session {
             let id = &mut state.plaintext[start + PREFIX..start + PREFIX + 2];
             id.copy_from_slice(&vacant.key().to_be_bytes());
             query.copies.fetch_add(1, Ordering::AcqRel);
+            query.asked.fetch_add(1, Ordering::Relaxed);
             vacant.insert(Pending { query, since: now });
         }
         if !state.plaintext.is_empty() {
@@ -384,8 +416,8 @@ impl Session {
 
     /// Takes out the queries whose deadline has passed, and sees whether the session is silent or idle for too long.
     ///
-    /// It is silent when nothing arrived while a query waited for four of its round trips: 250 ms at least,
-    /// `most_patience` at most.
+    /// It is silent when nothing arrived while a query waited for four of its round trips, 250 ms at least; or for
+    /// `most_patience`, which is also for a session that has not answered yet.
     pub fn look(
         &self,
         now: Instant,
@@ -400,6 +432,7 @@ impl Session {
         let mut unheard = false;
         expired.extend(late.filter_map(|(_, pending)| {
             unheard |= pending.since > state.heard;
+            state.expired = true;
             pending.query.claim().then_some(pending.query)
         }));
         // Silent for the whole time of a query, and nothing better was found: it is dead.
@@ -407,20 +440,26 @@ impl Session {
             self.end(state);
         }
         if state.pending.is_empty() {
+            if self.retired.load(Ordering::Acquire) {
+                self.end_politely(state);
+            }
             return Look {
                 idle_until: self.end_idle(state, now),
                 ..Look::default()
             };
         }
-        let patience = state
-            .round_trip
-            .map_or(LEAST_PATIENCE, |round_trip| round_trip * 4);
-        let patience = patience.max(LEAST_PATIENCE).min(most_patience);
-        let asked_here_alone = state.pending.values().filter(|pending| {
-            !pending.query.is_claimed() && !pending.query.hedged.load(Ordering::Relaxed)
+        // One that has not answered yet is not known to be quick.
+        let patience = state.round_trip.map_or(most_patience, |round_trip| {
+            (round_trip * 4).max(LEAST_PATIENCE).min(most_patience)
         });
+        let asked_here_alone = state
+            .pending
+            .values()
+            .filter(|pending| pending.query.may_hedge());
         let oldest = asked_here_alone.map(|pending| pending.since).min();
-        let silent_at = oldest.map(|oldest| oldest.max(state.heard) + patience);
+        let silent_at = oldest
+            .filter(|_| !self.is_suspect())
+            .map(|oldest| oldest.max(state.heard) + patience);
         let silent = silent_at.is_some_and(|at| at <= now);
         let deadline = state
             .pending
@@ -449,15 +488,22 @@ impl Session {
         (until > now).then_some(until)
     }
 
-    /// Gives it no more queries until octets arrive, and returns those that are to be asked elsewhere.
-    pub fn suspect(&self) -> Vec<Arc<Query>> {
+    /// Gives it no more queries until octets arrive. Returns the queries that are to be asked elsewhere, and whether it has
+    /// ever answered one.
+    pub fn suspect(&self) -> (Vec<Arc<Query>>, bool) {
         let state = self.state.lock();
         self.suspect.store(true, Ordering::Release);
-        let pending = state.pending.values().map(|pending| &pending.query);
-        pending
-            .filter(|query| !query.is_claimed() && !query.hedged.swap(true, Ordering::Relaxed))
+        let again = state
+            .pending
+            .values()
+            .map(|pending| &pending.query)
+            .filter(|query| query.may_hedge())
+            .inspect(|query| {
+                query.hedged.fetch_add(1, Ordering::Relaxed);
+            })
             .cloned()
-            .collect()
+            .collect();
+        (again, state.answered > 0)
     }
 
     /// Whether no query is pending.
@@ -530,6 +576,9 @@ fn connect_socket(address: SocketAddr, deadline: Instant) -> io::Result<TcpStrea
     // The system may give less.
     let _ = socket.set_send_buffer_size(SEND_BUFFER);
     socket.set_tcp_nodelay(true)?;
+    // Neither side sends a packet that a path of the smallest IPv6 MTU could swallow. Where the kernel will not have it,
+    // paths are as they are.
+    let _ = socket.set_tcp_mss(SEGMENT);
     socket.connect_timeout(&address.into(), left(deadline)?)?;
     Ok(socket.into())
 }
@@ -648,12 +697,16 @@ impl Reader {
     pub fn finish(self) -> Rest {
         self.session.close();
         let mut state = self.session.state.lock();
-        let answered = state.answered;
+        let (answered, expired) = (state.answered, state.expired);
         let left = state.pending.drain().map(|(_, pending)| pending.query);
         let queries = left
             .filter(|query| query.copies.fetch_sub(1, Ordering::AcqRel) == 1 && !query.is_claimed())
             .collect();
-        Rest { queries, answered }
+        Rest {
+            queries,
+            answered,
+            expired,
+        }
     }
 }
 

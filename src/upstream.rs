@@ -28,7 +28,7 @@ use crate::thread;
 use crate::wire::Answer;
 
 /// Attempts to connect that may be under way at a time.
-pub const RACERS: usize = 4;
+pub const RACERS: usize = 8;
 /// How long an address may take before the next one enters the race (RFC 8305 section 5 recommends 250 ms).
 const STAGGER: Duration = Duration::from_millis(250);
 /// How long after a lost race queries fail at once, before the next of them may start another.
@@ -161,7 +161,6 @@ struct Race {
     /// Its number: who comes late from an earlier race has no say in this one.
     number: u64,
     began: Instant,
-    deadline: Instant,
     /// Ranks that have not entered.
     candidates: VecDeque<usize>,
     /// Ranks that have.
@@ -265,7 +264,7 @@ impl Upstream {
         if queries.is_empty() {
             return;
         }
-        let before = self.unended.fetch_add(queries.len(), Ordering::Relaxed);
+        let before = self.unended.fetch_add(queries.len(), Ordering::SeqCst);
         let room = self.max_pending.saturating_sub(before);
         if room < queries.len() {
             self.fail(queries.drain(room..), Failure::Overloaded, departures);
@@ -318,7 +317,12 @@ impl Upstream {
         let best = state.best().map(|open| open.rank);
         let wanted = match best {
             // The best session is busy: another one to the same address, if it may have one.
-            Some(rank) if state.count_good(rank) < self.sessions => VecDeque::from([rank]),
+            Some(rank)
+                if state.count_good(rank) < self.sessions
+                    && state.fortunes[rank].health.is_good(now) =>
+            {
+                VecDeque::from([rank])
+            }
             Some(_) => VecDeque::new(),
             None => self.candidates(&state, now),
         };
@@ -339,6 +343,10 @@ impl Upstream {
         } else {
             None
         };
+        if hopeless.is_some() {
+            // What is pending on a silent session has a hope left.
+            queries.retain(|query| !query.is_pending());
+        }
         if hopeless.is_some() && !connecting {
             queries.extend(state.waiting.drain(..));
         } else if hopeless.is_none() && ahead {
@@ -392,8 +400,8 @@ impl Upstream {
         ending: Result<&Answer<'_>, Failure>,
         departures: &mut Departures,
     ) {
-        self.unended.fetch_sub(1, Ordering::Relaxed);
         self.settle.settle(query, ending, departures);
+        self.unended.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// A session that has ended is no longer looked at.
@@ -453,7 +461,6 @@ impl Upstream {
                 state.race = Some(Race {
                     number: state.races,
                     began: now,
-                    deadline: now + self.timeout,
                     candidates,
                     entered: Vec::new(),
                     next: now + STAGGER,
@@ -523,7 +530,7 @@ impl Upstream {
             race: race.number,
             rank,
             window,
-            deadline: race.deadline,
+            deadline: Instant::now() + self.timeout,
         })
     }
 
@@ -564,23 +571,29 @@ impl Upstream {
             }
         }
         let open = match opened {
-            Ok(open) => open,
-            Err(error) => {
+            Ok(open) if open.session.is_good() => open,
+            // One that has ended already is as good as none.
+            other => {
                 state.race = race;
+                let error = other.err().flatten();
                 let unproved = matches!(error, Some(ConnectError::Identity(_)));
                 let fault = if unproved {
                     Fault::Unproved
                 } else {
                     Fault::Unreachable
                 };
-                state.fortunes[rank].health.fail(fault, random_octet(), now);
+                let fortune = &mut state.fortunes[rank];
+                fortune.health.fail(fault, random_octet(), now);
+                let complaint = error.as_ref().map(ToString::to_string).unwrap_or_default();
+                let news = fortune.complaint != complaint;
+                fortune.complaint.clone_from(&complaint);
+                drop(state);
                 if let Some(error) = error {
-                    self.complain(&mut state, rank, &error);
+                    self.complain(rank, &error, news);
                 }
                 return;
             }
         };
-        state.fortunes[rank].health.succeed();
         state.fortunes[rank].complaint.clear();
         if state.best().is_some_and(|best| best.rank < rank) || state.count(rank) > self.sessions {
             // It came late, and another one serves.
@@ -649,8 +662,10 @@ impl Upstream {
         };
         state.down = Some((failure, until));
         state.serving = None;
-        let waiting = std::mem::take(&mut state.waiting);
+        let mut waiting = std::mem::take(&mut state.waiting);
         drop(state);
+        // What is pending on a silent session has a hope left.
+        waiting.retain(|query| !query.is_pending());
         self.fail(waiting, failure, departures);
     }
 
@@ -661,12 +676,17 @@ impl Upstream {
             loop {
                 match reader.read() {
                     Ok(answers) => {
+                        let (mut answered, mut hedged) = (false, false);
                         for (query, answer) in answers {
+                            answered = true;
+                            hedged |= query.is_hedged();
                             let ending = answer.as_ref().map_err(|_| Failure::Unreadable);
                             self.end(&query, ending, &mut departures);
                         }
                         departures.leave();
-                        self.note_answers(open);
+                        if answered {
+                            self.note_answers(open, hedged);
+                        }
                     }
                     Err(closed) => break closed,
                 }
@@ -678,23 +698,26 @@ impl Upstream {
                 open.session.address()
             );
         }
-        self.forget(&open.session);
+        // In this order: whoever registers the session sees either that it has ended, or that it is forgotten.
         let rest = reader.finish();
+        self.forget(&open.session);
         self.ask_again(open.rank, rest, &mut departures);
         departures.leave();
     }
 
-    /// A session has answered: those that are silent beside it have lost, and what waits may find room now.
-    fn note_answers(&self, open: &Open) {
+    /// A session has answered, and what waits may find room now. If it answered what is pending on another one as well
+    /// (`hedged`), those that are silent have lost; an answer to something else would not show that they are dead.
+    fn note_answers(&self, open: &Open, hedged: bool) {
         let mut state = self.state.lock();
         state.fortunes[open.rank].vain = 0;
+        state.fortunes[open.rank].health.succeed();
+        self.move_on(&mut state, Instant::now());
         let silent: Vec<_> = state
             .sessions
             .iter()
-            .filter(|other| other.session.is_suspect())
+            .filter(|other| hedged && other.session.is_suspect())
             .cloned()
             .collect();
-        self.move_on(&mut state, Instant::now());
         drop(state);
         for other in silent {
             debug!("event=session-silent resolver={}", other.session.address());
@@ -705,21 +728,25 @@ impl Upstream {
     /// Asks once more what an ended session left without an answer, and learns from how it ended.
     fn ask_again(self: &Arc<Self>, rank: usize, rest: Rest, departures: &mut Departures) {
         let now = Instant::now();
-        let vain = rest.answered == 0 && !rest.queries.is_empty();
+        let vain = rest.answered == 0 && (rest.expired || !rest.queries.is_empty());
         let mut state = self.state.lock();
         let fortune = &mut state.fortunes[rank];
         if vain {
             fortune.vain += 1;
             if fortune.vain > 1 {
                 fortune.health.fail(Fault::Unreachable, random_octet(), now);
-                if state.best().is_none() {
+                let others = state
+                    .fortunes
+                    .iter()
+                    .any(|fortune| fortune.health.is_good(now));
+                if state.best().is_none() && !others {
                     state.down = Some((Failure::Unreachable, now + HOLD_OFF));
                 }
             }
         } else {
             // It takes so many on a session: the next gets no more, until it has answered them twice over. One that ended
             // when nothing was pending says nothing of that.
-            fortune.window = (!rest.queries.is_empty()).then_some(rest.answered);
+            fortune.window = (!rest.queries.is_empty()).then_some(rest.answered.min(PENDING));
         }
         let (mut again, lost): (Vec<_>, Vec<_>) = rest
             .queries
@@ -743,11 +770,14 @@ impl Upstream {
             departures.leave();
             if let Some(next) = next {
                 was_quiet = false;
-                park_timeout(next.saturating_duration_since(now).clamp(TICKS.0, TICKS.1));
+                park_timeout(
+                    next.saturating_duration_since(now)
+                        .clamp(TICKS.0, TICKS.1.min(self.timeout)),
+                );
             } else if !was_quiet {
                 // Whatever is asked from now on has at least this long. So a query now and then costs no wake-up.
                 was_quiet = true;
-                park_timeout(TICKS.1);
+                park_timeout(TICKS.1.min(self.timeout));
             } else {
                 was_quiet = false;
                 self.timer_rests.store(true, Ordering::SeqCst);
@@ -780,11 +810,19 @@ impl Upstream {
             !late
         });
         let mut next = state.waiting.iter().map(|query| query.deadline).min();
-        let racer_due = state
+        let mut racer_due = None;
+        let mut send_racer = false;
+        if let Some(race) = state
             .race
-            .as_ref()
+            .as_mut()
             .filter(|race| !race.candidates.is_empty())
-            .map(|race| race.next);
+        {
+            send_racer = race.next <= now;
+            if send_racer {
+                race.next = now + STAGGER;
+            }
+            racer_due = Some(race.next);
+        }
         let sessions = state.sessions.clone();
         drop(state);
         next = next.into_iter().chain(racer_due).min();
@@ -800,7 +838,7 @@ impl Upstream {
         for query in expired {
             self.end(&query, Err(Failure::TimedOut), departures);
         }
-        if racer_due.is_some_and(|due| due <= now) {
+        if send_racer {
             self.send_racer();
         }
         (next, idle_until)
@@ -808,9 +846,14 @@ impl Upstream {
 
     /// Asks on another session, old or new, what waits on a silent one. Whichever answers first is right.
     fn hedge(self: &Arc<Self>, silent: &Open, departures: &mut Departures, now: Instant) {
-        let mut again = silent.session.suspect();
+        let (mut again, answered) = silent.session.suspect();
         if again.is_empty() {
             return;
+        }
+        if !answered {
+            // It was silent from the start: others are asked first.
+            let health = &mut self.state.lock().fortunes[silent.rank].health;
+            health.fail(Fault::Unreachable, random_octet(), now);
         }
         debug!(
             "event=session-suspect resolver={}",
@@ -854,6 +897,8 @@ impl Upstream {
         while self.unended.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
             sleep(TICKS.0);
         }
+        // The last answers were counted just before they left.
+        sleep(TICKS.0);
         let sessions = std::mem::take(&mut self.state.lock().sessions);
         sessions.iter().for_each(|open| open.session.close());
         self.stopped.store(true, Ordering::Release);
@@ -862,20 +907,17 @@ impl Upstream {
         }
     }
 
-    fn complain(&self, state: &mut State, rank: usize, error: &ConnectError) {
+    /// Says once what is wrong with an address. Not under the lock: a log that nobody reads must not stop the service.
+    fn complain(&self, rank: usize, error: &ConnectError, news: bool) {
         let Target { address, identity } = &self.targets[rank];
-        let complaint = error.to_string();
-        let last = &mut state.fortunes[rank].complaint;
-        if *last == complaint {
-            return debug!("event=resolver-still-away resolver={address}");
-        }
         let name = identity.name().to_str();
-        if matches!(error, ConnectError::Identity(_)) {
-            error!("event=resolver-refused resolver={address} name={name} {complaint}");
-        } else {
-            warn!("event=resolver-unreachable resolver={address} name={name} {complaint}");
+        match error {
+            _ if !news => debug!("event=resolver-still-away resolver={address}"),
+            ConnectError::Identity(_) => {
+                error!("event=resolver-refused resolver={address} name={name} {error}");
+            }
+            _ => warn!("event=resolver-unreachable resolver={address} name={name} {error}"),
         }
-        *last = complaint;
     }
 }
 

@@ -6,6 +6,7 @@
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -40,6 +41,8 @@ pub struct Pool {
     forwarder: Arc<Forwarder>,
     jobs: Receiver<Job>,
     most: usize,
+    /// Clients ask in vain from now on.
+    stopping: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -66,6 +69,7 @@ impl Pool {
             forwarder,
             jobs,
             most,
+            stopping: AtomicBool::new(false),
             state: Mutex::new(state),
         })
     }
@@ -87,6 +91,11 @@ impl Pool {
         {
             state.unfinished += 1;
         }
+    }
+
+    /// Takes no more queries. Connections close with the answers that are still due.
+    pub fn refuse_queries(&self) {
+        self.stopping.store(true, Ordering::Release);
     }
 
     /// Takes on no more jobs. Threads end when they have finished theirs.
@@ -152,8 +161,12 @@ impl Pool {
                 }
                 Err(_) => return,
             }
+            if self.stopping.load(Ordering::Acquire) {
+                return;
+            }
             let now = Instant::now();
             while let Some(range) = frames.next_message() {
+                patience.message_ended();
                 self.forwarder
                     .handle(frames.message(range), stream.client(), now, &mut batch);
             }
@@ -176,6 +189,11 @@ struct Patience {
 }
 
 impl Patience {
+    /// A message has come whole: what is there of the next began after it.
+    fn message_ended(&mut self) {
+        self.message_began = None;
+    }
+
     fn apply(&mut self, socket: &TcpStream, amid_message: bool) -> io::Result<()> {
         let timeout = if amid_message {
             let began = *self.message_began.get_or_insert_with(Instant::now);
@@ -189,5 +207,38 @@ impl Patience {
             socket.set_read_timeout(Some(timeout))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_client_that_always_has_begun_its_next_message_is_not_late() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let socket = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        let late = Instant::now()
+            .checked_sub(2 * IDLE_LIMIT)
+            .expect("the machine is up");
+        let mut patience = Patience {
+            message_began: Some(late),
+            applied: None,
+        };
+        assert!(
+            patience.apply(&socket, true).is_err(),
+            "this message took too long"
+        );
+        let mut patience = Patience {
+            message_began: Some(late),
+            applied: None,
+        };
+        patience.message_ended();
+        assert!(
+            patience.apply(&socket, true).is_ok(),
+            "that one ended, and this one just began"
+        );
     }
 }

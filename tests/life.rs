@@ -146,21 +146,22 @@ fn what_waits_on_a_silent_session_is_answered_by_a_second_one() {
 #[test]
 fn a_silent_session_that_speaks_again_is_believed_once() {
     let resolver = FakeResolver::honest();
-    resolver.serve(|query| {
-        vec![Act::Later(
+    resolver.serve(|query| match query[12..].starts_with(b"\x04slow") {
+        true => vec![Act::Later(
             Duration::from_millis(600),
             message::answer(query),
-        )]
+        )],
+        false => vec![answer(query)],
     });
     let forwarder = Forwarder::before(&resolver, &[]);
     let client = forwarder.udp();
+    // One that has shown that it is quick.
+    let quick = Ask::a(0, "quick.test");
+    client.ask(&quick.octets()).assert_answers(&quick);
     let ask = Ask::a(1, "slow.test");
     client.ask(&ask.octets()).assert_answers(&ask);
-    assert_eq!(
-        resolver.wait_for_queries(2).len(),
-        2,
-        "it was asked on both"
-    );
+    let asked = resolver.wait_for_queries(3).len();
+    assert_eq!(asked, 3, "the slow one was asked on both");
     assert!(client.is_silent(), "and answered once");
 }
 
@@ -538,4 +539,54 @@ fn a_resolver_under_another_name_is_found_by_its_own() {
             .iter()
             .all(|line| !line.contains(NAME))
     );
+}
+
+#[test]
+fn a_fifth_address_serves_when_four_are_mute() {
+    let mute: Vec<_> = (0..4).map(|_| FakeResolver::honest()).collect();
+    mute.iter()
+        .for_each(|resolver| resolver.greet(Greeting::Mute));
+    let honest = FakeResolver::honest();
+    let addresses: Vec<_> = mute[1..]
+        .iter()
+        .chain([&honest])
+        .map(|resolver| resolver.address().to_string())
+        .collect();
+    let options: Vec<_> = addresses
+        .iter()
+        .flat_map(|address| ["--resolver-addr", address.as_str()])
+        .collect();
+    let forwarder = Forwarder::before(&mute[0], &options);
+    ask_all(&forwarder, 2, 5);
+}
+
+#[test]
+fn a_preferred_resolver_that_closes_without_answering_does_not_keep_the_other_from_serving() {
+    let (first, second) = (FakeResolver::honest(), FakeResolver::honest());
+    first.serve(|_| vec![Act::Close]);
+    let forwarder = Forwarder::before(&first, &["--resolver-addr", &second.address().to_string()]);
+    let client = forwarder.udp();
+    let began = Instant::now();
+    let (mut right, mut failed) = (0, 0);
+    while began.elapsed() < Duration::from_millis(2500) {
+        match client.ask(&Ask::a(1, "x.test").octets()).rcode() {
+            0 => right += 1,
+            _ => failed += 1,
+        }
+    }
+    assert!(failed <= 4, "{right} right, {failed} failed");
+    assert!(
+        first.connections() < 20,
+        "{} connections",
+        first.connections()
+    );
+}
+
+#[test]
+fn a_preferred_resolver_that_never_answers_does_not_keep_the_other_from_serving() {
+    let (first, second) = (FakeResolver::honest(), FakeResolver::honest());
+    first.serve(|_| Vec::new());
+    let forwarder = Forwarder::before(&first, &["--resolver-addr", &second.address().to_string()]);
+    ask_all(&forwarder, 4, 5);
+    assert_eq!(forwarder.running().count(Outcome::TimedOut), 0);
 }
