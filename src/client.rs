@@ -10,6 +10,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use log::debug;
@@ -79,6 +80,8 @@ pub struct Departures {
     streams: Vec<(Arc<Stream>, Vec<u8>)>,
     spare: Vec<Vec<u8>>,
     headers: Option<MultiHeaders<SockaddrStorage>>,
+    /// Whoever counts the queries that have no answer yet, and how many of them have it once this has left.
+    counted: Option<(Arc<AtomicUsize>, usize)>,
 }
 
 struct Datagram {
@@ -167,6 +170,12 @@ impl Departures {
         }
     }
 
+    /// Takes one off `count` once everything has left: before that the query's client has nothing in hand.
+    pub fn count_down(&mut self, count: &Arc<AtomicUsize>) {
+        let (_, ended) = self.counted.get_or_insert_with(|| (Arc::clone(count), 0));
+        *ended += 1;
+    }
+
     /// Sends everything: datagrams in batches, each client's stream in one write. Waits for nobody.
     pub fn leave(&mut self) {
         self.datagrams.sort_by_key(Datagram::exit);
@@ -186,6 +195,9 @@ impl Departures {
                 octets.clear();
                 self.spare.push(octets);
             }
+        }
+        if let Some((count, ended)) = &mut self.counted {
+            count.fetch_sub(std::mem::take(ended), Ordering::SeqCst);
         }
     }
 }

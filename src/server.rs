@@ -465,3 +465,37 @@ impl Trouble {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_socket_could_not_be_had_is_said_with_what_to_do() {
+        for (kind, parts) in [
+            (ErrorKind::AddrInUse, ["--port 53", "in use", "a free port"]),
+            (
+                ErrorKind::PermissionDenied,
+                ["--port 53", "--port 5353", "CAP_NET_BIND_SERVICE"],
+            ),
+            (
+                ErrorKind::AddrNotAvailable,
+                ["--address 192.0.2.1", "TCP", "of this host"],
+            ),
+            (
+                ErrorKind::Other,
+                ["--address 192.0.2.1", "TCP", "cannot be bound"],
+            ),
+        ] {
+            let address = SocketAddr::from(([192, 0, 2, 1], 53));
+            let error = BindError {
+                address,
+                protocol: "TCP",
+                cause: kind.into(),
+            }
+            .to_string();
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+}

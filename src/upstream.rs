@@ -104,8 +104,8 @@ pub struct Upstream {
     settle: Arc<dyn Settle>,
     hands: OnceLock<Weak<dyn Hands>>,
     state: Mutex<State>,
-    /// Queries that have not ended.
-    unended: AtomicUsize,
+    /// Queries whose answer has not left.
+    unended: Arc<AtomicUsize>,
     /// By how many milliseconds the clock that counts suspends is ahead of the one that does not.
     suspended: AtomicU64,
     timer: OnceLock<std::thread::Thread>,
@@ -226,7 +226,7 @@ impl Upstream {
             settle,
             hands: OnceLock::new(),
             state: Mutex::new(state),
-            unended: AtomicUsize::new(0),
+            unended: Arc::new(AtomicUsize::new(0)),
             suspended: AtomicU64::new(time_suspended()),
             timer: OnceLock::new(),
             timer_rests: AtomicBool::new(false),
@@ -401,7 +401,7 @@ impl Upstream {
         departures: &mut Departures,
     ) {
         self.settle.settle(query, ending, departures);
-        self.unended.fetch_sub(1, Ordering::SeqCst);
+        departures.count_down(&self.unended);
     }
 
     /// A session that has ended is no longer looked at.
@@ -897,8 +897,6 @@ impl Upstream {
         while self.unended.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
             sleep(TICKS.0);
         }
-        // The last answers were counted just before they left.
-        sleep(TICKS.0);
         let sessions = std::mem::take(&mut self.state.lock().sessions);
         sessions.iter().for_each(|open| open.session.close());
         self.stopped.store(true, Ordering::Release);
