@@ -42,7 +42,7 @@ const SEND_BUFFER: usize = 1024 * 1024;
 /// larger packets without a word would stop the session at the first long answer, and again after every reconnection.
 const SEGMENT: u32 = 1220;
 /// How often a query is asked, at most, when sessions end under it; and how often since sessions are silent.
-const MOST_ASKED: usize = 5;
+const MOST_ASKED: usize = 8;
 const MOST_HEDGED: usize = 2;
 /// How long a session may be silent while a query waits before it is suspect, at least.
 const LEAST_PATIENCE: Duration = Duration::from_millis(250);

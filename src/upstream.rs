@@ -35,6 +35,8 @@ const STAGGER: Duration = Duration::from_millis(250);
 const HOLD_OFF: Duration = Duration::from_millis(250);
 /// While the resolvers are known to be away, how long a query waits for a race that is under way before it fails.
 const GRACE: Duration = Duration::from_millis(500);
+/// Sessions in a row that may end with queries pending and none answered before the address is held back.
+const MOST_VAIN: u32 = 4;
 /// The timer looks no more often than this, and while queries are pending no less often than the other.
 const TICKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 /// A suspend of so many milliseconds makes all sessions suspect.
@@ -733,7 +735,7 @@ impl Upstream {
         let fortune = &mut state.fortunes[rank];
         if vain {
             fortune.vain += 1;
-            if fortune.vain > 1 {
+            if fortune.vain > MOST_VAIN {
                 fortune.health.fail(Fault::Unreachable, random_octet(), now);
                 let others = state
                     .fortunes
