@@ -340,20 +340,17 @@ impl Upstream {
                 (!state.race.as_ref().is_some_and(recent)).then_some(failure)
             }
         };
-        let resort = if hopeless.is_some() {
-            state.last_resort()
-        } else {
-            None
-        };
+        let mut resort = None;
         if hopeless.is_some() {
+            if !connecting {
+                queries.extend(state.waiting.drain(..));
+            }
             // What is pending on a silent session has a hope left.
             queries.retain(|query| !query.is_pending());
-        }
-        if hopeless.is_some() && !connecting {
-            queries.extend(state.waiting.drain(..));
-        } else if hopeless.is_none() && ahead {
+            resort = state.last_resort();
+        } else if ahead {
             state.put_back(queries);
-        } else if hopeless.is_none() {
+        } else {
             state.waiting.extend(queries.drain(..));
         }
         self.move_on(&mut state, now);

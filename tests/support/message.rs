@@ -230,26 +230,27 @@ impl Heard {
             .collect()
     }
 
-    /// The Extended DNS Error, if it has one.
+    /// The code of the Extended DNS Error, if it has one.
     pub(crate) fn extended_error(&self) -> Option<u16> {
-        let message = self.message();
-        let opt = message.opt()?;
-        let error = opt
-            .opt()
-            .iter::<domain::base::opt::ExtendedError<_>>()
-            .next()?;
-        Some(error.expect("an EDE").code().to_int())
+        self.explanation().map(|(code, _)| code)
     }
 
     /// The text of the Extended DNS Error, if it has one.
     pub(crate) fn extended_text(&self) -> Option<String> {
+        self.explanation()?.1
+    }
+
+    /// The Extended DNS Error, if it has one: its code, and its text if that has one.
+    fn explanation(&self) -> Option<(u16, Option<String>)> {
         let message = self.message();
         let opt = message.opt()?;
         let error = opt
             .opt()
             .iter::<domain::base::opt::ExtendedError<_>>()
-            .next()?;
-        Some(error.expect("an EDE").text()?.expect("UTF-8").to_string())
+            .next()?
+            .expect("an EDE");
+        let text = error.text().map(|text| text.expect("UTF-8").to_string());
+        Some((error.code().to_int(), text))
     }
 
     /// The IPv4 addresses in the answer section.
