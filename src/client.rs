@@ -21,6 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, send, sendmmsg};
 use parking_lot::{Condvar, Mutex};
 
+use crate::clock;
 use crate::frame;
 use crate::wire::{Answer, Asked, ExtendedError, PLAIN_SIZE};
 
@@ -464,7 +465,7 @@ impl Outboxes {
         loop {
             let wait = slow
                 .iter()
-                .map(|(_, until)| until.saturating_duration_since(Instant::now()))
+                .map(|(_, until)| until.saturating_duration_since(clock::now()))
                 .min();
             let timeout = wait.map_or(PollTimeout::NONE, |wait| {
                 // Rounded up: a timeout of zero for the last fraction of a millisecond would spin.
@@ -486,10 +487,10 @@ impl Outboxes {
                     Err(error) if error.kind() != ErrorKind::Interrupted => return,
                     _ => {}
                 }
-                let until = Instant::now() + WRITE_LIMIT;
+                let until = clock::now() + WRITE_LIMIT;
                 slow.extend(self.arrivals.lock().drain(..).map(|stream| (stream, until)));
             }
-            let now = Instant::now();
+            let now = clock::now();
             slow.retain(|(stream, until)| {
                 let unfinished = stream.drain();
                 if unfinished && now >= *until {

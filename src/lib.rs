@@ -17,13 +17,14 @@
 //! below it in this list:
 //!
 //! main, lib, config, server, worker, forwarder, upstream, health, session, identity, pin, client, frame, deadline, wire,
-//! thread, metrics.
+//! thread, clock, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
 //! queries, and the thread that reads an answer delivers it.
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod deadline;
 pub mod forwarder;

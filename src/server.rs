@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, sleep};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::{info, warn};
 use nix::cmsg_space;
@@ -23,6 +23,7 @@ use nix::sys::socket::{
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::client::{Client, Local, Outboxes, Slots, Stream};
+use crate::clock;
 use crate::forwarder::{Batch, Forwarder};
 use crate::thread;
 use crate::worker::{Job, Pool};
@@ -371,7 +372,7 @@ impl Mailbox {
     }
 
     fn handle(&self, arrivals: &[Arrival], octets: &[[u8; DATAGRAM]], batch: &mut Batch) {
-        let now = Instant::now();
+        let now = clock::now();
         for (arrival, octets) in arrivals.iter().zip(octets) {
             // Nobody can be answered at port 0.
             let Some(peer) = arrival.peer.filter(|peer| peer.port() != 0) else {

@@ -28,6 +28,7 @@ use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::client::Client;
+use crate::clock;
 use crate::deadline::{Timed, left};
 use crate::frame::{self, Frames, PREFIX};
 use crate::identity::{Identity, Refusal, refusal_in};
@@ -303,7 +304,7 @@ impl Session {
     ) -> Result<(Arc<Self>, Reader), ConnectError> {
         let socket = connect_socket(address, deadline).map_err(ConnectError::Connect)?;
         let tls = handshake(&socket, identity, deadline)?;
-        let now = Instant::now();
+        let now = clock::now();
         let session = Arc::new(Self {
             socket,
             address,
@@ -653,7 +654,7 @@ impl Reader {
         };
         let mut state = self.session.state.lock();
         let state = &mut *state;
-        let now = Instant::now();
+        let now = clock::now();
         state.heard = now;
         self.session.suspect.store(false, Ordering::Release);
         // What came whole before the end still counts; the end is told at the next call.

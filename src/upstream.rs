@@ -16,11 +16,11 @@ use std::thread::{park, park_timeout, sleep};
 use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
-use nix::time::{ClockId, clock_gettime};
 use parking_lot::{Mutex, MutexGuard};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::client::Departures;
+use crate::clock;
 use crate::health::{Fault, Health};
 use crate::identity::Identity;
 use crate::session::{ConnectError, PENDING, Query, Reader, Rest, Sent, Session};
@@ -247,7 +247,7 @@ impl Upstream {
     pub fn employ(self: &Arc<Self>, hands: Weak<dyn Hands>) {
         if self.hands.set(hands).is_ok() {
             let mut state = self.state.lock();
-            let now = Instant::now();
+            let now = clock::now();
             let candidates = (0..self.targets.len()).collect();
             self.start_race(&mut state, candidates, now);
             drop(state);
@@ -522,14 +522,14 @@ impl Upstream {
         };
         race.entered.push(rank);
         race.running += 1;
-        race.next = Instant::now() + STAGGER;
+        race.next = clock::now() + STAGGER;
         fortunes[rank].connecting = true;
         let window = fortunes[rank].window.unwrap_or(PENDING);
         Some(RaceEntry {
             race: race.number,
             rank,
             window,
-            deadline: Instant::now() + self.timeout,
+            deadline: clock::now() + self.timeout,
         })
     }
 
@@ -558,7 +558,7 @@ impl Upstream {
 
     /// Takes note of how a candidate did. The first that is connected ends the race, and what waits goes out.
     fn leave_race(self: &Arc<Self>, entry: &RaceEntry, opened: Result<Open, Option<ConnectError>>) {
-        let now = Instant::now();
+        let now = clock::now();
         let rank = entry.rank;
         let mut state = self.state.lock();
         state.fortunes[rank].connecting = false;
@@ -644,7 +644,7 @@ impl Upstream {
             // It was about a better or another session; there is one to go on with.
             return;
         }
-        let now = Instant::now();
+        let now = clock::now();
         let probes = state
             .fortunes
             .iter()
@@ -710,7 +710,7 @@ impl Upstream {
         let mut state = self.state.lock();
         state.fortunes[open.rank].vain = 0;
         state.fortunes[open.rank].health.succeed();
-        self.move_on(&mut state, Instant::now());
+        self.move_on(&mut state, clock::now());
         let silent: Vec<_> = state
             .sessions
             .iter()
@@ -726,7 +726,7 @@ impl Upstream {
 
     /// Asks once more what an ended session left without an answer, and learns from how it ended.
     fn ask_again(self: &Arc<Self>, rank: usize, rest: Rest, departures: &mut Departures) {
-        let now = Instant::now();
+        let now = clock::now();
         let vain = rest.answered == 0 && (rest.expired || !rest.queries.is_empty());
         let mut state = self.state.lock();
         let fortune = &mut state.fortunes[rank];
@@ -764,7 +764,7 @@ impl Upstream {
         let mut departures = Departures::default();
         let mut was_quiet = false;
         while !self.stopped.load(Ordering::Acquire) {
-            let now = Instant::now();
+            let now = clock::now();
             let (next, idle_until) = self.look(now, &mut departures);
             departures.leave();
             if let Some(next) = next {
@@ -892,8 +892,8 @@ impl Upstream {
 
     /// Waits until every query has ended, at most as long as one may take, then closes the sessions.
     pub fn stop(&self) {
-        let deadline = Instant::now() + self.timeout;
-        while self.unended.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
+        let deadline = clock::now() + self.timeout;
+        while self.unended.load(Ordering::SeqCst) > 0 && clock::now() < deadline {
             sleep(TICKS.0);
         }
         let sessions = std::mem::take(&mut self.state.lock().sessions);
@@ -1004,12 +1004,9 @@ impl Drop for Attempt {
     }
 }
 
-/// By how many milliseconds the clock that goes on during a suspend is ahead of the one that does not.
+/// For how many milliseconds the machine was suspended so far.
 fn time_suspended() -> u64 {
-    let read = |clock| clock_gettime(clock).map_or(Duration::ZERO, Duration::from);
-    let monotonic = read(ClockId::CLOCK_MONOTONIC);
-    let boottime = read(ClockId::CLOCK_BOOTTIME);
-    u64::try_from(boottime.saturating_sub(monotonic).as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(clock::suspended().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn random_octet() -> u8 {

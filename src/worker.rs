@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use socket2::SockRef;
 
 use crate::client::{IDLE_LIMIT, Stream};
+use crate::clock;
 use crate::forwarder::{Batch, Forwarder};
 use crate::frame::Frames;
 use crate::thread;
@@ -164,7 +165,7 @@ impl Pool {
             if self.stopping.load(Ordering::Acquire) {
                 return;
             }
-            let now = Instant::now();
+            let now = clock::now();
             while let Some(range) = frames.next_message() {
                 patience.message_ended();
                 self.forwarder
@@ -196,7 +197,7 @@ impl Patience {
 
     fn apply(&mut self, socket: &TcpStream, amid_message: bool) -> io::Result<()> {
         let timeout = if amid_message {
-            let began = *self.message_began.get_or_insert_with(Instant::now);
+            let began = *self.message_began.get_or_insert_with(clock::now);
             crate::deadline::left(began + IDLE_LIMIT)?
         } else {
             self.message_began = None;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 15] = [
+const ROOMS: [&str; 16] = [
     "config",
     "server",
     "worker",
@@ -20,6 +20,7 @@ const ROOMS: [&str; 15] = [
     "deadline",
     "wire",
     "thread",
+    "clock",
     "metrics",
 ];
 
@@ -82,4 +83,16 @@ fn every_room_is_on_the_list_and_in_the_readme() {
 fn the_test_sees_imports() {
     assert!(imports("forwarder.rs").contains("upstream"));
     assert!(imports("wire.rs").is_empty());
+}
+
+#[test]
+fn one_room_reads_the_clock() {
+    for room in ROOMS.iter().filter(|room| **room != "clock") {
+        let text = fs::read_to_string(source().join(format!("{room}.rs"))).expect("a source file");
+        let rules = text.split("#[cfg(test)]").next().expect("a first part");
+        assert!(
+            !rules.contains("Instant::now") && !rules.contains("SystemTime::now"),
+            "{room} reads a clock of its own"
+        );
+    }
 }

@@ -1,0 +1,48 @@
+//! What time is it?
+//!
+//! One clock for everything that lasts. It never goes back, and it goes on while the machine is suspended: a laptop that
+//! slept for eight hours holds no answer that is eight hours too old.
+
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use nix::time::{ClockId, clock_gettime};
+
+/// The same moment on the clock that stands still during a suspend, which is [`Instant`]'s, and on the one that does not.
+static BASE: LazyLock<(Instant, Option<Duration>)> =
+    LazyLock::new(|| (Instant::now(), read(ClockId::CLOCK_BOOTTIME)));
+
+/// This moment.
+pub fn now() -> Instant {
+    match (*BASE, read(ClockId::CLOCK_BOOTTIME)) {
+        ((start, Some(began)), Some(now)) => start + now.saturating_sub(began),
+        // Every Linux has that clock since 2.6.39; what lacks it does not suspend.
+        _ => Instant::now(),
+    }
+}
+
+/// For how long the machine has been suspended since it was started.
+pub fn suspended() -> Duration {
+    let monotonic = read(ClockId::CLOCK_MONOTONIC).unwrap_or_default();
+    let boottime = read(ClockId::CLOCK_BOOTTIME).unwrap_or_default();
+    boottime.saturating_sub(monotonic)
+}
+
+fn read(clock: ClockId) -> Option<Duration> {
+    clock_gettime(clock).ok().map(Duration::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_goes_on_and_never_back() {
+        let moments: Vec<_> = (0..1000).map(|_| now()).collect();
+        assert!(moments.is_sorted());
+        let start = (now(), Instant::now());
+        while start.0.elapsed() < Duration::from_millis(1) {}
+        assert!(now() > start.0);
+        assert!(now().duration_since(start.0) >= Duration::from_millis(1));
+    }
+}
