@@ -5,6 +5,7 @@
 //! are our own. It does no I/O, reads no clock, and panics on no input.
 
 use std::fmt;
+use std::num::NonZeroU16;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -31,24 +32,38 @@ const OPTION_HEAD: usize = 4;
 
 /// Resource record types that a forwarder has to know.
 pub mod rtype {
+    /// The start of a zone's authority (RFC 1035 section 3.3.13).
+    pub const SOA: u16 = 6;
     /// SIG, which signs a whole message when it covers type 0 (RFC 2931).
     pub const SIG: u16 = 24;
     /// The EDNS pseudo-record (RFC 6891).
     pub const OPT: u16 = 41;
+    /// A signature over records (RFC 4034 section 3).
+    pub const RRSIG: u16 = 46;
+    /// What there is not (RFC 4034 section 4).
+    pub const NSEC: u16 = 47;
+    /// What there is not, hashed (RFC 5155 section 3).
+    pub const NSEC3: u16 = 50;
     /// A transaction signature (RFC 8945).
     pub const TSIG: u16 = 250;
     /// An incremental zone transfer (RFC 1995).
     pub const IXFR: u16 = 251;
     /// A zone transfer (RFC 5936).
     pub const AXFR: u16 = 252;
+    /// All records of a name (RFC 8482).
+    pub const ANY: u16 = 255;
 }
 
-/// Response codes that we send ourselves (RFC 1035 section 4.1.1, RFC 6891 section 9).
+/// Response codes that a forwarder has to know (RFC 1035 section 4.1.1, RFC 6891 section 9).
 pub mod rcode {
+    /// An answer, with records or without.
+    pub const NOERROR: u16 = 0;
     /// The query cannot be read.
     pub const FORMERR: u16 = 1;
     /// No answer could be had.
     pub const SERVFAIL: u16 = 2;
+    /// There is no such name.
+    pub const NXDOMAIN: u16 = 3;
     /// An operation that we do not offer.
     pub const NOTIMP: u16 = 4;
     /// An operation that we will not do.
@@ -59,6 +74,12 @@ pub mod rcode {
 
 /// Extended DNS Errors that we send (RFC 8914 section 4).
 pub mod ede {
+    /// Stale Answer.
+    pub const STALE_ANSWER: u16 = 3;
+    /// Cached Error.
+    pub const CACHED_ERROR: u16 = 13;
+    /// Stale NXDOMAIN Answer.
+    pub const STALE_NXDOMAIN: u16 = 19;
     /// Not Supported.
     pub const NOT_SUPPORTED: u16 = 21;
     /// No Reachable Authority.
@@ -76,6 +97,42 @@ pub struct ExtendedError {
     pub code: u16,
     /// More words for people.
     pub text: &'static str,
+}
+
+/// How an answer that was kept is shown, in place of how it came.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shown {
+    /// What its records' TTLs become.
+    pub ttls: Ttls,
+    /// One more Extended DNS Error, for clients that speak EDNS.
+    pub ede: Option<ExtendedError>,
+}
+
+/// What becomes of the TTLs of an answer's records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ttls {
+    /// They stay as they came.
+    #[default]
+    Same,
+    /// Each is at most `most`, less the answer's `age`, in seconds.
+    Counted {
+        /// The most, before the age is taken off.
+        most: u32,
+        /// How long ago the answer came.
+        age: u32,
+    },
+    /// All are so many seconds, since their own have passed. Nothing vouches for such records: AD goes.
+    Passed(u32),
+}
+
+impl Ttls {
+    fn of(self, ttl: u32) -> u32 {
+        match self {
+            Self::Same => ttl,
+            Self::Counted { most, age } => ttl.min(most).saturating_sub(age),
+            Self::Passed(seconds) => seconds,
+        }
+    }
 }
 
 /// EDNS options that a forwarder has to know (IANA's registry of DNS EDNS0 Option Codes).
@@ -455,6 +512,17 @@ impl<'m> Query<'m> {
         self.signed
     }
 
+    /// What it asks, if another client's answer to the same can be its own. It must want what a resolver makes of the
+    /// whole of the DNS (RD), be signed by nobody, and ask for data: types from 128 on are for operations, but for ANY
+    /// (RFC 6895 section 3.1).
+    pub fn key(&self) -> Option<Key> {
+        let data = matches!(self.qtype(), 1..128 | rtype::ANY..) && self.qtype() != rtype::OPT;
+        let [high, low] = self.flags();
+        let shared = data && high & 0x01 != 0 && !self.signed;
+        let dnssec_ok = self.edns.is_some_and(|edns| edns.dnssec_ok);
+        shared.then(|| Key::new(self.question(), dnssec_ok, low & 0x10 != 0))
+    }
+
     /// The message as it came, without any octets after its last record.
     pub fn message(&self) -> &'m [u8] {
         self.message
@@ -465,15 +533,31 @@ impl<'m> Query<'m> {
         [self.message[2], self.message[3]]
     }
 
-    /// Appends the query as the resolver shall see it: ID 0, the flags RD, AD and CD, the question, and an OPT of our
-    /// own that keeps DO and pads the message to a multiple of 128 octets (RFC 6891 section 6.1.1 and RFC 8467 section 4.1).
+    /// Appends the query as the resolver shall see it: ID 0, the flags RD and CD, the question, and an OPT of our own that
+    /// keeps DO and pads the message to a multiple of 128 octets (RFC 6891 section 6.1.1 and RFC 8467 section 4.1).
+    ///
+    /// AD is always set: it asks to be told whether the answer is authentic (RFC 6840 section 5.7), for whoever of those
+    /// that share the answer wants to know.
     ///
     /// It asks how long the resolver keeps an idle session (RFC 7828 section 3.2.1). None of the client's options goes
     /// along, but for its wish to have its address told to nobody.
     pub fn write_for_resolver(&self, out: &mut Vec<u8>) {
         let start = out.len();
         let [high, low] = self.flags();
-        out.extend_from_slice(&[0, 0, high & 0x01, low & 0x30, 0, 1, 0, 0, 0, 0, 0, 1]);
+        out.extend_from_slice(&[
+            0,
+            0,
+            high & 0x01,
+            0x20 | (low & 0x10),
+            0,
+            1,
+            0,
+            0,
+            0,
+            0,
+            0,
+            1,
+        ]);
         out.extend_from_slice(self.question());
         let dnssec_ok = self.edns.is_some_and(|edns| edns.dnssec_ok);
         write_opt(out, 0, dnssec_ok, |out| {
@@ -525,6 +609,12 @@ fn write_option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
+/// Appends an Extended DNS Error to an OPT's RDATA (RFC 8914 section 2).
+fn write_extended_error(out: &mut Vec<u8>, ede: &ExtendedError) {
+    let value = [&ede.code.to_be_bytes(), ede.text.as_bytes()].concat();
+    write_option(out, option::EXTENDED_ERROR, &value);
+}
+
 /// What of a query its answer must repeat.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'m> {
@@ -572,9 +662,8 @@ impl<'m> Asked<'m> {
         self.write_head(out, 0x80, low_nibble(rcode));
         if let Some(edns) = &self.edns {
             write_opt(out, (rcode >> 4) as u8, edns.dnssec_ok, |out| {
-                if let Some(ExtendedError { code, text }) = ede {
-                    let value = [&code.to_be_bytes(), text.as_bytes()].concat();
-                    write_option(out, option::EXTENDED_ERROR, &value);
+                if let Some(ede) = &ede {
+                    write_extended_error(out, ede);
                 }
                 self.write_keepalive(out);
             });
@@ -618,6 +707,11 @@ impl<'m> Asked<'m> {
     /// OPT exactly when it sent one (RFC 6891 section 6.1.1), AD only when it asked for it (RFC 6840 section 5.8); every
     /// record octet for octet.
     pub fn write_answer(&self, out: &mut Vec<u8>, answer: &Answer<'_>) {
+        self.write_shown(out, answer, &Shown::default());
+    }
+
+    /// Appends an answer as [`Asked::write_answer`] does, but for how it is to be shown.
+    pub fn write_shown(&self, out: &mut Vec<u8>, answer: &Answer<'_>, shown: &Shown) {
         if self.edns.is_none() && answer.extended_rcode() != 0 {
             // Without an OPT the upper bits have no place, and the lower ones alone would say something else.
             return self.write_reply(out, rcode::SERVFAIL, None);
@@ -635,23 +729,24 @@ impl<'m> Asked<'m> {
         self.write_over_head(&mut out[start..]);
         let wants_authenticated =
             self.flags[1] & 0x20 != 0 || self.edns.is_some_and(|edns| edns.dnssec_ok);
-        if !wants_authenticated {
+        if !wants_authenticated || matches!(shown.ttls, Ttls::Passed(_)) {
             out[start + 3] &= !0x20;
         }
-        let mut additional = answer.header().count(3) - u16::from(answer.opt.is_some());
+        if shown.ttls != Ttls::Same {
+            answer.write_ttls(&mut out[start..], shown.ttls);
+        }
+        let mut additional = answer.count_without_opt();
         if let Some(edns) = &self.edns
             && out.len() - start + SHORTEST_OPT <= LONGEST
             && additional < u16::MAX
         {
             additional += 1;
             write_opt(out, answer.extended_rcode(), edns.dnssec_ok, |out| {
-                for (code, value) in answer
-                    .options()
-                    .filter(|&(code, _)| code == option::EXTENDED_ERROR)
+                answer.write_extended_errors(out, start);
+                if let Some(ede) = &shown.ede
+                    && out.len() - start + OPTION_HEAD + 2 + ede.text.len() <= LONGEST
                 {
-                    if out.len() - start + OPTION_HEAD + value.len() <= LONGEST {
-                        write_option(out, code, value);
-                    }
+                    write_extended_error(out, ede);
                 }
                 if out.len() - start + OPTION_HEAD + 2 <= LONGEST {
                     self.write_keepalive(out);
@@ -674,6 +769,55 @@ impl<'m> Asked<'m> {
         answer[2] = (answer[2] & !0x01) | (self.flags[0] & 0x01);
         answer[3] = (answer[3] & !0x10) | (self.flags[1] & 0x10);
         answer[HEADER..HEADER + self.question.len()].copy_from_slice(self.question);
+    }
+}
+
+/// What makes two questions one, so that they can share an answer: the name without regard to case (RFC 4343), the type,
+/// the class, and the bits DO and CD, which change what the resolver answers.
+#[derive(Clone, Copy)]
+pub struct Key {
+    octets: [u8; Self::LONGEST],
+    length: usize,
+}
+
+impl Key {
+    const LONGEST: usize = LONGEST_NAME + 4 + 1;
+    const DNSSEC_OK: u8 = 1;
+    const CHECKING_DISABLED: u8 = 2;
+
+    /// The key of a query for `question`, which was parsed before, with these bits.
+    pub fn new(question: &[u8], dnssec_ok: bool, checking_disabled: bool) -> Self {
+        let mut octets = [0; Self::LONGEST];
+        let length = question.len().min(Self::LONGEST - 1);
+        octets[..length].copy_from_slice(&question[..length]);
+        octets[..length.saturating_sub(4)].make_ascii_lowercase();
+        octets[length] = if dnssec_ok { Self::DNSSEC_OK } else { 0 };
+        octets[length] |= if checking_disabled {
+            Self::CHECKING_DISABLED
+        } else {
+            0
+        };
+        Self { octets, length }
+    }
+
+    /// The question in lower case.
+    pub fn question(&self) -> &[u8] {
+        &self.octets[..self.length]
+    }
+
+    /// The bits, in one octet.
+    pub fn bits(&self) -> u8 {
+        self.octets[self.length]
+    }
+
+    /// Whether the asker takes DNSSEC records.
+    pub fn dnssec_ok(&self) -> bool {
+        self.bits() & Self::DNSSEC_OK != 0
+    }
+
+    /// All of it.
+    pub fn octets(&self) -> &[u8] {
+        &self.octets[..=self.length]
     }
 }
 
@@ -787,6 +931,59 @@ impl<'m> Answer<'m> {
         u16::from(self.extended_rcode()) << 4 | self.header().rcode()
     }
 
+    /// Whether records are missing for lack of room (TC).
+    pub fn is_truncated(&self) -> bool {
+        self.message[2] & 0x02 != 0
+    }
+
+    /// Whether it was made for a part of the network alone: ECS with a scope prefix of some bits (RFC 7871 section 7.2.1).
+    pub fn is_scoped(&self) -> bool {
+        self.options().any(|(code, value)| {
+            code == option::CLIENT_SUBNET && value.get(3).is_some_and(|scope| *scope > 0)
+        })
+    }
+
+    /// Whether it is signed as a whole, for one asker, by TSIG or SIG(0).
+    pub fn is_signed(&self) -> bool {
+        self.records().any(|record| match record.rtype {
+            rtype::TSIG => true,
+            rtype::SIG => self.message[record.data].starts_with(&[0, 0]),
+            _ => false,
+        })
+    }
+
+    /// The question's type; none in an error that came without its question.
+    pub fn qtype(&self) -> Option<u16> {
+        let at = self.question().len().checked_sub(4)?;
+        u16_at(self.question(), at).ok()
+    }
+
+    /// A record's TTL in seconds. One with the top bit set counts as 0 (RFC 2181 section 8).
+    pub fn ttl(&self, record: &Record) -> u32 {
+        let octets = &self.message[record.ttl_at..record.ttl_at + 4];
+        let ttl = u32::from_be_bytes([octets[0], octets[1], octets[2], octets[3]]);
+        if ttl > i32::MAX as u32 { 0 } else { ttl }
+    }
+
+    /// For how many seconds the absence that a SOA record vouches for holds: the least of its TTL and its MINIMUM field,
+    /// which is the last of its RDATA (RFC 2308 section 5).
+    pub fn negative_ttl(&self, soa: &Record) -> u32 {
+        let minimum = self.message[soa.data.clone()].last_chunk::<4>();
+        let minimum = minimum.map_or(0, |octets| u32::from_be_bytes(*octets));
+        self.ttl(soa).min(minimum)
+    }
+
+    /// Puts other TTLs into `copy`, a copy of the message up to its OPT.
+    fn write_ttls(&self, copy: &mut [u8], ttls: Ttls) {
+        for record in self.records() {
+            if record.rtype == rtype::OPT {
+                continue;
+            }
+            let ttl = ttls.of(self.ttl(&record)).to_be_bytes();
+            copy[record.ttl_at..record.ttl_at + 4].copy_from_slice(&ttl);
+        }
+    }
+
     fn extended_rcode(&self) -> u8 {
         self.opt.as_ref().map_or(0, |opt| opt.edns.extended_rcode)
     }
@@ -820,6 +1017,27 @@ impl<'m> Answer<'m> {
             .as_ref()
             .map_or(&[][..], |opt| &self.message[opt.data.clone()]);
         options(data).flatten()
+    }
+
+    /// The Extended DNS Errors, each with its code and text.
+    fn extended_errors(&self) -> impl Iterator<Item = &'m [u8]> + use<'m> {
+        self.options()
+            .filter(|&(code, _)| code == option::EXTENDED_ERROR)
+            .map(|(_, value)| value)
+    }
+
+    /// Appends them to the RDATA of an OPT, as far as they fit into a message that begins at `start`.
+    fn write_extended_errors(&self, out: &mut Vec<u8>, start: usize) {
+        for value in self.extended_errors() {
+            if out.len() - start + OPTION_HEAD + value.len() <= LONGEST {
+                write_option(out, option::EXTENDED_ERROR, value);
+            }
+        }
+    }
+
+    /// Records of the additional section, the OPT aside.
+    fn count_without_opt(&self) -> u16 {
+        self.header().count(3) - u16::from(self.opt.is_some())
     }
 
     /// The OPT can be taken out only if the names of the records behind it do not need it: each pointer of theirs leads
@@ -881,6 +1099,96 @@ impl<'m> Answer<'m> {
             for _ in 0..names {
                 position = visit_pointer(whole, position, &mut visit);
             }
+        }
+    }
+}
+
+/// An answer that outlives the message that it came in: its question in lower case, and of its OPT only what is for
+/// clients, at its end.
+#[derive(Debug)]
+pub struct KeptAnswer {
+    octets: Box<[u8]>,
+    question_end: u16,
+    /// Where its OPT begins, if it has one.
+    opt_at: Option<NonZeroU16>,
+}
+
+impl KeptAnswer {
+    /// A copy of `answer`; none if it is to another question than the key's, or its response code needs an OPT.
+    pub fn new(answer: &Answer<'_>, key: &Key) -> Option<Self> {
+        let question = key.question();
+        if !same_question(answer.question(), question) || answer.extended_rcode() != 0 {
+            return None;
+        }
+        let mut octets = Vec::with_capacity(answer.message.len());
+        answer.write_without_opt(&mut octets);
+        octets[HEADER..HEADER + question.len()].copy_from_slice(question);
+        let mut additional = answer.count_without_opt();
+        let mut opt_at = None;
+        if answer.extended_errors().next().is_some() && additional < u16::MAX {
+            opt_at = NonZeroU16::new(u16::try_from(octets.len()).ok()?);
+            additional += 1;
+            write_opt(&mut octets, 0, key.dnssec_ok(), |out| {
+                answer.write_extended_errors(out, 0);
+            });
+        }
+        octets[10..12].copy_from_slice(&additional.to_be_bytes());
+        Self::of(octets, question, opt_at)
+    }
+
+    /// SERVFAIL to the question of `key`, without a word on why.
+    pub fn servfail(key: &Key) -> Option<Self> {
+        let asked = Asked {
+            id: 0,
+            flags: [0x01, 0],
+            question: key.question(),
+            edns: None,
+            keepalive: None,
+        };
+        let mut octets = Vec::new();
+        asked.write_reply(&mut octets, rcode::SERVFAIL, None);
+        Self::of(octets, key.question(), None)
+    }
+
+    fn of(octets: Vec<u8>, question: &[u8], opt_at: Option<NonZeroU16>) -> Option<Self> {
+        Some(Self {
+            octets: octets.into_boxed_slice(),
+            question_end: u16::try_from(HEADER + question.len()).ok()?,
+            opt_at,
+        })
+    }
+
+    /// The question's octets, in lower case.
+    pub fn question(&self) -> &[u8] {
+        &self.octets[HEADER..self.question_end.into()]
+    }
+
+    /// How many octets it has.
+    pub fn size(&self) -> usize {
+        self.octets.len()
+    }
+
+    /// The answer. It was sound when it was kept.
+    pub fn answer(&self) -> Answer<'_> {
+        let opt = self.opt_at.map(|at| {
+            let record = usize::from(at.get())..self.octets.len();
+            Opt {
+                data: record.start + SHORTEST_OPT..record.end,
+                record,
+                edns: Edns {
+                    size: PAYLOAD_SIZE,
+                    extended_rcode: 0,
+                    version: 0,
+                    dnssec_ok: false,
+                    subnet_private: false,
+                    keepalive: false,
+                },
+            }
+        });
+        Answer {
+            message: &self.octets,
+            question_end: self.question_end.into(),
+            opt,
         }
     }
 }
@@ -954,6 +1262,8 @@ impl fmt::Display for Spelled<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     const ANSWER: usize = 1;
@@ -1453,7 +1763,7 @@ mod tests {
                 let zeros = vec![0; sent.len() - unpadded];
                 assert!(zeros.len() < 128, "{length}");
                 let options = [others, &option(option::PADDING, &zeros)].concat();
-                let head = [0, 0, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+                let head = [0, 0, 0x01, 0x20, 0, 1, 0, 0, 0, 0, 0, 1];
                 let opt = our_opt(0, flags, &options);
                 assert_eq!(sent, [&head, &question[..], &opt].concat(), "{length}");
             }
@@ -1461,12 +1771,12 @@ mod tests {
     }
 
     #[test]
-    fn of_a_query_only_question_rd_ad_cd_and_do_go_to_the_resolver() {
+    fn of_a_query_only_question_rd_cd_and_do_go_to_the_resolver_and_ad_always() {
         let key = name("key");
         for (flags, kept) in [
-            ([0, 0], [0, 0]),
+            ([0, 0], [0, 0x20]),
             ([0x07, 0xff], [0x01, 0x30]),
-            ([0x01, 0x10], [0x01, 0x10]),
+            ([0x01, 0x10], [0x01, 0x30]),
             ([0x00, 0x20], [0x00, 0x20]),
         ] {
             let query = Draft::new(flags, &question()).record(ADDITIONAL, &key, UNKNOWN, b"x");
@@ -1971,5 +2281,193 @@ mod tests {
         assert_eq!(id(&[1]), None);
         assert_eq!(id(&[1, 2]), Some(0x0102));
         assert_eq!(id(&Draft::query(&question()).0), Some(0x1234));
+    }
+
+    #[test]
+    fn questions_share_a_key_when_they_differ_in_case_alone() {
+        let key = |question: &[u8]| Key::new(question, false, false);
+        let lower = ask(name("www.example.com"), A);
+        assert_eq!(key(&lower).question(), lower);
+        assert_eq!(
+            key(&ask(name("wWw.EXAMPLE.com"), A)).octets(),
+            key(&lower).octets()
+        );
+        // Types and classes have no case: 65 is not 97.
+        let odd = [&name("www.example.com")[..], &[0x41, 0x42, 0x43, 0x44]].concat();
+        assert_eq!(key(&odd).question(), odd);
+        let others = [
+            key(&ask(name("www.example.org"), A)),
+            key(&ask(name("www.example.com"), NS)),
+            key(&odd),
+            Key::new(&lower, true, false),
+            Key::new(&lower, false, true),
+            Key::new(&lower, true, true),
+        ];
+        let different: HashSet<_> = others.iter().map(Key::octets).collect();
+        assert_eq!(different.len(), others.len());
+        assert!(!different.contains(key(&lower).octets()));
+        let long = [b'X'; 63];
+        let longest = ask(labels(&[&long, &long, &long, &long[..61]]), 65_535);
+        assert_eq!(key(&longest).question(), longest.to_ascii_lowercase());
+    }
+
+    #[test]
+    fn a_query_has_a_key_when_another_clients_answer_can_be_its_own() {
+        let key = |draft: &Draft| Query::parse(&draft.0).unwrap().key();
+        for qtype in [1, 40, 42, 46, 127, 255, 256, 65_280, 65_535] {
+            let query = Draft::query(&ask(name("a.b"), qtype));
+            let key = key(&query).unwrap();
+            assert!(!key.dnssec_ok(), "type {qtype}");
+            assert_eq!(key.question(), ask(name("a.b"), qtype));
+        }
+        for qtype in [0, 41, 128, 249, 250, 254] {
+            let query = Draft::query(&ask(name("a.b"), qtype));
+            assert!(key(&query).is_none(), "type {qtype}");
+        }
+        let secure = Draft::query(&question()).opt_saying([0, 0, 0x80, 0], &[]);
+        assert!(key(&secure).unwrap().dnssec_ok());
+        let unchecked = Draft::new([0x01, 0x10], &question());
+        assert_ne!(
+            key(&unchecked).unwrap().bits(),
+            key(&secure).unwrap().bits()
+        );
+        let local = Draft::new([0x00, 0], &question());
+        assert!(key(&local).is_none(), "RD=0 asks for what the resolver has");
+        let signed = Draft::query(&question()).record(ADDITIONAL, &[0], rtype::TSIG, &[]);
+        assert!(key(&signed).is_none());
+    }
+
+    #[test]
+    fn a_kept_answer_is_shown_to_each_asker_as_the_first_one_was() {
+        let kept = |answer: &Draft| {
+            let key = Key::new(&question(), false, false);
+            KeptAnswer::new(&Answer::parse(&answer.0).unwrap(), &key).unwrap()
+        };
+        let spelled = ask(name("wWw.eXample.Com"), A);
+        let askers = [
+            Draft::query(&question()),
+            Draft::new([0x01, 0x20], &spelled),
+            Draft::query(&spelled).opt_saying([0, 0, 0x80, 0], &[]),
+        ];
+        let (error, padding) = (option(15, b"\0\x11x"), option(12, &[0; 40]));
+        let records = Draft::new([0x81, 0xa0], &question())
+            .record(ANSWER, &pointer(HEADER), A, &[0; 4])
+            .record(AUTHORITY, &pointer(HEADER + 4), NS, &pointer(HEADER));
+        for answer in [
+            records.clone(),
+            records.clone().opt(&padding),
+            records
+                .clone()
+                .opt(&[&error[..], &padding, &error].concat()),
+            records
+                .clone()
+                .opt(&[])
+                .record(3, &name("tail"), A, &[0; 4]),
+            with_tail(true, |draft, tail| {
+                draft.record(ADDITIONAL, &pointer(tail), NS, &pointer(tail))
+            }),
+        ] {
+            let kept = kept(&answer);
+            assert!(kept.size() <= answer.len());
+            assert_eq!(kept.question(), question());
+            for asker in &askers {
+                let query = Query::parse(&asker.0).unwrap();
+                let again = written(|out| Asked::by(&query).write_answer(out, &kept.answer()));
+                assert_eq!(again, relayed(asker, &answer));
+            }
+        }
+        let other = Key::new(&ask(name("www.example.org"), A), false, false);
+        let answer = Answer::parse(&records.0).unwrap();
+        assert!(KeptAnswer::new(&answer, &other).is_none());
+        let extended = records.opt_saying([1, 0, 0, 0], &[]);
+        let key = Key::new(&question(), false, false);
+        assert!(KeptAnswer::new(&Answer::parse(&extended.0).unwrap(), &key).is_none());
+    }
+
+    #[test]
+    fn a_kept_error_is_the_code_and_the_question() {
+        let key = Key::new(&question(), false, false);
+        let kept = KeptAnswer::servfail(&key).unwrap();
+        let query = Draft::query(&question());
+        let asked = Query::parse(&query.0).unwrap();
+        let shown = written(|out| Asked::by(&asked).write_answer(out, &kept.answer()));
+        assert_eq!(shown, Draft::new([0x81, 0x82], &question()).0);
+    }
+
+    #[test]
+    fn ttls_are_counted_in_every_section_and_an_opt_has_none() {
+        let ttls = [300_u32, 3, 0x7fff_ffff, 0x8000_0001];
+        let answer = |ttls: [u32; 4], extra: &[u8]| {
+            let [one, two, three, four] = ttls.map(u32::to_be_bytes);
+            Draft::new([0x81, 0xa0], &question())
+                .record_saying(ANSWER, &pointer(HEADER), A, 1, one, &[0; 4])
+                .record_saying(AUTHORITY, &pointer(HEADER + 4), NS, 1, two, &[0])
+                .record_saying(ADDITIONAL, &[0], A, 1, three, &[0; 4])
+                .record_saying(ADDITIONAL, &[0], A, 1, four, &[0; 4])
+                .octets(extra)
+        };
+        let opt = our_opt(0, 0x80, &option(15, b"\0\x03"));
+        let query = Draft::new([0x01, 0x20], &question()).opt_saying([0, 0, 0x80, 0], &[]);
+        let asked = Query::parse(&query.0).unwrap();
+        let came = answer(ttls, &[]);
+        let came = Answer::parse(&came.0).unwrap();
+        for (change, expected) in [
+            (Ttls::Same, ttls),
+            (Ttls::Counted { most: 1000, age: 2 }, [298, 1, 998, 0]),
+            (Ttls::Counted { most: 9, age: 9 }, [0, 0, 0, 0]),
+            (Ttls::Passed(30), [30; 4]),
+        ] {
+            let shown = Shown {
+                ttls: change,
+                ede: Some(ExtendedError { code: 3, text: "" }),
+            };
+            let mut expected = answer(expected, &opt).count(ADDITIONAL, 3);
+            if change == Ttls::Passed(30) {
+                expected.0[3] &= !0x20;
+            }
+            let found = written(|out| Asked::by(&asked).write_shown(out, &came, &shown));
+            assert_eq!(found, expected.0, "{change:?}");
+        }
+    }
+
+    #[test]
+    fn what_decides_whether_an_answer_may_be_kept_is_read() {
+        let read = |draft: &Draft| {
+            let answer = Answer::parse(&draft.0).unwrap();
+            (
+                answer.is_truncated(),
+                answer.is_scoped(),
+                answer.is_signed(),
+            )
+        };
+        let plain = Draft::answer(&question());
+        assert_eq!(read(&plain), (false, false, false));
+        let truncated = Draft::new([0x83, 0x80], &question());
+        assert_eq!(read(&truncated), (true, false, false));
+        let scoped = |scope| plain.clone().opt(&option(8, &[0, 1, 24, scope, 192, 0, 2]));
+        assert_eq!(read(&scoped(24)), (false, true, false));
+        assert_eq!(read(&scoped(0)), (false, false, false));
+        for (rtype, data, signed) in [
+            (rtype::TSIG, &b""[..], true),
+            (rtype::SIG, b"\0\0", true),
+            (rtype::SIG, b"\0\x01", false),
+        ] {
+            let draft = plain.clone().record(ADDITIONAL, &[0], rtype, data);
+            assert_eq!(read(&draft), (false, false, signed));
+        }
+        let soa = |ttl: u32, minimum: u32| {
+            let data = [&[0, 0][..], &[9; 16], &minimum.to_be_bytes()].concat();
+            let ttl = ttl.to_be_bytes();
+            let draft = plain
+                .clone()
+                .record_saying(AUTHORITY, &[0], rtype::SOA, 1, ttl, &data);
+            let answer = Answer::parse(&draft.0).unwrap();
+            let record = answer.records().next().unwrap();
+            (answer.ttl(&record), answer.negative_ttl(&record))
+        };
+        assert_eq!(soa(300, 60), (300, 60));
+        assert_eq!(soa(60, 300), (60, 60));
+        assert_eq!(soa(0x8000_0000, 60), (0, 0));
+        assert_eq!(soa(0x7fff_ffff, u32::MAX), (0x7fff_ffff, 0x7fff_ffff));
     }
 }

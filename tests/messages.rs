@@ -215,7 +215,7 @@ fn the_resolver_gets_our_own_opt_padded_and_nothing_of_the_clients() {
             assert_eq!(
                 query[2..4],
                 [0x01, 0x30],
-                "RD, AD and CD are kept, TC, AA and Z are not"
+                "RD and CD are kept, AD is ours, TC, AA and Z are not"
             );
             assert_eq!(query[4..12], [0, 1, 0, 0, 0, 0, 0, 1]);
             let end = message::question_end(&query);
