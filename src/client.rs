@@ -23,7 +23,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::clock;
 use crate::frame;
-use crate::wire::{Answer, Asked, ExtendedError, PLAIN_SIZE};
+use crate::wire::{Answer, Asked, ExtendedError, PLAIN_SIZE, Shown};
 
 /// Datagrams that leave by one system call, at most.
 const BATCH: usize = 32;
@@ -100,26 +100,41 @@ impl Datagram {
 }
 
 impl Departures {
-    /// Adds the resolver's answer; over UDP one that is larger than the client takes is cut (TC=1).
+    /// Adds an answer, shown as it is to be; over UDP one that is larger than the client takes is cut (TC=1).
     pub fn answer(
         &mut self,
         client: &Client,
         asked: &Asked<'_>,
         answer: &Answer<'_>,
-        signed: bool,
+        shown: &Shown,
+    ) {
+        let asked = &told_keepalive(client, asked);
+        self.add_cut(client, asked, answer, |out| {
+            asked.write_shown(out, answer, shown);
+        });
+    }
+
+    /// Adds an answer that is signed for its client.
+    pub fn signed_answer(&mut self, client: &Client, asked: &Asked<'_>, answer: &Answer<'_>) {
+        self.add_cut(client, asked, answer, |out| {
+            asked.write_signed_answer(out, answer);
+        });
+    }
+
+    fn add_cut(
+        &mut self,
+        client: &Client,
+        asked: &Asked<'_>,
+        answer: &Answer<'_>,
+        write: impl FnOnce(&mut Vec<u8>),
     ) {
         let limit = match client {
             Client::Datagram { .. } => asked.edns.map_or(PLAIN_SIZE.into(), |edns| edns.limit()),
             Client::Stream(_) => usize::MAX,
         };
-        let asked = &told_keepalive(client, asked);
         self.add(client, |out| {
             let start = out.len();
-            if signed {
-                asked.write_signed_answer(out, answer)
-            } else {
-                asked.write_answer(out, answer)
-            }
+            write(out);
             if out.len() - start > limit {
                 out.truncate(start);
                 asked.write_truncated(out, answer);

@@ -13,6 +13,8 @@ use log::LevelFilter;
 use pico_args::Arguments;
 use rustls::pki_types::ServerName;
 
+use crate::cache;
+use crate::forwarder;
 use crate::identity::{Anchors, Identity};
 use crate::pin::{Pin, PinSet};
 use crate::server;
@@ -39,6 +41,10 @@ const MAX_PENDING: usize = 8192;
 const SESSIONS: usize = 2;
 /// TCP clients at a time.
 const CLIENTS: usize = 256;
+/// Octets of the cache, unless `--cache-size` says otherwise, and the least that are of use.
+const CACHE_SIZE: (usize, usize) = (8 * 1024 * 1024, 64 * 1024);
+/// Seconds for which an answer may be served past its time, unless `--serve-stale` says otherwise, and at most.
+const SERVE_STALE: (usize, usize) = (86_400, 604_800);
 
 /// An option of the command line.
 #[derive(Debug)]
@@ -56,7 +62,7 @@ struct Entry {
 }
 
 /// The options, in the groups of the help.
-const OPTIONS: [(&str, &[Entry]); 4] = [
+const OPTIONS: [(&str, &[Entry]); 5] = [
     (
         "Listening",
         &[
@@ -126,6 +132,26 @@ const OPTIONS: [(&str, &[Entry]); 4] = [
         ],
     ),
     (
+        "Cache",
+        &[
+            Entry {
+                name: "--cache-size",
+                value: "BYTES",
+                repeatable: false,
+                meaning: "memory for answers, from 65536; 0 keeps none",
+                default: "8388608",
+            },
+            Entry {
+                name: "--serve-stale",
+                value: "SECONDS",
+                repeatable: false,
+                meaning: "how long an expired answer is served while the resolver fails or is slow, at most 604800; 0 \
+                          never does",
+                default: "86400",
+            },
+        ],
+    ),
+    (
         "Limits",
         &[
             Entry {
@@ -172,6 +198,8 @@ pub enum Command {
 pub struct Config {
     /// Where queries come from.
     pub server: server::Settings,
+    /// What happens to them.
+    pub forwarder: forwarder::Settings,
     /// Whom they go to.
     pub upstream: upstream::Settings,
     /// How much is logged.
@@ -204,6 +232,11 @@ pub fn parse(
     let mut options = Given { arguments };
     let server = server_settings(&mut options)?;
     let upstream = upstream_settings(&mut options)?;
+    let forwarder = forwarder::Settings {
+        timeout: upstream.timeout,
+        max_pending: upstream.max_pending,
+        cache: cache_settings(&mut options)?,
+    };
     let log_level = options
         .one("--log-level", |text| match text.parse() {
             Ok(LevelFilter::Off) | Err(_) => {
@@ -215,6 +248,7 @@ pub fn parse(
     options.finish()?;
     Ok(Command::Serve(Box::new(Config {
         server,
+        forwarder,
         upstream,
         log_level,
     })))
@@ -311,6 +345,26 @@ fn upstream_settings(options: &mut Given) -> Result<upstream::Settings, UsageErr
         timeout,
         sessions,
         max_pending,
+    })
+}
+
+fn cache_settings(options: &mut Given) -> Result<cache::Settings, UsageError> {
+    let (size, least) = CACHE_SIZE;
+    let size = options
+        .one("--cache-size", |text| match text.parse() {
+            Ok(size) if size == 0 || size >= least => Ok(size),
+            _ => Err(format!(
+                "expected 0, or a whole number of bytes from {least}"
+            )),
+        })?
+        .unwrap_or(size);
+    let (stale, most) = SERVE_STALE;
+    let serve_stale = options
+        .one("--serve-stale", |text| whole(text, 0..=most))?
+        .unwrap_or(stale);
+    Ok(cache::Settings {
+        size,
+        serve_stale: Duration::from_secs(serve_stale as u64),
     })
 }
 
@@ -566,6 +620,11 @@ mod tests {
         assert!(config.server.addresses_optional);
         assert_eq!(config.server.port, 53);
         assert_eq!(config.upstream.timeout, Duration::from_secs(3));
+        assert_eq!(config.forwarder.cache.size, 8 * 1024 * 1024);
+        assert_eq!(
+            config.forwarder.cache.serve_stale,
+            Duration::from_secs(86_400)
+        );
         assert_eq!(config.log_level, LevelFilter::Info);
         let [resolver] = &config.upstream.resolvers[..] else {
             panic!("one resolver")
@@ -750,6 +809,14 @@ mod tests {
             (
                 &["--resolver-ca", "/dev/null"],
                 &["--resolver-ca", "/dev/null", "no certificate", "PEM file"],
+            ),
+            (
+                &["--cache-size", "8"],
+                &["--cache-size", "\"8\"", "0, or", "from 65536"],
+            ),
+            (
+                &["--serve-stale", "604801"],
+                &["--serve-stale", "604801", "0 to 604800"],
             ),
             (
                 &["--log-level", "loud"],

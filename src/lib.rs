@@ -5,28 +5,32 @@
 //! TCP --> server: accept --> worker: read queries --.
 //! UDP --> server: receive datagrams ----------------+--> forwarder.handle
 //!                                                              |
-//!                                            refused: answered here and now
+//!                       refused, or known (cache): answered here and now
+//!                                on its way already (flight): waits too
 //!                                                              v
 //!                                                       upstream.submit --> session.send --> TLS
 //!                                                                                             |
 //! client.rs: departures leave <-- forwarder: settle <-- session thread: match the answer <----'
 //! ```
 //!
-//! Read it in the order in which a query travels: [`server`], [`worker`], [`forwarder`], [`upstream`], [`session`],
+//! Read it in the order in which a query travels: [`server`], [`worker`], [`forwarder`], [`cache`], [`flight`],
+//! [`upstream`], [`session`],
 //! [`client`]; [`wire`] and [`frame`] know the octets, [`identity`] and [`pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
-//! main, lib, config, server, worker, forwarder, upstream, health, session, identity, pin, client, frame, deadline, wire,
-//! thread, clock, metrics.
+//! main, lib, config, server, worker, forwarder, cache, upstream, health, session, flight, identity, pin, client, frame,
+//! deadline, wire, thread, clock, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
 //! queries, and the thread that reads an answer delivers it.
 #![forbid(unsafe_code)]
 
+pub mod cache;
 pub mod client;
 pub mod clock;
 pub mod config;
 pub mod deadline;
+pub mod flight;
 pub mod forwarder;
 pub mod frame;
 pub mod health;
@@ -92,6 +96,7 @@ impl From<io::Error> for StartError {
 pub struct Running {
     addresses: Vec<SocketAddr>,
     server: Server,
+    forwarder: Arc<Forwarder>,
     pool: Arc<Pool>,
     upstream: Arc<Upstream>,
     outboxes: Arc<Outboxes>,
@@ -105,14 +110,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let (outboxes, bell) = Outboxes::new()?;
     let drained = Arc::clone(&outboxes);
     thread::spawn_for_good("outboxes", move || drained.drain(&bell))?;
-    let endings = Arc::new(Endings::default());
-    let timeout = config.upstream.timeout;
+    let endings = Arc::new(Endings::new(config.forwarder, clock::now()));
     let upstream = Upstream::start(config.upstream, Arc::clone(&endings) as Arc<_>)?;
-    let forwarder = Arc::new(Forwarder::new(
-        Arc::clone(&upstream),
-        Arc::clone(&endings),
-        timeout,
-    ));
+    let forwarder = Arc::new(Forwarder::new(Arc::clone(&upstream), Arc::clone(&endings)));
     let pool = Pool::new(Arc::clone(&forwarder), sockets.places(&config.server));
     // Before anybody can ask: a query that nobody connects for would fail.
     let hands = Arc::downgrade(&pool);
@@ -124,6 +124,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     Ok(Running {
         addresses,
         server,
+        forwarder,
         pool,
         upstream,
         outboxes,
@@ -142,10 +143,21 @@ impl Running {
         self.endings.count(outcome)
     }
 
+    /// Forgets the answers that are kept.
+    pub fn empty_cache(&self) {
+        let cache = self.endings.cache();
+        let octets = cache.octets();
+        info!(
+            "event=cache-emptied entries={} octets={octets}",
+            cache.empty()
+        );
+    }
+
     /// Takes no more queries, lets those on their way end, and closes the session. Takes as long as a query may.
     pub fn stop(self) {
         self.server.stop();
         self.pool.refuse_queries();
+        self.forwarder.finish();
         self.upstream.stop();
         self.pool.stop();
         self.outboxes.stop();

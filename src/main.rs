@@ -7,7 +7,7 @@ use std::process::{ExitCode, exit};
 
 use dns_tool::config::{self, Command, Config};
 use log::{LevelFilter, info};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 /// Could not run: something that only the system refuses.
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
 fn serve(config: Config) -> ExitCode {
     start_log(config.log_level);
     // From here on these signals wait to be read, so that none ends the process amid an answer.
-    let mut signals = match Signals::new([SIGTERM, SIGINT, SIGHUP]) {
+    let mut signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]) {
         Ok(signals) => signals,
         Err(error) => return fail(REFUSED, &error),
     };
@@ -36,23 +36,27 @@ fn serve(config: Config) -> ExitCode {
         Err(error) => return fail(REFUSED, &error),
     };
     for signal in signals.forever() {
-        if signal == SIGHUP {
-            info!("event=nothing-to-reload signal=SIGHUP");
-        } else {
-            info!(
-                "event=stopping signal={}",
-                if signal == SIGTERM {
-                    "SIGTERM"
-                } else {
-                    "SIGINT"
-                }
-            );
-            break;
-        }
+        let name = match signal {
+            SIGHUP => {
+                info!("event=nothing-to-reload signal=SIGHUP");
+                continue;
+            }
+            SIGUSR1 => {
+                running.empty_cache();
+                continue;
+            }
+            SIGTERM => "SIGTERM",
+            _ => "SIGINT",
+        };
+        info!("event=stopping signal={name}");
+        break;
     }
     // Whoever asks twice does not want to wait for the queries on their way.
     std::thread::spawn(move || {
-        if let Some(signal) = signals.forever().find(|signal| *signal != SIGHUP) {
+        if let Some(signal) = signals
+            .forever()
+            .find(|signal| [SIGTERM, SIGINT].contains(signal))
+        {
             exit(128 + signal);
         }
     });

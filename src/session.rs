@@ -15,7 +15,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use log::debug;
@@ -27,12 +27,12 @@ use rustls::pki_types::UnixTime;
 use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::client::Client;
 use crate::clock;
 use crate::deadline::{Timed, left};
-use crate::frame::{self, Frames, PREFIX};
+use crate::flight::Query;
+use crate::frame::{Frames, PREFIX};
 use crate::identity::{Identity, Refusal, refusal_in};
-use crate::wire::{self, Answer, Asked, Edns, Fault, HEADER};
+use crate::wire::{self, Answer, Fault, HEADER};
 
 /// Queries that may wait for their answers on one session. Random IDs collide seldom while the table is this full.
 pub const PENDING: usize = 4096;
@@ -42,125 +42,10 @@ const SEND_BUFFER: usize = 1024 * 1024;
 /// Octets of data in one TCP segment, at most: 1280 (RFC 8200 section 5) less the headers of IPv6 and TCP. A path that drops
 /// larger packets without a word would stop the session at the first long answer, and again after every reconnection.
 const SEGMENT: u32 = 1220;
-/// How often a query is asked, at most, when sessions end under it; and how often since sessions are silent.
-const MOST_ASKED: usize = 8;
-const MOST_HEDGED: usize = 2;
 /// How long a session may be silent while a query waits before it is suspect, at least.
 const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 /// Octets that one read takes off the socket, at most.
 const READ: usize = 32 * 1024;
-
-/// A client's query on its way to the resolver: what is asked there, and what its answer must look like here.
-#[derive(Debug)]
-pub struct Query {
-    /// Who asked.
-    pub client: Client,
-    /// By when the client gets an answer, of whatever kind.
-    pub deadline: Instant,
-    /// An ending was found for it: nobody else may have one.
-    claimed: AtomicBool,
-    /// On how many sessions it is pending.
-    copies: AtomicUsize,
-    /// How often it was asked on a session that ended without a single answer.
-    vain: AtomicUsize,
-    /// How often it was asked.
-    asked: AtomicUsize,
-    /// On how many sessions it waited that went silent.
-    hedged: AtomicUsize,
-    /// The message as the resolver sees it, its length before it and its ID 0.
-    framed: Vec<u8>,
-    question: Range<usize>,
-    id: u16,
-    flags: [u8; 2],
-    edns: Option<Edns>,
-    signed: bool,
-}
-
-impl Query {
-    /// The query of `client`, to be answered by `deadline`.
-    pub fn new(query: &wire::Query<'_>, client: Client, deadline: Instant) -> Self {
-        let mut framed = Vec::with_capacity(PREFIX + 128);
-        frame::append(&mut framed, |out| {
-            if query.is_signed() {
-                out.extend_from_slice(query.message());
-            } else {
-                query.write_for_resolver(out);
-            }
-        });
-        let question = PREFIX + HEADER..PREFIX + HEADER + query.question().len();
-        Self {
-            client,
-            deadline,
-            claimed: AtomicBool::new(false),
-            copies: AtomicUsize::new(0),
-            vain: AtomicUsize::new(0),
-            asked: AtomicUsize::new(0),
-            hedged: AtomicUsize::new(0),
-            framed,
-            question,
-            id: query.id(),
-            flags: query.flags(),
-            edns: query.edns().copied(),
-            signed: query.is_signed(),
-        }
-    }
-
-    /// Takes the right to end it. Only one caller ever gets it.
-    pub fn claim(&self) -> bool {
-        !self.claimed.swap(true, Ordering::AcqRel)
-    }
-
-    /// Whether it has ended.
-    pub fn is_claimed(&self) -> bool {
-        self.claimed.load(Ordering::Acquire)
-    }
-
-    /// Whether it waits for an answer on some session.
-    pub fn is_pending(&self) -> bool {
-        self.copies.load(Ordering::Acquire) > 0
-    }
-
-    /// Whether it was asked on more sessions than one that live.
-    pub fn is_hedged(&self) -> bool {
-        self.copies.load(Ordering::Acquire) > 1
-    }
-
-    /// Whether it may be asked once more, after a session ended without an answer to it or (`vain`) to anybody.
-    ///
-    /// A resolver may close at any time (RFC 7766 section 6.2.4), which costs no query its answer as long as others are
-    /// answered. One that closes before it answers anything gets a second chance, not a third; and a query at which the
-    /// resolver closes every time is not asked for ever.
-    pub fn may_ask_again(&self, vain: bool) -> bool {
-        self.asked.load(Ordering::Relaxed) < MOST_ASKED
-            && (!vain || self.vain.fetch_add(1, Ordering::Relaxed) == 0)
-    }
-
-    /// Whether silence may send it to yet another session.
-    fn may_hedge(&self) -> bool {
-        !self.is_claimed() && self.hedged.load(Ordering::Relaxed) < MOST_HEDGED
-    }
-
-    /// What its answer must repeat.
-    pub fn asked(&self) -> Asked<'_> {
-        Asked {
-            id: self.id,
-            flags: self.flags,
-            question: self.question(),
-            edns: self.edns,
-            keepalive: None,
-        }
-    }
-
-    /// Whether query and answer are signed, so that they pass unchanged but for the ID.
-    pub fn is_signed(&self) -> bool {
-        self.signed
-    }
-
-    /// The question's octets, in the client's spelling.
-    pub fn question(&self) -> &[u8] {
-        &self.framed[self.question.clone()]
-    }
-}
 
 /// Why there is no session.
 #[derive(Debug)]
@@ -387,11 +272,10 @@ impl Session {
                 }
             };
             let start = state.plaintext.len();
-            state.plaintext.extend_from_slice(&query.framed);
+            state.plaintext.extend_from_slice(query.framed());
             let id = &mut state.plaintext[start + PREFIX..start + PREFIX + 2];
             id.copy_from_slice(&vacant.key().to_be_bytes());
-            query.copies.fetch_add(1, Ordering::AcqRel);
-            query.asked.fetch_add(1, Ordering::Relaxed);
+            query.sent();
             vacant.insert(Pending { query, since: now });
         }
         if !state.plaintext.is_empty() {
@@ -415,7 +299,8 @@ impl Session {
         }
     }
 
-    /// Takes out the queries whose deadline has passed, and sees whether the session is silent or idle for too long.
+    /// Takes out the queries whose deadline has passed, finds those whose clients are to be looked after, and sees whether
+    /// the session is silent or idle for too long.
     ///
     /// It is silent when nothing arrived while a query waited for four of its round trips, 250 ms at least; or for
     /// `most_patience`, which is also for a session that has not answered yet.
@@ -424,12 +309,13 @@ impl Session {
         now: Instant,
         most_patience: Duration,
         expired: &mut Vec<Arc<Query>>,
+        due: &mut Vec<Arc<Query>>,
     ) -> Look {
         let mut state = self.state.lock();
         let state = &mut *state;
         let late = state
             .pending
-            .extract_if(|_, pending| pending.query.deadline <= now);
+            .extract_if(|_, pending| pending.query.deadline() <= now);
         let mut unheard = false;
         expired.extend(late.filter_map(|(_, pending)| {
             unheard |= pending.since > state.heard;
@@ -462,16 +348,15 @@ impl Session {
             .filter(|_| !self.is_suspect())
             .map(|oldest| oldest.max(state.heard) + patience);
         let silent = silent_at.is_some_and(|at| at <= now);
-        let deadline = state
-            .pending
-            .values()
-            .map(|pending| pending.query.deadline)
-            .min();
-        let next = silent_at
-            .filter(|_| !silent)
-            .into_iter()
-            .chain(deadline)
-            .min();
+        let mut next = silent_at.filter(|_| !silent);
+        for Pending { query, .. } in state.pending.values() {
+            let at = query.due();
+            if at <= now {
+                due.push(Arc::clone(query));
+            } else {
+                next = next.into_iter().chain([at]).min();
+            }
+        }
         Look {
             next,
             idle_until: None,
@@ -499,9 +384,7 @@ impl Session {
             .values()
             .map(|pending| &pending.query)
             .filter(|query| query.may_hedge())
-            .inspect(|query| {
-                query.hedged.fetch_add(1, Ordering::Relaxed);
-            })
+            .inspect(|query| query.hedge())
             .cloned()
             .collect();
         (again, state.answered > 0)
@@ -701,7 +584,7 @@ impl Reader {
         let (answered, expired) = (state.answered, state.expired);
         let left = state.pending.drain().map(|(_, pending)| pending.query);
         let queries = left
-            .filter(|query| query.copies.fetch_sub(1, Ordering::AcqRel) == 1 && !query.is_claimed())
+            .filter(|query| query.lost() && !query.is_claimed())
             .collect();
         Rest {
             queries,

@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::thread::{park, park_timeout, sleep};
+use std::thread::{park, park_timeout};
 use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
@@ -21,9 +21,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::client::Departures;
 use crate::clock;
+use crate::flight::Query;
 use crate::health::{Fault, Health};
 use crate::identity::Identity;
-use crate::session::{ConnectError, PENDING, Query, Reader, Rest, Sent, Session};
+use crate::session::{ConnectError, PENDING, Reader, Rest, Sent, Session};
 use crate::thread;
 use crate::wire::Answer;
 
@@ -79,16 +80,19 @@ pub enum Failure {
     Unreadable,
 }
 
-/// What becomes of queries in the end. Called by the thread that knows it, once for each, which sends `departures`
-/// afterwards.
+/// What becomes of queries. Called by the thread that knows it, which sends `departures` afterwards.
 pub trait Settle: Send + Sync {
-    /// `query` has ended: with an answer that matches it, or without.
+    /// `query` has ended: with an answer that matches it, or without. Called once for each.
     fn settle(
         &self,
         query: &Query,
         ending: Result<&Answer<'_>, Failure>,
+        now: Instant,
         departures: &mut Departures,
     );
+
+    /// `query` goes on, but it is due ([`Query::due`]) that somebody looks after those that wait for it.
+    fn look_after(&self, query: &Query, now: Instant, departures: &mut Departures);
 }
 
 /// Who runs attempts: threads that may wait.
@@ -106,8 +110,8 @@ pub struct Upstream {
     settle: Arc<dyn Settle>,
     hands: OnceLock<Weak<dyn Hands>>,
     state: Mutex<State>,
-    /// Queries whose answer has not left.
-    unended: Arc<AtomicUsize>,
+    /// Queries that have not ended.
+    unended: AtomicUsize,
     /// By how many milliseconds the clock that counts suspends is ahead of the one that does not.
     suspended: AtomicU64,
     timer: OnceLock<std::thread::Thread>,
@@ -228,7 +232,7 @@ impl Upstream {
             settle,
             hands: OnceLock::new(),
             state: Mutex::new(state),
-            unended: Arc::new(AtomicUsize::new(0)),
+            unended: AtomicUsize::new(0),
             suspended: AtomicU64::new(time_suspended()),
             timer: OnceLock::new(),
             timer_rests: AtomicBool::new(false),
@@ -269,7 +273,7 @@ impl Upstream {
         let before = self.unended.fetch_add(queries.len(), Ordering::SeqCst);
         let room = self.max_pending.saturating_sub(before);
         if room < queries.len() {
-            self.fail(queries.drain(room..), Failure::Overloaded, departures);
+            self.fail(queries.drain(room..), Failure::Overloaded, now, departures);
         }
         self.watch_for_suspend(departures, now);
         self.ask(queries, false, departures, now);
@@ -362,7 +366,7 @@ impl Upstream {
             open.session.send(queries, now);
         }
         if let Some(failure) = hopeless {
-            self.fail(queries.drain(..), failure, departures);
+            self.fail(queries.drain(..), failure, now, departures);
         }
     }
 
@@ -385,10 +389,11 @@ impl Upstream {
         &self,
         queries: impl IntoIterator<Item = Arc<Query>>,
         failure: Failure,
+        now: Instant,
         departures: &mut Departures,
     ) {
         for query in queries.into_iter().filter(|query| query.claim()) {
-            self.end(&query, Err(failure), departures);
+            self.end(&query, Err(failure), now, departures);
         }
     }
 
@@ -397,10 +402,11 @@ impl Upstream {
         &self,
         query: &Query,
         ending: Result<&Answer<'_>, Failure>,
+        now: Instant,
         departures: &mut Departures,
     ) {
-        self.settle.settle(query, ending, departures);
-        departures.count_down(&self.unended);
+        self.settle.settle(query, ending, now, departures);
+        self.unended.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// A session that has ended is no longer looked at.
@@ -665,7 +671,7 @@ impl Upstream {
         drop(state);
         // What is pending on a silent session has a hope left.
         waiting.retain(|query| !query.is_pending());
-        self.fail(waiting, failure, departures);
+        self.fail(waiting, failure, now, departures);
     }
 
     /// The session's thread: delivers answers until the session ends, then sees to the queries that are left.
@@ -676,11 +682,12 @@ impl Upstream {
                 match reader.read() {
                     Ok(answers) => {
                         let (mut answered, mut hedged) = (false, false);
+                        let now = clock::now();
                         for (query, answer) in answers {
                             answered = true;
                             hedged |= query.is_hedged();
                             let ending = answer.as_ref().map_err(|_| Failure::Unreadable);
-                            self.end(&query, ending, &mut departures);
+                            self.end(&query, ending, now, &mut departures);
                         }
                         departures.leave();
                         if answered {
@@ -756,7 +763,7 @@ impl Upstream {
         } else {
             drop(state);
         }
-        self.fail(lost, Failure::Unreachable, departures);
+        self.fail(lost, Failure::Unreachable, now, departures);
     }
 
     /// The timer's thread.
@@ -771,12 +778,12 @@ impl Upstream {
                 was_quiet = false;
                 park_timeout(
                     next.saturating_duration_since(now)
-                        .clamp(TICKS.0, TICKS.1.min(self.timeout)),
+                        .clamp(TICKS.0, TICKS.1.min(self.timeout / 4)),
                 );
             } else if !was_quiet {
                 // Whatever is asked from now on has at least this long. So a query now and then costs no wake-up.
                 was_quiet = true;
-                park_timeout(TICKS.1.min(self.timeout));
+                park_timeout(TICKS.1.min(self.timeout / 4));
             } else {
                 was_quiet = false;
                 self.timer_rests.store(true, Ordering::SeqCst);
@@ -791,7 +798,8 @@ impl Upstream {
         }
     }
 
-    /// Ends what is late, asks elsewhere what waits on silent sessions, closes idle ones and sends the next racer.
+    /// Ends what is late, has those looked after that wait, asks elsewhere what waits on silent sessions, closes idle ones
+    /// and sends the next racer.
     /// Returns when to look again: for what is under way, and for sessions that are idle.
     fn look(
         self: &Arc<Self>,
@@ -799,16 +807,28 @@ impl Upstream {
         departures: &mut Departures,
     ) -> (Option<Instant>, Option<Instant>) {
         self.watch_for_suspend(departures, now);
-        let mut expired = Vec::new();
+        let (mut expired, mut due) = (Vec::new(), Vec::new());
         let mut state = self.state.lock();
         state.waiting.retain(|query| {
-            let late = query.deadline <= now;
+            let late = query.deadline() <= now;
             if late && query.claim() {
                 expired.push(Arc::clone(query));
             }
             !late
         });
-        let mut next = state.waiting.iter().map(|query| query.deadline).min();
+        due.extend(
+            state
+                .waiting
+                .iter()
+                .filter(|query| query.due() <= now)
+                .cloned(),
+        );
+        let mut next = state
+            .waiting
+            .iter()
+            .map(|query| query.due())
+            .filter(|at| *at > now)
+            .min();
         let mut racer_due = None;
         let mut send_racer = false;
         if let Some(race) = state
@@ -827,7 +847,9 @@ impl Upstream {
         next = next.into_iter().chain(racer_due).min();
         let mut idle_until: Option<Instant> = None;
         for open in &sessions {
-            let look = open.session.look(now, self.timeout / 3, &mut expired);
+            let look = open
+                .session
+                .look(now, self.timeout / 3, &mut expired, &mut due);
             if look.silent {
                 self.hedge(open, departures, now);
             }
@@ -835,7 +857,11 @@ impl Upstream {
             idle_until = idle_until.into_iter().chain(look.idle_until).min();
         }
         for query in expired {
-            self.end(&query, Err(Failure::TimedOut), departures);
+            self.end(&query, Err(Failure::TimedOut), now, departures);
+        }
+        for query in due.iter().filter(|query| !query.is_claimed()) {
+            self.settle.look_after(query, now, departures);
+            next = next.into_iter().chain([query.due()]).min();
         }
         if send_racer {
             self.send_racer();
@@ -890,12 +916,8 @@ impl Upstream {
         }
     }
 
-    /// Waits until every query has ended, at most as long as one may take, then closes the sessions.
+    /// Closes the sessions. Nobody waits for an answer any more.
     pub fn stop(&self) {
-        let deadline = clock::now() + self.timeout;
-        while self.unended.load(Ordering::SeqCst) > 0 && clock::now() < deadline {
-            sleep(TICKS.0);
-        }
         let sessions = std::mem::take(&mut self.state.lock().sessions);
         sessions.iter().for_each(|open| open.session.close());
         self.stopped.store(true, Ordering::Release);

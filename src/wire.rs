@@ -785,18 +785,20 @@ impl Key {
     const DNSSEC_OK: u8 = 1;
     const CHECKING_DISABLED: u8 = 2;
 
-    /// The key of a query for `question`, which was parsed before, with these bits.
+    /// The key of a query for `question`, which was parsed before, with DO and CD as they are in it.
     pub fn new(question: &[u8], dnssec_ok: bool, checking_disabled: bool) -> Self {
+        let dnssec_ok = u8::from(dnssec_ok) * Self::DNSSEC_OK;
+        let checking_disabled = u8::from(checking_disabled) * Self::CHECKING_DISABLED;
+        Self::with_bits(question, dnssec_ok | checking_disabled)
+    }
+
+    /// The key of a query for `question`, with what [`Key::bits`] said of an equal one.
+    pub fn with_bits(question: &[u8], bits: u8) -> Self {
         let mut octets = [0; Self::LONGEST];
         let length = question.len().min(Self::LONGEST - 1);
         octets[..length].copy_from_slice(&question[..length]);
         octets[..length.saturating_sub(4)].make_ascii_lowercase();
-        octets[length] = if dnssec_ok { Self::DNSSEC_OK } else { 0 };
-        octets[length] |= if checking_disabled {
-            Self::CHECKING_DISABLED
-        } else {
-            0
-        };
+        octets[length] = bits;
         Self { octets, length }
     }
 

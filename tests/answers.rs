@@ -166,7 +166,7 @@ fn a_client_that_does_not_read_harms_nobody_and_loses_only_its_connection() {
     let forwarder = Forwarder::before(&resolver, &[]);
     let mut greedy = TcpClient::to(forwarder.address());
     let asks: Vec<_> = (0..500)
-        .map(|id| Ask::a(id, "large.test").octets())
+        .map(|id| Ask::a(id, &format!("large{id}.test")).octets())
         .collect();
     greedy.send(&asks);
     resolver.wait_for_queries(asks.len());
@@ -188,7 +188,9 @@ fn a_client_that_reads_late_gets_everything() {
     socket2::SockRef::from(&client.socket)
         .set_recv_buffer_size(32 * 1024)
         .expect("an option");
-    let asks: Vec<_> = (0..8).map(|id| Ask::a(id, "large.test").octets()).collect();
+    let asks: Vec<_> = (0..8)
+        .map(|id| Ask::a(id, &format!("large{id}.test")).octets())
+        .collect();
     client.send(&asks);
     resolver.wait_for_queries(asks.len());
     let mut ids: Vec<_> = asks.iter().map(|_| client.hear().id()).collect();

@@ -5,14 +5,16 @@ use std::fs;
 use std::path::Path;
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 16] = [
+const ROOMS: [&str; 18] = [
     "config",
     "server",
     "worker",
     "forwarder",
+    "cache",
     "upstream",
     "health",
     "session",
+    "flight",
     "identity",
     "pin",
     "client",

@@ -170,7 +170,7 @@ fn sigterm_and_sigint_end_it_with_code_0_and_sighup_does_not() {
             "{log}"
         );
         assert!(
-            log.contains("event=stopped") && log.contains("answered=2"),
+            log.contains("event=stopped") && log.contains("answered=1 cached=1"),
             "{log}"
         );
         for line in log.lines() {

@@ -138,17 +138,20 @@ fn stopping_answers_what_is_under_way_and_then_closes_the_ports() {
     let forwarder = Forwarder::before(&resolver, &[]);
     let address = forwarder.address();
     let (udp, mut tcp) = (forwarder.udp(), forwarder.tcp());
-    let ask = Ask::a(1, "x.test");
-    for _ in 0..5 {
-        udp.send(&ask.octets());
-        tcp.send(&[ask.octets()]);
+    let asks: Vec<_> = (0..10)
+        .map(|id| Ask::a(id, &format!("n{id}.test")))
+        .collect();
+    for pair in asks.chunks(2) {
+        udp.send(&pair[0].octets());
+        tcp.send(&[pair[1].octets()]);
     }
-    resolver.wait_for_queries(10);
+    resolver.wait_for_queries(asks.len());
     let running = forwarder.into_running();
     let stopping = thread::spawn(move || running.stop());
     for _ in 0..5 {
-        udp.hear().assert_answers(&ask);
-        tcp.hear().assert_answers(&ask);
+        for heard in [udp.hear(), tcp.hear()] {
+            heard.assert_answers(&asks[usize::from(heard.id())]);
+        }
     }
     stopping.join().expect("it stops");
     assert!(TcpStream::connect(address).is_err());

@@ -88,13 +88,16 @@ impl Drop for Forwarder {
     }
 }
 
-/// The settings that these options mean.
+/// The settings that these options mean: no cache, unless it is what they are about.
 pub(crate) fn config(options: &[&str]) -> Config {
     log::capture();
     let anchors = pki().root_file();
     let mut arguments = vec!["--port", "0"];
     if !options.contains(&"--address") {
         arguments.extend(["--address", "127.0.0.1"]);
+    }
+    if !options.contains(&"--cache-size") {
+        arguments.extend(["--cache-size", "0"]);
     }
     if !options.contains(&"--resolver-ca") {
         arguments.extend(["--resolver-ca", anchors.to_str().expect("a path in UTF-8")]);

@@ -1,0 +1,340 @@
+//! Who waits for this answer?
+//!
+//! A query on its way to the resolver, and the clients that wait for what comes of it. Clients that ask the same while it
+//! is on its way wait with the first: the resolver is asked once, and each gets the answer to its own message by its own
+//! deadline.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::client::Client;
+use crate::frame::{self, PREFIX};
+use crate::wire::{self, Asked, Edns, HEADER, Key};
+
+/// How often a query is asked, at most, when sessions end under it; and how often since sessions are silent.
+const MOST_ASKED: usize = 8;
+const MOST_HEDGED: usize = 2;
+
+/// A query on its way to the resolver: what is asked there, and who waits for it here.
+#[derive(Debug)]
+pub struct Query {
+    began: Instant,
+    /// For so long after it began others may join.
+    timeout: Duration,
+    /// When the last of its clients gets an answer, of whatever kind, in microseconds since it began.
+    deadline: AtomicU64,
+    /// When somebody is to look after those that wait, on the same scale.
+    due: AtomicU64,
+    /// When clients are content with an expired answer, if there is one.
+    late: Option<Instant>,
+    waiters: Mutex<Vec<Waiter>>,
+    /// The bits of the key that it is known by; none if nobody may share its answer.
+    shared_as: Option<u8>,
+    /// Somebody waited for it in vain.
+    overdue: AtomicBool,
+    /// An ending was found for it: nobody else may have one.
+    claimed: AtomicBool,
+    /// On how many sessions it is pending.
+    copies: AtomicUsize,
+    /// How often it was asked on a session that ended without a single answer.
+    vain: AtomicUsize,
+    /// How often it was asked.
+    asked: AtomicUsize,
+    /// On how many sessions it waited that went silent.
+    hedged: AtomicUsize,
+    /// The message as the resolver sees it, its length before it and its ID 0.
+    framed: Vec<u8>,
+    question: Range<usize>,
+    signed: bool,
+}
+
+/// A client that waits.
+#[derive(Debug)]
+pub struct Waiter {
+    /// Who asked.
+    pub client: Client,
+    /// By when it gets an answer, of whatever kind.
+    pub deadline: Instant,
+    id: u16,
+    flags: [u8; 2],
+    edns: Option<Edns>,
+    /// Its question, where it spells the name in another way than the query does.
+    spelling: Option<Box<[u8]>>,
+}
+
+impl Waiter {
+    /// The client of `query`, which gets an answer by `deadline`.
+    pub fn new(query: &wire::Query<'_>, client: Client, deadline: Instant) -> Self {
+        Self {
+            client,
+            deadline,
+            id: query.id(),
+            flags: query.flags(),
+            edns: query.edns().copied(),
+            spelling: None,
+        }
+    }
+
+    /// What its answer must repeat, when it waits for `query`.
+    pub fn asked<'q>(&'q self, query: &'q Query) -> Asked<'q> {
+        Asked {
+            id: self.id,
+            flags: self.flags,
+            question: self.spelling.as_deref().unwrap_or(query.question()),
+            edns: self.edns,
+            keepalive: None,
+        }
+    }
+}
+
+impl Query {
+    /// A query for which nobody waits yet, to be answered within `timeout` of `now`.
+    pub fn new(query: &wire::Query<'_>, now: Instant, timeout: Duration) -> Self {
+        let mut framed = Vec::with_capacity(PREFIX + 128);
+        frame::append(&mut framed, |out| {
+            if query.is_signed() {
+                out.extend_from_slice(query.message());
+            } else {
+                query.write_for_resolver(out);
+            }
+        });
+        let question = PREFIX + HEADER..PREFIX + HEADER + query.question().len();
+        Self {
+            began: now,
+            timeout,
+            deadline: AtomicU64::new(micros(timeout)),
+            due: AtomicU64::new(micros(timeout)),
+            late: None,
+            waiters: Mutex::default(),
+            shared_as: query.key().map(|key| key.bits()),
+            overdue: AtomicBool::new(false),
+            claimed: AtomicBool::new(false),
+            copies: AtomicUsize::new(0),
+            vain: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
+            hedged: AtomicUsize::new(0),
+            framed,
+            question,
+            signed: query.is_signed(),
+        }
+    }
+
+    /// After so long its clients are content with an expired answer.
+    pub fn content_after(mut self, patience: Duration) -> Self {
+        self.late = Some(self.began + patience);
+        *self.due.get_mut() = micros(patience.min(self.timeout));
+        self
+    }
+
+    /// With a client that waits for it.
+    pub fn with(mut self, waiter: Waiter) -> Self {
+        self.waiters.get_mut().push(waiter);
+        self
+    }
+
+    /// When it was asked.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// By when all that wait get an answer, of whatever kind.
+    pub fn deadline(&self) -> Instant {
+        self.began + Duration::from_micros(self.deadline.load(Ordering::Acquire))
+    }
+
+    /// When somebody is to look after those that wait, before the deadline or at it.
+    pub fn due(&self) -> Instant {
+        self.began + Duration::from_micros(self.due.load(Ordering::Acquire))
+    }
+
+    /// Whether clients that wait should be content with an expired answer.
+    pub fn is_late(&self, now: Instant) -> bool {
+        self.late.is_some_and(|late| late <= now)
+    }
+
+    /// How many wait.
+    pub fn count_waiters(&self) -> usize {
+        self.waiters.lock().len()
+    }
+
+    /// Takes all that wait off the list.
+    pub fn take_waiters(&self) -> Vec<Waiter> {
+        std::mem::take(&mut *self.waiters.lock())
+    }
+
+    /// Takes those off the list whose time is over.
+    pub fn take_overdue(&self, now: Instant) -> Vec<Waiter> {
+        let mut waiters = self.waiters.lock();
+        waiters
+            .extract_if(.., |waiter| waiter.deadline <= now)
+            .collect()
+    }
+
+    /// Notes that somebody waited in vain; whether that is news.
+    pub fn fall_overdue(&self) -> bool {
+        !self.overdue.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether somebody waited in vain.
+    pub fn is_overdue(&self) -> bool {
+        self.overdue.load(Ordering::Relaxed)
+    }
+
+    /// Sets when to look again.
+    pub fn look_again(&self, now: Instant) {
+        let waiters = self.waiters.lock();
+        let late = self.late.filter(|late| *late > now);
+        let next = waiters.iter().map(|waiter| waiter.deadline).chain(late);
+        let due = next.min().map_or(u64::MAX, |next| self.since_began(next));
+        let deadline = self.deadline.load(Ordering::Acquire);
+        self.due.store(due.min(deadline), Ordering::Release);
+    }
+
+    /// Has the clients of an equal query wait for this one.
+    fn take_on(&self, other: &Self) {
+        let respelled = (other.question() != self.question()).then(|| other.question());
+        let mut waiters = self.waiters.lock();
+        for mut waiter in other.take_waiters() {
+            waiter.spelling = respelled.map(Box::from);
+            let deadline = self.since_began(waiter.deadline);
+            self.deadline.fetch_max(deadline, Ordering::AcqRel);
+            self.due.fetch_min(deadline, Ordering::AcqRel);
+            waiters.push(waiter);
+        }
+    }
+
+    fn since_began(&self, moment: Instant) -> u64 {
+        micros(moment.saturating_duration_since(self.began))
+    }
+
+    /// Takes the right to end it. Only one caller ever gets it.
+    pub fn claim(&self) -> bool {
+        !self.claimed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether it has ended.
+    pub fn is_claimed(&self) -> bool {
+        self.claimed.load(Ordering::Acquire)
+    }
+
+    /// It was put on a session.
+    pub fn sent(&self) {
+        self.copies.fetch_add(1, Ordering::AcqRel);
+        self.asked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A session on which it was pending has ended; whether that was the last one.
+    pub fn lost(&self) -> bool {
+        self.copies.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Whether it waits for an answer on some session.
+    pub fn is_pending(&self) -> bool {
+        self.copies.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether it was asked on more sessions than one that live.
+    pub fn is_hedged(&self) -> bool {
+        self.copies.load(Ordering::Acquire) > 1
+    }
+
+    /// Whether it may be asked once more, after a session ended without an answer to it or (`vain`) to anybody.
+    ///
+    /// A resolver may close at any time (RFC 7766 section 6.2.4), which costs no query its answer as long as others are
+    /// answered. One that closes before it answers anything gets a second chance, not a third; and a query at which the
+    /// resolver closes every time is not asked for ever.
+    pub fn may_ask_again(&self, vain: bool) -> bool {
+        self.asked.load(Ordering::Relaxed) < MOST_ASKED
+            && (!vain || self.vain.fetch_add(1, Ordering::Relaxed) == 0)
+    }
+
+    /// Whether silence may send it to yet another session.
+    pub fn may_hedge(&self) -> bool {
+        !self.is_claimed() && self.hedged.load(Ordering::Relaxed) < MOST_HEDGED
+    }
+
+    /// A session on which it waits went silent.
+    pub fn hedge(&self) {
+        self.hedged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What it is known by to those that ask the same; none if its answer is for nobody else.
+    pub fn key(&self) -> Option<Key> {
+        self.shared_as
+            .map(|bits| Key::with_bits(self.question(), bits))
+    }
+
+    /// Whether query and answer are signed, so that they pass unchanged but for the ID.
+    pub fn is_signed(&self) -> bool {
+        self.signed
+    }
+
+    /// The question's octets, as the first client spelled them.
+    pub fn question(&self) -> &[u8] {
+        &self.framed[self.question.clone()]
+    }
+
+    /// The message as the resolver shall see it, its length before it and its ID 0.
+    pub fn framed(&self) -> &[u8] {
+        &self.framed
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The queries on their way whose answers may be shared.
+#[derive(Debug, Default)]
+pub struct Flights {
+    table: Mutex<HashMap<Box<[u8]>, Arc<Query>>>,
+}
+
+impl Flights {
+    /// Has the clients of `queries` join equal ones that are on their way; returns those. What is left in `queries` is to be
+    /// sent, and others may join it from now on.
+    ///
+    /// `is_known` has the last word before a query is sent: whether its answer has come meanwhile, and so has been given.
+    pub fn board(
+        &self,
+        queries: &mut Vec<Arc<Query>>,
+        now: Instant,
+        mut is_known: impl FnMut(&Key, &Query) -> bool,
+    ) -> Vec<Arc<Query>> {
+        let mut joined = Vec::new();
+        let mut table = self.table.lock();
+        queries.retain(|query| {
+            let Some(key) = query.key() else { return true };
+            match table.entry(key.octets().into()) {
+                // Whoever comes later than its timeout would still wait when its deadline is over: it asks anew.
+                Entry::Occupied(flight) if now < flight.get().began + flight.get().timeout => {
+                    flight.get().take_on(query);
+                    joined.push(Arc::clone(flight.get()));
+                    false
+                }
+                _ if is_known(&key, query) => false,
+                entry => {
+                    entry.insert_entry(Arc::clone(query));
+                    true
+                }
+            }
+        });
+        joined
+    }
+
+    /// Nobody can join `query` any more.
+    pub fn land(&self, key: &Key, query: &Query) {
+        let mut table = self.table.lock();
+        if let Entry::Occupied(flight) = table.entry(key.octets().into())
+            && std::ptr::eq(&**flight.get(), query)
+        {
+            flight.remove();
+        }
+    }
+}
