@@ -36,6 +36,8 @@ const FAILURE: (u64, u64) = (1000, 300_000);
 const POPULAR: u8 = 2;
 /// Octets that an entry costs besides its own: its place in the store's tables, and the traces of entries that left.
 const PLACE: usize = 96;
+/// Parts of the store, each with a lock and a share of the memory: no answer may be larger than that.
+const SHARDS: usize = 16;
 /// What an entry of an ordinary answer costs, in octets: an estimate for the size of the store's tables.
 const ORDINARY: usize = 320;
 
@@ -268,6 +270,7 @@ impl Cache {
         // Rounded down, so that the shards' shares make no more than the whole.
         let capacity = (settings.size & !0xfff) as u64;
         let options = OptionsBuilder::new()
+            .shards(SHARDS)
             .estimated_items_capacity(settings.size / ORDINARY)
             .weight_capacity(capacity)
             .build()

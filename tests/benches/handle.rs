@@ -1,0 +1,134 @@
+//! What a query costs in [`Forwarder::handle`], without sockets: parsed, looked for, answered or made ready to be sent.
+//!
+//! `cargo bench` prints the time of one query, as one thread sees it. With two threads it is the same as with one unless
+//! they wait for each other.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use dns_tool::client::{Client, Departures};
+use dns_tool::config::{self, Command};
+use dns_tool::flight::Query;
+use dns_tool::forwarder::{Batch, Endings, Forwarder, Outcome};
+use dns_tool::upstream::{Settle, Upstream};
+use dns_tool::wire::{self, Answer};
+
+/// Names that are known.
+const KNOWN: usize = 1000;
+/// Queries that a receive call brings.
+const BATCH: usize = 32;
+
+/// A query for the address of a name that follows from `number`, with an OPT.
+fn query(number: usize) -> Vec<u8> {
+    let mut message = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01".to_vec();
+    let label = format!("n{number}");
+    message.push(u8::try_from(label.len()).expect("a label fits"));
+    message.extend_from_slice(label.as_bytes());
+    message.extend_from_slice(b"\x07example\x03com\0\0\x01\0\x01");
+    message.extend_from_slice(b"\0\0\x29\x04\xd0\0\0\0\0\0\0");
+    message
+}
+
+/// Two addresses and an OPT.
+fn answer(query: &[u8]) -> Vec<u8> {
+    let (head, opt) = query.split_at(query.len() - 11);
+    let record = b"\xc0\x0c\0\x01\0\x01\0\0\x0e\x10\0\x04\xc0\0\x02\x01";
+    let mut message = [head, record, record, opt].concat();
+    message[2] |= 0x80;
+    message[3] |= 0x80;
+    message[7] = 2;
+    message
+}
+
+struct Bench {
+    endings: Arc<Endings>,
+    forwarder: Arc<Forwarder>,
+    client: SocketAddr,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let Ok(Command::Serve(config)) = config::parse([""; 0]) else {
+            panic!("no options are a command line");
+        };
+        let now = Instant::now();
+        let endings = Arc::new(Endings::new(config.forwarder, now));
+        let mut departures = Departures::default();
+        for number in 0..KNOWN {
+            let message = query(number);
+            let asked = wire::Query::parse(&message).expect("a query");
+            let asked = Query::new(&asked, now, config.forwarder.timeout);
+            let answer = answer(&message);
+            let answer = Answer::parse(&answer).expect("an answer");
+            endings.settle(&asked, Ok(&answer), now, &mut departures);
+        }
+        let upstream = Upstream::start(config.upstream, Arc::clone(&endings) as Arc<_>);
+        let upstream = upstream.expect("a thread");
+        Self {
+            endings: Arc::clone(&endings),
+            forwarder: Arc::new(Forwarder::new(upstream, endings)),
+            client: SocketAddr::from(([127, 0, 0, 1], 9)),
+        }
+    }
+
+    /// How long `count` of these take.
+    fn time(&self, messages: &[Vec<u8>], count: u64) -> Duration {
+        let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").expect("a port"));
+        let mut messages = messages.iter().cycle();
+        let mut left = usize::try_from(count).expect("it is countable");
+        let began = Instant::now();
+        while left > 0 {
+            // What it gathers is dropped, not sent.
+            let mut batch = Batch::default();
+            for message in messages.by_ref().take(BATCH.min(left)) {
+                let client = Client::Datagram {
+                    socket: Arc::clone(&socket),
+                    peer: self.client,
+                    local: None,
+                };
+                self.forwarder.handle(message, client, began, &mut batch);
+            }
+            left = left.saturating_sub(BATCH);
+        }
+        began.elapsed()
+    }
+
+    /// How long `count` of them take each of so many threads.
+    fn time_of_threads(&self, threads: usize, messages: &[Vec<u8>], count: u64) -> Duration {
+        let times: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads)
+                .map(|_| scope.spawn(|| self.time(messages, count)))
+                .collect();
+            let joined = threads.into_iter().map(thread::ScopedJoinHandle::join);
+            joined.map(|time| time.expect("no panic")).collect()
+        });
+        times.iter().sum::<Duration>() / u32::try_from(threads).expect("they are few")
+    }
+}
+
+fn handle(criterion: &mut Criterion) {
+    let bench = Bench::new();
+    let hits: Vec<_> = (0..KNOWN).map(query).collect();
+    let one: Vec<_> = vec![query(0)];
+    let misses: Vec<_> = (KNOWN..100 * KNOWN).map(query).collect();
+    for (name, threads, messages) in [
+        ("hit", 1, &hits),
+        ("hit, 2 threads", 2, &hits),
+        ("hit of one name, 2 threads", 2, &one),
+        ("miss", 1, &misses),
+        ("miss, 2 threads", 2, &misses),
+    ] {
+        let before = bench.endings.count(Outcome::Cached);
+        criterion.bench_function(name, |bencher| {
+            bencher.iter_custom(|count| bench.time_of_threads(threads, messages, count));
+        });
+        let known = bench.endings.count(Outcome::Cached) > before;
+        assert_eq!(known, name.starts_with("hit"), "{name}");
+    }
+}
+
+criterion_group!(benches, handle);
+criterion_main!(benches);
