@@ -1107,9 +1107,12 @@ impl<'m> Answer<'m> {
 
 /// An answer that outlives the message that it came in: its question in lower case, and of its OPT only what is for
 /// clients, at its end.
+///
+/// Its memory comes in units, so that what leaves makes room for what comes, of whatever length: else the holes between
+/// answers would grow with time.
 #[derive(Debug)]
 pub struct KeptAnswer {
-    octets: Box<[u8]>,
+    octets: Vec<u8>,
     question_end: u16,
     /// Where its OPT begins, if it has one.
     opt_at: Option<NonZeroU16>,
@@ -1135,7 +1138,7 @@ impl KeptAnswer {
             });
         }
         octets[10..12].copy_from_slice(&additional.to_be_bytes());
-        Self::of(octets, question, opt_at)
+        Self::of(&octets, question, opt_at)
     }
 
     /// SERVFAIL to the question of `key`, without a word on why.
@@ -1149,12 +1152,18 @@ impl KeptAnswer {
         };
         let mut octets = Vec::new();
         asked.write_reply(&mut octets, rcode::SERVFAIL, None);
-        Self::of(octets, key.question(), None)
+        Self::of(&octets, key.question(), None)
     }
 
-    fn of(octets: Vec<u8>, question: &[u8], opt_at: Option<NonZeroU16>) -> Option<Self> {
+    /// What the system's allocator takes for it is a multiple of this, with the length that it puts before it.
+    const UNIT: usize = 64;
+
+    fn of(message: &[u8], question: &[u8], opt_at: Option<NonZeroU16>) -> Option<Self> {
+        let whole = (size_of::<usize>() + message.len()).next_multiple_of(Self::UNIT);
+        let mut octets = Vec::with_capacity(whole - size_of::<usize>());
+        octets.extend_from_slice(message);
         Some(Self {
-            octets: octets.into_boxed_slice(),
+            octets,
             question_end: u16::try_from(HEADER + question.len()).ok()?,
             opt_at,
         })
@@ -1165,9 +1174,9 @@ impl KeptAnswer {
         &self.octets[HEADER..self.question_end.into()]
     }
 
-    /// How many octets it has.
+    /// How many octets it takes, for itself and to fill up its last unit.
     pub fn size(&self) -> usize {
-        self.octets.len()
+        self.octets.capacity()
     }
 
     /// The answer. It was sound when it was kept.
@@ -2370,7 +2379,7 @@ mod tests {
             }),
         ] {
             let kept = kept(&answer);
-            assert!(kept.size() <= answer.len());
+            assert!(kept.size() < answer.len() + KeptAnswer::UNIT);
             assert_eq!(kept.question(), question());
             for asker in &askers {
                 let query = Query::parse(&asker.0).unwrap();
