@@ -920,10 +920,10 @@ mod tests {
                 good.clone().with_opt(&subnet(0)),
                 true,
             ),
-            ("TSIG", good.clone().with(3, rtype::TSIG, 0, &[]), false),
+            ("TSIG", good.clone().with(3, rtype::TSIG, 300, &[]), false),
             (
                 "SIG(0)",
-                good.clone().with(3, rtype::SIG, 0, &[0, 0]),
+                good.clone().with(3, rtype::SIG, 300, &[0, 0]),
                 false,
             ),
             (
@@ -1314,6 +1314,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn nothing_is_served_beyond_its_time_and_memory_is_bounded(
             steps in prop::collection::vec(step(), 0..400),

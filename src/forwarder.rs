@@ -304,7 +304,10 @@ impl Endings {
             room
         });
         let joined = self.flights.board(queries, now, |key, query| {
-            // Its answer may have come between its being looked for and now.
+            // Its answer may have come between its being looked for and now. A renewal is for the next one.
+            if query.count_waiters() == 0 {
+                return false;
+            }
             let Found::Fresh { kept, .. } = self.cache.find(key, now) else {
                 return false;
             };
@@ -461,7 +464,10 @@ impl Settle for Endings {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
     use super::*;
+    use crate::upstream;
 
     #[test]
     fn every_outcome_has_a_counter_of_its_own() {
@@ -483,5 +489,464 @@ mod tests {
             );
             assert_eq!(outcome.reply().is_none(), silent, "{}", outcome.name());
         }
+    }
+
+    const TIMEOUT: Duration = Duration::from_secs(3);
+    const NOERROR: u8 = 0;
+    const SERVFAIL: u8 = 2;
+
+    /// A forwarder whose queries stay here, its client and its clock.
+    struct Bench {
+        forwarder: Forwarder,
+        endings: Arc<Endings>,
+        server: Arc<UdpSocket>,
+        client: UdpSocket,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self::with(100, TIMEOUT)
+        }
+
+        fn with(max_pending: usize, timeout: Duration) -> Self {
+            let start = Instant::now();
+            let settings = Settings {
+                timeout,
+                max_pending,
+                cache: cache::Settings {
+                    size: 1 << 20,
+                    serve_stale: Duration::from_secs(86_400),
+                },
+            };
+            let endings = Arc::new(Endings::new(settings, start));
+            let upstream = upstream::Settings {
+                resolvers: Vec::new(),
+                timeout,
+                sessions: 1,
+                max_pending,
+            };
+            let upstream = Upstream::start(upstream, Arc::clone(&endings) as Arc<_>);
+            let socket = || UdpSocket::bind("127.0.0.1:0").expect("a free port");
+            let client = socket();
+            client
+                .set_read_timeout(Some(Duration::from_secs(20)))
+                .expect("a timeout");
+            Self {
+                forwarder: Forwarder::new(upstream.expect("a thread"), Arc::clone(&endings)),
+                endings,
+                server: Arc::new(socket()),
+                client,
+                now: start + Duration::from_secs(1000),
+            }
+        }
+
+        fn pass(&mut self, seconds: f64) {
+            self.now += Duration::from_secs_f64(seconds);
+        }
+
+        /// Takes in queries, sends what can be answered, and returns what would go to the resolver.
+        fn ask(&self, queries: &[Vec<u8>]) -> Vec<Arc<Query>> {
+            let batch = self.handle(queries);
+            self.board(batch)
+        }
+
+        fn handle(&self, queries: &[Vec<u8>]) -> Batch {
+            let mut batch = Batch::default();
+            for query in queries {
+                let client = Client::Datagram {
+                    socket: Arc::clone(&self.server),
+                    peer: self.client.local_addr().expect("an address"),
+                    local: None,
+                };
+                self.forwarder.handle(query, client, self.now, &mut batch);
+            }
+            batch
+        }
+
+        fn board(&self, mut batch: Batch) -> Vec<Arc<Query>> {
+            self.endings
+                .board(&mut batch.queries, self.now, &mut batch.departures);
+            batch.departures.leave();
+            batch.queries
+        }
+
+        fn settle(&self, query: &Query, ending: Result<&[u8], Failure>) {
+            let mut departures = Departures::default();
+            let answer = ending.map(|answer| Answer::parse(answer).expect("an answer"));
+            let ending = answer.as_ref().map_err(|failure| *failure);
+            self.endings
+                .settle(query, ending, self.now, &mut departures);
+            departures.leave();
+        }
+
+        fn look_after(&self, query: &Query) {
+            let mut departures = Departures::default();
+            self.endings.look_after(query, self.now, &mut departures);
+            departures.leave();
+        }
+
+        /// The next answer: its octets.
+        fn hear(&self) -> Vec<u8> {
+            let mut octets = vec![0; 4096];
+            let length = self.client.recv(&mut octets).expect("an answer");
+            octets.truncate(length);
+            octets
+        }
+
+        /// Asserts that the next answers are these: ID and response code, in any order.
+        fn hear_codes(&self, expected: &[(u16, u8)]) {
+            let mut heard: Vec<_> = expected.iter().map(|_| id_and_code(&self.hear())).collect();
+            heard.sort_unstable();
+            assert_eq!(heard, expected);
+            self.assert_silent();
+        }
+
+        fn assert_silent(&self) {
+            self.client.set_nonblocking(true).expect("an option");
+            assert!(
+                self.client.recv(&mut [0; 1]).is_err(),
+                "one answer too many"
+            );
+            self.client.set_nonblocking(false).expect("an option");
+        }
+
+        /// Has an answer with this TTL kept, at this moment.
+        fn know(&self, ttl: u32) {
+            let queries = self.ask(&[query(0, "www.example")]);
+            self.settle(&queries[0], Ok(&answer(&queries[0], ttl)));
+            self.hear_codes(&[(0, NOERROR)]);
+        }
+
+        fn count(&self, outcome: Outcome) -> u64 {
+            self.endings.count(outcome)
+        }
+    }
+
+    impl Drop for Bench {
+        fn drop(&mut self) {
+            self.forwarder.upstream.stop();
+        }
+    }
+
+    fn id_and_code(message: &[u8]) -> (u16, u8) {
+        let id = u16::from_be_bytes([message[0], message[1]]);
+        (id, message[3] & 0x0f)
+    }
+
+    fn query_saying(id: u16, name: &str, flags: [u8; 2], more: &[u8]) -> Vec<u8> {
+        let [high, low] = id.to_be_bytes();
+        let additional = u8::from(!more.is_empty());
+        let mut octets = vec![
+            high, low, flags[0], flags[1], 0, 1, 0, 0, 0, 0, 0, additional,
+        ];
+        for label in name.split('.') {
+            octets.push(label.len() as u8);
+            octets.extend_from_slice(label.as_bytes());
+        }
+        octets.extend_from_slice(&[0, 0, 1, 0, 1]);
+        octets.extend_from_slice(more);
+        octets
+    }
+
+    fn query(id: u16, name: &str) -> Vec<u8> {
+        query_saying(id, name, [1, 0], &[])
+    }
+
+    fn opt(flags: u8) -> [u8; 11] {
+        [0, 0, 41, 4, 0xd0, 0, 0, flags, 0, 0, 0]
+    }
+
+    /// The resolver's answer: an address with this TTL, authentic.
+    fn answer(query: &Query, ttl: u32) -> Vec<u8> {
+        let header = [0, 0, 0x81, 0xa0, 0, 1, 0, 1, 0, 0, 0, 0];
+        let record = [
+            &[0xc0, 12, 0, 1, 0, 1][..],
+            &ttl.to_be_bytes(),
+            &[0, 4, 192, 0, 2, 1],
+        ];
+        [&header, query.question(), &record.concat()].concat()
+    }
+
+    fn error(query: &Query, rcode: u8) -> Vec<u8> {
+        let header = [0, 0, 0x81, 0x80 | rcode, 0, 1, 0, 0, 0, 0, 0, 0];
+        [&header, query.question()].concat()
+    }
+
+    #[test]
+    fn equal_questions_go_as_one_and_each_asker_gets_its_own_answer() {
+        let bench = Bench::new();
+        let asked = [
+            query_saying(1, "www.example", [1, 0], &[]),
+            query_saying(2, "wWw.Example", [1, 0x20], &[]),
+            query_saying(3, "WWW.EXAMPLE", [1, 0], &opt(0)),
+        ];
+        let first = bench.ask(&asked[..2]);
+        assert_eq!(first.len(), 1, "of one batch");
+        assert!(bench.ask(&asked[2..]).is_empty(), "of different batches");
+        assert_eq!(first[0].count_waiters(), 3);
+        bench.settle(&first[0], Ok(&answer(&first[0], 300)));
+        let mut heard: Vec<_> = asked.iter().map(|_| bench.hear()).collect();
+        heard.sort();
+        for (heard, asked) in heard.iter().zip(&asked) {
+            let end = 12 + first[0].question().len();
+            assert_eq!(heard[..2], asked[..2], "its ID");
+            assert_eq!(heard[12..end], asked[12..end], "its spelling");
+            assert_eq!(heard[3] & 0x20, asked[3] & 0x20, "AD if it asked");
+            assert_eq!(heard[10..12], asked[10..12], "an OPT if it sent one");
+        }
+        assert_eq!(bench.count(Outcome::Answered), 3);
+        assert_eq!(bench.endings.waiting.load(Ordering::SeqCst), 0);
+        // Now it is known.
+        assert!(bench.ask(&asked).is_empty());
+        let mut again: Vec<_> = asked.iter().map(|_| bench.hear()).collect();
+        again.sort();
+        assert_eq!(again, heard);
+        assert_eq!(bench.count(Outcome::Cached), 3);
+    }
+
+    #[test]
+    fn different_questions_and_those_for_one_asker_alone_do_not_go_together() {
+        let bench = Bench::new();
+        let tsig = [&[0][..], &[0, 250, 0, 255], &[0; 6]].concat();
+        let asked = [
+            query(1, "www.example"),
+            query(2, "www.example.org"),
+            query_saying(3, "www.example", [1, 0x10], &[]),
+            query_saying(4, "www.example", [1, 0], &opt(0x80)),
+            query_saying(5, "www.example", [0, 0], &[]),
+            query_saying(6, "www.example", [0, 0], &[]),
+            query_saying(7, "www.example", [1, 0], &tsig),
+            query_saying(8, "www.example", [1, 0], &tsig),
+        ];
+        let queries = bench.ask(&asked);
+        assert_eq!(queries.len(), asked.len());
+        for query in &queries {
+            bench.settle(query, Ok(&answer(query, 300)));
+        }
+        let mut ids: Vec<_> = asked.iter().map(|_| id_and_code(&bench.hear()).0).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, [1, 2, 3, 4, 5, 6, 7, 8]);
+        // Those that may be shared are known now, the others are asked again.
+        assert_eq!(bench.ask(&asked).len(), 4);
+    }
+
+    #[test]
+    fn each_asker_has_its_own_deadline() {
+        let mut bench = Bench::new();
+        let flight = bench.ask(&[query(1, "www.example")]);
+        bench.pass(2.0);
+        assert!(bench.ask(&[query(2, "www.example")]).is_empty());
+        bench.pass(0.9);
+        assert!(flight[0].due() > bench.now);
+        bench.pass(0.1);
+        assert!(flight[0].due() <= bench.now && flight[0].deadline() > bench.now);
+        bench.look_after(&flight[0]);
+        bench.hear_codes(&[(1, SERVFAIL)]);
+        assert!(flight[0].due() > bench.now);
+        bench.pass(1.0);
+        bench.settle(&flight[0], Ok(&answer(&flight[0], 300)));
+        bench.hear_codes(&[(2, NOERROR)]);
+        // Nobody answers.
+        let mut bench = Bench::new();
+        let flight = bench.ask(&[query(1, "www.example")]);
+        bench.pass(2.0);
+        bench.ask(&[query(2, "www.example")]);
+        bench.pass(1.0);
+        bench.look_after(&flight[0]);
+        bench.hear_codes(&[(1, SERVFAIL)]);
+        bench.pass(2.0);
+        assert!(flight[0].deadline() <= bench.now);
+        bench.settle(&flight[0], Err(Failure::TimedOut));
+        bench.hear_codes(&[(2, SERVFAIL)]);
+        assert_eq!(bench.count(Outcome::TimedOut), 2);
+        assert_eq!(bench.endings.waiting.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn who_comes_after_a_whole_timeout_asks_anew() {
+        let mut bench = Bench::new();
+        let first = bench.ask(&[query(1, "www.example")]);
+        bench.pass(2.0);
+        bench.ask(&[query(2, "www.example")]);
+        bench.pass(1.0);
+        bench.look_after(&first[0]);
+        bench.hear_codes(&[(1, SERVFAIL)]);
+        assert!(bench.ask(&[query(3, "www.example")]).is_empty());
+        bench.hear_codes(&[(3, SERVFAIL)]);
+        assert_eq!(bench.count(Outcome::FailedBefore), 1, "for a second");
+        bench.pass(1.0);
+        let second = bench.ask(&[query(4, "www.example")]);
+        assert_eq!(second.len(), 1);
+        assert!(bench.ask(&[query(5, "www.example")]).is_empty());
+        bench.settle(&first[0], Ok(&answer(&first[0], 0)));
+        bench.hear_codes(&[(2, NOERROR)]);
+        assert!(
+            bench.ask(&[query(6, "www.example")]).is_empty(),
+            "the second goes on"
+        );
+        bench.settle(&second[0], Ok(&answer(&second[0], 0)));
+        bench.hear_codes(&[(4, NOERROR), (5, NOERROR), (6, NOERROR)]);
+    }
+
+    #[test]
+    fn a_flight_that_fails_fails_for_all() {
+        for (ending, code, outcome) in [
+            (Err(Failure::TimedOut), SERVFAIL, Outcome::TimedOut),
+            (Err(Failure::Unreachable), SERVFAIL, Outcome::Unreachable),
+            (Err(Failure::Unproved), SERVFAIL, Outcome::Unproved),
+            (Err(Failure::Unreadable), SERVFAIL, Outcome::BadAnswer),
+            (Ok(2), 2, Outcome::Answered),
+            (Ok(5), 5, Outcome::Answered),
+        ] {
+            let bench = Bench::new();
+            let flight = bench.ask(&[query(1, "www.example"), query(2, "www.EXAMPLE")]);
+            let message = ending.map(|rcode| error(&flight[0], rcode));
+            bench.settle(&flight[0], message.as_deref().map_err(|failure| *failure));
+            bench.hear_codes(&[(1, code), (2, code)]);
+            assert_eq!(bench.count(outcome), 2);
+            assert_eq!(bench.endings.waiting.load(Ordering::SeqCst), 0);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_comes_between_looking_and_sending_is_not_asked_for_again() {
+        let bench = Bench::new();
+        let first = bench.ask(&[query(1, "www.example")]);
+        let batch = bench.handle(&[query(2, "www.example")]);
+        bench.settle(&first[0], Ok(&answer(&first[0], 300)));
+        assert!(bench.board(batch).is_empty());
+        bench.hear_codes(&[(1, NOERROR), (2, NOERROR)]);
+    }
+
+    #[test]
+    fn no_more_clients_wait_than_may() {
+        let bench = Bench::with(3, TIMEOUT);
+        let names = [
+            "a.example",
+            "b.example",
+            "a.example",
+            "b.example",
+            "a.example",
+        ];
+        let asked: Vec<_> = (1..).zip(names).map(|(id, name)| query(id, name)).collect();
+        let queries = bench.ask(&asked);
+        assert_eq!(queries.len(), 2);
+        bench.hear_codes(&[(4, SERVFAIL), (5, SERVFAIL)]);
+        for query in &queries {
+            bench.settle(query, Ok(&answer(query, 300)));
+        }
+        bench.hear_codes(&[(1, NOERROR), (2, NOERROR), (3, NOERROR)]);
+        assert_eq!(
+            bench.ask(&[query(6, "c.example")]).len(),
+            1,
+            "there is room again"
+        );
+    }
+
+    #[test]
+    fn an_expired_answer_goes_out_when_there_is_no_fresh_one_in_time() {
+        for (timeout, patience) in [(3.0, 1.5), (5.0, 1.8), (60.0, 1.8), (0.1, 0.05)] {
+            let mut bench = Bench::with(100, Duration::from_secs_f64(timeout));
+            bench.know(100);
+            bench.pass(100.0);
+            let flight = bench.ask(&[query_saying(1, "www.example", [1, 0], &opt(0))]);
+            bench.assert_silent();
+            bench.pass(patience - 0.001);
+            assert!(flight[0].due() > bench.now);
+            bench.pass(0.001);
+            assert!(flight[0].due() <= bench.now);
+            bench.look_after(&flight[0]);
+            let heard = bench.hear();
+            assert_eq!(id_and_code(&heard), (1, NOERROR));
+            assert!(heard.ends_with(&[0, 15, 0, 2, 0, 3]), "Stale Answer");
+            assert!(bench.ask(&[query(2, "www.example")]).is_empty());
+            bench.hear_codes(&[(2, NOERROR)]);
+            assert_eq!(bench.count(Outcome::Stale), 2, "the second at once");
+            assert!(flight[0].due() > bench.now);
+            bench.settle(&flight[0], Ok(&answer(&flight[0], 100)));
+            bench.assert_silent();
+            assert!(bench.ask(&[query(3, "www.example")]).is_empty());
+            bench.hear_codes(&[(3, NOERROR)]);
+            assert_eq!(bench.count(Outcome::Cached), 1, "what came late is kept");
+        }
+    }
+
+    #[test]
+    fn an_expired_answer_goes_out_when_the_resolver_fails_and_then_at_once_for_a_while() {
+        for ending in [
+            Err(Failure::Unreachable),
+            Err(Failure::TimedOut),
+            Ok(2),
+            Ok(5),
+        ] {
+            let mut bench = Bench::new();
+            bench.know(100);
+            bench.pass(100.0);
+            let flight = bench.ask(&[query(1, "www.example")]);
+            let message = ending.map(|rcode| error(&flight[0], rcode));
+            bench.settle(&flight[0], message.as_deref().map_err(|failure| *failure));
+            bench.hear_codes(&[(1, NOERROR)]);
+            bench.pass(29.9);
+            assert!(bench.ask(&[query(2, "www.example")]).is_empty());
+            bench.hear_codes(&[(2, NOERROR)]);
+            assert_eq!(bench.count(Outcome::Stale), 2);
+            bench.pass(0.1);
+            assert_eq!(bench.ask(&[query(3, "www.example")]).len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_popular_answer_is_renewed_while_it_is_given() {
+        let mut bench = Bench::new();
+        bench.know(100);
+        bench.pass(80.0);
+        assert!(
+            bench
+                .ask(&[query(1, "www.example"), query(2, "www.example")])
+                .is_empty()
+        );
+        bench.hear_codes(&[(1, NOERROR), (2, NOERROR)]);
+        bench.pass(15.0);
+        let renewal = bench.ask(&[query(3, "www.example"), query(4, "www.example")]);
+        assert_eq!(renewal.len(), 1, "once");
+        bench.hear_codes(&[(3, NOERROR), (4, NOERROR)]);
+        assert_eq!(renewal[0].count_waiters(), 0);
+        bench.pass(1.0);
+        bench.settle(&renewal[0], Ok(&answer(&renewal[0], 100)));
+        bench.assert_silent();
+        bench.pass(89.0);
+        assert!(bench.ask(&[query(5, "www.example")]).is_empty());
+        bench.hear_codes(&[(5, NOERROR)]);
+        // The next one expires while its renewal is on its way: whoever asks then waits for that, but not for long.
+        bench.pass(10.5);
+        let renewal = bench.ask(&[query(6, "www.example")]);
+        bench.hear_codes(&[(6, NOERROR)]);
+        assert_eq!(renewal.len(), 1);
+        bench.pass(0.5);
+        assert!(bench.ask(&[query(7, "www.example")]).is_empty());
+        bench.assert_silent();
+        bench.pass(1.0);
+        bench.look_after(&renewal[0]);
+        bench.hear_codes(&[(7, NOERROR)]);
+        assert_eq!(bench.count(Outcome::Stale), 1);
+    }
+
+    #[test]
+    fn what_failed_a_moment_ago_fails_at_once() {
+        let mut bench = Bench::new();
+        let flight = bench.ask(&[query(1, "www.example")]);
+        bench.settle(&flight[0], Ok(&error(&flight[0], SERVFAIL)));
+        bench.hear_codes(&[(1, SERVFAIL)]);
+        assert!(
+            bench
+                .ask(&[query_saying(2, "www.example", [1, 0], &opt(0))])
+                .is_empty()
+        );
+        let heard = bench.hear();
+        assert_eq!(id_and_code(&heard), (2, SERVFAIL));
+        assert!(heard.ends_with(&[0, 15, 0, 2, 0, 13]), "Cached Error");
+        bench.pass(1.0);
+        assert_eq!(bench.ask(&[query(3, "www.example")]).len(), 1);
     }
 }
