@@ -1,95 +1,17 @@
 //! The process: its command line, its exit codes, its log and its signals.
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::net::TcpListener;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use crate::support::{Ask, FakeResolver, NAME, UdpClient, pki, wait_until};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_dns-tool");
+use crate::support::process::{PROGRAM, Process};
+use crate::support::{Ask, FakeResolver, UdpClient, wait_until};
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(PROGRAM)
         .args(arguments)
         .output()
         .expect("the program runs")
-}
-
-/// The program in front of a resolver, until it is told to end or dropped.
-struct Process {
-    child: Child,
-    log: BufReader<ChildStderr>,
-    address: SocketAddr,
-}
-
-impl Process {
-    fn before(resolver: &FakeResolver, more: &[&str]) -> Self {
-        let mut child = Command::new(PROGRAM)
-            .args([
-                "--port",
-                "0",
-                "--address",
-                "127.0.0.1",
-                "--resolver-fqdn",
-                NAME,
-            ])
-            .args(["--resolver-addr", &resolver.address().to_string()])
-            .arg("--resolver-ca")
-            .arg(pki().root_file())
-            .args(more)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let log = BufReader::new(child.stderr.take().expect("a pipe"));
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut process = Self {
-            child,
-            log,
-            address: nowhere,
-        };
-        let line = process.read_until("event=listening");
-        let address = line.trim().rsplit('=').next().expect("an address");
-        process.address = address.parse().expect("an address");
-        process
-    }
-
-    /// The next line of the log that holds `part`.
-    fn read_until(&mut self, part: &str) -> String {
-        let mut line = String::new();
-        while !line.contains(part) {
-            line.clear();
-            assert!(
-                self.log.read_line(&mut line).expect("a line") > 0,
-                "it ended without {part}"
-            );
-        }
-        line
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let killed = Command::new("sh")
-            .args(["-c", &format!("kill -{name} {pid}")])
-            .status();
-        assert!(killed.expect("a shell").success());
-    }
-
-    /// Waits for its end; the exit code and the rest of the log.
-    fn end(mut self) -> (Option<i32>, String) {
-        let mut log = String::new();
-        self.log
-            .read_to_string(&mut log)
-            .expect("the rest of the log");
-        (self.child.wait().expect("it ends").code(), log)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]

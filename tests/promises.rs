@@ -6,6 +6,7 @@ mod support;
 
 mod answers;
 mod architecture;
+mod cache;
 mod command_line;
 mod identity;
 mod life;

@@ -9,6 +9,7 @@ pub(crate) mod client;
 pub(crate) mod log;
 pub(crate) mod message;
 pub(crate) mod pki;
+pub(crate) mod process;
 pub(crate) mod resolver;
 
 use std::net::SocketAddr;
