@@ -975,14 +975,17 @@ impl<'m> Answer<'m> {
         self.ttl(soa).min(minimum)
     }
 
-    /// Puts other TTLs into `copy`, a copy of the message up to its OPT.
+    /// Puts other TTLs into `copy`, a copy of the message without its OPT.
     fn write_ttls(&self, copy: &mut [u8], ttls: Ttls) {
+        let mut cut = 0;
         for record in self.records() {
             if record.rtype == rtype::OPT {
+                // What is behind it has moved down by its length.
+                cut = record.data.end - record.start;
                 continue;
             }
-            let ttl = ttls.of(self.ttl(&record)).to_be_bytes();
-            copy[record.ttl_at..record.ttl_at + 4].copy_from_slice(&ttl);
+            let (at, ttl) = (record.ttl_at - cut, ttls.of(self.ttl(&record)));
+            copy[at..at + 4].copy_from_slice(&ttl.to_be_bytes());
         }
     }
 
@@ -2437,6 +2440,15 @@ mod tests {
                 expected.0[3] &= !0x20;
             }
             let found = written(|out| Asked::by(&asked).write_shown(out, &came, &shown));
+            assert_eq!(found, expected.0, "{change:?}");
+            // An OPT before the other records moves them, and only them.
+            let middle = our_opt(0, 0, &option(option::PADDING, &[0; 30]));
+            let start = came.records().nth(2).unwrap().start;
+            let mut moved = came.message().to_vec();
+            moved.splice(start..start, middle);
+            moved[11] += 1;
+            let moved = Answer::parse(&moved).unwrap();
+            let found = written(|out| Asked::by(&asked).write_shown(out, &moved, &shown));
             assert_eq!(found, expected.0, "{change:?}");
         }
     }

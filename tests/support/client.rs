@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use super::{Heard, PATIENCE};
+use super::{Heard, PATIENCE, seed};
 
 pub(crate) struct UdpClient {
     socket: UdpSocket,
@@ -24,6 +24,7 @@ impl UdpClient {
     }
 
     pub(crate) fn send(&self, message: &[u8]) {
+        seed::keep_query(message);
         self.socket.send_to(message, self.to).expect("sends");
     }
 

@@ -11,6 +11,7 @@ pub(crate) mod message;
 pub(crate) mod pki;
 pub(crate) mod process;
 pub(crate) mod resolver;
+pub(crate) mod seed;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -104,6 +105,7 @@ pub(crate) fn config(options: &[&str]) -> Config {
         arguments.extend(["--resolver-ca", anchors.to_str().expect("a path in UTF-8")]);
     }
     arguments.extend(options);
+    seed::keep("settings", &[arguments.join("\n").as_bytes()]);
     match config::parse(arguments) {
         Ok(Command::Serve(config)) => *config,
         other => panic!("{options:?}: {other:?}"),

@@ -13,7 +13,7 @@ use socket2::SockRef;
 
 use super::client::framed;
 use super::message;
-use super::{Chain, log, pki, wait_until};
+use super::{Chain, log, pki, seed, wait_until};
 
 /// How it meets a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -329,6 +329,9 @@ impl Connection {
                 lock(&shared.queries).push(query.clone());
                 let script = Arc::clone(&lock(&shared.script));
                 for act in script(&query) {
+                    if let Act::Send(answer) | Act::Later(_, answer) = &act {
+                        seed::keep_answer(&query, answer);
+                    }
                     if !self.act(act)? {
                         return Ok(());
                     }

@@ -1,0 +1,78 @@
+//! A resolver's message, from the session to the cache to a client: whatever it says, nothing is served that was not
+//! sound, or beyond its time.
+#![no_main]
+
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use dns_tool::cache;
+use dns_tool::client::Departures;
+use dns_tool::flight::Query;
+use dns_tool::forwarder::{Endings, Settings};
+use dns_tool::upstream::{Failure, Settle};
+use dns_tool::wire::{self, Answer};
+use libfuzzer_sys::fuzz_target;
+
+static ENDINGS: LazyLock<(Endings, Instant)> = LazyLock::new(|| {
+    let settings = Settings {
+        timeout: Duration::from_secs(3),
+        max_pending: 16,
+        cache: cache::Settings {
+            size: 1 << 20,
+            serve_stale: Duration::from_secs(100),
+        },
+    };
+    let now = Instant::now();
+    (Endings::new(settings, now), now)
+});
+
+// The first two octets say when.
+fuzz_target!(|input: &[u8]| {
+    let Some((later, message)) = input.split_first_chunk::<2>() else {
+        return;
+    };
+    let later = u16::from_be_bytes(*later);
+    let (endings, start) = &*ENDINGS;
+    let now = *start + Duration::from_secs(later.into());
+    let Ok(answer) = Answer::parse(message) else {
+        return;
+    };
+    assert!(message.starts_with(answer.message()));
+    // The query that it answers: its own question, if it has one.
+    let question = match answer.qtype() {
+        Some(_) => {
+            let end = 12
+                + message[12..]
+                    .iter()
+                    .position(|octet| *octet == 0)
+                    .expect("a root")
+                + 5;
+            &message[12..end]
+        }
+        None => b"\x01a\0\0\x01\0\x01",
+    };
+    let query = [b"\0\0\x01\0\0\x01\0\0\0\0\0\0", question].concat();
+    let Ok(query) = wire::Query::parse(&query) else {
+        return;
+    };
+    let asked = Query::new(&query, now, Duration::from_secs(3));
+    let mut departures = Departures::default();
+    if wire::answers(message, question) {
+        endings.settle(&asked, Ok(&answer), now, &mut departures);
+    } else {
+        endings.settle(&asked, Err(Failure::Unreadable), now, &mut departures);
+    }
+    let Some(key) = query.key() else { return };
+    if let Some(kept) = endings.cache().any(&key, now) {
+        let mut out = Vec::new();
+        wire::Asked::by(&query).write_shown(&mut out, &kept.answer(), kept.shown());
+        let shown = Answer::parse(&out).expect("what is served can be read");
+        for record in shown
+            .records()
+            .filter(|record| record.rtype != wire::rtype::OPT)
+        {
+            assert!((1..=604_800).contains(&shown.ttl(&record)));
+        }
+    }
+    assert!(endings.cache().octets() <= 1 << 20);
+});

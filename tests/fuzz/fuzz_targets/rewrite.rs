@@ -1,0 +1,57 @@
+//! A query and an answer to it, spliced: what the client gets can be read, has its ID and question, and an OPT exactly
+//! when it sent one.
+#![no_main]
+
+use dns_tool::wire::{
+    Answer, Asked, ExtendedError, KeptAnswer, LONGEST, Query, Shown, Ttls, answers,
+};
+use libfuzzer_sys::fuzz_target;
+
+// The first two octets are the length of the query.
+fuzz_target!(|input: &[u8]| {
+    let Some((length, rest)) = input.split_first_chunk::<2>() else {
+        return;
+    };
+    let Some((query, answer)) = rest.split_at_checked(u16::from_be_bytes(*length).into()) else {
+        return;
+    };
+    let (Ok(query), Ok(answer)) = (Query::parse(query), Answer::parse(answer)) else {
+        return;
+    };
+    if !answers(answer.message(), query.question()) || query.is_signed() {
+        return;
+    }
+    let asked = Asked::by(&query);
+    let shown = Shown {
+        ttls: Ttls::Counted {
+            most: 604_800,
+            age: 7,
+        },
+        ede: Some(ExtendedError { code: 3, text: "" }),
+    };
+    let check = |out: &[u8]| {
+        assert!(out.len() <= LONGEST);
+        assert_eq!(out[..2], query.message()[..2]);
+        let read = Answer::parse(out).expect("the client can read it");
+        assert!(answers(out, query.question()));
+        assert!(out[12..].starts_with(query.question()));
+        // Only an answer that leaves no room for one goes without.
+        assert!(read.edns().is_some() == query.edns().is_some() || out.len() > LONGEST - 11);
+    };
+    let mut out = Vec::new();
+    asked.write_answer(&mut out, &answer);
+    check(&out);
+    let relayed = std::mem::take(&mut out);
+    asked.write_shown(&mut out, &answer, &shown);
+    check(&out);
+    out.clear();
+    asked.write_truncated(&mut out, &answer);
+    check(&out);
+    if let Some(key) = query.key()
+        && let Some(kept) = KeptAnswer::new(&answer, &key)
+    {
+        out.clear();
+        asked.write_answer(&mut out, &kept.answer());
+        assert_eq!(out, relayed, "kept and given again it is the same");
+    }
+});
