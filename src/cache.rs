@@ -70,9 +70,20 @@ pub enum Found {
     Stale {
         /// The answer.
         kept: Kept,
-        /// It is to be asked for. If not, that failed lately.
-        ask: bool,
+        /// What to do for a fresh one.
+        ask: Ask,
     },
+}
+
+/// Whether what is past its time is asked for again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// Yes, and the client waits a while for it.
+    First,
+    /// Yes, but that has failed before: the client does not wait.
+    Behind,
+    /// No: it failed lately.
+    NotYet,
 }
 
 /// An answer that was kept, and how it is to be shown now.
@@ -159,15 +170,22 @@ impl Trouble {
         }
         self.since = now;
         self.outage = outage;
-        if !outage {
-            self.times += 1;
+        if outage {
+            return FAILURE.0;
         }
+        self.times += 1;
         let doublings = self.times.saturating_sub(1).min(16);
         (FAILURE.0 << doublings).min(FAILURE.1)
     }
 
+    /// Whether it may still be as bad as it was.
+    fn is_over(&self, heard: u64) -> bool {
+        self.until == 0 || self.outage && heard > self.since
+    }
+
+    /// Whether it is not to be asked for again yet.
     fn lasts(&self, now: u64, heard: u64) -> bool {
-        now < self.until && !(self.outage && heard > self.since)
+        now < self.until && !self.is_over(heard)
     }
 }
 
@@ -255,6 +273,7 @@ pub struct Cache {
     start: Instant,
     /// When the resolver last answered anything.
     heard: AtomicU64,
+    writes: Mutex<()>,
 }
 
 impl fmt::Debug for Cache {
@@ -291,6 +310,7 @@ impl Cache {
             serve_stale: millis(settings.serve_stale),
             start: now,
             heard: AtomicU64::new(0),
+            writes: Mutex::new(()),
         }
     }
 
@@ -329,21 +349,25 @@ impl Cache {
                 renew,
             };
         }
-        let held_back = entry.trouble.lock().lasts(now, self.heard());
-        if entry.is_failure() {
-            return if held_back {
-                Found::Failed(failed(entry))
-            } else {
-                Found::Nothing
-            };
+        let heard = self.heard.load(Ordering::Relaxed);
+        let ask = match &*entry.trouble.lock() {
+            trouble if trouble.lasts(now, heard) => Ask::NotYet,
+            trouble if trouble.is_over(heard) => Ask::First,
+            _ => Ask::Behind,
+        };
+        if !entry.is_failure() && age < life + self.serve_stale {
+            let kept = stale(entry);
+            Found::Stale { kept, ask }
+        } else if entry.is_failure() && ask == Ask::NotYet {
+            Found::Failed(failed(entry))
+        } else {
+            Found::Nothing
         }
-        if age < life + self.serve_stale {
-            return Found::Stale {
-                kept: stale(entry),
-                ask: !held_back,
-            };
-        }
-        Found::Nothing
+    }
+
+    /// Takes note that the resolver answered somebody.
+    pub fn hear(&self, now: Instant) {
+        self.heard.store(self.time(now), Ordering::Relaxed);
     }
 
     /// An answer to the question of `key`, within its time or past it.
@@ -361,23 +385,29 @@ impl Cache {
         now: Instant,
     ) -> Option<Kept> {
         let (began, now) = (self.time(began), self.time(now));
-        let silence = self.heard() <= began;
-        if matches!(ending, Ok(_) | Err(Failure::Unreadable)) {
-            self.heard.store(now, Ordering::Relaxed);
-        }
+        let silence = self.heard.load(Ordering::Relaxed) <= began;
+        // No failure may take the place of an answer that comes at the same time.
+        let _alone = self.writes.lock();
         match ending {
             Ok(answer) => match answer.rcode() {
                 rcode::NOERROR | rcode::NXDOMAIN => {
                     self.replace(key, answer, now);
                     None
                 }
-                rcode::SERVFAIL => self.fail(key, KeptAnswer::new(answer, key), false, now),
+                rcode::SERVFAIL => {
+                    let whole = may_be_kept(answer)
+                        .and_then(|()| KeptAnswer::new(answer, key).ok_or(Unkept::Other));
+                    let failure = whole.ok().or_else(|| KeptAnswer::servfail(key));
+                    self.fail(key, failure, false, now)
+                }
                 // It is the resolver's word on this one query, not to be repeated.
-                _ => self.fail(key, None, false, now),
+                _ => self.refuse(key, now),
             },
             Err(Failure::Unreadable) => self.fail(key, KeptAnswer::servfail(key), false, now),
             // It is this name's fault only if others were answered meanwhile.
-            Err(Failure::TimedOut) => self.fail(key, KeptAnswer::servfail(key), silence, now),
+            Err(Failure::TimedOut | Failure::Broken) => {
+                self.fail(key, KeptAnswer::servfail(key), silence, now)
+            }
             // It was not asked: no name's fault.
             Err(Failure::Unreachable | Failure::Unproved | Failure::Overloaded) => {
                 self.fail(key, None, true, now)
@@ -439,6 +469,17 @@ impl Cache {
         None
     }
 
+    /// Notes that the resolver would not answer, which is not kept but ends a failure.
+    fn refuse(&self, key: &Key, now: u64) -> Option<Kept> {
+        let instead = self.fail(key, None, false, now);
+        if instead.is_none()
+            && let Some(store) = &self.store
+        {
+            store.remove(&Sought(key));
+        }
+        instead
+    }
+
     fn servable(&self, entry: Arc<Entry>, now: u64) -> Option<Kept> {
         let (age, life) = (now.saturating_sub(entry.stored), life(&entry));
         if age < life {
@@ -459,10 +500,6 @@ impl Cache {
         if let Some(store) = &self.store {
             store.insert(ByKey(Arc::clone(&entry)), entry);
         }
-    }
-
-    fn heard(&self) -> u64 {
-        self.heard.load(Ordering::Relaxed)
     }
 
     /// Milliseconds since the start.
@@ -522,17 +559,22 @@ struct Lifetime {
     most: u32,
 }
 
+/// Whether an answer may be given to another asker, whatever it says.
+fn may_be_kept(answer: &Answer<'_>) -> Result<(), Unkept> {
+    if answer.is_truncated() {
+        Err(Unkept::Truncated)
+    } else if answer.is_scoped() {
+        Err(Unkept::Scoped)
+    } else if answer.is_signed() {
+        Err(Unkept::Signed)
+    } else {
+        Ok(())
+    }
+}
+
 /// How long an answer to `key` with the code NOERROR or NXDOMAIN may be kept.
 fn lifetime(answer: &Answer<'_>, key: &Key) -> Result<Lifetime, Unkept> {
-    if answer.is_truncated() {
-        return Err(Unkept::Truncated);
-    }
-    if answer.is_scoped() {
-        return Err(Unkept::Scoped);
-    }
-    if answer.is_signed() {
-        return Err(Unkept::Signed);
-    }
+    may_be_kept(answer)?;
     let qtype = answer.qtype().ok_or(Unkept::Other)?;
     let asked_for = |rtype| rtype == qtype || qtype == rtype::ANY;
     let (mut least, mut absence, mut is_there) = (MOST, None, false);
@@ -557,10 +599,9 @@ fn lifetime(answer: &Answer<'_>, key: &Key) -> Result<Lifetime, Unkept> {
         }
     } else {
         let absence = absence.ok_or(Unkept::Endless)?;
-        Lifetime {
-            life: least.min(absence).min(MOST_NEGATIVE),
-            most: MOST_NEGATIVE,
-        }
+        let life = least.min(absence).min(MOST_NEGATIVE);
+        // Whoever keeps it in turn goes by the SOA record's TTL and its MINIMUM: one of them must count down.
+        Lifetime { life, most: life }
     };
     if lifetime.life == 0 {
         return Err(Unkept::Momentary);
@@ -675,11 +716,15 @@ mod tests {
         }
 
         fn note(&self, key: &Key, answer: &Draft) -> Option<Kept> {
+            self.cache.hear(self.now);
             self.cache
                 .note(key, Ok(&answer.parse()), self.now, self.now)
         }
 
         fn fail(&self, key: &Key, failure: Failure) -> Option<Kept> {
+            if failure == Failure::Unreadable {
+                self.cache.hear(self.now);
+            }
             self.cache.note(key, Err(failure), self.now, self.now)
         }
 
@@ -875,6 +920,11 @@ mod tests {
                 }
             }
         }
+        // The SOA record's own TTL counts down with it.
+        let mut bench = Bench::new();
+        bench.note(&key(), &to_key(&key(), 3).with_soa(3600, 60));
+        bench.pass(59.0);
+        assert_eq!(bench.fresh(&key()), Some(vec![1]));
         // What is there needs no SOA, and that there is no such name outweighs what else is there.
         let bench = Bench::new();
         bench.note(&key(), &to_key(&key(), 3).with_a(300));
@@ -1042,6 +1092,44 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_without_its_question_or_for_one_asker_is_kept_as_the_code_alone() {
+        let bare = Draft([&[0, 0, 0x81, 0x82][..], &[0; 8]].concat());
+        let scoped = to_key(&key(), 2).with_opt(&[0, 8, 0, 7, 0, 1, 24, 24, 192, 0, 2]);
+        let truncated = to_key(&key(), 2).flag(2, 2);
+        for answer in [bare, scoped, truncated] {
+            let bench = Bench::new();
+            bench.note(&key(), &answer);
+            let Found::Failed(kept) = bench.find(&key()) else {
+                panic!("it failed: {:x?}", answer.0);
+            };
+            assert_eq!(shown(&kept, false)[2..4], [0x81, 0x82]);
+        }
+    }
+
+    #[test]
+    fn a_refusal_ends_a_failure_and_is_not_kept() {
+        let mut bench = Bench::new();
+        for _ in 0..5 {
+            bench.note(&key(), &to_key(&key(), 2));
+            bench.pass(300.0);
+        }
+        bench.note(&key(), &to_key(&key(), 5));
+        assert_eq!(bench.cache.entries(), 0);
+    }
+
+    #[test]
+    fn an_outage_holds_back_a_name_that_failed_before_no_longer_than_others() {
+        let mut bench = Bench::new();
+        for _ in 0..6 {
+            bench.note(&key(), &to_key(&key(), 2));
+            bench.pass(40.0);
+        }
+        bench.fail(&key(), Failure::TimedOut);
+        bench.pass(1.0);
+        assert!(matches!(bench.find(&key()), Found::Nothing));
+    }
+
+    #[test]
     fn an_outage_is_no_names_failure() {
         let mut bench = Bench::new();
         for failure in [Failure::Unreachable, Failure::Unproved, Failure::Overloaded] {
@@ -1116,7 +1204,7 @@ mod tests {
             assert!(stale(&bench).is_none(), "not within its time");
             bench.pass(0.1);
             let (octets, ttls, ask) = stale(&bench).expect("a stale answer");
-            assert!(ask, "it is to be asked for");
+            assert_eq!(ask, Ask::First, "it is to be asked for");
             assert_eq!(ttls, [30, 30]);
             assert!(octets.ends_with(&[0, 15, 0, 2, 0, code]));
             assert_eq!(octets[3] & 0x20, 0, "no longer authentic");
@@ -1146,7 +1234,13 @@ mod tests {
             let mut bench = Bench::new();
             bench.note(&key(), &to_key(&key(), 0).with_a(100));
             bench.pass(100.0);
-            assert!(matches!(bench.find(&key()), Found::Stale { ask: true, .. }));
+            assert!(matches!(
+                bench.find(&key()),
+                Found::Stale {
+                    ask: Ask::First,
+                    ..
+                }
+            ));
             for _ in 0..3 {
                 let instead = bench.cache.note(
                     &key(),
@@ -1158,10 +1252,19 @@ mod tests {
                 bench.pass(29.9);
                 assert!(matches!(
                     bench.find(&key()),
-                    Found::Stale { ask: false, .. }
+                    Found::Stale {
+                        ask: Ask::NotYet,
+                        ..
+                    }
                 ));
                 bench.pass(0.1);
-                assert!(matches!(bench.find(&key()), Found::Stale { ask: true, .. }));
+                assert!(matches!(
+                    bench.find(&key()),
+                    Found::Stale {
+                        ask: Ask::Behind,
+                        ..
+                    }
+                ));
             }
         }
     }
@@ -1176,10 +1279,19 @@ mod tests {
         bench.pass(1.0);
         assert!(matches!(
             bench.find(&key()),
-            Found::Stale { ask: false, .. }
+            Found::Stale {
+                ask: Ask::NotYet,
+                ..
+            }
         ));
         bench.note(&other, &to_key(&other, 0).with_a(100));
-        assert!(matches!(bench.find(&key()), Found::Stale { ask: true, .. }));
+        assert!(matches!(
+            bench.find(&key()),
+            Found::Stale {
+                ask: Ask::First,
+                ..
+            }
+        ));
     }
 
     #[test]

@@ -231,10 +231,13 @@ pub fn parse(
     }
     let mut options = Given { arguments };
     let server = server_settings(&mut options)?;
-    let upstream = upstream_settings(&mut options)?;
+    let max_pending = options
+        .one("--max-pending", |text| whole(text, 1..=1_000_000))?
+        .unwrap_or(MAX_PENDING);
+    let upstream = upstream_settings(&mut options, max_pending)?;
     let forwarder = forwarder::Settings {
         timeout: upstream.timeout,
-        max_pending: upstream.max_pending,
+        max_pending,
         cache: cache_settings(&mut options)?,
     };
     let log_level = options
@@ -277,7 +280,10 @@ fn server_settings(options: &mut Given) -> Result<server::Settings, UsageError> 
     })
 }
 
-fn upstream_settings(options: &mut Given) -> Result<upstream::Settings, UsageError> {
+fn upstream_settings(
+    options: &mut Given,
+    max_pending: usize,
+) -> Result<upstream::Settings, UsageError> {
     let fqdn = options.one("--resolver-fqdn", name)?;
     let mut addresses = options.all("--resolver-addr", resolver_address)?;
     let default_name = || name(DEFAULT_FQDN).expect("the default is a name");
@@ -337,14 +343,12 @@ fn upstream_settings(options: &mut Given) -> Result<upstream::Settings, UsageErr
     let sessions = options
         .one("--sessions", |text| whole(text, 1..=16))?
         .unwrap_or(SESSIONS);
-    let max_pending = options
-        .one("--max-pending", |text| whole(text, 1..=1_000_000))?
-        .unwrap_or(MAX_PENDING);
     Ok(upstream::Settings {
         resolvers,
         timeout,
         sessions,
-        max_pending,
+        // Renewals, and queries whose clients were content with an expired answer, have no client that waits for them.
+        max_pending: 2 * max_pending,
     })
 }
 

@@ -25,7 +25,7 @@ const MOST_HEDGED: usize = 2;
 #[derive(Debug)]
 pub struct Query {
     began: Instant,
-    /// For so long after it began others may join.
+    /// How long a client waits for it.
     timeout: Duration,
     /// When the last of its clients gets an answer, of whatever kind, in microseconds since it began.
     deadline: AtomicU64,
@@ -158,6 +158,14 @@ impl Query {
         self.late.is_some_and(|late| late <= now)
     }
 
+    /// Gives all that wait so much longer, since nothing could come meanwhile.
+    pub fn extend(&self, by: Duration) {
+        let mut waiters = self.waiters.lock();
+        waiters.iter_mut().for_each(|waiter| waiter.deadline += by);
+        self.deadline.fetch_add(micros(by), Ordering::AcqRel);
+        self.due.fetch_add(micros(by), Ordering::AcqRel);
+    }
+
     /// How many wait.
     pub fn count_waiters(&self) -> usize {
         self.waiters.lock().len()
@@ -186,27 +194,51 @@ impl Query {
         self.overdue.load(Ordering::Relaxed)
     }
 
-    /// Sets when to look again.
+    /// Sets when to look again, and by when it ends: not later for those who do not wait any more.
     pub fn look_again(&self, now: Instant) {
         let waiters = self.waiters.lock();
+        let deadlines = || {
+            waiters
+                .iter()
+                .map(|waiter| self.since_began(waiter.deadline))
+        };
         let late = self.late.filter(|late| *late > now);
-        let next = waiters.iter().map(|waiter| waiter.deadline).chain(late);
-        let due = next.min().map_or(u64::MAX, |next| self.since_began(next));
-        let deadline = self.deadline.load(Ordering::Acquire);
+        let late = late.map(|late| self.since_began(late));
+        let deadline = deadlines().max().unwrap_or(0).max(micros(self.timeout));
+        let due = deadlines().chain(late).min().unwrap_or(deadline);
+        self.deadline.store(deadline, Ordering::Release);
         self.due.store(due.min(deadline), Ordering::Release);
     }
 
     /// Has the clients of an equal query wait for this one.
     fn take_on(&self, other: &Self) {
         let respelled = (other.question() != self.question()).then(|| other.question());
+        let arrivals = other.take_waiters();
         let mut waiters = self.waiters.lock();
-        for mut waiter in other.take_waiters() {
-            waiter.spelling = respelled.map(Box::from);
+        for mut waiter in arrivals {
+            if waiter.spelling.is_none() {
+                waiter.spelling = respelled.map(Box::from);
+            }
             let deadline = self.since_began(waiter.deadline);
             self.deadline.fetch_max(deadline, Ordering::AcqRel);
             self.due.fetch_min(deadline, Ordering::AcqRel);
             waiters.push(waiter);
         }
+        // Whoever looked after the others may have been here just now, and thinks that nobody waits.
+        if let Some(late) = self.late {
+            self.due.fetch_min(self.since_began(late), Ordering::AcqRel);
+        }
+    }
+
+    /// Whether others may still join. Later it may be lost on its way, and they ask anew; but those that are content with
+    /// an expired answer need not.
+    fn takes_on(&self, now: Instant) -> bool {
+        let patience = if self.is_late(now) {
+            self.timeout
+        } else {
+            self.timeout / 2
+        };
+        now < self.began + patience
     }
 
     fn since_began(&self, moment: Instant) -> u64 {
@@ -298,29 +330,33 @@ pub struct Flights {
 
 impl Flights {
     /// Has the clients of `queries` join equal ones that are on their way; returns those. What is left in `queries` is to be
-    /// sent, and others may join it from now on.
+    /// sent, and others may join it from now on. It takes over those that wait for an equal one that is too old to join.
     ///
-    /// `is_known` has the last word before a query is sent: whether its answer has come meanwhile, and so has been given.
+    /// `is_known` has the last word before a query is sent: its answer may have come meanwhile.
     pub fn board(
         &self,
         queries: &mut Vec<Arc<Query>>,
         now: Instant,
-        mut is_known: impl FnMut(&Key, &Query) -> bool,
+        mut is_known: impl FnMut(&Key, &Arc<Query>) -> bool,
     ) -> Vec<Arc<Query>> {
         let mut joined = Vec::new();
         let mut table = self.table.lock();
         queries.retain(|query| {
             let Some(key) = query.key() else { return true };
             match table.entry(key.octets().into()) {
-                // Whoever comes later than its timeout would still wait when its deadline is over: it asks anew.
-                Entry::Occupied(flight) if now < flight.get().began + flight.get().timeout => {
+                Entry::Occupied(flight) if flight.get().takes_on(now) => {
                     flight.get().take_on(query);
                     joined.push(Arc::clone(flight.get()));
                     false
                 }
                 _ if is_known(&key, query) => false,
-                entry => {
-                    entry.insert_entry(Arc::clone(query));
+                Entry::Occupied(mut flight) => {
+                    let old = flight.insert(Arc::clone(query));
+                    query.take_on(&old);
+                    true
+                }
+                Entry::Vacant(free) => {
+                    free.insert(Arc::clone(query));
                     true
                 }
             }
@@ -328,13 +364,16 @@ impl Flights {
         joined
     }
 
-    /// Nobody can join `query` any more.
-    pub fn land(&self, key: &Key, query: &Query) {
+    /// Nobody can join `query` any more. If another one has taken over those that waited for it, returns that.
+    pub fn land(&self, key: &Key, query: &Query) -> Option<Arc<Query>> {
         let mut table = self.table.lock();
-        if let Entry::Occupied(flight) = table.entry(key.octets().into())
-            && std::ptr::eq(&**flight.get(), query)
-        {
-            flight.remove();
+        match table.entry(key.octets().into()) {
+            Entry::Occupied(flight) if std::ptr::eq(&**flight.get(), query) => {
+                flight.remove();
+                None
+            }
+            Entry::Occupied(flight) => Some(Arc::clone(flight.get())),
+            Entry::Vacant(_) => None,
         }
     }
 }

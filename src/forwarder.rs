@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use log::{Level, debug, log_enabled};
 
-use crate::cache::{self, Cache, Found, Kept};
+use crate::cache::{self, Ask, Cache, Found, Kept};
 use crate::client::{Client, Departures};
 use crate::clock;
 use crate::flight::{Flights, Query, Waiter};
@@ -150,7 +150,7 @@ impl From<Failure> for Outcome {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::TimedOut => Self::TimedOut,
-            Failure::Unreachable => Self::Unreachable,
+            Failure::Unreachable | Failure::Broken => Self::Unreachable,
             Failure::Unproved => Self::Unproved,
             Failure::Overloaded => Self::Overloaded,
             Failure::Unreadable => Self::BadAnswer,
@@ -209,17 +209,25 @@ impl Forwarder {
         let waiter = |client| Waiter::new(&query, client, now + timeout);
         let going = match found {
             Found::Nothing => relayed().with(waiter(client)),
-            Found::Stale { ask: true, .. } => relayed()
+            Found::Stale {
+                ask: Ask::First, ..
+            } => relayed()
                 .content_after(endings.patience())
                 .with(waiter(client)),
-            Found::Fresh { kept, renew } => {
+            Found::Fresh { kept, renew: true }
+            | Found::Stale {
+                kept,
+                ask: Ask::Behind,
+            } => {
                 endings.give(&client, &asked, &kept, departures);
-                if !renew {
-                    return;
-                }
                 relayed().content_after(endings.patience())
             }
-            Found::Failed(kept) | Found::Stale { kept, ask: false } => {
+            Found::Fresh { kept, renew: false }
+            | Found::Failed(kept)
+            | Found::Stale {
+                kept,
+                ask: Ask::NotYet,
+            } => {
                 return endings.give(&client, &asked, &kept, departures);
             }
         };
@@ -293,34 +301,37 @@ impl Endings {
             let before = self.waiting.fetch_add(waiters, Ordering::SeqCst);
             let room = before + waiters <= self.settings.max_pending;
             if !room {
+                let kept = query.key().and_then(|key| self.cache.any(&key, now));
+                let ending = Err(Failure::Overloaded);
                 self.end_waiters(
                     query.take_waiters(),
                     query,
-                    Err(Failure::Overloaded),
-                    None,
+                    ending,
+                    kept.as_ref(),
                     departures,
                 );
             }
             room
         });
+        let mut known = Vec::new();
         let joined = self.flights.board(queries, now, |key, query| {
-            // Its answer may have come between its being looked for and now. A renewal is for the next one.
-            if query.count_waiters() == 0 {
-                return false;
-            }
-            let Found::Fresh { kept, .. } = self.cache.find(key, now) else {
-                return false;
-            };
-            let waiters = query.take_waiters();
+            // Its answer may have come between its being looked for and now. What renews one is for the next one.
+            let kept = self.cache.any(key, now).filter(|kept| !kept.is_stale());
+            let kept = kept.filter(|_| query.count_waiters() > 0);
+            let is_known = kept.is_some();
+            known.extend(kept.map(|kept| (Arc::clone(query), kept)));
+            is_known
+        });
+        for (query, kept) in known {
+            let ending = Err(Failure::TimedOut);
             self.end_waiters(
-                waiters,
-                query,
-                Err(Failure::TimedOut),
+                query.take_waiters(),
+                &query,
+                ending,
                 Some(&kept),
                 departures,
             );
-            true
-        });
+        }
         for flight in joined.iter().filter(|flight| flight.is_late(now)) {
             self.look_after(flight, now, departures);
         }
@@ -416,48 +427,63 @@ impl Settle for Endings {
         now: Instant,
         departures: &mut Departures,
     ) {
-        let instead = query.key().and_then(|key| {
+        if matches!(ending, Ok(_) | Err(Failure::Unreadable)) {
+            self.cache.hear(now);
+        }
+        let Some(key) = query.key() else {
+            return self.end_waiters(query.take_waiters(), query, ending, None, departures);
+        };
+        let note = || self.cache.note(&key, ending, query.began(), now);
+        let (kept, successor) = if ending.is_ok() {
             // In this order: whoever asks the same meanwhile finds it in one of the two.
-            let kept = match ending {
-                Err(Failure::TimedOut) if query.is_overdue() => self.cache.any(&key, now),
-                _ => self.cache.note(&key, ending, query.began(), now),
+            (note(), self.flights.land(&key, query))
+        } else {
+            // While another one is on its way nothing has failed yet; and what was said to fail has.
+            let successor = self.flights.land(&key, query);
+            let news = successor.is_none() && !query.is_overdue();
+            let kept = if news {
+                note()
+            } else {
+                self.cache.any(&key, now)
             };
-            self.flights.land(&key, query);
-            kept
-        });
+            (kept, successor)
+        };
         self.end_waiters(
             query.take_waiters(),
             query,
             ending,
-            instead.as_ref(),
+            kept.as_ref(),
             departures,
         );
+        // An answer is an answer, whichever of two queries for it brought it.
+        if let (Some(successor), Ok(_)) = (successor, ending) {
+            let waiters = successor.take_waiters();
+            self.end_waiters(waiters, &successor, ending, kept.as_ref(), departures);
+        }
     }
 
     fn look_after(&self, query: &Query, now: Instant, departures: &mut Departures) {
         let Some(key) = query.key() else { return };
-        let mut instead = if query.is_late(now) {
+        let mut kept = if query.is_late(now) {
             self.cache.any(&key, now)
         } else {
             None
         };
-        let waiters = if instead.is_some() {
+        let waiters = if kept.is_some() {
             query.take_waiters()
         } else {
             query.take_overdue(now)
         };
-        // The first whose time is over makes it a failure, though others wait on.
-        if instead.is_none() && !waiters.is_empty() && query.fall_overdue() {
-            let ending = Err(Failure::TimedOut);
-            instead = self.cache.note(&key, ending, query.began(), now);
+        let ending = Err(Failure::TimedOut);
+        if kept.is_none() && !waiters.is_empty() {
+            // The first whose time is over makes it a failure, though others wait on.
+            kept = if query.fall_overdue() {
+                self.cache.note(&key, ending, query.began(), now)
+            } else {
+                self.cache.any(&key, now)
+            };
         }
-        self.end_waiters(
-            waiters,
-            query,
-            Err(Failure::TimedOut),
-            instead.as_ref(),
-            departures,
-        );
+        self.end_waiters(waiters, query, ending, kept.as_ref(), departures);
         query.look_again(now);
     }
 }
@@ -733,60 +759,170 @@ mod tests {
 
     #[test]
     fn each_asker_has_its_own_deadline() {
-        let mut bench = Bench::new();
-        let flight = bench.ask(&[query(1, "www.example")]);
-        bench.pass(2.0);
-        assert!(bench.ask(&[query(2, "www.example")]).is_empty());
-        bench.pass(0.9);
-        assert!(flight[0].due() > bench.now);
-        bench.pass(0.1);
-        assert!(flight[0].due() <= bench.now && flight[0].deadline() > bench.now);
-        bench.look_after(&flight[0]);
-        bench.hear_codes(&[(1, SERVFAIL)]);
-        assert!(flight[0].due() > bench.now);
-        bench.pass(1.0);
-        bench.settle(&flight[0], Ok(&answer(&flight[0], 300)));
-        bench.hear_codes(&[(2, NOERROR)]);
-        // Nobody answers.
-        let mut bench = Bench::new();
-        let flight = bench.ask(&[query(1, "www.example")]);
-        bench.pass(2.0);
-        bench.ask(&[query(2, "www.example")]);
-        bench.pass(1.0);
-        bench.look_after(&flight[0]);
-        bench.hear_codes(&[(1, SERVFAIL)]);
-        bench.pass(2.0);
-        assert!(flight[0].deadline() <= bench.now);
-        bench.settle(&flight[0], Err(Failure::TimedOut));
-        bench.hear_codes(&[(2, SERVFAIL)]);
-        assert_eq!(bench.count(Outcome::TimedOut), 2);
+        for answered in [true, false] {
+            let mut bench = Bench::new();
+            let flight = bench.ask(&[query(1, "www.example")]);
+            bench.pass(1.4);
+            assert!(bench.ask(&[query(2, "www.example")]).is_empty());
+            bench.pass(1.5);
+            assert!(flight[0].due() > bench.now);
+            bench.pass(0.1);
+            assert!(flight[0].due() <= bench.now && flight[0].deadline() > bench.now);
+            bench.look_after(&flight[0]);
+            bench.hear_codes(&[(1, SERVFAIL)]);
+            assert!(flight[0].due() > bench.now);
+            if answered {
+                bench.pass(1.0);
+                bench.settle(&flight[0], Ok(&answer(&flight[0], 300)));
+                bench.hear_codes(&[(2, NOERROR)]);
+            } else {
+                bench.pass(1.4);
+                assert!(flight[0].deadline() <= bench.now);
+                bench.settle(&flight[0], Err(Failure::TimedOut));
+                bench.hear_codes(&[(2, SERVFAIL)]);
+                assert_eq!(bench.count(Outcome::TimedOut), 2);
+            }
+            assert_eq!(bench.endings.waiting.load(Ordering::SeqCst), 0);
+        }
+    }
+
+    #[test]
+    fn who_comes_late_asks_anew_for_all_that_wait() {
+        let begin = || {
+            let mut bench = Bench::new();
+            let first = bench.ask(&[query(1, "www.example")]);
+            bench.pass(1.0);
+            bench.ask(&[query(2, "WWW.example")]);
+            bench.pass(0.5);
+            let second = bench.ask(&[query(3, "www.EXAMPLE")]);
+            assert_eq!((first.len(), second.len()), (1, 1));
+            assert_eq!(second[0].count_waiters(), 3);
+            (bench, Arc::clone(&first[0]), Arc::clone(&second[0]))
+        };
+        let all = [(1, NOERROR), (2, NOERROR), (3, NOERROR)];
+        // Either brings the answer for all.
+        let (bench, first, second) = begin();
+        bench.settle(&first, Ok(&answer(&first, 0)));
+        bench.hear_codes(&all);
+        bench.settle(&second, Ok(&answer(&second, 0)));
+        bench.assert_silent();
+        let (bench, first, second) = begin();
+        bench.settle(&second, Ok(&answer(&second, 0)));
+        bench.hear_codes(&all);
+        bench.settle(&first, Ok(&answer(&first, 0)));
+        bench.assert_silent();
+        // The first one's end is none while the second is on its way.
+        let (mut bench, first, second) = begin();
+        bench.settle(&first, Err(Failure::Broken));
+        bench.assert_silent();
+        assert!(bench.ask(&[query(4, "www.example")]).is_empty(), "it joins");
+        for (seconds, id) in [(1.5, 1), (1.0, 2)] {
+            bench.pass(seconds);
+            assert!(second.due() <= bench.now && second.deadline() > bench.now);
+            bench.look_after(&second);
+            bench.hear_codes(&[(id, SERVFAIL)]);
+        }
+        bench.pass(0.5);
+        assert!(second.deadline() <= bench.now);
+        bench.settle(&second, Err(Failure::TimedOut));
+        bench.hear_codes(&[(3, SERVFAIL), (4, SERVFAIL)]);
         assert_eq!(bench.endings.waiting.load(Ordering::SeqCst), 0);
     }
 
     #[test]
-    fn who_comes_after_a_whole_timeout_asks_anew() {
+    fn a_name_that_timed_out_fails_for_a_second() {
         let mut bench = Bench::new();
-        let first = bench.ask(&[query(1, "www.example")]);
-        bench.pass(2.0);
-        bench.ask(&[query(2, "www.example")]);
+        let flight = bench.ask(&[query(1, "www.example")]);
         bench.pass(1.0);
-        bench.look_after(&first[0]);
+        bench.ask(&[query(2, "www.example")]);
+        bench.pass(2.0);
+        bench.look_after(&flight[0]);
         bench.hear_codes(&[(1, SERVFAIL)]);
         assert!(bench.ask(&[query(3, "www.example")]).is_empty());
         bench.hear_codes(&[(3, SERVFAIL)]);
-        assert_eq!(bench.count(Outcome::FailedBefore), 1, "for a second");
+        assert_eq!(bench.count(Outcome::FailedBefore), 1);
         bench.pass(1.0);
-        let second = bench.ask(&[query(4, "www.example")]);
-        assert_eq!(second.len(), 1);
-        assert!(bench.ask(&[query(5, "www.example")]).is_empty());
-        bench.settle(&first[0], Ok(&answer(&first[0], 0)));
-        bench.hear_codes(&[(2, NOERROR)]);
-        assert!(
-            bench.ask(&[query(6, "www.example")]).is_empty(),
-            "the second goes on"
+        bench.settle(&flight[0], Err(Failure::TimedOut));
+        bench.hear_codes(&[(2, SERVFAIL)]);
+        assert_eq!(
+            bench.ask(&[query(4, "www.example")]).len(),
+            1,
+            "the second failure is the first"
         );
-        bench.settle(&second[0], Ok(&answer(&second[0], 0)));
-        bench.hear_codes(&[(4, NOERROR), (5, NOERROR), (6, NOERROR)]);
+    }
+
+    #[test]
+    fn an_expired_answer_outlasts_overload() {
+        let mut bench = Bench::with(2, TIMEOUT);
+        bench.know(100);
+        bench.pass(100.0);
+        let ids: Vec<_> = (1..5).map(|id| query(id, "www.example")).collect();
+        let flight = bench.ask(&ids);
+        bench.hear_codes(&[(3, NOERROR), (4, NOERROR)]);
+        bench.settle(&flight[0], Ok(&answer(&flight[0], 100)));
+        bench.hear_codes(&[(1, NOERROR), (2, NOERROR)]);
+    }
+
+    #[test]
+    fn who_joins_what_is_late_neither_waits_nor_makes_it_last() {
+        let mut bench = Bench::new();
+        bench.know(100);
+        bench.pass(100.0);
+        let flight = bench.ask(&[query(1, "www.example")]);
+        bench.pass(1.5);
+        bench.look_after(&flight[0]);
+        bench.hear_codes(&[(1, NOERROR)]);
+        bench.pass(1.4);
+        assert!(bench.ask(&[query(2, "www.example")]).is_empty());
+        bench.hear_codes(&[(2, NOERROR)]);
+        bench.pass(0.1);
+        assert!(
+            flight[0].deadline() <= bench.now,
+            "nobody waits for it any more"
+        );
+        bench.settle(&flight[0], Err(Failure::TimedOut));
+        assert!(bench.ask(&[query(3, "www.example")]).is_empty());
+        bench.hear_codes(&[(3, NOERROR)]);
+        // Asked for again, but nobody waits for what has failed before.
+        bench.pass(30.0);
+        let again = bench.ask(&[query(4, "www.example"), query(5, "www.example")]);
+        assert_eq!((again.len(), again[0].count_waiters()), (1, 0));
+        bench.hear_codes(&[(4, NOERROR), (5, NOERROR)]);
+        assert_eq!(bench.count(Outcome::Stale), 5);
+    }
+
+    #[test]
+    fn who_joins_just_before_it_is_late_is_looked_after_in_time() {
+        let mut bench = Bench::new();
+        bench.know(100);
+        bench.pass(100.0);
+        let flight = bench.ask(&[query(1, "www.example")]);
+        bench.pass(1.499);
+        let batch = bench.handle(&[query(2, "www.example")]);
+        let asked_at = bench.now;
+        // The timer is faster.
+        bench.pass(0.001);
+        bench.look_after(&flight[0]);
+        bench.hear_codes(&[(1, NOERROR)]);
+        bench.now = asked_at;
+        assert!(bench.board(batch).is_empty());
+        bench.pass(0.001);
+        assert!(flight[0].due() <= bench.now);
+        bench.look_after(&flight[0]);
+        bench.hear_codes(&[(2, NOERROR)]);
+    }
+
+    #[test]
+    fn a_suspend_takes_no_clients_time() {
+        let mut bench = Bench::new();
+        let flight = bench.ask(&[query(1, "www.example")]);
+        let pause = Duration::from_secs(8 * 3600);
+        bench.now += pause;
+        flight[0].extend(pause);
+        bench.pass(2.9);
+        assert!(flight[0].due() > bench.now && flight[0].deadline() > bench.now);
+        bench.pass(0.1);
+        assert!(flight[0].deadline() <= bench.now);
     }
 
     #[test]
@@ -873,7 +1009,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_answer_goes_out_when_the_resolver_fails_and_then_at_once_for_a_while() {
+    fn an_expired_answer_goes_out_when_the_resolver_fails_and_then_at_once() {
         for ending in [
             Err(Failure::Unreachable),
             Err(Failure::TimedOut),

@@ -390,6 +390,13 @@ impl Session {
         (again, state.answered > 0)
     }
 
+    /// Gives the clients of all pending queries so much longer.
+    pub fn extend(&self, by: Duration) {
+        let state = self.state.lock();
+        let queries = state.pending.values().map(|pending| &pending.query);
+        queries.for_each(|query| query.extend(by));
+    }
+
     /// Whether no query is pending.
     pub fn is_idle(&self) -> bool {
         self.state.lock().pending.is_empty()

@@ -61,7 +61,7 @@ pub struct Settings {
     pub timeout: Duration,
     /// Sessions to one address at a time, at most; at least 1.
     pub sessions: usize,
-    /// Queries without an answer at a time, at most; at least 1.
+    /// Queries on their way at a time, at most; at least 1.
     pub max_pending: usize,
 }
 
@@ -70,7 +70,7 @@ pub struct Settings {
 pub enum Failure {
     /// Its deadline passed.
     TimedOut,
-    /// No resolver could be reached, or the connection broke and broke again.
+    /// No resolver could be reached.
     Unreachable,
     /// What was reached did not prove that it is the resolver that was meant.
     Unproved,
@@ -78,6 +78,8 @@ pub enum Failure {
     Overloaded,
     /// The resolver answered with something that cannot be read.
     Unreadable,
+    /// Sessions ended under it, again and again.
+    Broken,
 }
 
 /// What becomes of queries. Called by the thread that knows it, which sends `departures` afterwards.
@@ -758,12 +760,15 @@ impl Upstream {
             .queries
             .into_iter()
             .partition(|query| query.may_ask_again(vain));
-        if !again.is_empty() || !state.waiting.is_empty() {
+        if self.stopped.load(Ordering::Acquire) {
+            drop(state);
+            self.fail(again, Failure::Broken, now, departures);
+        } else if !again.is_empty() || !state.waiting.is_empty() {
             self.wait_in_line(state, &mut again, true, departures, now);
         } else {
             drop(state);
         }
-        self.fail(lost, Failure::Unreachable, now, departures);
+        self.fail(lost, Failure::Broken, now, departures);
     }
 
     /// The timer's thread.
@@ -898,7 +903,13 @@ impl Upstream {
             return;
         }
         info!("event=suspended milliseconds={}", suspended - before);
-        let sessions = self.state.lock().sessions.clone();
+        // The clients' time stood still as well.
+        let pause = Duration::from_millis(suspended - before);
+        let state = self.state.lock();
+        state.waiting.iter().for_each(|query| query.extend(pause));
+        let sessions = state.sessions.clone();
+        drop(state);
+        sessions.iter().for_each(|open| open.session.extend(pause));
         for open in &sessions {
             if open.session.is_idle() {
                 open.session.close();

@@ -520,7 +520,12 @@ impl<'m> Query<'m> {
         let [high, low] = self.flags();
         let shared = data && high & 0x01 != 0 && !self.signed;
         let dnssec_ok = self.edns.is_some_and(|edns| edns.dnssec_ok);
-        shared.then(|| Key::new(self.question(), dnssec_ok, low & 0x10 != 0))
+        let key = shared.then(|| Key::new(self.question(), dnssec_ok, low & 0x10 != 0));
+        if self.edns.is_some_and(|edns| edns.subnet_private) {
+            key.map(Key::with_subnet_private)
+        } else {
+            key
+        }
     }
 
     /// The message as it came, without any octets after its last record.
@@ -773,7 +778,8 @@ impl<'m> Asked<'m> {
 }
 
 /// What makes two questions one, so that they can share an answer: the name without regard to case (RFC 4343), the type,
-/// the class, and the bits DO and CD, which change what the resolver answers.
+/// the class, the bits DO and CD, which change what the resolver answers, and the wish to have one's address told to
+/// nobody, which changes what it asks.
 #[derive(Clone, Copy)]
 pub struct Key {
     octets: [u8; Self::LONGEST],
@@ -784,12 +790,19 @@ impl Key {
     const LONGEST: usize = LONGEST_NAME + 4 + 1;
     const DNSSEC_OK: u8 = 1;
     const CHECKING_DISABLED: u8 = 2;
+    const SUBNET_PRIVATE: u8 = 4;
 
     /// The key of a query for `question`, which was parsed before, with DO and CD as they are in it.
     pub fn new(question: &[u8], dnssec_ok: bool, checking_disabled: bool) -> Self {
         let dnssec_ok = u8::from(dnssec_ok) * Self::DNSSEC_OK;
         let checking_disabled = u8::from(checking_disabled) * Self::CHECKING_DISABLED;
         Self::with_bits(question, dnssec_ok | checking_disabled)
+    }
+
+    /// The key of a query whose asker wants its address told to nobody, which is asked for itself.
+    fn with_subnet_private(mut self) -> Self {
+        self.octets[self.length] |= Self::SUBNET_PRIVATE;
+        self
     }
 
     /// The key of a query for `question`, with what [`Key::bits`] said of an equal one.
@@ -1131,6 +1144,8 @@ impl KeptAnswer {
         let mut octets = Vec::with_capacity(answer.message.len());
         answer.write_without_opt(&mut octets);
         octets[HEADER..HEADER + question.len()].copy_from_slice(question);
+        // A copy is not the authority's own word (AA).
+        octets[2] &= !0x04;
         let mut additional = answer.count_without_opt();
         let mut opt_at = None;
         if answer.extended_errors().next().is_some() && additional < u16::MAX {
@@ -2340,6 +2355,11 @@ mod tests {
         }
         let secure = Draft::query(&question()).opt_saying([0, 0, 0x80, 0], &[]);
         assert!(key(&secure).unwrap().dnssec_ok());
+        let private = Draft::query(&question()).opt(&option(8, &[0, 1, 0, 0]));
+        assert_ne!(
+            key(&private).unwrap().bits(),
+            key(&Draft::query(&question())).unwrap().bits()
+        );
         let unchecked = Draft::new([0x01, 0x10], &question());
         assert_ne!(
             key(&unchecked).unwrap().bits(),
