@@ -142,16 +142,31 @@ impl Departures {
         });
     }
 
-    /// Adds an answer of our own: a response code without records.
+    /// Adds an answer of our own: a response code without records, and over UDP no EDE that makes it longer than `most`
+    /// octets.
     pub fn reply(
         &mut self,
         client: &Client,
         asked: &Asked<'_>,
         rcode: u16,
         ede: Option<ExtendedError>,
+        most: usize,
     ) {
         let asked = told_keepalive(client, asked);
-        self.add(client, |out| asked.write_reply(out, rcode, ede));
+        self.add(client, |out| {
+            let start = out.len();
+            asked.write_reply(out, rcode, ede);
+            let too_long = out.len() - start > most;
+            if ede.is_some() && too_long && matches!(client, Client::Datagram { .. }) {
+                out.truncate(start);
+                asked.write_reply(out, rcode, None);
+            }
+        });
+    }
+
+    /// Adds an answer that brings nothing but the advice to ask over TCP (TC=1).
+    pub fn advise_tcp(&mut self, client: &Client, asked: &Asked<'_>) {
+        self.add(client, |out| asked.write_advice(out));
     }
 
     fn add(&mut self, client: &Client, write: impl FnOnce(&mut Vec<u8>)) {

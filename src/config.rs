@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use log::LevelFilter;
 use pico_args::Arguments;
 use rustls::pki_types::ServerName;
@@ -16,6 +17,7 @@ use rustls::pki_types::ServerName;
 use crate::cache;
 use crate::forwarder;
 use crate::identity::{Anchors, Identity};
+use crate::limit::{self, Rate};
 use crate::pin::{Pin, PinSet};
 use crate::server;
 use crate::upstream::{self, Resolver};
@@ -43,6 +45,8 @@ const SESSIONS: usize = 2;
 const CLIENTS: usize = 256;
 /// Octets of the cache, unless `--cache-size` says otherwise, and the least that are of use.
 const CACHE_SIZE: (usize, usize) = (8 * 1024 * 1024, 64 * 1024);
+/// Queries a second of a client that is not on this host, and at once, unless `--rate-limit` says otherwise.
+const RATE: (usize, usize) = (500, 1000);
 /// Seconds for which an answer may be served past its time, unless `--serve-stale` says otherwise, and at most.
 const SERVE_STALE: (usize, usize) = (86_400, 604_800);
 
@@ -62,7 +66,7 @@ struct Entry {
 }
 
 /// The options, in the groups of the help.
-const OPTIONS: [(&str, &[Entry]); 5] = [
+const OPTIONS: [(&str, &[Entry]); 6] = [
     (
         "Listening",
         &[
@@ -79,6 +83,26 @@ const OPTIONS: [(&str, &[Entry]); 5] = [
                 repeatable: false,
                 meaning: "port to listen on; 0 lets the system choose",
                 default: "53",
+            },
+        ],
+    ),
+    (
+        "Clients",
+        &[
+            Entry {
+                name: "--allow",
+                value: "PREFIX",
+                repeatable: true,
+                meaning: "who may ask, such as 192.0.2.0/24; others get REFUSED",
+                default: "loopback, private and link-local addresses",
+            },
+            Entry {
+                name: "--rate-limit",
+                value: "QPS[/BURST]",
+                repeatable: false,
+                meaning: "queries a second of each client (IPv4 address or IPv6 /56), and at once after a rest, by \
+                          default twice as many; 0 for no limit. Programs on this host have none unless one is given",
+                default: "500/1000",
             },
         ],
     ),
@@ -168,6 +192,13 @@ const OPTIONS: [(&str, &[Entry]); 5] = [
                 meaning: "queries without an answer at a time; more get SERVFAIL at once",
                 default: "8192",
             },
+            Entry {
+                name: "--upstream-rate-limit",
+                value: "QPS",
+                repeatable: false,
+                meaning: "queries a second to the resolver, in all; more fail at once; 0 for no limit",
+                default: "0",
+            },
         ],
     ),
     (
@@ -239,6 +270,12 @@ pub fn parse(
         timeout: upstream.timeout,
         max_pending,
         cache: cache_settings(&mut options)?,
+        limit: limit_settings(&mut options)?,
+        budget: options
+            .one("--upstream-rate-limit", |text| {
+                whole(text, 0..=1_000_000).map(|qps| rate(qps, qps))
+            })?
+            .flatten(),
     };
     let log_level = options
         .one("--log-level", |text| match text.parse() {
@@ -350,6 +387,65 @@ fn upstream_settings(
         // Renewals, and queries whose clients were content with an expired answer, have no client that waits for them.
         max_pending: 2 * max_pending,
     })
+}
+
+/// Who may ask unless `--allow` says otherwise: this host, private networks (RFC 1918, RFC 4193), shared address space (RFC
+/// 6598) and the link (RFC 3927, RFC 4291 section 2.5.6).
+const ALLOW: [&str; 9] = [
+    "127.0.0.0/8",
+    "::1/128",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+    "169.254.0.0/16",
+    "fc00::/7",
+    "fe80::/10",
+];
+
+fn limit_settings(options: &mut Given) -> Result<limit::Settings, UsageError> {
+    let mut allow = options.all("--allow", prefix)?;
+    if allow.is_empty() {
+        allow = ALLOW
+            .iter()
+            .map(|text| prefix(text).expect("the defaults are prefixes"))
+            .collect();
+    }
+    let given = options.one("--rate-limit", |text| {
+        const EXPECTED: &str =
+            "expected queries a second and, after a slash, at once, such as 500/1000, or 0";
+        let number = |text| whole(text, 0..=1_000_000).map_err(|_| EXPECTED.to_owned());
+        let (qps, burst) = match text.split_once('/') {
+            Some((qps, burst)) => (number(qps)?, number(burst)?),
+            None => (number(text)?, 2 * number(text)?),
+        };
+        if qps > 0 && burst == 0 {
+            return Err(EXPECTED.to_owned());
+        }
+        Ok(rate(qps, burst))
+    })?;
+    Ok(limit::Settings {
+        allow,
+        limit_loopback: given.is_some(),
+        rate: given.unwrap_or(rate(RATE.0, RATE.1)),
+    })
+}
+
+/// None for none.
+fn rate(per_second: usize, burst: usize) -> Option<Rate> {
+    let narrow = |number| u32::try_from(number).unwrap_or(u32::MAX);
+    (per_second > 0).then(|| Rate {
+        per_second: narrow(per_second),
+        burst: narrow(burst),
+    })
+}
+
+fn prefix(text: &str) -> Result<IpNet, String> {
+    text.parse()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| {
+            "expected an address or a prefix such as 192.0.2.0/24 or 2001:db8::/32".to_owned()
+        })
 }
 
 fn cache_settings(options: &mut Given) -> Result<cache::Settings, UsageError> {
@@ -813,6 +909,22 @@ mod tests {
             (
                 &["--resolver-ca", "/dev/null"],
                 &["--resolver-ca", "/dev/null", "no certificate", "PEM file"],
+            ),
+            (
+                &["--allow", "192.0.2.0/33"],
+                &["--allow", "192.0.2.0/33", "192.0.2.0/24"],
+            ),
+            (
+                &["--rate-limit", "10/0"],
+                &["--rate-limit", "10/0", "500/1000"],
+            ),
+            (
+                &["--rate-limit", "fast"],
+                &["--rate-limit", "fast", "500/1000"],
+            ),
+            (
+                &["--upstream-rate-limit", "-1"],
+                &["--upstream-rate-limit", "-1", "0 to 1000000"],
             ),
             (
                 &["--cache-size", "8"],

@@ -14,6 +14,7 @@ use crate::cache::{self, Ask, Cache, Found, Kept};
 use crate::client::{Client, Departures};
 use crate::clock;
 use crate::flight::{Flights, Query, Waiter};
+use crate::limit::{self, Budget, Limiter, Rate, Verdict};
 use crate::metrics::Counter;
 use crate::upstream::{Failure, Settle, Upstream};
 use crate::wire::{self, Answer, Asked, ExtendedError, Fault, Shown, Spelled, ede, rcode, rtype};
@@ -25,7 +26,7 @@ const LONGEST_SIGNED: usize = 4096;
 const PATIENCE: Duration = Duration::from_millis(1800);
 
 /// What this room can be told.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// The time of a query, from a client's message to its answer.
     pub timeout: Duration,
@@ -33,13 +34,23 @@ pub struct Settings {
     pub max_pending: usize,
     /// What is kept.
     pub cache: cache::Settings,
+    /// Who may ask, and how much.
+    pub limit: limit::Settings,
+    /// How much may be asked of the resolver.
+    pub budget: Option<Rate>,
 }
 
 /// How a query ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// No answer was owed: less than a header, or a response.
+    /// No answer was owed: less than a header, a response, or from where nobody can be.
     Ignored,
+    /// It asked too much, and got nothing.
+    Dropped,
+    /// It asked too much, and was told so.
+    OverLimit,
+    /// It may not ask.
+    NotAllowed,
     /// It could not be read.
     Malformed,
     /// It asked for an operation other than QUERY.
@@ -72,8 +83,11 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Ignored,
+        Self::Dropped,
+        Self::OverLimit,
+        Self::NotAllowed,
         Self::Malformed,
         Self::OtherOpcode,
         Self::OtherVersion,
@@ -94,6 +108,9 @@ impl Outcome {
     pub fn name(self) -> &'static str {
         match self {
             Self::Ignored => "ignored",
+            Self::Dropped => "dropped",
+            Self::OverLimit => "over-limit",
+            Self::NotAllowed => "not-allowed",
             Self::Malformed => "malformed",
             Self::OtherOpcode => "other-opcode",
             Self::OtherVersion => "other-version",
@@ -118,9 +135,14 @@ impl Outcome {
         let because = |code, text| Some(ExtendedError { code, text });
         let servfail = |code, text| Some((rcode::SERVFAIL, because(code, text)));
         match self {
-            Self::Ignored | Self::Answered | Self::Cached | Self::Stale | Self::FailedBefore => {
-                None
-            }
+            Self::Ignored
+            | Self::Dropped
+            | Self::Answered
+            | Self::Cached
+            | Self::Stale
+            | Self::FailedBefore => None,
+            Self::NotAllowed => Some((rcode::REFUSED, because(ede::PROHIBITED, ""))),
+            Self::OverLimit => Some((rcode::REFUSED, None)),
             Self::Malformed => Some((rcode::FORMERR, None)),
             Self::OtherOpcode => Some((rcode::NOTIMP, None)),
             Self::OtherVersion => Some((rcode::BADVERS, None)),
@@ -163,6 +185,14 @@ impl From<Failure> for Outcome {
 pub struct Batch {
     queries: Vec<Arc<Query>>,
     departures: Departures,
+    over_limit: bool,
+}
+
+impl Batch {
+    /// Whether a client asked too much since the last call.
+    pub fn was_over_limit(&mut self) -> bool {
+        std::mem::take(&mut self.over_limit)
+    }
 }
 
 /// Where every query goes in.
@@ -181,13 +211,23 @@ impl Forwarder {
     pub fn handle(&self, message: &[u8], client: Client, now: Instant, batch: &mut Batch) {
         let endings = &self.endings;
         let departures = &mut batch.departures;
+        let verdict = endings.limiter.judge(client.peer().ip(), now);
+        let is_datagram = matches!(client, Client::Datagram { .. });
+        if verdict == Verdict::Drop && is_datagram {
+            return endings.end(&client, &[], Outcome::Dropped);
+        }
         let query = match wire::Query::parse(message) {
             Ok(query) => query,
             Err(fault) => {
                 return endings.reply_unreadable(message, &client, fault, departures);
             }
         };
-        let refusal = if query.edns().is_some_and(|edns| edns.version > 0) {
+        let refusal = if verdict == Verdict::Refuse {
+            Some(Outcome::NotAllowed)
+        } else if verdict != Verdict::Pass {
+            batch.over_limit = true;
+            Some(Outcome::OverLimit)
+        } else if query.edns().is_some_and(|edns| edns.version > 0) {
             Some(Outcome::OtherVersion)
         } else if matches!(query.qtype(), rtype::AXFR | rtype::IXFR) {
             Some(Outcome::Transfer)
@@ -197,8 +237,12 @@ impl Forwarder {
             None
         };
         let asked = Asked::by(&query);
+        if refusal == Some(Outcome::OverLimit) && is_datagram {
+            departures.advise_tcp(&client, &asked);
+            return endings.end(&client, asked.question, Outcome::OverLimit);
+        }
         if let Some(outcome) = refusal {
-            return endings.reply(&client, &asked, outcome, departures);
+            return endings.refuse(&client, &asked, outcome, message.len(), departures);
         }
         let timeout = endings.settings.timeout;
         let found = match query.key() {
@@ -234,11 +278,17 @@ impl Forwarder {
         batch.queries.push(Arc::new(going));
     }
 
+    /// Counts a message that nobody can have sent.
+    pub fn ignore(&self) {
+        self.endings.counts[Outcome::Ignored as usize].increment();
+    }
+
     /// Sends on what [`Forwarder::handle`] took in.
     pub fn dispatch(&self, batch: &mut Batch, now: Instant) {
         let Batch {
             queries,
             departures,
+            ..
         } = batch;
         if !queries.is_empty() {
             self.endings.board(queries, now, departures);
@@ -260,6 +310,8 @@ impl Forwarder {
 #[derive(Debug)]
 pub struct Endings {
     settings: Settings,
+    limiter: Limiter,
+    budget: Budget,
     cache: Cache,
     flights: Flights,
     /// Clients' queries whose answer has not left.
@@ -271,11 +323,13 @@ impl Endings {
     /// Nothing has come out yet.
     pub fn new(settings: Settings, now: Instant) -> Self {
         Self {
-            settings,
             cache: Cache::new(settings.cache, now),
+            limiter: Limiter::new(settings.limit.clone(), now),
+            budget: Budget::new(settings.budget, now),
             flights: Flights::default(),
             waiting: Arc::default(),
             counts: Default::default(),
+            settings,
         }
     }
 
@@ -335,6 +389,10 @@ impl Endings {
         for flight in joined.iter().filter(|flight| flight.is_late(now)) {
             self.look_after(flight, now, departures);
         }
+        let granted = self.budget.take(queries.len(), now);
+        for query in queries.drain(granted..) {
+            self.settle(&query, Err(Failure::Overloaded), now, departures);
+        }
     }
 
     /// Answers clients that wait for `query`: with what is kept, if there is something `instead` of its ending.
@@ -389,7 +447,7 @@ impl Endings {
             client.peer()
         );
         match Asked::by_unreadable(message) {
-            Some(asked) => self.reply(client, &asked, fault.into(), departures),
+            Some(asked) => self.refuse(client, &asked, fault.into(), message.len(), departures),
             None => self.end(client, &[], fault.into()),
         }
     }
@@ -401,8 +459,20 @@ impl Endings {
         outcome: Outcome,
         departures: &mut Departures,
     ) {
+        self.refuse(client, asked, outcome, usize::MAX, departures);
+    }
+
+    /// Replies with no more octets than that: whoever forges a client's address shall gain nothing.
+    fn refuse(
+        &self,
+        client: &Client,
+        asked: &Asked<'_>,
+        outcome: Outcome,
+        most: usize,
+        departures: &mut Departures,
+    ) {
         if let Some((rcode, ede)) = outcome.reply() {
-            departures.reply(client, asked, rcode, ede);
+            departures.reply(client, asked, rcode, ede, most);
         }
         self.end(client, asked.question, outcome);
     }
@@ -508,6 +578,7 @@ mod tests {
             let silent = matches!(
                 outcome,
                 Outcome::Ignored
+                    | Outcome::Dropped
                     | Outcome::Answered
                     | Outcome::Cached
                     | Outcome::Stale
@@ -544,6 +615,12 @@ mod tests {
                     size: 1 << 20,
                     serve_stale: Duration::from_secs(86_400),
                 },
+                limit: limit::Settings {
+                    allow: vec!["127.0.0.1/32".parse().expect("a prefix")],
+                    rate: None,
+                    limit_loopback: true,
+                },
+                budget: None,
             };
             let endings = Arc::new(Endings::new(settings, start));
             let upstream = upstream::Settings {

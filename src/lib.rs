@@ -5,7 +5,7 @@
 //! TCP --> server: accept --> worker: read queries --.
 //! UDP --> server: receive datagrams ----------------+--> forwarder.handle
 //!                                                              |
-//!                       refused, or known (cache): answered here and now
+//!                 not allowed (limit), or known (cache): answered here and now
 //!                                on its way already (flight): waits too
 //!                                                              v
 //!                                                       upstream.submit --> session.send --> TLS
@@ -18,7 +18,7 @@
 //! [`client`]; [`wire`] and [`frame`] know the octets, [`identity`] and [`pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
-//! main, lib, config, server, worker, forwarder, cache, upstream, health, session, flight, identity, pin, client, frame,
+//! main, lib, config, server, worker, forwarder, limit, cache, upstream, health, session, flight, identity, pin, client, frame,
 //! deadline, wire, thread, clock, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
@@ -35,6 +35,7 @@ pub mod forwarder;
 pub mod frame;
 pub mod health;
 pub mod identity;
+pub mod limit;
 pub mod metrics;
 pub mod pin;
 pub mod server;

@@ -253,6 +253,7 @@ impl Server {
             threads.push(thread::spawn_for_good("accept", move || door.accept())?);
             let mailbox = Mailbox {
                 socket: Arc::clone(udp),
+                own: udp.local_addr()?,
                 forwarder: Arc::clone(forwarder),
                 stopping: Arc::clone(&stopping),
             };
@@ -322,6 +323,7 @@ impl Door {
 /// Where datagrams come in.
 struct Mailbox {
     socket: Arc<UdpSocket>,
+    own: SocketAddr,
     forwarder: Arc<Forwarder>,
     stopping: Arc<AtomicBool>,
 }
@@ -374,8 +376,10 @@ impl Mailbox {
     fn handle(&self, arrivals: &[Arrival], octets: &[[u8; DATAGRAM]], batch: &mut Batch) {
         let now = clock::now();
         for (arrival, octets) in arrivals.iter().zip(octets) {
-            // Nobody can be answered at port 0.
-            let Some(peer) = arrival.peer.filter(|peer| peer.port() != 0) else {
+            let asked = arrival.local.map_or(self.own.ip(), |local| local.address);
+            let asked = SocketAddr::new(asked, self.own.port());
+            let Some(peer) = arrival.peer.filter(|peer| is_client(*peer, asked)) else {
+                self.forwarder.ignore();
                 continue;
             };
             let client = Client::Datagram {
@@ -388,6 +392,14 @@ impl Mailbox {
         }
         self.forwarder.dispatch(batch, now);
     }
+}
+
+/// Whether an answer to `peer` reaches somebody who asked: not many, nobody, or us at `asked`, who would answer it again.
+fn is_client(peer: SocketAddr, asked: SocketAddr) -> bool {
+    let address = peer.ip().to_canonical();
+    let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    let nobody = peer.port() == 0 || address.is_unspecified();
+    !(broadcast || nobody || address.is_multicast() || peer == asked)
 }
 
 /// What is known of a datagram besides its octets.
@@ -470,6 +482,26 @@ impl Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_cannot_have_asked_is_no_client() {
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let asked = address("192.0.2.1:53");
+        for (peer, expected) in [
+            ("192.0.2.1:5353", true),
+            ("192.0.2.9:53", true),
+            ("[2001:db8::1]:1024", true),
+            ("192.0.2.1:53", false),
+            ("192.0.2.9:0", false),
+            ("0.0.0.0:1024", false),
+            ("255.255.255.255:1024", false),
+            ("[::ffff:255.255.255.255]:1024", false),
+            ("224.0.0.251:5353", false),
+            ("[ff02::fb]:5353", false),
+        ] {
+            assert_eq!(is_client(address(peer), asked), expected, "{peer}");
+        }
+    }
 
     #[test]
     fn why_a_socket_could_not_be_had_is_said_with_what_to_do() {

@@ -78,6 +78,8 @@ pub mod ede {
     pub const STALE_ANSWER: u16 = 3;
     /// Cached Error.
     pub const CACHED_ERROR: u16 = 13;
+    /// Prohibited.
+    pub const PROHIBITED: u16 = 18;
     /// Stale NXDOMAIN Answer.
     pub const STALE_NXDOMAIN: u16 = 19;
     /// Not Supported.
@@ -673,6 +675,13 @@ impl<'m> Asked<'m> {
                 self.write_keepalive(out);
             });
         }
+    }
+
+    /// Appends an answer that brings nothing but the advice to ask over TCP: TC=1 and no records.
+    pub fn write_advice(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        self.write_reply(out, rcode::NOERROR, None);
+        out[start + 2] |= 0x02;
     }
 
     /// Appends `answer` cut down to what fits any client: TC=1, the question, and an OPT if there was one in the query.

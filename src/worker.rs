@@ -28,6 +28,9 @@ const LINGER: Duration = Duration::from_secs(30);
 /// Octets that are read from a client at a time, unless one message is longer.
 const READ: usize = 4096;
 
+/// How long the next read waits of a client that asks too much.
+const SLOWED: Duration = Duration::from_millis(200);
+
 /// What there is to do.
 #[derive(Debug)]
 pub enum Job {
@@ -172,6 +175,9 @@ impl Pool {
                     .handle(frames.message(range), stream.client(), now, &mut batch);
             }
             self.forwarder.dispatch(&mut batch, now);
+            if batch.was_over_limit() {
+                std::thread::sleep(SLOWED);
+            }
         }
     }
 }

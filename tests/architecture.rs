@@ -5,11 +5,12 @@ use std::fs;
 use std::path::Path;
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 18] = [
+const ROOMS: [&str; 19] = [
     "config",
     "server",
     "worker",
     "forwarder",
+    "limit",
     "cache",
     "upstream",
     "health",

@@ -45,6 +45,13 @@ fn assert_refused(cases: &[(&str, Vec<u8>)], rcode: u16) {
                 "{what}: no larger than the question and an EDE"
             );
         }
+        if octets.len() > 11 {
+            let heard = udp.ask(octets);
+            assert!(
+                heard.octets.len() <= octets.len(),
+                "{what}: over UDP no larger than the question"
+            );
+        }
     }
     udp.ask(&last_ask().octets()).assert_answers(&last_ask());
     assert_eq!(

@@ -7,6 +7,7 @@ mod support;
 mod answers;
 mod architecture;
 mod cache;
+mod clients;
 mod command_line;
 mod identity;
 mod life;

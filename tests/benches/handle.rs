@@ -55,7 +55,7 @@ impl Bench {
             panic!("no options are a command line");
         };
         let now = Instant::now();
-        let endings = Arc::new(Endings::new(config.forwarder, now));
+        let endings = Arc::new(Endings::new(config.forwarder.clone(), now));
         let mut departures = Departures::default();
         for number in 0..KNOWN {
             let message = query(number);

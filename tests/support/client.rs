@@ -18,7 +18,12 @@ impl UdpClient {
         } else {
             "[::1]:0"
         };
-        let socket = UdpSocket::bind(any).expect("a free port");
+        Self::from(any.parse().expect("an address"), to)
+    }
+
+    /// With an address and port of its own.
+    pub(crate) fn from(own: SocketAddr, to: SocketAddr) -> Self {
+        let socket = UdpSocket::bind(own).expect("a free port");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         Self { socket, to }
     }

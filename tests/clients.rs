@@ -1,0 +1,143 @@
+//! Who may ask, and how much.
+
+use std::net::SocketAddr;
+
+use crate::support::message::Edns;
+use crate::support::{Ask, FakeResolver, Forwarder, UdpClient, wait_until};
+use dns_tool::forwarder::Outcome;
+
+const SERVFAIL: u16 = 2;
+const REFUSED: u16 = 5;
+
+fn edns() -> Edns {
+    Edns {
+        size: 1232,
+        ..Edns::default()
+    }
+}
+
+/// A client on another address of this host.
+fn client_at(address: [u8; 4], forwarder: &Forwarder) -> UdpClient {
+    UdpClient::from(SocketAddr::from((address, 0)), forwarder.address())
+}
+
+#[test]
+fn who_is_not_allowed_is_refused_with_the_reason_and_reaches_no_resolver() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(
+        &resolver,
+        &["--allow", "127.0.0.2", "--allow", "192.0.2.0/24"],
+    );
+    let ask = Ask::a(1, "x.test").with_edns(Edns {
+        options: vec![(10, vec![7; 8])],
+        ..edns()
+    });
+    let heard = forwarder.udp().ask(&ask.octets());
+    heard.assert_error(&ask, REFUSED);
+    assert_eq!(heard.extended_error(), Some(18), "Prohibited");
+    forwarder
+        .tcp()
+        .ask(&ask.octets())
+        .assert_error(&ask, REFUSED);
+    let short = Ask::a(2, "x.test").with_edns(edns());
+    let heard = forwarder.udp().ask(&short.octets());
+    assert!(
+        heard.octets.len() <= short.octets().len(),
+        "no longer than the query"
+    );
+    assert!(resolver.queries().is_empty());
+    client_at([127, 0, 0, 2], &forwarder)
+        .ask(&ask.octets())
+        .assert_answers(&ask);
+    assert_eq!(forwarder.running().count(Outcome::NotAllowed), 3);
+}
+
+#[test]
+fn who_asks_too_much_over_udp_is_dropped_or_told_to_come_by_tcp() {
+    const COUNT: u16 = 100;
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &["--rate-limit", "1/10"]);
+    let client = forwarder.udp();
+    for id in 0..COUNT {
+        client.send(&Ask::a(id, &format!("n{id}.test")).octets());
+    }
+    let ended = || {
+        let count = |outcome| forwarder.running().count(outcome);
+        (
+            count(Outcome::Answered),
+            count(Outcome::OverLimit),
+            count(Outcome::Dropped),
+        )
+    };
+    wait_until("all to have ended", || {
+        let (answered, told, dropped) = ended();
+        answered + told + dropped == u64::from(COUNT)
+    });
+    let (answered, told, dropped) = ended();
+    assert!((10..20).contains(&answered), "{answered} answered");
+    assert!(
+        told.abs_diff(dropped) <= 1,
+        "{told} told, {dropped} dropped"
+    );
+    let heard: Vec<_> = (0..answered + told).map(|_| client.hear()).collect();
+    let cut = heard.iter().filter(|heard| heard.is_truncated());
+    assert_eq!(cut.count() as u64, told);
+    for heard in heard.iter().filter(|heard| heard.is_truncated()) {
+        assert_eq!((heard.rcode(), heard.counts()), (0, [1, 0, 0, 0]));
+    }
+    // Somebody else is served.
+    let ask = Ask::a(1, "x.test");
+    client_at([127, 0, 0, 9], &forwarder)
+        .ask(&ask.octets())
+        .assert_answers(&ask);
+}
+
+#[test]
+fn who_asks_too_much_over_tcp_is_refused_and_served_again_later() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &["--rate-limit", "10/10"]);
+    let mut client = forwarder.tcp();
+    let asks: Vec<_> = (0..30)
+        .map(|id| Ask::a(id, &format!("n{id}.test")))
+        .collect();
+    client.send(&asks.iter().map(Ask::octets).collect::<Vec<_>>());
+    let refused = asks.iter().filter(|_| client.hear().rcode() == 5).count();
+    assert!((15..=20).contains(&refused), "{refused} refused");
+    let ask = Ask::a(99, "x.test");
+    wait_until("its rate to allow more", || {
+        client.ask(&ask.octets()).rcode() == 0
+    });
+}
+
+#[test]
+fn programs_on_this_host_have_no_limit_by_default() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &["--cache-size", "8388608"]);
+    let mut client = forwarder.tcp();
+    let asks: Vec<_> = (0..3000).map(|id| Ask::a(id, "x.test")).collect();
+    for asks in asks.chunks(500) {
+        client.send(&asks.iter().map(Ask::octets).collect::<Vec<_>>());
+        asks.iter()
+            .for_each(|_| assert_eq!(client.hear().rcode(), 0));
+    }
+}
+
+#[test]
+fn the_resolver_is_asked_no_more_than_its_budget() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &["--upstream-rate-limit", "20"]);
+    let client = forwarder.udp();
+    let mut refused = 0;
+    for id in 0..100 {
+        let ask = Ask::a(id, &format!("n{id}.test")).with_edns(edns());
+        let heard = client.ask(&ask.octets());
+        if heard.whole_rcode() == SERVFAIL {
+            assert_eq!(heard.extended_error(), Some(23));
+            refused += 1;
+        } else {
+            heard.assert_answers(&ask);
+        }
+    }
+    assert_eq!(resolver.queries().len(), 100 - refused);
+    assert!(refused > 50, "{refused} were too many");
+}
