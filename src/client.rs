@@ -4,13 +4,13 @@
 //! never waiting for a client that does not read: what its socket does not take goes to its outbox, which one thread for
 //! all of them drains. Answers are gathered in [`Departures`] and leave together.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, IoSlice, PipeReader, PipeWriter, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use log::debug;
@@ -18,7 +18,9 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, send, sendmmsg};
+use nix::sys::socket::{
+    ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, recv, send, sendmmsg,
+};
 use parking_lot::{Condvar, Mutex};
 
 use crate::clock;
@@ -37,6 +39,13 @@ const WRITE_LIMIT: Duration = Duration::from_secs(10);
 pub const IDLE_LIMIT: Duration = Duration::from_secs(10);
 /// Queries of one connection that may wait for their answers at a time; reading pauses at this many.
 const TURNS: usize = 1024;
+
+/// How long a connection may have said nothing before it can be called idle: its first query may be on its way.
+const GRACE: Duration = Duration::from_millis(100);
+/// How long a newcomer waits for a place that somebody gives up, before it looks for another one; and how long until it
+/// looks again where nobody is idle.
+const EVICTION: Duration = Duration::from_millis(200);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Who asked, and so where the answer goes.
 #[derive(Debug)]
@@ -192,6 +201,7 @@ impl Departures {
                     .iter()
                     .rposition(|(other, _)| Arc::ptr_eq(other, stream));
                 let index = found.unwrap_or_else(|| {
+                    stream.turns.lock().leaving += 1;
                     self.streams
                         .push((Arc::clone(stream), self.spare.pop().unwrap_or_default()));
                     self.streams.len() - 1
@@ -222,6 +232,7 @@ impl Departures {
         self.octets.clear();
         for (stream, mut octets) in self.streams.drain(..) {
             stream.write(&octets);
+            stream.turns.lock().leaving -= 1;
             if octets.capacity() <= SPARE {
                 octets.clear();
                 self.spare.push(octets);
@@ -328,9 +339,21 @@ pub struct Stream {
     peer: SocketAddr,
     outbox: Mutex<Outbox>,
     outboxes: Arc<Outboxes>,
-    turns: Mutex<usize>,
+    turns: Mutex<Turns>,
     turn_ended: Condvar,
     _slot: Slot,
+}
+
+#[derive(Debug)]
+struct Turns {
+    /// Queries that wait for their answers.
+    count: usize,
+    /// Batches of answers that have not been sent yet.
+    leaving: usize,
+    /// When the last query was asked; before the first, when what is on its way has had time to arrive.
+    asked: Instant,
+    /// It has given way to another connection.
+    gone: bool,
 }
 
 #[derive(Debug, Default)]
@@ -340,13 +363,19 @@ struct Outbox {
     closed: bool,
 }
 
+impl Turns {
+    fn is_idle(&self) -> bool {
+        self.count == 0 && self.leaving == 0 && !self.gone
+    }
+}
+
 /// A query's right to one answer into a stream.
 #[derive(Debug)]
 pub struct Turn(Arc<Stream>);
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *self.0.turns.lock() -= 1;
+        self.0.turns.lock().count -= 1;
         self.0.turn_ended.notify_one();
     }
 }
@@ -358,15 +387,24 @@ impl Stream {
         peer: SocketAddr,
         outboxes: Arc<Outboxes>,
         slot: Slot,
+        now: Instant,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            socket,
-            peer,
-            outbox: Mutex::default(),
-            outboxes,
-            turns: Mutex::new(0),
-            turn_ended: Condvar::new(),
-            _slot: slot,
+        Arc::new_cyclic(|stream| {
+            slot.seat(stream);
+            Self {
+                socket,
+                peer,
+                outbox: Mutex::default(),
+                outboxes,
+                turns: Mutex::new(Turns {
+                    count: 0,
+                    leaving: 0,
+                    asked: now + GRACE,
+                    gone: false,
+                }),
+                turn_ended: Condvar::new(),
+                _slot: slot,
+            }
         })
     }
 
@@ -375,21 +413,48 @@ impl Stream {
         &self.socket
     }
 
-    /// The client of one more query on this connection.
-    pub fn client(self: &Arc<Self>) -> Client {
-        *self.turns.lock() += 1;
-        Client::Stream(Turn(Arc::clone(self)))
+    /// The client of one more query on this connection; none if it has given way to another.
+    pub fn client(self: &Arc<Self>, now: Instant) -> Option<Client> {
+        let mut turns = self.turns.lock();
+        if turns.gone {
+            return None;
+        }
+        turns.count += 1;
+        turns.asked = now;
+        Some(Client::Stream(Turn(Arc::clone(self))))
     }
 
     /// Whether queries wait for their answers.
     pub fn is_busy(&self) -> bool {
-        *self.turns.lock() > 0
+        self.turns.lock().count > 0
+    }
+
+    /// Since when nothing is owed to its client and nothing came of it, if that is so.
+    fn idle_since(&self, now: Instant) -> Option<Instant> {
+        let turns = self.turns.lock();
+        let idle = turns.is_idle() && turns.asked <= now && self.outbox.lock().octets.is_empty();
+        idle.then_some(turns.asked)
+    }
+
+    /// Ends an idle connection. Not if it has been asked something meanwhile, or has something to be read.
+    fn give_way(&self) -> bool {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let mut turns = self.turns.lock();
+        let unread = recv(self.socket.as_raw_fd(), &mut [0], flags).is_ok_and(|length| length > 0);
+        if !turns.is_idle() || unread {
+            return false;
+        }
+        turns.gone = true;
+        debug!("event=client-gives-way client={}", self.peer);
+        // It fails when the client is gone already, which is as good.
+        let _ = self.socket.shutdown(Shutdown::Both);
+        true
     }
 
     /// Waits until fewer than the most queries wait for their answers. Every query ends by its deadline, so this does.
     pub fn wait_for_turn(&self) {
         let mut turns = self.turns.lock();
-        while *turns >= TURNS {
+        while turns.count >= TURNS {
             self.turn_ended.wait(&mut turns);
         }
     }
@@ -540,59 +605,112 @@ impl Outboxes {
 /// The octet that ends the draining.
 const STOP: u8 = 1;
 
-/// How many more TCP clients there may be. A place is taken before a connection is accepted, so that the kernel's queue is
-/// the waiting room.
+/// The places of TCP clients. When all are taken, the connection that has been idle for the longest time gives way to a
+/// newcomer; where none is idle, the kernel's queue is the waiting room.
 #[derive(Debug)]
 pub struct Slots {
-    free: Mutex<Free>,
+    most: usize,
+    places: Mutex<Places>,
     freed: Condvar,
 }
 
-#[derive(Debug)]
-struct Free {
-    count: usize,
+#[derive(Debug, Default)]
+struct Places {
+    /// By number: who has it, once that is known.
+    taken: HashMap<u64, Weak<Stream>>,
+    next: u64,
     closed: bool,
 }
 
 /// A TCP client's place, given back when dropped.
 #[derive(Debug)]
-pub struct Slot(Arc<Slots>);
+pub struct Slot {
+    slots: Arc<Slots>,
+    number: u64,
+}
 
 impl Slots {
     /// So many places, all free.
-    pub fn new(count: usize) -> Arc<Self> {
+    pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self {
-            free: Mutex::new(Free {
-                count,
-                closed: false,
-            }),
+            most,
+            places: Mutex::default(),
             freed: Condvar::new(),
         })
     }
 
-    /// Waits for a free place and takes it; none once [`Slots::close`] was called.
+    /// Takes a place for somebody who waits already: a free one, one that an idle connection gives up, or the next that
+    /// becomes either. None once [`Slots::close`] was called.
     pub fn take(self: &Arc<Self>) -> Option<Slot> {
-        let mut free = self.free.lock();
-        while free.count == 0 && !free.closed {
-            self.freed.wait(&mut free);
+        loop {
+            let mut places = self.places.lock();
+            if places.closed {
+                return None;
+            }
+            if places.taken.len() < self.most {
+                let number = places.next;
+                places.next += 1;
+                places.taken.insert(number, Weak::new());
+                let slots = Arc::clone(self);
+                return Some(Slot { slots, number });
+            }
+            drop(places);
+            // The place is free when its worker has seen the end.
+            let wait = if evict_longest_idle(&self.streams()) {
+                EVICTION
+            } else {
+                LOOK_AGAIN
+            };
+            let mut places = self.places.lock();
+            if places.taken.len() >= self.most && !places.closed {
+                self.freed.wait_for(&mut places, wait);
+            }
         }
-        if free.closed {
-            return None;
-        }
-        free.count -= 1;
-        Some(Slot(Arc::clone(self)))
+    }
+
+    /// Whether one more connection from `address` may stay beside at most `most`, of which the longest idle gives way.
+    pub fn admit(&self, address: IpAddr, most: usize) -> bool {
+        let mut streams = self.streams();
+        streams.retain(|stream| stream.peer.ip().to_canonical() == address);
+        streams.len() < most || evict_longest_idle(&streams)
+    }
+
+    /// Those that have places. Not to be dropped under the lock: the last to let go gives the place back.
+    fn streams(&self) -> Vec<Arc<Stream>> {
+        let places = self.places.lock();
+        places.taken.values().filter_map(Weak::upgrade).collect()
     }
 
     /// Takes no more clients.
     pub fn close(&self) {
-        self.free.lock().closed = true;
+        self.places.lock().closed = true;
         self.freed.notify_all();
+    }
+}
+
+/// Ends the connection that has been idle for the longest time. Whether there was one.
+fn evict_longest_idle(streams: &[Arc<Stream>]) -> bool {
+    let now = clock::now();
+    let idle = streams
+        .iter()
+        .filter_map(|stream| Some((stream.idle_since(now)?, stream)));
+    let mut idle: Vec<_> = idle.collect();
+    idle.sort_by_key(|(since, _)| *since);
+    // One that was just asked something stays.
+    idle.iter().any(|(_, stream)| stream.give_way())
+}
+
+impl Slot {
+    /// Says who has it.
+    fn seat(&self, stream: &Weak<Stream>) {
+        let mut places = self.slots.places.lock();
+        places.taken.insert(self.number, Weak::clone(stream));
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.free.lock().count += 1;
-        self.0.freed.notify_one();
+        self.slots.places.lock().taken.remove(&self.number);
+        self.slots.freed.notify_all();
     }
 }

@@ -41,8 +41,9 @@ const TIMEOUT_RANGE: (f64, f64) = (0.05, 60.0);
 const MAX_PENDING: usize = 8192;
 /// Sessions to one address, unless `--sessions` says otherwise.
 const SESSIONS: usize = 2;
-/// TCP clients at a time.
+/// TCP clients at a time, unless `--max-clients` says otherwise, and from one address that is not on this host.
 const CLIENTS: usize = 256;
+const CLIENTS_PER_ADDRESS: usize = 16;
 /// Octets of the cache, unless `--cache-size` says otherwise, and the least that are of use.
 const CACHE_SIZE: (usize, usize) = (8 * 1024 * 1024, 64 * 1024);
 /// Queries a second of a client that is not on this host, and at once, unless `--rate-limit` says otherwise.
@@ -179,6 +180,20 @@ const OPTIONS: [(&str, &[Entry]); 6] = [
         "Limits",
         &[
             Entry {
+                name: "--max-clients",
+                value: "N",
+                repeatable: false,
+                meaning: "TCP connections at a time; when there are so many, the longest idle gives way",
+                default: "256",
+            },
+            Entry {
+                name: "--max-clients-per-address",
+                value: "N",
+                repeatable: false,
+                meaning: "of them from one address. Programs on this host have no such limit unless one is given",
+                default: "16",
+            },
+            Entry {
                 name: "--sessions",
                 value: "N",
                 repeatable: false,
@@ -303,6 +318,8 @@ fn server_settings(options: &mut Given) -> Result<server::Settings, UsageError> 
         text.parse()
             .map_err(|_| "expected a whole number from 0 to 65535".to_owned())
     })?;
+    let clients = options.one("--max-clients", |text| whole(text, 1..=65_536))?;
+    let per_address = options.one("--max-clients-per-address", |text| whole(text, 1..=65_536))?;
     let addresses_optional = addresses.is_empty();
     let loopback = || vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     Ok(server::Settings {
@@ -313,7 +330,9 @@ fn server_settings(options: &mut Given) -> Result<server::Settings, UsageError> 
         },
         addresses_optional,
         port: port.unwrap_or(DNS_PORT),
-        clients: CLIENTS,
+        clients: clients.unwrap_or(CLIENTS),
+        clients_per_address: per_address.unwrap_or(CLIENTS_PER_ADDRESS),
+        limit_loopback: per_address.is_some(),
     })
 }
 

@@ -114,7 +114,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let endings = Arc::new(Endings::new(config.forwarder, clock::now()));
     let upstream = Upstream::start(config.upstream, Arc::clone(&endings) as Arc<_>)?;
     let forwarder = Arc::new(Forwarder::new(Arc::clone(&upstream), Arc::clone(&endings)));
-    let pool = Pool::new(Arc::clone(&forwarder), sockets.places(&config.server));
+    let pool = Pool::new(Arc::clone(&forwarder), config.server.clients);
     // Before anybody can ask: a query that nobody connects for would fail.
     let hands = Arc::downgrade(&pool);
     upstream.employ(hands);

@@ -6,23 +6,24 @@
 use std::fmt;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 
-use log::{info, warn};
+use log::{debug, info, warn};
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrLike,
     SockaddrStorage, recvmmsg, setsockopt, sockopt,
 };
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::client::{Client, Local, Outboxes, Slots, Stream};
+use crate::client::{Client, Local, Outboxes, Slot, Slots, Stream};
 use crate::clock;
 use crate::forwarder::{Batch, Forwarder};
 use crate::thread;
@@ -50,8 +51,12 @@ pub struct Settings {
     pub addresses_optional: bool,
     /// The port; 0 lets the system choose one for each address.
     pub port: u16,
-    /// TCP clients at a time.
+    /// TCP clients at a time; at least 1.
     pub clients: usize,
+    /// Of them from one address; at least 1.
+    pub clients_per_address: usize,
+    /// Programs on this host are held to that, too.
+    pub limit_loopback: bool,
 }
 
 /// Why a socket could not be had.
@@ -138,11 +143,6 @@ impl Sockets {
             Some(error) if sockets.pairs.is_empty() => Err(error),
             _ => Ok(sockets),
         }
-    }
-
-    /// The places for TCP clients: as many as may be connected, and one for each listener that waits with one in hand.
-    pub fn places(&self, settings: &Settings) -> usize {
-        settings.clients + self.pairs.len()
     }
 
     /// The addresses and ports that are bound, in the order of the settings.
@@ -239,13 +239,15 @@ impl Server {
         outboxes: &Arc<Outboxes>,
     ) -> io::Result<Self> {
         // A listener holds a place while it waits for its next client.
-        let slots = Slots::new(sockets.places(settings));
+        let slots = Slots::new(settings.clients);
         let stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for (tcp, udp) in &sockets.pairs {
             let door = Door {
                 listener: tcp.try_clone()?,
                 slots: Arc::clone(&slots),
+                per_address: settings.clients_per_address,
+                limit_loopback: settings.limit_loopback,
                 pool: Arc::clone(pool),
                 outboxes: Arc::clone(outboxes),
                 stopping: Arc::clone(&stopping),
@@ -290,6 +292,8 @@ impl Server {
 struct Door {
     listener: TcpListener,
     slots: Arc<Slots>,
+    per_address: usize,
+    limit_loopback: bool,
     pool: Arc<Pool>,
     outboxes: Arc<Outboxes>,
     stopping: Arc<AtomicBool>,
@@ -298,13 +302,18 @@ struct Door {
 impl Door {
     fn accept(&self) {
         let mut trouble = Trouble::default();
-        while let Some(slot) = self.slots.take() {
+        while let Some(slot) = self.wait_for_newcomer() {
             match self.listener.accept() {
                 Ok((socket, peer)) => {
                     trouble.is_over("accept");
+                    if !self.may_stay(peer.ip().to_canonical()) {
+                        debug!("event=client-refused client={peer} cause=\"too many of its own\"");
+                        continue;
+                    }
                     // Answers are gathered here already: each write should leave at once.
                     let _ = socket.set_nodelay(true);
-                    let stream = Stream::new(socket, peer, Arc::clone(&self.outboxes), slot);
+                    let outboxes = Arc::clone(&self.outboxes);
+                    let stream = Stream::new(socket, peer, outboxes, slot, clock::now());
                     self.pool.submit(Job::Client(stream));
                 }
                 Err(_) if self.stopping.load(Ordering::Acquire) => return,
@@ -317,6 +326,24 @@ impl Door {
                 Err(error) => trouble.wait("accept", &error),
             }
         }
+    }
+}
+
+impl Door {
+    /// Waits until somebody wants to come in, and then for a place. None when nobody may any more.
+    fn wait_for_newcomer(&self) -> Option<Slot> {
+        loop {
+            let mut ready = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
+            // An error of the listener's own is for accept to tell.
+            if poll(&mut ready, PollTimeout::NONE).is_ok() {
+                return self.slots.take();
+            }
+        }
+    }
+
+    fn may_stay(&self, address: IpAddr) -> bool {
+        let unlimited = address.is_loopback() && !self.limit_loopback;
+        unlimited || self.slots.admit(address, self.per_address)
     }
 }
 

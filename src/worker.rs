@@ -171,8 +171,11 @@ impl Pool {
             let now = clock::now();
             while let Some(range) = frames.next_message() {
                 patience.message_ended();
+                let Some(client) = stream.client(now) else {
+                    return;
+                };
                 self.forwarder
-                    .handle(frames.message(range), stream.client(), now, &mut batch);
+                    .handle(frames.message(range), client, now, &mut batch);
             }
             self.forwarder.dispatch(&mut batch, now);
             if batch.was_over_limit() {

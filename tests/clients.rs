@@ -1,9 +1,13 @@
 //! Who may ask, and how much.
 
+use std::io::Write;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::support::message::Edns;
-use crate::support::{Ask, FakeResolver, Forwarder, UdpClient, wait_until};
+use crate::support::{
+    Act, Ask, FakeResolver, Forwarder, TcpClient, UdpClient, message, wait_until,
+};
 use dns_tool::forwarder::Outcome;
 
 const SERVFAIL: u16 = 2;
@@ -140,4 +144,95 @@ fn the_resolver_is_asked_no_more_than_its_budget() {
     }
     assert_eq!(resolver.queries().len(), 100 - refused);
     assert!(refused > 50, "{refused} were too many");
+}
+
+#[test]
+fn the_longest_idle_connection_gives_way_to_a_newcomer() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &["--max-clients", "3"]);
+    let ask = |id: u16| Ask::a(id, "x.test");
+    let mut clients: Vec<_> = (0..3).map(|_| forwarder.tcp()).collect();
+    // The first one asks once more: now the second is idle for the longest time.
+    for at in [0, 1, 2, 0] {
+        clients[at].ask(&ask(1).octets()).assert_answers(&ask(1));
+    }
+    let mut newcomer = forwarder.tcp();
+    newcomer.ask(&ask(2).octets()).assert_answers(&ask(2));
+    assert!(clients[1].try_hear().is_err(), "it gave way");
+    for at in [0, 2] {
+        clients[at].ask(&ask(3).octets()).assert_answers(&ask(3));
+    }
+}
+
+#[test]
+fn who_says_nothing_or_half_a_message_or_dribbles_gives_way_to_who_asks() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &["--max-clients", "6"]);
+    let address = forwarder.address();
+    let mut silent: Vec<_> = (0..60).map(|_| TcpClient::to(address)).collect();
+    for (at, client) in silent.iter_mut().enumerate() {
+        // Some are gone already.
+        let _ = client
+            .socket
+            .write_all([&b""[..], b"\0", b"\0\x20abc"][at % 3]);
+    }
+    for id in 0..10 {
+        let ask = Ask::a(id, "x.test");
+        forwarder.tcp().ask(&ask.octets()).assert_answers(&ask);
+    }
+}
+
+#[test]
+fn who_waits_for_an_answer_never_gives_way() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|query| {
+        let answer = message::answer(query);
+        match query[12..].starts_with(b"\x04slow") {
+            true => vec![Act::Later(Duration::from_millis(700), answer)],
+            false => vec![Act::Send(answer)],
+        }
+    });
+    let forwarder = Forwarder::before(&resolver, &["--max-clients", "3"]);
+    let slow: Vec<_> = (0..3)
+        .map(|id| Ask::a(id, &format!("slow.n{id}")))
+        .collect();
+    let mut clients: Vec<_> = slow.iter().map(|_| forwarder.tcp()).collect();
+    for (client, ask) in clients.iter_mut().zip(&slow) {
+        client.send(&[ask.octets()]);
+    }
+    resolver.wait_for_queries(3);
+    let mut newcomer = forwarder.tcp();
+    let ask = Ask::a(9, "quick.test");
+    newcomer.send(&[ask.octets()]);
+    for (client, ask) in clients.iter_mut().zip(&slow) {
+        client.hear().assert_answers(ask);
+    }
+    newcomer.hear().assert_answers(&ask);
+}
+
+#[test]
+fn one_address_has_no_more_connections_than_its_own() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &["--max-clients-per-address", "2"]);
+    let ask = |id: u16| Ask::a(id, "x.test");
+    let mut clients: Vec<_> = (0..2).map(|_| forwarder.tcp()).collect();
+    for client in &mut clients {
+        client.ask(&ask(1).octets()).assert_answers(&ask(1));
+    }
+    let mut third = forwarder.tcp();
+    third.ask(&ask(2).octets()).assert_answers(&ask(2));
+    assert!(
+        clients[0].try_hear().is_err(),
+        "the longest idle of its own gave way"
+    );
+    clients[1].ask(&ask(3).octets()).assert_answers(&ask(3));
+    // By default programs on this host have as many as there are places.
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let mut clients: Vec<_> = (0..40).map(|_| forwarder.tcp()).collect();
+    for client in &mut clients {
+        client.ask(&ask(4).octets()).assert_answers(&ask(4));
+    }
+    for client in &mut clients {
+        client.ask(&ask(5).octets()).assert_answers(&ask(5));
+    }
 }

@@ -173,12 +173,12 @@ fn more_clients_than_places_are_served_one_after_the_other() {
     let running = dns_tool::start(config).expect("it starts");
     let address = running.addresses()[0];
     let ask = Ask::a(1, "x.test");
-    let mut clients: Vec<_> = (0..20).map(|_| TcpClient::to(address)).collect();
-    clients
-        .iter_mut()
-        .for_each(|client| client.send(&[ask.octets()]));
-    for mut client in clients {
-        // Its place is free for the next as soon as it goes.
+    let clients = (0..20).map(|_| {
+        let mut client = TcpClient::to(address);
+        client.send(&[ask.octets()]);
+        client
+    });
+    for mut client in clients.collect::<Vec<_>>() {
         client.hear().assert_answers(&ask);
     }
     running.stop();
