@@ -4,6 +4,7 @@
 use std::env;
 use std::io::Write;
 use std::process::{ExitCode, exit};
+use std::thread::Builder;
 
 use dns_tool::config::{self, Command, Config};
 use log::{LevelFilter, info};
@@ -51,8 +52,9 @@ fn serve(config: Config) -> ExitCode {
         info!("event=stopping signal={name}");
         break;
     }
-    // Whoever asks twice does not want to wait for the queries on their way.
-    std::thread::spawn(move || {
+    // Whoever asks twice does not want to wait for the queries on their way. Where there is no thread to hear of it, the end
+    // is a few seconds away all the same.
+    let _ = Builder::new().spawn(move || {
         if let Some(signal) = signals
             .forever()
             .find(|signal| [SIGTERM, SIGINT].contains(signal))

@@ -35,8 +35,9 @@ const BATCH: usize = 32;
 const DATAGRAM: usize = 4096;
 /// The receive buffer of a UDP socket in octets, as far as the system allows: room for a burst of a thousand queries.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
-/// Connections that the kernel holds until a place is free.
-const BACKLOG: i32 = 256;
+/// Connections that the kernel holds until a place is free, as far as the system allows. Of more, clients try again only
+/// after a second.
+const BACKLOG: i32 = 1024;
 /// Batches that are still received after the word to stop, at most: what was in the queue, not what a flood adds.
 const LAST_ROUNDS: usize = 256;
 /// How long accepting or receiving pauses after an error, at first and at most.
