@@ -19,6 +19,7 @@ use crate::forwarder;
 use crate::identity::{Anchors, Identity};
 use crate::limit::{self, Rate};
 use crate::pin::{Pin, PinSet};
+use crate::rights::User;
 use crate::server;
 use crate::upstream::{self, Resolver};
 
@@ -67,7 +68,7 @@ struct Entry {
 }
 
 /// The options, in the groups of the help.
-const OPTIONS: [(&str, &[Entry]); 6] = [
+const OPTIONS: [(&str, &[Entry]); 7] = [
     (
         "Listening",
         &[
@@ -217,6 +218,16 @@ const OPTIONS: [(&str, &[Entry]); 6] = [
         ],
     ),
     (
+        "Process",
+        &[Entry {
+            name: "--user",
+            value: "NAME",
+            repeatable: false,
+            meaning: "user to run as once the ports are bound, by name or number, with no other groups than its own",
+            default: "whoever starts it",
+        }],
+    ),
+    (
         "Log",
         &[Entry {
             name: "--log-level",
@@ -248,6 +259,8 @@ pub struct Config {
     pub forwarder: forwarder::Settings,
     /// Whom they go to.
     pub upstream: upstream::Settings,
+    /// Who it becomes once the sockets are bound.
+    pub user: Option<User>,
     /// How much is logged.
     pub log_level: LevelFilter,
 }
@@ -292,6 +305,10 @@ pub fn parse(
             })?
             .flatten(),
     };
+    let user = options.one("--user", |text| {
+        let user = User::find(text).filter(|user| !user.is_root());
+        user.ok_or_else(|| "expected the name or number of a user that is not root".to_owned())
+    })?;
     let log_level = options
         .one("--log-level", |text| match text.parse() {
             Ok(LevelFilter::Off) | Err(_) => {
@@ -305,6 +322,7 @@ pub fn parse(
         server,
         forwarder,
         upstream,
+        user,
         log_level,
     })))
 }
@@ -953,6 +971,11 @@ mod tests {
                 &["--serve-stale", "604801"],
                 &["--serve-stale", "604801", "0 to 604800"],
             ),
+            (
+                &["--user", "nobody at all"],
+                &["--user", "nobody at all", "name or number"],
+            ),
+            (&["--user", "0"], &["--user", "\"0\"", "not root"]),
             (
                 &["--log-level", "loud"],
                 &["--log-level", "loud", "error, warn"],

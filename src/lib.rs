@@ -19,7 +19,7 @@
 //! below it in this list:
 //!
 //! main, lib, config, server, worker, forwarder, limit, cache, upstream, health, session, flight, identity, pin, client, frame,
-//! deadline, wire, thread, clock, metrics.
+//! deadline, wire, journal, rights, thread, clock, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
 //! queries, and the thread that reads an answer delivers it.
@@ -35,9 +35,11 @@ pub mod forwarder;
 pub mod frame;
 pub mod health;
 pub mod identity;
+pub mod journal;
 pub mod limit;
 pub mod metrics;
 pub mod pin;
+pub mod rights;
 pub mod server;
 pub mod session;
 pub mod thread;
@@ -55,6 +57,7 @@ use log::info;
 use crate::client::Outboxes;
 use crate::config::Config;
 use crate::forwarder::{Endings, Forwarder, Outcome};
+use crate::rights::RightsError;
 use crate::server::{BindError, Server, Sockets};
 use crate::upstream::Upstream;
 use crate::worker::Pool;
@@ -64,6 +67,8 @@ use crate::worker::Pool;
 pub enum StartError {
     /// A socket could not be had.
     Bind(BindError),
+    /// It would have had more rights than it should.
+    Rights(RightsError),
     /// The system has no more threads or descriptors.
     System(io::Error),
 }
@@ -72,6 +77,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(error) => error.fmt(f),
+            Self::Rights(error) => error.fmt(f),
             Self::System(error) => {
                 write!(f, "the system refuses a thread or a descriptor: {error}")
             }
@@ -84,6 +90,12 @@ impl std::error::Error for StartError {}
 impl From<BindError> for StartError {
     fn from(error: BindError) -> Self {
         Self::Bind(error)
+    }
+}
+
+impl From<RightsError> for StartError {
+    fn from(error: RightsError) -> Self {
+        Self::Rights(error)
     }
 }
 
@@ -104,9 +116,12 @@ pub struct Running {
     endings: Arc<Endings>,
 }
 
-/// Binds the sockets, wires the rooms and serves. The first session is opened at once, in the background.
+/// Binds the sockets, gives up rights, wires the rooms and serves. The first session is opened at once, in the background.
 pub fn start(config: Config) -> Result<Running, StartError> {
     let sockets = Sockets::bind(&config.server)?;
+    if let Some(user) = config.user {
+        user.become_it()?;
+    }
     let addresses = sockets.addresses().to_vec();
     let (outboxes, bell) = Outboxes::new()?;
     let drained = Arc::clone(&outboxes);

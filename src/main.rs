@@ -7,7 +7,9 @@ use std::process::{ExitCode, exit};
 use std::thread::Builder;
 
 use dns_tool::config::{self, Command, Config};
-use log::{LevelFilter, info};
+use dns_tool::journal;
+use dns_tool::rights;
+use log::info;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
@@ -26,7 +28,11 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: Config) -> ExitCode {
-    start_log(config.log_level);
+    rights::keep_memory_private();
+    let journal = match journal::start(config.log_level) {
+        Ok(journal) => journal,
+        Err(error) => return fail(REFUSED, &error),
+    };
     // From here on these signals wait to be read, so that none ends the process amid an answer.
     let mut signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]) {
         Ok(signals) => signals,
@@ -34,7 +40,10 @@ fn serve(config: Config) -> ExitCode {
     };
     let running = match dns_tool::start(config) {
         Ok(running) => running,
-        Err(error) => return fail(REFUSED, &error),
+        Err(error) => {
+            journal.finish();
+            return fail(REFUSED, &error);
+        }
     };
     for signal in signals.forever() {
         let name = match signal {
@@ -63,23 +72,8 @@ fn serve(config: Config) -> ExitCode {
         }
     });
     running.stop();
+    journal.finish();
     ExitCode::SUCCESS
-}
-
-/// Lines of fields on stderr: time, level, and what the rooms say.
-fn start_log(level: LevelFilter) {
-    env_logger::Builder::new()
-        .filter_level(level)
-        .format(|out, record| {
-            let time = out.timestamp_millis();
-            writeln!(
-                out,
-                "time={time} level={} {}",
-                record.level().as_str().to_lowercase(),
-                record.args()
-            )
-        })
-        .init();
 }
 
 fn print(text: &str) -> ExitCode {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 19] = [
+const ROOMS: [&str; 21] = [
     "config",
     "server",
     "worker",
@@ -22,6 +22,8 @@ const ROOMS: [&str; 19] = [
     "frame",
     "deadline",
     "wire",
+    "journal",
+    "rights",
     "thread",
     "clock",
     "metrics",

@@ -1,6 +1,7 @@
 //! The process: its command line, its exit codes, its log and its signals.
 
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -152,4 +153,54 @@ fn a_second_signal_ends_it_at_once() {
         began.elapsed() < Duration::from_secs(30),
         "it did not wait for the query"
     );
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let resolver = FakeResolver::honest();
+    for gone in [false, true] {
+        let mut process = Process::before(&resolver, &["--log-level", "debug"]);
+        if gone {
+            process.close_log();
+        }
+        // Lines of more than a hundred octets: many times what a pipe holds.
+        let client = UdpClient::to(process.address);
+        for id in 0..3000 {
+            let ask = Ask::a(id, "x.test");
+            client.ask(&ask.octets()).assert_answers(&ask);
+        }
+        process.signal("TERM");
+        assert_eq!(process.wait(), Some(0), "reader gone: {gone}");
+    }
+}
+
+#[test]
+fn started_as_root_it_becomes_the_user_that_it_shall_be_or_does_not_run() {
+    let resolver = FakeResolver::honest();
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    if !is_root {
+        let output = run(&["--port", "0", "--user", "54321"]);
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            said.contains("--user 54321") && said.contains("started as root"),
+            "{said}"
+        );
+        return;
+    }
+    let process = Process::before(&resolver, &["--user", "54321"]);
+    let ask = Ask::a(1, "x.test");
+    UdpClient::to(process.address)
+        .ask(&ask.octets())
+        .assert_answers(&ask);
+    for (line, expected) in [
+        ("Uid:", "54321 54321 54321 54321"),
+        ("Gid:", "54321 54321 54321 54321"),
+        ("Groups:", ""),
+        ("CapEff:", "0000000000000000"),
+        ("CapPrm:", "0000000000000000"),
+    ] {
+        assert_eq!(process.status(line), expected, "{line}");
+    }
+    assert_eq!(process.core_limit(), "0 0", "no core dumps");
 }

@@ -5,14 +5,14 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
-use super::{FakeResolver, NAME, pki};
+use super::{FakeResolver, NAME, pki, wait_until};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_dns-tool");
 
 /// The program in front of a resolver, until it is told to end or dropped.
 pub(crate) struct Process {
     child: Child,
-    log: BufReader<ChildStderr>,
+    log: Option<BufReader<ChildStderr>>,
     pub(crate) address: SocketAddr,
 }
 
@@ -34,7 +34,7 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let log = BufReader::new(child.stderr.take().expect("a pipe"));
+        let log = child.stderr.take().map(BufReader::new);
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut process = Self {
             child,
@@ -50,14 +50,31 @@ impl Process {
     /// The next line of the log that holds `part`.
     pub(crate) fn read_until(&mut self, part: &str) -> String {
         let mut line = String::new();
+        let log = self.log.as_mut().expect("an open log");
         while !line.contains(part) {
             line.clear();
             assert!(
-                self.log.read_line(&mut line).expect("a line") > 0,
+                log.read_line(&mut line).expect("a line") > 0,
                 "it ended without {part}"
             );
         }
         line
+    }
+
+    /// Nobody reads its log any more.
+    pub(crate) fn close_log(&mut self) {
+        self.log = None;
+    }
+
+    /// Waits for its end, without reading its log; the exit code.
+    pub(crate) fn wait(mut self) -> Option<i32> {
+        let mut code = None;
+        wait_until("its end", || {
+            let ended = self.child.try_wait().expect("a child of ours");
+            code = ended.and_then(|status| status.code());
+            ended.is_some()
+        });
+        code
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -70,19 +87,35 @@ impl Process {
 
     /// How much memory it really holds, in octets.
     pub(crate) fn resident(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.expect("its state");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        1024 * kilobytes.expect("a size").parse::<u64>().expect("a number")
+        let kilobytes = self.status("VmRSS:");
+        let kilobytes = kilobytes.strip_suffix(" kB").expect("a size");
+        1024 * kilobytes.parse::<u64>().expect("a number")
+    }
+
+    /// What the system says of it behind this word, with single blanks.
+    pub(crate) fn status(&self, word: &str) -> String {
+        self.system_says("status", word)
+    }
+
+    /// The largest core dumps that it may write, in octets: now, and if it asked for more.
+    pub(crate) fn core_limit(&self) -> String {
+        let limit = self.system_says("limits", "Max core file size");
+        limit.trim_end_matches(" bytes").to_owned()
+    }
+
+    fn system_says(&self, file: &str, word: &str) -> String {
+        let text = fs::read_to_string(format!("/proc/{}/{file}", self.child.id()));
+        let text = text.expect("its state");
+        let line = text.lines().find_map(|line| line.strip_prefix(word));
+        let fields = line.expect("a line").split_whitespace();
+        fields.collect::<Vec<_>>().join(" ")
     }
 
     /// Waits for its end; the exit code and the rest of the log.
     pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let mut log = String::new();
-        self.log
-            .read_to_string(&mut log)
-            .expect("the rest of the log");
+        let rest = self.log.as_mut().expect("an open log");
+        rest.read_to_string(&mut log).expect("the rest of the log");
         (self.child.wait().expect("it ends").code(), log)
     }
 }

@@ -1,0 +1,212 @@
+//! Where do log lines go?
+//!
+//! To stderr, by a thread of their own: whoever reads them, slowly or not at all, stops nobody else. What finds no room is
+//! counted and left out, and so is what one kind of event says more often than ten times a second: strangers cannot fill a
+//! disk. Lines at debug level are not counted: who asks for them wants all.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use env_logger::Target;
+use log::LevelFilter;
+
+use crate::clock;
+use crate::metrics::Counter;
+use crate::thread;
+
+/// Lines that may wait for stderr.
+const WAITING: usize = 1024;
+/// Lines of one kind of event in a second.
+const PER_SECOND: u64 = 10;
+/// How long the end waits for the last lines to be written.
+const LAST: Duration = Duration::from_secs(1);
+
+/// What the thread is sent.
+enum Entry {
+    Line(Vec<u8>),
+    /// Everything before this has been written: whoever waits for it may go on.
+    End(Sender<()>),
+}
+
+/// The way to stderr.
+#[derive(Clone)]
+pub struct Journal {
+    entries: Sender<Entry>,
+    lost: Arc<Counter>,
+}
+
+/// Starts to log what is at `level` or above. Once in a process; fails when the system has no thread for it.
+pub fn start(level: LevelFilter) -> io::Result<Journal> {
+    let (sender, entries) = bounded(WAITING);
+    let lost = Arc::new(Counter::new());
+    let journal = Journal {
+        entries: sender,
+        lost: Arc::clone(&lost),
+    };
+    thread::spawn_for_good("journal", move || write(&entries, &lost, &mut io::stderr()))?;
+    env_logger::Builder::new()
+        .filter_level(level)
+        .target(Target::Pipe(Box::new(journal.clone())))
+        .format(|out, record| {
+            let time = out.timestamp_millis();
+            let level = record.level().as_str().to_lowercase();
+            writeln!(out, "time={time} level={level} {}", record.args())
+        })
+        .init();
+    Ok(journal)
+}
+
+impl Journal {
+    /// Waits until the lines so far have been written, but not for long.
+    pub fn finish(&self) {
+        let (done, wait) = bounded(1);
+        if self.entries.send_timeout(Entry::End(done), LAST).is_ok() {
+            let _ = wait.recv_timeout(LAST);
+        }
+    }
+}
+
+impl Write for Journal {
+    /// Takes one whole line.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if let Err(TrySendError::Full(_)) = self.entries.try_send(Entry::Line(line.to_vec())) {
+            self.lost.increment();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The thread: writes lines to `out`, which may fail or take for ever.
+fn write(entries: &Receiver<Entry>, lost: &Counter, out: &mut impl Write) {
+    let mut kinds = Kinds::default();
+    let mut told = 0;
+    for entry in entries {
+        match entry {
+            Entry::Line(line) => {
+                let before = lost.value();
+                if before > told {
+                    let _ = writeln!(out, "event=log-lines-lost count={}", before - told);
+                    told = before;
+                }
+                if let Some(line) = kinds.admit(line, clock::now()) {
+                    // A reader that went away is no reason to stop.
+                    let _ = out.write_all(&line);
+                }
+            }
+            Entry::End(done) => drop(done.send(())),
+        }
+    }
+}
+
+/// How often each kind of event was said in its second.
+#[derive(Default)]
+struct Kinds(HashMap<String, (Instant, u64)>);
+
+impl Kinds {
+    /// The line, unless there were too many of its kind; with how many were left out before it.
+    fn admit(&mut self, line: Vec<u8>, now: Instant) -> Option<Vec<u8>> {
+        let text = String::from_utf8_lossy(&line);
+        if text.contains(" level=debug ") || text.contains(" level=trace ") {
+            return Some(line);
+        }
+        // Events have names of ours, so there are few.
+        let word = text.split("event=").nth(1)?.split([' ', '\n']).next()?;
+        let (began, count) = self.0.entry(word.to_owned()).or_insert((now, 0));
+        let over = now.saturating_duration_since(*began) >= Duration::from_secs(1);
+        let left_out = if over {
+            let left_out = count.saturating_sub(PER_SECOND);
+            (*began, *count) = (now, 0);
+            left_out
+        } else {
+            0
+        };
+        *count += 1;
+        if *count > PER_SECOND {
+            return None;
+        }
+        if left_out == 0 {
+            return Some(line);
+        }
+        let mut told = text.trim_end().to_owned();
+        let _ = writeln!(told, " left_out={left_out}");
+        Some(told.into_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(level: &str, event: &str) -> Vec<u8> {
+        format!("time=x level={level} event={event} a=1\n").into_bytes()
+    }
+
+    #[test]
+    fn ten_lines_of_a_kind_are_written_in_a_second_and_the_rest_counted() {
+        let mut kinds = Kinds::default();
+        let now = Instant::now();
+        let admitted = |kinds: &mut Kinds, level, event, now| {
+            let lines = (0..100).filter_map(|_| kinds.admit(line(level, event), now));
+            lines.count()
+        };
+        assert_eq!(admitted(&mut kinds, "warn", "one", now), 10);
+        assert_eq!(admitted(&mut kinds, "info", "other", now), 10);
+        assert_eq!(admitted(&mut kinds, "debug", "one", now), 100);
+        let later = now + Duration::from_millis(999);
+        assert_eq!(admitted(&mut kinds, "warn", "one", later), 0);
+        let later = now + Duration::from_secs(1);
+        let told = kinds.admit(line("warn", "one"), later).expect("a line");
+        let expected = "time=x level=warn event=one a=1 left_out=190\n";
+        assert_eq!(String::from_utf8_lossy(&told), expected);
+        let next = kinds.admit(line("warn", "one"), later);
+        assert_eq!(next, Some(line("warn", "one")));
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted_and_stops_nobody() {
+        let (entries, receiver) = bounded(2);
+        let lost = Arc::new(Counter::new());
+        let mut journal = Journal {
+            entries,
+            lost: Arc::clone(&lost),
+        };
+        for _ in 0..5 {
+            journal.write_all(&line("info", "x")).expect("it takes all");
+        }
+        assert_eq!(lost.value(), 3);
+        drop(journal);
+        let mut out = Vec::new();
+        write(&receiver, &lost, &mut out);
+        let out = String::from_utf8(out).expect("text");
+        assert!(out.starts_with("event=log-lines-lost count=3\n"), "{out}");
+        assert_eq!(out.lines().count(), 3);
+    }
+
+    #[test]
+    fn a_writer_that_fails_ends_nothing() {
+        struct Broken;
+        impl Write for Broken {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (entries, receiver) = bounded(2);
+        let (done, wait) = bounded(1);
+        entries.send(Entry::Line(line("info", "x"))).expect("room");
+        entries.send(Entry::End(done)).expect("room");
+        drop(entries);
+        write(&receiver, &Counter::new(), &mut Broken);
+        assert_eq!(wait.recv(), Ok(()));
+    }
+}
