@@ -352,6 +352,8 @@ struct Turns {
     leaving: usize,
     /// When the last query was asked; before the first, when what is on its way has had time to arrive.
     asked: Instant,
+    /// Its client asked more than it may, and is the first to give way.
+    unwelcome: bool,
     /// It has given way to another connection.
     gone: bool,
 }
@@ -365,7 +367,8 @@ struct Outbox {
 
 impl Turns {
     fn is_idle(&self) -> bool {
-        self.count == 0 && self.leaving == 0 && !self.gone
+        // Of who is unwelcome no refusal is waited for.
+        self.count == 0 && (self.leaving == 0 || self.unwelcome) && !self.gone
     }
 }
 
@@ -400,6 +403,7 @@ impl Stream {
                     count: 0,
                     leaving: 0,
                     asked: now + GRACE,
+                    unwelcome: false,
                     gone: false,
                 }),
                 turn_ended: Condvar::new(),
@@ -429,11 +433,16 @@ impl Stream {
         self.turns.lock().count > 0
     }
 
-    /// Since when nothing is owed to its client and nothing came of it, if that is so.
-    fn idle_since(&self, now: Instant) -> Option<Instant> {
+    /// Whether it is welcome, and since when nothing is owed to its client and nothing came of it, if that is so.
+    fn idle_since(&self, now: Instant) -> Option<(bool, Instant)> {
         let turns = self.turns.lock();
         let idle = turns.is_idle() && turns.asked <= now && self.outbox.lock().octets.is_empty();
-        idle.then_some(turns.asked)
+        idle.then_some((!turns.unwelcome, turns.asked))
+    }
+
+    /// Its client asked more than it may: it gives way before others, whatever it has to say.
+    pub fn be_unwelcome(&self) {
+        self.turns.lock().unwelcome = true;
     }
 
     /// Ends an idle connection. Not if it has been asked something meanwhile, or has something to be read.
@@ -441,7 +450,7 @@ impl Stream {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         let mut turns = self.turns.lock();
         let unread = recv(self.socket.as_raw_fd(), &mut [0], flags).is_ok_and(|length| length > 0);
-        if !turns.is_idle() || unread {
+        if !turns.is_idle() || unread && !turns.unwelcome {
             return false;
         }
         turns.gone = true;
@@ -668,10 +677,10 @@ impl Slots {
         }
     }
 
-    /// Whether one more connection from `address` may stay beside at most `most`, of which the longest idle gives way.
-    pub fn admit(&self, address: IpAddr, most: usize) -> bool {
+    /// Whether one more connection of somebody may stay beside at most `most`, of which the longest idle gives way.
+    pub fn admit(&self, is_its_own: impl Fn(IpAddr) -> bool, most: usize) -> bool {
         let mut streams = self.streams();
-        streams.retain(|stream| stream.peer.ip().to_canonical() == address);
+        streams.retain(|stream| is_its_own(stream.peer.ip()));
         streams.len() < most || evict_longest_idle(&streams)
     }
 

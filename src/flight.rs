@@ -322,6 +322,17 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// What is to be done with a query that joins no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Send it.
+    Send,
+    /// Nothing: its answer has come meanwhile.
+    Known,
+    /// It is one too many: it may wait for what is on its way, but not replace it.
+    Refuse,
+}
+
 /// The queries on their way whose answers may be shared.
 #[derive(Debug, Default)]
 pub struct Flights {
@@ -332,12 +343,12 @@ impl Flights {
     /// Has the clients of `queries` join equal ones that are on their way; returns those. What is left in `queries` is to be
     /// sent, and others may join it from now on. It takes over those that wait for an equal one that is too old to join.
     ///
-    /// `is_known` has the last word before a query is sent: its answer may have come meanwhile.
+    /// `decide` has the last word before a query is sent.
     pub fn board(
         &self,
         queries: &mut Vec<Arc<Query>>,
         now: Instant,
-        mut is_known: impl FnMut(&Key, &Arc<Query>) -> bool,
+        mut decide: impl FnMut(&Key, &Arc<Query>) -> Decision,
     ) -> Vec<Arc<Query>> {
         let mut joined = Vec::new();
         let mut table = self.table.lock();
@@ -349,16 +360,24 @@ impl Flights {
                     joined.push(Arc::clone(flight.get()));
                     false
                 }
-                _ if is_known(&key, query) => false,
-                Entry::Occupied(mut flight) => {
-                    let old = flight.insert(Arc::clone(query));
-                    query.take_on(&old);
-                    true
-                }
-                Entry::Vacant(free) => {
-                    free.insert(Arc::clone(query));
-                    true
-                }
+                place => match (decide(&key, query), place) {
+                    (Decision::Known, _) => false,
+                    (Decision::Send, Entry::Occupied(mut flight)) => {
+                        let old = flight.insert(Arc::clone(query));
+                        query.take_on(&old);
+                        true
+                    }
+                    (Decision::Refuse, Entry::Occupied(flight)) => {
+                        // Late, but the only hope there is.
+                        flight.get().take_on(query);
+                        joined.push(Arc::clone(flight.get()));
+                        false
+                    }
+                    (Decision::Send | Decision::Refuse, Entry::Vacant(free)) => {
+                        free.insert(Arc::clone(query));
+                        true
+                    }
+                },
             }
         });
         joined

@@ -13,7 +13,7 @@ use log::{Level, debug, log_enabled};
 use crate::cache::{self, Ask, Cache, Found, Kept};
 use crate::client::{Client, Departures};
 use crate::clock;
-use crate::flight::{Flights, Query, Waiter};
+use crate::flight::{Decision, Flights, Query, Waiter};
 use crate::limit::{self, Budget, Limiter, Rate, Verdict};
 use crate::metrics::Counter;
 use crate::upstream::{Failure, Settle, Upstream};
@@ -189,7 +189,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Whether a client asked too much since the last call.
+    /// Whether a client asked too much, or what it may not, since the last call.
     pub fn was_over_limit(&mut self) -> bool {
         std::mem::take(&mut self.over_limit)
     }
@@ -211,13 +211,18 @@ impl Forwarder {
     pub fn handle(&self, message: &[u8], client: Client, now: Instant, batch: &mut Batch) {
         let endings = &self.endings;
         let departures = &mut batch.departures;
-        let verdict = endings.limiter.judge(client.peer().ip(), now);
         let is_datagram = matches!(client, Client::Datagram { .. });
+        let verdict = endings.limiter.judge(client.peer().ip(), is_datagram, now);
         if verdict == Verdict::Drop && is_datagram {
             return endings.end(&client, &[], Outcome::Dropped);
         }
+        batch.over_limit |= verdict != Verdict::Pass;
         let query = match wire::Query::parse(message) {
             Ok(query) => query,
+            // Nothing is owed to it that it could be told.
+            Err(_) if verdict != Verdict::Pass => {
+                return endings.end(&client, &[], Outcome::Dropped);
+            }
             Err(fault) => {
                 return endings.reply_unreadable(message, &client, fault, departures);
             }
@@ -225,7 +230,6 @@ impl Forwarder {
         let refusal = if verdict == Verdict::Refuse {
             Some(Outcome::NotAllowed)
         } else if verdict != Verdict::Pass {
-            batch.over_limit = true;
             Some(Outcome::OverLimit)
         } else if query.edns().is_some_and(|edns| edns.version > 0) {
             Some(Outcome::OtherVersion)
@@ -367,14 +371,20 @@ impl Endings {
             }
             room
         });
-        let mut known = Vec::new();
+        let (mut known, mut too_many) = (Vec::new(), Vec::new());
         let joined = self.flights.board(queries, now, |key, query| {
             // Its answer may have come between its being looked for and now. What renews one is for the next one.
             let kept = self.cache.any(key, now).filter(|kept| !kept.is_stale());
             let kept = kept.filter(|_| query.count_waiters() > 0);
-            let is_known = kept.is_some();
-            known.extend(kept.map(|kept| (Arc::clone(query), kept)));
-            is_known
+            if let Some(kept) = kept {
+                known.push((Arc::clone(query), kept));
+                Decision::Known
+            } else if self.budget.take(1, now) == 1 {
+                Decision::Send
+            } else {
+                too_many.push(Arc::as_ptr(query));
+                Decision::Refuse
+            }
         });
         for (query, kept) in known {
             let ending = Err(Failure::TimedOut);
@@ -389,10 +399,17 @@ impl Endings {
         for flight in joined.iter().filter(|flight| flight.is_late(now)) {
             self.look_after(flight, now, departures);
         }
-        let granted = self.budget.take(queries.len(), now);
-        for query in queries.drain(granted..) {
-            self.settle(&query, Err(Failure::Overloaded), now, departures);
-        }
+        queries.retain(|query| {
+            // Those without a key were not asked about.
+            let granted = match query.key() {
+                Some(_) => !too_many.contains(&Arc::as_ptr(query)),
+                None => self.budget.take(1, now) == 1,
+            };
+            if !granted {
+                self.settle(query, Err(Failure::Overloaded), now, departures);
+            }
+            granted
+        });
     }
 
     /// Answers clients that wait for `query`: with what is kept, if there is something `instead` of its ending.
@@ -607,6 +624,10 @@ mod tests {
         }
 
         fn with(max_pending: usize, timeout: Duration) -> Self {
+            Self::with_budget(max_pending, timeout, None)
+        }
+
+        fn with_budget(max_pending: usize, timeout: Duration, budget: Option<Rate>) -> Self {
             let start = Instant::now();
             let settings = Settings {
                 timeout,
@@ -620,7 +641,7 @@ mod tests {
                     rate: None,
                     limit_loopback: true,
                 },
-                budget: None,
+                budget,
             };
             let endings = Arc::new(Endings::new(settings, start));
             let upstream = upstream::Settings {
@@ -926,6 +947,26 @@ mod tests {
             1,
             "the second failure is the first"
         );
+    }
+
+    #[test]
+    fn a_spent_budget_fails_who_comes_and_nobody_who_waits() {
+        let budget = Rate {
+            per_second: 1,
+            burst: 1,
+        };
+        let mut bench = Bench::with_budget(100, Duration::from_secs(1), Some(budget));
+        let first = bench.ask(&[query(1, "www.example")]);
+        bench.pass(0.6);
+        assert!(bench.ask(&[query(2, "other.example")]).is_empty());
+        bench.hear_codes(&[(2, SERVFAIL)]);
+        assert!(bench.ask(&[query(3, "www.example")]).is_empty());
+        bench.assert_silent();
+        bench.settle(&first[0], Ok(&answer(&first[0], 0)));
+        bench.hear_codes(&[(1, NOERROR), (3, NOERROR)]);
+        assert_eq!(bench.count(Outcome::Overloaded), 1);
+        bench.pass(0.5);
+        assert_eq!(bench.ask(&[query(4, "other.example")]).len(), 1);
     }
 
     #[test]

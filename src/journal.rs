@@ -101,7 +101,17 @@ fn write(entries: &Receiver<Entry>, lost: &Counter, out: &mut impl Write) {
                     let _ = out.write_all(&line);
                 }
             }
-            Entry::End(done) => drop(done.send(())),
+            Entry::End(done) => {
+                let before = lost.value();
+                if before > told {
+                    let _ = writeln!(out, "event=log-lines-lost count={}", before - told);
+                    told = before;
+                }
+                for (kind, count) in kinds.left_out() {
+                    let _ = writeln!(out, "event=log-lines-left-out of={kind} count={count}");
+                }
+                let _ = done.send(());
+            }
         }
     }
 }
@@ -111,6 +121,12 @@ fn write(entries: &Receiver<Entry>, lost: &Counter, out: &mut impl Write) {
 struct Kinds(HashMap<String, (Instant, u64)>);
 
 impl Kinds {
+    /// What was left out and not told yet.
+    fn left_out(&self) -> impl Iterator<Item = (&str, u64)> {
+        let kinds = self.0.iter().filter(|(_, (_, count))| *count > PER_SECOND);
+        kinds.map(|(kind, (_, count))| (kind.as_str(), count - PER_SECOND))
+    }
+
     /// The line, unless there were too many of its kind; with how many were left out before it.
     fn admit(&mut self, line: Vec<u8>, now: Instant) -> Option<Vec<u8>> {
         let text = String::from_utf8_lossy(&line);
@@ -163,6 +179,9 @@ mod tests {
         let later = now + Duration::from_millis(999);
         assert_eq!(admitted(&mut kinds, "warn", "one", later), 0);
         let later = now + Duration::from_secs(1);
+        let mut left_out: Vec<_> = kinds.left_out().collect();
+        left_out.sort_unstable();
+        assert_eq!(left_out, [("one", 190), ("other", 90)]);
         let told = kinds.admit(line("warn", "one"), later).expect("a line");
         let expected = "time=x level=warn event=one a=1 left_out=190\n";
         assert_eq!(String::from_utf8_lossy(&told), expected);

@@ -52,7 +52,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use log::info;
+use log::{info, warn};
 
 use crate::client::Outboxes;
 use crate::config::Config;
@@ -61,6 +61,9 @@ use crate::rights::RightsError;
 use crate::server::{BindError, Server, Sockets};
 use crate::upstream::Upstream;
 use crate::worker::Pool;
+
+/// Descriptors besides those of TCP clients, at most: listeners, sessions, and what the process itself needs.
+const DESCRIPTORS: usize = 128;
 
 /// Why serving could not begin.
 #[derive(Debug)]
@@ -123,6 +126,11 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         user.become_it()?;
     }
     let addresses = sockets.addresses().to_vec();
+    let wanted = (config.server.clients + DESCRIPTORS) as u64;
+    let descriptors = rights::allow_descriptors(wanted);
+    if descriptors < wanted {
+        warn!("event=few-descriptors allowed={descriptors} wanted={wanted}");
+    }
     let (outboxes, bell) = Outboxes::new()?;
     let drained = Arc::clone(&outboxes);
     thread::spawn_for_good("outboxes", move || drained.drain(&bell))?;

@@ -16,8 +16,8 @@ const SHARDS: usize = 64;
 const WAYS: usize = 8;
 /// Sets of a shard.
 const SETS: usize = 32;
-/// Addresses of one client, as likely as not: an IPv4 address, and an IPv6 site's prefix (RFC 6177 section 2).
-const PREFIX: (u8, u8) = (32, 56);
+/// Bits of the prefix of an IPv6 site, whose addresses are one client's, as likely as not (RFC 6177 section 2).
+const SITE: u8 = 56;
 
 /// How much a client may ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +106,16 @@ struct Bucket {
 
 type Shard = Mutex<Box<[[Bucket; WAYS]]>>;
 
+/// Which client an address is of, for all limits: an IPv4 address or an IPv6 site; on the link, where there are no sites,
+/// each address.
+pub fn client(address: IpAddr) -> (u8, u128) {
+    match address.to_canonical() {
+        IpAddr::V4(address) => (4, u32::from(address).into()),
+        IpAddr::V6(address) if address.is_unicast_link_local() => (128, address.into()),
+        IpAddr::V6(address) => (SITE, u128::from(address) >> (128 - SITE)),
+    }
+}
+
 /// Who may ask, and who asked how much lately.
 #[derive(Debug)]
 pub struct Limiter {
@@ -128,8 +138,9 @@ impl Limiter {
         }
     }
 
-    /// Whether a client at `address` may ask at `now`; if so, it has asked.
-    pub fn judge(&self, address: IpAddr, now: Instant) -> Verdict {
+    /// Whether a client at `address` may ask at `now`; if so, it has asked. The address of a datagram may be forged, so it has
+    /// tokens of its own: whoever comes by TCP is not held to what others asked in its name.
+    pub fn judge(&self, address: IpAddr, is_datagram: bool, now: Instant) -> Verdict {
         // An IPv4 client of an IPv6 socket.
         let address = address.to_canonical();
         let mut allow = self.settings.allow.iter();
@@ -137,7 +148,7 @@ impl Limiter {
         if may && address.is_loopback() && !self.settings.limit_loopback {
             return Verdict::Pass;
         }
-        match (may, self.take(address, now)) {
+        match (may, self.take(address, is_datagram, now)) {
             (true, None) => Verdict::Pass,
             (false, None) => Verdict::Refuse,
             (true, Some(over)) if over % 2 == 0 => Verdict::Slow,
@@ -146,15 +157,11 @@ impl Limiter {
     }
 
     /// Takes a token of the client's prefix. If there is none: how many queries in a row were too many before.
-    fn take(&self, address: IpAddr, now: Instant) -> Option<u32> {
+    fn take(&self, address: IpAddr, is_datagram: bool, now: Instant) -> Option<u32> {
         let rate = self.settings.rate?;
         let token = rate.token();
         let now = micros(now.saturating_duration_since(self.start));
-        let (bits, length) = match address {
-            IpAddr::V4(address) => (u128::from(u32::from(address)), PREFIX.0),
-            IpAddr::V6(address) => (u128::from(address) >> (128 - PREFIX.1), PREFIX.1),
-        };
-        let who = self.hasher.hash_one((bits, length)).max(1);
+        let who = self.hasher.hash_one((client(address), is_datagram)).max(1);
         let places = SHARDS * SETS;
         let place = usize::try_from(who >> 32).unwrap_or_default() % places;
         let mut shard = self.shards.get(place / SETS)?.lock();
@@ -228,7 +235,7 @@ mod tests {
                 ("2001:db9::1", Verdict::Refuse),
                 ("127.0.0.1", Verdict::Refuse),
             ] {
-                assert_eq!(limiter.judge(ip(address), now), verdict, "{address}");
+                assert_eq!(limiter.judge(ip(address), true, now), verdict, "{address}");
             }
         }
     }
@@ -238,7 +245,7 @@ mod tests {
         let (limiter, mut now) = limiter(Some(RATE), &["0.0.0.0/0"]);
         let client = ip("192.0.2.1");
         let passed = |count: u32, now| {
-            let asked = (0..count).map(|_| limiter.judge(client, now));
+            let asked = (0..count).map(|_| limiter.judge(client, true, now));
             asked.filter(|verdict| *verdict == Verdict::Pass).count()
         };
         assert_eq!(passed(100, now), 20, "a burst");
@@ -261,14 +268,14 @@ mod tests {
     fn of_those_too_many_every_second_one_is_told() {
         let (limiter, now) = limiter(Some(RATE), &["192.0.2.0/24"]);
         let verdicts: Vec<_> = (0..24)
-            .map(|_| limiter.judge(ip("192.0.2.1"), now))
+            .map(|_| limiter.judge(ip("192.0.2.1"), true, now))
             .collect();
         assert_eq!(
             verdicts[20..],
             [Verdict::Slow, Verdict::Drop, Verdict::Slow, Verdict::Drop]
         );
         let strangers: Vec<_> = (0..24)
-            .map(|_| limiter.judge(ip("198.51.100.1"), now))
+            .map(|_| limiter.judge(ip("198.51.100.1"), true, now))
             .collect();
         assert_eq!(strangers[..20], [Verdict::Refuse; 20]);
         assert_eq!(
@@ -282,15 +289,28 @@ mod tests {
     fn one_clients_rate_is_no_others() {
         let (limiter, now) = limiter(Some(RATE), &["::/0", "0.0.0.0/0"]);
         for _ in 0..100 {
-            limiter.judge(ip("2001:db8::1"), now);
+            limiter.judge(ip("2001:db8::1"), true, now);
         }
         assert_ne!(
-            limiter.judge(ip("2001:db8:0:ff::9"), now),
+            limiter.judge(ip("2001:db8:0:ff::9"), true, now),
             Verdict::Pass,
             "the same /56"
         );
-        assert_eq!(limiter.judge(ip("2001:db8:0:100::1"), now), Verdict::Pass);
-        assert_eq!(limiter.judge(ip("192.0.2.1"), now), Verdict::Pass);
+        assert_eq!(
+            limiter.judge(ip("2001:db8:0:100::1"), true, now),
+            Verdict::Pass
+        );
+        assert_eq!(limiter.judge(ip("192.0.2.1"), true, now), Verdict::Pass);
+        let by_tcp = limiter.judge(ip("2001:db8::1"), false, now);
+        assert_eq!(by_tcp, Verdict::Pass, "whose address is no forgery");
+        for _ in 0..100 {
+            limiter.judge(ip("fe80::1"), true, now);
+        }
+        assert_eq!(
+            limiter.judge(ip("fe80::2"), true, now),
+            Verdict::Pass,
+            "on the link"
+        );
     }
 
     #[test]
@@ -308,15 +328,20 @@ mod tests {
     #[test]
     fn loopback_is_held_to_the_rate_only_if_that_is_asked_for() {
         let (limiter, now) = limiter(Some(RATE), &["127.0.0.0/8", "::1/128"]);
-        assert!((0..100).all(|_| limiter.judge(Ipv4Addr::LOCALHOST.into(), now) == Verdict::Pass));
-        assert!((0..100).all(|_| limiter.judge(Ipv6Addr::LOCALHOST.into(), now) == Verdict::Pass));
+        assert!(
+            (0..100).all(|_| limiter.judge(Ipv4Addr::LOCALHOST.into(), true, now) == Verdict::Pass)
+        );
+        assert!(
+            (0..100).all(|_| limiter.judge(Ipv6Addr::LOCALHOST.into(), true, now) == Verdict::Pass)
+        );
         let settings = Settings {
             limit_loopback: true,
             allow: vec!["127.0.0.0/8".parse().expect("a prefix")],
             rate: Some(RATE),
         };
         let limiter = Limiter::new(settings, now);
-        let passed = (0..100).filter(|_| limiter.judge(ip("127.0.0.3"), now) == Verdict::Pass);
+        let passed =
+            (0..100).filter(|_| limiter.judge(ip("127.0.0.3"), true, now) == Verdict::Pass);
         assert_eq!(passed.count(), 20);
     }
 
@@ -326,13 +351,13 @@ mod tests {
         let (flooder, honest) = (ip("192.0.2.1"), ip("192.0.2.2"));
         let (mut flooded, mut refused) = (0, 0);
         for number in 0..1_000_000_u32 {
-            limiter.judge(Ipv4Addr::from(0x0a00_0000 + number).into(), now);
+            limiter.judge(Ipv4Addr::from(0x0a00_0000 + number).into(), true, now);
             // 100,000 queries a second by forged sources, 10,000 by the flooder, 10 by the honest one.
             now += Duration::from_micros(10);
-            if number % 10 == 0 && limiter.judge(flooder, now) == Verdict::Pass {
+            if number % 10 == 0 && limiter.judge(flooder, true, now) == Verdict::Pass {
                 flooded += 1;
             }
-            if number % 10_000 == 0 && limiter.judge(honest, now) != Verdict::Pass {
+            if number % 10_000 == 0 && limiter.judge(honest, true, now) != Verdict::Pass {
                 refused += 1;
             }
         }

@@ -8,7 +8,7 @@ use std::fs;
 
 use nix::errno::Errno;
 use nix::sys::prctl::set_dumpable;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setgid, setgroups, setuid};
 
 /// Who is on this host. Read here and not by the C library, which a static binary cannot ask for users.
@@ -87,8 +87,22 @@ impl User {
         if geteuid() != self.uid || getegid() != self.gid || foreign || back {
             return Err(failed("rights are left".to_owned()));
         }
+        // Another user's memory is what the system's default says.
+        keep_memory_private();
         Ok(())
     }
+}
+
+/// Sees to it that so many descriptors may be open, as far as the system allows. Returns how many may be.
+pub fn allow_descriptors(wanted: u64) -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return wanted;
+    };
+    let raised = soft.max(wanted.min(hard));
+    if raised > soft && setrlimit(Resource::RLIMIT_NOFILE, raised, hard).is_err() {
+        return soft;
+    }
+    raised
 }
 
 /// Sees to it that no copy of the memory is ever written, nor read by other processes of the same user.

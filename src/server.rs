@@ -26,6 +26,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use crate::client::{Client, Local, Outboxes, Slot, Slots, Stream};
 use crate::clock;
 use crate::forwarder::{Batch, Forwarder};
+use crate::limit;
 use crate::thread;
 use crate::worker::{Job, Pool};
 
@@ -344,7 +345,8 @@ impl Door {
 
     fn may_stay(&self, address: IpAddr) -> bool {
         let unlimited = address.is_loopback() && !self.limit_loopback;
-        unlimited || self.slots.admit(address, self.per_address)
+        let same = |other| limit::client(other) == limit::client(address);
+        unlimited || self.slots.admit(same, self.per_address)
     }
 }
 

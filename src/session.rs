@@ -390,11 +390,11 @@ impl Session {
         (again, state.answered > 0)
     }
 
-    /// Gives the clients of all pending queries so much longer.
-    pub fn extend(&self, by: Duration) {
+    /// The queries that are pending.
+    pub fn queries(&self) -> Vec<Arc<Query>> {
         let state = self.state.lock();
         let queries = state.pending.values().map(|pending| &pending.query);
-        queries.for_each(|query| query.extend(by));
+        queries.cloned().collect()
     }
 
     /// Whether no query is pending.

@@ -116,6 +116,7 @@ pub struct Upstream {
     unended: AtomicUsize,
     /// By how many milliseconds the clock that counts suspends is ahead of the one that does not.
     suspended: AtomicU64,
+    resuming: Mutex<()>,
     timer: OnceLock<std::thread::Thread>,
     /// The timer sleeps until it is woken, since no query is pending.
     timer_rests: AtomicBool,
@@ -236,6 +237,7 @@ impl Upstream {
             state: Mutex::new(state),
             unended: AtomicUsize::new(0),
             suspended: AtomicU64::new(time_suspended()),
+            resuming: Mutex::new(()),
             timer: OnceLock::new(),
             timer_rests: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -896,20 +898,32 @@ impl Upstream {
     /// idle. Seen by the clock that goes on during a suspend.
     fn watch_for_suspend(self: &Arc<Self>, departures: &mut Departures, now: Instant) {
         let suspended = time_suspended();
+        if suspended < self.suspended.load(Ordering::Relaxed) + SUSPEND {
+            return;
+        }
+        // Whoever comes second waits until nobody's time is over for that.
+        let _alone = self.resuming.lock();
         let before = self.suspended.load(Ordering::Relaxed);
-        if suspended < before + SUSPEND
-            || self.suspended.swap(suspended, Ordering::Relaxed) != before
-        {
+        if suspended < before + SUSPEND {
             return;
         }
         info!("event=suspended milliseconds={}", suspended - before);
         // The clients' time stood still as well.
         let pause = Duration::from_millis(suspended - before);
         let state = self.state.lock();
-        state.waiting.iter().for_each(|query| query.extend(pause));
+        let mut queries: Vec<_> = state.waiting.iter().cloned().collect();
         let sessions = state.sessions.clone();
         drop(state);
-        sessions.iter().for_each(|open| open.session.extend(pause));
+        queries.extend(sessions.iter().flat_map(|open| open.session.queries()));
+        // A query may be pending on two sessions, and some came after the suspend.
+        queries.sort_by_key(Arc::as_ptr);
+        queries.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        let before_it = |query: &&Arc<Query>| now.saturating_duration_since(query.began()) >= pause;
+        queries
+            .iter()
+            .filter(before_it)
+            .for_each(|query| query.extend(pause));
+        self.suspended.store(suspended, Ordering::Relaxed);
         for open in &sessions {
             if open.session.is_idle() {
                 open.session.close();

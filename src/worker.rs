@@ -177,8 +177,12 @@ impl Pool {
                 self.forwarder
                     .handle(frames.message(range), client, now, &mut batch);
             }
+            let over_limit = batch.was_over_limit();
+            if over_limit {
+                stream.be_unwelcome();
+            }
             self.forwarder.dispatch(&mut batch, now);
-            if batch.was_over_limit() {
+            if over_limit {
                 std::thread::sleep(SLOWED);
             }
         }

@@ -236,3 +236,19 @@ fn one_address_has_no_more_connections_than_its_own() {
         client.ask(&ask(5).octets()).assert_answers(&ask(5));
     }
 }
+
+#[test]
+fn who_asks_too_much_gives_way_before_who_is_idle() {
+    let resolver = FakeResolver::honest();
+    let options = ["--max-clients", "2", "--rate-limit", "1/1"];
+    let forwarder = Forwarder::before(&resolver, &options);
+    let ask = Ask::a(1, "x.test");
+    let mut idle = forwarder.tcp();
+    idle.ask(&ask.octets()).assert_answers(&ask);
+    let mut greedy = forwarder.tcp();
+    assert_eq!(greedy.ask(&ask.octets()).rcode(), 5);
+    // It has been idle for less time than the other.
+    let _newcomer = forwarder.tcp();
+    wait_until("the greedy one's end", || greedy.try_hear().is_err());
+    assert_eq!(idle.ask(&ask.octets()).id(), ask.id, "it is still there");
+}

@@ -5,25 +5,21 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use dns_tool::cache;
 use dns_tool::client::Departures;
+use dns_tool::config::{self, Command};
 use dns_tool::flight::Query;
-use dns_tool::forwarder::{Endings, Settings};
+use dns_tool::forwarder::Endings;
 use dns_tool::upstream::{Failure, Settle};
 use dns_tool::wire::{self, Answer};
 use libfuzzer_sys::fuzz_target;
 
 static ENDINGS: LazyLock<(Endings, Instant)> = LazyLock::new(|| {
-    let settings = Settings {
-        timeout: Duration::from_secs(3),
-        max_pending: 16,
-        cache: cache::Settings {
-            size: 1 << 20,
-            serve_stale: Duration::from_secs(100),
-        },
+    let options = ["--cache-size", "1048576", "--serve-stale", "100"];
+    let Ok(Command::Serve(config)) = config::parse(options) else {
+        panic!("these are options");
     };
     let now = Instant::now();
-    (Endings::new(settings, now), now)
+    (Endings::new(config.forwarder, now), now)
 });
 
 // The first two octets say when.
