@@ -191,7 +191,8 @@ const OPTIONS: [(&str, &[Entry]); 7] = [
                 name: "--max-clients-per-address",
                 value: "N",
                 repeatable: false,
-                meaning: "of them from one address. Programs on this host have no such limit unless one is given",
+                meaning: "of them from one IPv4 address or IPv6 /56. Programs on this host have no such limit \
+                          unless one is given",
                 default: "16",
             },
             Entry {
