@@ -41,7 +41,7 @@ fuzz_target!(|input: &[u8]| {
     let mut out = Vec::new();
     asked.write_answer(&mut out, &answer);
     check(&out);
-    let relayed = std::mem::take(&mut out);
+    let mut relayed = std::mem::take(&mut out);
     asked.write_shown(&mut out, &answer, &shown);
     check(&out);
     out.clear();
@@ -52,6 +52,8 @@ fuzz_target!(|input: &[u8]| {
     {
         out.clear();
         asked.write_answer(&mut out, &kept.answer());
+        // A copy is not the authority's own word (AA).
+        relayed[2] &= !0x04;
         assert_eq!(out, relayed, "kept and given again it is the same");
     }
 });
