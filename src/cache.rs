@@ -163,19 +163,21 @@ struct Trouble {
 }
 
 impl Trouble {
-    /// Notes one more failure at `now`. Returns for how long to hold back.
-    fn grow(&mut self, outage: bool, now: u64) -> u64 {
+    /// Notes one more failure at `now`, and holds back for `least` milliseconds or more.
+    fn grow(&mut self, outage: bool, least: u64, now: u64) {
         if now > self.until + FAILURE.1 {
             self.times = 0;
         }
         self.since = now;
         self.outage = outage;
-        if outage {
-            return FAILURE.0;
-        }
-        self.times += 1;
-        let doublings = self.times.saturating_sub(1).min(16);
-        (FAILURE.0 << doublings).min(FAILURE.1)
+        let pause = if outage {
+            FAILURE.0
+        } else {
+            self.times += 1;
+            let doublings = self.times.saturating_sub(1).min(16);
+            (FAILURE.0 << doublings).min(FAILURE.1)
+        };
+        self.until = now + pause.max(least);
     }
 
     /// Whether it may still be as bad as it was.
@@ -439,23 +441,18 @@ impl Cache {
     fn fail(&self, key: &Key, failure: Option<KeptAnswer>, outage: bool, now: u64) -> Option<Kept> {
         if let Some(entry) = self.get(key) {
             if let Some(kept) = self.servable(Arc::clone(&entry), now) {
-                let mut trouble = entry.trouble.lock();
-                let pause = trouble.grow(outage, now);
-                trouble.until = now + pause.max(RECHECK);
+                entry.trouble.lock().grow(outage, RECHECK, now);
                 return Some(kept);
             }
             if entry.is_failure() {
                 if failure.is_some() {
-                    let mut trouble = entry.trouble.lock();
-                    let pause = trouble.grow(outage, now);
-                    trouble.until = now + pause;
+                    entry.trouble.lock().grow(outage, 0, now);
                 }
                 return None;
             }
         }
         let mut trouble = Trouble::default();
-        let pause = trouble.grow(outage, now);
-        trouble.until = now + pause;
+        trouble.grow(outage, 0, now);
         self.insert(Entry {
             answer: failure?,
             bits: key.bits(),

@@ -28,6 +28,11 @@ pub fn suspended() -> Duration {
     boottime.saturating_sub(monotonic)
 }
 
+/// A time in microseconds, for counters of whole numbers.
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 fn read(clock: ClockId) -> Option<Duration> {
     clock_gettime(clock).ok().map(Duration::from)
 }

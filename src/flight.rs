@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::client::Client;
+use crate::clock::micros;
 use crate::frame::{self, PREFIX};
 use crate::wire::{self, Asked, Edns, HEADER, Key};
 
@@ -316,10 +317,6 @@ impl Query {
     pub fn framed(&self) -> &[u8] {
         &self.framed
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// What is to be done with a query that joins no other.

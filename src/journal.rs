@@ -89,24 +89,19 @@ fn write(entries: &Receiver<Entry>, lost: &Counter, out: &mut impl Write) {
     let mut kinds = Kinds::default();
     let mut told = 0;
     for entry in entries {
+        let before = lost.value();
+        if before > told {
+            let _ = writeln!(out, "event=log-lines-lost count={}", before - told);
+            told = before;
+        }
         match entry {
             Entry::Line(line) => {
-                let before = lost.value();
-                if before > told {
-                    let _ = writeln!(out, "event=log-lines-lost count={}", before - told);
-                    told = before;
-                }
                 if let Some(line) = kinds.admit(line, clock::now()) {
                     // A reader that went away is no reason to stop.
                     let _ = out.write_all(&line);
                 }
             }
             Entry::End(done) => {
-                let before = lost.value();
-                if before > told {
-                    let _ = writeln!(out, "event=log-lines-lost count={}", before - told);
-                    told = before;
-                }
                 for (kind, count) in kinds.left_out() {
                     let _ = writeln!(out, "event=log-lines-left-out of={kind} count={count}");
                 }

@@ -5,10 +5,12 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
+
+use crate::clock::micros;
 
 /// Parts of the table, each with a lock of its own.
 const SHARDS: usize = 64;
@@ -192,13 +194,10 @@ impl Limiter {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::time::Duration;
 
     use super::*;
 
