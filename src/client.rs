@@ -4,6 +4,19 @@
 //! never waiting for a client that does not read: what its socket does not take goes to its outbox, which one thread for
 //! all of them drains. Answers are gathered in [`Departures`] and leave together.
 
+// Strangers' octets come through here: what could panic or wrap is not written at all.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, IoSlice, PipeReader, PipeWriter, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
@@ -144,7 +157,7 @@ impl Departures {
         self.add(client, |out| {
             let start = out.len();
             write(out);
-            if out.len() - start > limit {
+            if out.len().saturating_sub(start) > limit {
                 out.truncate(start);
                 asked.write_truncated(out, answer);
             }
@@ -165,7 +178,7 @@ impl Departures {
         self.add(client, |out| {
             let start = out.len();
             asked.write_reply(out, rcode, ede);
-            let too_long = out.len() - start > most;
+            let too_long = out.len().saturating_sub(start) > most;
             if ede.is_some() && too_long && matches!(client, Client::Datagram { .. }) {
                 out.truncate(start);
                 asked.write_reply(out, rcode, None);
@@ -198,15 +211,15 @@ impl Departures {
                 // From the end: the last client is the likeliest, and there are few in a batch.
                 let found = self
                     .streams
-                    .iter()
-                    .rposition(|(other, _)| Arc::ptr_eq(other, stream));
-                let index = found.unwrap_or_else(|| {
-                    stream.turns.lock().leaving += 1;
-                    self.streams
-                        .push((Arc::clone(stream), self.spare.pop().unwrap_or_default()));
-                    self.streams.len() - 1
-                });
-                frame::append(&mut self.streams[index].1, write);
+                    .iter_mut()
+                    .rfind(|(other, _)| Arc::ptr_eq(other, stream));
+                if let Some((_, octets)) = found {
+                    return frame::append(octets, write);
+                }
+                stream.turns.lock().begin_to_leave();
+                let mut octets = self.spare.pop().unwrap_or_default();
+                frame::append(&mut octets, write);
+                self.streams.push((Arc::clone(stream), octets));
             }
         }
     }
@@ -214,7 +227,7 @@ impl Departures {
     /// Takes one off `count` once everything has left: before that the query's client has nothing in hand.
     pub fn count_down(&mut self, count: &Arc<AtomicUsize>) {
         let (_, ended) = self.counted.get_or_insert_with(|| (Arc::clone(count), 0));
-        *ended += 1;
+        *ended = ended.saturating_add(1);
     }
 
     /// Sends everything: datagrams in batches, each client's stream in one write. Waits for nobody.
@@ -232,7 +245,7 @@ impl Departures {
         self.octets.clear();
         for (stream, mut octets) in self.streams.drain(..) {
             stream.write(&octets);
-            stream.turns.lock().leaving -= 1;
+            stream.turns.lock().has_left();
             if octets.capacity() <= SPARE {
                 octets.clear();
                 self.spare.push(octets);
@@ -304,7 +317,8 @@ fn send_datagrams(
     while !batch.is_empty() {
         let slices: Vec<_> = batch
             .iter()
-            .map(|datagram| [IoSlice::new(&octets[datagram.octets.clone()])])
+            .map(|datagram| octets.get(datagram.octets.clone()).unwrap_or_default())
+            .map(|datagram| [IoSlice::new(datagram)])
             .collect();
         let peers: Vec<_> = batch
             .iter()
@@ -319,15 +333,16 @@ fn send_datagrams(
             MsgFlags::MSG_DONTWAIT,
         )
         .map(Iterator::count);
-        match sent {
-            Ok(sent) => batch = &batch[sent.min(batch.len())..],
-            Err(Errno::EINTR) => {}
+        let done = match sent {
+            Ok(sent) => sent,
+            Err(Errno::EINTR) => 0,
             Err(error) => {
                 // The network's word on this one datagram, or a full buffer: UDP loses datagrams, and clients ask again.
                 debug!("event=datagram-not-sent cause=\"{error}\"");
-                batch = &batch[1..];
+                1
             }
-        }
+        };
+        batch = batch.get(done..).unwrap_or_default();
     }
 }
 
@@ -358,6 +373,30 @@ struct Turns {
     gone: bool,
 }
 
+impl Turns {
+    fn ask(&mut self, now: Instant) {
+        self.count = self.count.saturating_add(1);
+        self.asked = now;
+    }
+
+    fn end_one(&mut self) {
+        self.count = self.count.saturating_sub(1);
+    }
+
+    fn begin_to_leave(&mut self) {
+        self.leaving = self.leaving.saturating_add(1);
+    }
+
+    fn has_left(&mut self) {
+        self.leaving = self.leaving.saturating_sub(1);
+    }
+
+    fn is_idle(&self) -> bool {
+        // Of who is unwelcome no refusal is waited for.
+        self.count == 0 && (self.leaving == 0 || self.unwelcome) && !self.gone
+    }
+}
+
 #[derive(Debug, Default)]
 struct Outbox {
     octets: VecDeque<u8>,
@@ -365,11 +404,9 @@ struct Outbox {
     closed: bool,
 }
 
-impl Turns {
-    fn is_idle(&self) -> bool {
-        // Of who is unwelcome no refusal is waited for.
-        self.count == 0 && (self.leaving == 0 || self.unwelcome) && !self.gone
-    }
+/// A moment so much after another; that one itself if the clock cannot tell.
+fn later(moment: Instant, wait: Duration) -> Instant {
+    moment.checked_add(wait).unwrap_or(moment)
 }
 
 /// A query's right to one answer into a stream.
@@ -378,7 +415,7 @@ pub struct Turn(Arc<Stream>);
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.turns.lock().count -= 1;
+        self.0.turns.lock().end_one();
         self.0.turn_ended.notify_one();
     }
 }
@@ -402,7 +439,7 @@ impl Stream {
                 turns: Mutex::new(Turns {
                     count: 0,
                     leaving: 0,
-                    asked: now + GRACE,
+                    asked: later(now, GRACE),
                     unwelcome: false,
                     gone: false,
                 }),
@@ -423,8 +460,7 @@ impl Stream {
         if turns.gone {
             return None;
         }
-        turns.count += 1;
-        turns.asked = now;
+        turns.ask(now);
         Some(Client::Stream(Turn(Arc::clone(self))))
     }
 
@@ -480,17 +516,20 @@ impl Stream {
         } else {
             Ok(0)
         };
-        match taken {
-            Ok(taken) if taken == octets.len() => {}
-            Ok(taken) if outbox.octets.len() + octets.len() - taken <= OUTBOX => {
-                outbox.octets.extend(&octets[taken..]);
-                drop(outbox);
-                if was_empty {
-                    self.outboxes.add(Arc::clone(self));
-                }
-            }
-            Ok(_) => self.close(&mut outbox, "it does not read its answers"),
-            Err(error) => self.close(&mut outbox, &error.to_string()),
+        let rest = match taken {
+            Ok(taken) => octets.get(taken..).unwrap_or_default(),
+            Err(error) => return self.close(&mut outbox, &error.to_string()),
+        };
+        if rest.is_empty() {
+            return;
+        }
+        if outbox.octets.len().saturating_add(rest.len()) > OUTBOX {
+            return self.close(&mut outbox, "it does not read its answers");
+        }
+        outbox.octets.extend(rest);
+        drop(outbox);
+        if was_empty {
+            self.outboxes.add(Arc::clone(self));
         }
     }
 
@@ -573,7 +612,8 @@ impl Outboxes {
                 .min();
             let timeout = wait.map_or(PollTimeout::NONE, |wait| {
                 // Rounded up: a timeout of zero for the last fraction of a millisecond would spin.
-                PollTimeout::try_from(wait.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+                let milliseconds = wait.as_millis().saturating_add(1);
+                PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
             });
             let mut ready = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
             ready.extend(
@@ -581,7 +621,7 @@ impl Outboxes {
                     .map(|(stream, _)| PollFd::new(stream.socket.as_fd(), PollFlags::POLLOUT)),
             );
             let rung = match poll(&mut ready, timeout) {
-                Ok(_) => ready[0].any().unwrap_or(true),
+                Ok(_) => ready.first().is_some_and(|bell| bell.any().unwrap_or(true)),
                 Err(_) => false,
             };
             if rung {
@@ -591,7 +631,7 @@ impl Outboxes {
                     Err(error) if error.kind() != ErrorKind::Interrupted => return,
                     _ => {}
                 }
-                let until = clock::now() + WRITE_LIMIT;
+                let until = later(clock::now(), WRITE_LIMIT);
                 slow.extend(self.arrivals.lock().drain(..).map(|stream| (stream, until)));
             }
             let now = clock::now();
@@ -658,7 +698,7 @@ impl Slots {
             }
             if places.taken.len() < self.most {
                 let number = places.next;
-                places.next += 1;
+                places.next = number.wrapping_add(1);
                 places.taken.insert(number, Weak::new());
                 let slots = Arc::clone(self);
                 return Some(Slot { slots, number });

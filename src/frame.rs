@@ -2,6 +2,19 @@
 //!
 //! Over TCP and TLS each message goes behind its length in two octets (RFC 1035 section 4.2.2, RFC 7858 section 3.3).
 
+// Strangers' octets come through here: what could panic or wrap is not written at all.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use std::io;
 use std::ops::Range;
 
@@ -15,9 +28,13 @@ pub fn append(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; PREFIX]);
     write(out);
-    let length = out.len() - start - PREFIX;
-    debug_assert!(length <= LONGEST);
-    out[start..start + PREFIX].copy_from_slice(&(length as u16).to_be_bytes());
+    if let Some((prefix, message)) = out
+        .get_mut(start..)
+        .and_then(<[u8]>::split_first_chunk_mut::<PREFIX>)
+    {
+        debug_assert!(message.len() <= LONGEST);
+        *prefix = (message.len() as u16).to_be_bytes();
+    }
 }
 
 /// The octets of a stream that were read and not yet used, cut into messages.
@@ -46,27 +63,27 @@ impl Frames {
     /// Messages that [`Frames::next_message`] found before are gone after this call.
     pub fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
         self.make_room();
-        let arrived = read(&mut self.octets[self.end..])?;
-        self.end += arrived;
+        let arrived = read(self.octets.get_mut(self.end..).unwrap_or_default())?;
+        self.end = self.end.saturating_add(arrived).min(self.octets.len());
         Ok(arrived)
     }
 
     /// The next whole message, as a range for [`Frames::message`]; none until more arrives.
     pub fn next_message(&mut self) -> Option<Range<usize>> {
-        let rest = &self.octets[self.start..self.end];
+        let rest = self.octets.get(self.start..self.end)?;
         let (prefix, rest) = rest.split_first_chunk::<PREFIX>()?;
         let length = usize::from(u16::from_be_bytes(*prefix));
         if rest.len() < length {
             return None;
         }
-        let begin = self.start + PREFIX;
-        self.start = begin + length;
+        let begin = self.start.saturating_add(PREFIX);
+        self.start = begin.saturating_add(length);
         Some(begin..self.start)
     }
 
     /// The octets of a message that [`Frames::next_message`] found since the last [`Frames::fill`].
     pub fn message(&self, range: Range<usize>) -> &[u8] {
-        &self.octets[range]
+        self.octets.get(range).unwrap_or_default()
     }
 
     /// Whether a message has begun and not ended.
@@ -77,13 +94,13 @@ impl Frames {
     fn make_room(&mut self) {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
-        } else if self.octets.len() - self.end < self.octets.len() / 2 && self.start > 0 {
+        } else if self.end > self.octets.len() / 2 && self.start > 0 {
             self.octets.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
+            (self.start, self.end) = (0, self.end.saturating_sub(self.start));
         }
         if self.end == self.octets.len() {
             let longest = PREFIX + LONGEST;
-            let doubled = (self.octets.len() * 2).max(64);
+            let doubled = self.octets.len().saturating_mul(2).max(64);
             let room = if self.octets.len() < longest {
                 doubled.min(longest)
             } else {

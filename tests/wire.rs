@@ -834,7 +834,6 @@ fn assert_sound(octets: &[u8]) -> Reading {
 /// Does with octets all that can be done with them, and holds what comes of it against domain.
 fn examine(octets: &[u8]) {
     let theirs = read(octets);
-    let _ = wire::id(octets);
     let _ = Spelled(octets).to_string();
     let _ = wire::answers(octets, octets);
     if let Some(asked) = Asked::by_unreadable(octets) {
