@@ -32,7 +32,7 @@ use crate::deadline::{Timed, left};
 use crate::flight::Query;
 use crate::frame::{Frames, PREFIX};
 use crate::identity::{Identity, Refusal, refusal_in};
-use crate::wire::{self, Answer, Fault, HEADER};
+use crate::wire::{self, HEADER};
 
 /// Queries that may wait for their answers on one session. Random IDs collide seldom while the table is this full.
 pub const PENDING: usize = 4096;
@@ -413,7 +413,7 @@ impl Session {
 
     /// The resolver said for how long it keeps the session when it is idle. Zero means that it is to be closed as soon as
     /// the answers are there (RFC 7828 section 3.2.2).
-    fn keep_alive(&self, keepalive: Duration) {
+    pub fn keep_alive(&self, keepalive: Duration) {
         self.state.lock().keepalive = Some(keepalive);
         if keepalive.is_zero() {
             self.retire();
@@ -520,12 +520,10 @@ impl Reader {
         &self.session
     }
 
-    /// Waits for octets from the resolver and returns the queries that they answer, each with its answer's octets.
+    /// Waits for octets from the resolver and returns the queries that they answer, each with its answer's octets, claimed.
     ///
     /// A message that matches no pending query by ID, name, type and class is left out (RFC 5452 section 9.1).
-    pub fn read(
-        &mut self,
-    ) -> Result<impl Iterator<Item = (Arc<Query>, Result<Answer<'_>, Fault>)>, Closed> {
+    pub fn read(&mut self) -> Result<impl Iterator<Item = (Arc<Query>, &[u8])>, Closed> {
         if let Some(ended) = self.ended.take() {
             return Err(ended);
         }
@@ -574,14 +572,11 @@ impl Reader {
         if let Err(error) = self.session.flush(state) {
             self.ended.get_or_insert(Closed::Broken(error));
         }
-        let (frames, session) = (&self.frames, &self.session);
-        Ok(self.matched.drain(..).map(move |(query, range)| {
-            let answer = Answer::parse(frames.message(range));
-            if let Some(keepalive) = answer.as_ref().ok().and_then(Answer::keepalive) {
-                session.keep_alive(keepalive);
-            }
-            (query, answer)
-        }))
+        let frames = &self.frames;
+        Ok(self
+            .matched
+            .drain(..)
+            .map(move |(query, range)| (query, frames.message(range))))
     }
 
     /// Ends the session and returns what is left of it.

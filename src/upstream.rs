@@ -690,8 +690,7 @@ impl Upstream {
                         for (query, answer) in answers {
                             answered = true;
                             hedged |= query.is_hedged();
-                            let ending = answer.as_ref().map_err(|_| Failure::Unreadable);
-                            self.end(&query, ending, now, &mut departures);
+                            self.deliver(&open.session, &query, answer, now, &mut departures);
                         }
                         departures.leave();
                         if answered {
@@ -713,6 +712,30 @@ impl Upstream {
         self.forget(&open.session);
         self.ask_again(open.rank, rest, &mut departures);
         departures.leave();
+    }
+
+    /// Ends `query` with what the resolver answered. A panic at it costs this answer alone, and its clients hear of it.
+    fn deliver(
+        &self,
+        session: &Session,
+        query: &Query,
+        answer: &[u8],
+        now: Instant,
+        departures: &mut Departures,
+    ) {
+        let delivered = thread::guard("session", || {
+            let answer = Answer::parse(answer);
+            if let Some(keepalive) = answer.as_ref().ok().and_then(Answer::keepalive) {
+                session.keep_alive(keepalive);
+            }
+            let ending = answer.as_ref().map_err(|_| Failure::Unreadable);
+            self.end(query, ending, now, departures);
+        });
+        if delivered.is_none() {
+            thread::guard("session", || {
+                self.end(query, Err(Failure::Unreadable), now, departures);
+            });
+        }
     }
 
     /// A session has answered, and what waits may find room now. If it answered what is pending on another one as well

@@ -1,13 +1,120 @@
 //! Few sessions, many queries on each; answers are believed only when they match; a session that ends is replaced.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use dns_tool::client::{Client, Departures};
+use dns_tool::flight::Query;
+use dns_tool::forwarder::{Batch, Endings};
+use dns_tool::upstream::{Failure, Settle, Upstream};
+use dns_tool::wire::Answer;
+use dns_tool::worker::Pool;
+use dns_tool::{clock, forwarder, thread};
 
 use crate::support::message;
 use crate::support::resolver::tls;
-use crate::support::{Act, Ask, Chain, FakeResolver, Forwarder, Greeting, pki, wait_until};
+use crate::support::{
+    Act, Ask, Chain, FakeResolver, Forwarder, Greeting, NAME, UdpClient, config, pki, wait_until,
+};
 
 const SERVFAIL: u16 = 2;
+
+/// Endings, but for a panic at the first answer to one name.
+struct Fragile {
+    endings: Arc<Endings>,
+    name: &'static [u8],
+    broken: AtomicBool,
+}
+
+impl Settle for Fragile {
+    fn settle(
+        &self,
+        query: &Query,
+        ending: Result<&Answer<'_>, Failure>,
+        now: Instant,
+        departures: &mut Departures,
+    ) {
+        let fragile = query.question()[1..].starts_with(self.name);
+        if fragile && !self.broken.swap(true, Ordering::Relaxed) {
+            panic!("on purpose");
+        }
+        self.endings.settle(query, ending, now, departures);
+    }
+
+    fn look_after(&self, query: &Query, now: Instant, departures: &mut Departures) {
+        self.endings.look_after(query, now, departures);
+    }
+}
+
+#[test]
+fn a_panic_at_one_answer_costs_that_answer_alone() {
+    let resolver = FakeResolver::honest();
+    let config = config(&[
+        "--resolver-addr",
+        &resolver.address().to_string(),
+        "--resolver-fqdn",
+        NAME,
+    ]);
+    let panics = thread::panics();
+    let endings = Arc::new(Endings::new(config.forwarder, clock::now()));
+    let fragile = Arc::new(Fragile {
+        endings: Arc::clone(&endings),
+        name: b"fragile",
+        broken: AtomicBool::new(false),
+    });
+    let upstream = Upstream::start(config.upstream, fragile).expect("a thread");
+    let forwarder = Arc::new(forwarder::Forwarder::new(Arc::clone(&upstream), endings));
+    let pool = Pool::new(Arc::clone(&forwarder), 1);
+    let hands = Arc::downgrade(&pool);
+    upstream.employ(hands);
+    let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").expect("a port"));
+    let client = UdpClient::to(socket.local_addr().expect("bound"));
+    let ask_all = |names: &[&str]| {
+        let mut batch = Batch::default();
+        let asks: Vec<_> = (0..)
+            .zip(names)
+            .map(|(id, name)| Ask::a(id, name))
+            .collect();
+        for ask in &asks {
+            client.send(&ask.octets());
+            let mut octets = [0; 512];
+            let (length, peer) = socket.recv_from(&mut octets).expect("a query");
+            let client = Client::Datagram {
+                socket: Arc::clone(&socket),
+                peer,
+                local: None,
+            };
+            forwarder.handle(&octets[..length], client, clock::now(), &mut batch);
+        }
+        forwarder.dispatch(&mut batch, clock::now());
+        for _ in &asks {
+            let heard = client.hear();
+            let ask = &asks[usize::from(heard.id())];
+            if ask.name == "fragile.test" {
+                heard.assert_error(ask, SERVFAIL);
+            } else {
+                heard.assert_answers(ask);
+            }
+        }
+    };
+    ask_all(&[
+        "one.test",
+        "two.test",
+        "fragile.test",
+        "four.test",
+        "five.test",
+    ]);
+    assert!(thread::panics() > panics, "it is counted");
+    ask_all(&["six.test", "seven.test"]);
+    assert_eq!(resolver.connections(), 1, "the session lives on");
+    // It waits until nobody has no answer.
+    forwarder.finish();
+    upstream.stop();
+    pool.stop();
+}
 
 #[test]
 fn many_queries_share_one_session() {
@@ -106,14 +213,14 @@ fn a_session_that_ends_is_replaced_and_its_queries_are_asked_again() {
     ];
     for ending in endings {
         let resolver = FakeResolver::honest();
-        let first_time = std::sync::atomic::AtomicBool::new(true);
+        let first_time = AtomicBool::new(true);
         let how = ending.clone();
-        resolver.serve(move |query| {
-            match first_time.swap(false, std::sync::atomic::Ordering::SeqCst) {
+        resolver.serve(
+            move |query| match first_time.swap(false, Ordering::SeqCst) {
                 true => vec![how.clone()],
                 false => vec![Act::Send(message::answer(query))],
-            }
-        });
+            },
+        );
         let forwarder = Forwarder::before(&resolver, &[]);
         let client = forwarder.udp();
         for id in 0..3 {
