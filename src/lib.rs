@@ -179,6 +179,7 @@ impl Running {
 
     /// Takes no more queries, lets those on their way end, and closes the session. Takes as long as a query may.
     pub fn stop(self) {
+        let lost = self.server.lost();
         self.server.stop();
         self.pool.refuse_queries();
         self.forwarder.finish();
@@ -191,7 +192,7 @@ impl Running {
             .map(|(name, count)| format!("{name}={count}"))
             .collect();
         info!(
-            "event=stopped {} panics={}",
+            "event=stopped {} datagrams-lost={lost} panics={}",
             counts.join(" "),
             thread::panics()
         );

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, sleep};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 use nix::cmsg_space;
@@ -27,6 +27,7 @@ use crate::client::{Client, Local, Outboxes, Slot, Slots, Stream};
 use crate::clock;
 use crate::forwarder::{Batch, Forwarder};
 use crate::limit;
+use crate::metrics::Counter;
 use crate::thread;
 use crate::worker::{Job, Pool};
 
@@ -43,6 +44,10 @@ const BACKLOG: i32 = 1024;
 const LAST_ROUNDS: usize = 256;
 /// How long accepting or receiving pauses after an error, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// How often the kernel's count of lost datagrams is asked for while there may be some.
+const HEAR_AGAIN: Duration = Duration::from_secs(1);
+/// How long after it was said that datagrams were lost it is said again, if more were.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// What this room can be told.
 #[derive(Debug, Clone)]
@@ -203,6 +208,8 @@ fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
         let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     }
     let _ = socket.set_send_buffer_size(RECEIVE_BUFFER);
+    // So that the kernel says how many datagrams found no room; without its word they are lost uncounted.
+    let _ = setsockopt(&socket, sockopt::RxqOvfl, &1);
     if address.ip().is_unspecified() {
         // An answer must leave from the address that was asked (RFC 5625 section 6.2; RFC 1123 section 6.1.2.1 class).
         match address {
@@ -228,6 +235,7 @@ pub struct Server {
     pairs: Vec<Pair>,
     threads: Vec<JoinHandle<()>>,
     slots: Arc<Slots>,
+    lost: Arc<Counter>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -242,6 +250,7 @@ impl Server {
     ) -> io::Result<Self> {
         // A listener holds a place while it waits for its next client.
         let slots = Slots::new(settings.clients);
+        let lost = Arc::new(Counter::new());
         let stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for (tcp, udp) in &sockets.pairs {
@@ -259,6 +268,7 @@ impl Server {
                 socket: Arc::clone(udp),
                 own: udp.local_addr()?,
                 forwarder: Arc::clone(forwarder),
+                lost: Arc::clone(&lost),
                 stopping: Arc::clone(&stopping),
             };
             threads.push(thread::spawn_for_good("receive", move || {
@@ -269,8 +279,14 @@ impl Server {
             pairs: sockets.pairs,
             threads,
             slots,
+            lost,
             stopping,
         })
+    }
+
+    /// Datagrams that the kernel dropped, because its queue for us was full.
+    pub fn lost(&self) -> Arc<Counter> {
+        Arc::clone(&self.lost)
     }
 
     /// Accepts and receives no more. Clients that are connected stay so.
@@ -355,6 +371,7 @@ struct Mailbox {
     socket: Arc<UdpSocket>,
     own: SocketAddr,
     forwarder: Arc<Forwarder>,
+    lost: Arc<Counter>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -363,8 +380,8 @@ impl Mailbox {
         let mut trouble = Trouble::default();
         let mut octets = vec![[0; DATAGRAM]; BATCH];
         let mut batch = Batch::default();
-        let control = cmsg_space!(libc::in6_pktinfo);
-        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, Some(control));
+        let mut losses = Losses::default();
+        let mut headers = Self::headers();
         let mut last_rounds = LAST_ROUNDS;
         loop {
             let mut slices: Vec<_> = octets
@@ -389,7 +406,13 @@ impl Mailbox {
                     if stopping && arrivals.iter().all(|arrival| arrival.length == 0) {
                         return;
                     }
-                    self.handle(&arrivals, &octets, &mut batch);
+                    let now = clock::now();
+                    let lost = arrivals.iter().rev().find_map(|arrival| arrival.lost);
+                    self.lost.add(losses.hear(lost, now));
+                    if losses.may_be_unheard(arrivals.len(), now) {
+                        headers = Self::headers();
+                    }
+                    self.handle(&arrivals, &octets, &mut batch, now);
                 }
                 Err(Errno::EINTR) => {}
                 Err(error) => trouble.wait("receive", &error.into()),
@@ -403,8 +426,20 @@ impl Mailbox {
         }
     }
 
-    fn handle(&self, arrivals: &[Arrival], octets: &[[u8; DATAGRAM]], batch: &mut Batch) {
-        let now = clock::now();
+    /// Room for a batch, with all that the kernel may tell of each datagram.
+    ///
+    /// It is room for no more than the kernel told of the last one in the same place: nothing puts the lengths back.
+    fn headers() -> MultiHeaders<SockaddrStorage> {
+        MultiHeaders::preallocate(BATCH, Some(cmsg_space!(libc::in6_pktinfo, u32)))
+    }
+
+    fn handle(
+        &self,
+        arrivals: &[Arrival],
+        octets: &[[u8; DATAGRAM]],
+        batch: &mut Batch,
+        now: Instant,
+    ) {
         for (arrival, octets) in arrivals.iter().zip(octets) {
             let asked = arrival.local.map_or(self.own.ip(), |local| local.address);
             let asked = SocketAddr::new(asked, self.own.port());
@@ -436,16 +471,88 @@ fn is_client(peer: SocketAddr, asked: SocketAddr) -> bool {
 struct Arrival {
     length: usize,
     peer: Option<SocketAddr>,
+    /// The address that it was sent to, where the socket tells.
     local: Option<Local>,
+    /// Datagrams that the socket has lost so far, where it tells.
+    lost: Option<u32>,
 }
 
 impl Arrival {
     fn of(datagram: &RecvMsg<'_, '_, SockaddrStorage>) -> Self {
-        Self {
+        let mut arrival = Self {
             length: datagram.bytes,
             peer: datagram.address.and_then(to_address),
-            local: to_local(datagram),
+            local: None,
+            lost: None,
+        };
+        for control in datagram.cmsgs().into_iter().flatten() {
+            match control {
+                ControlMessageOwned::Ipv4PacketInfo(info) => {
+                    let address = Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
+                    arrival.local = Some(Local {
+                        address: address.into(),
+                        interface: 0,
+                    });
+                }
+                ControlMessageOwned::Ipv6PacketInfo(info) => {
+                    let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                    let interface = if address.is_unicast_link_local() {
+                        info.ipi6_ifindex
+                    } else {
+                        0
+                    };
+                    arrival.local = Some(Local {
+                        address: address.into(),
+                        interface,
+                    });
+                }
+                ControlMessageOwned::RxqOvfl(lost) => arrival.lost = Some(lost),
+                _ => {}
+            }
         }
+        arrival
+    }
+}
+
+/// What a socket's count of lost datagrams amounts to.
+///
+/// The kernel tells it with each datagram once one was lost, where there is room for its word. New room is made only when
+/// there may be something new to hear: after whole batches, without which no queue is full, and once a second at most.
+#[derive(Debug, Default)]
+struct Losses {
+    /// The count that was heard last. It wraps around.
+    heard: u32,
+    unsaid: u64,
+    said: Option<Instant>,
+    /// There was a whole batch since there was room for the kernel's word.
+    pressed: bool,
+    room_made: Option<Instant>,
+}
+
+impl Losses {
+    /// Takes in the socket's count, if it told one; returns how many are new. Says so now and then.
+    fn hear(&mut self, count: Option<u32>, now: Instant) -> u64 {
+        let Some(count) = count else { return 0 };
+        let new = count.wrapping_sub(self.heard).into();
+        self.heard = count;
+        self.unsaid += new;
+        let due = self.said.is_none_or(|said| now >= said + SAY_AGAIN);
+        if due && self.unsaid > 0 {
+            warn!("event=datagrams-lost count={}", self.unsaid);
+            (self.unsaid, self.said) = (0, Some(now));
+        }
+        new
+    }
+
+    /// Whether room is to be made for the kernel's word, after a batch of so many.
+    fn may_be_unheard(&mut self, arrivals: usize, now: Instant) -> bool {
+        self.pressed |= arrivals == BATCH;
+        let due = self.room_made.is_none_or(|made| now >= made + HEAR_AGAIN);
+        let unheard = self.pressed && due;
+        if unheard {
+            (self.pressed, self.room_made) = (false, Some(now));
+        }
+        unheard
     }
 }
 
@@ -455,32 +562,6 @@ fn to_address(address: SockaddrStorage) -> Option<SocketAddr> {
         AddressFamily::Inet6 => Some(SocketAddr::V6((*address.as_sockaddr_in6()?).into())),
         _ => None,
     }
-}
-
-/// The address that a datagram was sent to, where the socket tells.
-fn to_local(datagram: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<Local> {
-    datagram.cmsgs().ok()?.find_map(|control| match control {
-        ControlMessageOwned::Ipv4PacketInfo(info) => {
-            let address = Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
-            Some(Local {
-                address: address.into(),
-                interface: 0,
-            })
-        }
-        ControlMessageOwned::Ipv6PacketInfo(info) => {
-            let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-            let interface = if address.is_unicast_link_local() {
-                info.ipi6_ifindex
-            } else {
-                0
-            };
-            Some(Local {
-                address: address.into(),
-                interface,
-            })
-        }
-        _ => None,
-    })
 }
 
 /// Errors of accepting or receiving: waited out, said once.

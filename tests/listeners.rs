@@ -1,14 +1,18 @@
 //! It listens where it was told to, answers from the address that was asked, and stops without losing anything.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dns_tool::StartError;
 use dns_tool::forwarder::Outcome;
 
 use crate::support::message;
-use crate::support::{Act, Ask, FakeResolver, Forwarder, TcpClient, UdpClient, config, wait_until};
+use crate::support::process::Process;
+use crate::support::{
+    Act, Ask, FakeResolver, Forwarder, PATIENCE, TcpClient, UdpClient, config, wait_until,
+};
 
 fn has_ipv6() -> bool {
     UdpSocket::bind("[::1]:0").is_ok()
@@ -79,6 +83,52 @@ fn a_burst_of_datagrams_is_answered_whole() {
         }
     }
     assert_eq!(forwarder.running().count(Outcome::Answered), COUNT.into());
+}
+
+#[test]
+fn datagrams_that_find_no_room_in_the_kernels_queue_are_counted_and_do_no_harm() {
+    // More than the largest queue that the program asks for holds.
+    const FLOOD: u64 = 30_000;
+    let resolver = FakeResolver::honest();
+    let mut process = Process::before(&resolver, &[]);
+    process.signal("STOP");
+    let stranger = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    for _ in 0..FLOOD {
+        let sent = stranger.send_to(b"scrap", process.address);
+        sent.expect("loopback takes datagrams");
+    }
+    process.signal("CONT");
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let again = Some(Duration::from_millis(50));
+    client.set_read_timeout(again).expect("an option");
+    let ask = Ask::a(1, "x.test");
+    let (mut asked, address, said) = (0, process.address, AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut answered, until) = (0, Instant::now() + PATIENCE);
+            while (answered == 0 || !said.load(Ordering::Relaxed)) && Instant::now() < until {
+                asked += 1;
+                let sent = client.send_to(&ask.octets(), address);
+                sent.expect("loopback takes datagrams");
+                answered += u64::from(client.recv(&mut [0; 512]).is_ok());
+            }
+            assert!(answered > 0, "no answer after the flood");
+        });
+        process.read_until("event=datagrams-lost");
+        said.store(true, Ordering::Relaxed);
+    });
+    process.signal("TERM");
+    let stopped = process.read_until("event=stopped");
+    let count = |name: &str| {
+        let word = stopped
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        word.expect("a count").parse::<u64>().expect("a number")
+    };
+    let lost = count("datagrams-lost");
+    assert!(lost > 0, "{stopped}");
+    let handled = count("ignored") + count("answered") + count("cached");
+    assert_eq!(handled + lost, FLOOD + asked, "{stopped}");
 }
 
 #[test]

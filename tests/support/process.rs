@@ -3,9 +3,12 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
-use super::{FakeResolver, NAME, pki, wait_until};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{FakeResolver, NAME, PATIENCE, pki, wait_until};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_dns-tool");
 
@@ -53,6 +56,12 @@ impl Process {
         let log = self.log.as_mut().expect("an open log");
         while !line.contains(part) {
             line.clear();
+            if log.buffer().is_empty() {
+                let mut ready = [PollFd::new(log.get_ref().as_fd(), PollFlags::POLLIN)];
+                let patience = PollTimeout::try_from(PATIENCE).expect("some seconds");
+                let found = poll(&mut ready, patience).expect("a wait");
+                assert!(found > 0, "in vain: {part}");
+            }
             assert!(
                 log.read_line(&mut line).expect("a line") > 0,
                 "it ended without {part}"
