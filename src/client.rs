@@ -454,14 +454,15 @@ impl Stream {
         &self.socket
     }
 
-    /// The client of one more query on this connection; none if it has given way to another.
-    pub fn client(self: &Arc<Self>, now: Instant) -> Option<Client> {
-        let mut turns = self.turns.lock();
-        if turns.gone {
-            return None;
-        }
-        turns.ask(now);
-        Some(Client::Stream(Turn(Arc::clone(self))))
+    /// The client of one more query on this connection.
+    pub fn client(self: &Arc<Self>, now: Instant) -> Client {
+        self.turns.lock().ask(now);
+        Client::Stream(Turn(Arc::clone(self)))
+    }
+
+    /// Whether it has given way to another connection, and is to be read no more.
+    pub fn has_given_way(&self) -> bool {
+        self.turns.lock().gone
     }
 
     /// Whether queries wait for their answers.
@@ -482,6 +483,8 @@ impl Stream {
     }
 
     /// Ends an idle connection. Not if it has been asked something meanwhile, or has something to be read.
+    ///
+    /// Its reading side alone: a query that its worker has just read is still answered.
     fn give_way(&self) -> bool {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         let mut turns = self.turns.lock();
@@ -492,7 +495,7 @@ impl Stream {
         turns.gone = true;
         debug!("event=client-gives-way client={}", self.peer);
         // It fails when the client is gone already, which is as good.
-        let _ = self.socket.shutdown(Shutdown::Both);
+        let _ = self.socket.shutdown(Shutdown::Read);
         true
     }
 

@@ -171,9 +171,7 @@ impl Pool {
             let now = clock::now();
             while let Some(range) = frames.next_message() {
                 patience.message_ended();
-                let Some(client) = stream.client(now) else {
-                    return;
-                };
+                let client = stream.client(now);
                 self.forwarder
                     .handle(frames.message(range), client, now, &mut batch);
             }
@@ -182,6 +180,9 @@ impl Pool {
                 stream.be_unwelcome();
             }
             self.forwarder.dispatch(&mut batch, now);
+            if stream.has_given_way() {
+                return;
+            }
             if over_limit {
                 std::thread::sleep(SLOWED);
             }
