@@ -38,6 +38,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::clock;
 use crate::frame;
+use crate::metrics::Counter;
 use crate::wire::{Answer, Asked, ExtendedError, PLAIN_SIZE, Shown};
 
 /// Datagrams that leave by one system call, at most.
@@ -59,6 +60,19 @@ const GRACE: Duration = Duration::from_millis(100);
 /// looks again where nobody is idle.
 const EVICTION: Duration = Duration::from_millis(200);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// What the bounds on clients have cost them.
+#[derive(Debug, Default)]
+pub struct Shed {
+    /// Datagrams that the kernel dropped, because its queue for us was full.
+    pub datagrams: Counter,
+    /// Connections that gave way to newcomers.
+    pub gave_way: Counter,
+    /// Connections that were closed at once, as too many of one address.
+    pub refused: Counter,
+    /// Connections that were closed because their clients did not read.
+    pub not_reading: Counter,
+}
 
 /// Who asked, and so where the answer goes.
 #[derive(Debug)]
@@ -527,6 +541,7 @@ impl Stream {
             return;
         }
         if outbox.octets.len().saturating_add(rest.len()) > OUTBOX {
+            self.outboxes.shed.not_reading.increment();
             return self.close(&mut outbox, "it does not read its answers");
         }
         outbox.octets.extend(rest);
@@ -580,16 +595,18 @@ impl Stream {
 pub struct Outboxes {
     arrivals: Mutex<Vec<Arc<Stream>>>,
     bell: PipeWriter,
+    shed: Arc<Shed>,
 }
 
 impl Outboxes {
     /// Nobody's outbox yet, and what [`Outboxes::drain`] is to wait at.
-    pub fn new() -> io::Result<(Arc<Self>, PipeReader)> {
+    pub fn new(shed: Arc<Shed>) -> io::Result<(Arc<Self>, PipeReader)> {
         let (listener, bell) = io::pipe()?;
         Ok((
             Arc::new(Self {
                 arrivals: Mutex::default(),
                 bell,
+                shed,
             }),
             listener,
         ))
@@ -641,6 +658,7 @@ impl Outboxes {
             slow.retain(|(stream, until)| {
                 let unfinished = stream.drain();
                 if unfinished && now >= *until {
+                    self.shed.not_reading.increment();
                     stream.close(&mut stream.outbox.lock(), "it reads too slowly");
                 }
                 unfinished && now < *until
@@ -664,6 +682,7 @@ pub struct Slots {
     most: usize,
     places: Mutex<Places>,
     freed: Condvar,
+    shed: Arc<Shed>,
 }
 
 #[derive(Debug, Default)]
@@ -683,11 +702,12 @@ pub struct Slot {
 
 impl Slots {
     /// So many places, all free.
-    pub fn new(most: usize) -> Arc<Self> {
+    pub fn new(most: usize, shed: Arc<Shed>) -> Arc<Self> {
         Arc::new(Self {
             most,
             places: Mutex::default(),
             freed: Condvar::new(),
+            shed,
         })
     }
 
@@ -708,7 +728,7 @@ impl Slots {
             }
             drop(places);
             // The place is free when its worker has seen the end.
-            let wait = if evict_longest_idle(&self.streams()) {
+            let wait = if self.evict_longest_idle(&self.streams()) {
                 EVICTION
             } else {
                 LOOK_AGAIN
@@ -724,7 +744,27 @@ impl Slots {
     pub fn admit(&self, is_its_own: impl Fn(IpAddr) -> bool, most: usize) -> bool {
         let mut streams = self.streams();
         streams.retain(|stream| is_its_own(stream.peer.ip()));
-        streams.len() < most || evict_longest_idle(&streams)
+        let admitted = streams.len() < most || self.evict_longest_idle(&streams);
+        if !admitted {
+            self.shed.refused.increment();
+        }
+        admitted
+    }
+
+    /// Ends the connection that has been idle for the longest time. Whether there was one.
+    fn evict_longest_idle(&self, streams: &[Arc<Stream>]) -> bool {
+        let now = clock::now();
+        let idle = streams
+            .iter()
+            .filter_map(|stream| Some((stream.idle_since(now)?, stream)));
+        let mut idle: Vec<_> = idle.collect();
+        idle.sort_by_key(|(since, _)| *since);
+        // One that was just asked something stays.
+        let evicted = idle.iter().any(|(_, stream)| stream.give_way());
+        if evicted {
+            self.shed.gave_way.increment();
+        }
+        evicted
     }
 
     /// Those that have places. Not to be dropped under the lock: the last to let go gives the place back.
@@ -738,18 +778,6 @@ impl Slots {
         self.places.lock().closed = true;
         self.freed.notify_all();
     }
-}
-
-/// Ends the connection that has been idle for the longest time. Whether there was one.
-fn evict_longest_idle(streams: &[Arc<Stream>]) -> bool {
-    let now = clock::now();
-    let idle = streams
-        .iter()
-        .filter_map(|stream| Some((stream.idle_since(now)?, stream)));
-    let mut idle: Vec<_> = idle.collect();
-    idle.sort_by_key(|(since, _)| *since);
-    // One that was just asked something stays.
-    idle.iter().any(|(_, stream)| stream.give_way())
 }
 
 impl Slot {

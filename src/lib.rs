@@ -54,7 +54,7 @@ use std::sync::Arc;
 
 use log::{info, warn};
 
-use crate::client::Outboxes;
+use crate::client::{Outboxes, Shed};
 use crate::config::Config;
 use crate::forwarder::{Endings, Forwarder, Outcome};
 use crate::rights::RightsError;
@@ -117,6 +117,7 @@ pub struct Running {
     upstream: Arc<Upstream>,
     outboxes: Arc<Outboxes>,
     endings: Arc<Endings>,
+    shed: Arc<Shed>,
 }
 
 /// Binds the sockets, gives up rights, wires the rooms and serves. The first session is opened at once, in the background.
@@ -131,7 +132,8 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     if descriptors < wanted {
         warn!("event=few-descriptors allowed={descriptors} wanted={wanted}");
     }
-    let (outboxes, bell) = Outboxes::new()?;
+    let shed = Arc::new(Shed::default());
+    let (outboxes, bell) = Outboxes::new(Arc::clone(&shed))?;
     let drained = Arc::clone(&outboxes);
     thread::spawn_for_good("outboxes", move || drained.drain(&bell))?;
     let endings = Arc::new(Endings::new(config.forwarder, clock::now()));
@@ -141,7 +143,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     // Before anybody can ask: a query that nobody connects for would fail.
     let hands = Arc::downgrade(&pool);
     upstream.employ(hands);
-    let server = Server::start(sockets, &config.server, &forwarder, &pool, &outboxes)?;
+    let server = Server::start(sockets, &config.server, &forwarder, &pool, &outboxes, &shed)?;
     for address in &addresses {
         info!("event=listening address={address}");
     }
@@ -153,6 +155,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         upstream,
         outboxes,
         endings,
+        shed,
     })
 }
 
@@ -160,6 +163,11 @@ impl Running {
     /// The addresses and ports that it listens on.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// What the bounds on clients have cost them.
+    pub fn shed(&self) -> &Shed {
+        &self.shed
     }
 
     /// How many queries ended so.
@@ -179,7 +187,6 @@ impl Running {
 
     /// Takes no more queries, lets those on their way end, and closes the session. Takes as long as a query may.
     pub fn stop(self) {
-        let lost = self.server.lost();
         self.server.stop();
         self.pool.refuse_queries();
         self.forwarder.finish();
@@ -192,8 +199,12 @@ impl Running {
             .map(|(name, count)| format!("{name}={count}"))
             .collect();
         info!(
-            "event=stopped {} datagrams-lost={lost} panics={}",
+            "event=stopped {} datagrams-lost={} clients-gave-way={} clients-refused={} clients-not-reading={} panics={}",
             counts.join(" "),
+            self.shed.datagrams,
+            self.shed.gave_way,
+            self.shed.refused,
+            self.shed.not_reading,
             thread::panics()
         );
     }

@@ -23,11 +23,10 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::client::{Client, Local, Outboxes, Slot, Slots, Stream};
+use crate::client::{Client, Local, Outboxes, Shed, Slot, Slots, Stream};
 use crate::clock;
 use crate::forwarder::{Batch, Forwarder};
 use crate::limit;
-use crate::metrics::Counter;
 use crate::thread;
 use crate::worker::{Job, Pool};
 
@@ -235,7 +234,6 @@ pub struct Server {
     pairs: Vec<Pair>,
     threads: Vec<JoinHandle<()>>,
     slots: Arc<Slots>,
-    lost: Arc<Counter>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -247,10 +245,10 @@ impl Server {
         forwarder: &Arc<Forwarder>,
         pool: &Arc<Pool>,
         outboxes: &Arc<Outboxes>,
+        shed: &Arc<Shed>,
     ) -> io::Result<Self> {
         // A listener holds a place while it waits for its next client.
-        let slots = Slots::new(settings.clients);
-        let lost = Arc::new(Counter::new());
+        let slots = Slots::new(settings.clients, Arc::clone(shed));
         let stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for (tcp, udp) in &sockets.pairs {
@@ -268,7 +266,7 @@ impl Server {
                 socket: Arc::clone(udp),
                 own: udp.local_addr()?,
                 forwarder: Arc::clone(forwarder),
-                lost: Arc::clone(&lost),
+                shed: Arc::clone(shed),
                 stopping: Arc::clone(&stopping),
             };
             threads.push(thread::spawn_for_good("receive", move || {
@@ -279,14 +277,8 @@ impl Server {
             pairs: sockets.pairs,
             threads,
             slots,
-            lost,
             stopping,
         })
-    }
-
-    /// Datagrams that the kernel dropped, because its queue for us was full.
-    pub fn lost(&self) -> Arc<Counter> {
-        Arc::clone(&self.lost)
     }
 
     /// Accepts and receives no more. Clients that are connected stay so.
@@ -371,7 +363,7 @@ struct Mailbox {
     socket: Arc<UdpSocket>,
     own: SocketAddr,
     forwarder: Arc<Forwarder>,
-    lost: Arc<Counter>,
+    shed: Arc<Shed>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -408,7 +400,7 @@ impl Mailbox {
                     }
                     let now = clock::now();
                     let lost = arrivals.iter().rev().find_map(|arrival| arrival.lost);
-                    self.lost.add(losses.hear(lost, now));
+                    self.shed.datagrams.add(losses.hear(lost, now));
                     if losses.may_be_unheard(arrivals.len(), now) {
                         headers = Self::headers();
                     }

@@ -159,6 +159,7 @@ fn the_longest_idle_connection_gives_way_to_a_newcomer() {
     let mut newcomer = forwarder.tcp();
     newcomer.ask(&ask(2).octets()).assert_answers(&ask(2));
     assert!(clients[1].try_hear().is_err(), "it gave way");
+    assert_eq!(forwarder.running().shed().gave_way.value(), 1);
     for at in [0, 2] {
         clients[at].ask(&ask(3).octets()).assert_answers(&ask(3));
     }
@@ -182,8 +183,8 @@ fn who_says_nothing_or_half_a_message_or_dribbles_gives_way_to_who_asks() {
     }
 }
 
-#[test]
-fn who_waits_for_an_answer_never_gives_way() {
+/// A resolver that takes its time for names under `slow`.
+fn slow_resolver() -> FakeResolver {
     let resolver = FakeResolver::honest();
     resolver.serve(|query| {
         let answer = message::answer(query);
@@ -192,6 +193,12 @@ fn who_waits_for_an_answer_never_gives_way() {
             false => vec![Act::Send(answer)],
         }
     });
+    resolver
+}
+
+#[test]
+fn who_waits_for_an_answer_never_gives_way() {
+    let resolver = slow_resolver();
     let forwarder = Forwarder::before(&resolver, &["--max-clients", "3"]);
     let slow: Vec<_> = (0..3)
         .map(|id| Ask::a(id, &format!("slow.n{id}")))
@@ -208,6 +215,20 @@ fn who_waits_for_an_answer_never_gives_way() {
         client.hear().assert_answers(ask);
     }
     newcomer.hear().assert_answers(&ask);
+}
+
+#[test]
+fn one_more_of_an_address_whose_others_wait_for_answers_is_closed() {
+    let resolver = slow_resolver();
+    let forwarder = Forwarder::before(&resolver, &["--max-clients-per-address", "1"]);
+    let slow = Ask::a(1, "slow.test");
+    let mut first = forwarder.tcp();
+    first.send(&[slow.octets()]);
+    resolver.wait_for_queries(1);
+    let mut second = forwarder.tcp();
+    assert!(second.try_hear().is_err(), "it is too many");
+    assert_eq!(forwarder.running().shed().refused.value(), 1);
+    first.hear().assert_answers(&slow);
 }
 
 #[test]
@@ -251,4 +272,5 @@ fn who_asks_too_much_gives_way_before_who_is_idle() {
     let _newcomer = forwarder.tcp();
     wait_until("the greedy one's end", || greedy.try_hear().is_err());
     assert_eq!(idle.ask(&ask.octets()).id(), ask.id, "it is still there");
+    assert_eq!(forwarder.running().shed().gave_way.value(), 1);
 }
