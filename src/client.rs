@@ -58,7 +58,7 @@ const TURNS: usize = 1024;
 const GRACE: Duration = Duration::from_millis(100);
 /// How long a newcomer waits for a place that somebody gives up, before it looks for another one; and how long until it
 /// looks again where nobody is idle.
-const EVICTION: Duration = Duration::from_millis(200);
+const EVICTION: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What the bounds on clients have cost them.
@@ -369,7 +369,7 @@ pub struct Stream {
     outbox: Mutex<Outbox>,
     outboxes: Arc<Outboxes>,
     turns: Mutex<Turns>,
-    turn_ended: Condvar,
+    turns_changed: Condvar,
     _slot: Slot,
 }
 
@@ -430,7 +430,7 @@ pub struct Turn(Arc<Stream>);
 impl Drop for Turn {
     fn drop(&mut self) {
         self.0.turns.lock().end_one();
-        self.0.turn_ended.notify_one();
+        self.0.turns_changed.notify_one();
     }
 }
 
@@ -457,7 +457,7 @@ impl Stream {
                     unwelcome: false,
                     gone: false,
                 }),
-                turn_ended: Condvar::new(),
+                turns_changed: Condvar::new(),
                 _slot: slot,
             }
         })
@@ -474,9 +474,14 @@ impl Stream {
         Client::Stream(Turn(Arc::clone(self)))
     }
 
-    /// Whether it has given way to another connection, and is to be read no more.
-    pub fn has_given_way(&self) -> bool {
-        self.turns.lock().gone
+    /// Whether it has given way to another connection, and is to be read no more; waits for so long to see it.
+    pub fn gives_way_within(&self, wait: Duration) -> bool {
+        let mut turns = self.turns.lock();
+        if !wait.is_zero() {
+            self.turns_changed
+                .wait_while_for(&mut turns, |turns| !turns.gone, wait);
+        }
+        turns.gone
     }
 
     /// Whether queries wait for their answers.
@@ -510,6 +515,7 @@ impl Stream {
         debug!("event=client-gives-way client={}", self.peer);
         // It fails when the client is gone already, which is as good.
         let _ = self.socket.shutdown(Shutdown::Read);
+        self.turns_changed.notify_one();
         true
     }
 
@@ -517,7 +523,7 @@ impl Stream {
     pub fn wait_for_turn(&self) {
         let mut turns = self.turns.lock();
         while turns.count >= TURNS {
-            self.turn_ended.wait(&mut turns);
+            self.turns_changed.wait(&mut turns);
         }
     }
 

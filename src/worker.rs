@@ -180,11 +180,9 @@ impl Pool {
                 stream.be_unwelcome();
             }
             self.forwarder.dispatch(&mut batch, now);
-            if stream.has_given_way() {
+            let pause = if over_limit { SLOWED } else { Duration::ZERO };
+            if stream.gives_way_within(pause) {
                 return;
-            }
-            if over_limit {
-                std::thread::sleep(SLOWED);
             }
         }
     }
