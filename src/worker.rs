@@ -24,7 +24,7 @@ use crate::upstream::{Attempt, Hands, RACERS};
 /// Threads that stay though nothing is to be done.
 const KEPT: usize = 2;
 /// How long the others wait for a job.
-const LINGER: Duration = Duration::from_secs(30);
+const LINGER: Duration = Duration::from_secs(10);
 /// Octets that are read from a client at a time, unless one message is longer.
 const READ: usize = 4096;
 

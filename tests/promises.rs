@@ -9,6 +9,7 @@ mod architecture;
 mod cache;
 mod clients;
 mod command_line;
+mod hostile;
 mod identity;
 mod life;
 mod listeners;

@@ -96,7 +96,22 @@ impl Process {
 
     /// How much memory it really holds, in octets.
     pub(crate) fn resident(&self) -> u64 {
-        let kilobytes = self.status("VmRSS:");
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory that it ever held, in octets.
+    pub(crate) fn peak(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    /// How many there are of what the system lists of it: `fd` for descriptors, `task` for threads.
+    pub(crate) fn count_in(&self, folder: &str) -> usize {
+        let list = fs::read_dir(format!("/proc/{}/{folder}", self.child.id()));
+        list.expect("its state").count()
+    }
+
+    fn memory(&self, word: &str) -> u64 {
+        let kilobytes = self.status(word);
         let kilobytes = kilobytes.strip_suffix(" kB").expect("a size");
         1024 * kilobytes.parse::<u64>().expect("a number")
     }
