@@ -1226,13 +1226,48 @@ impl<'m> Answer<'m> {
         });
     }
 
-    /// Calls `visit` with position and target of every compression pointer in the records behind `opt`: in their owner
-    /// names and in the RDATA of the types that may compress names (RFC 3597 section 4); and with whether it is there.
-    fn for_tail_pointers(&self, opt: &Range<usize>, mut visit: impl FnMut(usize, usize, bool)) {
-        if opt.end == self.message.len() {
-            return;
+    /// Whether a name takes octets of a TTL for its own, so that it would change as the TTL is counted down. No compressor
+    /// makes such a pointer.
+    fn has_names_in_ttls(&self) -> bool {
+        let records = self.records().filter(|record| record.rtype != rtype::OPT);
+        let ttls: Vec<_> = records.map(|record| record.ttl_at).collect();
+        let (mut followed, mut found) = (Vec::new(), false);
+        self.for_pointers(self.question_end, |_, target, _| {
+            let mut next = Some(target);
+            while let Some(position) = next.take() {
+                let end = visit_pointer(self.message, position, &mut |_, target| {
+                    // Anything else is no name, and its record nobody's to understand.
+                    next = Some(target).filter(|target| *target < position);
+                });
+                // Before the first record there is no TTL. Where many pointers lead to one place, once is enough.
+                if end <= self.question_end {
+                    return;
+                }
+                if followed.is_empty() {
+                    followed.resize(self.message.len(), false);
+                }
+                match followed.get_mut(position) {
+                    Some(followed) if !*followed => *followed = true,
+                    _ => return,
+                }
+                let behind = ttls.partition_point(|ttl| ttl.saturating_add(4) <= position);
+                found |= ttls.get(behind).is_some_and(|ttl| *ttl < end);
+            }
+        });
+        found
+    }
+
+    /// [`Answer::for_pointers`] of the records behind `opt`.
+    fn for_tail_pointers(&self, opt: &Range<usize>, visit: impl FnMut(usize, usize, bool)) {
+        if opt.end < self.message.len() {
+            self.for_pointers(opt.end, visit);
         }
-        for record in self.records().filter(|record| record.start >= opt.end) {
+    }
+
+    /// Calls `visit` with position and target of every compression pointer in the records from `start` on: in their owner
+    /// names and in the RDATA of the types that may compress names (RFC 3597 section 4); and with whether it is there.
+    fn for_pointers(&self, start: usize, mut visit: impl FnMut(usize, usize, bool)) {
+        for record in self.records().filter(|record| record.start >= start) {
             visit_pointer(self.message, record.start, &mut |at, target| {
                 visit(at, target, false)
             });
@@ -1262,10 +1297,14 @@ pub struct KeptAnswer {
 }
 
 impl KeptAnswer {
-    /// A copy of `answer`; none if it is to another question than the key's, or its response code needs an OPT.
+    /// A copy of `answer`; none if it is to another question than the key's, its response code needs an OPT, or its names
+    /// would change with its TTLs.
     pub fn new(answer: &Answer<'_>, key: &Key) -> Option<Self> {
         let question = key.question();
-        if !same_question(answer.question(), question) || answer.extended_rcode() != 0 {
+        if !same_question(answer.question(), question)
+            || answer.extended_rcode() != 0
+            || answer.has_names_in_ttls()
+        {
             return None;
         }
         let mut octets = Vec::with_capacity(answer.message.len());
@@ -2596,6 +2635,46 @@ mod tests {
             let moved = Answer::parse(&moved).unwrap();
             let found = written(|out| Asked::by(&asked).write_shown(out, &moved, &shown));
             assert_eq!(found, expected.0, "{change:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_whose_names_would_change_with_its_ttls_is_not_kept() {
+        let question = question();
+        let key = Key::new(&question, false, false);
+        let kept = |answer: &Draft| {
+            let answer = Answer::parse(&answer.0).expect("it can be read");
+            KeptAnswer::new(&answer, &key).is_some()
+        };
+        let first = Draft::answer(&question).record(ANSWER, &pointer(HEADER), NS, &name("ns.test"));
+        let names = first.len() - name("ns.test").len();
+        for target in [HEADER, HEADER + 4, names, names + 3] {
+            let sound = first
+                .clone()
+                .record(ADDITIONAL, &pointer(target), A, &[0; 4])
+                .record(ADDITIONAL, &pointer(names), NS, &pointer(target));
+            assert!(kept(&sound), "{target}");
+        }
+        // The class and TTL of the first record, 0 1 0 0, as a name: one label that holds an octet, and the root.
+        let odd = Draft::answer(&question).record_saying(
+            ANSWER,
+            &pointer(HEADER),
+            A,
+            1,
+            [0, 0, 1, 44],
+            &[0; 4],
+        );
+        let class = odd.len() - 4 - 2 - 4 - 2;
+        for target in [class, class + 1, class + 2, class + 4] {
+            let owner = odd.clone().record(ADDITIONAL, &pointer(target), A, &[0; 4]);
+            let data = odd.clone().record(ADDITIONAL, &[0], NS, &pointer(target));
+            let far = owner
+                .clone()
+                .record(ADDITIONAL, &pointer(odd.len()), A, &[0; 4]);
+            // The first octet of the class is a root, and no part of a TTL.
+            assert_eq!(kept(&owner), target == class, "{target}");
+            assert_eq!(kept(&data), target == class, "{target}");
+            assert_eq!(kept(&far), target == class, "{target}");
         }
     }
 

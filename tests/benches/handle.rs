@@ -165,6 +165,13 @@ fn parse(criterion: &mut Criterion) {
     criterion.bench_function("the worst answer to read", |bencher| {
         bencher.iter(|| Answer::parse(&message).expect("a sound answer").rcode());
     });
+    let asked = query(0);
+    let key = wire::Query::parse(&asked).expect("a query").key();
+    let key = key.expect("one that may be shared");
+    let worst = Answer::parse(&message).expect("a sound answer");
+    criterion.bench_function("the worst answer to keep", |bencher| {
+        bencher.iter(|| wire::KeptAnswer::new(&worst, &key).map(|kept| kept.size()));
+    });
 }
 
 criterion_group!(benches, handle, parse);
