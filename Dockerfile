@@ -18,6 +18,8 @@ FROM ${RUST_IMAGE} AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src src
+# It knows when it was built.
+COPY scripts/build.rs scripts/build.rs
 # Cargo.toml names them, and cargo wants to see what is named.
 COPY tests tests
 # The target is named, though it is this machine's own: else the flags would hold for build scripts and macros too, which

@@ -4,7 +4,7 @@
 //! slept for eight hours holds no answer that is eight hours too old.
 
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -19,6 +19,12 @@ pub fn now() -> Instant {
         // Every Linux has that clock since 2.6.39; what lacks it does not suspend.
         _ => Instant::now(),
     }
+}
+
+/// The time of day and the date, as far as this machine knows them, for what has a date: certificates and pins.
+pub fn since_1970() -> Duration {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default()
 }
 
 /// For how long the machine has been suspended since it was started.

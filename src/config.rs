@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fmt::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -16,9 +17,10 @@ use rustls::pki_types::ServerName;
 
 use crate::cache;
 use crate::forwarder;
-use crate::identity::{Anchors, Identity};
+use crate::identity::{Anchors, Identity, PinMode, Terms};
 use crate::limit::{self, Rate};
-use crate::pin::{Pin, PinSet};
+use crate::pin::{Dated, Pin, PinError};
+use crate::pins::{Pins, Source, resolver_name};
 use crate::rights::User;
 use crate::server;
 use crate::upstream::{self, Resolver};
@@ -49,6 +51,8 @@ const CLIENTS_PER_ADDRESS: usize = 16;
 const CACHE_SIZE: (usize, usize) = (8 * 1024 * 1024, 64 * 1024);
 /// Queries a second of a client that is not on this host, and at once, unless `--rate-limit` says otherwise.
 const RATE: (usize, usize) = (500, 1000);
+/// When this was built, in seconds since 1970: no clock that is right shows an earlier time.
+const BUILT: &str = env!("DNS_TOOL_BUILT");
 /// Seconds for which an answer may be served past its time, unless `--serve-stale` says otherwise, and at most.
 const SERVE_STALE: (usize, usize) = (86_400, 604_800);
 
@@ -133,6 +137,22 @@ const OPTIONS: [(&str, &[Entry]); 7] = [
                           pin-sha256=\"BASE64\"; NAME=PIN pins another --resolver. One of its pins must match, \
                           besides chain and name",
                 default: "none",
+            },
+            Entry {
+                name: "--pins",
+                value: "FILE",
+                repeatable: false,
+                meaning: "more pins, in lines NAME PIN [not-before=DATE] [not-after=DATE] [# comment]; read again \
+                          when it changes and on SIGHUP",
+                default: "none",
+            },
+            Entry {
+                name: "--pin-mode",
+                value: "MODE",
+                repeatable: false,
+                meaning: "strict refuses a resolver none of whose keys is pinned; report serves all the same, on \
+                          chain and name alone, and logs each such session: for trying pins out",
+                default: "strict",
             },
             Entry {
                 name: "--resolver",
@@ -260,6 +280,8 @@ pub struct Config {
     pub forwarder: forwarder::Settings,
     /// Whom they go to.
     pub upstream: upstream::Settings,
+    /// Where the resolvers' pins come from, to be read again.
+    pub pins: Source,
     /// Who it becomes once the sockets are bound.
     pub user: Option<User>,
     /// How much is logged.
@@ -294,7 +316,7 @@ pub fn parse(
     let max_pending = options
         .one("--max-pending", |text| whole(text, 1..=1_000_000))?
         .unwrap_or(MAX_PENDING);
-    let upstream = upstream_settings(&mut options, max_pending)?;
+    let (upstream, pins) = upstream_settings(&mut options, max_pending)?;
     let forwarder = forwarder::Settings {
         timeout: upstream.timeout,
         max_pending,
@@ -323,6 +345,7 @@ pub fn parse(
         server,
         forwarder,
         upstream,
+        pins,
         user,
         log_level,
     })))
@@ -358,10 +381,10 @@ fn server_settings(options: &mut Given) -> Result<server::Settings, UsageError> 
 fn upstream_settings(
     options: &mut Given,
     max_pending: usize,
-) -> Result<upstream::Settings, UsageError> {
-    let fqdn = options.one("--resolver-fqdn", name)?;
+) -> Result<(upstream::Settings, Source), UsageError> {
+    let fqdn = options.one("--resolver-fqdn", resolver_name)?;
     let mut addresses = options.all("--resolver-addr", resolver_address)?;
-    let default_name = || name(DEFAULT_FQDN).expect("the default is a name");
+    let default_name = || resolver_name(DEFAULT_FQDN).expect("the default is a name");
     if addresses.is_empty() {
         if let Some(fqdn) = fqdn.as_ref().filter(|fqdn| **fqdn != default_name()) {
             return Err(UsageError(format!(
@@ -374,34 +397,24 @@ fn upstream_settings(
             .map(|ip| SocketAddr::new(ip, DOT_PORT))
             .to_vec();
     }
-    let mut resolvers = vec![(
-        fqdn.unwrap_or_else(default_name),
-        addresses,
-        PinSet::default(),
-    )];
+    let mut resolvers = vec![(fqdn.unwrap_or_else(default_name), addresses)];
     for (address, name) in options.all("--resolver", further_resolver)? {
-        match resolvers.iter_mut().find(|(known, ..)| *known == name) {
-            Some((_, addresses, _)) => addresses.push(address),
-            None => resolvers.push((name, vec![address], PinSet::default())),
+        match resolvers.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, addresses)) => addresses.push(address),
+            None => resolvers.push((name, vec![address])),
         }
     }
-    for (name, pin) in options.all("--resolver-pin", named_pin)? {
-        let resolver = match &name {
-            None => resolvers.first_mut(),
-            Some(name) => resolvers.iter_mut().find(|(known, ..)| known == name),
-        };
-        match (resolver, name) {
-            (Some((.., pins)), _) => pins.insert(pin),
-            (None, name) => {
-                let name = name
-                    .as_ref()
-                    .map_or_else(Default::default, ServerName::to_str);
-                return Err(UsageError(format!(
-                    "--resolver-pin \"{name}={pin}\": expected the name of a --resolver or the --resolver-fqdn"
-                )));
-            }
-        }
-    }
+    let (source, pins) = pins(
+        options,
+        resolvers.iter().map(|(name, _)| name.clone()).collect(),
+    )?;
+    let pin_mode = options
+        .one("--pin-mode", |text| match text {
+            "strict" => Ok(PinMode::Strict),
+            "report" => Ok(PinMode::Report),
+            _ => Err("expected strict or report".to_owned()),
+        })?
+        .unwrap_or(PinMode::Strict);
     let anchors = options
         .one("--resolver-ca", trust_anchors)?
         .unwrap_or_else(Anchors::built_in);
@@ -410,21 +423,59 @@ fn upstream_settings(
         .unwrap_or(Duration::from_secs(3));
     let resolvers = resolvers
         .into_iter()
-        .map(|(name, addresses, pins)| Resolver {
+        .map(|(name, addresses)| Resolver {
             addresses,
-            identity: Identity::new(name, anchors.clone(), pins),
+            identity: Identity::new(Terms {
+                pins: pins.of(&name),
+                name,
+                anchors: anchors.clone(),
+                pin_mode,
+                clock_floor: BUILT.parse().unwrap_or(0),
+            }),
         })
         .collect();
     let sessions = options
         .one("--sessions", |text| whole(text, 1..=16))?
         .unwrap_or(SESSIONS);
-    Ok(upstream::Settings {
+    let settings = upstream::Settings {
         resolvers,
         timeout,
         sessions,
         // Renewals, and queries whose clients were content with an expired answer, have no client that waits for them.
         max_pending: 2 * max_pending,
-    })
+    };
+    Ok((settings, source))
+}
+
+/// The pins of resolvers with these names, the first being who is meant where none is said; and where they come from.
+fn pins(
+    options: &mut Given,
+    names: Vec<ServerName<'static>>,
+) -> Result<(Source, Pins), UsageError> {
+    let mut fixed = Vec::new();
+    for (name, pin) in options.all("--resolver-pin", named_pin)? {
+        match name {
+            Some(name) if !names.contains(&name) => {
+                return Err(UsageError(format!(
+                    "--resolver-pin \"{}={pin}\": expected the name of a --resolver or the --resolver-fqdn",
+                    name.to_str()
+                )));
+            }
+            name => fixed.push((name.unwrap_or_else(|| names[0].clone()), Dated::from(pin))),
+        }
+    }
+    let source = Source {
+        names,
+        fixed,
+        file: options.one("--pins", |text| Ok(PathBuf::from(text)))?,
+    };
+    match (source.read(), &source.file) {
+        (Ok(pins), _) => Ok((source, pins)),
+        (Err(error), file) => {
+            let file = file.as_deref().unwrap_or(Path::new(""));
+            Err(UsageError(format!("--pins {file:?}: {error}")))
+        }
+    }
 }
 
 /// Who may ask unless `--allow` says otherwise: this host, private networks (RFC 1918, RFC 4193), shared address space (RFC
@@ -506,13 +557,6 @@ fn cache_settings(options: &mut Given) -> Result<cache::Settings, UsageError> {
     })
 }
 
-fn name(text: &str) -> Result<ServerName<'static>, String> {
-    // A final dot is the same name in full; certificates do not have it.
-    let name = text.strip_suffix('.').unwrap_or(text);
-    ServerName::try_from(name.to_ascii_lowercase())
-        .map_err(|_| "expected a host name such as dns.example.net, or an IP address".to_owned())
-}
-
 fn resolver_address(text: &str) -> Result<SocketAddr, String> {
     let address = text
         .parse()
@@ -531,7 +575,7 @@ fn further_resolver(text: &str) -> Result<(SocketAddr, ServerName<'static>), Str
     let (address, fqdn) = text
         .split_once('#')
         .ok_or("expected IP#NAME or IP:PORT#NAME such as 192.0.2.1#dns.example.net")?;
-    Ok((resolver_address(address)?, name(fqdn)?))
+    Ok((resolver_address(address)?, resolver_name(fqdn)?))
 }
 
 /// A pin, with the name of its resolver where one is said.
@@ -541,16 +585,10 @@ fn named_pin(text: &str) -> Result<(Option<ServerName<'static>>, Pin), String> {
         (Err(_), Some((left, pin)))
             if left != "pin-sha256" && !pin.trim_matches('=').is_empty() =>
         {
-            Ok((
-                Some(name(left)?),
-                pin.parse()
-                    .map_err(|error: crate::pin::PinError| error.to_string())?,
-            ))
+            let pin = pin.parse().map_err(|error: PinError| error.to_string())?;
+            Ok((Some(resolver_name(left)?), pin))
         }
-        (pin, _) => Ok((
-            None,
-            pin.map_err(|error: crate::pin::PinError| error.to_string())?,
-        )),
+        (pin, _) => Ok((None, pin.map_err(|error: PinError| error.to_string())?)),
     }
 }
 
@@ -856,7 +894,7 @@ mod tests {
             .upstream
             .resolvers
             .iter()
-            .map(|resolver| !resolver.identity.pins().is_empty())
+            .map(|resolver| !resolver.identity.terms().pins.is_empty())
             .collect();
         assert_eq!(pinned, [false, true, true]);
     }
@@ -871,7 +909,11 @@ mod tests {
         ] {
             let config = serve(&["--resolver-pin", &pin]);
             assert_eq!(
-                config.upstream.resolvers[0].identity.pins().to_string(),
+                config.upstream.resolvers[0]
+                    .identity
+                    .terms()
+                    .pins
+                    .to_string(),
                 format!("sha256/{PIN}"),
                 "{pin}"
             );

@@ -4,10 +4,15 @@
 //! name is among the names of its certificate (RFC 8310 section 8.1: SAN only, never the CN), AND where pins are given,
 //! one of them is that of a key on the verified path: the leaf's, an issuer's or the anchor's. A certificate that the
 //! resolver merely sends along is on no verified path, so it satisfies no pin.
+//!
+//! Certificates are judged by the clock of this machine. Where that is known to be wrong, since it shows a time before the
+//! program was built, the pins stand in for it: with one that fits, certificates are judged at the earliest time that it
+//! can be.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -19,12 +24,14 @@ use rustls::{
 };
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath, anchor_from_trusted_cert, spki_for_anchor};
 
-use crate::pin::{Pin, PinSet, write_pins};
+use crate::pin::{Fit, Pin, PinSet, write_pins};
 
 /// The protocol that we offer by ALPN: DNS over TLS (IANA's registry of ALPN protocol IDs).
 const ALPN: &[u8] = b"dot";
 /// How many tickets are kept for resumption, over all addresses of a resolver.
 const TICKETS: usize = 16;
+/// Seconds.
+const DAY: u64 = 24 * 60 * 60;
 
 /// Whose signature on a certificate is believed.
 #[derive(Debug, Clone)]
@@ -78,6 +85,30 @@ impl Anchors {
     }
 }
 
+/// What becomes of a resolver none of whose keys is pinned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PinMode {
+    /// It is refused.
+    Strict,
+    /// It is taken on chain and name alone, and the session is counted and logged: for trying pins out.
+    Report,
+}
+
+/// What a resolver must show.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// The name that its certificate must bear.
+    pub name: ServerName<'static>,
+    /// Who may vouch for it.
+    pub anchors: Anchors,
+    /// The pins, one of which must be on the verified path; none for any key.
+    pub pins: PinSet,
+    /// What becomes of it where none is.
+    pub pin_mode: PinMode,
+    /// Before this moment, in seconds since 1970, it cannot be: a clock that says so is wrong.
+    pub clock_floor: u64,
+}
+
 /// A resolver's identity, and the TLS configuration that proves it.
 ///
 /// The tickets for resumption live in the configuration: another name, other anchors or other pins make another
@@ -89,50 +120,109 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The resolver that bears `name`, is vouched for by one of `anchors`, and satisfies `pins`.
-    pub fn new(name: ServerName<'static>, anchors: Anchors, pins: PinSet) -> Self {
+    /// The resolver that fulfils `terms`.
+    pub fn new(terms: Terms) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = Arc::new(Verifier {
-            name,
-            anchors,
-            pins,
+            terms,
             provider: Arc::clone(&provider),
+            onlooking: false,
         });
-        let mut tls = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&version::TLS13, &version::TLS12])
-            .expect("ring has cipher suites for both versions")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&verifier) as Arc<_>)
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![ALPN.to_vec()];
-        tls.resumption = Resumption::in_memory_sessions(TICKETS);
-        Self {
-            verifier,
-            tls: Arc::new(tls),
+        let tls = configuration(&verifier, Resumption::in_memory_sessions(TICKETS));
+        Self { verifier, tls }
+    }
+
+    /// The same resolver under other pins; this very identity if they are the same.
+    pub fn with_pins(&self, pins: PinSet) -> Self {
+        if pins == self.terms().pins {
+            return self.clone();
         }
+        Self::new(Terms {
+            pins,
+            ..self.terms().clone()
+        })
+    }
+
+    /// What the resolver must show.
+    pub fn terms(&self) -> &Terms {
+        &self.verifier.terms
     }
 
     /// The name that the resolver's certificate must bear.
     pub fn name(&self) -> &ServerName<'static> {
-        &self.verifier.name
+        &self.terms().name
     }
 
-    /// The pins, one of which must be on the verified path.
-    pub fn pins(&self) -> &PinSet {
-        &self.verifier.pins
+    /// Whether it is the same: with the same terms, and the same tickets.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.tls, &other.tls)
     }
 
-    /// What to connect with. A full handshake under it is verified; a resumed one must be checked by
-    /// [`Identity::check`], since no verifier is called for it.
+    /// What to connect with. What was shown must be held to the terms once more by [`Identity::check`]: no verifier is
+    /// called for a resumed session.
     pub fn tls(&self) -> &Arc<ClientConfig> {
         &self.tls
     }
 
-    /// Holds a certificate chain, leaf first, to name, anchors and pins at the time `now`.
-    pub fn check(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Refusal> {
+    /// What to connect with only to see what is shown, whoever shows it. Never to ask anything.
+    pub fn onlooker(&self) -> Arc<ClientConfig> {
+        let verifier = Arc::new(Verifier {
+            terms: self.terms().clone(),
+            provider: Arc::clone(&self.verifier.provider),
+            onlooking: true,
+        });
+        configuration(&verifier, Resumption::disabled())
+    }
+
+    /// Holds a certificate chain, leaf first, to the terms at the time `now`.
+    pub fn check(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<Proof, Refusal> {
         match chain {
             [leaf, others @ ..] => self.verifier.check(leaf, others, now),
             [] => Err(Refusal::unreadable("no certificate was shown".to_owned())),
+        }
+    }
+}
+
+fn configuration(verifier: &Arc<Verifier>, resumption: Resumption) -> Arc<ClientConfig> {
+    let mut tls = ClientConfig::builder_with_provider(Arc::clone(&verifier.provider))
+        .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+        .expect("ring has cipher suites for both versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(verifier) as Arc<_>)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.resumption = resumption;
+    Arc::new(tls)
+}
+
+/// How a resolver proved itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// The certificates of the verified path, from the leaf to the one below the anchor.
+    pub certificates: Vec<CertificateDer<'static>>,
+    /// The keys of the verified path, from the leaf's to the anchor's.
+    pub keys: Vec<Pin>,
+    /// Which pin is that of which key; none where no pin is given, or none needs to fit.
+    pub fit: Option<Fit>,
+    /// The clock was behind the floor, which stood in for it.
+    pub clock_suspect: bool,
+}
+
+impl Proof {
+    fn of(path: &VerifiedPath<'_>) -> Self {
+        let leaf = path.end_entity();
+        let issuers = path.intermediate_certificates();
+        let certificates = std::iter::once(leaf.der()).chain(issuers.map(webpki::Cert::der));
+        let issuers = path.intermediate_certificates();
+        let issuers = issuers.map(|issuer| Pin::of(&issuer.subject_public_key_info()));
+        let keys = std::iter::once(Pin::of(&leaf.subject_public_key_info()))
+            .chain(issuers)
+            .chain([Pin::of(&spki_for_anchor(path.anchor()))]);
+        Self {
+            certificates: certificates.map(CertificateDer::into_owned).collect(),
+            keys: keys.collect(),
+            fit: None,
+            clock_suspect: false,
         }
     }
 }
@@ -146,6 +236,8 @@ pub enum Check {
     Name,
     /// No key on the verified path is pinned.
     Pin,
+    /// This machine does not know the time, and no pin is given that could stand in for it.
+    Clock,
 }
 
 impl fmt::Display for Check {
@@ -154,6 +246,7 @@ impl fmt::Display for Check {
             Self::Chain => "chain",
             Self::Name => "name",
             Self::Pin => "pin",
+            Self::Clock => "clock",
         })
     }
 }
@@ -210,10 +303,10 @@ impl std::error::Error for Refusal {}
 /// The checks, in the form in which rustls calls them.
 #[derive(Debug)]
 struct Verifier {
-    name: ServerName<'static>,
-    anchors: Anchors,
-    pins: PinSet,
+    terms: Terms,
     provider: Arc<CryptoProvider>,
+    /// Whatever is shown will do: nothing is going to be asked.
+    onlooking: bool,
 }
 
 impl Verifier {
@@ -222,7 +315,14 @@ impl Verifier {
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Proof, Refusal> {
+        let Terms {
+            name,
+            anchors,
+            pins,
+            pin_mode,
+            clock_floor,
+        } = &self.terms;
         let certificate = EndEntityCert::try_from(leaf)
             .map_err(|error| Refusal::unreadable(error.to_string()))?;
         let refuse = |check, expected: String, cause: String, pins| Refusal {
@@ -232,27 +332,43 @@ impl Verifier {
             names: certificate.valid_dns_names().map(str::to_owned).collect(),
             pins,
         };
-        // Where several paths lead to an anchor, any one with a pinned key on it will do.
-        let unpinned = RefCell::new(None);
+        let leaf_pin = Pin::of(&certificate.subject_public_key_info());
+        let clock_suspect = now.as_secs() < *clock_floor;
+        if clock_suspect && pins.is_empty() {
+            let days = (clock_floor - now.as_secs()) / DAY;
+            return Err(refuse(
+                Check::Clock,
+                "this machine's clock to be right, or a pin to stand in for it".to_owned(),
+                format!("the clock is {days} days or more behind"),
+                vec![leaf_pin],
+            ));
+        }
+        let seconds = now.as_secs().max(*clock_floor);
+        // Where several paths lead to an anchor, one with a pinned key on it is taken if there is one.
+        let (pinned, unpinned) = (RefCell::new(None), RefCell::new(None));
         let check_pins = |path: &VerifiedPath<'_>| {
-            let keys = keys_of(path);
-            if self.pins.accepts(&keys) {
+            let mut proof = Proof {
+                clock_suspect,
+                ..Proof::of(path)
+            };
+            proof.fit = pins.find(&proof.keys, seconds);
+            if pins.is_empty() || proof.fit.is_some() {
+                *pinned.borrow_mut() = Some(proof);
                 return Ok(());
             }
-            unpinned.borrow_mut().get_or_insert(keys);
+            unpinned.borrow_mut().get_or_insert(proof);
             Err(webpki::Error::UnknownIssuer)
         };
         let path = certificate.verify_for_usage(
             self.provider.signature_verification_algorithms.all,
-            &self.anchors.0,
+            &anchors.0,
             others,
-            now,
+            UnixTime::since_unix_epoch(Duration::from_secs(seconds)),
             KeyUsage::server_auth(),
             None,
             Some(&check_pins),
         );
-        let unpinned = unpinned.take();
-        let leaf_pin = Pin::of(&certificate.subject_public_key_info());
+        let (pinned, unpinned) = (pinned.take(), unpinned.take());
         if let (Err(error), None) = (&path, &unpinned) {
             let expected = "a chain of valid certificates to a trust anchor".to_owned();
             return Err(refuse(
@@ -262,42 +378,30 @@ impl Verifier {
                 vec![leaf_pin],
             ));
         }
-        if certificate
-            .verify_is_valid_for_subject_name(&self.name)
-            .is_err()
-        {
+        if certificate.verify_is_valid_for_subject_name(name).is_err() {
             let cause = "the certificate is for other names".to_owned();
             return Err(refuse(
                 Check::Name,
-                self.name.to_str().into_owned(),
+                name.to_str().into_owned(),
                 cause,
                 vec![leaf_pin],
             ));
         }
-        if let (Err(_), Some(keys)) = (path, unpinned) {
-            let cause = "no key on the verified path is pinned".to_owned();
-            return Err(refuse(Check::Pin, self.pins.to_string(), cause, keys));
+        match (path.and(Ok(pinned)), unpinned) {
+            (Ok(Some(proof)), _) => Ok(proof),
+            // Nothing else stands in for a clock.
+            (_, Some(proof)) if *pin_mode == PinMode::Report && !clock_suspect => Ok(proof),
+            (_, unpinned) => {
+                let keys = unpinned.map(|proof| proof.keys).unwrap_or_default();
+                let cause = "no key on the verified path is pinned".to_owned();
+                Err(refuse(Check::Pin, pins.to_string(), cause, keys))
+            }
         }
-        Ok(())
     }
-}
-
-/// The pins of a verified path, from the leaf to the anchor.
-fn keys_of(path: &VerifiedPath<'_>) -> Vec<Pin> {
-    let leaf = Pin::of(&path.end_entity().subject_public_key_info());
-    let issuers = path
-        .intermediate_certificates()
-        .map(|issuer| Pin::of(&issuer.subject_public_key_info()));
-    let anchor = Pin::of(&spki_for_anchor(path.anchor()));
-    std::iter::once(leaf)
-        .chain(issuers)
-        .chain([anchor])
-        .collect()
 }
 
 /// The commonest failures of a chain said for people, the others as webpki names them.
 fn in_words(error: &webpki::Error) -> String {
-    const DAY: u64 = 24 * 60 * 60;
     match error {
         webpki::Error::CertExpired { time, not_after } => {
             let days = time.as_secs().saturating_sub(not_after.as_secs()) / DAY;
@@ -323,7 +427,8 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         match self.check(end_entity, intermediates, now) {
-            Ok(()) => Ok(ServerCertVerified::assertion()),
+            Err(_) if self.onlooking => Ok(ServerCertVerified::assertion()),
+            Ok(_) => Ok(ServerCertVerified::assertion()),
             Err(refusal) => Err(CertificateError::Other(OtherError(Arc::new(refusal))).into()),
         }
     }

@@ -48,7 +48,7 @@ fn serve(config: Config) -> ExitCode {
     for signal in signals.forever() {
         let name = match signal {
             SIGHUP => {
-                info!("event=nothing-to-reload signal=SIGHUP");
+                running.reload();
                 continue;
             }
             SIGUSR1 => {

@@ -1,7 +1,8 @@
 //! What is a pin?
 //!
 //! The SHA-256 of a certificate's SubjectPublicKeyInfo (RFC 7469 section 2.4, RFC 7858 section 4.2): it names a key, so it
-//! outlives the certificates that are made for that key.
+//! outlives the certificates that are made for that key. The pins of a resolver are a set, so that the key that comes next
+//! can be named before it comes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -87,20 +88,63 @@ impl fmt::Debug for Pin {
     }
 }
 
+/// A pin and when it counts. Times are seconds since 1970, UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dated {
+    /// The pin.
+    pub pin: Pin,
+    /// From when on it counts; none for ever since.
+    pub not_before: Option<u64>,
+    /// Up to when it counts, that second included; none for ever.
+    pub not_after: Option<u64>,
+}
+
+impl Dated {
+    /// Whether it counts at this time.
+    pub fn counts_at(&self, now: u64) -> bool {
+        self.not_before.is_none_or(|from| from <= now)
+            && self.not_after.is_none_or(|until| now <= until)
+    }
+}
+
+impl From<Pin> for Dated {
+    /// For ever.
+    fn from(pin: Pin) -> Self {
+        Self {
+            pin,
+            not_before: None,
+            not_after: None,
+        }
+    }
+}
+
+/// Which pin of a set was found where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fit {
+    /// The pin's place in the set, from 0: the later ones are backups.
+    pub slot: usize,
+    /// The key's place on the verified path, from 0 for the leaf's.
+    pub key: usize,
+}
+
 /// The pins of one resolver. An empty set asks for nothing; any other asks for one of its pins on the verified path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PinSet(Vec<Pin>);
+pub struct PinSet(Vec<Dated>);
 
 impl PinSet {
-    /// Whether the keys of a verified path satisfy this set.
-    pub fn accepts(&self, path: &[Pin]) -> bool {
-        self.0.is_empty() || path.iter().any(|pin| self.0.contains(pin))
+    /// The first of its pins that counts at `now` and is that of a key of a verified path.
+    pub fn find(&self, path: &[Pin], now: u64) -> Option<Fit> {
+        let mut slots = self.0.iter().enumerate();
+        slots.find_map(|(slot, dated)| {
+            let key = path.iter().position(|pin| *pin == dated.pin)?;
+            dated.counts_at(now).then_some(Fit { slot, key })
+        })
     }
 
-    /// Adds a pin.
-    pub fn insert(&mut self, pin: Pin) {
-        if !self.0.contains(&pin) {
-            self.0.push(pin);
+    /// Adds a pin. One that is there already counts as it did.
+    pub fn insert(&mut self, dated: Dated) {
+        if !self.0.contains(&dated) {
+            self.0.push(dated);
         }
     }
 
@@ -108,19 +152,39 @@ impl PinSet {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// The pins, in the order in which they were given.
+    pub fn slots(&self) -> &[Dated] {
+        &self.0
+    }
+
+    /// Whether there is no second key to go on with when the first is changed, now or announced.
+    pub fn lacks_backup(&self, now: u64) -> bool {
+        let left = |dated: &&Dated| dated.not_after.is_none_or(|until| now <= until);
+        let mut keys: Vec<_> = self
+            .0
+            .iter()
+            .filter(left)
+            .map(|dated| dated.pin.0)
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        !self.is_empty() && keys.len() < 2
+    }
 }
 
-impl FromIterator<Pin> for PinSet {
-    fn from_iter<I: IntoIterator<Item = Pin>>(pins: I) -> Self {
+impl<T: Into<Dated>> FromIterator<T> for PinSet {
+    fn from_iter<I: IntoIterator<Item = T>>(pins: I) -> Self {
         let mut set = Self::default();
-        pins.into_iter().for_each(|pin| set.insert(pin));
+        pins.into_iter().for_each(|pin| set.insert(pin.into()));
         set
     }
 }
 
 impl fmt::Display for PinSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_pins(f, &self.0)
+        let pins: Vec<_> = self.0.iter().map(|dated| dated.pin).collect();
+        write_pins(f, &pins)
     }
 }
 
@@ -202,10 +266,37 @@ mod tests {
     fn a_set_wants_one_of_its_pins_and_an_empty_one_nothing() {
         let [one, two, three] = [1, 2, 3].map(|octet| Pin([octet; 32]));
         let set: PinSet = [one, two, two].into_iter().collect();
-        assert!(set.accepts(&[three, two]));
-        assert!(!set.accepts(&[three]));
-        assert!(!set.accepts(&[]));
-        assert!(PinSet::default().accepts(&[]));
+        assert_eq!(set.find(&[three, two], 0), Some(Fit { slot: 1, key: 1 }));
+        assert_eq!(set.find(&[two, one], 0), Some(Fit { slot: 0, key: 1 }));
+        assert_eq!(set.find(&[three], 0), None);
+        assert_eq!(set.find(&[], 0), None);
+        assert!(!set.is_empty() && PinSet::default().is_empty());
         assert_eq!(set.to_string(), format!("{one} {two}"));
+    }
+
+    #[test]
+    fn a_pin_counts_between_its_dates_alone() {
+        let [one, two] = [1, 2].map(|octet| Pin([octet; 32]));
+        let mut set = PinSet::default();
+        set.insert(Dated {
+            not_after: Some(99),
+            ..Dated::from(one)
+        });
+        set.insert(Dated {
+            not_before: Some(50),
+            ..Dated::from(two)
+        });
+        for (now, expected) in [
+            (0, [true, false]),
+            (50, [true; 2]),
+            (99, [true; 2]),
+            (100, [false, true]),
+        ] {
+            let found = [one, two].map(|pin| set.find(&[pin], now).is_some());
+            assert_eq!(found, expected, "{now}");
+        }
+        assert!(!set.lacks_backup(99) && set.lacks_backup(100));
+        let twice: PinSet = [one, one].into_iter().collect();
+        assert!(twice.lacks_backup(0) && !PinSet::default().lacks_backup(0));
     }
 }

@@ -31,7 +31,7 @@ use crate::clock;
 use crate::deadline::{Timed, left};
 use crate::flight::Query;
 use crate::frame::{Frames, PREFIX};
-use crate::identity::{Identity, Refusal, refusal_in};
+use crate::identity::{Identity, Proof, Refusal, refusal_in};
 use crate::wire::{self, HEADER};
 
 /// Queries that may wait for their answers on one session. Random IDs collide seldom while the table is this full.
@@ -117,6 +117,7 @@ pub enum Sent {
 pub struct Session {
     socket: TcpStream,
     address: SocketAddr,
+    proof: Proof,
     state: Mutex<State>,
     /// No octet came for too long while queries waited: it gets no more until one does.
     suspect: AtomicBool,
@@ -188,11 +189,12 @@ impl Session {
         deadline: Instant,
     ) -> Result<(Arc<Self>, Reader), ConnectError> {
         let socket = connect_socket(address, deadline).map_err(ConnectError::Connect)?;
-        let tls = handshake(&socket, identity, deadline)?;
+        let (tls, proof) = handshake(&socket, identity, deadline)?;
         let now = clock::now();
         let session = Arc::new(Self {
             socket,
             address,
+            proof,
             state: Mutex::new(State {
                 tls,
                 pending: HashMap::new(),
@@ -234,6 +236,18 @@ impl Session {
     /// The resolver's address.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How the resolver proved itself.
+    pub fn proof(&self) -> &Proof {
+        &self.proof
+    }
+
+    /// Whether what was proved would do for `identity` now, which may have other pins than the one that it was proved for.
+    pub fn fits(&self, identity: &Identity) -> bool {
+        let state = self.state.lock();
+        let chain = state.tls.peer_certificates().unwrap_or_default();
+        identity.check(chain, today()).is_ok()
     }
 
     /// The TLS version and whether the handshake was resumed from a ticket.
@@ -458,6 +472,10 @@ impl Session {
     }
 }
 
+fn today() -> UnixTime {
+    UnixTime::since_unix_epoch(clock::since_1970())
+}
+
 fn connect_socket(address: SocketAddr, deadline: Instant) -> io::Result<TcpStream> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -478,7 +496,7 @@ fn handshake(
     socket: &TcpStream,
     identity: &Identity,
     deadline: Instant,
-) -> Result<ClientConnection, ConnectError> {
+) -> Result<(ClientConnection, Proof), ConnectError> {
     let failed = |error: rustls::Error| match refusal_in(&error) {
         Some(refusal) => ConnectError::Identity(Box::new(refusal.clone())),
         None => ConnectError::Handshake(io::Error::new(ErrorKind::InvalidData, error)),
@@ -495,13 +513,13 @@ fn handshake(
             })?;
     }
     stream.finish().map_err(ConnectError::Handshake)?;
-    // No verifier is called for a resumed session: hold what its ticket stands for to today's time and pins.
-    if tls.handshake_kind() == Some(HandshakeKind::Resumed) {
-        identity
-            .check(tls.peer_certificates().unwrap_or_default(), UnixTime::now())
-            .map_err(|refusal| ConnectError::Identity(Box::new(refusal)))?;
+    // No verifier is called for a resumed session: what its ticket stands for is held to today's time and pins. After a full
+    // handshake this tells how they were satisfied.
+    let chain = tls.peer_certificates().unwrap_or_default();
+    match identity.check(chain, today()) {
+        Ok(proof) => Ok((tls, proof)),
+        Err(refusal) => Err(ConnectError::Identity(Box::new(refusal))),
     }
-    Ok(tls)
 }
 
 /// The reading end of a session, for the one thread that reads it.

@@ -23,7 +23,9 @@ use crate::client::Departures;
 use crate::clock;
 use crate::flight::Query;
 use crate::health::{Fault, Health};
-use crate::identity::Identity;
+use crate::identity::{Identity, Proof};
+use crate::metrics::Counter;
+use crate::pin::PinSet;
 use crate::session::{ConnectError, PENDING, Reader, Rest, Sent, Session};
 use crate::thread;
 use crate::wire::Answer;
@@ -117,16 +119,34 @@ pub struct Upstream {
     /// By how many milliseconds the clock that counts suspends is ahead of the one that does not.
     suspended: AtomicU64,
     resuming: Mutex<()>,
+    /// Sessions that were opened though none of their keys is pinned, or by a clock that is known to be wrong.
+    doubts: Doubts,
     timer: OnceLock<std::thread::Thread>,
     /// The timer sleeps until it is woken, since no query is pending.
     timer_rests: AtomicBool,
     stopped: AtomicBool,
 }
 
+/// Sessions that were opened on less than all that could be asked for.
+#[derive(Debug, Default)]
+pub struct Doubts {
+    /// None of their keys is pinned, and none needed to be.
+    pub unpinned: Counter,
+    /// This machine's clock was known to be wrong, and a pin stood in for it.
+    pub clock: Counter,
+}
+
 /// One address of a resolver. Its place in the list is its rank: the lower, the more preferred.
 struct Target {
     address: SocketAddr,
-    identity: Identity,
+    /// Changed only under the state's lock, so that no session of an older one is taken up later.
+    identity: Mutex<Identity>,
+}
+
+impl Target {
+    fn identity(&self) -> Identity {
+        self.identity.lock().clone()
+    }
 }
 
 /// What changes about a target.
@@ -185,6 +205,7 @@ struct Race {
 struct RaceEntry {
     race: u64,
     rank: usize,
+    identity: Identity,
     window: usize,
     deadline: Instant,
 }
@@ -217,7 +238,7 @@ impl Upstream {
                  }| {
                     addresses.into_iter().map(move |address| Target {
                         address,
-                        identity: identity.clone(),
+                        identity: Mutex::new(identity.clone()),
                     })
                 },
             )
@@ -238,6 +259,7 @@ impl Upstream {
             unended: AtomicUsize::new(0),
             suspended: AtomicU64::new(time_suspended()),
             resuming: Mutex::new(()),
+            doubts: Doubts::default(),
             timer: OnceLock::new(),
             timer_rests: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -262,6 +284,61 @@ impl Upstream {
             self.send_racer();
             self.wake_timer();
         }
+    }
+
+    /// Gives each resolver the pins that `pins` has for it. What was proved by others counts no more: sessions end that
+    /// would not be opened now, and tickets are forgotten. Resolvers that did not prove themselves may try again at once.
+    ///
+    /// Returns for how many resolvers' addresses the pins are others than before.
+    pub fn repin(self: &Arc<Self>, pins: impl Fn(&Identity) -> PinSet) -> usize {
+        let now = clock::now();
+        let (mut changed, mut unfit) = (0, Vec::new());
+        // Addresses of one resolver go on sharing their tickets.
+        let mut known: Vec<(Identity, Identity)> = Vec::new();
+        let mut state = self.state.lock();
+        for (rank, target) in self.targets.iter().enumerate() {
+            let before = target.identity();
+            let shared = known.iter().find(|(old, _)| old.is(&before));
+            let after = match shared {
+                Some((_, after)) => after.clone(),
+                None => {
+                    let after = before.with_pins(pins(&before));
+                    known.push((before.clone(), after.clone()));
+                    after
+                }
+            };
+            if after.is(&before) {
+                continue;
+            }
+            changed += 1;
+            let sessions = state.sessions.iter().filter(|open| open.rank == rank);
+            unfit.extend(sessions.filter(|open| !open.session.fits(&after)).cloned());
+            *target.identity.lock() = after;
+            let fortune = &mut state.fortunes[rank];
+            fortune.complaint.clear();
+            if fortune.health.is_unproved() {
+                fortune.health.succeed();
+                state.down = None;
+            }
+        }
+        // Nothing is sent into them from here on; what waits for an answer of theirs is asked elsewhere.
+        unfit.iter().for_each(|open| open.session.close());
+        let candidates = match state.best() {
+            Some(_) => VecDeque::new(),
+            None => self.candidates(&state, now),
+        };
+        let started = changed > 0 && self.start_race(&mut state, candidates, now);
+        drop(state);
+        if started {
+            self.send_racer();
+            self.wake_timer();
+        }
+        changed
+    }
+
+    /// What was opened on less than all that could be asked for.
+    pub fn doubts(&self) -> &Doubts {
+        &self.doubts
     }
 
     /// Takes over `queries`: into a session, or to wait for one.
@@ -500,7 +577,7 @@ impl Upstream {
             let connected = thread::guard("connect", || {
                 Session::connect(
                     target.address,
-                    &target.identity,
+                    &entry.identity,
                     entry.window,
                     entry.deadline,
                 )
@@ -538,6 +615,7 @@ impl Upstream {
         Some(RaceEntry {
             race: race.number,
             rank,
+            identity: self.targets[rank].identity(),
             window,
             deadline: clock::now() + self.timeout,
         })
@@ -573,11 +651,28 @@ impl Upstream {
         let mut state = self.state.lock();
         state.fortunes[rank].connecting = false;
         let mut race = state.race.take();
+        let identity = self.targets[rank].identity();
+        let outdated = !identity.is(&entry.identity)
+            && match &opened {
+                Ok(open) => !open.session.fits(&identity),
+                Err(error) => matches!(error, Some(ConnectError::Identity(_))),
+            };
         if let Some(race) = race.as_mut().filter(|race| race.number == entry.race) {
             race.running -= 1;
-            if matches!(opened, Err(Some(ConnectError::Identity(_)))) {
+            if outdated {
+                // The pins were changed meanwhile: what came of the others says nothing.
+                race.candidates.push_front(rank);
+            } else if matches!(opened, Err(Some(ConnectError::Identity(_)))) {
                 race.failure = Failure::Unproved;
             }
+        }
+        if outdated {
+            state.race = race;
+            drop(state);
+            if let Ok(open) = opened {
+                open.session.close();
+            }
+            return;
         }
         let open = match opened {
             Ok(open) if open.session.is_good() => open,
@@ -626,14 +721,35 @@ impl Upstream {
             .filter(|other| other.rank > rank)
             .cloned()
             .collect();
+        let proof = open.session.proof().clone();
         state.sessions.push(open);
         self.move_on(&mut state, now);
         drop(state);
+        self.doubt(address, &identity, &proof);
         if news {
-            let name = self.targets[rank].identity.name().to_str();
+            let name = identity.name().to_str();
             info!("event=resolver-serves resolver={address} name={name} {description}");
         }
         worse.iter().for_each(|other| other.session.retire());
+    }
+
+    /// Counts and says what a session was opened without.
+    fn doubt(&self, address: SocketAddr, identity: &Identity, proof: &Proof) {
+        let (name, pins) = (identity.name().to_str(), &identity.terms().pins);
+        if !pins.is_empty() && proof.fit.is_none() {
+            self.doubts.unpinned.increment();
+            let shown = proof.keys.iter().copied().collect::<PinSet>();
+            warn!(
+                "event=resolver-unpinned resolver={address} name={name} expected=\"{pins}\" shown_pins=\"{shown}\""
+            );
+        }
+        if proof.clock_suspect {
+            self.doubts.clock.increment();
+            warn!(
+                "event=clock-suspect resolver={address} name={name} cause=\"this machine's clock is behind the time at \
+                 which dns-tool was built or last knew the time; a pin stands in for it\""
+            );
+        }
     }
 
     /// A race in which nobody runs any more and nobody is left to run is lost: what waits for it fails.
@@ -976,7 +1092,8 @@ impl Upstream {
 
     /// Says once what is wrong with an address. Not under the lock: a log that nobody reads must not stop the service.
     fn complain(&self, rank: usize, error: &ConnectError, news: bool) {
-        let Target { address, identity } = &self.targets[rank];
+        let target = &self.targets[rank];
+        let (address, identity) = (target.address, target.identity());
         let name = identity.name().to_str();
         match error {
             _ if !news => debug!("event=resolver-still-away resolver={address}"),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 21] = [
+const ROOMS: [&str; 22] = [
     "config",
     "server",
     "worker",
@@ -17,6 +17,7 @@ const ROOMS: [&str; 21] = [
     "session",
     "flight",
     "identity",
+    "pins",
     "pin",
     "client",
     "frame",

@@ -1,9 +1,14 @@
 //! No query leaves for anybody who is not the resolver that was meant, and the log says why.
 
+use std::time::Duration;
+
 use ::log::Level;
 use dns_tool::forwarder::Outcome;
+use dns_tool::identity::{Anchors, Check, Identity, PinMode, Terms};
 use dns_tool::pin::Pin;
+use dns_tool::pins::resolver_name;
 use rcgen::date_time_ymd;
+use rustls::pki_types::UnixTime;
 
 use crate::support::pki::Authority;
 use crate::support::resolver::tls;
@@ -278,5 +283,49 @@ fn both_tls_versions_are_authenticated() {
             .ask(&ask.octets())
             .assert_error(&ask, SERVFAIL);
         assert_eq!(resolver.queries().len(), 1);
+    }
+}
+
+#[test]
+fn a_clock_that_is_known_to_be_wrong_is_stood_in_for_by_a_pin_and_by_nothing_else() {
+    const FLOOR: u64 = 1_780_000_000;
+    let chain = pki().honest();
+    let judge = |pins: &[Pin], pin_mode, now| {
+        let pem = std::fs::read(pki().root_file()).expect("the root");
+        let identity = Identity::new(Terms {
+            name: resolver_name(NAME).expect("a name"),
+            anchors: Anchors::from_pem(&pem).expect("a root"),
+            pins: pins.iter().copied().collect(),
+            pin_mode,
+            clock_floor: FLOOR,
+        });
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
+        let proof = identity.check(&chain.certificates, now);
+        proof
+            .map(|proof| (proof.clock_suspect, proof.fit.is_some()))
+            .map_err(|refusal| refusal.check)
+    };
+    let (right, wrong) = (chain.pin, pki().honest().pin);
+    for mode in [PinMode::Strict, PinMode::Report] {
+        // In 1970, and a second too early.
+        for now in [0, FLOOR - 1] {
+            assert_eq!(judge(&[right], mode, now), Ok((true, true)));
+            assert_eq!(judge(&[wrong], mode, now), Err(Check::Pin));
+            assert_eq!(judge(&[], mode, now), Err(Check::Clock));
+        }
+        assert_eq!(judge(&[right], mode, FLOOR), Ok((false, true)));
+        assert_eq!(judge(&[], mode, FLOOR), Ok((false, false)));
+    }
+    assert_eq!(
+        judge(&[wrong], PinMode::Report, FLOOR),
+        Ok((false, false)),
+        "chain and name alone"
+    );
+    // In 2130 the certificate has long expired, and no pin helps.
+    for pins in [&[right][..], &[]] {
+        assert_eq!(
+            judge(pins, PinMode::Strict, 5_050_000_000),
+            Err(Check::Chain)
+        );
     }
 }

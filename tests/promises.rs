@@ -14,5 +14,6 @@ mod identity;
 mod life;
 mod listeners;
 mod messages;
+mod pins;
 mod readme;
 mod sessions;

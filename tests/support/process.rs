@@ -16,6 +16,8 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_dns-tool");
 pub(crate) struct Process {
     child: Child,
     log: Option<BufReader<ChildStderr>>,
+    /// The lines of the log that were read so far.
+    heard: String,
     pub(crate) address: SocketAddr,
 }
 
@@ -42,6 +44,7 @@ impl Process {
         let mut process = Self {
             child,
             log,
+            heard: String::new(),
             address: nowhere,
         };
         let line = process.read_until("event=listening");
@@ -66,6 +69,7 @@ impl Process {
                 log.read_line(&mut line).expect("a line") > 0,
                 "it ended without {part}"
             );
+            self.heard.push_str(&line);
         }
         line
     }
@@ -133,6 +137,14 @@ impl Process {
         let line = text.lines().find_map(|line| line.strip_prefix(word));
         let fields = line.expect("a line").split_whitespace();
         fields.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Waits for its end; the exit code and the log from the first line on.
+    pub(crate) fn end_with_whole_log(mut self) -> (Option<i32>, String) {
+        let mut whole = std::mem::take(&mut self.heard);
+        let (code, rest) = self.end();
+        whole.push_str(&rest);
+        (code, whole)
     }
 
     /// Waits for its end; the exit code and the rest of the log.

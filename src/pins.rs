@@ -1,0 +1,413 @@
+//! Which pins hold now?
+//!
+//! Those of the command line, and those of a file, which is read again when it changes: so a key that is about to be
+//! changed is announced without a restart. Either all of a file is taken or nothing.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, PipeReader, PipeWriter, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use rustls::pki_types::ServerName;
+
+use crate::pin::{Dated, Pin, PinSet};
+
+/// Octets of the longest file of pins that is read: some thousand lines.
+const LONGEST_FILE: u64 = 1024 * 1024;
+/// Who but its owner may write the file: nobody may, since whoever writes it says which key is believed.
+const OTHERS_WRITE: u32 = 0o022;
+/// How many milliseconds of quiet end a change: files are written in pieces, and taken away before they come back.
+const QUIET: u8 = 100;
+
+/// A pin and whose it is.
+pub type Listed = (ServerName<'static>, Dated);
+
+/// Where the pins of all resolvers come from.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// The resolvers' names.
+    pub names: Vec<ServerName<'static>>,
+    /// The pins that hold whatever the file says.
+    pub fixed: Vec<Listed>,
+    /// The file of further ones.
+    pub file: Option<PathBuf>,
+}
+
+impl Source {
+    /// The pins that hold now. Fails with the file.
+    pub fn read(&self) -> Result<Pins, PinFileError> {
+        let mut listed = self.fixed.clone();
+        if let Some(file) = &self.file {
+            let more = read_file(file)?;
+            if !more.iter().any(|(name, _)| self.names.contains(name)) {
+                return Err(PinFileError::Strangers);
+            }
+            listed.extend(more);
+        }
+        Ok(Pins(listed))
+    }
+
+    /// The pins that hold now, in place of those `before`. Fails also where a resolver that had pins would have none: that is
+    /// more likely a slip than a wish to believe anybody.
+    pub fn read_again(&self, before: &Pins) -> Result<Pins, PinFileError> {
+        let pins = self.read()?;
+        let loses =
+            |name: &&ServerName<'_>| !before.of(name).is_empty() && pins.of(name).is_empty();
+        match self.names.iter().find(loses) {
+            Some(name) => Err(PinFileError::Lost(name.to_str().into_owned())),
+            None => Ok(pins),
+        }
+    }
+}
+
+/// The pins of all resolvers, and of others that may be in the file.
+#[derive(Debug, Clone, Default)]
+pub struct Pins(Vec<Listed>);
+
+impl FromIterator<(ServerName<'static>, PinSet)> for Pins {
+    fn from_iter<I: IntoIterator<Item = (ServerName<'static>, PinSet)>>(sets: I) -> Self {
+        let mut listed = Vec::new();
+        for (name, set) in sets {
+            listed.extend(set.slots().iter().map(|dated| (name.clone(), *dated)));
+        }
+        Self(listed)
+    }
+}
+
+impl Pins {
+    /// The pins of one resolver, in the order in which they are given.
+    pub fn of(&self, name: &ServerName<'_>) -> PinSet {
+        let own = self.0.iter().filter(|(whose, _)| whose == name);
+        own.map(|(_, dated)| *dated).collect()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Why a file of pins is not taken.
+#[derive(Debug)]
+pub enum PinFileError {
+    /// It cannot be read.
+    Unreadable(io::Error),
+    /// Others than its owner may write it; its mode.
+    Open(u32),
+    /// It is longer than is read.
+    TooLong,
+    /// The line of this number, from 1, and what is wrong with it.
+    Line(usize, String),
+    /// No pin in it is for any resolver that may be asked.
+    Strangers,
+    /// This resolver had pins and would have none.
+    Lost(String),
+}
+
+impl fmt::Display for PinFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(error) => write!(f, "it cannot be read: {error}"),
+            Self::Open(mode) => write!(
+                f,
+                "others may write it (mode {mode:04o}); expected a file that its owner alone may write (chmod go-w)"
+            ),
+            Self::TooLong => write!(f, "expected a file of at most {LONGEST_FILE} octets"),
+            Self::Line(number, cause) => write!(f, "line {number}: {cause}"),
+            Self::Strangers => write!(f, "expected a pin for a resolver that may be asked"),
+            Self::Lost(name) => write!(f, "expected a pin for {name}, which had one before"),
+        }
+    }
+}
+
+impl std::error::Error for PinFileError {}
+
+/// Reads a file of pins. Either all of it is taken or nothing.
+pub fn read_file(path: &Path) -> Result<Vec<Listed>, PinFileError> {
+    let file = File::open(path).map_err(PinFileError::Unreadable)?;
+    // The file that was opened, whatever the path leads to by now.
+    let mode = file.metadata().map_err(PinFileError::Unreadable)?.mode();
+    if mode & OTHERS_WRITE != 0 {
+        return Err(PinFileError::Open(mode & 0o7777));
+    }
+    let mut text = String::new();
+    let read = file.take(LONGEST_FILE + 1).read_to_string(&mut text);
+    match read.map_err(PinFileError::Unreadable)? as u64 {
+        0..=LONGEST_FILE => read_lines(&text),
+        _ => Err(PinFileError::TooLong),
+    }
+}
+
+/// Reads lines `NAME PIN [not-before=DATE] [not-after=DATE] [# comment]`. A date is `2026-11-24`, from its first second or
+/// to its last in UTC, or `2026-11-24T12:00:00Z`.
+pub fn read_lines(text: &str) -> Result<Vec<Listed>, PinFileError> {
+    let mut listed = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        // "#" is in no name and no pin.
+        let words = line.split('#').next().unwrap_or_default();
+        let mut words = words.split_ascii_whitespace();
+        let Some(fqdn) = words.next() else { continue };
+        listed.push(read_line(fqdn, words).map_err(|cause| PinFileError::Line(index + 1, cause))?);
+    }
+    Ok(listed)
+}
+
+fn read_line<'t>(fqdn: &str, mut words: impl Iterator<Item = &'t str>) -> Result<Listed, String> {
+    let name = resolver_name(fqdn).map_err(|cause| format!("{fqdn:?}: {cause}"))?;
+    let pin = words.next().unwrap_or_default();
+    let pin: Pin = pin.parse().map_err(|error| format!("{pin:?}: {error}"))?;
+    let mut dated = Dated::from(pin);
+    for word in words {
+        let expected = || {
+            format!(
+                "{word:?}: expected not-before= or not-after= with a date such as 2026-11-24, or a comment after #"
+            )
+        };
+        let (field, date) = word.split_once('=').ok_or_else(expected)?;
+        let (first, last) = read_date(date).ok_or_else(expected)?;
+        match field {
+            "not-before" if dated.not_before.is_none() => dated.not_before = Some(first),
+            "not-after" if dated.not_after.is_none() => dated.not_after = Some(last),
+            _ => return Err(expected()),
+        }
+    }
+    match (dated.not_before, dated.not_after) {
+        (Some(from), Some(until)) if from > until => {
+            Err("expected not-after= to be later than not-before=".to_owned())
+        }
+        _ => Ok((name, dated)),
+    }
+}
+
+/// The first and the last second of a date, which of a moment are the same.
+fn read_date(text: &str) -> Option<(u64, u64)> {
+    const DAY: u64 = 24 * 60 * 60;
+    let seconds = |moment: Timestamp| u64::try_from(moment.as_second()).ok();
+    if text.contains('T') {
+        let moment = seconds(text.parse().ok()?)?;
+        return Some((moment, moment));
+    }
+    let date: Date = text.parse().ok()?;
+    let start = seconds(format!("{date}T00:00:00Z").parse().ok()?)?;
+    Some((start, start + DAY - 1))
+}
+
+/// The name of a resolver, in lower case and without a final dot.
+pub fn resolver_name(text: &str) -> Result<ServerName<'static>, String> {
+    // A final dot is the same name in full; certificates do not have it.
+    let name = text.strip_suffix('.').unwrap_or(text);
+    ServerName::try_from(name.to_ascii_lowercase())
+        .map_err(|_| "expected a host name such as dns.example.net, or an IP address".to_owned())
+}
+
+/// Sees when a file changes: written, replaced, taken away, or reached by another link (as in a Kubernetes volume).
+#[derive(Debug)]
+pub struct Watch {
+    inotify: Inotify,
+    end: PipeReader,
+}
+
+impl Watch {
+    /// Watches the file at `path` and its directory until the writer that is returned is dropped.
+    pub fn new(path: &Path) -> io::Result<(Self, PipeWriter)> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        let changes = AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_ATTRIB;
+        let directory = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        inotify.add_watch(directory.unwrap_or(Path::new(".")), changes)?;
+        // A file that is mounted by itself changes without its directory.
+        inotify.add_watch(path, AddWatchFlags::IN_CLOSE_WRITE)?;
+        let (end, writer) = io::pipe()?;
+        Ok((Self { inotify, end }, writer))
+    }
+
+    /// Waits for the end of the next change; false once nobody wants to know any more.
+    pub fn wait(&self) -> bool {
+        let mut timeout = PollTimeout::NONE;
+        loop {
+            let mut ready = [
+                PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.end.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut ready, timeout) {
+                Ok(0) => return true,
+                Ok(_) if ready[1].any().unwrap_or(true) => return false,
+                Ok(_) => {
+                    // What happened does not matter, only that it did.
+                    while self
+                        .inotify
+                        .read_events()
+                        .is_ok_and(|events| !events.is_empty())
+                    {}
+                    timeout = PollTimeout::from(QUIET);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE64: &str = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+
+    #[test]
+    fn a_file_lists_names_with_pins_dates_and_comments() {
+        let text = format!(
+            "# ours\n\n  DNS.example.net. {BASE64} # the leaf's\n\
+             dns.example.net sha256/{BASE64} not-before=2026-11-24 not-after=2026-11-24#\n\
+             192.0.2.1\tpin-sha256=\"{BASE64}\" not-after=1970-01-01T00:00:07Z\r\n"
+        );
+        let pin: Pin = BASE64.parse().expect("a pin");
+        let listed = read_lines(&text).expect("a sound file");
+        let dates: Vec<_> = listed
+            .iter()
+            .map(|(name, dated)| {
+                (
+                    name.to_str().into_owned(),
+                    dated.not_before,
+                    dated.not_after,
+                )
+            })
+            .collect();
+        let (name, day) = ("dns.example.net".to_owned(), 1_795_478_400);
+        assert_eq!(
+            dates,
+            [
+                (name.clone(), None, None),
+                (name, Some(day), Some(day + 86_399)),
+                ("192.0.2.1".to_owned(), None, Some(7)),
+            ]
+        );
+        assert!(listed.iter().all(|(_, dated)| dated.pin == pin));
+    }
+
+    #[test]
+    fn a_broken_line_is_said_with_its_number_and_what_was_expected() {
+        for (line, expected) in [
+            ("dns.example", "expected base64"),
+            ("dns.example AAAA", "got 3 bytes"),
+            ("no..name PIN", "expected a host name"),
+            ("dns.example PIN soon", "expected not-before="),
+            (
+                "dns.example PIN not-before=24.11.2026",
+                "expected not-before=",
+            ),
+            (
+                "dns.example PIN not-before=2026-13-01",
+                "expected not-before=",
+            ),
+            (
+                "dns.example PIN not-before=1969-01-01",
+                "expected not-before=",
+            ),
+            ("dns.example PIN until=2026-11-24", "expected not-before="),
+            (
+                "dns.example PIN not-after=2026-11-24 not-after=2026-11-25",
+                "expected not-before=",
+            ),
+            (
+                "dns.example PIN not-after=2026-11-24 not-before=2026-11-25",
+                "expected not-after= to be later",
+            ),
+        ] {
+            let text = format!("# first\n{}", line.replace("PIN", BASE64));
+            let error = read_lines(&text).expect_err(line).to_string();
+            assert!(error.starts_with("line 2: "), "{error}");
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_may_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), format!("dns.example {BASE64}\n")).expect("writes");
+        for (mode, taken) in [(0o600, true), (0o644, true), (0o664, false), (0o646, false)] {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(file.path(), permissions).expect("its owner may");
+            let read = read_file(file.path());
+            assert_eq!(read.is_ok(), taken, "{mode:o}: {read:?}");
+        }
+        assert!(matches!(
+            read_file(Path::new("/no/such/file")),
+            Err(PinFileError::Unreadable(_))
+        ));
+    }
+    #[test]
+    fn a_file_that_would_leave_a_resolver_without_pins_is_refused() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let write =
+            |text: &str| std::fs::write(file.path(), text.replace("PIN", BASE64)).expect("writes");
+        let [first, second] =
+            ["a.example", "b.example"].map(|name| resolver_name(name).expect("a name"));
+        let source = Source {
+            names: vec![first.clone(), second.clone()],
+            fixed: vec![(
+                second.clone(),
+                Dated::from(BASE64.parse::<Pin>().expect("a pin")),
+            )],
+            file: Some(file.path().to_owned()),
+        };
+        write("c.example PIN\n");
+        assert!(matches!(source.read(), Err(PinFileError::Strangers)));
+        write("b.example PIN\nc.example PIN\n");
+        let before = source.read().expect("one is ours");
+        assert_eq!(
+            before.of(&second).slots().len(),
+            1,
+            "the same pin twice is one"
+        );
+        assert!(before.of(&first).is_empty() && before.count() == 3);
+        write("a.example PIN\n");
+        let now = source.read_again(&before).expect("both have pins");
+        assert!(!now.of(&first).is_empty() && !now.of(&second).is_empty());
+        write("b.example PIN\n");
+        let error = source.read_again(&now).expect_err("one would have none");
+        assert_eq!(
+            error.to_string(),
+            "expected a pin for a.example, which had one before"
+        );
+    }
+
+    #[test]
+    fn a_change_is_seen_whether_written_replaced_or_reached_by_another_link() {
+        use std::fs;
+        use std::os::unix::fs::symlink;
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("one"), "1").expect("writes");
+        symlink("one", path("pins")).expect("links");
+        let (watch, end) = Watch::new(&path("pins")).expect("a watch");
+        let changes: [&dyn Fn(); 3] = [
+            &|| fs::write(path("one"), "2").expect("writes"),
+            &|| {
+                fs::write(path("new"), "3").expect("writes");
+                fs::rename(path("new"), path("one")).expect("renames");
+            },
+            &|| {
+                symlink("other", path("link")).expect("links");
+                fs::rename(path("link"), path("pins")).expect("renames");
+            },
+        ];
+        for change in changes {
+            change();
+            assert!(watch.wait());
+        }
+        drop(end);
+        assert!(!watch.wait());
+    }
+}

@@ -1,0 +1,268 @@
+//! Pins are changed while the service runs, and nobody notices but who should.
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dns_tool::pin::Pin;
+
+use crate::support::process::Process;
+use crate::support::{
+    Ask, Chain, FakeResolver, Forwarder, NAME, pki, scaled, temporary_file, wait_until,
+};
+
+const SERVFAIL: u16 = 2;
+
+/// A file of pins for the resolver.
+fn pin_file(name: &str, pins: &[Pin]) -> PathBuf {
+    temporary_file(name, lines(pins).as_bytes())
+}
+
+fn lines(pins: &[Pin]) -> String {
+    pins.iter()
+        .map(|pin| format!("{NAME} {pin} # one of ours\n"))
+        .collect()
+}
+
+/// Puts other pins into the file as editors do: a new one takes its place.
+fn rewrite(path: &PathBuf, pins: &[Pin]) {
+    let new = path.with_extension("new");
+    fs::write(&new, lines(pins)).expect("writes");
+    fs::rename(&new, path).expect("renames");
+}
+
+fn option(path: &std::path::Path) -> [&str; 2] {
+    ["--pins", path.to_str().expect("a path in UTF-8")]
+}
+
+/// Asks `rate` times a second until `change` has been made and for as long again; how many answers were right, and how many
+/// were failures.
+fn ask_through(forwarder: &Forwarder, rate: u32, change: impl FnOnce() + Send) -> (usize, usize) {
+    let span = scaled(Duration::from_millis(800), Duration::from_secs(5));
+    let client = forwarder.udp();
+    let (mut right, mut failed) = (0, 0);
+    thread::scope(|scope| {
+        let changing = scope.spawn(|| {
+            thread::sleep(span);
+            change();
+            thread::sleep(span);
+        });
+        let began = Instant::now();
+        for number in 0.. {
+            if changing.is_finished() {
+                break;
+            }
+            let due = began + Duration::from_secs(1) * number / rate;
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            let ask = Ask::a((number % 60_000) as u16, &format!("n{number}.test"));
+            let heard = client.ask(&ask.octets());
+            if heard.whole_rcode() == SERVFAIL {
+                failed += 1;
+            } else {
+                heard.assert_answers(&ask);
+                right += 1;
+            }
+        }
+    });
+    (right, failed)
+}
+
+/// The resolver shows another chain from now on, to everybody.
+fn roll_over(resolver: &FakeResolver, chain: &Chain) {
+    resolver.show(chain);
+    resolver.hang_up();
+}
+
+#[test]
+fn a_key_that_is_changed_costs_no_query_where_it_was_expected() {
+    let (old, new) = (pki().honest(), pki().honest());
+    let both = pin_file("both", &[old.pin, new.pin]);
+    let [old_pin, new_pin] = [old.pin, new.pin].map(|pin| pin.to_string());
+    let issuer = pki().issuer.pin().to_string();
+    for options in [
+        vec!["--resolver-pin", &old_pin, "--resolver-pin", &new_pin],
+        vec!["--resolver-pin", &issuer],
+        option(&both).to_vec(),
+    ] {
+        let resolver = FakeResolver::with_chain(&old);
+        let forwarder = Forwarder::before(&resolver, &options);
+        let (right, failed) = ask_through(&forwarder, 500, || roll_over(&resolver, &new));
+        assert_eq!(failed, 0, "{options:?}");
+        assert!(right > 200, "{right} asked");
+        assert!(resolver.handshakes() >= 2);
+    }
+    // Announced while the service runs, before it happens.
+    let announced = pin_file("announced", &[old.pin]);
+    let resolver = FakeResolver::with_chain(&old);
+    let forwarder = Forwarder::before(&resolver, &option(&announced));
+    let (_, failed) = ask_through(&forwarder, 500, || {
+        rewrite(&announced, &[old.pin, new.pin]);
+        forwarder.running().reload();
+        roll_over(&resolver, &new);
+    });
+    assert_eq!(failed, 0);
+}
+
+#[test]
+fn a_key_that_was_not_expected_gets_no_query_until_its_pin_is_there() {
+    let (old, new) = (pki().honest(), pki().honest());
+    let file = pin_file("unexpected", &[old.pin]);
+    let resolver = FakeResolver::with_chain(&old);
+    let process = Process::before(&resolver, &option(&file));
+    let client = crate::support::UdpClient::to(process.address);
+    let first = Ask::a(1, "first.test");
+    client.ask(&first.octets()).assert_answers(&first);
+    roll_over(&resolver, &new);
+    let before = resolver.queries().len();
+    for id in 0..200 {
+        let ask = Ask::a(id, &format!("lost{id}.test"));
+        client.ask(&ask.octets()).assert_error(&ask, SERVFAIL);
+    }
+    assert_eq!(resolver.queries().len(), before, "no query leaves");
+    rewrite(&file, &[old.pin, new.pin]);
+    process.signal("HUP");
+    let began = Instant::now();
+    for id in 0.. {
+        let ask = Ask::a(id, &format!("found{id}.test"));
+        if client.ask(&ask.octets()).whole_rcode() == 0 {
+            break;
+        }
+        thread::sleep(Duration::from_millis(5));
+        assert!(began.elapsed() < Duration::from_secs(10), "in vain");
+    }
+    println!("served again after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn a_pin_that_is_taken_away_takes_its_sessions_and_tickets_along() {
+    let chain = pki().honest();
+    let other = pki().honest().pin;
+    let file = pin_file("taken", &[chain.pin, other]);
+    let resolver = FakeResolver::with_chain(&chain);
+    let forwarder = Forwarder::before(&resolver, &option(&file));
+    let ask = Ask::a(1, "x.test");
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    // There is a live session, and there are tickets for another one.
+    resolver.hang_up();
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    assert_eq!(resolver.resumed(), 1);
+    rewrite(&file, &[other]);
+    // It is seen without being told.
+    wait_until("the session's end", || resolver.open() == 0);
+    let before = resolver.queries().len();
+    for id in 0..20 {
+        let ask = Ask::a(id, &format!("n{id}.test"));
+        forwarder
+            .udp()
+            .ask(&ask.octets())
+            .assert_error(&ask, SERVFAIL);
+    }
+    assert_eq!(resolver.queries().len(), before);
+    assert_eq!(resolver.resumed(), 1, "no ticket was used again");
+    // With the pin back, all begins anew.
+    rewrite(&file, &[chain.pin]);
+    wait_until("it to serve again", || {
+        forwarder.udp().ask(&ask.octets()).whole_rcode() == 0
+    });
+    assert_eq!(resolver.resumed(), 1, "with a whole handshake");
+}
+
+#[test]
+fn a_session_goes_on_where_another_pin_fits_it() {
+    let chain = pki().honest();
+    let file = pin_file("other", &[chain.pin]);
+    let resolver = FakeResolver::with_chain(&chain);
+    let forwarder = Forwarder::before(&resolver, &option(&file));
+    let (right, failed) = ask_through(&forwarder, 500, || {
+        rewrite(&file, &[pki().issuer.pin(), pki().honest().pin]);
+        forwarder.running().reload();
+    });
+    assert_eq!(failed, 0);
+    assert!(right > 200);
+    assert_eq!(resolver.connections(), 1, "the same session");
+}
+
+#[test]
+fn a_broken_file_keeps_the_old_pins_and_says_so() {
+    let chain = pki().honest();
+    let file = pin_file("broken", &[chain.pin]);
+    let resolver = FakeResolver::with_chain(&chain);
+    let mut process = Process::before(&resolver, &option(&file));
+    for (content, cause) in [
+        ("resolver.test AAAA\n", "line 1: "),
+        ("other.test PIN\n", "expected a pin for a resolver"),
+        ("", "expected a pin for a resolver"),
+    ] {
+        let content = content.replace("PIN", &chain.pin.to_string());
+        fs::write(&file, content).expect("writes");
+        let said = process.read_until("event=pins-kept");
+        assert!(said.contains(cause), "{said}");
+        let ask = Ask::a(1, "x.test");
+        resolver.hang_up();
+        crate::support::UdpClient::to(process.address)
+            .ask(&ask.octets())
+            .assert_answers(&ask);
+    }
+    fs::remove_file(&file).expect("removes");
+    let said = process.read_until("event=pins-kept");
+    assert!(said.contains("it cannot be read"), "{said}");
+    fs::write(&file, lines(&[chain.pin, pki().issuer.pin()])).expect("writes");
+    process.read_until("event=pins-read");
+}
+
+#[test]
+fn a_pin_alone_is_said_to_be_alone() {
+    let chain = pki().honest();
+    let resolver = FakeResolver::with_chain(&chain);
+    let pins = [chain.pin, pki().issuer.pin()].map(|pin| pin.to_string());
+    for (count, warned) in [(0, false), (1, true), (2, false)] {
+        let options: Vec<_> = pins[..count]
+            .iter()
+            .flat_map(|pin| ["--resolver-pin", pin])
+            .collect();
+        let process = Process::before(&resolver, &options);
+        process.signal("TERM");
+        let (_, log) = process.end_with_whole_log();
+        let found = log.contains("event=no-backup-pin name=resolver.test");
+        assert_eq!(found, warned, "{count}: {log}");
+    }
+}
+
+#[test]
+fn in_report_mode_a_key_without_a_pin_serves_and_is_said_and_counted() {
+    let chain = pki().honest();
+    let resolver = FakeResolver::with_chain(&chain);
+    let other = pki().honest().pin.to_string();
+    let options = ["--resolver-pin", &other, "--pin-mode", "report"];
+    let forwarder = Forwarder::before(&resolver, &options);
+    let ask = Ask::a(1, "x.test");
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    let doubts = || forwarder.running().doubts().unpinned.value();
+    assert_eq!(doubts(), 1);
+    resolver.hang_up();
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    assert_eq!(doubts(), 2, "a resumed session too");
+    let said = resolver.log(log::Level::Warn);
+    assert_eq!(said.len(), 2, "{said:?}");
+    for part in ["event=resolver-unpinned", &other, &chain.pin.to_string()] {
+        assert!(said.iter().all(|line| line.contains(part)), "{said:?}");
+    }
+    // Chain and name must be right all the same.
+    for chain in [pki().unknown_root(), pki().chain(&["other.test"], |_| {})] {
+        let resolver = FakeResolver::with_chain(&chain);
+        let forwarder = Forwarder::before(&resolver, &options);
+        forwarder
+            .udp()
+            .ask(&ask.octets())
+            .assert_error(&ask, SERVFAIL);
+    }
+    // And with the right pin there is nothing to say.
+    let right = chain.pin.to_string();
+    let resolver = FakeResolver::with_chain(&chain);
+    let options = ["--resolver-pin", &right, "--pin-mode", "report"];
+    let forwarder = Forwarder::before(&resolver, &options);
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    assert_eq!(forwarder.running().doubts().unpinned.value(), 0);
+}
