@@ -24,14 +24,13 @@ use rustls::{
 };
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath, anchor_from_trusted_cert, spki_for_anchor};
 
+use crate::date::DAY;
 use crate::pin::{Fit, Pin, PinSet, write_pins};
 
 /// The protocol that we offer by ALPN: DNS over TLS (IANA's registry of ALPN protocol IDs).
 const ALPN: &[u8] = b"dot";
 /// How many tickets are kept for resumption, over all addresses of a resolver.
 const TICKETS: usize = 16;
-/// Seconds.
-const DAY: u64 = 24 * 60 * 60;
 
 /// Whose signature on a certificate is believed.
 #[derive(Debug, Clone)]

@@ -19,7 +19,8 @@
 //! below it in this list:
 //!
 //! main, lib, config, server, worker, forwarder, limit, cache, upstream, health, session, flight, identity, pins, pin, client,
-//! frame, deadline, wire, journal, rights, thread, clock, metrics.
+//! frame, deadline, wire, journal, rights, thread, clock,
+//! date, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
 //! queries, and the thread that reads an answer delivers it.
@@ -29,6 +30,7 @@ pub mod cache;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod date;
 pub mod deadline;
 pub mod flight;
 pub mod forwarder;

@@ -10,12 +10,11 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
-use jiff::civil::Date;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use rustls::pki_types::ServerName;
 
+use crate::date;
 use crate::pin::{Dated, Pin, PinSet};
 
 /// Octets of the longest file of pins that is read: some thousand lines.
@@ -169,8 +168,8 @@ fn read_line<'t>(fqdn: &str, mut words: impl Iterator<Item = &'t str>) -> Result
                 "{word:?}: expected not-before= or not-after= with a date such as 2026-11-24, or a comment after #"
             )
         };
-        let (field, date) = word.split_once('=').ok_or_else(expected)?;
-        let (first, last) = read_date(date).ok_or_else(expected)?;
+        let (field, text) = word.split_once('=').ok_or_else(expected)?;
+        let (first, last) = date::read(text).ok_or_else(expected)?;
         match field {
             "not-before" if dated.not_before.is_none() => dated.not_before = Some(first),
             "not-after" if dated.not_after.is_none() => dated.not_after = Some(last),
@@ -183,19 +182,6 @@ fn read_line<'t>(fqdn: &str, mut words: impl Iterator<Item = &'t str>) -> Result
         }
         _ => Ok((name, dated)),
     }
-}
-
-/// The first and the last second of a date, which of a moment are the same.
-fn read_date(text: &str) -> Option<(u64, u64)> {
-    const DAY: u64 = 24 * 60 * 60;
-    let seconds = |moment: Timestamp| u64::try_from(moment.as_second()).ok();
-    if text.contains('T') {
-        let moment = seconds(text.parse().ok()?)?;
-        return Some((moment, moment));
-    }
-    let date: Date = text.parse().ok()?;
-    let start = seconds(format!("{date}T00:00:00Z").parse().ok()?)?;
-    Some((start, start + DAY - 1))
 }
 
 /// The name of a resolver, in lower case and without a final dot.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 22] = [
+const ROOMS: [&str; 23] = [
     "config",
     "server",
     "worker",
@@ -27,6 +27,7 @@ const ROOMS: [&str; 22] = [
     "rights",
     "thread",
     "clock",
+    "date",
     "metrics",
 ];
 
