@@ -1,17 +1,18 @@
-//! When was this built? Run by cargo, which hands the answer to the compiler as `DNS_TOOL_BUILT`: seconds since 1970. No
-//! clock that is right shows an earlier time. SOURCE_DATE_EPOCH makes it the same for every build of the same source.
+//! What cargo has to know before it compiles: when this is built, and how a static binary is kept small.
 
 use std::env;
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 fn main() {
+    // Seconds since 1970, for DNS_TOOL_BUILT: no clock that is right shows an earlier time. SOURCE_DATE_EPOCH makes it the
+    // same for every build of the same source.
     let said = env::var("SOURCE_DATE_EPOCH")
         .ok()
         .and_then(|text| text.parse().ok());
     let now = || {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs())
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        since.map_or(0, |since| since.as_secs())
     };
     println!(
         "cargo:rustc-env=DNS_TOOL_BUILT={}",
@@ -19,4 +20,27 @@ fn main() {
     );
     println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
     println!("cargo:rerun-if-changed=src");
+    // A static binary relocates itself, wherever it is loaded: a list of bits in place of one of addresses tells it where.
+    if is("CARGO_CFG_TARGET_FEATURE", "crt-static") && reads_bits() {
+        println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
+}
+
+/// Whether the C library that is linked reads such lists: glibc does from 2.36 on.
+fn reads_bits() -> bool {
+    if !is("CARGO_CFG_TARGET_ENV", "gnu") || env::var("HOST") != env::var("TARGET") {
+        return false;
+    }
+    let said = Command::new("getconf").arg("GNU_LIBC_VERSION").output();
+    let said = said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let minor = said.ok().and_then(|text| {
+        let version = text.trim().strip_prefix("glibc 2.")?;
+        version.split('.').next()?.parse::<u32>().ok()
+    });
+    minor.is_some_and(|minor| minor >= 36)
+}
+
+/// Whether `value` is among the values of the variable.
+fn is(name: &str, value: &str) -> bool {
+    env::var(name).is_ok_and(|text| text.split(',').any(|part| part == value))
 }
