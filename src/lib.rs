@@ -18,7 +18,7 @@
 //! [`client`]; [`wire`] and [`frame`] know the octets, [`identity`] and [`pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
-//! main, lib, config, server, worker, forwarder, limit, cache, upstream, health, session, flight, identity, pins, pin, client,
+//! main, lib, config, server, worker, forwarder, limit, cache, upstream, health, session, flight, identity, certificate, pins, pin, client,
 //! frame, deadline, wire, journal, rights, thread, clock,
 //! date, metrics.
 //!
@@ -27,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+pub mod certificate;
 pub mod client;
 pub mod clock;
 pub mod config;

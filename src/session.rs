@@ -23,8 +23,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
 use parking_lot::Mutex;
 use ring::rand::{SecureRandom, SystemRandom};
-use rustls::pki_types::UnixTime;
-use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::clock;
@@ -99,6 +99,55 @@ impl fmt::Display for Closed {
             Self::Garbage => write!(f, "the resolver sent something that is no DNS message"),
         }
     }
+}
+
+/// What both sides of a connection agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agreement {
+    /// The TLS version, `1.3` or `1.2`.
+    pub version: &'static str,
+    /// It was resumed from a ticket.
+    pub resumed: bool,
+    /// It was said to be DNS over TLS (ALPN `dot`).
+    pub alpn: bool,
+}
+
+impl Agreement {
+    fn of(tls: &ClientConnection) -> Self {
+        Self {
+            version: match tls.protocol_version() {
+                Some(ProtocolVersion::TLSv1_3) => "1.3",
+                Some(ProtocolVersion::TLSv1_2) => "1.2",
+                _ => "unknown",
+            },
+            resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
+            alpn: tls.alpn_protocol().is_some(),
+        }
+    }
+}
+
+impl fmt::Display for Agreement {
+    /// As fields of a log line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tls={} resumed={}", self.version, self.resumed)
+    }
+}
+
+/// The certificates that are shown at `address`, leaf first, whoever shows them: a handshake by `deadline`, and not a word
+/// more.
+pub fn inspect(
+    address: SocketAddr,
+    identity: &Identity,
+    deadline: Instant,
+) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
+    let socket = connect_socket(address, deadline).map_err(ConnectError::Connect)?;
+    let tls = shake_hands(&socket, identity.onlooker(), identity, deadline)?;
+    let shown = tls.peer_certificates().unwrap_or_default();
+    Ok(shown
+        .iter()
+        .cloned()
+        .map(CertificateDer::into_owned)
+        .collect())
 }
 
 /// What came of handing queries to a session.
@@ -250,16 +299,9 @@ impl Session {
         identity.check(chain, today()).is_ok()
     }
 
-    /// The TLS version and whether the handshake was resumed from a ticket.
-    pub fn describe(&self) -> impl fmt::Display + use<> {
-        let state = self.state.lock();
-        let version = match state.tls.protocol_version() {
-            Some(ProtocolVersion::TLSv1_3) => "1.3",
-            Some(ProtocolVersion::TLSv1_2) => "1.2",
-            _ => "unknown",
-        };
-        let resumed = state.tls.handshake_kind() == Some(HandshakeKind::Resumed);
-        format!("tls={version} resumed={resumed}")
+    /// What was agreed on with the resolver.
+    pub fn agreement(&self) -> Agreement {
+        Agreement::of(&self.state.lock().tls)
     }
 
     /// Asks `queries`, as one batch, and takes those out that are pending now, or have ended.
@@ -492,17 +534,17 @@ fn connect_socket(address: SocketAddr, deadline: Instant) -> io::Result<TcpStrea
     Ok(socket.into())
 }
 
-fn handshake(
+fn shake_hands(
     socket: &TcpStream,
+    config: Arc<ClientConfig>,
     identity: &Identity,
     deadline: Instant,
-) -> Result<(ClientConnection, Proof), ConnectError> {
+) -> Result<ClientConnection, ConnectError> {
     let failed = |error: rustls::Error| match refusal_in(&error) {
         Some(refusal) => ConnectError::Identity(Box::new(refusal.clone())),
         None => ConnectError::Handshake(io::Error::new(ErrorKind::InvalidData, error)),
     };
-    let mut tls = ClientConnection::new(Arc::clone(identity.tls()), identity.name().clone())
-        .map_err(failed)?;
+    let mut tls = ClientConnection::new(config, identity.name().clone()).map_err(failed)?;
     tls.set_buffer_limit(None);
     let mut stream = Timed::new(socket, deadline);
     while tls.is_handshaking() || tls.wants_write() {
@@ -513,6 +555,15 @@ fn handshake(
             })?;
     }
     stream.finish().map_err(ConnectError::Handshake)?;
+    Ok(tls)
+}
+
+fn handshake(
+    socket: &TcpStream,
+    identity: &Identity,
+    deadline: Instant,
+) -> Result<(ClientConnection, Proof), ConnectError> {
+    let tls = shake_hands(socket, Arc::clone(identity.tls()), identity, deadline)?;
     // No verifier is called for a resumed session: what its ticket stands for is held to today's time and pins. After a full
     // handshake this tells how they were satisfied.
     let chain = tls.peer_certificates().unwrap_or_default();

@@ -632,7 +632,7 @@ impl Upstream {
         debug!(
             "event=session-opened resolver={} {}",
             open.session.address(),
-            open.session.describe()
+            open.session.agreement()
         );
         let (upstream, read) = (Arc::clone(self), open.clone());
         match thread::spawn("session", move || upstream.read_answers(&read, reader)) {
@@ -713,7 +713,7 @@ impl Upstream {
         state.down = None;
         let address = open.session.address();
         let news = state.serving.replace(address) != Some(address);
-        let description = open.session.describe();
+        let description = open.session.agreement();
         // They go on with what they have, on their own threads, and end.
         let worse: Vec<_> = state
             .sessions

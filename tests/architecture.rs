@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 23] = [
+const ROOMS: [&str; 24] = [
     "config",
     "server",
     "worker",
@@ -17,6 +17,7 @@ const ROOMS: [&str; 23] = [
     "session",
     "flight",
     "identity",
+    "certificate",
     "pins",
     "pin",
     "client",
