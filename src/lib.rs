@@ -18,8 +18,8 @@
 //! [`client`]; [`wire`] and [`frame`] know the octets, [`identity`] and [`pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
-//! main, lib, config, server, worker, forwarder, limit, cache, upstream, health, session, flight, identity, pins, pin, client,
-//! frame, deadline, wire, journal, rights, thread, clock, metrics.
+//! main, lib, command, config, server, worker, forwarder, limit, cache, upstream, health, session, flight, identity, pins,
+//! pin, client, frame, deadline, zone, wire, journal, rights, thread, clock, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
 //! queries, and the thread that reads an answer delivers it.
@@ -28,6 +28,7 @@
 pub mod cache;
 pub mod client;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod deadline;
 pub mod flight;
@@ -47,6 +48,7 @@ pub mod thread;
 pub mod upstream;
 pub mod wire;
 pub mod worker;
+pub mod zone;
 
 use std::fmt;
 use std::io::{self, PipeWriter};
