@@ -24,6 +24,7 @@ use crate::pins::{Pins, Source, resolver_name};
 use crate::rights::User;
 use crate::server;
 use crate::upstream::{self, Resolver};
+use crate::zone::{Name, Type};
 
 /// The port of DNS over TLS (RFC 7858 section 3.1).
 const DOT_PORT: u16 = 853;
@@ -61,7 +62,7 @@ const SERVE_STALE: (usize, usize) = (86_400, 604_800);
 struct Entry {
     /// Its name.
     name: &'static str,
-    /// What its value is called in the help.
+    /// What its value is called in the help; empty where it has none.
     value: &'static str,
     /// It may be given more than once.
     repeatable: bool,
@@ -72,7 +73,7 @@ struct Entry {
 }
 
 /// The options, in the groups of the help.
-const OPTIONS: [(&str, &[Entry]); 7] = [
+const OPTIONS: [(&str, &[Entry]); 8] = [
     (
         "Listening",
         &[
@@ -258,6 +259,25 @@ const OPTIONS: [(&str, &[Entry]); 7] = [
             default: "info",
         }],
     ),
+    (
+        "Query",
+        &[
+            Entry {
+                name: "--direct",
+                value: "",
+                repeatable: false,
+                meaning: "ask the resolver itself, over a session that has to prove its identity as the daemon's have",
+                default: "ask dns-tool on the first --address and --port",
+            },
+            Entry {
+                name: "--tcp",
+                value: "",
+                repeatable: false,
+                meaning: "ask by TCP at once",
+                default: "by UDP, and by TCP where the answer does not fit",
+            },
+        ],
+    ),
 ];
 
 /// What the command line asks for.
@@ -265,6 +285,8 @@ const OPTIONS: [(&str, &[Entry]); 7] = [
 pub enum Command {
     /// Serve.
     Serve(Box<Config>),
+    /// Ask one question.
+    Query(Box<Query>),
     /// Print the help.
     Help,
     /// Print the version.
@@ -288,6 +310,30 @@ pub struct Config {
     pub log_level: LevelFilter,
 }
 
+/// A question to be asked by `dns-tool query`.
+#[derive(Debug)]
+pub struct Query {
+    /// The settings of the daemon that is asked, or of the one that would ask the resolver.
+    pub config: Config,
+    /// The name that is asked for.
+    pub name: Name,
+    /// The type of its records.
+    pub qtype: Type,
+    /// Who is asked, and how.
+    pub road: Road,
+}
+
+/// Who is asked, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Road {
+    /// A running dns-tool by UDP, and by TCP where the answer does not fit.
+    Udp,
+    /// A running dns-tool by TCP.
+    Tcp,
+    /// The resolver, over an authenticated session.
+    Direct,
+}
+
 /// What is wrong with the command line, in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageError(String);
@@ -304,7 +350,12 @@ impl std::error::Error for UsageError {}
 pub fn parse(
     arguments: impl IntoIterator<Item = impl Into<OsString>>,
 ) -> Result<Command, UsageError> {
-    let mut arguments = Arguments::from_vec(normalize(arguments));
+    let mut arguments = normalize(arguments);
+    let asks = arguments.first().is_some_and(|word| word == "query");
+    if asks {
+        arguments.remove(0);
+    }
+    let mut arguments = Arguments::from_vec(arguments);
     if arguments.contains(["-h", "--help"]) {
         return Ok(Command::Help);
     }
@@ -340,15 +391,62 @@ pub fn parse(
             Ok(level) => Ok(level),
         })?
         .unwrap_or(LevelFilter::Info);
-    options.finish()?;
-    Ok(Command::Serve(Box::new(Config {
+    let config = Config {
         server,
         forwarder,
         upstream,
         pins,
         user,
         log_level,
-    })))
+    };
+    if asks {
+        return query(options, config).map(|query| Command::Query(Box::new(query)));
+    }
+    options.finish()?;
+    Ok(Command::Serve(Box::new(config)))
+}
+
+/// What `dns-tool query` asks, once all options of the daemon are taken.
+fn query(mut options: Given, config: Config) -> Result<Query, UsageError> {
+    let road = match (options.flag("--direct"), options.flag("--tcp")) {
+        (false, false) => Road::Udp,
+        (false, true) => Road::Tcp,
+        (true, false) => Road::Direct,
+        (true, true) => {
+            let message = "--tcp: expected without --direct, which asks over TLS";
+            return Err(UsageError(message.to_owned()));
+        }
+    };
+    if config.server.port == 0 && road != Road::Direct {
+        let message = "--port \"0\": expected the port of a dns-tool that runs";
+        return Err(UsageError(message.to_owned()));
+    }
+    let words = options.words()?;
+    let (name, qtype) = match &words[..] {
+        [name] => (name, "A"),
+        [name, qtype] => (name, &qtype[..]),
+        [] => {
+            let message = "query: expected a name after it, such as example.com";
+            return Err(UsageError(message.to_owned()));
+        }
+        [_, _, third, ..] => {
+            return Err(UsageError(format!(
+                "{third:?}: expected nothing behind a name and a type"
+            )));
+        }
+    };
+    Ok(Query {
+        config,
+        name: name.parse().map_err(|error| {
+            UsageError(format!(
+                "{name:?}: {error}; expected a name such as example.com"
+            ))
+        })?,
+        qtype: qtype
+            .parse()
+            .map_err(|error| UsageError(format!("{qtype:?}: {error}")))?,
+        road,
+    })
 }
 
 fn server_settings(options: &mut Given) -> Result<server::Settings, UsageError> {
@@ -664,9 +762,35 @@ impl Given {
             })
     }
 
+    /// Whether an option was given that has no value.
+    fn flag(&mut self, option: &'static str) -> bool {
+        let mut given = false;
+        while self.arguments.contains(option) {
+            given = true;
+        }
+        given
+    }
+
+    /// What is left when all options are taken: words that are none.
+    fn words(self) -> Result<Vec<String>, UsageError> {
+        let words = self.arguments.finish().into_iter();
+        let words: Vec<_> = words
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        match words.iter().find(|word| word.starts_with('-')) {
+            None => Ok(words),
+            Some(left) => Err(UsageError(format!(
+                "{left:?}: expected an option; --help lists them"
+            ))),
+        }
+    }
+
     fn finish(self) -> Result<(), UsageError> {
         match self.arguments.finish().first() {
             None => Ok(()),
+            Some(left) if entries().any(|entry| *left == *entry.name) => Err(UsageError(format!(
+                "{left:?}: expected behind dns-tool query alone; --help says more"
+            ))),
             Some(left) => Err(UsageError(format!(
                 "{left:?}: expected an option; --help lists them"
             ))),
@@ -686,13 +810,18 @@ fn normalize(arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Vec<Os
             let word = option
                 .strip_prefix("--")
                 .or_else(|| option.strip_prefix('-'))?;
-            Some((find(word)?, value.map(OsString::from)))
+            let entry = find(word)?;
+            // One that has no value takes none.
+            let takes_value = !entry.value.is_empty();
+            (takes_value || value.is_none()).then(|| (entry, value.map(OsString::from)))
         });
         match known {
-            Some((option, value)) => {
-                normal.push(option.into());
+            Some((entry, value)) => {
+                normal.push(entry.name.into());
                 // Whatever follows is its value, even if it looks like an option.
-                normal.extend(value.or_else(|| arguments.next()));
+                if !entry.value.is_empty() {
+                    normal.extend(value.or_else(|| arguments.next()));
+                }
             }
             None => match argument.to_str() {
                 Some("-help") => normal.push("--help".into()),
@@ -709,17 +838,18 @@ fn entries() -> impl Iterator<Item = &'static Entry> {
 }
 
 /// The option with this name, which is said without dashes.
-fn find(word: &str) -> Option<&'static str> {
-    entries()
-        .map(|entry| entry.name)
-        .find(|name| name.strip_prefix("--") == Some(word))
+fn find(word: &str) -> Option<&'static Entry> {
+    entries().find(|entry| entry.name.strip_prefix("--") == Some(word))
 }
 
 /// The help, grouped.
 pub fn help() -> String {
     let mut help = format!(
         "dns-tool {}: relays cleartext DNS to one authenticated DNS-over-TLS resolver\n\n\
-         Usage: dns-tool [OPTIONS]\n\n\
+         Usage: dns-tool [OPTIONS]\n       \
+                dns-tool query NAME [TYPE] [OPTIONS]\n\n\
+         dns-tool query asks for the records of a name, addresses unless a TYPE is\n\
+         given, and says what it hears. All options mean what they mean without it.\n\n\
          Options take one dash or two, and their value after a space or an equals sign.\n",
         env!("CARGO_PKG_VERSION")
     );
@@ -734,7 +864,11 @@ pub fn help() -> String {
         } in entries
         {
             let repeatable = if *repeatable { "; may be repeated" } else { "" };
-            let _ = writeln!(help, "  {name} {value}");
+            let _ = writeln!(
+                help,
+                "{}",
+                format_args!("  {name} {value}").to_string().trim_end()
+            );
             write_wrapped(
                 &mut help,
                 &format!("{meaning} [default: {default}{repeatable}]"),
@@ -743,7 +877,8 @@ pub fn help() -> String {
     }
     help.push_str(
         "\nOther:\n  -h, --help\n        print this help\n  -V, --version\n        print the version\n\n\
-         Exit codes: 0 ok, 1 could not run, 2 usage or configuration.\n",
+         Exit codes: 0 ok, 1 could not run, 2 usage or configuration. Those of query: 0\n\
+         for NOERROR and NXDOMAIN, 1 for another answer or none in time, 2 for usage.\n",
     );
     help
 }
@@ -1064,7 +1199,8 @@ mod tests {
     fn the_help_names_every_option_in_lines_that_fit() {
         let help = help();
         for Entry { name, value, .. } in entries() {
-            assert!(help.contains(&format!("  {name} {value}\n")), "{name}");
+            let line = format!("  {name} {value}");
+            assert!(help.contains(&format!("{}\n", line.trim_end())), "{name}");
         }
         assert!(help.lines().all(|line| line.len() <= 80), "{help}");
     }

@@ -18,9 +18,8 @@
 //! [`client`]; [`wire`] and [`frame`] know the octets, [`identity`] and [`pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
-//! main, lib, config, server, worker, forwarder, limit, cache, upstream, health, session, flight, identity, certificate, pins, pin, client,
-//! frame, deadline, wire, journal, rights, thread, clock,
-//! date, metrics.
+//! main, lib, command, config, server, worker, forwarder, limit, cache, upstream, health, session, flight, identity,
+//! certificate, pins, pin, client, frame, deadline, zone, wire, journal, rights, thread, clock, date, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
 //! queries, and the thread that reads an answer delivers it.
@@ -30,6 +29,7 @@ pub mod cache;
 pub mod certificate;
 pub mod client;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod date;
 pub mod deadline;
@@ -50,6 +50,7 @@ pub mod thread;
 pub mod upstream;
 pub mod wire;
 pub mod worker;
+pub mod zone;
 
 use std::fmt;
 use std::io::{self, PipeWriter};

@@ -6,14 +6,15 @@ use std::io::Write;
 use std::process::{ExitCode, exit};
 use std::thread::Builder;
 
-use dns_tool::config::{self, Command, Config};
+use dns_tool::command;
+use dns_tool::config::{self, Command, Config, Query};
 use dns_tool::journal;
 use dns_tool::rights;
 use log::info;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-/// Could not run: something that only the system refuses.
+/// Could not run: something that only the system refuses. Of a query: no answer, or one that is an error.
 const REFUSED: u8 = 1;
 /// Usage or configuration.
 const USAGE: u8 = 2;
@@ -21,6 +22,7 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     match config::parse(env::args_os().skip(1)) {
         Ok(Command::Serve(config)) => serve(*config),
+        Ok(Command::Query(query)) => ask(&query),
         Ok(Command::Help) => print(&config::help()),
         Ok(Command::Version) => print(concat!("dns-tool ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => fail(USAGE, &error),
@@ -74,6 +76,17 @@ fn serve(config: Config) -> ExitCode {
     running.stop();
     journal.finish();
     ExitCode::SUCCESS
+}
+
+fn ask(query: &Query) -> ExitCode {
+    match command::query::run(query) {
+        Ok(report) if report.good => print(&report.text),
+        Ok(report) => {
+            print(&report.text);
+            ExitCode::from(REFUSED)
+        }
+        Err(error) => fail(REFUSED, &error),
+    }
 }
 
 fn print(text: &str) -> ExitCode {

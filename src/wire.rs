@@ -35,7 +35,7 @@ pub const PLAIN_SIZE: u16 = 512;
 /// Queries over TLS are padded to a multiple of this (RFC 8467 section 4.1).
 const PADDING_BLOCK: usize = 128;
 /// The longest name in octets, length octets and root label included (RFC 1035 section 2.3.4).
-const LONGEST_NAME: usize = 255;
+pub const LONGEST_NAME: usize = 255;
 /// The most compression pointers of a name: as many as it can have labels. A longer chain costs time and says nothing.
 const MOST_POINTERS: usize = 127;
 /// The shortest OPT record: root name, type, class, TTL, an empty RDATA (RFC 6891 section 6.1.2).
@@ -316,6 +316,24 @@ fn name_end(message: &[u8], at: usize) -> Result<usize, Fault> {
             _ => return Err(Fault::Name),
         }
     }
+}
+
+/// The name at `at`, spelled out: its labels, each behind its length, the root's too. And one past where it stands.
+pub fn name(message: &[u8], at: usize) -> Result<(Vec<u8>, usize), Fault> {
+    let end = name_end(message, at)?;
+    let (mut octets, mut position) = (Vec::new(), at);
+    // It was followed before, so it ends.
+    while let Some(&octet @ 1..) = message.get(position) {
+        if octet >= 0xc0 {
+            position = usize::from(u16_at(message, position)? & 0x3fff);
+        } else {
+            let next = position.saturating_add(1).saturating_add(octet.into());
+            octets.extend_from_slice(within(message, position..next));
+            position = next;
+        }
+    }
+    octets.push(0);
+    Ok((octets, end))
 }
 
 /// One past the one question of `message`. Its name must be spelled out: nothing stands before it to point to.
@@ -647,6 +665,15 @@ impl<'m> Query<'m> {
             );
         });
     }
+}
+
+/// Appends a query of our own for `question`, as a client of a forwarder asks: with RD, with AD, since it wants to know
+/// whether the answer is authentic (RFC 6840 section 5.7), and with an OPT for the sake of size and errors.
+pub fn write_query(out: &mut Vec<u8>, id: u16, question: &[u8]) {
+    let [id_high, id_low] = id.to_be_bytes();
+    out.extend_from_slice(&[id_high, id_low, 0x01, 0x20, 0, 1, 0, 0, 0, 0, 0, 1]);
+    out.extend_from_slice(question);
+    write_opt(out, 0, false, |_| {});
 }
 
 /// Appends an OPT record of ours; `options` appends its RDATA, at most 65,535 octets.
@@ -1071,6 +1098,11 @@ impl<'m> Answer<'m> {
         self.header.flags()[0] & 0x02 != 0
     }
 
+    /// Whether the resolver vouches for it (AD, RFC 4035 section 3.2.3).
+    pub fn is_authentic(&self) -> bool {
+        self.header.flags()[1] & 0x20 != 0
+    }
+
     /// Whether it was made for a part of the network alone: ECS with a scope prefix of some bits (RFC 7871 section 7.2.1).
     pub fn is_scoped(&self) -> bool {
         self.options().any(|(code, value)| {
@@ -1158,8 +1190,8 @@ impl<'m> Answer<'m> {
         options(data).flatten()
     }
 
-    /// The Extended DNS Errors, each with its code and text.
-    fn extended_errors(&self) -> impl Iterator<Item = &'m [u8]> + use<'m> {
+    /// The Extended DNS Errors, each as it is sent: two octets of its code, then its text (RFC 8914 section 2).
+    pub fn extended_errors(&self) -> impl Iterator<Item = &'m [u8]> + use<'m> {
         self.options()
             .filter(|&(code, _)| code == option::EXTENDED_ERROR)
             .map(|(_, value)| value)

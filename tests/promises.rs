@@ -9,6 +9,7 @@ mod architecture;
 mod cache;
 mod clients;
 mod command_line;
+mod command_query;
 mod hostile;
 mod identity;
 mod life;

@@ -36,7 +36,10 @@ fn every_example_is_a_command_line_that_is_understood() {
     for example in examples {
         let arguments = example.split(' ').skip(1);
         assert!(
-            matches!(config::parse(arguments), Ok(Command::Serve(_))),
+            matches!(
+                config::parse(arguments),
+                Ok(Command::Serve(_) | Command::Query(_))
+            ),
             "{example}"
         );
     }

@@ -1,0 +1,391 @@
+//! What does a running dns-tool answer, or the resolver itself?
+//!
+//! One question and its answer in lines. It needs no file and no other program, so it can be the health check of a
+//! container that holds nothing else.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, ErrorKind, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::clock;
+use crate::config::{Query, Road};
+use crate::deadline::{Timed, left};
+use crate::flight;
+use crate::frame::{self, Frames};
+use crate::identity::Identity;
+use crate::rights::RightsError;
+use crate::session::{Closed, ConnectError, Sent, Session};
+use crate::thread;
+use crate::wire::{self, Answer, Fault, LONGEST, Section, rcode};
+use crate::zone::{Line, Quoted, Rcode};
+
+/// What was heard, for people.
+#[derive(Debug)]
+pub struct Report {
+    /// In lines.
+    pub text: String,
+    /// It says what there is or that there is nothing: whoever was asked is well.
+    pub good: bool,
+}
+
+/// Whoever was asked, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Whom {
+    transport: &'static str,
+    address: SocketAddr,
+}
+
+impl fmt::Display for Whom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.transport, self.address)
+    }
+}
+
+/// Why somebody gave no answer.
+#[derive(Debug)]
+pub enum Cause {
+    /// The system or the other side ended it.
+    Socket(io::Error),
+    /// There was no session.
+    Session(ConnectError),
+    /// There was one, and it ended.
+    Closed(Closed),
+    /// What came cannot be read.
+    Unreadable(Fault),
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(error) => match error.kind() {
+                ErrorKind::TimedOut => write!(f, "no answer in time"),
+                ErrorKind::ConnectionRefused => write!(f, "nobody listens there"),
+                ErrorKind::UnexpectedEof => write!(f, "closed without an answer"),
+                _ => error.fmt(f),
+            },
+            Self::Session(error) => error.fmt(f),
+            Self::Closed(closed) => write!(f, "no answer: {closed}"),
+            Self::Unreadable(fault) => write!(f, "an answer that cannot be read: {fault}"),
+        }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum QueryError {
+    /// It would have had more rights than it should.
+    Rights(RightsError),
+    /// Nobody of those that were asked gave one.
+    Unanswered(Vec<(Whom, Cause)>),
+}
+
+impl fmt::Display for QueryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rights(error) => error.fmt(f),
+            Self::Unanswered(tries) => {
+                for (number, (whom, cause)) in tries.iter().enumerate() {
+                    let between = if number > 0 { "; " } else { "" };
+                    write!(f, "{between}{whom}: {cause}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::error::Error for QueryError {}
+
+/// A message that answers.
+struct Heard {
+    message: Vec<u8>,
+    whom: Whom,
+    /// The resolver was taken on chain and name alone, though there are pins.
+    unpinned: bool,
+}
+
+/// Asks, and waits for the answer for as long as a query may take.
+pub fn run(query: &Query) -> Result<Report, QueryError> {
+    if let Some(user) = query.config.user {
+        user.become_it().map_err(QueryError::Rights)?;
+    }
+    let began = clock::now();
+    let asking = Asking::new(query, began);
+    let config = &query.config;
+    let heard = match query.road {
+        Road::Udp => asking.by_udp(config.server.addresses[0], config.server.port),
+        Road::Tcp => asking.by_tcp(config.server.addresses[0], config.server.port),
+        Road::Direct => {
+            let resolvers = config.upstream.resolvers.iter();
+            let candidates = resolvers.flat_map(|resolver| {
+                let addresses = resolver.addresses.iter();
+                addresses.map(|address| (*address, &resolver.identity))
+            });
+            asking.directly(candidates.collect())
+        }
+    };
+    let heard = heard.map_err(QueryError::Unanswered)?;
+    report(&heard, clock::now().saturating_duration_since(began))
+        .map_err(|fault| QueryError::Unanswered(vec![(heard.whom, Cause::Unreadable(fault))]))
+}
+
+/// The answer in lines: what became of the question, then the records.
+fn report(heard: &Heard, took: Duration) -> Result<Report, Fault> {
+    let answer = Answer::parse(&heard.message)?;
+    let records = |section| {
+        answer
+            .records()
+            .filter(move |record| record.section == section)
+    };
+    let count = records(Section::Answer).count();
+    let mut text = format!(";; {}", Rcode(answer.rcode()));
+    if answer.is_truncated() {
+        text.push_str(", TC");
+    }
+    if answer.is_authentic() {
+        text.push_str(", AD");
+    }
+    let plural = if count == 1 { "" } else { "s" };
+    let _ = write!(text, ", {count} answer{plural}");
+    for error in answer.extended_errors() {
+        let Some((code, said)) = error.split_first_chunk() else {
+            continue;
+        };
+        let _ = write!(text, ", EDE {}", u16::from_be_bytes(*code));
+        if !said.is_empty() {
+            let _ = write!(text, " {}", Quoted(said));
+        }
+    }
+    let _ = write!(text, ", {} ms, {}", took.as_millis(), heard.whom);
+    if heard.unpinned {
+        text.push_str(", not pinned");
+    }
+    text.push('\n');
+    // Where there is no answer, the authority says who knows that.
+    let section = if count > 0 {
+        Section::Answer
+    } else {
+        Section::Authority
+    };
+    for record in records(section) {
+        let line = Line {
+            answer: &answer,
+            record: &record,
+        };
+        let _ = writeln!(text, "{line}");
+    }
+    Ok(Report {
+        text,
+        good: [rcode::NOERROR, rcode::NXDOMAIN].contains(&answer.rcode()),
+    })
+}
+
+/// A question, and by when it is to be answered.
+struct Asking {
+    question: Vec<u8>,
+    id: u16,
+    message: Vec<u8>,
+    began: Instant,
+    deadline: Instant,
+}
+
+impl Asking {
+    fn new(query: &Query, began: Instant) -> Self {
+        let question = query.name.question(query.qtype);
+        let mut id = [0; 2];
+        SystemRandom::new()
+            .fill(&mut id)
+            .expect("Linux has a random number generator, and it does not fail");
+        let id = u16::from_be_bytes(id);
+        let mut message = Vec::new();
+        wire::write_query(&mut message, id, &question);
+        Self {
+            question,
+            id,
+            message,
+            began,
+            deadline: began + query.config.upstream.timeout,
+        }
+    }
+
+    /// Whether a message is the answer: its ID, and the question that it repeats.
+    fn is_answered_by(&self, message: &[u8]) -> bool {
+        message.starts_with(&self.id.to_be_bytes()) && wire::answers(message, &self.question)
+    }
+
+    fn by_udp(&self, listening: IpAddr, port: u16) -> Result<Heard, Vec<(Whom, Cause)>> {
+        let whom = Whom {
+            transport: "udp",
+            address: reachable(listening, port),
+        };
+        let message = self
+            .exchange_datagrams(whom.address)
+            .map_err(|error| vec![(whom, Cause::Socket(error))])?;
+        let is_truncated = Answer::parse(&message).is_ok_and(|answer| answer.is_truncated());
+        if is_truncated {
+            return self.by_tcp(listening, port);
+        }
+        Ok(Heard {
+            message,
+            whom,
+            unpinned: false,
+        })
+    }
+
+    /// Asks once, and again after a third of the time: a datagram may be lost.
+    fn exchange_datagrams(&self, address: SocketAddr) -> io::Result<Vec<u8>> {
+        let own: IpAddr = if address.is_ipv4() {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        };
+        let socket = UdpSocket::bind((own, 0))?;
+        // The kernel leaves out what comes from elsewhere, and says so when nobody listens.
+        socket.connect(address)?;
+        let again = self.began + self.deadline.saturating_duration_since(self.began) / 3;
+        let mut octets = vec![0; LONGEST];
+        for until in [again, self.deadline] {
+            socket.send(&self.message)?;
+            while let Ok(left) = left(until) {
+                socket.set_read_timeout(Some(left))?;
+                match socket.recv(&mut octets) {
+                    Ok(length) if self.is_answered_by(&octets[..length]) => {
+                        octets.truncate(length);
+                        return Ok(octets);
+                    }
+                    Ok(_) => {}
+                    // A socket's timeout is "would block" to Linux.
+                    Err(error)
+                        if [ErrorKind::WouldBlock, ErrorKind::Interrupted]
+                            .contains(&error.kind()) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Err(ErrorKind::TimedOut.into())
+    }
+
+    fn by_tcp(&self, listening: IpAddr, port: u16) -> Result<Heard, Vec<(Whom, Cause)>> {
+        let whom = Whom {
+            transport: "tcp",
+            address: reachable(listening, port),
+        };
+        match self.exchange_over_stream(whom.address) {
+            Ok(message) => Ok(Heard {
+                message,
+                whom,
+                unpinned: false,
+            }),
+            Err(error) => Err(vec![(whom, Cause::Socket(error))]),
+        }
+    }
+
+    fn exchange_over_stream(&self, address: SocketAddr) -> io::Result<Vec<u8>> {
+        let socket = TcpStream::connect_timeout(&address, left(self.deadline)?)?;
+        let mut stream = Timed::new(&socket, self.deadline);
+        let mut framed = Vec::new();
+        frame::append(&mut framed, |out| out.extend_from_slice(&self.message));
+        stream.write_all(&framed)?;
+        let mut frames = Frames::with_capacity(4096);
+        loop {
+            match frames.fill(|room| io::Read::read(&mut stream, room)) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            while let Some(range) = frames.next_message() {
+                let message = frames.message(range);
+                if self.is_answered_by(message) {
+                    return Ok(message.to_vec());
+                }
+            }
+        }
+    }
+
+    /// Asks one address after the other. Each may take half of what is left, so that one which is silent leaves time for
+    /// the next; the last may take all.
+    fn directly(
+        &self,
+        candidates: Vec<(SocketAddr, &Identity)>,
+    ) -> Result<Heard, Vec<(Whom, Cause)>> {
+        let mut tries = Vec::new();
+        let mut candidates = candidates.into_iter().peekable();
+        while let Some((address, identity)) = candidates.next() {
+            let whom = Whom {
+                transport: "tls",
+                address,
+            };
+            let now = clock::now();
+            let left = self.deadline.saturating_duration_since(now);
+            let share = if candidates.peek().is_some() { 2 } else { 1 };
+            match self.over_session(address, identity, now + left / share) {
+                Ok((message, unpinned)) => {
+                    return Ok(Heard {
+                        message,
+                        whom,
+                        unpinned,
+                    });
+                }
+                Err(cause) => tries.push((whom, cause)),
+            }
+        }
+        Err(tries)
+    }
+
+    fn over_session(
+        &self,
+        address: SocketAddr,
+        identity: &Identity,
+        until: Instant,
+    ) -> Result<(Vec<u8>, bool), Cause> {
+        let (session, mut reader) =
+            Session::connect(address, identity, 1, until).map_err(Cause::Session)?;
+        let unpinned = session.proof().fit.is_none() && !identity.terms().pins.is_empty();
+        let now = clock::now();
+        let time_left = until.saturating_duration_since(now);
+        let query = wire::Query::parse(&self.message).map_err(Cause::Unreadable)?;
+        let mut queries = vec![Arc::new(flight::Query::new(&query, now, time_left))];
+        if session.send(&mut queries, now) != Sent::All {
+            return Err(Cause::Closed(Closed::End));
+        }
+        // The session's reader waits without an end; whoever waits for it has one.
+        let (found, wait) = bounded(1);
+        let read = move || {
+            let heard = loop {
+                match reader.read() {
+                    Ok(mut answers) => {
+                        if let Some((_, message)) = answers.next() {
+                            break Ok(message.to_vec());
+                        }
+                    }
+                    Err(closed) => break Err(closed),
+                }
+            };
+            let _ = found.send(heard);
+        };
+        thread::spawn("session", read).map_err(Cause::Socket)?;
+        let heard = wait.recv_timeout(time_left);
+        session.close();
+        match heard {
+            Ok(Ok(message)) => Ok((message, unpinned)),
+            Ok(Err(closed)) => Err(Cause::Closed(closed)),
+            Err(_) => Err(Cause::Socket(ErrorKind::TimedOut.into())),
+        }
+    }
+}
+
+/// Where somebody of this host reaches who listens on `listening`.
+fn reachable(listening: IpAddr, port: u16) -> SocketAddr {
+    let address = match listening {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        address => address,
+    };
+    SocketAddr::new(address, port)
+}
