@@ -42,11 +42,6 @@ impl Facts {
             not_after,
         })
     }
-
-    /// How many whole days are left at `now`; none once it has expired.
-    pub fn days_left(&self, now: u64) -> Option<u64> {
-        Some(self.not_after.checked_sub(now)? / date::DAY)
-    }
 }
 
 /// The tags that matter here (ITU-T X.690).

@@ -19,7 +19,7 @@ use crate::cache;
 use crate::forwarder;
 use crate::identity::{Anchors, Identity, PinMode, Terms};
 use crate::limit::{self, Rate};
-use crate::pin::{Dated, Pin, PinError};
+use crate::pin::{Dated, Pin, PinError, PinSet};
 use crate::pins::{Pins, Source, resolver_name};
 use crate::rights::User;
 use crate::server;
@@ -73,7 +73,7 @@ struct Entry {
 }
 
 /// The options, in the groups of the help.
-const OPTIONS: [(&str, &[Entry]); 8] = [
+const OPTIONS: [(&str, &[Entry]); 9] = [
     (
         "Listening",
         &[
@@ -260,6 +260,16 @@ const OPTIONS: [(&str, &[Entry]); 8] = [
         }],
     ),
     (
+        "Pin and check",
+        &[Entry {
+            name: "--json",
+            value: "",
+            repeatable: false,
+            meaning: "report for a program, as JSON",
+            default: "in lines for people",
+        }],
+    ),
+    (
         "Query",
         &[
             Entry {
@@ -287,6 +297,10 @@ pub enum Command {
     Serve(Box<Config>),
     /// Ask one question.
     Query(Box<Query>),
+    /// Show the keys of resolvers.
+    Pin(Box<KeyRequest>),
+    /// See whether all is as it should be.
+    Check(Box<CheckRequest>),
     /// Print the help.
     Help,
     /// Print the version.
@@ -334,6 +348,26 @@ pub enum Road {
     Direct,
 }
 
+/// Whose keys `dns-tool pin` is to show.
+#[derive(Debug)]
+pub struct KeyRequest {
+    /// Name, addresses and trust anchors of each; pins do not matter.
+    pub resolvers: Vec<Resolver>,
+    /// The time of one connection.
+    pub timeout: Duration,
+    /// The report is for a program.
+    pub json: bool,
+}
+
+/// What `dns-tool check` is to look at.
+#[derive(Debug)]
+pub struct CheckRequest {
+    /// The settings of the daemon.
+    pub config: Config,
+    /// The report is for a program.
+    pub json: bool,
+}
+
 /// What is wrong with the command line, in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageError(String);
@@ -351,8 +385,11 @@ pub fn parse(
     arguments: impl IntoIterator<Item = impl Into<OsString>>,
 ) -> Result<Command, UsageError> {
     let mut arguments = normalize(arguments);
-    let asks = arguments.first().is_some_and(|word| word == "query");
-    if asks {
+    const SUBCOMMANDS: [&str; 3] = ["query", "pin", "check"];
+    let subcommand = SUBCOMMANDS
+        .into_iter()
+        .find(|word| arguments.first().is_some_and(|first| first == word));
+    if subcommand.is_some() {
         arguments.remove(0);
     }
     let mut arguments = Arguments::from_vec(arguments);
@@ -399,11 +436,64 @@ pub fn parse(
         user,
         log_level,
     };
-    if asks {
-        return query(options, config).map(|query| Command::Query(Box::new(query)));
+    match subcommand {
+        Some("query") => query(options, config).map(|query| Command::Query(Box::new(query))),
+        Some("pin") => keys(options, config).map(|request| Command::Pin(Box::new(request))),
+        Some(_) => {
+            let json = options.flag("--json");
+            options.finish()?;
+            Ok(Command::Check(Box::new(CheckRequest { config, json })))
+        }
+        None => {
+            options.finish()?;
+            Ok(Command::Serve(Box::new(config)))
+        }
     }
-    options.finish()?;
-    Ok(Command::Serve(Box::new(config)))
+}
+
+/// Whose keys `dns-tool pin` shows: those that are named, or the configured resolvers'.
+fn keys(mut options: Given, config: Config) -> Result<KeyRequest, UsageError> {
+    let json = options.flag("--json");
+    let configured = config.upstream.resolvers;
+    let terms = configured[0].identity.terms().clone();
+    // Pins do not matter: it is they that are looked for.
+    let resolver = |name: ServerName<'static>, addresses| Resolver {
+        addresses,
+        identity: Identity::new(Terms {
+            name,
+            pins: PinSet::default(),
+            ..terms.clone()
+        }),
+    };
+    let mut resolvers = Vec::new();
+    for word in options.words()? {
+        let read = || -> Result<_, String> {
+            let (address, name) = match word.split_once('#') {
+                Some((address, name)) => (resolver_address(address)?, Some(resolver_name(name)?)),
+                None => (resolver_address(&word)?, None),
+            };
+            // An address without a name is that of a configured resolver, or a name by itself.
+            let known = configured
+                .iter()
+                .find(|resolver| resolver.addresses.contains(&address));
+            let known = known.map(|resolver| resolver.identity.name().clone());
+            let name = name.or(known).unwrap_or_else(|| address.ip().into());
+            Ok(resolver(name, vec![address]))
+        };
+        let read = read().map_err(|cause| UsageError(format!("pin {word:?}: {cause}")))?;
+        resolvers.push(read);
+    }
+    if resolvers.is_empty() {
+        let own = configured.into_iter();
+        resolvers = own
+            .map(|known| resolver(known.identity.name().clone(), known.addresses))
+            .collect();
+    }
+    Ok(KeyRequest {
+        resolvers,
+        timeout: config.upstream.timeout,
+        json,
+    })
 }
 
 /// What `dns-tool query` asks, once all options of the daemon are taken.
@@ -789,7 +879,7 @@ impl Given {
         match self.arguments.finish().first() {
             None => Ok(()),
             Some(left) if entries().any(|entry| *left == *entry.name) => Err(UsageError(format!(
-                "{left:?}: expected behind dns-tool query alone; --help says more"
+                "{left:?}: expected behind another subcommand alone; --help says more"
             ))),
             Some(left) => Err(UsageError(format!(
                 "{left:?}: expected an option; --help lists them"
@@ -847,9 +937,13 @@ pub fn help() -> String {
     let mut help = format!(
         "dns-tool {}: relays cleartext DNS to one authenticated DNS-over-TLS resolver\n\n\
          Usage: dns-tool [OPTIONS]\n       \
-                dns-tool query NAME [TYPE] [OPTIONS]\n\n\
+                dns-tool query NAME [TYPE] [OPTIONS]\n       \
+                dns-tool pin [IP[:PORT][#NAME]...] [OPTIONS]\n       \
+                dns-tool check [OPTIONS]\n\n\
          dns-tool query asks for the records of a name, addresses unless a TYPE is\n\
-         given, and says what it hears. All options mean what they mean without it.\n\n\
+         given, and says what it hears. dns-tool pin shows the keys of resolvers as\n\
+         --pins takes them. dns-tool check says whether all is as it should be. All\n\
+         options mean what they mean without these words.\n\n\
          Options take one dash or two, and their value after a space or an equals sign.\n",
         env!("CARGO_PKG_VERSION")
     );
@@ -878,7 +972,9 @@ pub fn help() -> String {
     help.push_str(
         "\nOther:\n  -h, --help\n        print this help\n  -V, --version\n        print the version\n\n\
          Exit codes: 0 ok, 1 could not run, 2 usage or configuration. Those of query: 0\n\
-         for NOERROR and NXDOMAIN, 1 for another answer or none in time, 2 for usage.\n",
+         for NOERROR and NXDOMAIN, 1 for another answer or none in time, 2 for usage.\n\
+         Of pin: 0 verified, 2 shown but not verified, 1 nothing reached. Of check: 0 OK,\n\
+         1 WARNING, 2 CRITICAL, 3 could not be checked.\n",
     );
     help
 }

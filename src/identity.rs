@@ -467,6 +467,12 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
+/// The pin of a certificate's key; none where it cannot be read.
+pub fn pin_of(certificate: &CertificateDer<'_>) -> Option<Pin> {
+    let certificate = EndEntityCert::try_from(certificate).ok()?;
+    Some(Pin::of(&certificate.subject_public_key_info()))
+}
+
 /// The refusal inside an error of rustls, if it is one of ours.
 pub fn refusal_in(error: &rustls::Error) -> Option<&Refusal> {
     match error {

@@ -23,10 +23,28 @@ fn main() -> ExitCode {
     match config::parse(env::args_os().skip(1)) {
         Ok(Command::Serve(config)) => serve(*config),
         Ok(Command::Query(query)) => ask(&query),
+        Ok(Command::Pin(request)) => {
+            let report = command::pin::run(&request);
+            print(&report.to_string());
+            ExitCode::from(report.exit_code())
+        }
+        Ok(Command::Check(request)) => say(&command::check::run(&request)),
         Ok(Command::Help) => print(&config::help()),
         Ok(Command::Version) => print(concat!("dns-tool ", env!("CARGO_PKG_VERSION"), "\n")),
-        Err(error) => fail(USAGE, &error),
+        Err(error) => {
+            let given = |word| env::args_os().any(|argument| argument == word);
+            if env::args_os().nth(1).is_some_and(|word| word == "check") {
+                let json = given("--json") || given("-json");
+                return say(&command::check::misconfigured(&error, json));
+            }
+            fail(USAGE, &error)
+        }
     }
+}
+
+fn say(report: &command::check::Report) -> ExitCode {
+    print(&report.to_string());
+    ExitCode::from(report.state().exit_code())
 }
 
 fn serve(config: Config) -> ExitCode {

@@ -73,6 +73,17 @@ pub struct BindError {
     cause: io::Error,
 }
 
+impl BindError {
+    /// What kind of refusal it was.
+    pub fn kind(&self) -> ErrorKind {
+        match self.cause.raw_os_error() {
+            // No IPv6 at all.
+            Some(libc::EAFNOSUPPORT) => ErrorKind::AddrNotAvailable,
+            _ => self.cause.kind(),
+        }
+    }
+}
+
 impl fmt::Display for BindError {
     /// One line that names the option, the value and what was expected.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -135,7 +146,10 @@ impl Sockets {
                     sockets.pairs.push(pair);
                     sockets.addresses.push(bound);
                 }
-                Err(error) if settings.addresses_optional && is_missing(&error.cause) => {
+                Err(error)
+                    if settings.addresses_optional
+                        && error.kind() == ErrorKind::AddrNotAvailable =>
+                {
                     info!(
                         "event=address-left-out address={address} cause=\"{}\"",
                         error.cause
@@ -155,11 +169,6 @@ impl Sockets {
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
-}
-
-/// Whether the host lacks the address, or IPv6 altogether.
-fn is_missing(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
 type Pair = (TcpListener, Arc<UdpSocket>);

@@ -1182,6 +1182,11 @@ impl<'m> Answer<'m> {
         Some(Duration::from_millis(milliseconds))
     }
 
+    /// Whether it is padded (RFC 7830).
+    pub fn is_padded(&self) -> bool {
+        self.options().any(|(code, _)| code == option::PADDING)
+    }
+
     fn options(&self) -> impl Iterator<Item = (u16, &'m [u8])> + use<'m> {
         let data = self
             .opt

@@ -82,7 +82,10 @@ fn a_burst_of_datagrams_is_answered_whole() {
             heard.assert_answers(&asks[usize::from(heard.id())]);
         }
     }
-    assert_eq!(forwarder.running().count(Outcome::Answered), COUNT.into());
+    assert_eq!(
+        forwarder.running().count(Outcome::Answered),
+        u64::from(COUNT)
+    );
 }
 
 #[test]

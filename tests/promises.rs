@@ -8,6 +8,7 @@ mod answers;
 mod architecture;
 mod cache;
 mod clients;
+mod command_check;
 mod command_line;
 mod command_query;
 mod hostile;

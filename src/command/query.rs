@@ -19,7 +19,7 @@ use crate::flight;
 use crate::frame::{self, Frames};
 use crate::identity::Identity;
 use crate::rights::RightsError;
-use crate::session::{Closed, ConnectError, Sent, Session};
+use crate::session::{Closed, ConnectError, Reader, Sent, Session};
 use crate::thread;
 use crate::wire::{self, Answer, Fault, LONGEST, Section, rcode};
 use crate::zone::{Line, Quoted, Rcode};
@@ -115,7 +115,11 @@ pub fn run(query: &Query) -> Result<Report, QueryError> {
         user.become_it().map_err(QueryError::Rights)?;
     }
     let began = clock::now();
-    let asking = Asking::new(query, began);
+    let asking = Asking::new(
+        query.name.question(query.qtype),
+        query.config.upstream.timeout,
+        began,
+    );
     let config = &query.config;
     let heard = match query.road {
         Road::Udp => asking.by_udp(config.server.addresses[0], config.server.port),
@@ -186,7 +190,7 @@ fn report(heard: &Heard, took: Duration) -> Result<Report, Fault> {
 }
 
 /// A question, and by when it is to be answered.
-struct Asking {
+pub(super) struct Asking {
     question: Vec<u8>,
     id: u16,
     message: Vec<u8>,
@@ -195,8 +199,7 @@ struct Asking {
 }
 
 impl Asking {
-    fn new(query: &Query, began: Instant) -> Self {
-        let question = query.name.question(query.qtype);
+    pub(super) fn new(question: Vec<u8>, timeout: Duration, began: Instant) -> Self {
         let mut id = [0; 2];
         SystemRandom::new()
             .fill(&mut id)
@@ -209,8 +212,13 @@ impl Asking {
             id,
             message,
             began,
-            deadline: began + query.config.upstream.timeout,
+            deadline: began + timeout,
         }
+    }
+
+    /// The message that asks.
+    pub(super) fn message(&self) -> &[u8] {
+        &self.message
     }
 
     /// Whether a message is the answer: its ID, and the question that it repeats.
@@ -238,7 +246,7 @@ impl Asking {
     }
 
     /// Asks once, and again after a third of the time: a datagram may be lost.
-    fn exchange_datagrams(&self, address: SocketAddr) -> io::Result<Vec<u8>> {
+    pub(super) fn exchange_datagrams(&self, address: SocketAddr) -> io::Result<Vec<u8>> {
         let own: IpAddr = if address.is_ipv4() {
             Ipv4Addr::UNSPECIFIED.into()
         } else {
@@ -344,44 +352,55 @@ impl Asking {
         identity: &Identity,
         until: Instant,
     ) -> Result<(Vec<u8>, bool), Cause> {
-        let (session, mut reader) =
+        let (session, reader) =
             Session::connect(address, identity, 1, until).map_err(Cause::Session)?;
         let unpinned = session.proof().fit.is_none() && !identity.terms().pins.is_empty();
-        let now = clock::now();
-        let time_left = until.saturating_duration_since(now);
-        let query = wire::Query::parse(&self.message).map_err(Cause::Unreadable)?;
-        let mut queries = vec![Arc::new(flight::Query::new(&query, now, time_left))];
-        if session.send(&mut queries, now) != Sent::All {
-            return Err(Cause::Closed(Closed::End));
-        }
-        // The session's reader waits without an end; whoever waits for it has one.
-        let (found, wait) = bounded(1);
-        let read = move || {
-            let heard = loop {
-                match reader.read() {
-                    Ok(mut answers) => {
-                        if let Some((_, message)) = answers.next() {
-                            break Ok(message.to_vec());
-                        }
+        let message = exchange(&session, reader, &self.message, until)?;
+        Ok((message, unpinned))
+    }
+}
+
+/// Asks over a session and waits for the answer; the session ends with that.
+pub(super) fn exchange(
+    session: &Session,
+    mut reader: Reader,
+    message: &[u8],
+    until: Instant,
+) -> Result<Vec<u8>, Cause> {
+    let now = clock::now();
+    let time_left = until.saturating_duration_since(now);
+    let query = wire::Query::parse(message).map_err(Cause::Unreadable)?;
+    let mut queries = vec![Arc::new(flight::Query::new(&query, now, time_left))];
+    if session.send(&mut queries, now) != Sent::All {
+        return Err(Cause::Closed(Closed::End));
+    }
+    // The session's reader waits without an end; whoever waits for it has one.
+    let (found, wait) = bounded(1);
+    let read = move || {
+        let heard = loop {
+            match reader.read() {
+                Ok(mut answers) => {
+                    if let Some((_, message)) = answers.next() {
+                        break Ok(message.to_vec());
                     }
-                    Err(closed) => break Err(closed),
                 }
-            };
-            let _ = found.send(heard);
+                Err(closed) => break Err(closed),
+            }
         };
-        thread::spawn("session", read).map_err(Cause::Socket)?;
-        let heard = wait.recv_timeout(time_left);
-        session.close();
-        match heard {
-            Ok(Ok(message)) => Ok((message, unpinned)),
-            Ok(Err(closed)) => Err(Cause::Closed(closed)),
-            Err(_) => Err(Cause::Socket(ErrorKind::TimedOut.into())),
-        }
+        let _ = found.send(heard);
+    };
+    thread::spawn("session", read).map_err(Cause::Socket)?;
+    let heard = wait.recv_timeout(time_left);
+    session.close();
+    match heard {
+        Ok(Ok(message)) => Ok(message),
+        Ok(Err(closed)) => Err(Cause::Closed(closed)),
+        Err(_) => Err(Cause::Socket(ErrorKind::TimedOut.into())),
     }
 }
 
 /// Where somebody of this host reaches who listens on `listening`.
-fn reachable(listening: IpAddr, port: u16) -> SocketAddr {
+pub(super) fn reachable(listening: IpAddr, port: u16) -> SocketAddr {
     let address = match listening {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),

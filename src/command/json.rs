@@ -1,0 +1,97 @@
+//! How does a report look to a program? As JSON (RFC 8259), written only, so a few lines of our own do.
+
+use std::fmt::{self, Write};
+
+/// A value.
+#[derive(Debug, Clone)]
+pub enum Json {
+    /// Nothing to say.
+    None,
+    /// Yes or no.
+    Truth(bool),
+    /// A whole number.
+    Number(u64),
+    /// A text, of whatever origin.
+    Text(String),
+    /// Values in a row.
+    List(Vec<Json>),
+    /// Values by name.
+    Object(Vec<(&'static str, Json)>),
+}
+
+impl Json {
+    /// A text, of what can be shown.
+    pub fn text(shown: impl fmt::Display) -> Self {
+        Self::Text(shown.to_string())
+    }
+}
+
+impl fmt::Display for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("null"),
+            Self::Truth(truth) => truth.fmt(f),
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => write_text(f, text),
+            Self::List(values) => {
+                for (index, value) in values.iter().enumerate() {
+                    f.write_char(if index == 0 { '[' } else { ',' })?;
+                    value.fmt(f)?;
+                }
+                f.write_str(if values.is_empty() { "[]" } else { "]" })
+            }
+            Self::Object(values) => {
+                for (index, (name, value)) in values.iter().enumerate() {
+                    f.write_char(if index == 0 { '{' } else { ',' })?;
+                    write_text(f, name)?;
+                    f.write_char(':')?;
+                    value.fmt(f)?;
+                }
+                f.write_str(if values.is_empty() { "{}" } else { "}" })
+            }
+        }
+    }
+}
+
+fn write_text(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    f.write_char('"')?;
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => write!(f, "\\{character}")?,
+            // Also those that a terminal obeys and a JSON text may hold.
+            _ if character.is_control() => write!(f, "\\u{:04x}", u32::from(character))?,
+            _ => f.write_char(character)?,
+        }
+    }
+    f.write_char('"')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_read_as_it_was_meant_by_another_library() {
+        let hostile = "\"\\/\u{0}\u{1b}[2J\n\u{7f}\u{85}ü€😀";
+        let value = Json::Object(vec![
+            ("none", Json::None),
+            ("truth", Json::Truth(true)),
+            ("number", Json::Number(u64::MAX)),
+            ("text", Json::text(hostile)),
+            ("empty", Json::List(vec![])),
+            ("object", Json::Object(vec![])),
+            (
+                "list",
+                Json::List(vec![Json::Number(1), Json::Truth(false)]),
+            ),
+        ]);
+        let written = value.to_string();
+        assert!(!written.contains(char::is_control), "{written}");
+        let read: serde_json::Value = serde_json::from_str(&written).expect("JSON");
+        let expected = serde_json::json!({
+            "none": null, "truth": true, "number": u64::MAX, "text": hostile, "empty": [], "object": {},
+            "list": [1, false],
+        });
+        assert_eq!(read, expected);
+    }
+}

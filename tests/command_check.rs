@@ -1,0 +1,783 @@
+//! What `dns-tool pin` and `dns-tool check` say of each fault, and their exit codes.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use dns_tool::date::{DAY, Moment};
+use rcgen::date_time_ymd;
+
+use crate::support::message::{self, opt};
+use crate::support::process::{PROGRAM, Process};
+use crate::support::resolver::tls;
+use crate::support::{Act, Chain, FakeResolver, Greeting, NAME, pki, temporary_file};
+
+/// What the program said on stdout, with what differs from run to run named, and its exit code.
+struct Said {
+    lines: Vec<String>,
+    code: Option<i32>,
+}
+
+/// Names for what differs from run to run.
+struct Names(Vec<(String, &'static str)>);
+
+impl Names {
+    fn of(resolver: &FakeResolver) -> Self {
+        Self(vec![
+            (resolver.address().to_string(), "ADDRESS"),
+            (pki().issuer.pin().to_string(), "ISSUER"),
+            (pki().root.pin().to_string(), "ROOT"),
+        ])
+    }
+
+    fn and(mut self, found: impl ToString, name: &'static str) -> Self {
+        self.0.push((found.to_string(), name));
+        self
+    }
+
+    fn apply(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (found, name) in &self.0 {
+            text = text.replace(found, name);
+        }
+        if self.0.is_empty() {
+            return text;
+        }
+        // Numbers before " ms", after "left, from the leaf on:", and the time of day.
+        let mut words: Vec<String> = Vec::new();
+        let mut counting = false;
+        for word in text.split(' ') {
+            let is_number = word.trim_end_matches([';', ',']).parse::<u64>().is_ok();
+            let rest = word.trim_start_matches(|digit: char| digit.is_ascii_digit());
+            if counting && is_number {
+                words.push(format!("N{rest}"));
+                continue;
+            }
+            counting = word == "on:";
+            if word.starts_with("ms")
+                && let Some(last) = words.last_mut()
+            {
+                "N".clone_into(last);
+            }
+            let is_time = word.len() == 20 && word.ends_with('Z') && word.starts_with("20");
+            words.push(if is_time {
+                "NOW".to_owned()
+            } else {
+                word.to_owned()
+            });
+        }
+        words.join(" ")
+    }
+}
+
+fn run(subcommand: &str, options: &[&str], names: &Names) -> Said {
+    let output = Command::new(PROGRAM)
+        .arg(subcommand)
+        .args(options)
+        .output()
+        .expect("the program runs");
+    assert!(
+        output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout).expect("text");
+    Said {
+        lines: text.lines().map(|line| names.apply(line)).collect(),
+        code: output.status.code(),
+    }
+}
+
+/// The options of a daemon before this resolver.
+fn options(resolver: &FakeResolver, more: &[&str]) -> Vec<String> {
+    let root = pki().root_file();
+    let root = root.to_str().expect("a path in UTF-8");
+    let address = resolver.address().to_string();
+    let own = ["--address", "127.0.0.1", "--port", "0", "--timeout", "1"];
+    let theirs = [
+        "--resolver-addr",
+        &address,
+        "--resolver-fqdn",
+        NAME,
+        "--resolver-ca",
+        root,
+    ];
+    let all = own.iter().chain(&theirs).chain(more);
+    // Whatever comes later takes the place of what is said before.
+    let mut options: Vec<String> = Vec::new();
+    let words: Vec<_> = all.map(ToString::to_string).collect();
+    for pair in words.chunks(2) {
+        let once = ["--address", "--port", "--resolver-fqdn", "--resolver-ca"];
+        if let Some(at) = options.iter().position(|known| *known == pair[0])
+            && once.contains(&&pair[0][..])
+        {
+            options[at + 1].clone_from(&pair[1]);
+        } else {
+            options.extend_from_slice(pair);
+        }
+    }
+    options
+}
+
+/// Runs `check` as text and as JSON, which must say the same, and asserts what the faults are, in lines, and the exit code.
+fn assert_faults(
+    what: &str,
+    resolver: &FakeResolver,
+    more: &[&str],
+    names: &Names,
+    faults: &[&str],
+    code: i32,
+) {
+    let options = options(resolver, more);
+    let options: Vec<_> = options.iter().map(String::as_str).collect();
+    let said = run("check", &options, names);
+    let found: Vec<_> = said.lines[1..]
+        .iter()
+        .filter(|line| !line.starts_with("OK "))
+        .map(String::as_str)
+        .collect();
+    assert_eq!(found, faults, "{what}: {:#?}", said.lines);
+    assert_eq!(said.code, Some(code), "{what}: {:#?}", said.lines);
+    let state = ["OK", "WARNING", "CRITICAL", "UNKNOWN"][usize::try_from(code).expect("a code")];
+    assert!(
+        said.lines[0].starts_with(&format!("{state} dns-tool: ")),
+        "{what}: {:?}",
+        said.lines
+    );
+    let as_it_is = Names(Vec::new());
+    let json = run("check", &[&options[..], &["--json"]].concat(), &as_it_is);
+    assert_eq!(json.code, Some(code), "{what}");
+    let json: serde_json::Value = serde_json::from_str(&json.lines[0]).expect("JSON");
+    assert_eq!(json["state"], state, "{what}");
+    let findings = json["findings"].as_array().expect("findings").iter();
+    let field = |finding: &serde_json::Value, name: &str| finding[name].as_str().map(str::to_owned);
+    let lines: Vec<_> = findings
+        .map(|finding| {
+            let remedy = field(finding, "remedy");
+            let remedy = remedy.map_or(String::new(), |remedy| format!("; remedy: {remedy}"));
+            let [state, subject, text] =
+                ["state", "subject", "text"].map(|name| field(finding, name).expect("a field"));
+            names.apply(&format!("{state} {subject}: {text}{remedy}"))
+        })
+        .collect();
+    assert_eq!(lines, said.lines[1..], "{what}: text and JSON say the same");
+}
+
+const ONE_KEY: &str = "WARNING resolver.test pins: one key alone: when it is changed, all names stop; remedy: give the pin \
+                       of the key that comes next, or of an issuer: dns-tool pin shows them";
+
+/// A resolver that speaks as the best do: its answers are padded, and it says how long it keeps sessions.
+fn exemplary() -> FakeResolver {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|query| {
+        let mut answer = message::answer(query);
+        answer.truncate(answer.len() - 11);
+        answer.extend(opt(&message::Edns {
+            size: 1232,
+            options: vec![(11, vec![0, 100]), (12, vec![0; 400])],
+            ..message::Edns::default()
+        }));
+        vec![Act::Send(answer)]
+    });
+    resolver
+}
+
+#[test]
+fn a_sound_setup_is_said_line_by_line() {
+    let resolver = exemplary();
+    let issuer = pki().issuer.pin().to_string();
+    let root = pki().root.pin().to_string();
+    let more = ["--resolver-pin", &issuer, "--resolver-pin", &root];
+    let names = Names::of(&resolver);
+    let options = options(&resolver, &more);
+    let options: Vec<_> = options.iter().map(String::as_str).collect();
+    let said = run("check", &options, &names);
+    assert_eq!(
+        said.lines,
+        [
+            "OK dns-tool: 14 findings, 0 critical, 0 warnings",
+            "OK configuration: understood",
+            "OK clock: NOW",
+            "OK resolver.test pins: 2 of them",
+            "OK listening on 127.0.0.1:0: free, TCP and UDP",
+            "OK ADDRESS#resolver.test reach: connected and shaken hands in N ms",
+            "OK ADDRESS#resolver.test tls: 1.3, ALPN dot",
+            "OK ADDRESS#resolver.test chain: valid, up to a trust anchor",
+            "OK ADDRESS#resolver.test name: resolver.test",
+            "OK ADDRESS#resolver.test pin: pin 1 of 2 is an issuer's",
+            "OK ADDRESS#resolver.test expiry: days left, from the leaf on: N N",
+            "OK ADDRESS#resolver.test query: NOERROR after N ms",
+            "OK ADDRESS#resolver.test padding: answers are padded",
+            "OK ADDRESS#resolver.test keepalive: keeps idle sessions for 10 s",
+            "OK ADDRESS#resolver.test resumption: resumed in N ms",
+        ]
+    );
+    assert_faults("sound", &resolver, &more, &names, &[], 0);
+    assert_faults("without pins", &resolver, &[], &names, &[], 0);
+}
+
+#[test]
+fn each_fault_of_an_identity_has_its_line_and_remedy() {
+    const ALL: [&rustls::SupportedProtocolVersion; 1] = [&rustls::version::TLS12];
+    let other = pki().honest().pin.to_string();
+    let wrong = ["--resolver-pin", &other];
+    let issuer = pki().issuer.pin().to_string();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970");
+    let soon = Moment(now.as_secs() + 5 * DAY).to_string();
+    let part = |range: std::ops::Range<usize>| soon[range].parse::<u8>().expect("a number");
+    let soon = date_time_ymd(soon[..4].parse().expect("a year"), part(5..7), part(8..10));
+    let days = "see this machine's clock; an authority of your own is given by --resolver-ca; else ask the operator";
+    let chain =
+        |cause: &str| format!("CRITICAL ADDRESS#resolver.test chain: {cause}; remedy: {days}");
+    let rows: [(&str, Chain, &[&str], Vec<String>, i32); 10] = [
+        ("one pin", pki().honest(), &[], vec![], 0),
+        (
+            "a pin that does not fit",
+            pki().honest(),
+            &wrong,
+            vec![
+                ONE_KEY.to_owned(),
+                "CRITICAL ADDRESS#resolver.test pin: no key that it shows is pinned: LEAF ISSUER ROOT; remedy: compare the \
+                 keys with what its operator publishes, and only then give their pins"
+                    .to_owned(),
+            ],
+            2,
+        ),
+        (
+            "a pin that does not fit, in report mode",
+            pki().honest(),
+            &["--resolver-pin", &other, "--pin-mode", "report"],
+            vec![
+                ONE_KEY.to_owned(),
+                "WARNING resolver.test pins: --pin-mode report: a key without a pin is taken all the same; remedy: \
+                 --pin-mode strict, once the pins are right"
+                    .to_owned(),
+                "WARNING ADDRESS#resolver.test pin: no key that it shows is pinned: LEAF ISSUER ROOT; remedy: compare the \
+                 keys with what its operator publishes, and only then give their pins"
+                    .to_owned(),
+            ],
+            1,
+        ),
+        (
+            "a backup in use",
+            pki().honest(),
+            &["--resolver-pin", &other, "--resolver-pin", &issuer],
+            vec![
+                "WARNING ADDRESS#resolver.test pin: pin 2 of 2 is an issuer's: a backup is in use; remedy: the key was \
+                 changed: put its pin first, and give the one that comes next as backup"
+                    .to_owned(),
+            ],
+            1,
+        ),
+        ("an unknown authority", pki().unknown_root(), &[], vec![chain("no issuer of it is trusted")], 2),
+        ("no certificate of the issuer", pki().without_issuer(), &[], vec![chain("no issuer of it is trusted")], 2),
+        (
+            "a certificate of its own",
+            pki().self_signed(),
+            &[],
+            vec![chain("no issuer of it is trusted")],
+            2,
+        ),
+        (
+            "an expired certificate",
+            pki().chain(&[NAME], |params| params.not_after = date_time_ymd(2021, 1, 1)),
+            &[],
+            vec![chain("a certificate expired DAYS days ago by this machine's clock")],
+            2,
+        ),
+        (
+            "a certificate of the future",
+            pki().chain(&[NAME], |params| params.not_before = date_time_ymd(2099, 1, 1)),
+            &[],
+            vec![chain("a certificate is not valid for another DAYS days by this machine's clock")],
+            2,
+        ),
+        (
+            "a certificate that expires soon",
+            pki().chain(&[NAME], |params| params.not_after = soon),
+            &[],
+            vec![
+                "WARNING ADDRESS#resolver.test expiry: days left, from the leaf on: N N; remedy: nothing here: its operator \
+                 has to renew it; have another --resolver ready"
+                    .to_owned(),
+            ],
+            1,
+        ),
+    ];
+    for (what, chain, more, faults, code) in rows {
+        let resolver = FakeResolver::with_chain(&chain);
+        let names = Names::of(&resolver).and(chain.pin, "LEAF");
+        let faults: Vec<_> = faults
+            .iter()
+            .map(|fault| fault.replace("DAYS days", &days_in(&chain, fault)))
+            .collect();
+        let faults: Vec<_> = faults.iter().map(String::as_str).collect();
+        assert_faults(what, &resolver, more, &names, &faults, code);
+    }
+    let resolver = FakeResolver::honest();
+    let names = Names::of(&resolver);
+    assert_faults(
+        "another name",
+        &resolver,
+        &["--resolver-fqdn", "other.test"],
+        &names,
+        &[
+            "CRITICAL ADDRESS#other.test name: the certificate is for resolver.test; remedy: give the resolver's own name by \
+             --resolver-fqdn, or behind the # of --resolver",
+        ],
+        2,
+    );
+    let old = FakeResolver::with_tls(tls(&pki().honest(), &ALL, &[]));
+    assert_faults("TLS 1.2 without ALPN", &old, &[], &Names::of(&old), &[], 0);
+}
+
+/// So many days, as the program counts them.
+fn days_in(chain: &Chain, fault: &str) -> String {
+    let facts = dns_tool::certificate::Facts::read(&chain.certificates[0]).expect("a certificate");
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs();
+    let seconds = if fault.contains("ago") {
+        now - facts.not_after
+    } else {
+        facts.not_before.saturating_sub(now)
+    };
+    format!("{} days", seconds / DAY)
+}
+
+#[test]
+fn each_fault_of_a_resolver_has_its_line_and_remedy() {
+    const OPERATOR: &str = "ask its operator, or choose another resolver";
+    const PORT: &str = "see that DNS over TLS is spoken there, on that port";
+    let greeted = |greeting| {
+        let resolver = FakeResolver::honest();
+        resolver.greet(greeting);
+        resolver
+    };
+    let serving = |script: fn(&[u8]) -> Vec<Act>| {
+        let resolver = FakeResolver::honest();
+        resolver.serve(script);
+        resolver
+    };
+    let rows: [(&str, FakeResolver, String); 9] = [
+        (
+            "silence",
+            greeted(Greeting::Mute),
+            format!("CRITICAL ADDRESS#resolver.test tls: stage=handshake cause=\"no answer in time\"; remedy: {PORT}"),
+        ),
+        (
+            "another protocol",
+            greeted(Greeting::Garbage),
+            format!(
+                "CRITICAL ADDRESS#resolver.test tls: stage=handshake cause=\"received corrupt message of type \
+                 InvalidContentType\"; remedy: {PORT}"
+            ),
+        ),
+        (
+            "a closed door",
+            greeted(Greeting::Close),
+            format!(
+                "CRITICAL ADDRESS#resolver.test tls: stage=handshake cause=\"CAUSE\"; remedy: {PORT}"
+            ),
+        ),
+        (
+            "a connection that is closed after the handshake",
+            greeted(Greeting::ShakeAndClose),
+            format!("CRITICAL ADDRESS#resolver.test query: no answer: closed; remedy: {OPERATOR}"),
+        ),
+        (
+            "no answer",
+            serving(|_| Vec::new()),
+            format!("CRITICAL ADDRESS#resolver.test query: no answer in time; remedy: {OPERATOR}"),
+        ),
+        (
+            "an unreadable answer",
+            serving(|query| {
+                let mut answer = message::answer(query);
+                answer[6..8].copy_from_slice(&[0xff, 0xff]);
+                vec![Act::Send(answer)]
+            }),
+            format!("CRITICAL ADDRESS#resolver.test query: an answer that cannot be read; remedy: {OPERATOR}"),
+        ),
+        (
+            "garbage in the session",
+            serving(|_| vec![Act::Raw(vec![0, 3, 1, 2, 3])]),
+            format!(
+                "CRITICAL ADDRESS#resolver.test query: no answer: the resolver sent something that is no DNS message; \
+                 remedy: {OPERATOR}"
+            ),
+        ),
+        (
+            "refusal",
+            serving(|query| vec![Act::Send(message::error(query, 5))]),
+            "CRITICAL ADDRESS#resolver.test query: REFUSED after N ms; remedy: ask its operator whether this host may use it"
+                .to_owned(),
+        ),
+        (
+            "failure",
+            serving(|query| vec![Act::Send(message::error(query, 2))]),
+            "CRITICAL ADDRESS#resolver.test query: SERVFAIL after N ms; remedy: ask its operator whether this host may use it"
+                .to_owned(),
+        ),
+    ];
+    for (what, resolver, fault) in rows {
+        let names = Names::of(&resolver)
+            .and("the resolver closed the connection", "CAUSE")
+            .and("Connection reset by peer (os error 104)", "CAUSE");
+        // Where it is the only one, and where another one serves.
+        assert_faults(what, &resolver, &[], &names, &[&fault], 2);
+    }
+    // Nobody there: with nobody else it does not serve, beside another one it does.
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let gone = nobody.local_addr().expect("its address");
+    drop(nobody);
+    let resolver = exemplary();
+    let names = Names::of(&resolver).and(gone, "GONE");
+    let text = "GONE#resolver.test reach: stage=connect cause=\"Connection refused (os error 111)\"; remedy: see that the \
+                address is right and that nothing on the way keeps its port from you";
+    let address = gone.to_string();
+    assert_faults(
+        "one of two is away",
+        &resolver,
+        &["--resolver-addr", &address],
+        &names,
+        &[&format!("WARNING {text}")],
+        1,
+    );
+    resolver.greet(Greeting::Close);
+    let further = format!("{address}#resolver.test");
+    let alone = Command::new(PROGRAM)
+        .args([
+            "check",
+            "--port",
+            "0",
+            "--address",
+            "127.0.0.1",
+            "--resolver-fqdn",
+            NAME,
+        ])
+        .args(["--resolver-addr", &address])
+        .output()
+        .expect("the program runs");
+    let said = names.apply(&String::from_utf8_lossy(&alone.stdout));
+    assert!(
+        said.contains(&format!("CRITICAL {text}")),
+        "{said} {further}"
+    );
+    assert_eq!(alone.status.code(), Some(2));
+}
+
+#[test]
+fn each_fault_of_the_configuration_has_its_line_and_remedy() {
+    let resolver = exemplary();
+    let leaf = pki().issuer.pin();
+    let file = |name: &str, content: String| {
+        let path = temporary_file(name, content.as_bytes());
+        let mode = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(&path, mode).expect("its owner may");
+        path.to_str().expect("a path in UTF-8").to_owned()
+    };
+    let names = || Names::of(&resolver);
+    let old = file("old", format!("{NAME} {leaf} not-after=2021-01-01\n"));
+    let ends = "has not counted since 2021-01-01; remedy: take its line away, or give it a later not-after=";
+    assert_faults(
+        "a pin out of its dates",
+        &resolver,
+        &["--pins", &old, "--pin-mode", "report"],
+        &names(),
+        &[
+            &format!("WARNING resolver.test pins: pin 1 {ends}"),
+            "CRITICAL resolver.test pins: none of them counts now; remedy: give a pin that counts now: dns-tool pin shows \
+             the keys",
+            "WARNING resolver.test pins: --pin-mode report: a key without a pin is taken all the same; remedy: --pin-mode \
+             strict, once the pins are right",
+            &format!(
+                "WARNING ADDRESS#resolver.test pin: no key that it shows is pinned: LEAF ISSUER ROOT; remedy: compare the keys \
+                 with what its operator publishes, and only then give their pins"
+            ).replace("LEAF", &leaf_of(&resolver)),
+        ],
+        2,
+    );
+    let next = file(
+        "next",
+        format!(
+            "{NAME} {leaf}\n{NAME} {} not-before=2099-01-01\n",
+            pki().root.pin()
+        ),
+    );
+    assert_faults(
+        "an announced pin",
+        &resolver,
+        &["--pins", &next],
+        &names(),
+        &[],
+        0,
+    );
+    let open = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("open-{}", std::process::id()));
+    fs::create_dir_all(&open).expect("a directory");
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).expect("its owner may");
+    let pins = open.join("pins");
+    fs::write(
+        &pins,
+        format!("{NAME} {leaf}\n{NAME} {}\n", pki().root.pin()),
+    )
+    .expect("writes");
+    let path = pins.to_str().expect("a path in UTF-8");
+    assert_faults(
+        "a directory that others may write",
+        &resolver,
+        &["--pins", path],
+        &names().and(open.to_str().expect("UTF-8"), "OPEN"),
+        &[
+            "WARNING --pins \"OPEN/pins\": others may put another file in its place; remedy: chmod o-w \"OPEN\"",
+        ],
+        1,
+    );
+    fs::remove_dir_all(&open).expect("it goes");
+    let mend = "remedy: mend what is named; dns-tool --help lists all options";
+    let loose = file("loose", format!("{NAME} {leaf}\n"));
+    fs::set_permissions(&loose, fs::Permissions::from_mode(0o666)).expect("its owner may");
+    let broken = file("broken", "resolver.test AAAA\n".to_owned());
+    let strange = file("strange", format!("other.test {leaf}\n"));
+    for (what, more, fault) in [
+        (
+            "a file that others may write",
+            ["--pins", &loose],
+            "--pins \"PATH\": others may write it (mode 0666); expected a file that its owner alone may write (chmod go-w)",
+        ),
+        (
+            "a broken line",
+            ["--pins", &broken],
+            "--pins \"PATH\": line 1: \"AAAA\": expected base64 of the 32 bytes of a SHA-256, got 3 bytes",
+        ),
+        (
+            "pins for others",
+            ["--pins", &strange],
+            "--pins \"PATH\": expected a pin for a resolver that may be asked",
+        ),
+        (
+            "no authority",
+            ["--resolver-ca", "/no/such/file"],
+            "--resolver-ca \"PATH\": No such file or directory (os error 2); expected a PEM file with at least one \
+             certificate",
+        ),
+        (
+            "no address",
+            ["--address", "localhost"],
+            "--address \"PATH\": expected an IPv4 or IPv6 address",
+        ),
+    ] {
+        let names = names().and(more[1], "PATH");
+        let fault = format!("CRITICAL configuration: {fault}; {mend}");
+        assert_faults(what, &resolver, &more, &names, &[&fault], 2);
+    }
+}
+
+/// The pin of the leaf that it shows, which an exemplary resolver does not tell.
+fn leaf_of(resolver: &FakeResolver) -> String {
+    let options = options(resolver, &[]);
+    let options: Vec<_> = options.iter().map(String::as_str).collect();
+    let said = run("pin", &options, &Names(Vec::new()));
+    let line = said.lines.iter().find(|line| line.contains("# leaf"));
+    line.and_then(|line| line.split(' ').nth(1))
+        .expect("a pin")
+        .to_owned()
+}
+
+#[test]
+fn each_fault_of_a_port_has_its_line_and_remedy() {
+    let resolver = exemplary();
+    let taken = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its address").port().to_string();
+    let names = Names::of(&resolver).and(format!("127.0.0.1:{port}"), "TAKEN");
+    assert_faults(
+        "a port of somebody else's",
+        &resolver,
+        &["--port", &port],
+        &names,
+        &[
+            "CRITICAL listening on TAKEN: in use by who does not answer DNS; remedy: end it, or choose another --port or \
+             --address",
+        ],
+        2,
+    );
+    let running = Process::before(&resolver, &[]);
+    let port = running.address.port().to_string();
+    assert_faults(
+        "the daemon itself",
+        &resolver,
+        &["--port", &port],
+        &Names::of(&resolver),
+        &[],
+        0,
+    );
+    assert_faults(
+        "an address of another host",
+        &resolver,
+        &["--address", "192.0.2.1"],
+        &Names::of(&resolver),
+        &[
+            "CRITICAL listening on 192.0.2.1:0: this host has no such address; remedy: choose an --address of this host",
+        ],
+        2,
+    );
+}
+
+const ADVICE: [&str; 2] = [
+    "# Pins that came over the path that they are to protect are only as good as that path: compare them",
+    "# with what the resolver's operator publishes, or with what another network shows.",
+];
+
+#[test]
+fn the_keys_of_a_resolver_are_shown_as_the_file_of_pins_takes_them() {
+    let chain = pki().honest();
+    let resolver = FakeResolver::with_chain(&chain);
+    let names = Names::of(&resolver).and(chain.pin, "LEAF");
+    let options = options(&resolver, &[]);
+    let options: Vec<_> = options.iter().map(String::as_str).collect();
+    let said = run("pin", &options, &names);
+    let expected = [
+        "# resolver.test at ADDRESS: verified by chain and name, in 3 of 3 connections",
+        "resolver.test LEAF # leaf: CN=rcgen self signed cert; from CN=issuer of the tests; until 2100-01-01",
+        "resolver.test ISSUER # issuer: CN=issuer of the tests; from CN=root of the tests; until 4096-01-01",
+        "# resolver.test ROOT # anchor: CN=root of the tests",
+    ];
+    assert_eq!(said.lines, [&expected[..], &ADVICE].concat());
+    assert_eq!(said.code, Some(0));
+    assert_eq!(resolver.queries().len(), 0, "nothing is asked");
+    // Two commands: the keys into a file, and the daemon with that file.
+    let output = Command::new(PROGRAM).arg("pin").args(&options).output();
+    let pins = temporary_file("shown", &output.expect("the program runs").stdout);
+    let process = Process::before(&resolver, &["--pins", pins.to_str().expect("UTF-8")]);
+    let ask = crate::support::Ask::a(1, "x.test");
+    crate::support::UdpClient::to(process.address)
+        .ask(&ask.octets())
+        .assert_answers(&ask);
+    // The same for a program.
+    let json = run("pin", &[&options[..], &["--json"]].concat(), &names);
+    let json: serde_json::Value = serde_json::from_str(&json.lines[0]).expect("JSON");
+    assert_eq!(
+        json,
+        serde_json::json!({"agreed": true, "places": [{
+            "name": NAME, "address": "ADDRESS", "failure": null,
+            "chains": [{"connections": 3, "verified": true, "check": null, "cause": null, "certificates": [
+                {"role": "leaf", "pin": "LEAF", "subject": "CN=rcgen self signed cert",
+                 "issuer": "CN=issuer of the tests", "not_before": "2020-01-01T00:00:00Z",
+                 "not_after": "2100-01-01T00:00:00Z"},
+                {"role": "issuer", "pin": "ISSUER", "subject": "CN=issuer of the tests",
+                 "issuer": "CN=root of the tests", "not_before": "1975-01-01T00:00:00Z",
+                 "not_after": "4096-01-01T00:00:00Z"},
+                {"role": "anchor", "pin": "ROOT", "subject": "CN=root of the tests", "issuer": null,
+                 "not_before": null, "not_after": null},
+            ]}],
+        }]})
+    );
+}
+
+#[test]
+fn keys_that_are_not_verified_are_shown_behind_a_comment_sign() {
+    let [own, strange] = [pki().self_signed(), pki().unknown_root()];
+    let expired = pki().chain(&[NAME], |params| {
+        params.not_after = date_time_ymd(2021, 1, 1)
+    });
+    for (what, chain, cause) in [
+        (
+            "self-signed",
+            own,
+            "NOT VERIFIED (chain: no issuer of it is trusted",
+        ),
+        (
+            "unknown",
+            strange,
+            "NOT VERIFIED (chain: no issuer of it is trusted",
+        ),
+        (
+            "expired",
+            expired,
+            "NOT VERIFIED (chain: a certificate expired",
+        ),
+    ] {
+        let resolver = FakeResolver::with_chain(&chain);
+        let names = Names::of(&resolver).and(chain.pin, "LEAF");
+        let options = options(&resolver, &[]);
+        let options: Vec<_> = options.iter().map(String::as_str).collect();
+        let said = run("pin", &options, &names);
+        assert_eq!(said.code, Some(2), "{what}");
+        assert!(said.lines[0].contains(cause), "{what}: {:?}", said.lines);
+        assert!(
+            said.lines[1].starts_with("# resolver.test LEAF # leaf"),
+            "{:?}",
+            said.lines
+        );
+        assert!(
+            said.lines.iter().all(|line| line.starts_with('#')),
+            "{:?}",
+            said.lines
+        );
+    }
+    // Under another name.
+    let resolver = FakeResolver::honest();
+    let options = options(&resolver, &[]);
+    let target = format!("{}#other.test", resolver.address());
+    let options: Vec<_> = options
+        .iter()
+        .map(String::as_str)
+        .chain([&target[..]])
+        .collect();
+    let said = run("pin", &options, &Names::of(&resolver));
+    assert_eq!(said.code, Some(2));
+    assert!(
+        said.lines[0].contains("NOT VERIFIED (name: "),
+        "{:?}",
+        said.lines
+    );
+}
+
+#[test]
+fn addresses_that_disagree_or_are_away_are_said() {
+    let [one, other] = [pki().honest(), pki().honest()];
+    let [first, second] = [&one, &other].map(FakeResolver::with_chain);
+    let names = Names::of(&first)
+        .and(second.address(), "SECOND")
+        .and(one.pin, "LEAF")
+        .and(other.pin, "OTHER");
+    let more = ["--resolver-addr", &second.address().to_string()];
+    let both = options(&first, &more);
+    let both: Vec<_> = both.iter().map(String::as_str).collect();
+    let said = run("pin", &both, &names);
+    assert_eq!(said.code, Some(0));
+    let expected = "# DISAGREEMENT on the key of resolver.test: ADDRESS shows LEAF SECOND shows OTHER; a change of keys may be \
+                    under way, or one of them is somebody else";
+    assert!(
+        said.lines.contains(&expected.to_owned()),
+        "{:#?}",
+        said.lines
+    );
+    // One that is closed, and nobody at all.
+    let gone: SocketAddr = {
+        let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
+        nobody.local_addr().expect("its address")
+    };
+    let target = format!("{gone}#{NAME}");
+    let names = Names::of(&first).and(gone, "GONE");
+    let said = run("pin", &[&target], &names);
+    assert_eq!(said.code, Some(1));
+    let expected = "# resolver.test at GONE: not reached: stage=connect cause=\"Connection refused (os error 111)\"";
+    assert_eq!(said.lines[0], expected);
+    let present = format!("{}#{NAME}", first.address());
+    let all = options(&first, &[]);
+    let all: Vec<_> = all
+        .iter()
+        .map(String::as_str)
+        .chain([&target[..], &present])
+        .collect();
+    let said = run("pin", &all, &names);
+    assert_eq!(said.code, Some(0), "{:#?}", said.lines);
+    assert!(said.lines.contains(&expected.to_owned()));
+}
