@@ -32,7 +32,7 @@ impl Names {
         ])
     }
 
-    fn and(mut self, found: impl ToString, name: &'static str) -> Self {
+    fn and(mut self, found: impl std::fmt::Display, name: &'static str) -> Self {
         self.0.push((found.to_string(), name));
         self
     }
@@ -233,7 +233,8 @@ fn each_fault_of_an_identity_has_its_line_and_remedy() {
     let days = "see this machine's clock; an authority of your own is given by --resolver-ca; else ask the operator";
     let chain =
         |cause: &str| format!("CRITICAL ADDRESS#resolver.test chain: {cause}; remedy: {days}");
-    let rows: [(&str, Chain, &[&str], Vec<String>, i32); 10] = [
+    type Row<'r> = (&'r str, Chain, &'r [&'r str], Vec<String>, i32);
+    let rows: [Row<'_>; 10] = [
         ("one pin", pki().honest(), &[], vec![], 0),
         (
             "a pin that does not fit",
@@ -496,10 +497,9 @@ fn each_fault_of_the_configuration_has_its_line_and_remedy() {
              the keys",
             "WARNING resolver.test pins: --pin-mode report: a key without a pin is taken all the same; remedy: --pin-mode \
              strict, once the pins are right",
-            &format!(
-                "WARNING ADDRESS#resolver.test pin: no key that it shows is pinned: LEAF ISSUER ROOT; remedy: compare the keys \
+            &"WARNING ADDRESS#resolver.test pin: no key that it shows is pinned: LEAF ISSUER ROOT; remedy: compare the keys \
                  with what its operator publishes, and only then give their pins"
-            ).replace("LEAF", &leaf_of(&resolver)),
+                .replace("LEAF", &leaf_of(&resolver)),
         ],
         2,
     );

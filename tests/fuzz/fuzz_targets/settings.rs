@@ -1,16 +1,38 @@
-//! A command line: it is understood or refused in one line, and a pin that is understood is spelled again as it is read.
+//! A command line, and a file of pins: each is understood or refused in one line, and a pin that is understood is spelled
+//! again as it is read.
 #![no_main]
 
 use dns_tool::config::{self, Command};
 use dns_tool::pin::Pin;
+use dns_tool::pins;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     if let Ok(pin) = text.parse::<Pin>() {
         assert_eq!(pin.to_string().parse::<Pin>().ok(), Some(pin));
     }
+    match pins::read_lines(text) {
+        Ok(listed) => {
+            let again: String = listed
+                .iter()
+                .map(|(name, dated)| format!("{} {}\n", name.to_str(), dated.pin))
+                .collect();
+            let pins = |listed: &[pins::Listed]| -> Vec<_> {
+                listed
+                    .iter()
+                    .map(|(name, dated)| (name.clone(), dated.pin))
+                    .collect()
+            };
+            let read = pins::read_lines(&again).expect("what was understood is understood again");
+            assert_eq!(pins(&read), pins(&listed));
+        }
+        Err(error) => assert_eq!(error.to_string().lines().count(), 1, "{error}"),
+    }
     // No files: what the disk holds is no input of this.
-    if text.contains("ca") || text.contains("file") {
+    if ["ca", "file", "pins"]
+        .iter()
+        .any(|word| text.contains(word))
+    {
         return;
     }
     match config::parse(text.split('\n')) {
