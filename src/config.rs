@@ -1271,6 +1271,33 @@ mod tests {
     }
 
     #[test]
+    fn a_query_takes_the_daemons_options_and_a_question_among_them() {
+        for arguments in [
+            &["query", "a.test", "mx", "--port", "5353", "--tcp"][..],
+            &["query", "-tcp", "a.test", "--port=5353", "MX"],
+            &["query", "--port", "5353", "a.test.", "TYPE15", "--tcp"],
+        ] {
+            let Ok(Command::Query(query)) = parse(arguments.iter().copied()) else {
+                panic!("{arguments:?}")
+            };
+            let asked = (query.name.to_string(), query.qtype, query.road);
+            assert_eq!(asked, ("a.test.".to_owned(), Type(15), Road::Tcp));
+            assert_eq!(query.config.server.port, 5353);
+        }
+        for (arguments, part) in [
+            (&["--tcp"][..], "query alone"),
+            (&["a.test"], "\"a.test\": expected an option"),
+            (
+                &["--port", "1", "query", "a.test"],
+                "\"query\": expected an option",
+            ),
+            (&["query", "--tcp=x", "a.test"], "--tcp=x"),
+        ] {
+            assert!(refuse(arguments).contains(part), "{}", refuse(arguments));
+        }
+    }
+
+    #[test]
     fn help_and_version_win_over_the_rest() {
         for arguments in [
             &["-h"][..],
