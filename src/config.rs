@@ -39,8 +39,8 @@ const DEFAULT_ADDRESSES: [IpAddr; 4] = [
     IpAddr::V6(Ipv6Addr::new(0x2606, 0x4700, 0x4700, 0, 0, 0, 0, 0x1111)),
     IpAddr::V6(Ipv6Addr::new(0x2606, 0x4700, 0x4700, 0, 0, 0, 0, 0x1001)),
 ];
-/// Seconds that a query may take, at least and at most.
-const TIMEOUT_RANGE: (f64, f64) = (0.05, 60.0);
+/// How long a query may take, at least and at most.
+const TIMEOUT_RANGE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(60));
 /// Queries without an answer at a time, unless `--max-pending` says otherwise.
 const MAX_PENDING: usize = 8192;
 /// Sessions to one address, unless `--sessions` says otherwise.
@@ -799,12 +799,29 @@ fn whole(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let (least, most) = TIMEOUT_RANGE;
-    match text.parse::<f64>() {
-        Ok(seconds) if (least..=most).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err(format!(
-            "expected seconds from {least} to {most}, such as 3 or 2.5"
-        )),
+    match decimal(text) {
+        Some(seconds) if (least..=most).contains(&seconds) => Ok(seconds),
+        _ => Err("expected seconds from 0.05 to 60, such as 3 or 2.5".to_owned()),
     }
+}
+
+/// Seconds with at most nine digits behind the point. Not as a number with a floating point: to read and spell those takes
+/// more of the binary than all of this room.
+fn decimal(text: &str) -> Option<Duration> {
+    const DIGITS: usize = 9;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let number = |digits: &str| {
+        let plain = digits.bytes().all(|octet| octet.is_ascii_digit());
+        plain.then(|| digits.parse().ok())?
+    };
+    let nanoseconds = format!("{fraction:0<DIGITS$}");
+    let short = fraction.len() <= DIGITS;
+    Some(Duration::new(
+        number(whole)?,
+        short
+            .then(|| number(&nanoseconds))?
+            .and_then(|nanoseconds| u32::try_from(nanoseconds).ok())?,
+    ))
 }
 
 /// Options as they were given, taken out one after the other.
@@ -878,12 +895,16 @@ impl Given {
     fn finish(self) -> Result<(), UsageError> {
         match self.arguments.finish().first() {
             None => Ok(()),
-            Some(left) if entries().any(|entry| *left == *entry.name) => Err(UsageError(format!(
-                "{left:?}: expected behind another subcommand alone; --help says more"
-            ))),
-            Some(left) => Err(UsageError(format!(
-                "{left:?}: expected an option; --help lists them"
-            ))),
+            Some(left) => {
+                // Options of subcommands are in groups that bear their names.
+                let here = |entries: &[Entry]| entries.iter().any(|entry| *left == *entry.name);
+                let group = OPTIONS.iter().find(|(_, entries)| here(entries));
+                let expected = group
+                    .map_or("an option; --help lists them".to_owned(), |(group, _)| {
+                        format!("behind dns-tool {} alone", group.to_lowercase())
+                    });
+                Err(UsageError(format!("{left:?}: expected {expected}")))
+            }
         }
     }
 }

@@ -210,7 +210,7 @@ fn a_sound_setup_is_said_line_by_line() {
             "OK ADDRESS#resolver.test expiry: days left, from the leaf on: N N",
             "OK ADDRESS#resolver.test query: NOERROR after N ms",
             "OK ADDRESS#resolver.test padding: answers are padded",
-            "OK ADDRESS#resolver.test keepalive: keeps idle sessions for 10 s",
+            "OK ADDRESS#resolver.test keepalive: keeps idle sessions for 10.0 s",
             "OK ADDRESS#resolver.test resumption: resumed in N ms",
         ]
     );

@@ -433,10 +433,12 @@ fn check_address(
                     format_args!("{place} padding"),
                     format_args!("answers {padded} padded"),
                 );
-                let kept = answer.keepalive().map(|kept| kept.as_secs_f64());
-                let kept = kept.map_or(
+                let kept = answer.keepalive().map_or(
                     "does not say how long it keeps sessions".to_owned(),
-                    |kept| format!("keeps idle sessions for {kept} s"),
+                    |kept| {
+                        let (seconds, tenths) = (kept.as_secs(), kept.subsec_millis() / 100);
+                        format!("keeps idle sessions for {seconds}.{tenths} s")
+                    },
                 );
                 report.add(format_args!("{place} keepalive"), kept);
                 serves
