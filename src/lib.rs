@@ -18,7 +18,7 @@
 //! [`client`]; [`wire`] and [`frame`] know the octets, [`identity`] and [`pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
-//! main, lib, config, server, worker, forwarder, limit, cache, upstream, health, session, flight, identity, certificate, pins, pin, client,
+//! main, lib, config, server, worker, forwarder, limit, cache, upstream, health, session, flight, identity, certificate, pins, rollover, pin, client,
 //! frame, deadline, wire, journal, rights, thread, clock,
 //! date, metrics.
 //!
@@ -44,6 +44,7 @@ pub mod metrics;
 pub mod pin;
 pub mod pins;
 pub mod rights;
+pub mod rollover;
 pub mod server;
 pub mod session;
 pub mod thread;
