@@ -18,7 +18,7 @@
 //! [`client`]; [`wire`] and [`frame`] know the octets, [`identity`] and [`pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
-//! main, lib, config, server, worker, forwarder, limit, cache, upstream, health, session, flight, identity, certificate, pins, rollover, pin, client,
+//! main, lib, config, server, worker, forwarder, limit, cache, upstream, health, session, flight, identity, certificate, pins, state, rollover, pin, client,
 //! frame, deadline, wire, journal, rights, thread, clock,
 //! date, metrics.
 //!
@@ -47,6 +47,7 @@ pub mod rights;
 pub mod rollover;
 pub mod server;
 pub mod session;
+pub mod state;
 pub mod thread;
 pub mod upstream;
 pub mod wire;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 25] = [
+const ROOMS: [&str; 26] = [
     "config",
     "server",
     "worker",
@@ -19,6 +19,7 @@ const ROOMS: [&str; 25] = [
     "identity",
     "certificate",
     "pins",
+    "state",
     "rollover",
     "pin",
     "client",
