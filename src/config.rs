@@ -16,13 +16,16 @@ use pico_args::Arguments;
 use rustls::pki_types::ServerName;
 
 use crate::cache;
+use crate::date::DAY;
 use crate::forwarder;
 use crate::identity::{Anchors, Identity, PinMode, Terms};
+use crate::keys;
 use crate::limit::{self, Rate};
 use crate::pin::{Dated, Pin, PinError, PinSet};
-use crate::pins::{Pins, Source, resolver_name};
+use crate::pins::{Source, resolver_name};
 use crate::rights::User;
 use crate::server;
+use crate::state::Store;
 use crate::upstream::{self, Resolver};
 use crate::zone::{Name, Type};
 
@@ -54,6 +57,8 @@ const CACHE_SIZE: (usize, usize) = (8 * 1024 * 1024, 64 * 1024);
 const RATE: (usize, usize) = (500, 1000);
 /// When this was built, in seconds since 1970: no clock that is right shows an earlier time.
 const BUILT: &str = env!("DNS_TOOL_BUILT");
+/// Days that a new key may have to be seen, at most.
+const MOST_DAYS: u64 = 366;
 /// Seconds for which an answer may be served past its time, unless `--serve-stale` says otherwise, and at most.
 const SERVE_STALE: (usize, usize) = (86_400, 604_800);
 
@@ -154,6 +159,22 @@ const OPTIONS: [(&str, &[Entry]); 9] = [
                 meaning: "strict refuses a resolver none of whose keys is pinned; report serves all the same, on \
                           chain and name alone, and logs each such session: for trying pins out",
                 default: "strict",
+            },
+            Entry {
+                name: "--pin-rollover",
+                value: "DAYS",
+                repeatable: false,
+                meaning: "believe a new key of a pinned resolver when its old certificate is due, the same issuer \
+                          gave it, and every address has shown it and no other, the first so many days ago",
+                default: "never",
+            },
+            Entry {
+                name: "--state-dir",
+                value: "DIR",
+                repeatable: false,
+                meaning: "folder where it remembers, from one start to the next, the keys that it learnt and the last \
+                          time at which the clock was right",
+                default: "nothing is remembered",
             },
             Entry {
                 name: "--resolver",
@@ -316,8 +337,8 @@ pub struct Config {
     pub forwarder: forwarder::Settings,
     /// Whom they go to.
     pub upstream: upstream::Settings,
-    /// Where the resolvers' pins come from, to be read again.
-    pub pins: Source,
+    /// Whose keys are believed, as time goes on.
+    pub keys: keys::Settings,
     /// Who it becomes once the sockets are bound.
     pub user: Option<User>,
     /// How much is logged.
@@ -404,7 +425,7 @@ pub fn parse(
     let max_pending = options
         .one("--max-pending", |text| whole(text, 1..=1_000_000))?
         .unwrap_or(MAX_PENDING);
-    let (upstream, pins) = upstream_settings(&mut options, max_pending)?;
+    let (upstream, keys) = upstream_settings(&mut options, max_pending)?;
     let forwarder = forwarder::Settings {
         timeout: upstream.timeout,
         max_pending,
@@ -432,13 +453,13 @@ pub fn parse(
         server,
         forwarder,
         upstream,
-        pins,
+        keys,
         user,
         log_level,
     };
     match subcommand {
         Some("query") => query(options, config).map(|query| Command::Query(Box::new(query))),
-        Some("pin") => keys(options, config).map(|request| Command::Pin(Box::new(request))),
+        Some("pin") => key_request(options, config).map(|request| Command::Pin(Box::new(request))),
         Some(_) => {
             let json = options.flag("--json");
             options.finish()?;
@@ -452,7 +473,7 @@ pub fn parse(
 }
 
 /// Whose keys `dns-tool pin` shows: those that are named, or the configured resolvers'.
-fn keys(mut options: Given, config: Config) -> Result<KeyRequest, UsageError> {
+fn key_request(mut options: Given, config: Config) -> Result<KeyRequest, UsageError> {
     let json = options.flag("--json");
     let configured = config.upstream.resolvers;
     let terms = configured[0].identity.terms().clone();
@@ -569,7 +590,7 @@ fn server_settings(options: &mut Given) -> Result<server::Settings, UsageError> 
 fn upstream_settings(
     options: &mut Given,
     max_pending: usize,
-) -> Result<(upstream::Settings, Source), UsageError> {
+) -> Result<(upstream::Settings, keys::Settings), UsageError> {
     let fqdn = options.one("--resolver-fqdn", resolver_name)?;
     let mut addresses = options.all("--resolver-addr", resolver_address)?;
     let default_name = || resolver_name(DEFAULT_FQDN).expect("the default is a name");
@@ -592,10 +613,8 @@ fn upstream_settings(
             None => resolvers.push((name, vec![address])),
         }
     }
-    let (source, pins) = pins(
-        options,
-        resolvers.iter().map(|(name, _)| name.clone()).collect(),
-    )?;
+    let names = resolvers.iter().map(|(name, _)| name.clone()).collect();
+    let keys = key_settings(options, names)?;
     let pin_mode = options
         .one("--pin-mode", |text| match text {
             "strict" => Ok(PinMode::Strict),
@@ -609,16 +628,17 @@ fn upstream_settings(
     let timeout = options
         .one("--timeout", seconds)?
         .unwrap_or(Duration::from_secs(3));
+    let built = BUILT.parse().unwrap_or(0);
     let resolvers = resolvers
         .into_iter()
         .map(|(name, addresses)| Resolver {
             addresses,
             identity: Identity::new(Terms {
-                pins: pins.of(&name),
+                pins: keys.believed(&keys.given, &keys.state, &name),
                 name,
                 anchors: anchors.clone(),
                 pin_mode,
-                clock_floor: BUILT.parse().unwrap_or(0),
+                clock_floor: keys.state.good_time.map_or(built, |time| time.max(built)),
             }),
         })
         .collect();
@@ -632,14 +652,14 @@ fn upstream_settings(
         // Renewals, and queries whose clients were content with an expired answer, have no client that waits for them.
         max_pending: 2 * max_pending,
     };
-    Ok((settings, source))
+    Ok((settings, keys))
 }
 
-/// The pins of resolvers with these names, the first being who is meant where none is said; and where they come from.
-fn pins(
+/// The pins of resolvers with these names, the first being who is meant where none is said; and how they change.
+fn key_settings(
     options: &mut Given,
     names: Vec<ServerName<'static>>,
-) -> Result<(Source, Pins), UsageError> {
+) -> Result<keys::Settings, UsageError> {
     let mut fixed = Vec::new();
     for (name, pin) in options.all("--resolver-pin", named_pin)? {
         match name {
@@ -657,12 +677,32 @@ fn pins(
         fixed,
         file: options.one("--pins", |text| Ok(PathBuf::from(text)))?,
     };
-    match (source.read(), &source.file) {
-        (Ok(pins), _) => Ok((source, pins)),
-        (Err(error), file) => {
-            let file = file.as_deref().unwrap_or(Path::new(""));
-            Err(UsageError(format!("--pins {file:?}: {error}")))
-        }
+    let file = source.file.as_deref().unwrap_or(Path::new(""));
+    let given = source
+        .read()
+        .map_err(|error| UsageError(format!("--pins {file:?}: {error}")))?;
+    let kept = options.one("--state-dir", |text| {
+        let (_, state) = Store::open(Path::new(text)).map_err(|error| error.to_string())?;
+        Ok((PathBuf::from(text), state))
+    })?;
+    let rollover = options.one("--pin-rollover", |text| {
+        let days = decimal(text).filter(|days| !days.is_zero() && days.as_secs() <= MOST_DAYS);
+        let expected = || format!("expected days, more than 0 and at most {MOST_DAYS}, such as 7");
+        days.map(|days| days * DAY as u32).ok_or_else(expected)
+    })?;
+    let (directory, state) = kept.unzip();
+    match (rollover, &directory) {
+        (Some(_), None) => Err(UsageError(
+            "--pin-rollover: expected a --state-dir with it, where what is learnt is kept"
+                .to_owned(),
+        )),
+        (rollover, _) => Ok(keys::Settings {
+            source,
+            given,
+            directory,
+            state: state.unwrap_or_default(),
+            rollover,
+        }),
     }
 }
 

@@ -18,8 +18,8 @@
 //! [`client`]; [`wire`] and [`frame`] know the octets, [`identity`] and [`pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
-//! main, lib, command, config, server, worker, forwarder, limit, cache, upstream, health, session, flight, identity,
-//! certificate, pins, pin, client, frame, deadline, zone, wire, journal, rights, thread, clock, date, metrics.
+//! main, lib, command, config, keys, server, worker, forwarder, limit, cache, upstream, health, session, flight, identity,
+//! certificate, pins, state, rollover, pin, client, frame, deadline, zone, wire, journal, rights, thread, clock, date, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
 //! queries, and the thread that reads an answer delivers it.
@@ -39,13 +39,16 @@ pub mod frame;
 pub mod health;
 pub mod identity;
 pub mod journal;
+pub mod keys;
 pub mod limit;
 pub mod metrics;
 pub mod pin;
 pub mod pins;
 pub mod rights;
+pub mod rollover;
 pub mod server;
 pub mod session;
+pub mod state;
 pub mod thread;
 pub mod upstream;
 pub mod wire;
@@ -53,17 +56,16 @@ pub mod worker;
 pub mod zone;
 
 use std::fmt;
-use std::io::{self, PipeWriter};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use log::{error, info, warn};
-use parking_lot::Mutex;
+use log::{info, warn};
 
 use crate::client::{Outboxes, Shed};
 use crate::config::Config;
 use crate::forwarder::{Endings, Forwarder, Outcome};
-use crate::pins::{Pins, Source, Watch};
+use crate::keys::Keys;
 use crate::rights::RightsError;
 use crate::server::{BindError, Server, Sockets};
 use crate::upstream::{Doubts, Upstream};
@@ -115,64 +117,6 @@ impl From<io::Error> for StartError {
     }
 }
 
-/// What is read again while it serves: the pins.
-struct Reloader {
-    source: Source,
-    pins: Mutex<Pins>,
-    upstream: Arc<Upstream>,
-}
-
-impl Reloader {
-    /// Reads the file of pins again and has its pins hold from now on; those of before where it cannot be taken. What is
-    /// `asked` for is answered by a line of the log even if nothing has changed.
-    fn reload(&self, asked: bool) {
-        let Some(file) = &self.source.file else {
-            return info!("event=nothing-to-reload");
-        };
-        let mut pins = self.pins.lock();
-        match self.source.read_again(&pins) {
-            Ok(read) => {
-                *pins = read;
-                let changed = self.upstream.repin(|identity| pins.of(identity.name()));
-                if changed > 0 || asked {
-                    let count = pins.count();
-                    info!("event=pins-read file={file:?} pins={count} addresses-changed={changed}");
-                    self.warn_of_no_backup(&pins);
-                }
-            }
-            Err(error) => error!("event=pins-kept file={file:?} cause=\"{error}\""),
-        }
-    }
-
-    /// A resolver with one key alone serves until the day on which that is changed.
-    fn warn_of_no_backup(&self, pins: &Pins) {
-        let now = clock::since_1970().as_secs();
-        for name in &self.source.names {
-            if pins.of(name).lacks_backup(now) {
-                warn!("event=no-backup-pin name={}", name.to_str());
-            }
-        }
-    }
-
-    /// Reloads whenever the file changes, until the writer that is returned is dropped. None where there is no file, or where
-    /// it cannot be watched.
-    fn watch(self: &Arc<Self>) -> Option<PipeWriter> {
-        let file = self.source.file.as_deref()?;
-        let watched = Watch::new(file).and_then(|(watch, end)| {
-            let reloader = Arc::clone(self);
-            thread::spawn_for_good("pins", move || {
-                while watch.wait() {
-                    reloader.reload(false);
-                }
-            })?;
-            Ok(end)
-        });
-        let failed =
-            |error: &io::Error| warn!("event=pins-not-watched file={file:?} cause=\"{error}\"");
-        watched.inspect_err(failed).ok()
-    }
-}
-
 /// A forwarder that serves.
 pub struct Running {
     addresses: Vec<SocketAddr>,
@@ -183,8 +127,7 @@ pub struct Running {
     outboxes: Arc<Outboxes>,
     endings: Arc<Endings>,
     shed: Arc<Shed>,
-    reloader: Arc<Reloader>,
-    watched: Option<PipeWriter>,
+    keys: Arc<Keys>,
 }
 
 /// Binds the sockets, gives up rights, wires the rooms and serves. The first session is opened at once, in the background.
@@ -204,21 +147,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let drained = Arc::clone(&outboxes);
     thread::spawn_for_good("outboxes", move || drained.drain(&bell))?;
     let endings = Arc::new(Endings::new(config.forwarder, clock::now()));
-    let given = config
-        .upstream
-        .resolvers
-        .iter()
-        .map(|resolver| resolver.identity.terms());
-    let pins = given
-        .map(|terms| (terms.name.clone(), terms.pins.clone()))
-        .collect();
     let upstream = Upstream::start(config.upstream, Arc::clone(&endings) as Arc<_>)?;
-    let reloader = Arc::new(Reloader {
-        source: config.pins,
-        pins: Mutex::new(pins),
-        upstream: Arc::clone(&upstream),
-    });
-    reloader.warn_of_no_backup(&reloader.pins.lock());
     let forwarder = Arc::new(Forwarder::new(Arc::clone(&upstream), Arc::clone(&endings)));
     let pool = Pool::new(Arc::clone(&forwarder), config.server.clients);
     // Before anybody can ask: a query that nobody connects for would fail.
@@ -228,7 +157,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     for address in &addresses {
         info!("event=listening address={address}");
     }
-    let watched = reloader.watch();
+    let keys = Keys::start(config.keys, &upstream)?;
     Ok(Running {
         addresses,
         server,
@@ -238,8 +167,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         outboxes,
         endings,
         shed,
-        reloader,
-        watched,
+        keys,
     })
 }
 
@@ -264,9 +192,9 @@ impl Running {
         self.upstream.doubts()
     }
 
-    /// Reads again what can be while it serves: the file of pins.
+    /// Reads again what can be while it serves: pins, and what is remembered.
     pub fn reload(&self) {
-        self.reloader.reload(true);
+        self.keys.reload(true);
     }
 
     /// Forgets the answers that are kept.
@@ -281,7 +209,7 @@ impl Running {
 
     /// Takes no more queries, lets those on their way end, and closes the session. Takes as long as a query may.
     pub fn stop(self) {
-        drop(self.watched);
+        self.keys.stop();
         self.server.stop();
         self.pool.refuse_queries();
         self.forwarder.finish();

@@ -121,6 +121,7 @@ pub struct Upstream {
     resuming: Mutex<()>,
     /// Sessions that were opened though none of their keys is pinned, or by a clock that is known to be wrong.
     doubts: Doubts,
+    good_time: AtomicU64,
     timer: OnceLock<std::thread::Thread>,
     /// The timer sleeps until it is woken, since no query is pending.
     timer_rests: AtomicBool,
@@ -260,6 +261,7 @@ impl Upstream {
             suspended: AtomicU64::new(time_suspended()),
             resuming: Mutex::new(()),
             doubts: Doubts::default(),
+            good_time: AtomicU64::new(0),
             timer: OnceLock::new(),
             timer_rests: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -334,6 +336,20 @@ impl Upstream {
             self.wake_timer();
         }
         changed
+    }
+
+    /// Where the resolvers are, each with how it proves itself now.
+    pub fn targets(&self) -> Vec<(SocketAddr, Identity)> {
+        let targets = self.targets.iter();
+        targets
+            .map(|target| (target.address, target.identity()))
+            .collect()
+    }
+
+    /// When a session was last opened by certificates that hold by this machine's clock, which was right then as far as they
+    /// tell; in seconds since 1970, if ever.
+    pub fn good_time(&self) -> Option<u64> {
+        Some(self.good_time.load(Ordering::Relaxed)).filter(|time| *time > 0)
     }
 
     /// What was opened on less than all that could be asked for.
@@ -743,7 +759,10 @@ impl Upstream {
                 "event=resolver-unpinned resolver={address} name={name} expected=\"{pins}\" shown_pins=\"{shown}\""
             );
         }
-        if proof.clock_suspect {
+        if !proof.clock_suspect {
+            let now = clock::since_1970().as_secs();
+            self.good_time.store(now, Ordering::Relaxed);
+        } else {
             self.doubts.clock.increment();
             warn!(
                 "event=clock-suspect resolver={address} name={name} cause=\"this machine's clock is behind the time at \

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 26] = [
+const ROOMS: [&str; 29] = [
     "command",
     "config",
+    "keys",
     "server",
     "worker",
     "forwarder",
@@ -20,6 +21,8 @@ const ROOMS: [&str; 26] = [
     "identity",
     "certificate",
     "pins",
+    "state",
+    "rollover",
     "pin",
     "client",
     "frame",

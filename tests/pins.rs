@@ -266,3 +266,185 @@ fn in_report_mode_a_key_without_a_pin_serves_and_is_said_and_counted() {
     forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
     assert_eq!(forwarder.running().doubts().unpinned.value(), 0);
 }
+
+/// A folder of the test's own, empty.
+fn state_dir(name: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let path = path.join(format!("{}-{name}", std::process::id()));
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir(&path).expect("a folder");
+    path
+}
+
+fn kept(directory: &std::path::Path) -> String {
+    fs::read_to_string(directory.join("state")).unwrap_or_default()
+}
+
+/// A chain whose leaf is in the last third of its life.
+fn due() -> Chain {
+    pki().chain(&[NAME], |params| {
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2027, 1, 1);
+    })
+}
+
+/// About a second and a half: so many days.
+const WAIT: &str = "0.000018";
+
+#[test]
+fn a_key_that_is_rolled_over_by_the_rules_is_learnt_kept_and_can_be_taken_back() {
+    let (old, new) = (due(), pki().honest());
+    let [first, second] = [&old, &old].map(FakeResolver::with_chain);
+    let directory = state_dir("learnt");
+    let pin = old.pin.to_string();
+    let options = [
+        "--resolver-addr",
+        &second.address().to_string(),
+        "--resolver-pin",
+        &pin,
+        "--pin-rollover",
+        WAIT,
+        "--state-dir",
+        directory.to_str().expect("a path in UTF-8"),
+    ];
+    let mut process = Process::before(&first, &options);
+    let client = crate::support::UdpClient::to(process.address);
+    let mut id = 0;
+    let mut ask = || {
+        id += 1;
+        let ask = Ask::a(id, &format!("n{id}.test"));
+        client.ask(&ask.octets()).whole_rcode()
+    };
+    wait_until("the old leaf to be remembered", || {
+        kept(&directory).contains("accepted ")
+    });
+    // Address by address, as operators do it: nobody notices.
+    roll_over(&first, &new);
+    wait_until("the new leaf to be seen", || {
+        assert_eq!(ask(), 0, "the other address serves");
+        kept(&directory).contains("candidate ")
+    });
+    thread::sleep(Duration::from_secs(2));
+    assert!(
+        !kept(&directory).contains("learnt "),
+        "not at every address"
+    );
+    roll_over(&second, &new);
+    let said = process.read_until("event=key-learnt");
+    assert!(said.contains(&new.pin.to_string()), "{said}");
+    wait_until("it to serve again", || ask() == 0);
+    wait_until("it to be kept", || kept(&directory).contains("learnt "));
+    process.signal("TERM");
+    assert_eq!(process.end().0, Some(0));
+    assert!(
+        kept(&directory).contains("\ntime 20"),
+        "{}",
+        kept(&directory)
+    );
+    // It is believed from the next start on, and shown.
+    let process = Process::before(&first, &options);
+    let client = crate::support::UdpClient::to(process.address);
+    let next = Ask::a(1, "next.test");
+    client.ask(&next.octets()).assert_answers(&next);
+    // Without its line it is not, at once.
+    let lines = kept(&directory);
+    let without: Vec<_> = lines
+        .lines()
+        .filter(|line| !line.starts_with("learnt "))
+        .collect();
+    fs::write(directory.join("state"), without.join("\n") + "\n").expect("writes");
+    process.signal("HUP");
+    wait_until("its sessions' end", || first.open() + second.open() == 0);
+    let ask = Ask::a(2, "lost.test");
+    client.ask(&ask.octets()).assert_error(&ask, SERVFAIL);
+}
+
+#[test]
+fn a_key_that_breaks_a_rule_of_roll_over_is_not_learnt() {
+    // The old leaf is not due; and a new leaf of another issuer, the root itself.
+    let early = pki().honest();
+    let other_issuer = pki().directly_under_root();
+    for (old, new) in [(early, pki().honest()), (due(), other_issuer)] {
+        let resolver = FakeResolver::with_chain(&old);
+        let directory = state_dir("refused");
+        let pin = old.pin.to_string();
+        let options = [
+            "--resolver-pin",
+            &pin,
+            "--pin-rollover",
+            "0.000002",
+            "--state-dir",
+            directory.to_str().expect("a path in UTF-8"),
+        ];
+        let mut process = Process::before(&resolver, &options);
+        wait_until("the old leaf to be remembered", || {
+            kept(&directory).contains("accepted ")
+        });
+        roll_over(&resolver, &new);
+        for _ in 0..5 {
+            let said = process.read_until("event=key-not-believed");
+            assert!(said.contains(&new.pin.to_string()), "{said}");
+        }
+        let ask = Ask::a(1, "x.test");
+        crate::support::UdpClient::to(process.address)
+            .ask(&ask.octets())
+            .assert_error(&ask, SERVFAIL);
+        assert!(!kept(&directory).contains("learnt "));
+        assert_eq!(resolver.queries().len(), 0);
+    }
+}
+
+#[test]
+fn what_is_remembered_is_its_owners_alone_and_a_broken_file_is_said_at_the_start() {
+    use std::os::unix::fs::PermissionsExt;
+    let resolver = FakeResolver::honest();
+    let directory = state_dir("private");
+    let option = ["--state-dir", directory.to_str().expect("a path in UTF-8")];
+    let process = Process::before(&resolver, &option);
+    let ask = Ask::a(1, "x.test");
+    crate::support::UdpClient::to(process.address)
+        .ask(&ask.octets())
+        .assert_answers(&ask);
+    process.signal("TERM");
+    assert_eq!(process.end().0, Some(0));
+    let file = directory.join("state");
+    let mode = fs::metadata(&file)
+        .expect("it is there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // A time in the future is one before which no clock is right: without a pin it refuses.
+    fs::write(&file, "dns-tool state 1\ntime 2080-01-01T00:00:00Z\n").expect("writes");
+    let mut process = Process::before(&resolver, &option);
+    let said = process.read_until("event=resolver-refused");
+    assert!(said.contains("check=clock"), "{said}");
+    drop(process);
+    // With one that fits it serves, and says so.
+    let issuer = pki().issuer.pin().to_string();
+    let options = [&option[..], &["--resolver-pin", &issuer]].concat();
+    let mut process = Process::before(&resolver, &options);
+    crate::support::UdpClient::to(process.address)
+        .ask(&ask.octets())
+        .assert_answers(&ask);
+    process.read_until("event=clock-suspect");
+    process.signal("TERM");
+    let (_, log) = process.end();
+    assert!(log.contains("sessions-by-floor=1"), "{log}");
+    for (content, expected) in [
+        ("dns-tool state 2\n", "of a later dns-tool"),
+        ("dns-tool state 1\nnonsense\n", "line 2: "),
+        ("", "line 1: "),
+    ] {
+        fs::write(&file, content).expect("writes");
+        let output = std::process::Command::new(crate::support::process::PROGRAM)
+            .args(option)
+            .output()
+            .expect("the program runs");
+        assert_eq!(output.status.code(), Some(2));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            said.contains(expected) && said.lines().count() == 1,
+            "{said}"
+        );
+    }
+}

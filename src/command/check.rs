@@ -17,6 +17,7 @@ use crate::command::query::{Asking, exchange, reachable};
 use crate::config::{CheckRequest, UsageError};
 use crate::date::{DAY, Moment};
 use crate::identity::{Check, Identity, PinMode, Proof, Refusal};
+use crate::rollover::Memory;
 use crate::server::{self, Sockets};
 use crate::session::{ConnectError, Session};
 use crate::wire::{Answer, rcode};
@@ -193,7 +194,7 @@ pub fn run(request: &CheckRequest) -> Report {
     report.add("configuration", "understood");
     check_clock(request, &mut report);
     check_pins(request, &mut report);
-    if let Some(file) = &config.pins.file {
+    if let Some(file) = &config.keys.source.file {
         check_file(file, &mut report);
     }
     for address in &config.server.addresses {
@@ -294,6 +295,24 @@ fn check_pins(request: &CheckRequest, report: &mut Report) {
             report.add_fault(State::Warning, &subject, text, remedy);
         } else {
             report.add(&subject, format_args!("{} of them", slots.len()));
+        }
+        let memory = request
+            .config
+            .keys
+            .state
+            .memories
+            .get(&*terms.name.to_str());
+        for pin in memory.into_iter().flat_map(Memory::learnt) {
+            let counts = slots.iter().any(|dated| dated.pin == pin);
+            let (what, when) = if counts {
+                ("learnt", "")
+            } else {
+                ("learnt, not believed", " without --pin-rollover")
+            };
+            report.add(
+                &subject,
+                format_args!("{pin} was {what}{when}; its line in --state-dir takes it back"),
+            );
         }
         if terms.pin_mode == PinMode::Report && !slots.is_empty() {
             let text = "--pin-mode report: a key without a pin is taken all the same";

@@ -161,6 +161,12 @@ impl Pki {
         Chain::new(&leaf, &key, &[self.issuer.certificate()])
     }
 
+    /// A leaf that the root itself gave.
+    pub(crate) fn directly_under_root(&self) -> Chain {
+        let (leaf, key) = self.root.issue(&[NAME], |_| {});
+        Chain::new(&leaf, &key, &[])
+    }
+
     /// Under a root that nobody trusts.
     pub(crate) fn unknown_root(&self) -> Chain {
         let stranger = Authority::root("stranger");

@@ -1,0 +1,333 @@
+//! Whose keys are believed, as time goes on?
+//!
+//! Those that are pinned, by the command line and by a file that is read again; and, where that is asked for, those that
+//! were learnt by the rules of roll-over. What is remembered for that, and the last time at which the clock was known to be
+//! good, is kept from one start to the next. Whenever any of it changes, the upstream is told.
+
+use std::io::{self, PipeWriter};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use log::{debug, error, info, warn};
+use parking_lot::Mutex;
+use rustls::pki_types::{ServerName, UnixTime};
+
+use crate::certificate::Facts;
+use crate::clock;
+use crate::identity::{Identity, PinMode, Proof, Terms};
+use crate::pin::PinSet;
+use crate::pins::{Pins, Source, Watch};
+use crate::rollover::{Leaf, Verdict};
+use crate::session;
+use crate::state::{State, Store};
+use crate::thread;
+use crate::upstream::Upstream;
+
+/// How often the time is kept, and how often a resolver's addresses are looked at in the days that a new key must be seen:
+/// no more often than the first and no less often than the last.
+const ROUND: Duration = Duration::from_secs(60 * 60);
+const ROUNDS: u32 = 12;
+const BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(6 * 60 * 60));
+/// How long a look at one address may take.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// What this room can be told.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Where the pins come from.
+    pub source: Source,
+    /// Those that came from there at the start.
+    pub given: Pins,
+    /// Where what is remembered is kept, if anywhere.
+    pub directory: Option<PathBuf>,
+    /// What was remembered at the start.
+    pub state: State,
+    /// How long a new key must be seen to be believed; none believes no new one.
+    pub rollover: Option<Duration>,
+}
+
+impl Settings {
+    /// The pins that count for a resolver: those that are given and, behind them, the keys that were learnt. Where none is
+    /// given any key will do, and what was learnt changes nothing.
+    pub fn believed(&self, given: &Pins, state: &State, name: &ServerName<'_>) -> PinSet {
+        let mut pins = given.of(name);
+        let memory = state.memories.get(&*name.to_str());
+        if let Some(memory) = memory.filter(|_| self.rollover.is_some() && !pins.is_empty()) {
+            memory.learnt().for_each(|pin| pins.insert(pin.into()));
+        }
+        pins
+    }
+}
+
+/// The keys that are believed now.
+pub struct Keys {
+    settings: Settings,
+    upstream: Arc<Upstream>,
+    held: Mutex<Held>,
+    /// Dropped when it is to end.
+    ends: Mutex<Option<(Sender<()>, Option<PipeWriter>)>>,
+}
+
+struct Held {
+    given: Pins,
+    state: State,
+}
+
+impl Keys {
+    /// Watches over the keys of `upstream`, which has those of the settings now, until [`Keys::stop`].
+    ///
+    /// Fails when the system has no thread.
+    pub fn start(settings: Settings, upstream: &Arc<Upstream>) -> io::Result<Arc<Self>> {
+        let (sender, end) = bounded(0);
+        let (given, state) = (settings.given.clone(), settings.state.clone());
+        let keys = Arc::new(Self {
+            settings,
+            upstream: Arc::clone(upstream),
+            held: Mutex::new(Held { given, state }),
+            ends: Mutex::new(None),
+        });
+        keys.warn_of_no_backup(&keys.held.lock());
+        let watched = keys.watch();
+        *keys.ends.lock() = Some((sender, watched));
+        if keys.settings.directory.is_some() {
+            let rounds = Arc::clone(&keys);
+            thread::spawn_for_good("keys", move || rounds.go_round(&end))?;
+        }
+        Ok(keys)
+    }
+
+    /// Reads again what is in files, and has it hold from now on; what was before where a file cannot be taken. What is `asked`
+    /// for is answered by a line of the log even if nothing has changed.
+    pub fn reload(&self, asked: bool) {
+        let mut held = self.held.lock();
+        self.remember(&mut held);
+        let Some(file) = &self.settings.source.file else {
+            if self.settings.directory.is_none() {
+                return info!("event=nothing-to-reload");
+            }
+            let changed = self.apply(&held);
+            return info!("event=state-read addresses-changed={changed}");
+        };
+        match self.settings.source.read_again(&held.given) {
+            Ok(read) => {
+                held.given = read;
+                let changed = self.apply(&held);
+                if changed > 0 || asked {
+                    let count = held.given.count();
+                    info!("event=pins-read file={file:?} pins={count} addresses-changed={changed}");
+                    self.warn_of_no_backup(&held);
+                }
+            }
+            Err(error) => {
+                self.apply(&held);
+                error!("event=pins-kept file={file:?} cause=\"{error}\"");
+            }
+        }
+    }
+
+    /// Has what is held count; for how many addresses that is something new.
+    fn apply(&self, held: &Held) -> usize {
+        let believed = |identity: &Identity| {
+            self.settings
+                .believed(&held.given, &held.state, identity.name())
+        };
+        self.upstream.repin(believed)
+    }
+
+    /// A resolver with one key alone serves until the day on which that is changed.
+    fn warn_of_no_backup(&self, held: &Held) {
+        let now = clock::since_1970().as_secs();
+        for name in &self.settings.source.names {
+            let pins = self.settings.believed(&held.given, &held.state, name);
+            if pins.lacks_backup(now) {
+                warn!("event=no-backup-pin name={}", name.to_str());
+            }
+        }
+    }
+
+    /// Reloads whenever the file of pins changes, until the writer that is returned is dropped. None where there is no file,
+    /// or where it cannot be watched.
+    fn watch(self: &Arc<Self>) -> Option<PipeWriter> {
+        let file = self.settings.source.file.as_deref()?;
+        let watched = Watch::new(file).and_then(|(watch, end)| {
+            let keys = Arc::clone(self);
+            thread::spawn_for_good("pins", move || {
+                while watch.wait() {
+                    keys.reload(false);
+                }
+            })?;
+            Ok(end)
+        });
+        let failed =
+            |error: &io::Error| warn!("event=pins-not-watched file={file:?} cause=\"{error}\"");
+        watched.inspect_err(failed).ok()
+    }
+
+    /// The thread: a look at everything now and then.
+    fn go_round(&self, end: &Receiver<()>) {
+        let every = self
+            .settings
+            .rollover
+            .map_or(ROUND, |wait| (wait / ROUNDS).clamp(BOUNDS.0, BOUNDS.1));
+        loop {
+            self.look_around();
+            if end.recv_timeout(every) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    }
+
+    /// Looks at the leaves of all addresses, and keeps what follows.
+    fn look_around(&self) {
+        let sightings = match self.settings.rollover {
+            Some(_) => self.look_at_all(),
+            None => Vec::new(),
+        };
+        let mut held = self.held.lock();
+        // A line that somebody took away meanwhile is not to come back.
+        if !self.remember(&mut held) {
+            return;
+        }
+        if let Some(wait) = self.settings.rollover {
+            for sighting in &sightings {
+                judge(sighting, wait, &mut held.state);
+            }
+        }
+        self.apply(&held);
+        self.keep(&mut held);
+    }
+
+    /// Every leaf that is shown under a name that is pinned, whoever shows it, if chain and name are right. Asks nothing.
+    fn look_at_all(&self) -> Vec<Sighting> {
+        let given = self.held.lock().given.clone();
+        let targets = self.upstream.targets();
+        let mut sightings = Vec::new();
+        for (address, identity) in &targets {
+            let pins = given.of(identity.name());
+            if pins.is_empty() {
+                continue;
+            }
+            // What was learnt is left out, so that a pin is told from it; and what no pin fits is looked at all the same.
+            let onlooker = Identity::new(Terms {
+                pins,
+                pin_mode: PinMode::Report,
+                ..identity.terms().clone()
+            });
+            let shown = session::inspect(*address, &onlooker, clock::now() + LOOK);
+            let Ok(shown) = shown else { continue };
+            let now = clock::since_1970();
+            let judged = onlooker.check(&shown, UnixTime::since_unix_epoch(now));
+            let leaf = judged.ok().filter(|proof| !proof.clock_suspect);
+            let Some((proof, leaf)) = leaf.and_then(|proof| Some((leaf_of(&proof)?, proof))) else {
+                continue;
+            };
+            let all = targets
+                .iter()
+                .filter(|(_, other)| other.name() == identity.name());
+            sightings.push(Sighting {
+                name: identity.name().to_str().into_owned(),
+                leaf: proof,
+                pinned: leaf.fit.is_some(),
+                address: *address,
+                addresses: all.map(|(address, _)| *address).collect(),
+                at: now.as_secs(),
+            });
+        }
+        sightings
+    }
+
+    /// Takes up what is kept, which somebody may have changed by hand. Whether it could be read.
+    fn remember(&self, held: &mut Held) -> bool {
+        let Some(directory) = &self.settings.directory else {
+            return true;
+        };
+        match Store::open(directory) {
+            Ok((_, state)) => {
+                held.state = state;
+                true
+            }
+            Err(error) => {
+                error!("event=state-not-read cause=\"{error}\"");
+                false
+            }
+        }
+    }
+
+    /// Keeps what is held, with the time if that is known to be good.
+    fn keep(&self, held: &mut Held) {
+        let Some(directory) = &self.settings.directory else {
+            return;
+        };
+        held.state.good_time = held.state.good_time.max(self.upstream.good_time());
+        let saved = Store::open(directory)
+            .map_err(io::Error::other)
+            .and_then(|(store, before)| match before == held.state {
+                true => Ok(()),
+                false => store.save(&held.state),
+            });
+        if let Err(error) = saved {
+            error!("event=state-not-saved cause=\"{error}\"");
+        }
+    }
+
+    /// Keeps the time, and looks no more.
+    pub fn stop(&self) {
+        *self.ends.lock() = None;
+        // Whoever looks around right now keeps it.
+        if let Some(mut held) = self.held.try_lock()
+            && self.remember(&mut held)
+        {
+            self.keep(&mut held);
+        }
+    }
+}
+
+/// A leaf that was shown.
+#[derive(Debug)]
+struct Sighting {
+    name: String,
+    leaf: Leaf,
+    pinned: bool,
+    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
+    at: u64,
+}
+
+/// What a sighting changes.
+fn judge(sighting: &Sighting, wait: Duration, state: &mut State) {
+    let Sighting {
+        name,
+        leaf,
+        pinned,
+        address,
+        addresses,
+        at,
+    } = sighting;
+    let memory = state.memories.entry(name.clone()).or_default();
+    let pin = leaf.pin;
+    match memory.see(leaf, *pinned, *address, addresses, wait, *at) {
+        Verdict::Accepted => warn!("event=key-learnt name={name} pin={pin}"),
+        Verdict::NotYet(reason) => {
+            info!(
+                "event=key-not-believed resolver={address} name={name} pin={pin} cause=\"{reason}\""
+            );
+        }
+        verdict => {
+            debug!("event=key-seen resolver={address} name={name} pin={pin} verdict={verdict:?}")
+        }
+    }
+}
+
+/// What matters of a verified path; none where its leaf cannot be read, or has no issuer.
+fn leaf_of(proof: &Proof) -> Option<Leaf> {
+    let facts = Facts::read(proof.certificates.first()?)?;
+    Some(Leaf {
+        pin: *proof.keys.first()?,
+        issuer: *proof.keys.get(1)?,
+        not_before: facts.not_before,
+        not_after: facts.not_after,
+    })
+}

@@ -1,0 +1,441 @@
+//! What is remembered from one start to the next?
+//!
+//! The keys that were learnt, what the rules know of the others, and when the clock was known to be good: in one file of
+//! lines that a person can read and delete, also while dns-tool runs. It says which keys are believed, so nobody but its
+//! owner may write it; and it is replaced as a whole or not at all, so that a lost power supply costs no key.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process;
+
+use crate::date::{self, Moment};
+use crate::rollover::{self, Memory};
+
+/// The file's name in its directory.
+const FILE: &str = "state";
+/// What it begins with, before the number of its version.
+const TITLE: &str = "dns-tool state ";
+/// The version that is written, and the last that can be read.
+const VERSION: u64 = 1;
+/// Octets of the longest file that is read: some hundred resolvers.
+const LONGEST_FILE: u64 = 1024 * 1024;
+/// Who but its owner may write the file or its directory: nobody may.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// What is remembered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// The last time at which the clock was known to be good, in seconds since 1970, UTC.
+    pub good_time: Option<u64>,
+    /// What is remembered of each resolver's leaves, by its name.
+    pub memories: BTreeMap<String, Memory>,
+}
+
+/// Why there is no state.
+#[derive(Debug)]
+pub enum StateError {
+    /// This one cannot be read: the directory or the file in it.
+    Unreadable(PathBuf, io::Error),
+    /// This one is something else than a directory, or than a file.
+    OtherKind(PathBuf, &'static str),
+    /// Others than its owner may write this one; its mode.
+    Open(PathBuf, u32),
+    /// The file is longer than is read.
+    TooLong,
+    /// The file does not begin as it should.
+    NoTitle,
+    /// The file is of a later version.
+    Version(u64),
+    /// The line of this number, from 1, and what is wrong with it.
+    Line(usize, String),
+}
+
+impl fmt::Display for StateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(path, error) => write!(f, "{path:?} cannot be read: {error}"),
+            Self::OtherKind(path, kind) => write!(f, "{path:?}: expected {kind}"),
+            Self::Open(path, mode) => write!(
+                f,
+                "others may write {path:?} (mode {mode:04o}); expected that its owner alone may (chmod go-w)"
+            ),
+            Self::TooLong => write!(f, "expected a file of at most {LONGEST_FILE} octets"),
+            Self::NoTitle => write!(f, "line 1: expected \"{TITLE}{VERSION}\""),
+            Self::Version(version) => write!(
+                f,
+                "line 1: it is of version {version}, of a later dns-tool; expected version {VERSION}"
+            ),
+            Self::Line(number, cause) => write!(f, "line {number}: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for StateError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unreadable(_, error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl State {
+    /// Reads the text of a file. Either all of it is taken or nothing. Empty lines and those that begin with `#` say nothing.
+    pub fn parse(text: &str) -> Result<Self, StateError> {
+        let mut lines = text.lines().enumerate();
+        let title = lines.next().and_then(|(_, line)| line.strip_prefix(TITLE));
+        match title.and_then(|version| version.trim_end().parse().ok()) {
+            Some(VERSION) => {}
+            Some(version) if version > VERSION => return Err(StateError::Version(version)),
+            _ => return Err(StateError::NoTitle),
+        }
+        let mut state = Self::default();
+        for (index, line) in lines {
+            let line = line.trim_ascii();
+            if !line.is_empty() && !line.starts_with('#') {
+                let read = state.read_line(line);
+                read.map_err(|cause| StateError::Line(index + 1, cause))?;
+            }
+        }
+        Ok(state)
+    }
+
+    fn read_line(&mut self, line: &str) -> Result<(), String> {
+        let Some(time) = line.strip_prefix("time ") else {
+            return rollover::read_line(line, &mut self.memories);
+        };
+        match date::read(time.trim_ascii()) {
+            Some((first, last)) if first == last && self.good_time.is_none() => {
+                self.good_time = Some(first);
+                Ok(())
+            }
+            _ => Err(format!(
+                "{time:?}: expected one time such as 2026-11-24T12:00:00Z"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{TITLE}{VERSION}")?;
+        if let Some(time) = self.good_time {
+            writeln!(f, "time {:#}", Moment(time))?;
+        }
+        for (name, memory) in &self.memories {
+            memory.lines(name).fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where it is kept.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+}
+
+impl Store {
+    /// Opens what is kept in a directory, which must be there. Where there is no file yet, nothing is remembered.
+    pub fn open(directory: &Path) -> Result<(Self, State), StateError> {
+        let unreadable = |path: &Path, error| StateError::Unreadable(path.to_owned(), error);
+        let metadata = fs::metadata(directory).map_err(|error| unreadable(directory, error))?;
+        if !metadata.is_dir() {
+            return Err(StateError::OtherKind(directory.to_owned(), "a directory"));
+        }
+        owner_alone_writes(directory, &metadata)?;
+        let store = Self {
+            directory: directory.to_owned(),
+        };
+        let path = directory.join(FILE);
+        // Before it is opened, since opening a pipe would wait for its other end.
+        match fs::metadata(&path) {
+            Ok(metadata) if !metadata.is_file() => {
+                return Err(StateError::OtherKind(path, "a file"));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok((store, State::default()));
+            }
+            Err(error) => return Err(unreadable(&path, error)),
+        }
+        let file = File::open(&path).map_err(|error| unreadable(&path, error))?;
+        let metadata = file.metadata().map_err(|error| unreadable(&path, error))?;
+        owner_alone_writes(&path, &metadata)?;
+        let mut text = String::new();
+        let read = file.take(LONGEST_FILE + 1).read_to_string(&mut text);
+        // One octet too many may cut a letter in two, which is no reason to call the file anything but too long.
+        if metadata.len() > LONGEST_FILE {
+            return Err(StateError::TooLong);
+        }
+        match read.map_err(|error| unreadable(&path, error))? as u64 {
+            0..=LONGEST_FILE => Ok((store, State::parse(&text)?)),
+            _ => Err(StateError::TooLong),
+        }
+    }
+
+    /// Replaces what is kept. Whatever happens meanwhile, the file is the old or the new one, and is on the disk.
+    pub fn save(&self, state: &State) -> io::Result<()> {
+        let text = state.to_string();
+        // What cannot be read at the next start must not take the place of what can.
+        State::parse(&text).map_err(io::Error::other)?;
+        if text.len() as u64 > LONGEST_FILE {
+            return Err(io::Error::other(StateError::TooLong));
+        }
+        let new = self.directory.join(format!("{FILE}.{}", process::id()));
+        let saved = self.replace_by(&new, &text);
+        if saved.is_err() {
+            // As likely as not the disk is full; whether this succeeds changes nothing.
+            let _ = fs::remove_file(&new);
+        }
+        saved
+    }
+
+    fn replace_by(&self, new: &Path, text: &str) -> io::Result<()> {
+        let create = || {
+            let mut options = OpenOptions::new();
+            options.write(true).create_new(true).mode(0o600).open(new)
+        };
+        let mut file = match create() {
+            // Left by a process of the same number that ended amid this; in a container that is every one.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_file(new)?;
+                create()?
+            }
+            created => created?,
+        };
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(new, self.directory.join(FILE))?;
+        // The directory says which file has the name.
+        File::open(&self.directory)?.sync_all()
+    }
+}
+
+fn owner_alone_writes(path: &Path, metadata: &fs::Metadata) -> Result<(), StateError> {
+    match metadata.mode() {
+        mode if mode & OTHERS_WRITE != 0 => Err(StateError::Open(path.to_owned(), mode & 0o7777)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    const ONE: &str = "sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+    const TWO: &str = "sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+    fn text() -> String {
+        let dates = "not-before=2026-01-01T00:00:00Z not-after=2026-04-01T00:00:00Z";
+        format!(
+            "dns-tool state 1\n\
+             time 2026-03-24T12:00:00Z\n\
+             accepted dns.example.net {ONE} issuer={TWO} {dates}\n\
+             learnt dns.example.net {TWO} issuer={TWO} {dates} since=2026-03-20T00:00:00Z\n\
+             candidate dns.example.org {ONE} issuer={TWO} {dates} since=2026-03-20T00:00:00Z\n\
+             seen dns.example.org 192.0.2.1:853 {ONE} at=2026-03-24T12:00:00Z\n\
+             seen dns.example.org [2001:db8::1]:853 {ONE} at=2026-03-24T12:00:00Z\n"
+        )
+    }
+
+    fn directory() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o700)).expect("its mode");
+        directory
+    }
+
+    fn refusal(directory: &Path) -> String {
+        let error = Store::open(directory).expect_err("a refusal");
+        error.to_string()
+    }
+
+    #[test]
+    fn a_state_is_written_as_it_is_read() {
+        let state = State::parse(&text()).expect("a state");
+        assert_eq!(state.good_time, Some(1_774_353_600));
+        assert_eq!(state.memories.len(), 2);
+        assert_eq!(state.to_string(), text());
+        let spaced = text().replace('\n', "\r\n\n# a comment\n  ");
+        assert_eq!(State::parse(&spaced).expect("the same"), state);
+    }
+
+    #[test]
+    fn every_prefix_is_a_state_or_is_refused() {
+        let text = text();
+        let mut read = 0;
+        for length in 0..=text.len() {
+            read += usize::from(State::parse(&text[..length]).is_ok());
+        }
+        // Each line with and without what ends it; the time to the second.
+        assert_eq!(read, 2 * text.lines().count());
+    }
+
+    #[test]
+    fn every_changed_octet_is_a_state_or_is_refused() {
+        let text = text().into_bytes();
+        for position in 0..text.len() {
+            for octet in [0, b' ', b'\n', b'0', b'9', b'=', b'/', 0xff] {
+                let mut text = text.clone();
+                text[position] = octet;
+                let text = String::from_utf8_lossy(&text);
+                if let Ok(state) = State::parse(&text) {
+                    let again = State::parse(&state.to_string());
+                    assert_eq!(again.expect("what was written"), state, "{text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_refused_line_is_named_with_what_was_expected() {
+        for (from, to, expected) in [
+            ("state 1", "state 2", "line 1: it is of version 2"),
+            (
+                "state 1",
+                "state 0",
+                "line 1: expected \"dns-tool state 1\"",
+            ),
+            ("state 1", "state one", "line 1: expected"),
+            ("dns-tool", "dnstool", "line 1: expected"),
+            (
+                "time 2026-03-24T12:00:00Z",
+                "time 2026-03-24",
+                "line 2: \"2026-03-24\": expected one time",
+            ),
+            (
+                "accepted dns",
+                "believed dns",
+                "line 3: \"believed\": expected a line that begins with",
+            ),
+            ("issuer=sha256", "issued=sha256", "line 3: \"issued="),
+            (
+                "not-after=2026",
+                "not-after=2025",
+                "line 3: expected not-after= to be later",
+            ),
+            (
+                " since=2026-03-20T00:00:00Z",
+                "",
+                "line 4: \"\": expected since=",
+            ),
+            (
+                "192.0.2.1:853",
+                "192.0.2.1",
+                "line 6: \"192.0.2.1\": expected an address",
+            ),
+            (
+                "[2001:db8::1]:853",
+                "192.0.2.1:853",
+                "line 7: expected one seen line",
+            ),
+            (
+                "learnt dns.example.net",
+                "candidate dns.example.org",
+                "line 5: expected one candidate line",
+            ),
+            (
+                "at=2026-03-24T12:00:00Z",
+                "at=2026-03-24T12:00:00Z x",
+                "line 6: \"x\": expected the line to end",
+            ),
+            (
+                "candidate",
+                "time 2026-03-24T12:00:00Z\n",
+                "line 5: \"2026-03-24T12:00:00Z\": expected one time",
+            ),
+        ] {
+            let changed = text().replacen(from, to, 1);
+            let error = State::parse(&changed).expect_err(to).to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+        assert!(matches!(State::parse(""), Err(StateError::NoTitle)));
+    }
+
+    #[test]
+    fn what_is_saved_is_there_at_the_next_start() {
+        let directory = directory();
+        let (store, state) = Store::open(directory.path()).expect("an empty directory");
+        assert_eq!(state, State::default());
+        let state = State::parse(&text()).expect("a state");
+        // What a process of the same number left behind.
+        let stale = directory.path().join(format!("state.{}", process::id()));
+        fs::write(stale, "half").expect("a file");
+        store.save(&State::default()).expect("a first save");
+        store.save(&state).expect("a second one");
+        let (_, read) = Store::open(directory.path()).expect("what was saved");
+        assert_eq!(read, state);
+        let mut files = fs::read_dir(directory.path()).expect("the directory");
+        let file = files.next().expect("a file").expect("a file");
+        assert_eq!(file.file_name(), FILE);
+        let mode = file.metadata().expect("its metadata").mode();
+        assert_eq!(mode & 0o7777, 0o600);
+        assert!(files.next().is_none());
+    }
+
+    #[test]
+    fn a_save_that_fails_leaves_what_was_there() {
+        let directory = directory();
+        let (store, _) = Store::open(directory.path()).expect("an empty directory");
+        let state = State::parse(&text()).expect("a state");
+        store.save(&state).expect("a save");
+        let no_name = State {
+            good_time: Some(u64::MAX),
+            ..State::default()
+        };
+        store
+            .save(&no_name)
+            .expect_err("a time that cannot be read");
+        let stale = directory.path().join(format!("state.{}", process::id()));
+        fs::create_dir(&stale).expect("a directory in the way");
+        store.save(&State::default()).expect_err("no room");
+        fs::remove_dir(&stale).expect("it is there");
+        assert_eq!(Store::open(directory.path()).expect("the first").1, state);
+    }
+
+    #[test]
+    fn what_others_can_write_is_refused() {
+        let directory = directory();
+        let file = directory.path().join(FILE);
+        fs::write(&file, text()).expect("a file");
+        for (path, mode, good) in [(&file, 0o620, 0o640), (&file, 0o602, 0o644)] {
+            fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("a mode");
+            let refusal = refusal(directory.path());
+            assert!(refusal.contains(&format!("mode {mode:04o}")), "{refusal}");
+            fs::set_permissions(path, PermissionsExt::from_mode(good)).expect("a mode");
+            Store::open(directory.path()).expect("its owner's file");
+        }
+        for mode in [0o720, 0o702, 0o1777] {
+            let path = directory.path();
+            fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("a mode");
+            let refusal = refusal(path);
+            assert!(refusal.contains(&format!("mode {mode:04o}")), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_of_a_bounded_length_is_refused() {
+        let directory = directory();
+        let missing = directory.path().join("missing");
+        assert!(refusal(&missing).contains("cannot be read"));
+        assert!(!missing.exists(), "it is not created");
+        let file = directory.path().join(FILE);
+        fs::create_dir(&file).expect("a directory");
+        assert!(refusal(directory.path()).contains("expected a file"));
+        fs::remove_dir(&file).expect("it is there");
+        symlink("/dev/zero", &file).expect("a link");
+        assert!(refusal(directory.path()).contains("expected a file"));
+        fs::remove_file(&file).expect("it is there");
+        fs::write(&file, "é".repeat(600_000)).expect("a file");
+        assert!(refusal(directory.path()).contains("at most 1048576 octets"));
+        fs::write(&file, [0xff; 3]).expect("a file");
+        assert!(refusal(directory.path()).contains("cannot be read"));
+        assert!(refusal(&file).contains("expected a directory"));
+    }
+}
