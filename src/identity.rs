@@ -6,8 +6,8 @@
 //! resolver merely sends along is on no verified path, so it satisfies no pin.
 //!
 //! Certificates are judged by the clock of this machine. Where that is known to be wrong, since it shows a time before the
-//! program was built, the pins stand in for it: with one that fits, certificates are judged at the earliest time that it
-//! can be.
+//! program was built, or before one that is remembered, the pins stand in for it: with one that fits, certificates are judged
+//! at the earliest time that it can be.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -24,7 +24,7 @@ use rustls::{
 };
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath, anchor_from_trusted_cert, spki_for_anchor};
 
-use crate::date::DAY;
+use crate::date::{DAY, Moment};
 use crate::pin::{Fit, Pin, PinSet, write_pins};
 
 /// The protocol that we offer by ALPN: DNS over TLS (IANA's registry of ALPN protocol IDs).
@@ -104,7 +104,7 @@ pub struct Terms {
     pub pins: PinSet,
     /// What becomes of it where none is.
     pub pin_mode: PinMode,
-    /// Before this moment, in seconds since 1970, it cannot be: a clock that says so is wrong.
+    /// Before this moment, in seconds since 1970, it cannot be: a clock that is a day or more behind it is wrong.
     pub clock_floor: u64,
 }
 
@@ -263,6 +263,8 @@ pub struct Refusal {
     pub names: Vec<String>,
     /// The pins of the keys that were shown: the leaf's, then those of the verified path where there is one.
     pub pins: Vec<Pin>,
+    /// From when on it would hold, in seconds since 1970, where that is all that is wrong.
+    pub not_before: Option<u64>,
 }
 
 impl Refusal {
@@ -273,6 +275,7 @@ impl Refusal {
             cause,
             names: Vec::new(),
             pins: Vec::new(),
+            not_before: None,
         }
     }
 }
@@ -286,6 +289,7 @@ impl fmt::Display for Refusal {
             cause,
             names,
             pins,
+            ..
         } = self;
         let names = names.join(" ");
         write!(
@@ -315,12 +319,39 @@ impl Verifier {
         others: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<Proof, Refusal> {
+        let floor = self.terms.clock_floor;
+        if now.as_secs() + DAY > floor {
+            return self.check_at(leaf, others, now.as_secs(), false);
+        }
+        // It is not earlier than any certificate of the path was made, either.
+        let mut earliest = floor;
+        for _ in 0..=others.len() {
+            let judged = self.check_at(leaf, others, earliest, true);
+            match &judged {
+                Err(Refusal {
+                    not_before: Some(later),
+                    ..
+                }) if *later > earliest => earliest = *later,
+                _ => return judged,
+            }
+        }
+        self.check_at(leaf, others, earliest, true)
+    }
+
+    /// Holds what was shown to the terms as if it were then; if the clock is suspect, a pin must fit.
+    fn check_at(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        seconds: u64,
+        clock_suspect: bool,
+    ) -> Result<Proof, Refusal> {
         let Terms {
             name,
             anchors,
             pins,
             pin_mode,
-            clock_floor,
+            ..
         } = &self.terms;
         let certificate = EndEntityCert::try_from(leaf)
             .map_err(|error| Refusal::unreadable(error.to_string()))?;
@@ -330,19 +361,17 @@ impl Verifier {
             cause,
             names: certificate.valid_dns_names().map(str::to_owned).collect(),
             pins,
+            not_before: None,
         };
         let leaf_pin = Pin::of(&certificate.subject_public_key_info());
-        let clock_suspect = now.as_secs() < *clock_floor;
         if clock_suspect && pins.is_empty() {
-            let days = (clock_floor - now.as_secs()) / DAY;
             return Err(refuse(
                 Check::Clock,
                 "this machine's clock to be right, or a pin to stand in for it".to_owned(),
-                format!("the clock is {days} days or more behind"),
+                format!("it cannot be before {:#}", Moment(seconds)),
                 vec![leaf_pin],
             ));
         }
-        let seconds = now.as_secs().max(*clock_floor);
         // Where several paths lead to an anchor, one with a pinned key on it is taken if there is one.
         let (pinned, unpinned) = (RefCell::new(None), RefCell::new(None));
         let check_pins = |path: &VerifiedPath<'_>| {
@@ -370,12 +399,14 @@ impl Verifier {
         let (pinned, unpinned) = (pinned.take(), unpinned.take());
         if let (Err(error), None) = (&path, &unpinned) {
             let expected = "a chain of valid certificates to a trust anchor".to_owned();
-            return Err(refuse(
-                Check::Chain,
-                expected,
-                in_words(error),
-                vec![leaf_pin],
-            ));
+            let not_before = match error {
+                webpki::Error::CertNotValidYet { not_before, .. } => Some(not_before.as_secs()),
+                _ => None,
+            };
+            return Err(Refusal {
+                not_before,
+                ..refuse(Check::Chain, expected, in_words(error), vec![leaf_pin])
+            });
         }
         if certificate.verify_is_valid_for_subject_name(name).is_err() {
             let cause = "the certificate is for other names".to_owned();

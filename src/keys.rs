@@ -4,6 +4,7 @@
 //! were learnt by the rules of roll-over. What is remembered for that, and the last time at which the clock was known to be
 //! good, is kept from one start to the next. Whenever any of it changes, the upstream is told.
 
+use std::fmt;
 use std::io::{self, PipeWriter};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -50,6 +51,22 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Reads and writes once what is to be read and written later, with the rights that it has then.
+    ///
+    /// Fails with what the option, its value and the cause are.
+    pub fn try_out(&self) -> Result<(), String> {
+        if let Some(file) = &self.source.file {
+            let read = self.source.read();
+            read.map_err(|error| format!("--pins {file:?}: {error}"))?;
+        }
+        if let Some(directory) = &self.directory {
+            let failed = |cause: &dyn fmt::Display| format!("--state-dir {directory:?}: {cause}");
+            let (store, state) = Store::open(directory).map_err(|error| failed(&error))?;
+            store.save(&state).map_err(|error| failed(&error))?;
+        }
+        Ok(())
+    }
+
     /// The pins that count for a resolver: those that are given and, behind them, the keys that were learnt. Where none is
     /// given any key will do, and what was learnt changes nothing.
     pub fn believed(&self, given: &Pins, state: &State, name: &ServerName<'_>) -> PinSet {
@@ -74,6 +91,8 @@ pub struct Keys {
 struct Held {
     given: Pins,
     state: State,
+    /// What was last said to be wrong with the file of pins, so that it is said once.
+    complaint: String,
 }
 
 impl Keys {
@@ -86,13 +105,18 @@ impl Keys {
         let keys = Arc::new(Self {
             settings,
             upstream: Arc::clone(upstream),
-            held: Mutex::new(Held { given, state }),
+            held: Mutex::new(Held {
+                given,
+                state,
+                complaint: String::new(),
+            }),
             ends: Mutex::new(None),
         });
         keys.warn_of_no_backup(&keys.held.lock());
         let watched = keys.watch();
         *keys.ends.lock() = Some((sender, watched));
-        if keys.settings.directory.is_some() {
+        // Pins of a file may have dates, which pass.
+        if keys.settings.directory.is_some() || keys.settings.source.file.is_some() {
             let rounds = Arc::clone(&keys);
             thread::spawn_for_good("keys", move || rounds.go_round(&end))?;
         }
@@ -111,9 +135,11 @@ impl Keys {
             let changed = self.apply(&held);
             return info!("event=state-read addresses-changed={changed}");
         };
-        match self.settings.source.read_again(&held.given) {
+        let now = clock::since_1970().as_secs();
+        match self.settings.source.read_again(&held.given, now) {
             Ok(read) => {
                 held.given = read;
+                held.complaint.clear();
                 let changed = self.apply(&held);
                 if changed > 0 || asked {
                     let count = held.given.count();
@@ -123,7 +149,11 @@ impl Keys {
             }
             Err(error) => {
                 self.apply(&held);
-                error!("event=pins-kept file={file:?} cause=\"{error}\"");
+                let complaint = error.to_string();
+                if asked || complaint != held.complaint {
+                    error!("event=pins-kept file={file:?} cause=\"{complaint}\"");
+                }
+                held.complaint = complaint;
             }
         }
     }
@@ -155,6 +185,8 @@ impl Keys {
         let watched = Watch::new(file).and_then(|(watch, end)| {
             let keys = Arc::clone(self);
             thread::spawn_for_good("pins", move || {
+                // What changed before it was watched is seen now.
+                keys.reload(false);
                 while watch.wait() {
                     keys.reload(false);
                 }
@@ -261,7 +293,11 @@ impl Keys {
         let Some(directory) = &self.settings.directory else {
             return;
         };
-        held.state.good_time = held.state.good_time.max(self.upstream.good_time());
+        // A clock that ran ahead for a while is not believed for ever: only what was remembered at the start is.
+        let before = held.state.good_time.and(self.settings.state.good_time);
+        if let Some(time) = self.upstream.good_time() {
+            held.state.good_time = before.max(Some(time));
+        }
         let saved = Store::open(directory)
             .map_err(io::Error::other)
             .and_then(|(store, before)| match before == held.state {
@@ -276,7 +312,7 @@ impl Keys {
     /// Keeps the time, and looks no more.
     pub fn stop(&self) {
         *self.ends.lock() = None;
-        // Whoever looks around right now keeps it.
+        // Whoever holds it right now looks around, and keeps it, or reloads: then the time of an hour ago will do.
         if let Some(mut held) = self.held.try_lock()
             && self.remember(&mut held)
         {

@@ -81,6 +81,8 @@ pub enum StartError {
     Bind(BindError),
     /// It would have had more rights than it should.
     Rights(RightsError),
+    /// What is to be read and written while it serves cannot be.
+    Keys(String),
     /// The system has no more threads or descriptors.
     System(io::Error),
 }
@@ -90,6 +92,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Bind(error) => error.fmt(f),
             Self::Rights(error) => error.fmt(f),
+            Self::Keys(error) => error.fmt(f),
             Self::System(error) => {
                 write!(f, "the system refuses a thread or a descriptor: {error}")
             }
@@ -136,6 +139,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     if let Some(user) = config.user {
         user.become_it()?;
     }
+    config.keys.try_out().map_err(StartError::Keys)?;
     let addresses = sockets.addresses().to_vec();
     let wanted = (config.server.clients + DESCRIPTORS) as u64;
     let descriptors = rights::allow_descriptors(wanted);

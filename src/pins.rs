@@ -4,7 +4,7 @@
 //! changed is announced without a restart. Either all of a file is taken or nothing.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -16,13 +16,14 @@ use rustls::pki_types::ServerName;
 
 use crate::date;
 use crate::pin::{Dated, Pin, PinSet};
+use crate::rights::others_may_write;
 
 /// Octets of the longest file of pins that is read: some thousand lines.
 const LONGEST_FILE: u64 = 1024 * 1024;
-/// Who but its owner may write the file: nobody may, since whoever writes it says which key is believed.
-const OTHERS_WRITE: u32 = 0o022;
-/// How many milliseconds of quiet end a change: files are written in pieces, and taken away before they come back.
+/// How many milliseconds of quiet end a change: files are written in pieces, and taken away before they come back. Where it
+/// never is quiet, a change ends after so many events.
 const QUIET: u8 = 100;
+const EVENTS: usize = 10;
 
 /// A pin and whose it is.
 pub type Listed = (ServerName<'static>, Dated);
@@ -39,27 +40,30 @@ pub struct Source {
 }
 
 impl Source {
-    /// The pins that hold now. Fails with the file.
+    /// The pins that hold now. Fails with the file, and where it leaves a resolver without any: that is more likely a slip
+    /// than a wish to believe anybody.
     pub fn read(&self) -> Result<Pins, PinFileError> {
-        let mut listed = self.fixed.clone();
+        let mut pins = Pins(self.fixed.clone());
         if let Some(file) = &self.file {
-            let more = read_file(file)?;
-            if !more.iter().any(|(name, _)| self.names.contains(name)) {
-                return Err(PinFileError::Strangers);
+            pins.0.extend(read_file(file)?);
+            if let Some(name) = self.names.iter().find(|name| pins.of(name).is_empty()) {
+                return Err(PinFileError::Missing(name.to_str().into_owned()));
             }
-            listed.extend(more);
         }
-        Ok(Pins(listed))
+        Ok(pins)
     }
 
-    /// The pins that hold now, in place of those `before`. Fails also where a resolver that had pins would have none: that is
-    /// more likely a slip than a wish to believe anybody.
-    pub fn read_again(&self, before: &Pins) -> Result<Pins, PinFileError> {
+    /// The pins that hold from `now` on, in place of those `before`. Fails also where a resolver would have none that counts
+    /// now, and had one.
+    pub fn read_again(&self, before: &Pins, now: u64) -> Result<Pins, PinFileError> {
         let pins = self.read()?;
-        let loses =
-            |name: &&ServerName<'_>| !before.of(name).is_empty() && pins.of(name).is_empty();
+        let counts = |pins: &Pins, name: &ServerName<'_>| {
+            let own = pins.of(name);
+            own.slots().iter().any(|dated| dated.counts_at(now))
+        };
+        let loses = |name: &&ServerName<'_>| counts(before, name) && !counts(&pins, name);
         match self.names.iter().find(loses) {
-            Some(name) => Err(PinFileError::Lost(name.to_str().into_owned())),
+            Some(name) => Err(PinFileError::Late(name.to_str().into_owned())),
             None => Ok(pins),
         }
     }
@@ -103,10 +107,12 @@ pub enum PinFileError {
     TooLong,
     /// The line of this number, from 1, and what is wrong with it.
     Line(usize, String),
-    /// No pin in it is for any resolver that may be asked.
-    Strangers,
-    /// This resolver had pins and would have none.
-    Lost(String),
+    /// It is something else than a file.
+    OtherKind,
+    /// This resolver may be asked and has no pin.
+    Missing(String),
+    /// This resolver has no pin that counts now, and had one.
+    Late(String),
 }
 
 impl fmt::Display for PinFileError {
@@ -119,8 +125,12 @@ impl fmt::Display for PinFileError {
             ),
             Self::TooLong => write!(f, "expected a file of at most {LONGEST_FILE} octets"),
             Self::Line(number, cause) => write!(f, "line {number}: {cause}"),
-            Self::Strangers => write!(f, "expected a pin for a resolver that may be asked"),
-            Self::Lost(name) => write!(f, "expected a pin for {name}, which had one before"),
+            Self::OtherKind => write!(f, "expected a file"),
+            Self::Missing(name) => write!(f, "expected a pin for {name}, which may be asked"),
+            Self::Late(name) => write!(
+                f,
+                "expected a pin for {name} that counts now, as one did before"
+            ),
         }
     }
 }
@@ -129,18 +139,25 @@ impl std::error::Error for PinFileError {}
 
 /// Reads a file of pins. Either all of it is taken or nothing.
 pub fn read_file(path: &Path) -> Result<Vec<Listed>, PinFileError> {
+    // Before it is opened, since opening a pipe would wait for its other end.
+    let metadata = fs::metadata(path).map_err(PinFileError::Unreadable)?;
+    if !metadata.is_file() {
+        return Err(PinFileError::OtherKind);
+    }
     let file = File::open(path).map_err(PinFileError::Unreadable)?;
     // The file that was opened, whatever the path leads to by now.
-    let mode = file.metadata().map_err(PinFileError::Unreadable)?.mode();
-    if mode & OTHERS_WRITE != 0 {
-        return Err(PinFileError::Open(mode & 0o7777));
+    let metadata = file.metadata().map_err(PinFileError::Unreadable)?;
+    if others_may_write(&metadata) {
+        return Err(PinFileError::Open(metadata.mode() & 0o7777));
     }
-    let mut text = String::new();
-    let read = file.take(LONGEST_FILE + 1).read_to_string(&mut text);
-    match read.map_err(PinFileError::Unreadable)? as u64 {
-        0..=LONGEST_FILE => read_lines(&text),
-        _ => Err(PinFileError::TooLong),
+    let mut octets = Vec::new();
+    let read = file.take(LONGEST_FILE + 1).read_to_end(&mut octets);
+    if read.map_err(PinFileError::Unreadable)? as u64 > LONGEST_FILE {
+        return Err(PinFileError::TooLong);
     }
+    let text = str::from_utf8(&octets)
+        .map_err(|error| PinFileError::Unreadable(io::Error::other(error)))?;
+    read_lines(text)
 }
 
 /// Reads lines `NAME PIN [not-before=DATE] [not-after=DATE] [# comment]`. A date is `2026-11-24`, from its first second or
@@ -196,6 +213,7 @@ pub fn resolver_name(text: &str) -> Result<ServerName<'static>, String> {
 #[derive(Debug)]
 pub struct Watch {
     inotify: Inotify,
+    path: PathBuf,
     end: PipeReader,
 }
 
@@ -203,25 +221,43 @@ impl Watch {
     /// Watches the file at `path` and its directory until the writer that is returned is dropped.
     pub fn new(path: &Path) -> io::Result<(Self, PipeWriter)> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        let (end, writer) = io::pipe()?;
+        let watch = Self {
+            inotify,
+            path: path.to_owned(),
+            end,
+        };
+        watch.look_there()?;
+        Ok((watch, writer))
+    }
+
+    /// At what the path leads to now: both may have been replaced.
+    fn look_there(&self) -> io::Result<()> {
         let changes = AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_MOVED_TO
             | AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_MOVE_SELF
+            | AddWatchFlags::IN_DELETE_SELF
             | AddWatchFlags::IN_ATTRIB;
-        let directory = path
+        let directory = self
+            .path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty());
-        inotify.add_watch(directory.unwrap_or(Path::new(".")), changes)?;
-        // A file that is mounted by itself changes without its directory.
-        inotify.add_watch(path, AddWatchFlags::IN_CLOSE_WRITE)?;
-        let (end, writer) = io::pipe()?;
-        Ok((Self { inotify, end }, writer))
+        self.inotify
+            .add_watch(directory.unwrap_or(Path::new(".")), changes)?;
+        // A file that is elsewhere, or mounted by itself, changes without the directory.
+        self.inotify.add_watch(&self.path, changes)?;
+        Ok(())
     }
 
     /// Waits for the end of the next change; false once nobody wants to know any more.
     pub fn wait(&self) -> bool {
+        // While something is missing, what is left of them is watched.
+        let _ = self.look_there();
         let mut timeout = PollTimeout::NONE;
-        loop {
+        let mut events = 0;
+        while events < EVENTS {
             let mut ready = [
                 PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.end.as_fd(), PollFlags::POLLIN),
@@ -237,10 +273,12 @@ impl Watch {
                         .is_ok_and(|events| !events.is_empty())
                     {}
                     timeout = PollTimeout::from(QUIET);
+                    events += 1;
                 }
                 Err(_) => {}
             }
         }
+        true
     }
 }
 
@@ -321,10 +359,18 @@ mod tests {
     fn a_file_that_others_may_write_is_refused() {
         use std::os::unix::fs::PermissionsExt;
         let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(file.path(), format!("dns.example {BASE64}\n")).expect("writes");
-        for (mode, taken) in [(0o600, true), (0o644, true), (0o664, false), (0o646, false)] {
-            let permissions = std::fs::Permissions::from_mode(mode);
-            std::fs::set_permissions(file.path(), permissions).expect("its owner may");
+        fs::write(file.path(), format!("dns.example {BASE64}\n")).expect("writes");
+        use std::os::unix::fs::MetadataExt as _;
+        let metadata = fs::metadata(file.path()).expect("it is there");
+        let own_group = metadata.gid() == metadata.uid();
+        for (mode, taken) in [
+            (0o600, true),
+            (0o644, true),
+            (0o664, own_group),
+            (0o646, false),
+        ] {
+            let permissions = fs::Permissions::from_mode(mode);
+            fs::set_permissions(file.path(), permissions).expect("its owner may");
             let read = read_file(file.path());
             assert_eq!(read.is_ok(), taken, "{mode:o}: {read:?}");
         }
@@ -332,12 +378,14 @@ mod tests {
             read_file(Path::new("/no/such/file")),
             Err(PinFileError::Unreadable(_))
         ));
+        let folder = read_file(Path::new("/"));
+        assert!(matches!(folder, Err(PinFileError::OtherKind)));
     }
     #[test]
     fn a_file_that_would_leave_a_resolver_without_pins_is_refused() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         let write =
-            |text: &str| std::fs::write(file.path(), text.replace("PIN", BASE64)).expect("writes");
+            |text: &str| fs::write(file.path(), text.replace("PIN", BASE64)).expect("writes");
         let [first, second] =
             ["a.example", "b.example"].map(|name| resolver_name(name).expect("a name"));
         let source = Source {
@@ -348,24 +396,39 @@ mod tests {
             )],
             file: Some(file.path().to_owned()),
         };
-        write("c.example PIN\n");
-        assert!(matches!(source.read(), Err(PinFileError::Strangers)));
-        write("b.example PIN\nc.example PIN\n");
-        let before = source.read().expect("one is ours");
+        let refused = |text: &str| {
+            write(text);
+            source.read().expect_err(text).to_string()
+        };
+        let missing = "expected a pin for a.example, which may be asked";
+        assert_eq!(refused("c.example PIN\n"), missing);
+        assert_eq!(refused("b.example PIN\nc.example PIN\n"), missing);
+        assert_eq!(refused(""), missing);
+        write("a.example PIN\nb.example PIN\nc.example PIN\n");
+        let before = source.read().expect("each has one");
         assert_eq!(
             before.of(&second).slots().len(),
             1,
             "the same pin twice is one"
         );
-        assert!(before.of(&first).is_empty() && before.count() == 3);
-        write("a.example PIN\n");
-        let now = source.read_again(&before).expect("both have pins");
-        assert!(!now.of(&first).is_empty() && !now.of(&second).is_empty());
-        write("b.example PIN\n");
-        let error = source.read_again(&now).expect_err("one would have none");
+        assert_eq!(before.count(), 4);
+        // The next key alone, which does not count yet, is a slip as well.
+        write("a.example PIN not-before=2026-12-01\n");
+        let [early, late] =
+            ["2026-11-30", "2026-12-01"].map(|day| date::read(day).expect("a day").0);
+        let error = source
+            .read_again(&before, early)
+            .expect_err("none counts")
+            .to_string();
         assert_eq!(
-            error.to_string(),
-            "expected a pin for a.example, which had one before"
+            error,
+            "expected a pin for a.example that counts now, as one did before"
+        );
+        assert!(source.read_again(&before, late).is_ok());
+        let announced = source.read().expect("it has one");
+        assert!(
+            source.read_again(&announced, early).is_ok(),
+            "none counted before"
         );
     }
 

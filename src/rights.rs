@@ -4,7 +4,8 @@
 //! little, and leaves no copy of its memory, where names are, on a disk.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
 
 use nix::errno::Errno;
 use nix::sys::prctl::set_dumpable;
@@ -91,6 +92,15 @@ impl User {
         keep_memory_private();
         Ok(())
     }
+}
+
+/// Whether others than its owner may write what these are the metadata of. A group that has the owner's number is the
+/// owner's own, as is usual where files are made writable for their group.
+pub fn others_may_write(metadata: &Metadata) -> bool {
+    const GROUP: u32 = 0o020;
+    const OTHERS: u32 = 0o002;
+    let mode = metadata.mode();
+    mode & OTHERS != 0 || mode & GROUP != 0 && metadata.gid() != metadata.uid()
 }
 
 /// Sees to it that so many descriptors may be open, as far as the system allows. Returns how many may be.

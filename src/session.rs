@@ -31,7 +31,7 @@ use crate::clock;
 use crate::deadline::{Timed, left};
 use crate::flight::Query;
 use crate::frame::{Frames, PREFIX};
-use crate::identity::{Identity, Proof, Refusal, refusal_in};
+use crate::identity::{Identity, PinMode, Proof, Refusal, Terms, refusal_in};
 use crate::wire::{self, HEADER};
 
 /// Queries that may wait for their answers on one session. Random IDs collide seldom while the table is this full.
@@ -290,6 +290,17 @@ impl Session {
     /// How the resolver proved itself.
     pub fn proof(&self) -> &Proof {
         &self.proof
+    }
+
+    /// Whether a pin of `identity` that was satisfied counts still; pins have dates.
+    pub fn is_pinned(&self, identity: &Identity) -> bool {
+        let Terms { pins, pin_mode, .. } = identity.terms();
+        let now = clock::since_1970().as_secs();
+        // With a clock that is known to be wrong, dates say nothing.
+        pins.is_empty()
+            || *pin_mode == PinMode::Report
+            || self.proof.clock_suspect
+            || pins.find(&self.proof.keys, now).is_some()
     }
 
     /// Whether what was proved would do for `identity` now, which may have other pins than the one that it was proved for.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use crate::date::{self, Moment};
+use crate::rights::others_may_write;
 use crate::rollover::{self, Memory};
 
 /// The file's name in its directory.
@@ -23,8 +24,6 @@ const TITLE: &str = "dns-tool state ";
 const VERSION: u64 = 1;
 /// Octets of the longest file that is read: some hundred resolvers.
 const LONGEST_FILE: u64 = 1024 * 1024;
-/// Who but its owner may write the file or its directory: nobody may.
-const OTHERS_WRITE: u32 = 0o022;
 
 /// What is remembered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -217,10 +216,10 @@ impl Store {
 }
 
 fn owner_alone_writes(path: &Path, metadata: &fs::Metadata) -> Result<(), StateError> {
-    match metadata.mode() {
-        mode if mode & OTHERS_WRITE != 0 => Err(StateError::Open(path.to_owned(), mode & 0o7777)),
-        _ => Ok(()),
+    if others_may_write(metadata) {
+        return Err(StateError::Open(path.to_owned(), metadata.mode() & 0o7777));
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -404,14 +403,14 @@ mod tests {
         let directory = directory();
         let file = directory.path().join(FILE);
         fs::write(&file, text()).expect("a file");
-        for (path, mode, good) in [(&file, 0o620, 0o640), (&file, 0o602, 0o644)] {
+        for (path, mode, good) in [(&file, 0o602, 0o640), (&file, 0o606, 0o644)] {
             fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("a mode");
             let refusal = refusal(directory.path());
             assert!(refusal.contains(&format!("mode {mode:04o}")), "{refusal}");
             fs::set_permissions(path, PermissionsExt::from_mode(good)).expect("a mode");
             Store::open(directory.path()).expect("its owner's file");
         }
-        for mode in [0o720, 0o702, 0o1777] {
+        for mode in [0o702, 0o722, 0o1777] {
             let path = directory.path();
             fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("a mode");
             let refusal = refusal(path);

@@ -288,8 +288,8 @@ impl Upstream {
         }
     }
 
-    /// Gives each resolver the pins that `pins` has for it. What was proved by others counts no more: sessions end that
-    /// would not be opened now, and tickets are forgotten. Resolvers that did not prove themselves may try again at once.
+    /// Gives each resolver the pins that `pins` has for it. What was proved by others, or by pins that no longer count, counts
+    /// no more: sessions end that would not be opened now, and tickets are forgotten. Resolvers that did not prove themselves may try again at once.
     ///
     /// Returns for how many resolvers' addresses the pins are others than before.
     pub fn repin(self: &Arc<Self>, pins: impl Fn(&Identity) -> PinSet) -> usize {
@@ -309,13 +309,22 @@ impl Upstream {
                     after
                 }
             };
+            let sessions = state.sessions.iter().filter(|open| open.rank == rank);
             if after.is(&before) {
+                unfit.extend(
+                    sessions
+                        .filter(|open| !open.session.is_pinned(&after))
+                        .cloned(),
+                );
                 continue;
             }
             changed += 1;
-            let sessions = state.sessions.iter().filter(|open| open.rank == rank);
             unfit.extend(sessions.filter(|open| !open.session.fits(&after)).cloned());
             *target.identity.lock() = after;
+            if let Some(race) = &mut state.race {
+                // Whoever was refused may run again.
+                race.entered.retain(|entered| *entered != rank);
+            }
             let fortune = &mut state.fortunes[rank];
             fortune.complaint.clear();
             if fortune.health.is_unproved() {
@@ -329,9 +338,13 @@ impl Upstream {
             Some(_) => VecDeque::new(),
             None => self.candidates(&state, now),
         };
-        let started = changed > 0 && self.start_race(&mut state, candidates, now);
+        if changed > 0 {
+            self.start_race(&mut state, candidates, now);
+        }
+        let race = state.race.as_ref();
+        let runs = changed > 0 && race.is_some_and(|race| !race.candidates.is_empty());
         drop(state);
-        if started {
+        if runs {
             self.send_racer();
             self.wake_timer();
         }

@@ -559,7 +559,7 @@ fn each_fault_of_the_configuration_has_its_line_and_remedy() {
         (
             "pins for others",
             ["--pins", &strange],
-            "--pins \"PATH\": expected a pin for a resolver that may be asked",
+            "--pins \"PATH\": expected a pin for resolver.test, which may be asked",
         ),
         (
             "no authority",

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ::log::Level;
+use dns_tool::date::DAY;
 use dns_tool::forwarder::Outcome;
 use dns_tool::identity::{Anchors, Check, Identity, PinMode, Terms};
 use dns_tool::pin::Pin;
@@ -307,14 +308,17 @@ fn a_clock_that_is_known_to_be_wrong_is_stood_in_for_by_a_pin_and_by_nothing_els
     };
     let (right, wrong) = (chain.pin, pki().honest().pin);
     for mode in [PinMode::Strict, PinMode::Report] {
-        // In 1970, and a second too early.
-        for now in [0, FLOOR - 1] {
+        // In 1970, and a day too early.
+        for now in [0, FLOOR - DAY] {
             assert_eq!(judge(&[right], mode, now), Ok((true, true)));
             assert_eq!(judge(&[wrong], mode, now), Err(Check::Pin));
             assert_eq!(judge(&[], mode, now), Err(Check::Clock));
         }
-        assert_eq!(judge(&[right], mode, FLOOR), Ok((false, true)));
-        assert_eq!(judge(&[], mode, FLOOR), Ok((false, false)));
+        // Clocks of two machines are never quite the same.
+        for now in [FLOOR - DAY + 1, FLOOR] {
+            assert_eq!(judge(&[right], mode, now), Ok((false, true)));
+            assert_eq!(judge(&[], mode, now), Ok((false, false)));
+        }
     }
     assert_eq!(
         judge(&[wrong], PinMode::Report, FLOOR),
@@ -328,4 +332,33 @@ fn a_clock_that_is_known_to_be_wrong_is_stood_in_for_by_a_pin_and_by_nothing_els
             Err(Check::Chain)
         );
     }
+}
+
+#[test]
+fn a_pin_stands_in_for_the_clock_also_for_a_certificate_that_is_newer_than_the_program() {
+    let chain = pki().chain(&[NAME], |params| {
+        params.not_before = date_time_ymd(2040, 1, 1);
+        params.not_after = date_time_ymd(2040, 4, 1);
+    });
+    let pem = std::fs::read(pki().root_file()).expect("the root");
+    let judge = |pin: Pin, floor, now| {
+        let identity = Identity::new(Terms {
+            name: resolver_name(NAME).expect("a name"),
+            anchors: Anchors::from_pem(&pem).expect("a root"),
+            pins: [pin].into_iter().collect(),
+            pin_mode: PinMode::Strict,
+            clock_floor: floor,
+        });
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
+        let proof = identity.check(&chain.certificates, now);
+        proof
+            .map(|proof| proof.clock_suspect)
+            .map_err(|refusal| refusal.check)
+    };
+    let (built, expired) = (1_780_000_000, 2_250_000_000);
+    assert_eq!(judge(chain.pin, built, 0), Ok(true));
+    assert_eq!(judge(pki().honest().pin, built, 0), Err(Check::Pin));
+    // A clock that may be right is believed, and so is a later time that is remembered.
+    assert_eq!(judge(chain.pin, built, built), Err(Check::Chain));
+    assert_eq!(judge(chain.pin, expired, 0), Err(Check::Chain));
 }

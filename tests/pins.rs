@@ -192,8 +192,11 @@ fn a_broken_file_keeps_the_old_pins_and_says_so() {
     let mut process = Process::before(&resolver, &option(&file));
     for (content, cause) in [
         ("resolver.test AAAA\n", "line 1: "),
-        ("other.test PIN\n", "expected a pin for a resolver"),
-        ("", "expected a pin for a resolver"),
+        ("other.test PIN\n", "expected a pin for resolver.test"),
+        (
+            "resolver.test PIN not-before=2099-01-01\n",
+            "that counts now",
+        ),
     ] {
         let content = content.replace("PIN", &chain.pin.to_string());
         fs::write(&file, content).expect("writes");
@@ -265,6 +268,31 @@ fn in_report_mode_a_key_without_a_pin_serves_and_is_said_and_counted() {
     let forwarder = Forwarder::before(&resolver, &options);
     forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
     assert_eq!(forwarder.running().doubts().unpinned.value(), 0);
+}
+
+#[test]
+fn a_session_whose_only_pin_has_passed_its_date_is_not_used_again() {
+    let chain = pki().honest();
+    let until = std::time::SystemTime::now() + Duration::from_secs(2);
+    let until = until
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
+    let until = dns_tool::date::Moment(until.as_secs());
+    let line = format!("{NAME} {} not-after={until:#}\n", chain.pin);
+    let file = temporary_file("passed", line.as_bytes());
+    let resolver = FakeResolver::with_chain(&chain);
+    let forwarder = Forwarder::before(&resolver, &option(&file));
+    let ask = Ask::a(1, "x.test");
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    wait_until("its session's end", || {
+        // As it does once an hour.
+        forwarder.running().reload();
+        resolver.open() == 0
+    });
+    forwarder
+        .udp()
+        .ask(&ask.octets())
+        .assert_error(&ask, SERVFAIL);
 }
 
 /// A folder of the test's own, empty.

@@ -20,6 +20,8 @@ use crate::identity::{Check, Identity, PinMode, Proof, Refusal};
 use crate::rollover::Memory;
 use crate::server::{self, Sockets};
 use crate::session::{ConnectError, Session};
+use crate::state::Store;
+use crate::upstream::Resolver;
 use crate::wire::{Answer, rcode};
 use crate::zone::{Name, Rcode, Type};
 
@@ -210,6 +212,27 @@ pub fn run(request: &CheckRequest) -> Report {
         let remedy = "start it as root, or as that user without --user";
         report.add_fault(State::Critical, "user", error, remedy);
     }
+    if let Some(file) = &config.keys.source.file
+        && let Err(error) = config.keys.source.read()
+    {
+        let remedy = "let the user of --user read it";
+        report.add_fault(
+            State::Critical,
+            format_args!("--pins {file:?}"),
+            error,
+            remedy,
+        );
+    }
+    if let Some(directory) = &config.keys.directory {
+        let subject = format!("--state-dir {directory:?}");
+        match Store::open(directory) {
+            Ok(_) => report.add(subject, "read"),
+            Err(error) => {
+                let remedy = "give it to the user that dns-tool runs as";
+                report.add_fault(State::Critical, subject, error, remedy);
+            }
+        }
+    }
     let resolvers = config.upstream.resolvers.iter();
     let places: Vec<_> = resolvers
         .flat_map(|resolver| {
@@ -240,7 +263,7 @@ fn check_clock(request: &CheckRequest, report: &mut Report) {
     let now = clock::since_1970().as_secs();
     let resolvers = &request.config.upstream.resolvers;
     let floor = resolvers[0].identity.terms().clock_floor;
-    if now >= floor {
+    if now + DAY > floor {
         return report.add("clock", format_args!("{:#}", Moment(now)));
     }
     let text = format!(
@@ -255,12 +278,16 @@ fn check_clock(request: &CheckRequest, report: &mut Report) {
     } else {
         (State::Critical, text + "; no pin stands in for it")
     };
-    report.add_fault(state, "clock", text, "set this machine's clock");
+    let remedy = "set this machine's clock; if it is right, take the line \"time\" out of the file in --state-dir";
+    report.add_fault(state, "clock", text, remedy);
 }
 
 fn check_pins(request: &CheckRequest, report: &mut Report) {
     let now = clock::since_1970().as_secs();
-    for resolver in &request.config.upstream.resolvers {
+    let resolvers = &request.config.upstream.resolvers;
+    let pinned = |resolver: &Resolver| !resolver.identity.terms().pins.is_empty();
+    let others_pinned = resolvers.iter().any(pinned);
+    for resolver in resolvers {
         let terms = resolver.identity.terms();
         let subject = format!("{} pins", terms.name.to_str());
         let slots = terms.pins.slots();
@@ -283,8 +310,12 @@ fn check_pins(request: &CheckRequest, report: &mut Report) {
             };
             report.add_fault(State::Warning, &subject, text, remedy);
         }
-        if slots.is_empty() {
-            report.add(&subject, "none: any key that chain and name vouch for");
+        let text = "none: any key that chain and name vouch for";
+        if slots.is_empty() && others_pinned {
+            let remedy = "pin it as well: dns-tool pin shows its keys";
+            report.add_fault(State::Warning, &subject, text, remedy);
+        } else if slots.is_empty() {
+            report.add(&subject, text);
         } else if !slots.iter().any(|dated| dated.counts_at(now)) {
             let remedy = "give a pin that counts now: dns-tool pin shows the keys";
             report.add_fault(State::Critical, &subject, "none of them counts now", remedy);
@@ -537,7 +568,10 @@ fn report_failure(place: &str, error: &ConnectError, identity: &Identity, report
                 "compare the keys with what its operator publishes, and only then give their pins",
             )
         }
-        Check::Clock => (cause.clone(), "set this machine's clock, or give a pin"),
+        Check::Clock => (
+            cause.clone(),
+            "set this machine's clock, or give a pin; if it is right, take the line \"time\" out of the file in --state-dir",
+        ),
     };
     report.add_fault(
         State::Critical,
