@@ -252,8 +252,10 @@ impl Keys {
             let Ok(shown) = shown else { continue };
             let now = clock::since_1970();
             let judged = onlooker.check(&shown, UnixTime::since_unix_epoch(now));
-            let leaf = judged.ok().filter(|proof| !proof.clock_suspect);
-            let Some((proof, leaf)) = leaf.and_then(|proof| Some((leaf_of(&proof)?, proof))) else {
+            let Some(proof) = judged.ok().filter(|proof| !proof.clock_suspect) else {
+                continue;
+            };
+            let Some(leaf) = leaf_of(&proof) else {
                 continue;
             };
             let all = targets
@@ -261,8 +263,8 @@ impl Keys {
                 .filter(|(_, other)| other.name() == identity.name());
             sightings.push(Sighting {
                 name: identity.name().to_str().into_owned(),
-                leaf: proof,
-                pinned: leaf.fit.is_some(),
+                leaf,
+                pinned: proof.fit.is_some(),
                 address: *address,
                 addresses: all.map(|(address, _)| *address).collect(),
                 at: now.as_secs(),
