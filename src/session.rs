@@ -525,7 +525,8 @@ impl Session {
     }
 }
 
-fn today() -> UnixTime {
+/// The time by which certificates are judged, as far as this machine knows it.
+pub fn today() -> UnixTime {
     UnixTime::since_unix_epoch(clock::since_1970())
 }
 

@@ -289,7 +289,8 @@ impl Upstream {
     }
 
     /// Gives each resolver the pins that `pins` has for it. What was proved by others, or by pins that no longer count, counts
-    /// no more: sessions end that would not be opened now, and tickets are forgotten. Resolvers that did not prove themselves may try again at once.
+    /// no more: sessions end that would not be opened now, and tickets are forgotten. Resolvers that did not prove
+    /// themselves may try again at once.
     ///
     /// Returns for how many resolvers' addresses the pins are others than before.
     pub fn repin(self: &Arc<Self>, pins: impl Fn(&Identity) -> PinSet) -> usize {

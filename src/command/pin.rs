@@ -8,7 +8,7 @@ use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::CertificateDer;
 
 use crate::certificate::Facts;
 use crate::clock;
@@ -130,8 +130,7 @@ fn look(address: SocketAddr, identity: &Identity, timeout: Duration) -> Place {
 
 impl Chain {
     fn of(shown: Vec<CertificateDer<'static>>, identity: &Identity) -> Self {
-        let now = UnixTime::since_unix_epoch(clock::since_1970());
-        let (refusal, links) = match identity.check(&shown, now) {
+        let (refusal, links) = match identity.check(&shown, session::today()) {
             Ok(proof) => (None, links(&proof)),
             Err(refusal) => (Some(refusal), unverified_links(&shown)),
         };
