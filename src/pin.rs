@@ -161,15 +161,9 @@ impl PinSet {
     /// Whether there is no second key to go on with when the first is changed, now or announced.
     pub fn lacks_backup(&self, now: u64) -> bool {
         let left = |dated: &&Dated| dated.not_after.is_none_or(|until| now <= until);
-        let mut keys: Vec<_> = self
-            .0
-            .iter()
-            .filter(left)
-            .map(|dated| dated.pin.0)
-            .collect();
-        keys.sort_unstable();
-        keys.dedup();
-        !self.is_empty() && keys.len() < 2
+        let mut keys = self.0.iter().filter(left).map(|dated| dated.pin);
+        let first = keys.next();
+        !self.is_empty() && keys.all(|key| Some(key) == first)
     }
 }
 

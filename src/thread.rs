@@ -41,6 +41,11 @@ pub fn spawn(
     name: &'static str,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
+    spawn_boxed(name, Box::new(run))
+}
+
+/// One copy for all threads.
+fn spawn_boxed(name: &'static str, run: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
     let thread = thread::Builder::new()
         .name(name.to_owned())
         .stack_size(STACK);
@@ -52,13 +57,15 @@ pub fn spawn(
 /// Starts a thread that runs `run` until it returns, again after every panic. Fails when the system has no thread.
 pub fn spawn_for_good(
     name: &'static str,
-    mut run: impl FnMut() + Send + 'static,
+    run: impl FnMut() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
-    spawn(name, move || {
+    let mut run: Box<dyn FnMut() + Send> = Box::new(run);
+    let again = move || {
         while guard(name, &mut run).is_none() {
             thread::sleep(PAUSE);
         }
-    })
+    };
+    spawn_boxed(name, Box::new(again))
 }
 
 #[cfg(test)]
