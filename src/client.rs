@@ -764,19 +764,37 @@ impl Slots {
             .iter()
             .filter_map(|stream| Some((stream.idle_since(now)?, stream)));
         let mut idle: Vec<_> = idle.collect();
-        idle.sort_by_key(|(since, _)| *since);
-        // One that was just asked something stays.
-        let evicted = idle.iter().any(|(_, stream)| stream.give_way());
-        if evicted {
-            self.shed.gave_way.increment();
+        let longest = |idle: &[(_, _)]| {
+            let places = idle.iter().enumerate();
+            places
+                .min_by_key(|(_, (since, _))| *since)
+                .map(|(place, _)| place)
+        };
+        while let Some(place) = longest(&idle) {
+            let (_, stream) = idle.swap_remove(place);
+            // One that was just asked something stays.
+            if stream.give_way() {
+                self.shed.gave_way.increment();
+                return true;
+            }
         }
-        evicted
+        false
     }
 
     /// Those that have places. Not to be dropped under the lock: the last to let go gives the place back.
     fn streams(&self) -> Vec<Arc<Stream>> {
         let places = self.places.lock();
         places.taken.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// How many are taken.
+    pub fn taken(&self) -> usize {
+        self.places.lock().taken.len()
+    }
+
+    /// How many there are.
+    pub fn most(&self) -> usize {
+        self.most
     }
 
     /// Takes no more clients.

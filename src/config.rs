@@ -16,13 +16,16 @@ use pico_args::Arguments;
 use rustls::pki_types::ServerName;
 
 use crate::cache;
+use crate::clock::micros;
 use crate::date::DAY;
 use crate::forwarder;
 use crate::identity::{Anchors, Identity, PinMode, Terms};
 use crate::keys;
 use crate::limit::{self, Rate};
+use crate::metrics;
 use crate::pin::{Dated, Pin, PinError, PinSet};
 use crate::pins::{Source, resolver_name};
+use crate::querylog;
 use crate::rights::User;
 use crate::server;
 use crate::state::Store;
@@ -48,6 +51,9 @@ const TIMEOUT_RANGE: (Duration, Duration) = (Duration::from_millis(50), Duration
 const MAX_PENDING: usize = 8192;
 /// Sessions to one address, unless `--sessions` says otherwise.
 const SESSIONS: usize = 2;
+/// How long an answer may take to count as a good one at least, and unless `--slo-latency` says otherwise.
+const LEAST_LATENCY: Duration = Duration::from_millis(1);
+const SLO_LATENCY: Duration = Duration::from_millis(100);
 /// TCP clients at a time, unless `--max-clients` says otherwise, and from one address that is not on this host.
 const CLIENTS: usize = 256;
 const CLIENTS_PER_ADDRESS: usize = 16;
@@ -78,7 +84,7 @@ struct Entry {
 }
 
 /// The options, in the groups of the help.
-const OPTIONS: [(&str, &[Entry]); 9] = [
+const OPTIONS: [(&str, &[Entry]); 10] = [
     (
         "Listening",
         &[
@@ -261,6 +267,25 @@ const OPTIONS: [(&str, &[Entry]); 9] = [
         ],
     ),
     (
+        "Monitoring",
+        &[
+            Entry {
+                name: "--monitor",
+                value: "ADDR:PORT",
+                repeatable: false,
+                meaning: "serve metrics, health and a status page there over HTTP, to whoever can reach it",
+                default: "not served",
+            },
+            Entry {
+                name: "--slo-latency",
+                value: "SECONDS",
+                repeatable: false,
+                meaning: "how long an answer may take to be counted as a good one, whole or decimal",
+                default: "0.1",
+            },
+        ],
+    ),
+    (
         "Process",
         &[Entry {
             name: "--user",
@@ -272,13 +297,30 @@ const OPTIONS: [(&str, &[Entry]); 9] = [
     ),
     (
         "Log",
-        &[Entry {
-            name: "--log-level",
-            value: "LEVEL",
-            repeatable: false,
-            meaning: "error, warn, info, debug or trace; from debug on, lines hold query names and client addresses",
-            default: "info",
-        }],
+        &[
+            Entry {
+                name: "--log-level",
+                value: "LEVEL",
+                repeatable: false,
+                meaning: "error, warn, info, debug or trace; from debug on, lines hold query names and client addresses",
+                default: "info",
+            },
+            Entry {
+                name: "--query-log",
+                value: "",
+                repeatable: false,
+                meaning: "a line for each query: when, from which network (IPv4 /24, IPv6 /48), what, how it ended and \
+                          how long that took",
+                default: "none",
+            },
+            Entry {
+                name: "--query-log-clients",
+                value: "",
+                repeatable: false,
+                meaning: "such lines with the client's address and port",
+                default: "none",
+            },
+        ],
     ),
     (
         "Pin and check",
@@ -339,6 +381,8 @@ pub struct Config {
     pub upstream: upstream::Settings,
     /// Whose keys are believed, as time goes on.
     pub keys: keys::Settings,
+    /// Where its state is read from outside, if anywhere.
+    pub monitor: Option<SocketAddr>,
     /// Who it becomes once the sockets are bound.
     pub user: Option<User>,
     /// How much is logged.
@@ -426,8 +470,19 @@ pub fn parse(
         .one("--max-pending", |text| whole(text, 1..=1_000_000))?
         .unwrap_or(MAX_PENDING);
     let (upstream, keys) = upstream_settings(&mut options, max_pending)?;
+    let query_log = match (
+        options.flag("--query-log"),
+        options.flag("--query-log-clients"),
+    ) {
+        (false, false) => querylog::Mode::Off,
+        (true, false) => querylog::Mode::Prefixes,
+        (_, true) => querylog::Mode::Clients,
+    };
     let forwarder = forwarder::Settings {
         timeout: upstream.timeout,
+        slo_latency: options
+            .one("--slo-latency", |text| seconds(text, LEAST_LATENCY))?
+            .unwrap_or(SLO_LATENCY),
         max_pending,
         cache: cache_settings(&mut options)?,
         limit: limit_settings(&mut options)?,
@@ -436,7 +491,13 @@ pub fn parse(
                 whole(text, 0..=1_000_000).map(|qps| rate(qps, qps))
             })?
             .flatten(),
+        query_log,
     };
+    let monitor = options.one("--monitor", |text| {
+        text.parse().map_err(|_| {
+            "expected an address of this host and a port, such as 127.0.0.1:9353".to_owned()
+        })
+    })?;
     let user = options.one("--user", |text| {
         let user = User::find(text).filter(|user| !user.is_root());
         user.ok_or_else(|| "expected the name or number of a user that is not root".to_owned())
@@ -454,6 +515,7 @@ pub fn parse(
         forwarder,
         upstream,
         keys,
+        monitor,
         user,
         log_level,
     };
@@ -626,7 +688,7 @@ fn upstream_settings(
         .one("--resolver-ca", trust_anchors)?
         .unwrap_or_else(Anchors::built_in);
     let timeout = options
-        .one("--timeout", seconds)?
+        .one("--timeout", |text| seconds(text, TIMEOUT_RANGE.0))?
         .unwrap_or(Duration::from_secs(3));
     let built = BUILT.parse().unwrap_or(0);
     let resolvers = resolvers
@@ -837,11 +899,15 @@ fn whole(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let (least, most) = TIMEOUT_RANGE;
+fn seconds(text: &str, least: Duration) -> Result<Duration, String> {
     match decimal(text) {
-        Some(seconds) if (least..=most).contains(&seconds) => Ok(seconds),
-        _ => Err("expected seconds from 0.05 to 60, such as 3 or 2.5".to_owned()),
+        Some(seconds) if (least..=TIMEOUT_RANGE.1).contains(&seconds) => Ok(seconds),
+        _ => {
+            let least = metrics::seconds(micros(least));
+            Err(format!(
+                "expected seconds from {least} to 60, such as 3 or 2.5"
+            ))
+        }
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Query {
 pub struct Waiter {
     /// Who asked.
     pub client: Client,
+    /// When it asked.
+    pub since: Instant,
     /// By when it gets an answer, of whatever kind.
     pub deadline: Instant,
     id: u16,
@@ -70,11 +72,12 @@ pub struct Waiter {
 }
 
 impl Waiter {
-    /// The client of `query`, which gets an answer by `deadline`.
-    pub fn new(query: &wire::Query<'_>, client: Client, deadline: Instant) -> Self {
+    /// The client of `query`, which was asked at `since` and gets an answer within `timeout` of that.
+    pub fn new(query: &wire::Query<'_>, client: Client, since: Instant, timeout: Duration) -> Self {
         Self {
             client,
-            deadline,
+            since,
+            deadline: since + timeout,
             id: query.id(),
             flags: query.flags(),
             edns: query.edns().copied(),
@@ -162,7 +165,10 @@ impl Query {
     /// Gives all that wait so much longer, since nothing could come meanwhile.
     pub fn extend(&self, by: Duration) {
         let mut waiters = self.waiters.lock();
-        waiters.iter_mut().for_each(|waiter| waiter.deadline += by);
+        for waiter in waiters.iter_mut() {
+            waiter.since += by;
+            waiter.deadline += by;
+        }
         self.deadline.fetch_add(micros(by), Ordering::AcqRel);
         self.due.fetch_add(micros(by), Ordering::AcqRel);
     }

@@ -15,7 +15,8 @@ use crate::client::{Client, Departures};
 use crate::clock;
 use crate::flight::{Decision, Flights, Query, Waiter};
 use crate::limit::{self, Budget, Limiter, Rate, Verdict};
-use crate::metrics::Counter;
+use crate::metrics::{Counter, Histogram, Spread};
+use crate::querylog::{self, Line, QueryLog};
 use crate::upstream::{Failure, Settle, Upstream};
 use crate::wire::{self, Answer, Asked, ExtendedError, Fault, Shown, Spelled, ede, rcode, rtype};
 
@@ -30,6 +31,8 @@ const PATIENCE: Duration = Duration::from_millis(1800);
 pub struct Settings {
     /// The time of a query, from a client's message to its answer.
     pub timeout: Duration,
+    /// How long an answer may take to count as a good one.
+    pub slo_latency: Duration,
     /// Clients' queries that wait for an answer at a time, at most.
     pub max_pending: usize,
     /// What is kept.
@@ -38,6 +41,8 @@ pub struct Settings {
     pub limit: limit::Settings,
     /// How much may be asked of the resolver.
     pub budget: Option<Rate>,
+    /// How much is said of each query.
+    pub query_log: querylog::Mode,
 }
 
 /// How a query ended.
@@ -128,6 +133,24 @@ impl Outcome {
         }
     }
 
+    /// Whether the resolver's answer was owed to it: to what may be asked, and was not known to fail.
+    pub fn is_owed(self) -> bool {
+        self.is_served()
+            || matches!(
+                self,
+                Self::BadAnswer
+                    | Self::TimedOut
+                    | Self::Unreachable
+                    | Self::Unproved
+                    | Self::Overloaded
+            )
+    }
+
+    /// Whether its client got the resolver's answer, by whatever way.
+    pub fn is_served(self) -> bool {
+        matches!(self, Self::Answered | Self::Cached | Self::Stale)
+    }
+
     /// The response code and the EDE of our own answer; none where there is no answer or it is the resolver's, now or
     /// before.
     fn reply(self) -> Option<(u16, Option<ExtendedError>)> {
@@ -186,6 +209,9 @@ pub struct Batch {
     queries: Vec<Arc<Query>>,
     departures: Departures,
     over_limit: bool,
+    /// Clients that were given what is kept, and how many of them no failure.
+    given: u64,
+    served: u64,
 }
 
 impl Batch {
@@ -207,6 +233,11 @@ impl Forwarder {
         Self { upstream, endings }
     }
 
+    /// Whom queries go to.
+    pub fn upstream(&self) -> Arc<Upstream> {
+        Arc::clone(&self.upstream)
+    }
+
     /// Takes in one client's message. Its answer, or its way to the resolver, waits for [`Forwarder::dispatch`].
     pub fn handle(&self, message: &[u8], client: Client, now: Instant, batch: &mut Batch) {
         let endings = &self.endings;
@@ -214,17 +245,17 @@ impl Forwarder {
         let is_datagram = matches!(client, Client::Datagram { .. });
         let verdict = endings.limiter.judge(client.peer().ip(), is_datagram, now);
         if verdict == Verdict::Drop && is_datagram {
-            return endings.end(&client, &[], Outcome::Dropped);
+            return endings.end(&client, &[], Outcome::Dropped, now);
         }
         batch.over_limit |= verdict != Verdict::Pass;
         let query = match wire::Query::parse(message) {
             Ok(query) => query,
             // Nothing is owed to it that it could be told.
             Err(_) if verdict != Verdict::Pass => {
-                return endings.end(&client, &[], Outcome::Dropped);
+                return endings.end(&client, &[], Outcome::Dropped, now);
             }
             Err(fault) => {
-                return endings.reply_unreadable(message, &client, fault, departures);
+                return endings.reply_unreadable(message, &client, fault, now, departures);
             }
         };
         let refusal = if verdict == Verdict::Refuse {
@@ -243,10 +274,11 @@ impl Forwarder {
         let asked = Asked::by(&query);
         if refusal == Some(Outcome::OverLimit) && is_datagram {
             departures.advise_tcp(&client, &asked);
-            return endings.end(&client, asked.question, Outcome::OverLimit);
+            return endings.end(&client, asked.question, Outcome::OverLimit, now);
         }
         if let Some(outcome) = refusal {
-            return endings.refuse(&client, &asked, outcome, message.len(), departures);
+            let most = message.len();
+            return endings.refuse(&client, &asked, outcome, most, now, departures);
         }
         let timeout = endings.settings.timeout;
         let found = match query.key() {
@@ -254,7 +286,15 @@ impl Forwarder {
             None => Found::Nothing,
         };
         let relayed = || Query::new(&query, now, timeout);
-        let waiter = |client| Waiter::new(&query, client, now + timeout);
+        let waiter = |client| {
+            endings.misses.increment();
+            Waiter::new(&query, client, now, timeout)
+        };
+        let mut give = |client, kept: &Kept| {
+            let outcome = endings.give(client, &asked, kept, now, departures);
+            batch.given += 1;
+            batch.served += u64::from(outcome.is_served());
+        };
         let going = match found {
             Found::Nothing => relayed().with(waiter(client)),
             Found::Stale {
@@ -267,7 +307,8 @@ impl Forwarder {
                 kept,
                 ask: Ask::Behind,
             } => {
-                endings.give(&client, &asked, &kept, departures);
+                give(&client, &kept);
+                endings.renewals.increment();
                 relayed().content_after(endings.patience())
             }
             Found::Fresh { kept, renew: false }
@@ -276,7 +317,7 @@ impl Forwarder {
                 kept,
                 ask: Ask::NotYet,
             } => {
-                return endings.give(&client, &asked, &kept, departures);
+                return give(&client, &kept);
             }
         };
         batch.queries.push(Arc::new(going));
@@ -284,7 +325,7 @@ impl Forwarder {
 
     /// Counts a message that nobody can have sent.
     pub fn ignore(&self) {
-        self.endings.counts[Outcome::Ignored as usize].increment();
+        self.endings.counts[0][Outcome::Ignored as usize].increment();
     }
 
     /// Sends on what [`Forwarder::handle`] took in.
@@ -299,6 +340,12 @@ impl Forwarder {
             self.upstream.submit(queries, departures, now);
         }
         departures.leave();
+        let given = std::mem::take(&mut batch.given);
+        let served = std::mem::take(&mut batch.served);
+        if given > 0 {
+            let took = clock::now().saturating_duration_since(now);
+            self.endings.measure(Source::Cache, took, given, served);
+        }
     }
 
     /// Waits until every client has its answer, at most as long as a query may take.
@@ -308,6 +355,15 @@ impl Forwarder {
             sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// Where an answer came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// It was kept.
+    Cache,
+    /// It was waited for.
+    Resolver,
 }
 
 /// Where every query comes out: answers its clients, keeps the answer, and counts how it ended.
@@ -320,7 +376,15 @@ pub struct Endings {
     flights: Flights,
     /// Clients' queries whose answer has not left.
     waiting: Arc<AtomicUsize>,
-    counts: [Counter; Outcome::ALL.len()],
+    /// By UDP, and by TCP.
+    counts: [[Counter; Outcome::ALL.len()]; 2],
+    /// How long clients waited, by [`Source`].
+    answers: [Histogram; 2],
+    /// Queries whose clients got the resolver's answer in the time of the settings.
+    good: Counter,
+    misses: Counter,
+    renewals: Counter,
+    query_log: Arc<QueryLog>,
 }
 
 impl Endings {
@@ -333,13 +397,66 @@ impl Endings {
             flights: Flights::default(),
             waiting: Arc::default(),
             counts: Default::default(),
+            answers: Default::default(),
+            good: Counter::new(),
+            misses: Counter::new(),
+            renewals: Counter::new(),
+            query_log: QueryLog::new(),
             settings,
         }
     }
 
     /// How many queries ended so.
     pub fn count(&self, outcome: Outcome) -> u64 {
-        self.counts[outcome as usize].value()
+        self.count_by(false, outcome) + self.count_by(true, outcome)
+    }
+
+    /// How many of those that came by TCP ended so, or of those that came by UDP.
+    pub fn count_by(&self, tcp: bool, outcome: Outcome) -> u64 {
+        self.counts[usize::from(tcp)][outcome as usize].value()
+    }
+
+    /// How long clients waited for answers from there.
+    pub fn answers(&self, source: Source) -> Spread {
+        self.answers[source as usize].value()
+    }
+
+    /// Queries whose clients got the resolver's answer as quickly as they should.
+    pub fn good(&self) -> u64 {
+        self.good.value()
+    }
+
+    /// Queries to which no answer was kept.
+    pub fn misses(&self) -> u64 {
+        self.misses.value()
+    }
+
+    /// Answers that were given and asked for again behind it.
+    pub fn renewals(&self) -> u64 {
+        self.renewals.value()
+    }
+
+    /// Clients' queries whose answer has not left.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Where lines about single queries go.
+    pub fn query_log(&self) -> &Arc<QueryLog> {
+        &self.query_log
+    }
+
+    /// What it was told.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Notes that so many answers took so long, and how many of them were the resolver's.
+    fn measure(&self, source: Source, took: Duration, answers: u64, served: u64) {
+        self.answers[source as usize].observe(took, answers);
+        if took <= self.settings.slo_latency {
+            self.good.add(served);
+        }
     }
 
     /// What is kept.
@@ -366,6 +483,7 @@ impl Endings {
                     query,
                     ending,
                     kept.as_ref(),
+                    now,
                     departures,
                 );
             }
@@ -393,6 +511,7 @@ impl Endings {
                 &query,
                 ending,
                 Some(&kept),
+                now,
                 departures,
             );
         }
@@ -419,28 +538,47 @@ impl Endings {
         query: &Query,
         ending: Result<&Answer<'_>, Failure>,
         instead: Option<&Kept>,
+        now: Instant,
         departures: &mut Departures,
     ) {
         for waiter in waiters {
             let (client, asked) = (&waiter.client, &waiter.asked(query));
-            match (instead, ending) {
-                (Some(kept), _) => self.give(client, asked, kept, departures),
+            let since = waiter.since;
+            let (source, outcome) = match (instead, ending) {
+                (Some(kept), _) => {
+                    let outcome = self.give(client, asked, kept, since, departures);
+                    (Source::Cache, outcome)
+                }
                 (None, Ok(answer)) => {
                     if query.is_signed() {
                         departures.signed_answer(client, asked, answer);
                     } else {
                         departures.answer(client, asked, answer, &Shown::default());
                     }
-                    self.end(client, asked.question, Outcome::Answered);
+                    self.end(client, asked.question, Outcome::Answered, since);
+                    (Source::Resolver, Outcome::Answered)
                 }
-                (None, Err(failure)) => self.reply(client, asked, failure.into(), departures),
-            }
+                (None, Err(failure)) => {
+                    let outcome = failure.into();
+                    self.refuse(client, asked, outcome, usize::MAX, since, departures);
+                    (Source::Resolver, outcome)
+                }
+            };
+            let took = now.saturating_duration_since(since);
+            self.measure(source, took, 1, outcome.is_served().into());
             departures.count_down(&self.waiting);
         }
     }
 
-    /// Answers a client with what is kept.
-    fn give(&self, client: &Client, asked: &Asked<'_>, kept: &Kept, departures: &mut Departures) {
+    /// Answers a client, which asked at `since`, with what is kept.
+    fn give(
+        &self,
+        client: &Client,
+        asked: &Asked<'_>,
+        kept: &Kept,
+        since: Instant,
+        departures: &mut Departures,
+    ) -> Outcome {
         departures.answer(client, asked, &kept.answer(), kept.shown());
         let outcome = if kept.is_stale() {
             Outcome::Stale
@@ -449,7 +587,8 @@ impl Endings {
         } else {
             Outcome::Cached
         };
-        self.end(client, asked.question, outcome);
+        self.end(client, asked.question, outcome, since);
+        outcome
     }
 
     fn reply_unreadable(
@@ -457,6 +596,7 @@ impl Endings {
         message: &[u8],
         client: &Client,
         fault: Fault,
+        since: Instant,
         departures: &mut Departures,
     ) {
         debug!(
@@ -464,19 +604,12 @@ impl Endings {
             client.peer()
         );
         match Asked::by_unreadable(message) {
-            Some(asked) => self.refuse(client, &asked, fault.into(), message.len(), departures),
-            None => self.end(client, &[], fault.into()),
+            Some(asked) => {
+                let most = message.len();
+                self.refuse(client, &asked, fault.into(), most, since, departures);
+            }
+            None => self.end(client, &[], fault.into(), since),
         }
-    }
-
-    fn reply(
-        &self,
-        client: &Client,
-        asked: &Asked<'_>,
-        outcome: Outcome,
-        departures: &mut Departures,
-    ) {
-        self.refuse(client, asked, outcome, usize::MAX, departures);
     }
 
     /// Replies with no more octets than that: whoever forges a client's address shall gain nothing.
@@ -486,16 +619,29 @@ impl Endings {
         asked: &Asked<'_>,
         outcome: Outcome,
         most: usize,
+        since: Instant,
         departures: &mut Departures,
     ) {
         if let Some((rcode, ede)) = outcome.reply() {
             departures.reply(client, asked, rcode, ede, most);
         }
-        self.end(client, asked.question, outcome);
+        self.end(client, asked.question, outcome, since);
     }
 
-    fn end(&self, client: &Client, question: &[u8], outcome: Outcome) {
-        self.counts[outcome as usize].increment();
+    /// The one line in which every query is counted, that was asked at `since`.
+    fn end(&self, client: &Client, question: &[u8], outcome: Outcome, since: Instant) {
+        let tcp = matches!(client, Client::Stream(_));
+        self.counts[usize::from(tcp)][outcome as usize].increment();
+        if self.query_log.is_on() {
+            self.query_log.say(Line {
+                time: clock::since_1970(),
+                client: client.peer(),
+                tcp,
+                question: question.into(),
+                outcome: outcome.name(),
+                took: clock::now().saturating_duration_since(since),
+            });
+        }
         if log_enabled!(Level::Debug) {
             let (client, question) = (client.peer(), Spelled(question));
             debug!(
@@ -518,7 +664,7 @@ impl Settle for Endings {
             self.cache.hear(now);
         }
         let Some(key) = query.key() else {
-            return self.end_waiters(query.take_waiters(), query, ending, None, departures);
+            return self.end_waiters(query.take_waiters(), query, ending, None, now, departures);
         };
         let note = || self.cache.note(&key, ending, query.began(), now);
         let (kept, successor) = if ending.is_ok() {
@@ -540,12 +686,13 @@ impl Settle for Endings {
             query,
             ending,
             kept.as_ref(),
+            now,
             departures,
         );
         // An answer is an answer, whichever of two queries for it brought it.
         if let (Some(successor), Ok(_)) = (successor, ending) {
             let waiters = successor.take_waiters();
-            self.end_waiters(waiters, &successor, ending, kept.as_ref(), departures);
+            self.end_waiters(waiters, &successor, ending, kept.as_ref(), now, departures);
         }
     }
 
@@ -570,7 +717,7 @@ impl Settle for Endings {
                 self.cache.any(&key, now)
             };
         }
-        self.end_waiters(waiters, query, ending, kept.as_ref(), departures);
+        self.end_waiters(waiters, query, ending, kept.as_ref(), now, departures);
         query.look_again(now);
     }
 }
@@ -631,6 +778,8 @@ mod tests {
             let start = Instant::now();
             let settings = Settings {
                 timeout,
+                slo_latency: Duration::from_millis(100),
+                query_log: querylog::Mode::Off,
                 max_pending,
                 cache: cache::Settings {
                     size: 1 << 20,
@@ -650,7 +799,8 @@ mod tests {
                 sessions: 1,
                 max_pending,
             };
-            let upstream = Upstream::start(upstream, Arc::clone(&endings) as Arc<_>);
+            let upstream =
+                Upstream::start(upstream, Arc::clone(&endings) as Arc<_>, Arc::default());
             let socket = || UdpSocket::bind("127.0.0.1:0").expect("a free port");
             let client = socket();
             client

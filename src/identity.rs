@@ -16,9 +16,7 @@ use std::time::Duration;
 
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{
-    CryptoProvider, KeyProvider, verify_tls12_signature, verify_tls13_signature,
-};
+use rustls::crypto::{CryptoProvider, KeyProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, TrustAnchor, UnixTime};
 use rustls::sign::SigningKey;
@@ -161,6 +159,11 @@ impl Identity {
     /// Whether it is the same: with the same terms, and the same tickets.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.tls, &other.tls)
+    }
+
+    /// Whether a clock that shows `now` is known to be wrong.
+    pub fn suspects(&self, now: UnixTime) -> bool {
+        now.as_secs() + DAY <= self.terms().clock_floor
     }
 
     /// What to connect with. What was shown must be held to the terms once more by [`Identity::check`]: no verifier is

@@ -7,75 +7,60 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use env_logger::Target;
 use log::LevelFilter;
 
 use crate::clock;
-use crate::metrics::Counter;
+use crate::spool::Spool;
 use crate::thread;
 
 /// Lines that may wait for stderr.
 const WAITING: usize = 1024;
 /// Lines of one kind of event in a second.
 const PER_SECOND: u64 = 10;
-/// How long the end waits for the last lines to be written.
-const LAST: Duration = Duration::from_secs(1);
 
-/// What the thread is sent.
-enum Entry {
-    Line(Vec<u8>),
-    /// Everything before this has been written: whoever waits for it may go on.
-    End(Sender<()>),
+/// What waits for stderr. One for the process, as the log is.
+static LINES: Spool<Vec<u8>> = Spool::new(WAITING);
+
+/// Lines that found no room.
+pub fn lost() -> u64 {
+    LINES.lost()
 }
 
 /// The way to stderr.
-#[derive(Clone)]
-pub struct Journal {
-    entries: Sender<Entry>,
-    lost: Arc<Counter>,
-}
+pub struct Journal(());
 
 /// Starts to log what is at `level` or above. Once in a process; fails when the system has no thread for it.
 pub fn start(level: LevelFilter) -> io::Result<Journal> {
-    let (sender, entries) = bounded(WAITING);
-    let lost = Arc::new(Counter::new());
-    let journal = Journal {
-        entries: sender,
-        lost: Arc::clone(&lost),
-    };
-    thread::spawn_for_good("journal", move || write(&entries, &lost, &mut io::stderr()))?;
+    thread::spawn_for_good("journal", || write(&LINES, &mut io::stderr()))?;
     env_logger::Builder::new()
         .filter_level(level)
-        .target(Target::Pipe(Box::new(journal.clone())))
+        .target(Target::Pipe(Box::new(Lines)))
         .format(|out, record| {
             let time = out.timestamp_millis();
             let level = record.level().as_str().to_lowercase();
             writeln!(out, "time={time} level={level} {}", record.args())
         })
         .init();
-    Ok(journal)
+    Ok(Journal(()))
 }
 
 impl Journal {
-    /// Waits until the lines so far have been written, but not for long.
+    /// Waits until the lines so far have been written, but not for long. Nothing is logged after it.
     pub fn finish(&self) {
-        let (done, wait) = bounded(1);
-        if self.entries.send_timeout(Entry::End(done), LAST).is_ok() {
-            let _ = wait.recv_timeout(LAST);
-        }
+        LINES.finish();
     }
 }
 
-impl Write for Journal {
+/// What the logger writes to.
+struct Lines;
+
+impl Write for Lines {
     /// Takes one whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if let Err(TrySendError::Full(_)) = self.entries.try_send(Entry::Line(line.to_vec())) {
-            self.lost.increment();
-        }
+        LINES.add(line.to_vec());
         Ok(line.len())
     }
 
@@ -85,29 +70,25 @@ impl Write for Journal {
 }
 
 /// The thread: writes lines to `out`, which may fail or take for ever.
-fn write(entries: &Receiver<Entry>, lost: &Counter, out: &mut impl Write) {
+fn write(spool: &Spool<Vec<u8>>, out: &mut dyn Write) {
     let mut kinds = Kinds::default();
     let mut told = 0;
-    for entry in entries {
-        let before = lost.value();
-        if before > told {
-            let _ = writeln!(out, "event=log-lines-lost count={}", before - told);
-            told = before;
+    let mut lines = Vec::new();
+    // A reader that went away is no reason to stop.
+    while spool.take(&mut lines) {
+        let lost = spool.lost();
+        if lost > told {
+            let _ = writeln!(out, "event=log-lines-lost count={}", lost - told);
+            told = lost;
         }
-        match entry {
-            Entry::Line(line) => {
-                if let Some(line) = kinds.admit(line, clock::now()) {
-                    // A reader that went away is no reason to stop.
-                    let _ = out.write_all(&line);
-                }
-            }
-            Entry::End(done) => {
-                for (kind, count) in kinds.left_out() {
-                    let _ = writeln!(out, "event=log-lines-left-out of={kind} count={count}");
-                }
-                let _ = done.send(());
+        for line in lines.drain(..) {
+            if let Some(line) = kinds.admit(line, clock::now()) {
+                let _ = out.write_all(&line);
             }
         }
+    }
+    for (kind, count) in kinds.left_out() {
+        let _ = writeln!(out, "event=log-lines-left-out of={kind} count={count}");
     }
 }
 
@@ -185,20 +166,16 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_no_room_is_counted_and_stops_nobody() {
-        let (entries, receiver) = bounded(2);
-        let lost = Arc::new(Counter::new());
-        let mut journal = Journal {
-            entries,
-            lost: Arc::clone(&lost),
-        };
+    fn what_found_no_room_is_said() {
+        let spool = Spool::new(2);
         for _ in 0..5 {
-            journal.write_all(&line("info", "x")).expect("it takes all");
+            spool.add(line("info", "x"));
         }
-        assert_eq!(lost.value(), 3);
-        drop(journal);
         let mut out = Vec::new();
-        write(&receiver, &lost, &mut out);
+        std::thread::scope(|scope| {
+            scope.spawn(|| write(&spool, &mut out));
+            spool.finish();
+        });
         let out = String::from_utf8(out).expect("text");
         assert!(out.starts_with("event=log-lines-lost count=3\n"), "{out}");
         assert_eq!(out.lines().count(), 3);
@@ -215,12 +192,12 @@ mod tests {
                 Ok(())
             }
         }
-        let (entries, receiver) = bounded(2);
-        let (done, wait) = bounded(1);
-        entries.send(Entry::Line(line("info", "x"))).expect("room");
-        entries.send(Entry::End(done)).expect("room");
-        drop(entries);
-        write(&receiver, &Counter::new(), &mut Broken);
-        assert_eq!(wait.recv(), Ok(()));
+        let spool = Spool::new(2);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| write(&spool, &mut Broken));
+            spool.add(line("info", "x"));
+            spool.finish();
+            writer.join().expect("it ends");
+        });
     }
 }

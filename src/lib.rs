@@ -18,8 +18,8 @@
 //! [`client`]; [`wire`] and [`frame`] know the octets, [`identity`] and [`pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
-//! main, lib, command, config, keys, server, worker, forwarder, limit, cache, upstream, health, session, flight, identity,
-//! certificate, pins, state, rollover, pin, client, frame, deadline, zone, wire, journal, rights, thread, clock, date, metrics.
+//! main, lib, command, config, keys, server, monitor, page, figures, worker, forwarder, limit, cache, upstream, health, session, flight, identity,
+//! certificate, pins, state, rollover, pin, client, frame, deadline, querylog, zone, wire, journal, spool, rights, thread, clock, date, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
 //! queries, and the thread that reads an answer delivers it.
@@ -33,6 +33,7 @@ pub mod command;
 pub mod config;
 pub mod date;
 pub mod deadline;
+pub mod figures;
 pub mod flight;
 pub mod forwarder;
 pub mod frame;
@@ -42,12 +43,16 @@ pub mod journal;
 pub mod keys;
 pub mod limit;
 pub mod metrics;
+pub mod monitor;
+pub mod page;
 pub mod pin;
 pub mod pins;
+pub mod querylog;
 pub mod rights;
 pub mod rollover;
 pub mod server;
 pub mod session;
+pub mod spool;
 pub mod state;
 pub mod thread;
 pub mod upstream;
@@ -64,11 +69,14 @@ use log::{info, warn};
 
 use crate::client::{Outboxes, Shed};
 use crate::config::Config;
+use crate::figures::Sources;
 use crate::forwarder::{Endings, Forwarder, Outcome};
 use crate::keys::Keys;
+use crate::metrics::Counter;
+use crate::monitor::Monitor;
 use crate::rights::RightsError;
 use crate::server::{BindError, Server, Sockets};
-use crate::upstream::{Doubts, Upstream};
+use crate::upstream::{Doubts, Tally, Upstream};
 use crate::worker::Pool;
 
 /// Descriptors besides those of TCP clients, at most: listeners, sessions, and what the process itself needs.
@@ -83,6 +91,8 @@ pub enum StartError {
     Rights(RightsError),
     /// What is to be read and written while it serves cannot be.
     Keys(String),
+    /// The monitoring port could not be had.
+    Monitor(SocketAddr, io::Error),
     /// The system has no more threads or descriptors.
     System(io::Error),
 }
@@ -93,6 +103,10 @@ impl fmt::Display for StartError {
             Self::Bind(error) => error.fmt(f),
             Self::Rights(error) => error.fmt(f),
             Self::Keys(error) => error.fmt(f),
+            Self::Monitor(address, error) => write!(
+                f,
+                "--monitor {address}: {error}; expected an address of this host and a free port"
+            ),
             Self::System(error) => {
                 write!(f, "the system refuses a thread or a descriptor: {error}")
             }
@@ -130,12 +144,19 @@ pub struct Running {
     outboxes: Arc<Outboxes>,
     endings: Arc<Endings>,
     shed: Arc<Shed>,
+    tally: Arc<Tally>,
     keys: Arc<Keys>,
+    monitor: Option<Monitor>,
 }
 
 /// Binds the sockets, gives up rights, wires the rooms and serves. The first session is opened at once, in the background.
 pub fn start(config: Config) -> Result<Running, StartError> {
     let sockets = Sockets::bind(&config.server)?;
+    let desk = config.monitor.map(|address| {
+        let failed = |error| StartError::Monitor(address, error);
+        monitor::bind(address).map_err(failed)
+    });
+    let desk = desk.transpose()?;
     if let Some(user) = config.user {
         user.become_it()?;
     }
@@ -151,7 +172,10 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let drained = Arc::clone(&outboxes);
     thread::spawn_for_good("outboxes", move || drained.drain(&bell))?;
     let endings = Arc::new(Endings::new(config.forwarder, clock::now()));
-    let upstream = Upstream::start(config.upstream, Arc::clone(&endings) as Arc<_>)?;
+    endings.query_log().turn(endings.settings().query_log)?;
+    let tally = Arc::new(Tally::default());
+    let settle = Arc::clone(&endings) as Arc<_>;
+    let upstream = Upstream::start(config.upstream, settle, Arc::clone(&tally))?;
     let forwarder = Arc::new(Forwarder::new(Arc::clone(&upstream), Arc::clone(&endings)));
     let pool = Pool::new(Arc::clone(&forwarder), config.server.clients);
     // Before anybody can ask: a query that nobody connects for would fail.
@@ -162,6 +186,23 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         info!("event=listening address={address}");
     }
     let keys = Keys::start(config.keys, &upstream)?;
+    let monitor = desk.map(|desk| {
+        let sources = Sources {
+            endings: Arc::clone(&endings),
+            forwarder: Arc::clone(&forwarder),
+            tally: Arc::clone(&tally),
+            slots: Arc::clone(server.slots()),
+            shed: Arc::clone(&shed),
+            started: clock::since_1970().as_secs(),
+            requests: Counter::new(),
+            refused: Counter::new(),
+        };
+        Monitor::start(desk, sources)
+    });
+    let monitor = monitor.transpose()?;
+    if let Some(monitor) = &monitor {
+        info!("event=monitoring address={}", monitor.address());
+    }
     Ok(Running {
         addresses,
         server,
@@ -171,7 +212,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         outboxes,
         endings,
         shed,
+        tally,
         keys,
+        monitor,
     })
 }
 
@@ -179,6 +222,11 @@ impl Running {
     /// The addresses and ports that it listens on.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where its state is read from outside, if anywhere.
+    pub fn monitor(&self) -> Option<SocketAddr> {
+        self.monitor.as_ref().map(Monitor::address)
     }
 
     /// What the bounds on clients have cost them.
@@ -193,7 +241,7 @@ impl Running {
 
     /// Sessions that were opened on less than all that could be asked for.
     pub fn doubts(&self) -> &Doubts {
-        self.upstream.doubts()
+        &self.tally.doubts
     }
 
     /// Reads again what can be while it serves: pins, and what is remembered.
@@ -213,6 +261,9 @@ impl Running {
 
     /// Takes no more queries, lets those on their way end, and closes the session. Takes as long as a query may.
     pub fn stop(self) {
+        if let Some(monitor) = &self.monitor {
+            monitor.be_unready();
+        }
         self.keys.stop();
         self.server.stop();
         self.pool.refuse_queries();
@@ -220,6 +271,10 @@ impl Running {
         self.upstream.stop();
         self.pool.stop();
         self.outboxes.stop();
+        self.endings.query_log().finish();
+        if let Some(monitor) = &self.monitor {
+            monitor.stop();
+        }
         let counts = Outcome::ALL.map(|outcome| (outcome.name(), self.endings.count(outcome)));
         let counts: Vec<_> = counts
             .iter()
@@ -232,8 +287,8 @@ impl Running {
             self.shed.gave_way,
             self.shed.refused,
             self.shed.not_reading,
-            self.upstream.doubts().unpinned,
-            self.upstream.doubts().clock,
+            self.tally.doubts.unpinned,
+            self.tally.doubts.clock,
             thread::panics()
         );
     }

@@ -103,6 +103,11 @@ pub fn others_may_write(metadata: &Metadata) -> bool {
     mode & OTHERS != 0 || mode & GROUP != 0 && metadata.gid() != metadata.uid()
 }
 
+/// How many descriptors may be open; 0 where the system does not say.
+pub fn descriptors() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
+}
+
 /// Sees to it that so many descriptors may be open, as far as the system allows. Returns how many may be.
 pub fn allow_descriptors(wanted: u64) -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {

@@ -290,6 +290,11 @@ impl Server {
         })
     }
 
+    /// The places of TCP clients.
+    pub fn slots(&self) -> &Arc<Slots> {
+        &self.slots
+    }
+
     /// Accepts and receives no more. Clients that are connected stay so.
     pub fn stop(self) {
         self.stopping.store(true, Ordering::Release);

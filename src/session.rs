@@ -83,8 +83,10 @@ fn plain(error: &io::Error) -> String {
 /// Why a session ended.
 #[derive(Debug)]
 pub enum Closed {
-    /// The resolver closed it, which it may at any time (RFC 7858 section 3.4), or it was closed here.
+    /// The resolver closed it, which it may at any time (RFC 7858 section 3.4).
     End,
+    /// It was closed here.
+    Here,
     /// The connection broke.
     Broken(io::Error),
     /// What came is no DNS message, so the stream's frame is lost.
@@ -95,6 +97,7 @@ impl fmt::Display for Closed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::End => write!(f, "closed"),
+            Self::Here => write!(f, "closed here"),
             Self::Broken(error) => write!(f, "{}", plain(error)),
             Self::Garbage => write!(f, "the resolver sent something that is no DNS message"),
         }
@@ -591,7 +594,7 @@ pub struct Reader {
     session: Arc<Session>,
     encrypted: Vec<u8>,
     frames: Frames,
-    matched: Vec<(Arc<Query>, Range<usize>)>,
+    matched: Vec<(Arc<Query>, Range<usize>, Duration)>,
     ended: Option<Closed>,
 }
 
@@ -601,15 +604,17 @@ impl Reader {
         &self.session
     }
 
-    /// Waits for octets from the resolver and returns the queries that they answer, each with its answer's octets, claimed.
+    /// Waits for octets from the resolver and returns the queries that they answer, claimed, each with its answer's octets and
+    /// how long that took.
     ///
     /// A message that matches no pending query by ID, name, type and class is left out (RFC 5452 section 9.1).
-    pub fn read(&mut self) -> Result<impl Iterator<Item = (Arc<Query>, &[u8])>, Closed> {
+    pub fn read(&mut self) -> Result<impl Iterator<Item = (Arc<Query>, &[u8], Duration)>, Closed> {
         if let Some(ended) = self.ended.take() {
             return Err(ended);
         }
         let arrived = loop {
             match (&self.session.socket).read(&mut self.encrypted) {
+                Ok(0) if self.session.state.lock().closed => return Err(Closed::Here),
                 Ok(0) => return Err(Closed::End),
                 Ok(arrived) => {
                     // A resolver that gathers small writes (Nagle) holds the next answer back until the last one is
@@ -638,9 +643,10 @@ impl Reader {
             match state.pending.entry(id) {
                 Entry::Occupied(entry) if wire::answers(message, entry.get().query.question()) => {
                     let Pending { query, since } = entry.remove();
-                    state.count_answer(now.saturating_duration_since(since));
+                    let took = now.saturating_duration_since(since);
+                    state.count_answer(took);
                     if query.claim() {
-                        self.matched.push((query, range));
+                        self.matched.push((query, range, took));
                     }
                 }
                 _ => debug!("event=answer-unmatched resolver={}", self.session.address),
@@ -657,7 +663,7 @@ impl Reader {
         Ok(self
             .matched
             .drain(..)
-            .map(move |(query, range)| (query, frames.message(range))))
+            .map(move |(query, range, took)| (query, frames.message(range), took)))
     }
 
     /// Ends the session and returns what is left of it.

@@ -19,14 +19,15 @@ use log::{debug, error, info, warn};
 use parking_lot::{Mutex, MutexGuard};
 use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::certificate::Facts;
 use crate::client::Departures;
 use crate::clock;
 use crate::flight::Query;
 use crate::health::{Fault, Health};
 use crate::identity::{Identity, Proof};
-use crate::metrics::Counter;
+use crate::metrics::{Counter, Histogram};
 use crate::pin::PinSet;
-use crate::session::{ConnectError, PENDING, Reader, Rest, Sent, Session};
+use crate::session::{self, Closed, ConnectError, PENDING, Reader, Rest, Sent, Session};
 use crate::thread;
 use crate::wire::Answer;
 
@@ -119,13 +120,87 @@ pub struct Upstream {
     /// By how many milliseconds the clock that counts suspends is ahead of the one that does not.
     suspended: AtomicU64,
     resuming: Mutex<()>,
-    /// Sessions that were opened though none of their keys is pinned, or by a clock that is known to be wrong.
-    doubts: Doubts,
+    tally: Arc<Tally>,
     good_time: AtomicU64,
     timer: OnceLock<std::thread::Thread>,
     /// The timer sleeps until it is woken, since no query is pending.
     timer_rests: AtomicBool,
     stopped: AtomicBool,
+}
+
+/// What became of sessions and of what was asked on them, counted over all resolvers.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// How long a session took to open, from the TCP connection to the proof: by a whole handshake, and by one that a ticket
+    /// made short.
+    pub handshakes: [Histogram; 2],
+    /// From a query's being sent to its answer.
+    pub exchanges: Histogram,
+    /// Sessions that ended: by the resolver, by an error, by what is no message, and from here.
+    pub closed: [Counter; 4],
+    /// Attempts that ended before there was a TCP connection, and before TLS was agreed on.
+    pub failures: [Counter; 2],
+    /// Resolvers that were refused, by [`crate::identity::Check`].
+    pub refusals: [Counter; 4],
+    /// Sessions that were opened on less than all that could be asked for.
+    pub doubts: Doubts,
+}
+
+impl Tally {
+    fn count_failure(&self, error: &ConnectError) {
+        match error {
+            ConnectError::Connect(_) => self.failures[0].increment(),
+            ConnectError::Handshake(_) => self.failures[1].increment(),
+            ConnectError::Identity(refusal) => self.refusals[refusal.check as usize].increment(),
+        }
+    }
+
+    fn count_end(&self, closed: Option<&Closed>) {
+        let reason = match closed {
+            Some(Closed::End) => 0,
+            Some(Closed::Broken(_)) => 1,
+            Some(Closed::Garbage) => 2,
+            // A thread that panicked lets go of its session.
+            Some(Closed::Here) | None => 3,
+        };
+        self.closed[reason].increment();
+    }
+}
+
+/// How one address of a resolver fares.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The address.
+    pub address: SocketAddr,
+    /// The name that its certificate must bear.
+    pub name: String,
+    /// Sessions that take queries.
+    pub sessions: usize,
+    /// It is not held back after a failure.
+    pub healthy: bool,
+    /// How many pins it has.
+    pub pins: usize,
+    /// What it showed when the last session was opened, if one ever was.
+    pub shown: Option<Proved>,
+}
+
+/// What an address showed when it last proved itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Proved {
+    /// The place of the pin that fitted among those of the resolver, from 1; 0 where none was needed.
+    pub slot: usize,
+    /// Until when its certificate holds, in seconds since 1970.
+    pub not_after: Option<u64>,
+}
+
+impl Proved {
+    fn of(proof: &Proof) -> Self {
+        let leaf = proof.certificates.first();
+        Self {
+            slot: proof.fit.map_or(0, |fit| fit.slot + 1),
+            not_after: leaf.and_then(Facts::read).map(|facts| facts.not_after),
+        }
+    }
 }
 
 /// Sessions that were opened on less than all that could be asked for.
@@ -160,6 +235,8 @@ struct Fortune {
     vain: u32,
     /// How many queries a session to it may begin with; none means the most.
     window: Option<usize>,
+    /// What it showed when a session to it was last opened.
+    shown: Option<Proved>,
     /// What was last logged of it, so that it is said once and not with every attempt.
     complaint: String,
 }
@@ -225,10 +302,14 @@ impl fmt::Debug for Attempt {
 }
 
 impl Upstream {
-    /// Nobody is connected to yet; `settle` is told what becomes of each query.
+    /// Nobody is connected to yet; `settle` is told what becomes of each query, and `tally` what becomes of sessions.
     ///
     /// Fails when the system has no thread for the timer.
-    pub fn start(settings: Settings, settle: Arc<dyn Settle>) -> io::Result<Arc<Self>> {
+    pub fn start(
+        settings: Settings,
+        settle: Arc<dyn Settle>,
+        tally: Arc<Tally>,
+    ) -> io::Result<Arc<Self>> {
         let targets: Vec<_> = settings
             .resolvers
             .into_iter()
@@ -260,7 +341,7 @@ impl Upstream {
             unended: AtomicUsize::new(0),
             suspended: AtomicU64::new(time_suspended()),
             resuming: Mutex::new(()),
-            doubts: Doubts::default(),
+            tally,
             good_time: AtomicU64::new(0),
             timer: OnceLock::new(),
             timer_rests: AtomicBool::new(false),
@@ -366,9 +447,39 @@ impl Upstream {
         Some(self.good_time.load(Ordering::Relaxed)).filter(|time| *time > 0)
     }
 
-    /// What was opened on less than all that could be asked for.
-    pub fn doubts(&self) -> &Doubts {
-        &self.doubts
+    /// How each address fares.
+    pub fn standings(&self) -> Vec<Standing> {
+        let now = clock::now();
+        let state = self.state.lock();
+        let targets = self.targets.iter().zip(&state.fortunes).enumerate();
+        let standing = |(rank, (target, fortune)): (usize, (&Target, &Fortune))| Standing {
+            address: target.address,
+            name: target.identity().name().to_str().into_owned(),
+            pins: target.identity().terms().pins.slots().len(),
+            sessions: state.count_good(rank),
+            healthy: fortune.health.is_good(now),
+            shown: fortune.shown,
+        };
+        targets.map(standing).collect()
+    }
+
+    /// Whether a query would find a session, or could have one opened as far as is known: one was open, and ended without a
+    /// failure since.
+    pub fn is_ready(&self) -> bool {
+        let state = self.state.lock();
+        let was_open = || state.fortunes.iter().any(|fortune| fortune.shown.is_some());
+        state.best().is_some() || state.down.is_none() && was_open()
+    }
+
+    /// Queries on their way, and how many there may be.
+    pub fn pending(&self) -> (usize, usize) {
+        (self.unended.load(Ordering::Relaxed), self.max_pending)
+    }
+
+    /// Whether this machine's clock is known to be wrong.
+    pub fn suspects_clock(&self) -> bool {
+        let mut identities = self.targets.iter().map(Target::identity);
+        identities.any(|identity| identity.suspects(session::today()))
     }
 
     /// Takes over `queries`: into a session, or to wait for one.
@@ -604,6 +715,7 @@ impl Upstream {
         let mut departures = Departures::default();
         while let Some(entry) = self.enter_race() {
             let target = &self.targets[entry.rank];
+            let began = clock::now();
             let connected = thread::guard("connect", || {
                 Session::connect(
                     target.address,
@@ -613,8 +725,16 @@ impl Upstream {
                 )
             });
             let opened = match connected {
-                Some(Ok((session, reader))) => self.open(entry.rank, session, reader),
-                Some(Err(error)) => Err(Some(error)),
+                Some(Ok((session, reader))) => {
+                    let took = clock::now().saturating_duration_since(began);
+                    let kind = usize::from(session.agreement().resumed);
+                    self.tally.handshakes[kind].observe(took, 1);
+                    self.open(entry.rank, session, reader)
+                }
+                Some(Err(error)) => {
+                    self.tally.count_failure(&error);
+                    Err(Some(error))
+                }
                 None => Err(None),
             };
             self.leave_race(&entry, opened);
@@ -752,6 +872,7 @@ impl Upstream {
             .cloned()
             .collect();
         let proof = open.session.proof().clone();
+        state.fortunes[rank].shown = Some(Proved::of(&proof));
         state.sessions.push(open);
         self.move_on(&mut state, now);
         drop(state);
@@ -767,7 +888,7 @@ impl Upstream {
     fn doubt(&self, address: SocketAddr, identity: &Identity, proof: &Proof) {
         let (name, pins) = (identity.name().to_str(), &identity.terms().pins);
         if !pins.is_empty() && proof.fit.is_none() {
-            self.doubts.unpinned.increment();
+            self.tally.doubts.unpinned.increment();
             let shown = proof.keys.iter().copied().collect::<PinSet>();
             warn!(
                 "event=resolver-unpinned resolver={address} name={name} expected=\"{pins}\" shown_pins=\"{shown}\""
@@ -777,7 +898,7 @@ impl Upstream {
             let now = clock::since_1970().as_secs();
             self.good_time.store(now, Ordering::Relaxed);
         } else {
-            self.doubts.clock.increment();
+            self.tally.doubts.clock.increment();
             warn!(
                 "event=clock-suspect resolver={address} name={name} cause=\"this machine's clock is behind the time at \
                  which dns-tool was built or last knew the time; a pin stands in for it\""
@@ -836,8 +957,9 @@ impl Upstream {
                     Ok(answers) => {
                         let (mut answered, mut hedged) = (false, false);
                         let now = clock::now();
-                        for (query, answer) in answers {
+                        for (query, answer, took) in answers {
                             answered = true;
+                            self.tally.exchanges.observe(took, 1);
                             hedged |= query.is_hedged();
                             self.deliver(&open.session, &query, answer, now, &mut departures);
                         }
@@ -850,6 +972,7 @@ impl Upstream {
                 }
             }
         });
+        self.tally.count_end(closed.as_ref());
         if let Some(closed) = closed {
             debug!(
                 "event=session-closed resolver={} cause=\"{closed}\"",

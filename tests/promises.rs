@@ -16,6 +16,7 @@ mod identity;
 mod life;
 mod listeners;
 mod messages;
+mod monitor;
 mod pins;
 mod readme;
 mod sessions;

@@ -65,7 +65,7 @@ fn a_panic_at_one_answer_costs_that_answer_alone() {
         name: b"fragile",
         broken: AtomicBool::new(false),
     });
-    let upstream = Upstream::start(config.upstream, fragile).expect("a thread");
+    let upstream = Upstream::start(config.upstream, fragile, Arc::default()).expect("a thread");
     let forwarder = Arc::new(forwarder::Forwarder::new(Arc::clone(&upstream), endings));
     let pool = Pool::new(Arc::clone(&forwarder), 1);
     let hands = Arc::downgrade(&pool);

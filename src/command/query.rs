@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
+use parking_lot::{Condvar, Mutex};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::clock;
@@ -375,27 +375,32 @@ pub(super) fn exchange(
         return Err(Cause::Closed(Closed::End));
     }
     // The session's reader waits without an end; whoever waits for it has one.
-    let (found, wait) = bounded(1);
+    let heard = Arc::new((Mutex::new(None), Condvar::new()));
+    let place = Arc::clone(&heard);
     let read = move || {
         let heard = loop {
             match reader.read() {
                 Ok(mut answers) => {
-                    if let Some((_, message)) = answers.next() {
+                    if let Some((_, message, _)) = answers.next() {
                         break Ok(message.to_vec());
                     }
                 }
                 Err(closed) => break Err(closed),
             }
         };
-        let _ = found.send(heard);
+        *place.0.lock() = Some(heard);
+        place.1.notify_one();
     };
     thread::spawn("session", read).map_err(Cause::Socket)?;
-    let heard = wait.recv_timeout(time_left);
+    let mut found = heard.0.lock();
+    heard
+        .1
+        .wait_while_for(&mut found, |found| found.is_none(), time_left);
     session.close();
-    match heard {
-        Ok(Ok(message)) => Ok(message),
-        Ok(Err(closed)) => Err(Cause::Closed(closed)),
-        Err(_) => Err(Cause::Socket(ErrorKind::TimedOut.into())),
+    match found.take() {
+        Some(Ok(message)) => Ok(message),
+        Some(Err(closed)) => Err(Cause::Closed(closed)),
+        None => Err(Cause::Socket(ErrorKind::TimedOut.into())),
     }
 }
 

@@ -95,7 +95,11 @@ impl Bench {
             let answer = Answer::parse(&answer).expect("an answer");
             endings.settle(&asked, Ok(&answer), now, &mut departures);
         }
-        let upstream = Upstream::start(config.upstream, Arc::clone(&endings) as Arc<_>);
+        let upstream = Upstream::start(
+            config.upstream,
+            Arc::clone(&endings) as Arc<_>,
+            Arc::default(),
+        );
         let upstream = upstream.expect("a thread");
         Self {
             endings: Arc::clone(&endings),

@@ -1,0 +1,519 @@
+//! Which numbers are there?
+//!
+//! Gathers what the rooms have counted, for whoever asks from outside. Labels come from lists of ours and from the
+//! configuration: no name that was asked for and no client is among them, so their number has a bound.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::client::{Shed, Slots};
+use crate::clock;
+use crate::forwarder::{Endings, Forwarder, Outcome, Source};
+use crate::journal;
+use crate::metrics::{Counter, Family, Kind, Spread, Value, label};
+use crate::rights;
+use crate::thread;
+use crate::upstream::{Standing, Tally};
+
+/// Microseconds of processor time in one of the kernel's ticks for programs, of which there are 100 in a second.
+const TICK: u64 = 10_000;
+
+/// The rooms that have counted something.
+pub struct Sources {
+    /// How queries ended.
+    pub endings: Arc<Endings>,
+    /// Whom they go to.
+    pub forwarder: Arc<Forwarder>,
+    /// What became of sessions.
+    pub tally: Arc<Tally>,
+    /// The places of TCP clients.
+    pub slots: Arc<Slots>,
+    /// What the bounds on clients have cost them.
+    pub shed: Arc<Shed>,
+    /// When the process began, in seconds since 1970.
+    pub started: u64,
+    /// HTTP requests that were answered.
+    pub requests: Counter,
+    /// HTTP connections that were closed without an answer.
+    pub refused: Counter,
+}
+
+/// How long clients waited, and how many had good answers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Service {
+    /// Queries to which an answer of the resolver was owed.
+    pub owed: u64,
+    /// Those of them that were answered as quickly as they should be.
+    pub good: u64,
+    /// Those of them that were not answered, or with an error of ours.
+    pub failed: u64,
+    /// All queries.
+    pub all: u64,
+    /// How long clients waited for what was kept.
+    pub cache: Spread,
+    /// How long clients waited for the resolver.
+    pub resolver: Spread,
+}
+
+impl Sources {
+    /// How the service is doing, since it began.
+    pub fn service(&self) -> Service {
+        let endings = &self.endings;
+        let mut service = Service {
+            good: endings.good(),
+            cache: endings.answers(Source::Cache),
+            resolver: endings.answers(Source::Resolver),
+            ..Service::default()
+        };
+        for outcome in Outcome::ALL {
+            let count = endings.count(outcome);
+            service.all += count;
+            if outcome.is_owed() {
+                service.owed += count;
+                service.failed += if outcome.is_served() { 0 } else { count };
+            }
+        }
+        service
+    }
+
+    /// Whether a query would be answered, as far as is known.
+    pub fn is_ready(&self) -> bool {
+        self.forwarder.upstream().is_ready() || self.endings.cache().entries() > 0
+    }
+
+    /// How each address of the resolvers fares.
+    pub fn standings(&self) -> Vec<Standing> {
+        self.forwarder.upstream().standings()
+    }
+
+    /// All numbers.
+    pub fn families(&self) -> Vec<Family> {
+        let mut all = Families(Vec::with_capacity(64));
+        all.add(
+            "dns_tool_build_info",
+            Kind::Gauge,
+            "The version that runs.",
+            vec![(label("version", env!("CARGO_PKG_VERSION")), Value::Whole(1))],
+        );
+        self.add_queries(&mut all);
+        self.add_upstream(&mut all);
+        self.add_resolvers(&mut all);
+        self.add_cache(&mut all);
+        self.add_clients(&mut all);
+        self.add_process(&mut all);
+        all.0
+    }
+
+    fn add_queries(&self, all: &mut Families) {
+        let endings = &self.endings;
+        let mut counts = Vec::new();
+        for (tcp, transport) in [(false, "udp"), (true, "tcp")] {
+            for outcome in Outcome::ALL {
+                let labels = [
+                    label("transport", transport),
+                    label("outcome", outcome.name()),
+                ];
+                let count = endings.count_by(tcp, outcome);
+                counts.push((labels.join(","), Value::Whole(count)));
+            }
+        }
+        all.add(
+            "dns_tool_queries",
+            Kind::Counter,
+            "Messages of clients, by how they came and how they ended.",
+            counts,
+        );
+        let service = self.service();
+        all.add(
+            "dns_tool_answer_seconds",
+            Kind::Histogram,
+            "What clients waited, for an answer that was kept (cache) or for the resolver.",
+            spreads(
+                "source",
+                &[("cache", service.cache), ("resolver", service.resolver)],
+            ),
+        );
+        all.counter(
+            "dns_tool_slo",
+            "Queries to which an answer of the resolver was owed.",
+            service.owed,
+        );
+        all.counter(
+            "dns_tool_slo_good",
+            "Those of them that were answered, and within dns_tool_slo_latency_seconds.",
+            service.good,
+        );
+        let settings = endings.settings();
+        all.add(
+            "dns_tool_slo_latency_seconds",
+            Kind::Gauge,
+            "How long a good answer may take (--slo-latency).",
+            single(Value::Micros(clock::micros(settings.slo_latency))),
+        );
+        all.gauge(
+            "dns_tool_waiting",
+            "Queries of clients that wait for an answer.",
+            endings.waiting(),
+        );
+        all.gauge(
+            "dns_tool_waiting_limit",
+            "How many may wait (--max-pending).",
+            settings.max_pending,
+        );
+    }
+
+    fn add_upstream(&self, all: &mut Families) {
+        let tally = &self.tally;
+        let upstream = self.forwarder.upstream();
+        all.add(
+            "dns_tool_upstream_exchange_seconds",
+            Kind::Histogram,
+            "From a query's being sent on a session to its answer.",
+            spreads("", &[("", tally.exchanges.value())]),
+        );
+        let [full, resumed] = &tally.handshakes;
+        all.add(
+            "dns_tool_upstream_handshake_seconds",
+            Kind::Histogram,
+            "From connecting to a session whose resolver is proved; its count is that of the sessions opened.",
+            spreads("kind", &[("full", full.value()), ("resumed", resumed.value())]),
+        );
+        let sessions = self
+            .standings()
+            .iter()
+            .map(|standing| standing.sessions)
+            .sum();
+        all.gauge(
+            "dns_tool_upstream_sessions",
+            "Sessions that take queries.",
+            sessions,
+        );
+        all.counters(
+            "dns_tool_upstream_sessions_closed",
+            "Sessions that ended, by who or what ended them.",
+            "reason",
+            &["resolver", "broken", "garbage", "us"],
+            &tally.closed,
+        );
+        all.counter(
+            "dns_tool_upstream_sessions_unpinned",
+            "Sessions opened on chain and name alone (--pin-mode report).",
+            tally.doubts.unpinned.value(),
+        );
+        all.counter(
+            "dns_tool_upstream_sessions_by_floor",
+            "Sessions opened while the clock was known to be wrong, on a pin.",
+            tally.doubts.clock.value(),
+        );
+        let (pending, limit) = upstream.pending();
+        all.gauge(
+            "dns_tool_upstream_pending",
+            "Queries on their way.",
+            pending,
+        );
+        all.gauge("dns_tool_upstream_pending_limit", "How many may be.", limit);
+        all.counters(
+            "dns_tool_upstream_failures",
+            "Attempts to connect that failed before the resolver could prove itself.",
+            "stage",
+            &["connect", "handshake"],
+            &tally.failures,
+        );
+        all.counters(
+            "dns_tool_identity_failures",
+            "Resolvers that were refused, by the check that failed.",
+            "check",
+            &["chain", "name", "pin", "clock"],
+            &tally.refusals,
+        );
+        all.gauge(
+            "dns_tool_clock_suspect",
+            "1 while this machine's clock is known to be wrong.",
+            upstream.suspects_clock().into(),
+        );
+    }
+
+    fn add_resolvers(&self, all: &mut Families) {
+        let standings = self.standings();
+        let of_each = |value: &dyn Fn(&Standing) -> Option<u64>| -> Vec<_> {
+            let labelled = |standing| Some((labels_of(standing), Value::Whole(value(standing)?)));
+            standings.iter().filter_map(labelled).collect()
+        };
+        all.add(
+            "dns_tool_resolver_sessions",
+            Kind::Gauge,
+            "Sessions with an address of a resolver.",
+            of_each(&|standing| Some(standing.sessions as u64)),
+        );
+        all.add(
+            "dns_tool_resolver_healthy",
+            Kind::Gauge,
+            "1 unless it failed lately.",
+            of_each(&|standing| Some(standing.healthy.into())),
+        );
+        all.add(
+            "dns_tool_resolver_pin_slot",
+            Kind::Gauge,
+            "Which of its pins fitted, from 1; 0 where it has none.",
+            of_each(&|standing| Some(standing.shown?.slot as u64)),
+        );
+        all.add(
+            "dns_tool_resolver_certificate_expiry_timestamp_seconds",
+            Kind::Gauge,
+            "When the certificate that it showed last expires, since 1970.",
+            of_each(&|standing| standing.shown?.not_after),
+        );
+    }
+
+    fn add_cache(&self, all: &mut Families) {
+        let endings = &self.endings;
+        let cache = endings.cache();
+        all.gauge(
+            "dns_tool_cache_entries",
+            "Answers and failures that are kept.",
+            cache.entries(),
+        );
+        all.add(
+            "dns_tool_cache_bytes",
+            Kind::Gauge,
+            "What they cost.",
+            single(Value::Whole(cache.octets())),
+        );
+        all.gauge(
+            "dns_tool_cache_limit_bytes",
+            "What they may cost (--cache-size).",
+            endings.settings().cache.size,
+        );
+        all.counter(
+            "dns_tool_cache_hits",
+            "Queries answered by what was kept, within its time.",
+            endings.count(Outcome::Cached),
+        );
+        all.counter(
+            "dns_tool_cache_misses",
+            "Queries that waited for the resolver.",
+            endings.misses(),
+        );
+        all.counter(
+            "dns_tool_cache_stale",
+            "Queries answered by what had expired.",
+            endings.count(Outcome::Stale),
+        );
+        all.counter(
+            "dns_tool_cache_renewals",
+            "Answers that were given and asked for again in the background.",
+            endings.renewals(),
+        );
+    }
+
+    fn add_clients(&self, all: &mut Families) {
+        let shed = &self.shed;
+        all.gauge("dns_tool_clients", "TCP clients.", self.slots.taken());
+        all.gauge(
+            "dns_tool_clients_limit",
+            "How many there may be (--max-clients).",
+            self.slots.most(),
+        );
+        let dropped = [
+            ("gave-way", &shed.gave_way),
+            ("refused", &shed.refused),
+            ("not-reading", &shed.not_reading),
+        ];
+        all.add(
+            "dns_tool_clients_dropped",
+            Kind::Counter,
+            "TCP clients whose connection was ended, by why.",
+            dropped
+                .iter()
+                .map(|(reason, count)| (label("reason", reason), Value::Whole(count.value())))
+                .collect(),
+        );
+        all.counter(
+            "dns_tool_datagrams_lost",
+            "Datagrams that the kernel dropped since its queue was full.",
+            shed.datagrams.value(),
+        );
+    }
+
+    fn add_process(&self, all: &mut Families) {
+        all.counter(
+            "dns_tool_log_lines_lost",
+            "Log lines that found no room.",
+            journal::lost(),
+        );
+        all.counter(
+            "dns_tool_query_log_lines_lost",
+            "Lines of the query log that found no room.",
+            self.endings.query_log().lost(),
+        );
+        all.counter(
+            "dns_tool_panics",
+            "Panics that were caught.",
+            thread::panics(),
+        );
+        all.counter(
+            "dns_tool_monitor_requests",
+            "HTTP requests that were answered.",
+            self.requests.value(),
+        );
+        all.counter(
+            "dns_tool_monitor_refused",
+            "HTTP connections that were closed without an answer.",
+            self.refused.value(),
+        );
+        let process = Process::read();
+        all.add(
+            "process_cpu_seconds",
+            Kind::Counter,
+            "Processor time that the process has used.",
+            single(Value::Micros(process.processor)),
+        );
+        let gauges = [
+            (
+                "process_resident_memory_bytes",
+                "Memory that the process has in use.",
+                process.resident,
+            ),
+            (
+                "process_threads",
+                "Threads of the process.",
+                process.threads,
+            ),
+            (
+                "process_open_fds",
+                "Descriptors that are open.",
+                process.descriptors,
+            ),
+            ("process_max_fds", "How many may be.", rights::descriptors()),
+            (
+                "process_start_time_seconds",
+                "When the process began, since 1970.",
+                self.started,
+            ),
+        ];
+        for (name, help, value) in gauges {
+            all.add(name, Kind::Gauge, help, single(Value::Whole(value)));
+        }
+    }
+}
+
+/// The labels of a resolver's address.
+pub fn labels_of(standing: &Standing) -> String {
+    let address: SocketAddr = standing.address;
+    [
+        label("resolver", &address.to_string()),
+        label("name", &standing.name),
+    ]
+    .join(",")
+}
+
+// Called so often that copies of them in their callers would cost 10 KB.
+struct Families(Vec<Family>);
+
+impl Families {
+    #[inline(never)]
+    fn add(
+        &mut self,
+        name: &'static str,
+        kind: Kind,
+        help: &'static str,
+        samples: Vec<(String, Value)>,
+    ) {
+        self.0.push(Family {
+            name,
+            kind,
+            help,
+            samples,
+        });
+    }
+
+    #[inline(never)]
+    fn counter(&mut self, name: &'static str, help: &'static str, value: u64) {
+        self.add(name, Kind::Counter, help, single(Value::Whole(value)));
+    }
+
+    #[inline(never)]
+    fn gauge(&mut self, name: &'static str, help: &'static str, value: usize) {
+        self.add(name, Kind::Gauge, help, single(Value::Whole(value as u64)));
+    }
+
+    /// One for each word that `key` can have.
+    fn counters(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        key: &str,
+        words: &[&str],
+        counters: &[Counter],
+    ) {
+        let samples = words.iter().zip(counters);
+        let samples = samples.map(|(word, count)| (label(key, word), Value::Whole(count.value())));
+        self.add(name, Kind::Counter, help, samples.collect());
+    }
+}
+
+#[inline(never)]
+fn single(value: Value) -> Vec<(String, Value)> {
+    vec![(String::new(), value)]
+}
+
+fn spreads(key: &str, spreads: &[(&str, Spread)]) -> Vec<(String, Value)> {
+    let spell = |(word, spread): &(&str, Spread)| {
+        let labels = if key.is_empty() {
+            String::new()
+        } else {
+            label(key, word)
+        };
+        (labels, Value::Spread(Box::new(*spread)))
+    };
+    spreads.iter().map(spell).collect()
+}
+
+/// What the kernel knows of this process; zero where it does not say.
+#[derive(Debug, Default)]
+struct Process {
+    /// Microseconds.
+    processor: u64,
+    /// Octets.
+    resident: u64,
+    threads: u64,
+    descriptors: u64,
+}
+
+impl Process {
+    fn read() -> Self {
+        let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        // Behind the program's name, which is in parentheses (proc(5)).
+        let fields = stat.rsplit(')').next().unwrap_or_default();
+        let field = |place| -> u64 {
+            let text = fields.split_whitespace().nth(place);
+            text.and_then(|text| text.parse().ok()).unwrap_or_default()
+        };
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = |name: &str| -> u64 {
+            let text = status.lines().find_map(|line| line.strip_prefix(name));
+            let number = text.and_then(|text| text.split_whitespace().next()?.parse().ok());
+            number.unwrap_or_default()
+        };
+        let descriptors = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        Self {
+            processor: (field(11) + field(12)) * TICK,
+            resident: line("VmRSS:") * 1024,
+            threads: line("Threads:"),
+            descriptors: descriptors as u64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_knows_this_process() {
+        let process = Process::read();
+        assert!(process.resident > 1 << 20 && process.resident < 1 << 40);
+        assert!(process.threads >= 1 && process.descriptors >= 3);
+    }
+}

@@ -1,0 +1,333 @@
+//! How is the state read from outside?
+//!
+//! Over HTTP, on a port of its own and a thread of its own: `/metrics` for programs that collect numbers, `/health` and
+//! `/ready` for supervisors, `/` for people. The thread waits for all visitors at once, answers one after the other and none
+//! sooner than the respite allows, so that whoever plays with this port costs a few hundredths of a processor and no query.
+
+use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use parking_lot::Mutex;
+
+use crate::clock;
+use crate::figures::Sources;
+use crate::metrics::{Format, spell};
+use crate::page::{History, Page};
+use crate::thread;
+
+/// Visitors at a time. Another one takes the place of the one that has been here for the longest time.
+const VISITORS: usize = 64;
+/// Octets of a request, at most.
+const REQUEST: usize = 4096;
+/// Headers of a request, at most.
+const HEADERS: usize = 32;
+/// How long a visitor may take, from the connection to its end.
+const VISIT: Duration = Duration::from_secs(5);
+/// Octets that are read and not looked at before a connection ends: a reset would take the answer back.
+const LEFTOVERS: usize = 64 * 1024;
+/// How long the thread rests after an answer.
+const RESPITE: Duration = Duration::from_millis(2);
+/// How long it rests when it cannot accept.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The port.
+#[derive(Debug)]
+pub struct Monitor {
+    address: SocketAddr,
+    bell: Mutex<Option<PipeWriter>>,
+    stopping: Arc<AtomicBool>,
+}
+
+/// Binds the port.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+impl Monitor {
+    /// Serves on `listener`, which is of [`bind`], what there is to know from `sources`. Fails when the system has no thread
+    /// or descriptor for it.
+    pub fn start(listener: TcpListener, sources: Sources) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let (end, bell) = io::pipe()?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let desk = Desk {
+            listener,
+            end,
+            sources,
+            page: Page::default(),
+            stopping: Arc::clone(&stopping),
+        };
+        let mut history = History::new(clock::now());
+        thread::spawn_for_good("monitor", move || desk.serve(&mut history))?;
+        Ok(Self {
+            address,
+            bell: Mutex::new(Some(bell)),
+            stopping,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Says from now on that nobody should send queries here.
+    pub fn be_unready(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Serves no more.
+    pub fn stop(&self) {
+        *self.bell.lock() = None;
+    }
+}
+
+/// Somebody who is connected.
+struct Visitor {
+    socket: TcpStream,
+    since: Instant,
+    request: Vec<u8>,
+    answer: Vec<u8>,
+    sent: usize,
+    /// Octets that were read after the request.
+    leftovers: usize,
+}
+
+/// What became of a visitor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Visit {
+    /// It goes on.
+    Open,
+    /// It is over.
+    Over,
+}
+
+struct Desk {
+    listener: TcpListener,
+    end: PipeReader,
+    sources: Sources,
+    page: Page,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Desk {
+    fn serve(&self, history: &mut History) {
+        let mut visitors: Vec<Visitor> = Vec::new();
+        loop {
+            let now = clock::now();
+            history.take(now, &self.sources);
+            visitors.retain(|visitor| {
+                let late = now >= visitor.since + VISIT;
+                if late && visitor.answer.is_empty() {
+                    self.sources.refused.increment();
+                }
+                !late
+            });
+            let due = visitors.iter().map(|visitor| visitor.since + VISIT);
+            let next = due.chain([history.next()]).min().unwrap_or(now);
+            let wait = next.saturating_duration_since(now).as_millis() + 1;
+            let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
+            let mut ready = vec![
+                PollFd::new(self.end.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+            ];
+            ready.extend(visitors.iter().map(|visitor| {
+                let writes = visitor.sent < visitor.answer.len();
+                let flags = match writes {
+                    true => PollFlags::POLLOUT,
+                    false => PollFlags::POLLIN,
+                };
+                PollFd::new(visitor.socket.as_fd(), flags)
+            }));
+            if poll(&mut ready, timeout).is_err() {
+                continue;
+            }
+            let mut ready: Vec<_> = ready.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+            if ready[0] {
+                return;
+            }
+            let arrived = ready[1];
+            let mut ready = ready.drain(2..);
+            visitors.retain_mut(|visitor| {
+                !ready.next().unwrap_or(false) || self.attend(visitor, history) == Visit::Open
+            });
+            if arrived {
+                self.welcome(&mut visitors, now);
+            }
+        }
+    }
+
+    /// Takes in who has come.
+    fn welcome(&self, visitors: &mut Vec<Visitor>, now: Instant) {
+        match self.listener.accept() {
+            Ok((socket, _)) if socket.set_nonblocking(true).is_ok() => {
+                if visitors.len() >= VISITORS {
+                    // The first is the one that came first.
+                    visitors.remove(0);
+                    self.sources.refused.increment();
+                }
+                visitors.push(Visitor {
+                    socket,
+                    since: now,
+                    request: Vec::new(),
+                    answer: Vec::new(),
+                    sent: 0,
+                    leftovers: 0,
+                });
+            }
+            Err(error) if error.kind() != ErrorKind::WouldBlock => sleep(PAUSE),
+            _ => {}
+        }
+    }
+
+    /// Reads of a visitor's request what is there, or writes of its answer what is taken.
+    fn attend(&self, visitor: &mut Visitor, history: &History) -> Visit {
+        if visitor.answer.is_empty() {
+            let mut octets = [0; REQUEST];
+            match visitor.socket.read(&mut octets) {
+                Ok(0) => return Visit::Over,
+                Ok(length) => visitor.request.extend_from_slice(&octets[..length]),
+                Err(error) => return after(&error),
+            }
+            let Some(answer) = self.answer(&visitor.request, history) else {
+                return Visit::Open;
+            };
+            visitor.answer = answer;
+            self.sources.requests.increment();
+            sleep(RESPITE);
+        }
+        while visitor.sent < visitor.answer.len() {
+            match visitor.socket.write(&visitor.answer[visitor.sent..]) {
+                Ok(sent) => visitor.sent += sent,
+                Err(error) => return after(&error),
+            }
+            if visitor.sent == visitor.answer.len() {
+                let _ = visitor.socket.shutdown(Shutdown::Write);
+                return Visit::Open;
+            }
+        }
+        let mut octets = [0; REQUEST];
+        match visitor.socket.read(&mut octets) {
+            Ok(0) => Visit::Over,
+            Ok(length) => {
+                visitor.leftovers += length;
+                match visitor.leftovers > LEFTOVERS {
+                    true => Visit::Over,
+                    false => Visit::Open,
+                }
+            }
+            Err(error) => after(&error),
+        }
+    }
+
+    /// The answer to a request; none if there is more of it to come.
+    fn answer(&self, octets: &[u8], history: &History) -> Option<Vec<u8>> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+        let mut request = httparse::Request::new(&mut headers);
+        match request.parse(octets) {
+            Ok(httparse::Status::Complete(_)) => {}
+            Ok(httparse::Status::Partial) if octets.len() < REQUEST => return None,
+            Ok(_) | Err(httparse::Error::TooManyHeaders) => {
+                return Some(refuse("431 Request Header Fields Too Large"));
+            }
+            Err(_) => return Some(refuse("400 Bad Request")),
+        }
+        let method = request.method.unwrap_or_default();
+        if !["GET", "HEAD"].contains(&method) {
+            return Some(refuse("405 Method Not Allowed"));
+        }
+        let path = request.path.unwrap_or_default();
+        let path = path.split('?').next().unwrap_or_default();
+        let accept = request
+            .headers
+            .iter()
+            .filter(|header| header.name.eq_ignore_ascii_case("accept"));
+        let open_metrics = accept
+            .filter_map(|header| str::from_utf8(header.value).ok())
+            .any(|value| value.contains("application/openmetrics-text"));
+        let plain = "text/plain; charset=utf-8";
+        let (status, media_type, body) = match path {
+            "/metrics" => {
+                let format = match open_metrics {
+                    true => Format::OpenMetrics,
+                    false => Format::Prometheus,
+                };
+                let body = spell(&self.sources.families(), format);
+                ("200 OK", format.media_type(), body)
+            }
+            "/health" => ("200 OK", plain, "healthy\n".to_owned()),
+            "/ready" => match self.unreadiness() {
+                None => ("200 OK", plain, "ready\n".to_owned()),
+                Some(cause) => ("503 Service Unavailable", plain, [cause, "\n"].concat()),
+            },
+            "/" => {
+                let trouble = self.unreadiness();
+                let body = self.page.write(&self.sources, history, trouble);
+                ("200 OK", "text/html; charset=utf-8", body)
+            }
+            _ => return Some(refuse("404 Not Found")),
+        };
+        let mut answer = head(status, media_type, body.len(), self.page.policy());
+        if method == "GET" {
+            answer.push_str(&body);
+        }
+        Some(answer.into_bytes())
+    }
+
+    /// Why nobody should send queries here, if nobody should.
+    fn unreadiness(&self) -> Option<&'static str> {
+        if self.stopping.load(Ordering::Acquire) {
+            Some("stopping")
+        } else if self.sources.is_ready() {
+            None
+        } else {
+            Some("no resolver serves, and nothing is kept")
+        }
+    }
+}
+
+/// What becomes of a visitor whose socket did not do what was asked of it.
+fn after(error: &io::Error) -> Visit {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::Interrupted => Visit::Open,
+        _ => Visit::Over,
+    }
+}
+
+fn refuse(status: &str) -> Vec<u8> {
+    let body = [status, "\n"].concat();
+    let mut answer = head(
+        status,
+        "text/plain; charset=utf-8",
+        body.len(),
+        "default-src 'none'",
+    );
+    answer.push_str(&body);
+    answer.into_bytes()
+}
+
+fn head(status: &str, media_type: &str, length: usize, policy: &str) -> String {
+    let length = length.to_string();
+    // One answer to a connection, and nothing of it is kept or taken for something else.
+    let parts = [
+        "HTTP/1.1 ",
+        status,
+        "\r\nContent-Type: ",
+        media_type,
+        "\r\nContent-Length: ",
+        &length,
+        "\r\nContent-Security-Policy: ",
+        policy,
+        "\r\nAllow: GET, HEAD\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+         Referrer-Policy: no-referrer\r\nConnection: close\r\n\r\n",
+    ];
+    parts.concat()
+}

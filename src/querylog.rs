@@ -1,0 +1,226 @@
+//! Where do lines about single queries go?
+//!
+//! To stderr, by a thread of their own, which also spells them: whoever answers a query hands over what is known of it and
+//! goes on. What finds no room is counted and left out. A line is a list of fields (logfmt). It holds the name that was asked
+//! for, which the log at its default level never does, and so it is off unless it is asked for; and the client's prefix, or
+//! its address where that is asked for as well.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use parking_lot::Mutex;
+
+use crate::date::Moment;
+use crate::metrics::seconds;
+use crate::spool::Spool;
+use crate::thread;
+use crate::wire::Spelled;
+use crate::zone::Type;
+
+/// Lines that may wait to be written, in 1 MiB or less.
+const WAITING: usize = 4096;
+/// Lines that are written at a time.
+const CHUNK: usize = 64;
+/// Bits of an address, IPv4 and IPv6, that tell a network from others and not who in it asks.
+const PREFIXES: (u8, u8) = (24, 48);
+
+/// How much is said of each query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing.
+    Off,
+    /// All but who asked, of which the prefix.
+    Prefixes,
+    /// All.
+    Clients,
+}
+
+/// A query that has ended.
+#[derive(Debug)]
+pub struct Line {
+    /// When it ended, since 1970.
+    pub time: Duration,
+    /// Who asked.
+    pub client: SocketAddr,
+    /// By TCP, not by UDP.
+    pub tcp: bool,
+    /// Its question's octets: name, type, class; none where it could not be read.
+    pub question: Box<[u8]>,
+    /// How it ended.
+    pub outcome: &'static str,
+    /// How long its client waited.
+    pub took: Duration,
+}
+
+impl Line {
+    /// Adds it as a line.
+    fn write(&self, out: &mut String, mode: Mode) {
+        let second = Moment(self.time.as_secs());
+        let second = format!("{second:#}");
+        let second = second.trim_end_matches('Z');
+        let milliseconds = self.time.subsec_millis();
+        let transport = if self.tcp { "tcp" } else { "udp" };
+        let question = Spelled(&self.question).to_string();
+        let (name, qtype) = question.rsplit_once('/').unwrap_or(("", ""));
+        let qtype = qtype.parse().map(|qtype| Type(qtype).to_string());
+        let qtype = qtype.unwrap_or_default();
+        let took = seconds(u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX));
+        let outcome = self.outcome;
+        let client = match mode {
+            Mode::Clients => self.client.to_string(),
+            _ => prefix(self.client.ip()).to_string(),
+        };
+        // Writing into a string does not fail.
+        let _ = writeln!(
+            out,
+            "time={second}.{milliseconds:03}Z query client={client} transport={transport} name={name} type={qtype} \
+             outcome={outcome} seconds={took}"
+        );
+    }
+}
+
+/// The network of a client.
+fn prefix(address: IpAddr) -> IpNet {
+    let address = address.to_canonical();
+    let bits = match address {
+        IpAddr::V4(_) => PREFIXES.0,
+        IpAddr::V6(_) => PREFIXES.1,
+    };
+    let net = IpNet::new(address, bits);
+    net.map_or(address.into(), |net| net.trunc())
+}
+
+/// The way to the thread that writes lines.
+#[derive(Debug)]
+pub struct QueryLog {
+    mode: AtomicU8,
+    lines: Spool<Line>,
+    /// The thread runs.
+    runs: Mutex<bool>,
+}
+
+impl QueryLog {
+    /// It is off.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            mode: AtomicU8::new(Mode::Off as u8),
+            lines: Spool::new(WAITING),
+            runs: Mutex::new(false),
+        })
+    }
+
+    /// Says so much from now on. Fails when the system has no thread for it.
+    pub fn turn(self: &Arc<Self>, mode: Mode) -> io::Result<()> {
+        let mut runs = self.runs.lock();
+        if mode != Mode::Off && !*runs {
+            let log = Arc::clone(self);
+            thread::spawn_for_good("query-log", move || log.write(&mut io::stderr()))?;
+            *runs = true;
+        }
+        self.mode.store(mode as u8, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn mode(&self) -> Mode {
+        match self.mode.load(Ordering::Relaxed) {
+            0 => Mode::Off,
+            1 => Mode::Prefixes,
+            _ => Mode::Clients,
+        }
+    }
+
+    /// Whether anything is said.
+    pub fn is_on(&self) -> bool {
+        self.mode() != Mode::Off
+    }
+
+    /// Hands over a line, if there is room for it.
+    pub fn say(&self, line: Line) {
+        self.lines.add(line);
+    }
+
+    /// Lines that found no room.
+    pub fn lost(&self) -> u64 {
+        self.lines.lost()
+    }
+
+    /// Waits until the lines so far have been written, but not for long.
+    pub fn finish(&self) {
+        if *self.runs.lock() {
+            self.lines.finish();
+        }
+    }
+
+    /// The thread: writes lines to `out`, which may fail or take for ever.
+    fn write(&self, out: &mut dyn Write) {
+        let (mut lines, mut chunk) = (Vec::new(), String::new());
+        while self.lines.take(&mut lines) {
+            for some in lines.chunks(CHUNK) {
+                some.iter()
+                    .for_each(|line| line.write(&mut chunk, self.mode()));
+                // A reader that went away is no reason to stop.
+                let _ = out.write_all(chunk.as_bytes());
+                chunk.clear();
+            }
+            lines.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(client: &str, question: &[u8]) -> Line {
+        Line {
+            time: Duration::from_millis(1_764_000_000_007),
+            client: client.parse().expect("an address"),
+            tcp: true,
+            question: question.into(),
+            outcome: "answered",
+            took: Duration::from_micros(14_200),
+        }
+    }
+
+    #[test]
+    fn a_line_says_how_a_query_ended_and_hides_who_asked() {
+        for (client, mode, shown) in [
+            ("192.0.2.77:5353", Mode::Prefixes, "192.0.2.0/24"),
+            ("192.0.2.77:5353", Mode::Clients, "192.0.2.77:5353"),
+            ("[2001:db8:1:2::3]:9", Mode::Prefixes, "2001:db8:1::/48"),
+            ("[::ffff:192.0.2.7]:9", Mode::Prefixes, "192.0.2.0/24"),
+        ] {
+            let mut out = String::new();
+            line(client, b"\x03a b\x07example\0\0\x1c\0\x01").write(&mut out, mode);
+            let expected = format!(
+                "time=2025-11-24T16:00:00.007Z query client={shown} transport=tcp name=a\\032b.example. type=AAAA \
+                 outcome=answered seconds=0.0142\n"
+            );
+            assert_eq!(out, expected);
+        }
+        let mut out = String::new();
+        line("192.0.2.7:1", b"").write(&mut out, Mode::Prefixes);
+        assert!(out.contains(" name= type= "), "{out}");
+    }
+
+    #[test]
+    fn every_line_is_written_and_those_that_find_no_room_are_counted() {
+        let log = QueryLog::new();
+        for _ in 0..WAITING + 7 {
+            log.say(line("192.0.2.7:1", b""));
+        }
+        assert_eq!(log.lost(), 7);
+        let mut out = Vec::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| log.write(&mut out));
+            log.lines.finish();
+        });
+        let lines = String::from_utf8(out).expect("text").lines().count();
+        assert_eq!(lines, WAITING);
+    }
+}

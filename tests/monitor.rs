@@ -1,0 +1,504 @@
+//! Its state can be read from outside, as numbers and as a page, by anybody who may reach that port; and nothing that is
+//! done to that port costs a query.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::process::Process;
+use crate::support::{Ask, FakeResolver, Forwarder, Greeting, PATIENCE, pki, wait_until};
+
+const MONITOR: [&str; 2] = ["--monitor", "127.0.0.1:0"];
+
+/// An answer: its status, its headers in lower case, and its body.
+struct Answer {
+    status: String,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn read(mut socket: TcpStream) -> Self {
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let mut text = String::new();
+        socket
+            .read_to_string(&mut text)
+            .expect("an answer, and its end");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        let (status, head) = head.split_once("\r\n").expect("a status line");
+        Self {
+            status: status.strip_prefix("HTTP/1.1 ").expect("HTTP").to_owned(),
+            head: head.to_lowercase(),
+            body: body.to_owned(),
+        }
+    }
+}
+
+fn say(to: SocketAddr, octets: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(to).expect("connects");
+    socket.write_all(octets.as_bytes()).expect("sends");
+    socket
+}
+
+fn get(from: SocketAddr, path: &str) -> Answer {
+    Answer::read(say(
+        from,
+        &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"),
+    ))
+}
+
+/// The samples of a text in the format of Prometheus.
+fn samples(text: &str) -> BTreeMap<String, String> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let samples = lines.map(|line| {
+        let (name, value) = line.rsplit_once(' ').expect("a name and a value");
+        (name.to_owned(), value.to_owned())
+    });
+    samples.collect()
+}
+
+fn sample(from: SocketAddr, name: &str) -> String {
+    let samples = samples(&get(from, "/metrics").body);
+    samples
+        .get(name)
+        .cloned()
+        .unwrap_or_else(|| panic!("{name} among {samples:#?}"))
+}
+
+fn monitor(forwarder: &Forwarder) -> SocketAddr {
+    forwarder.running().monitor().expect("it is served")
+}
+
+#[test]
+fn every_query_is_counted_by_its_way_and_its_end() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(
+        &resolver,
+        &[&MONITOR[..], &["--cache-size", "1000000"]].concat(),
+    );
+    let at = monitor(&forwarder);
+    let ask = Ask::a(1, "www.example.test");
+    for _ in 0..3 {
+        forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    }
+    forwarder.tcp().ask(&ask.octets()).assert_answers(&ask);
+    forwarder
+        .udp()
+        .ask(&Ask::a(2, "x.test").with_type(252).octets());
+    let queries = |transport: &str, outcome: &str| {
+        sample(
+            at,
+            &format!("dns_tool_queries_total{{transport=\"{transport}\",outcome=\"{outcome}\"}}"),
+        )
+    };
+    wait_until("the last answer is measured", || {
+        sample(at, "dns_tool_answer_seconds_count{source=\"cache\"}") == "3"
+    });
+    assert_eq!(queries("udp", "answered"), "1");
+    assert_eq!(queries("udp", "cached"), "2");
+    assert_eq!(queries("tcp", "cached"), "1");
+    assert_eq!(queries("udp", "transfer"), "1");
+    for (name, value) in [
+        ("dns_tool_answer_seconds_count{source=\"resolver\"}", "1"),
+        ("dns_tool_upstream_exchange_seconds_count", "1"),
+        (
+            "dns_tool_upstream_handshake_seconds_count{kind=\"full\"}",
+            "1",
+        ),
+        ("dns_tool_upstream_sessions", "1"),
+        ("dns_tool_slo_total", "4"),
+        ("dns_tool_slo_latency_seconds", "0.1"),
+        ("dns_tool_cache_entries", "1"),
+        ("dns_tool_cache_hits_total", "3"),
+        ("dns_tool_cache_misses_total", "1"),
+        ("dns_tool_cache_limit_bytes", "1000000"),
+        ("dns_tool_clients_limit", "256"),
+        ("dns_tool_waiting", "0"),
+        ("dns_tool_upstream_pending", "0"),
+        ("dns_tool_panics_total", "0"),
+    ] {
+        assert_eq!(sample(at, name), value, "{name}");
+    }
+    assert_ne!(sample(at, "process_resident_memory_bytes"), "0");
+    assert_ne!(sample(at, "process_start_time_seconds"), "0");
+}
+
+#[test]
+fn an_answer_that_takes_longer_than_the_goal_is_no_good_one() {
+    use crate::support::{Act, message};
+    let resolver = FakeResolver::honest();
+    resolver.serve(|query| {
+        vec![Act::Later(
+            Duration::from_millis(150),
+            message::answer(query),
+        )]
+    });
+    let slow = [&MONITOR[..], &["--slo-latency", "0.1"]].concat();
+    let patient = [&MONITOR[..], &["--slo-latency", "10"]].concat();
+    for (options, good) in [(slow, "0"), (patient, "1")] {
+        let forwarder = Forwarder::before(&resolver, &options);
+        let ask = Ask::a(1, "www.example.test");
+        forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+        let at = monitor(&forwarder);
+        assert_eq!(sample(at, "dns_tool_slo_total"), "1");
+        assert_eq!(sample(at, "dns_tool_slo_good_total"), good);
+        assert_eq!(
+            sample(
+                at,
+                "dns_tool_answer_seconds_bucket{source=\"resolver\",le=\"0.1\"}"
+            ),
+            "0"
+        );
+        assert_eq!(
+            sample(
+                at,
+                "dns_tool_answer_seconds_bucket{source=\"resolver\",le=\"+Inf\"}"
+            ),
+            "1"
+        );
+    }
+}
+
+#[test]
+fn a_resolver_shows_with_its_pin_and_its_certificates_end() {
+    let chain = pki().honest();
+    let resolver = FakeResolver::with_chain(&chain);
+    let stranger = "sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let own = pki().issuer.pin().to_string();
+    let options = [
+        &MONITOR[..],
+        &["--resolver-pin", stranger, "--resolver-pin", &own],
+    ]
+    .concat();
+    let forwarder = Forwarder::before(&resolver, &options);
+    let at = monitor(&forwarder);
+    wait_until("the first session", || get(at, "/ready").status == "200 OK");
+    let labels = format!(
+        "{{resolver=\"{}\",name=\"resolver.test\"}}",
+        resolver.address()
+    );
+    for (name, value) in [
+        ("dns_tool_resolver_sessions", "1"),
+        ("dns_tool_resolver_healthy", "1"),
+        ("dns_tool_resolver_pin_slot", "2"),
+    ] {
+        assert_eq!(sample(at, &format!("{name}{labels}")), value, "{name}");
+    }
+    let expiry = sample(
+        at,
+        &format!("dns_tool_resolver_certificate_expiry_timestamp_seconds{labels}"),
+    );
+    let expiry: u64 = expiry.parse().expect("a whole number");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    assert!(expiry > now.expect("a clock").as_secs());
+    let page = get(at, "/").body;
+    assert!(page.contains("number 2 of 2"), "{page}");
+}
+
+#[test]
+fn who_is_refused_is_counted_by_the_check_that_failed() {
+    let resolver = FakeResolver::with_chain(&pki().unknown_root());
+    let forwarder = Forwarder::before(&resolver, &MONITOR);
+    let at = monitor(&forwarder);
+    wait_until("it was refused", || {
+        sample(at, "dns_tool_identity_failures_total{check=\"chain\"}") != "0"
+    });
+    assert_eq!(
+        sample(at, "dns_tool_identity_failures_total{check=\"pin\"}"),
+        "0"
+    );
+    let ready = get(at, "/ready");
+    assert_eq!(
+        (ready.status.as_str(), ready.body.as_str()),
+        (
+            "503 Service Unavailable",
+            "no resolver serves, and nothing is kept\n"
+        )
+    );
+    assert_eq!(
+        get(at, "/health").status,
+        "200 OK",
+        "it is not its own fault"
+    );
+}
+
+#[test]
+fn it_is_ready_while_what_is_kept_can_serve() {
+    let resolver = FakeResolver::honest();
+    let options = [&MONITOR[..], &["--cache-size", "1000000"]].concat();
+    let forwarder = Forwarder::before(&resolver, &options);
+    let at = monitor(&forwarder);
+    let ask = Ask::a(1, "www.example.test");
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    resolver.greet(Greeting::Close);
+    resolver.hang_up();
+    forwarder
+        .udp()
+        .ask(&Ask::a(2, "other.example.test").octets());
+    assert_eq!(get(at, "/ready").status, "200 OK");
+    forwarder.running().empty_cache();
+    wait_until("nothing is kept", || get(at, "/ready").status != "200 OK");
+}
+
+#[test]
+fn both_formats_come_as_they_are_asked_for() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &MONITOR);
+    let at = monitor(&forwarder);
+    let plain = get(at, "/metrics");
+    assert!(
+        plain
+            .head
+            .contains("content-type: text/plain; version=0.0.4"),
+        "{}",
+        plain.head
+    );
+    assert!(!plain.body.contains("# EOF"));
+    let accept = "Accept: application/openmetrics-text;version=1.0.0;q=0.75,text/plain;q=0.5";
+    let open = Answer::read(say(
+        at,
+        &format!("GET /metrics HTTP/1.1\r\nHost: x\r\n{accept}\r\n\r\n"),
+    ));
+    assert!(
+        open.head
+            .contains("content-type: application/openmetrics-text; version=1.0.0"),
+        "{}",
+        open.head
+    );
+    assert!(open.body.ends_with("# EOF\n"));
+    let names = |text: &str| samples(text).into_keys().collect::<Vec<_>>();
+    assert_eq!(names(&plain.body), names(&open.body));
+    assert_eq!(
+        plain
+            .head
+            .split("content-length: ")
+            .nth(1)
+            .and_then(|rest| rest.split("\r\n").next()),
+        Some(plain.body.len().to_string().as_str())
+    );
+}
+
+#[test]
+fn the_number_of_series_does_not_grow_with_names_and_types_and_none_is_in_them() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &MONITOR);
+    let at = monitor(&forwarder);
+    let before = samples(&get(at, "/metrics").body).len();
+    let mut client = forwarder.tcp();
+    for name in 0..300_u16 {
+        let asks: Vec<_> = (1..=150)
+            .filter(|qtype| ![41, 250].contains(qtype))
+            .map(|qtype| {
+                Ask::a(qtype, &format!("n{name}.secret.test"))
+                    .with_type(qtype)
+                    .octets()
+            })
+            .collect();
+        client.send(&asks);
+        asks.iter().for_each(|_| drop(client.hear()));
+    }
+    let (metrics, page) = (get(at, "/metrics").body, get(at, "/").body);
+    // Those of the session are there from the first query on.
+    assert!(samples(&metrics).len() <= before + 2, "{before} before");
+    assert!(
+        samples(&metrics).len() <= 200,
+        "{}",
+        samples(&metrics).len()
+    );
+    for text in [metrics, page] {
+        assert!(!text.contains("secret"), "no name is in it");
+        let own = client.socket.local_addr().expect("bound");
+        assert!(!text.contains(&own.to_string()), "no client is in it");
+    }
+}
+
+#[test]
+fn the_page_needs_nothing_from_elsewhere_and_shows_the_figures_of_the_metrics() {
+    let resolver = FakeResolver::honest();
+    let options = [&MONITOR[..], &["--cache-size", "1000000"]].concat();
+    let forwarder = Forwarder::before(&resolver, &options);
+    let at = monitor(&forwarder);
+    let ask = Ask::a(1, "www.example.test");
+    for _ in 0..5 {
+        forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    }
+    let page = get(at, "/");
+    assert!(
+        page.head
+            .contains("content-security-policy: default-src 'none'; style-src 'sha256-")
+    );
+    for outside in [
+        "http:", "https:", "src=", "href=", "<script", "style=", "[[", "url(",
+    ] {
+        assert!(!page.body.contains(outside), "{outside}");
+    }
+    let metrics = samples(&get(at, "/metrics").body);
+    let figures: Vec<_> = page.body.split("data-metric=\"").skip(1).collect();
+    assert!(figures.len() > 25, "{}", figures.len());
+    for figure in figures {
+        let (name, rest) = figure.split_once("\">").expect("an end of the attribute");
+        let (value, _) = rest.split_once('<').expect("an end of the element");
+        let name = name.replace("&quot;", "\"");
+        assert_eq!(
+            metrics.get(&name).map(String::as_str),
+            Some(value),
+            "{name}"
+        );
+    }
+    // The style is what the policy lets in.
+    let style = page
+        .body
+        .split("<style>")
+        .nth(1)
+        .and_then(|rest| rest.split("</style>").next());
+    let hash = ring::digest::digest(&ring::digest::SHA256, style.expect("a style").as_bytes());
+    use base64::Engine;
+    let hash = base64::engine::general_purpose::STANDARD
+        .encode(hash)
+        .to_lowercase();
+    assert!(
+        page.head.contains(&format!("'sha256-{hash}'")),
+        "{}",
+        page.head
+    );
+}
+
+#[test]
+fn what_is_no_request_of_ours_is_refused() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &MONITOR);
+    let at = monitor(&forwarder);
+    let long = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(4096));
+    let many = format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(40));
+    for (request, status) in [
+        ("GET /other HTTP/1.1\r\n\r\n", "404 Not Found"),
+        ("GET /metrics/ HTTP/1.1\r\n\r\n", "404 Not Found"),
+        (
+            "POST /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
+            "405 Method Not Allowed",
+        ),
+        ("\x16\x03\x01\x02\x00", "400 Bad Request"),
+        (&long, "431 Request Header Fields Too Large"),
+        (&many, "431 Request Header Fields Too Large"),
+    ] {
+        assert_eq!(Answer::read(say(at, request)).status, status, "{request}");
+    }
+    let head = Answer::read(say(at, "HEAD /health HTTP/1.0\r\n\r\n"));
+    assert_eq!((head.status.as_str(), head.body.as_str()), ("200 OK", ""));
+    assert!(head.head.contains("content-length: 8"));
+    assert_eq!(get(at, "/health?x=1").body, "healthy\n");
+    // A request may come in pieces.
+    let mut pieces = say(at, "GET /hea");
+    pieces.write_all(b"lth HTTP/1.1\r\n").expect("sends");
+    thread::sleep(Duration::from_millis(20));
+    pieces.write_all(b"\r\n").expect("sends");
+    assert_eq!(Answer::read(pieces).body, "healthy\n");
+}
+
+#[test]
+fn visitors_that_never_come_to_an_end_keep_nobody_else_waiting_and_cost_no_query() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &MONITOR);
+    let at = monitor(&forwarder);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // More than there is room for: a third says nothing, a third half a request, a third headers without an end.
+        for number in 0..90 {
+            let over = &over;
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let Ok(mut socket) = TcpStream::connect(at) else {
+                        return;
+                    };
+                    let _ = match number % 3 {
+                        0 => Ok(()),
+                        1 => socket.write_all(b"GET /metr"),
+                        _ => socket.write_all(b"GET / HTTP/1.1\r\n"),
+                    };
+                    while number % 3 == 2 && !over.load(Ordering::Relaxed) {
+                        if socket.write_all(b"X: y\r\n").is_err() {
+                            break;
+                        }
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    let _ = socket.set_read_timeout(Some(Duration::from_millis(500)));
+                    let _ = socket.read(&mut [0; 1]);
+                }
+            });
+        }
+        let client = forwarder.udp();
+        let mut slowest = Duration::ZERO;
+        for id in 0..500 {
+            let ask = Ask::a(id, "www.example.test");
+            client.ask(&ask.octets()).assert_answers(&ask);
+            if id % 50 == 0 {
+                let began = Instant::now();
+                assert_eq!(get(at, "/metrics").status, "200 OK");
+                slowest = slowest.max(began.elapsed());
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        // Loosely: a script measures it.
+        assert!(slowest < Duration::from_secs(3), "{slowest:?}");
+    });
+    assert_ne!(sample(at, "dns_tool_monitor_refused_total"), "0");
+}
+
+#[test]
+fn a_port_that_is_in_use_is_named_with_its_option() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let Err(error) = dns_tool::start(crate::support::config(&["--monitor", &address])) else {
+        panic!("it starts");
+    };
+    let error = error.to_string();
+    assert!(
+        error.starts_with(&format!("--monitor {address}: ")) && error.contains("free port"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_query_log_says_how_each_query_ended_and_hides_who_asked() {
+    let resolver = FakeResolver::honest();
+    for (option, hidden) in [("--query-log", true), ("--query-log-clients", false)] {
+        let process = Process::before(&resolver, &[option]);
+        let mut client = crate::support::TcpClient::to(process.address);
+        let ask = Ask::a(1, "www.example.test");
+        client.ask(&ask.octets()).assert_answers(&ask);
+        client.ask(&ask.octets()).assert_answers(&ask);
+        let own = client.socket.local_addr().expect("bound").to_string();
+        process.signal("TERM");
+        let (code, log) = process.end_with_whole_log();
+        assert_eq!(code, Some(0));
+        let lines: Vec<_> = log
+            .lines()
+            .filter(|line| line.contains(" query "))
+            .collect();
+        assert_eq!(lines.len(), 2, "{log}");
+        for (line, outcome) in lines.iter().zip(["answered", "cached"]) {
+            let who = if hidden { "127.0.0.0/24" } else { &own };
+            let expected = format!(
+                " query client={who} transport=tcp name=www.example.test. type=A outcome={outcome} seconds=0.0"
+            );
+            assert!(
+                line.starts_with("time=") && line.contains(&expected),
+                "{line}"
+            );
+        }
+    }
+    let process = Process::before(&resolver, &[]);
+    let ask = Ask::a(1, "www.example.test");
+    crate::support::UdpClient::to(process.address)
+        .ask(&ask.octets())
+        .assert_answers(&ask);
+    process.signal("TERM");
+    let (_, log) = process.end_with_whole_log();
+    assert!(
+        !log.contains("www.example.test") && !log.contains("127.0.0.0/24"),
+        "{log}"
+    );
+}
