@@ -15,6 +15,7 @@ mod hostile;
 mod identity;
 mod life;
 mod listeners;
+mod manual;
 mod messages;
 mod pins;
 mod readme;
