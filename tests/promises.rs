@@ -20,3 +20,4 @@ mod messages;
 mod pins;
 mod readme;
 mod sessions;
+mod watch;
