@@ -121,18 +121,14 @@ fn options_section() -> String {
 #[test]
 fn the_manual_has_the_options_of_the_help_word_for_word() {
     let section = options_section();
-    for entry in section.split_inclusive(".El\n").flat_map(|group| {
-        let at = group.match_indices(".It ").map(|(at, _)| at);
-        let ends = at.clone().skip(1).chain([group.len()]);
-        at.zip(ends)
-            .map(|(at, end)| &group[at..end])
-            .collect::<Vec<_>>()
-    }) {
-        assert!(
-            MANUAL.contains(entry),
-            "scripts/man/dns-tool.8 lacks:\n{entry}"
-        );
-    }
+    // By entry first, so that a failure shows what is new and no more.
+    let entries = section.split("\n.It ").skip(1);
+    let ends = |entry: &'_ str| entry.find("\n.El").map_or(entry.len(), |end| end);
+    let lacks: String = entries
+        .map(|entry| format!(".It {}\n", &entry[..ends(entry)]))
+        .filter(|entry| !MANUAL.contains(entry))
+        .collect();
+    assert!(lacks.is_empty(), "scripts/man/dns-tool.8 lacks:\n{lacks}");
     assert!(
         MANUAL.contains(&section),
         "scripts/man/dns-tool.8: expected this order, these groups, and nothing between:\n{section}"
