@@ -18,7 +18,7 @@
 //! [`client`]; [`wire`] and [`frame`] know the octets, [`identity`] and [`pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
-//! main, lib, command, config, keys, server, worker, forwarder, limit, cache, upstream, health, session, flight, identity,
+//! main, lib, command, config, options, keys, server, worker, forwarder, limit, cache, upstream, health, session, flight, identity,
 //! certificate, pins, state, rollover, pin, client, frame, deadline, zone, wire, journal, rights, thread, clock, date, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
@@ -42,6 +42,7 @@ pub mod journal;
 pub mod keys;
 pub mod limit;
 pub mod metrics;
+pub mod options;
 pub mod pin;
 pub mod pins;
 pub mod rights;

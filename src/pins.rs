@@ -73,6 +73,12 @@ impl Source {
 #[derive(Debug, Clone, Default)]
 pub struct Pins(Vec<Listed>);
 
+impl FromIterator<Listed> for Pins {
+    fn from_iter<I: IntoIterator<Item = Listed>>(listed: I) -> Self {
+        Self(listed.into_iter().collect())
+    }
+}
+
 impl FromIterator<(ServerName<'static>, PinSet)> for Pins {
     fn from_iter<I: IntoIterator<Item = (ServerName<'static>, PinSet)>>(sets: I) -> Self {
         let mut listed = Vec::new();
@@ -139,6 +145,11 @@ impl std::error::Error for PinFileError {}
 
 /// Reads a file of pins. Either all of it is taken or nothing.
 pub fn read_file(path: &Path) -> Result<Vec<Listed>, PinFileError> {
+    read_lines(&read_text(path)?)
+}
+
+/// Reads a file that says who is believed: one that its owner alone may write, and that is not too long.
+pub fn read_text(path: &Path) -> Result<String, PinFileError> {
     // Before it is opened, since opening a pipe would wait for its other end.
     let metadata = fs::metadata(path).map_err(PinFileError::Unreadable)?;
     if !metadata.is_file() {
@@ -155,9 +166,11 @@ pub fn read_file(path: &Path) -> Result<Vec<Listed>, PinFileError> {
     if read.map_err(PinFileError::Unreadable)? as u64 > LONGEST_FILE {
         return Err(PinFileError::TooLong);
     }
-    let text = str::from_utf8(&octets)
-        .map_err(|error| PinFileError::Unreadable(io::Error::other(error)))?;
-    read_lines(text)
+    String::from_utf8(octets).map_err(|error| {
+        let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + sound.iter().filter(|octet| **octet == b'\n').count();
+        PinFileError::Line(line, "expected UTF-8".to_owned())
+    })
 }
 
 /// Reads lines `NAME PIN [not-before=DATE] [not-after=DATE] [# comment]`. A date is `2026-11-24`, from its first second or

@@ -1,5 +1,6 @@
 //! The program as a process of its own.
 
+use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -10,7 +11,18 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{FakeResolver, NAME, PATIENCE, pki, wait_until};
 
-pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_dns-tool");
+const PROGRAM: &str = env!("CARGO_BIN_EXE_dns-tool");
+
+/// The program, without what this environment says to it.
+pub(crate) fn program() -> Command {
+    let mut program = Command::new(PROGRAM);
+    for (name, _) in env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"DNS_TOOL_") {
+            program.env_remove(name);
+        }
+    }
+    program
+}
 
 /// The program in front of a resolver, until it is told to end or dropped.
 pub(crate) struct Process {
@@ -23,7 +35,7 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn before(resolver: &FakeResolver, more: &[&str]) -> Self {
-        let mut child = Command::new(PROGRAM)
+        let mut child = program()
             .args([
                 "--port",
                 "0",
