@@ -56,17 +56,22 @@ pub mod wire;
 pub mod worker;
 pub mod zone;
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use log::{info, warn};
+use log::{error, info, warn};
+use parking_lot::Mutex;
 
 use crate::client::{Outboxes, Shed};
-use crate::config::Config;
+use crate::config::{Command, Config};
 use crate::forwarder::{Endings, Forwarder, Outcome};
+use crate::identity::{Identity, Terms};
 use crate::keys::Keys;
+use crate::options::Given;
 use crate::rights::RightsError;
 use crate::server::{BindError, Server, Sockets};
 use crate::upstream::{Doubts, Upstream};
@@ -121,17 +126,38 @@ impl From<io::Error> for StartError {
     }
 }
 
+/// Options that hold as they were at the start, whatever the file says later.
+const FIXED: [&str; 7] = [
+    "--address",
+    "--port",
+    "--cache-size",
+    "--max-clients",
+    "--max-clients-per-address",
+    "--state-dir",
+    "--user",
+];
+
 /// A forwarder that serves.
 pub struct Running {
     addresses: Vec<SocketAddr>,
     server: Server,
     forwarder: Arc<Forwarder>,
     pool: Arc<Pool>,
-    upstream: Arc<Upstream>,
     outboxes: Arc<Outboxes>,
     endings: Arc<Endings>,
     shed: Arc<Shed>,
+    doubts: Arc<Doubts>,
+    /// The options that it was started with.
+    started: Given,
+    applied: Mutex<Applied>,
+}
+
+/// What holds since the last reload, or the start.
+struct Applied {
+    given: Given,
     keys: Arc<Keys>,
+    /// Upstreams of before, as long as queries are on their way there.
+    retired: Vec<Weak<Upstream>>,
 }
 
 /// Binds the sockets, gives up rights, wires the rooms and serves. The first session is opened at once, in the background.
@@ -151,9 +177,21 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let (outboxes, bell) = Outboxes::new(Arc::clone(&shed))?;
     let drained = Arc::clone(&outboxes);
     thread::spawn_for_good("outboxes", move || drained.drain(&bell))?;
-    let endings = Arc::new(Endings::new(config.forwarder, clock::now()));
+    let left_alone: Vec<_> = config.given.left_alone().collect();
+    if !left_alone.is_empty() {
+        let variables = left_alone.join(" ");
+        warn!("event=variables-left-alone variables=\"{variables}\" cause=\"they are no options\"");
+    }
+    let now = clock::now();
+    let endings = Arc::new(Endings::new(config.forwarder.cache, now));
     let upstream = Upstream::start(config.upstream, Arc::clone(&endings) as Arc<_>)?;
-    let forwarder = Arc::new(Forwarder::new(Arc::clone(&upstream), Arc::clone(&endings)));
+    let forwarder = Forwarder::new(
+        config.forwarder,
+        Arc::clone(&upstream),
+        Arc::clone(&endings),
+        now,
+    );
+    let forwarder = Arc::new(forwarder);
     let pool = Pool::new(Arc::clone(&forwarder), config.server.clients);
     // Before anybody can ask: a query that nobody connects for would fail.
     let hands = Arc::downgrade(&pool);
@@ -168,11 +206,16 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         server,
         forwarder,
         pool,
-        upstream,
         outboxes,
         endings,
         shed,
-        keys,
+        doubts: Arc::clone(upstream.doubts()),
+        started: config.given.clone(),
+        applied: Mutex::new(Applied {
+            given: config.given,
+            keys,
+            retired: Vec::new(),
+        }),
     })
 }
 
@@ -194,12 +237,132 @@ impl Running {
 
     /// Sessions that were opened on less than all that could be asked for.
     pub fn doubts(&self) -> &Doubts {
-        self.upstream.doubts()
+        &self.doubts
     }
 
-    /// Reads again what can be while it serves: pins, and what is remembered.
+    /// Reads again what it was started with: the file of options, if there is one, and pins and what is remembered. What is
+    /// on its way ends as it began. If anything is wrong all stays as it is, and the log says why.
     pub fn reload(&self) {
-        self.keys.reload(true);
+        let mut applied = self.applied.lock();
+        let Some(file) = self.started.file() else {
+            return applied.keys.reload(true);
+        };
+        let read = match config::read(self.started.sources()) {
+            Ok(Command::Serve(config)) => self.apply(&mut applied, *config),
+            // The arguments are those of before.
+            Ok(_) => return,
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(cause) = read {
+            error!("event=configuration-kept file={file:?} cause=\"{cause}\"");
+            if applied.keys.settings().reads_files() {
+                applied.keys.reload(true);
+            }
+        }
+    }
+
+    /// Has what can hold of a configuration hold from now on.
+    fn apply(&self, applied: &mut Applied, mut config: Config) -> Result<(), String> {
+        let now = clock::now();
+        let mut waiting = config.given.changed(&self.started);
+        let mut changed = config.given.changed(&applied.given);
+        let elsewhere = waiting.contains(&"--state-dir");
+        let is_fixed = |name: &str| FIXED.contains(&name) || elsewhere && name == "--pin-rollover";
+        waiting.retain(|name| is_fixed(name));
+        changed.retain(|name| !is_fixed(name));
+        let before = Arc::clone(&applied.keys);
+        let upstream = self.forwarder.upstream();
+        // What it remembers stays where it is, and the time that was good at the start stays that.
+        if elsewhere {
+            config
+                .keys
+                .directory
+                .clone_from(&before.settings().directory);
+            config.keys.rollover = before.settings().rollover;
+            config.keys.state = before.state();
+        }
+        config.keys.state.good_time = before.settings().state.good_time;
+        let (keys, today) = (&config.keys, clock::since_1970().as_secs());
+        keys.source
+            .may_follow(&keys.given, &before.given(), today)
+            .map_err(|error| error.to_string())?;
+        // Resolvers that stay are known by their tickets.
+        let targets = upstream.targets();
+        let anchors = |identity: &Identity| identity.terms().anchors.clone();
+        let other_anchors =
+            anchors(&targets[0].1) != anchors(&config.upstream.resolvers[0].identity);
+        if other_anchors && !changed.contains(&"--resolver-ca") {
+            // The same file, with others in it.
+            changed.push("--resolver-ca");
+        }
+        for resolver in &mut config.upstream.resolvers {
+            let identity = &resolver.identity;
+            let pins = keys.believed(&keys.given, &keys.state, identity.name());
+            let mut known = targets.iter().map(|(_, known)| known);
+            resolver.identity = match known.find(|known| known.is_like(identity)) {
+                Some(known) => known.with_pins(pins),
+                None => Identity::new(Terms {
+                    pins,
+                    clock_floor: targets[0].1.terms().clock_floor,
+                    ..identity.terms().clone()
+                }),
+            };
+        }
+        let names = |targets: &[(SocketAddr, Identity)]| -> BTreeSet<String> {
+            let names = targets.iter().map(|(_, identity)| identity.name().to_str());
+            names.map(Cow::into_owned).collect()
+        };
+        let refused = |error: io::Error| StartError::System(error).to_string();
+        let stays = upstream.has(&config.upstream);
+        let next = if stays {
+            Arc::clone(&upstream)
+        } else {
+            upstream.succeed(config.upstream).map_err(refused)?
+        };
+        let other_keys = !stays || !before.settings().are_like(keys);
+        if other_keys {
+            before.pause(true);
+            match Keys::start(config.keys, &next) {
+                Ok(keys) => applied.keys = keys,
+                Err(error) => {
+                    before.pause(false);
+                    next.retire();
+                    return Err(refused(error));
+                }
+            }
+            before.stop();
+        }
+        if !stays {
+            let hands = Arc::downgrade(&self.pool);
+            next.employ(hands);
+        }
+        self.forwarder
+            .change(config.forwarder, Arc::clone(&next), now);
+        if !stays {
+            upstream.retire();
+            applied.retired.retain(|retired| retired.strong_count() > 0);
+            applied.retired.push(Arc::downgrade(&upstream));
+            if names(&next.targets()) != names(&targets) {
+                self.endings.forget(clock::now());
+            }
+        }
+        if changed.contains(&"--log-level") {
+            log::set_max_level(config.log_level);
+        }
+        let spell = |names: &[&str]| names.join(" ").replace("--", "");
+        let (changed, waiting) = (spell(&changed), spell(&waiting));
+        let file = config.given.file().unwrap_or_default();
+        match &*waiting {
+            "" => info!("event=configuration-read file={file:?} changed=\"{changed}\""),
+            _ => warn!(
+                "event=configuration-read file={file:?} changed=\"{changed}\" needs_restart=\"{waiting}\""
+            ),
+        }
+        applied.given = config.given;
+        if !other_keys && applied.keys.settings().reads_files() {
+            applied.keys.reload(true);
+        }
+        Ok(())
     }
 
     /// Forgets the answers that are kept.
@@ -214,11 +377,14 @@ impl Running {
 
     /// Takes no more queries, lets those on their way end, and closes the session. Takes as long as a query may.
     pub fn stop(self) {
-        self.keys.stop();
+        let Applied { keys, retired, .. } = self.applied.into_inner();
+        keys.stop();
         self.server.stop();
         self.pool.refuse_queries();
         self.forwarder.finish();
-        self.upstream.stop();
+        let retired = retired.iter().filter_map(Weak::upgrade);
+        retired.for_each(|upstream| upstream.stop());
+        self.forwarder.upstream().stop();
         self.pool.stop();
         self.outboxes.stop();
         let counts = Outcome::ALL.map(|outcome| (outcome.name(), self.endings.count(outcome)));
@@ -233,8 +399,8 @@ impl Running {
             self.shed.gave_way,
             self.shed.refused,
             self.shed.not_reading,
-            self.upstream.doubts().unpinned,
-            self.upstream.doubts().clock,
+            self.doubts.unpinned,
+            self.doubts.clock,
             thread::panics()
         );
     }

@@ -29,7 +29,7 @@ const EVENTS: usize = 10;
 pub type Listed = (ServerName<'static>, Dated);
 
 /// Where the pins of all resolvers come from.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Source {
     /// The resolvers' names.
     pub names: Vec<ServerName<'static>>,
@@ -57,14 +57,23 @@ impl Source {
     /// now, and had one.
     pub fn read_again(&self, before: &Pins, now: u64) -> Result<Pins, PinFileError> {
         let pins = self.read()?;
+        self.may_follow(&pins, before, now)?;
+        Ok(pins)
+    }
+
+    /// Whether `pins` may hold from `now` on, in place of those `before`: not where a resolver has some, none of which counts
+    /// now, and had one that did.
+    pub fn may_follow(&self, pins: &Pins, before: &Pins, now: u64) -> Result<(), PinFileError> {
         let counts = |pins: &Pins, name: &ServerName<'_>| {
             let own = pins.of(name);
             own.slots().iter().any(|dated| dated.counts_at(now))
         };
-        let loses = |name: &&ServerName<'_>| counts(before, name) && !counts(&pins, name);
+        let loses = |name: &&ServerName<'_>| {
+            !pins.of(name).is_empty() && counts(before, name) && !counts(pins, name)
+        };
         match self.names.iter().find(loses) {
             Some(name) => Err(PinFileError::Late(name.to_str().into_owned())),
-            None => Ok(pins),
+            None => Ok(()),
         }
     }
 }

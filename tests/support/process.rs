@@ -34,20 +34,33 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// With the right options for `resolver`, and `more`.
     pub(crate) fn before(resolver: &FakeResolver, more: &[&str]) -> Self {
+        let address = resolver.address().to_string();
+        let options = ["--resolver-fqdn", NAME, "--resolver-addr", &address];
+        Self::with(&[&options[..], more].concat(), &[])
+    }
+
+    /// With these options and variables, on a port of 127.0.0.1, and with the tests' trust anchor.
+    pub(crate) fn with(options: &[&str], environment: &[(&str, &str)]) -> Self {
+        let anchors = pki().root_file();
+        let anchors = anchors.to_str().expect("a path in UTF-8");
+        let usual = [
+            "--port",
+            "0",
+            "--address",
+            "127.0.0.1",
+            "--resolver-ca",
+            anchors,
+        ];
+        Self::plain(&[&usual[..], options].concat(), environment)
+    }
+
+    /// With these options and variables, and no others.
+    pub(crate) fn plain(options: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = program()
-            .args([
-                "--port",
-                "0",
-                "--address",
-                "127.0.0.1",
-                "--resolver-fqdn",
-                NAME,
-            ])
-            .args(["--resolver-addr", &resolver.address().to_string()])
-            .arg("--resolver-ca")
-            .arg(pki().root_file())
-            .args(more)
+            .args(options)
+            .envs(environment.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
