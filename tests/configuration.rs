@@ -4,16 +4,24 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::Output;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use dns_tool::client::Departures;
+use dns_tool::clock;
+use dns_tool::flight::Query;
+use dns_tool::forwarder::Endings;
+use dns_tool::upstream::Upstream;
+use dns_tool::wire;
 
 use crate::support::client::framed;
 use crate::support::pki::Authority;
 use crate::support::process::{Process, program};
 use crate::support::{
-    Act, Ask, FakeResolver, Forwarder, Greeting, Heard, NAME, TcpClient, UdpClient, message, pki,
-    scaled, temporary_file, wait_until,
+    Act, Ask, FakeResolver, Forwarder, Greeting, Heard, NAME, TcpClient, UdpClient, config,
+    message, pki, scaled, temporary_file, wait_until,
 };
 
 const SERVFAIL: u16 = 2;
@@ -459,7 +467,7 @@ fn a_file_of_pins_goes_on_being_watched_after_a_reload() {
 fn trust_anchors_are_read_again_though_their_file_has_the_same_name() {
     let resolver = FakeResolver::honest();
     let stranger = Authority::root("another root");
-    let anchors = File::new("anchors.pem", &pki().root.pem());
+    let anchors = File::new("anchor-file", &pki().root.pem());
     let text = format!("{}timeout 5\n", lines(&resolver));
     let file = File::new("anchors", &text);
     let options = ["--config", file.path(), "--resolver-ca", anchors.path()];
@@ -549,7 +557,7 @@ fn the_environment_and_the_file_serve_as_the_command_line_does() {
     let resolver = FakeResolver::honest();
     let address = resolver.address().to_string();
     let file = File::new(
-        "environment.conf",
+        "environment",
         "resolver-addr 192.0.2.1\ntimeout 7\nallow 10.0.0.0/8\n",
     );
     let environment = [
@@ -591,7 +599,7 @@ fn the_environment_and_the_file_serve_as_the_command_line_does() {
 #[test]
 fn what_check_config_prints_is_a_file_that_means_the_same() {
     let file = File::new(
-        "check.conf",
+        "check",
         "timeout 2.5 # quick\nallow 10.0.0.0/8\nallow ::1\n",
     );
     let environment = [
@@ -704,4 +712,24 @@ fn check_looks_at_what_the_file_says() {
         resolver.handshakes() > 0,
         "with the daemon's own code: {heard}"
     );
+}
+
+#[test]
+fn an_upstream_that_is_retired_leaves_queries_to_the_next_one() {
+    let resolver = FakeResolver::honest();
+    let address = resolver.address().to_string();
+    let options = ["--resolver-addr", &address, "--resolver-fqdn", NAME];
+    let config = config(&options);
+    let now = clock::now();
+    let endings = Arc::new(Endings::new(config.forwarder.cache, now));
+    let upstream = Upstream::start(config.upstream, endings).expect("a thread");
+    let octets = Ask::a(1, "x.test").octets();
+    let query = wire::Query::parse(&octets).expect("a query");
+    let mut queries = vec![Arc::new(Query::new(&query, now, config.forwarder.timeout))];
+    upstream.retire();
+    upstream.submit(&mut queries, &mut Departures::default(), now);
+    assert_eq!(queries.len(), 1);
+    let watched = Arc::downgrade(&upstream);
+    drop(upstream);
+    wait_until("the end of its thread", || watched.strong_count() == 0);
 }
