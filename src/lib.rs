@@ -56,20 +56,18 @@ pub mod wire;
 pub mod worker;
 pub mod zone;
 
-use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
-use log::{error, info, warn};
+use log::{Level, error, info, log, warn};
 use parking_lot::Mutex;
+use rustls::pki_types::ServerName;
 
 use crate::client::{Outboxes, Shed};
 use crate::config::{Command, Config};
 use crate::forwarder::{Endings, Forwarder, Outcome};
-use crate::identity::{Identity, Terms};
 use crate::keys::Keys;
 use crate::options::Given;
 use crate::rights::RightsError;
@@ -248,7 +246,7 @@ impl Running {
             return applied.keys.reload(true);
         };
         let read = match config::read(self.started.sources()) {
-            Ok(Command::Serve(config)) => self.apply(&mut applied, *config),
+            Ok(Command::Serve(mut config)) => self.apply(&mut applied, &mut config),
             // The arguments are those of before.
             Ok(_) => return,
             Err(error) => Err(error.to_string()),
@@ -262,72 +260,53 @@ impl Running {
     }
 
     /// Has what can hold of a configuration hold from now on.
-    fn apply(&self, applied: &mut Applied, mut config: Config) -> Result<(), String> {
-        let now = clock::now();
-        let mut waiting = config.given.changed(&self.started);
-        let mut changed = config.given.changed(&applied.given);
+    fn apply(&self, applied: &mut Applied, config: &mut Config) -> Result<(), String> {
+        let Config {
+            upstream: settings,
+            keys,
+            given,
+            ..
+        } = config;
+        let mut waiting = given.changed(&self.started);
+        let mut changed = given.changed(&applied.given);
         let elsewhere = waiting.contains(&"--state-dir");
         let is_fixed = |name: &str| FIXED.contains(&name) || elsewhere && name == "--pin-rollover";
         waiting.retain(|name| is_fixed(name));
         changed.retain(|name| !is_fixed(name));
         let before = Arc::clone(&applied.keys);
-        let upstream = self.forwarder.upstream();
         // What it remembers stays where it is, and the time that was good at the start stays that.
         if elsewhere {
-            config
-                .keys
-                .directory
-                .clone_from(&before.settings().directory);
-            config.keys.rollover = before.settings().rollover;
-            config.keys.state = before.state();
+            keys.directory.clone_from(&before.settings().directory);
+            keys.rollover = before.settings().rollover;
+            keys.state = before.state();
         }
-        config.keys.state.good_time = before.settings().state.good_time;
-        let (keys, today) = (&config.keys, clock::since_1970().as_secs());
+        keys.state.good_time = before.settings().state.good_time;
         keys.source
-            .may_follow(&keys.given, &before.given(), today)
+            .may_follow(&keys.given, &before.given(), clock::since_1970().as_secs())
             .map_err(|error| error.to_string())?;
-        // Resolvers that stay are known by their tickets.
-        let targets = upstream.targets();
-        let anchors = |identity: &Identity| identity.terms().anchors.clone();
-        let other_anchors =
-            anchors(&targets[0].1) != anchors(&config.upstream.resolvers[0].identity);
-        if other_anchors && !changed.contains(&"--resolver-ca") {
-            // The same file, with others in it.
-            changed.push("--resolver-ca");
-        }
-        for resolver in &mut config.upstream.resolvers {
-            let identity = &resolver.identity;
-            let pins = keys.believed(&keys.given, &keys.state, identity.name());
-            let mut known = targets.iter().map(|(_, known)| known);
-            resolver.identity = match known.find(|known| known.is_like(identity)) {
-                Some(known) => known.with_pins(pins),
-                None => Identity::new(Terms {
-                    pins,
-                    clock_floor: targets[0].1.terms().clock_floor,
-                    ..identity.terms().clone()
-                }),
-            };
-        }
-        let names = |targets: &[(SocketAddr, Identity)]| -> BTreeSet<String> {
-            let names = targets.iter().map(|(_, identity)| identity.name().to_str());
-            names.map(Cow::into_owned).collect()
-        };
-        let refused = |error: io::Error| StartError::System(error).to_string();
-        let stays = upstream.has(&config.upstream);
+        let (names, old_names) = (&keys.source.names, &before.settings().source.names);
+        let others =
+            names.len() != old_names.len() || names.iter().any(|name| !old_names.contains(name));
+        let upstream = self.forwarder.upstream();
+        let stays = upstream.has(settings);
         let next = if stays {
             Arc::clone(&upstream)
         } else {
-            upstream.succeed(config.upstream).map_err(refused)?
+            let believed = |name: &ServerName<'_>| keys.believed(&keys.given, &keys.state, name);
+            let next = upstream.succeed(settings, &believed);
+            next.map_err(|error| StartError::System(error).to_string())?
         };
-        let other_keys = !stays || !before.settings().are_like(keys);
-        if other_keys {
+        let same_keys = stays && before.settings().are_like(keys);
+        if !same_keys {
             before.pause(true);
-            match Keys::start(config.keys, &next) {
+            match Keys::start(keys.clone(), &next) {
                 Ok(keys) => applied.keys = keys,
                 Err(error) => {
                     before.pause(false);
-                    next.retire();
-                    return Err(refused(error));
+                    if !stays {
+                        next.retire();
+                    }
+                    return Err(StartError::System(error).to_string());
                 }
             }
             before.stop();
@@ -337,29 +316,38 @@ impl Running {
             next.employ(hands);
         }
         self.forwarder
-            .change(config.forwarder, Arc::clone(&next), now);
+            .change(config.forwarder.clone(), next, clock::now());
         if !stays {
             upstream.retire();
             applied.retired.retain(|retired| retired.strong_count() > 0);
             applied.retired.push(Arc::downgrade(&upstream));
-            if names(&next.targets()) != names(&targets) {
+            if others {
                 self.endings.forget(clock::now());
             }
         }
         if changed.contains(&"--log-level") {
             log::set_max_level(config.log_level);
         }
-        let spell = |names: &[&str]| names.join(" ").replace("--", "");
-        let (changed, waiting) = (spell(&changed), spell(&waiting));
-        let file = config.given.file().unwrap_or_default();
-        match &*waiting {
-            "" => info!("event=configuration-read file={file:?} changed=\"{changed}\""),
-            _ => warn!(
-                "event=configuration-read file={file:?} changed=\"{changed}\" needs_restart=\"{waiting}\""
-            ),
+        if !stays && changed.is_empty() {
+            // The file has the same name and others in it.
+            changed.push("--resolver-ca");
         }
-        applied.given = config.given;
-        if !other_keys && applied.keys.settings().reads_files() {
+        let spell = |names: &[&str]| names.join(" ").replace("--", "");
+        let (level, waiting) = match &waiting[..] {
+            [] => (Level::Info, String::new()),
+            waiting => (
+                Level::Warn,
+                format!(" needs_restart=\"{}\"", spell(waiting)),
+            ),
+        };
+        log!(
+            level,
+            "event=configuration-read file={:?} changed=\"{}\"{waiting}",
+            given.file().unwrap_or_default(),
+            spell(&changed)
+        );
+        applied.given = given.clone();
+        if same_keys && applied.keys.settings().reads_files() {
             applied.keys.reload(true);
         }
         Ok(())

@@ -7,6 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use pico_args::Arguments;
 
@@ -352,8 +353,8 @@ impl std::error::Error for UsageError {}
 /// What options are read from. The file is named in it, and read whenever they are.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    arguments: Vec<OsString>,
-    environment: Vec<(OsString, OsString)>,
+    arguments: Arc<[OsString]>,
+    environment: Arc<[(OsString, OsString)]>,
 }
 
 impl Sources {
@@ -512,23 +513,21 @@ impl Given {
     /// The options that say something else than they did `before`.
     pub fn changed(&self, before: &Self) -> Vec<&'static str> {
         let differs = |name: &&str| {
-            let texts = |given: &Self| -> Vec<String> {
-                given.of(name).map(|value| value.text.clone()).collect()
-            };
-            texts(self) != texts(before)
+            let (mine, theirs) = (self.of(name), before.of(name));
+            !mine
+                .map(|value| &value.text)
+                .eq(theirs.map(|value| &value.text))
                 || MORE_THAN_VALUES.contains(name) && self.has(name) != before.has(name)
         };
-        daemon_entries()
-            .map(|entry| entry.name)
-            .filter(differs)
-            .collect()
+        let entries = daemon_entries().into_iter();
+        entries.map(|entry| entry.name).filter(differs).collect()
     }
 
     /// All settings as a file of `--config`, with comments that say where each comes from.
     pub fn describe(&self) -> String {
         let mut out = String::new();
         for entry in daemon_entries() {
-            let word = word(entry);
+            let word = bare(entry.name);
             if !self.has(entry.name)
                 && (entry.values.is_empty() || MORE_THAN_VALUES.contains(&entry.name))
             {
@@ -561,7 +560,7 @@ impl Given {
 
     /// A place as errors name it.
     fn site(&self, name: &str, place: Place) -> String {
-        let word = name.trim_start_matches('-');
+        let word = bare(name);
         match place {
             Place::Argument => name.to_owned(),
             Place::Variable => variable(name),
@@ -633,8 +632,10 @@ impl Given {
     }
 
     fn read_environment(&mut self) -> Result<(), UsageError> {
-        for (key, text) in std::mem::take(&mut self.sources.environment) {
-            let known = daemon_entries().find(|entry| *variable(entry.name) == *key);
+        let environment = Arc::clone(&self.sources.environment);
+        for (key, text) in environment.iter() {
+            let mut entries = daemon_entries().into_iter();
+            let known = entries.find(|entry| *variable(entry.name) == **key);
             let service = |text: &str| text.starts_with("tcp://") || text.starts_with("udp://");
             let shown = || key.to_string_lossy().escape_debug().to_string();
             match (known, text.to_str()) {
@@ -659,7 +660,6 @@ impl Given {
                 }
                 (Some(entry), Some(text)) => self.add(entry, text.to_owned(), Place::Variable)?,
             }
-            self.sources.environment.push((key, text));
         }
         Ok(())
     }
@@ -680,17 +680,15 @@ impl Given {
                 UsageError(format!("{site} {path:?}: {error}"))
             }
         })?;
-        let decided: Vec<_> = daemon_entries()
-            .filter(|entry| self.has(entry.name))
-            .map(|entry| entry.name)
-            .collect();
+        let mut decided = daemon_entries();
+        decided.retain(|entry| self.has(entry.name));
         for Line {
             number,
             entry,
             text,
         } in lines
         {
-            if !decided.contains(&entry.name) {
+            if !decided.iter().any(|known| known.name == entry.name) {
                 self.add(entry, text, Place::Line(number))?;
             }
         }
@@ -698,14 +696,18 @@ impl Given {
     }
 
     fn add_defaults(&mut self) {
-        for entry in entries().filter(|entry| !entry.values.is_empty()) {
-            if !self.has(entry.name) {
-                let value = |text: &&str| Value {
+        for entry in entries() {
+            let values = if self.has(entry.name) {
+                &[]
+            } else {
+                entry.values
+            };
+            for text in values {
+                self.values.push(Value {
                     name: entry.name,
                     text: (*text).to_owned(),
                     place: Place::Default,
-                };
-                self.values.extend(entry.values.iter().map(value));
+                });
             }
         }
     }
@@ -736,7 +738,7 @@ fn read_lines(text: &str) -> Result<Vec<Line>, (usize, String)> {
                 false => fail("expected the name of an option; dns-tool --help lists them"),
             };
         };
-        if entry.name == "--config" || !daemon_entries().any(|known| known.name == entry.name) {
+        if entry.name == "--config" || !is_daemons(entry) {
             return fail("expected on the command line, not in a file");
         }
         let text = match value.trim() {
@@ -796,31 +798,48 @@ fn normalize(arguments: &[OsString]) -> Vec<OsString> {
 }
 
 /// The options that say how the daemon is set, wherever their values stand.
-fn daemon_entries() -> impl Iterator<Item = &'static Entry> {
-    let groups = OPTIONS
-        .iter()
-        .filter(|(group, _)| !OWN_GROUPS.contains(group));
-    let entries = groups.flat_map(|(_, entries)| *entries);
-    entries.filter(|entry| entry.name != "--check-config")
+fn daemon_entries() -> Vec<&'static Entry> {
+    let mut entries = entries();
+    entries.retain(|entry| is_daemons(entry));
+    entries
+}
+
+fn is_daemons(entry: &Entry) -> bool {
+    let here = |entries: &[Entry]| entries.iter().any(|known| known.name == entry.name);
+    let mut groups = OPTIONS.iter();
+    let group = groups.find(|(_, entries)| here(entries));
+    group.is_some_and(|(group, _)| !OWN_GROUPS.contains(group)) && entry.name != "--check-config"
 }
 
 /// The variable that stands for an option.
 fn variable(name: &str) -> String {
-    let word = name.trim_start_matches('-').replace('-', "_");
-    format!("{PREFIX}{}", word.to_ascii_uppercase())
+    let mut variable = PREFIX.to_owned();
+    for letter in bare(name).chars() {
+        variable.push(match letter {
+            '-' => '_',
+            letter => letter.to_ascii_uppercase(),
+        });
+    }
+    variable
 }
 
-fn word(entry: &Entry) -> &'static str {
-    entry.name.trim_start_matches('-')
+/// The name of an option without its dashes.
+fn bare(name: &str) -> &str {
+    name.strip_prefix("--").unwrap_or(name)
 }
 
-fn entries() -> impl Iterator<Item = &'static Entry> {
-    OPTIONS.iter().flat_map(|(_, entries)| *entries)
+fn entries() -> Vec<&'static Entry> {
+    let mut all = Vec::new();
+    for (_, entries) in &OPTIONS {
+        all.extend(*entries);
+    }
+    all
 }
 
 /// The option with this name, which is said without dashes.
 fn find(word: &str) -> Option<&'static Entry> {
-    entries().find(|entry| entry.name.strip_prefix("--") == Some(word))
+    let mut entries = entries().into_iter();
+    entries.find(|entry| bare(entry.name) == word)
 }
 
 /// The help, grouped.
@@ -908,7 +927,7 @@ mod tests {
 
     #[test]
     fn a_default_that_is_one_value_is_said_as_it_is() {
-        for entry in entries().filter(|entry| entry.values.len() == 1) {
+        for entry in entries().iter().filter(|entry| entry.values.len() == 1) {
             assert_eq!(entry.values, [entry.default], "{}", entry.name);
         }
         let gone = MORE_THAN_VALUES

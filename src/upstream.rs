@@ -18,12 +18,13 @@ use std::time::{Duration, Instant};
 use log::{debug, error, info, warn};
 use parking_lot::{Mutex, MutexGuard};
 use ring::rand::{SecureRandom, SystemRandom};
+use rustls::pki_types::ServerName;
 
 use crate::client::Departures;
 use crate::clock;
 use crate::flight::Query;
 use crate::health::{Fault, Health};
-use crate::identity::{Identity, Proof};
+use crate::identity::{Identity, Proof, Terms};
 use crate::metrics::Counter;
 use crate::pin::PinSet;
 use crate::session::{ConnectError, PENDING, Reader, Rest, Sent, Session};
@@ -236,8 +237,31 @@ impl Upstream {
     }
 
     /// Another one in its place, with other settings, which goes on counting where this one does. Its sessions are new, but
-    /// identities that are the same know their tickets.
-    pub fn succeed(&self, settings: Settings) -> io::Result<Arc<Self>> {
+    /// resolvers that stay are known by their tickets, if the pins of `believed` are the same.
+    pub fn succeed(
+        &self,
+        settings: &Settings,
+        believed: &dyn Fn(&ServerName<'_>) -> PinSet,
+    ) -> io::Result<Arc<Self>> {
+        let mut settings = settings.clone();
+        let targets = self.targets();
+        for resolver in &mut settings.resolvers {
+            let pins = believed(resolver.identity.name());
+            let known = targets
+                .iter()
+                .find(|(_, own)| own.is_like(&resolver.identity));
+            resolver.identity = match known {
+                Some((_, own)) => own.with_pins(pins),
+                None => Identity::new(Terms {
+                    pins,
+                    // That of the start: what is remembered by now was learnt by it.
+                    clock_floor: targets
+                        .first()
+                        .map_or(0, |(_, own)| own.terms().clock_floor),
+                    ..resolver.identity.terms().clone()
+                }),
+            };
+        }
         let (settle, doubts) = (Arc::clone(&self.settle), Arc::clone(&self.doubts));
         let good_time = self.good_time.load(Ordering::Relaxed);
         Self::start_with(settings, settle, doubts, good_time)

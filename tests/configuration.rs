@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ::log::Level;
 use dns_tool::client::Departures;
 use dns_tool::clock;
 use dns_tool::flight::Query;
@@ -20,7 +21,7 @@ use crate::support::client::framed;
 use crate::support::pki::Authority;
 use crate::support::process::{Process, program};
 use crate::support::{
-    Act, Ask, FakeResolver, Forwarder, Greeting, Heard, NAME, TcpClient, UdpClient, config,
+    Act, Ask, FakeResolver, Forwarder, Greeting, Heard, NAME, TcpClient, UdpClient, config, log,
     message, pki, scaled, temporary_file, wait_until,
 };
 
@@ -424,10 +425,10 @@ fn pins_are_changed_by_a_reload_and_sessions_that_do_not_fit_end() {
         "late-pins",
         format!("{NAME} {right} not-after=2020-01-01\n").as_bytes(),
     );
-    let before = resolver.log(log::Level::Info).len();
+    let before = resolver.log(Level::Info).len();
     reload(&format!("{text}pins {}\n", pins.display()));
     client.ask(&question.octets()).assert_answers(&question);
-    assert_eq!(resolver.log(log::Level::Info).len(), before);
+    assert_eq!(resolver.log(Level::Info).len(), before);
     assert_eq!(
         forwarder.running().doubts().unpinned.value(),
         1,
@@ -474,7 +475,13 @@ fn trust_anchors_are_read_again_though_their_file_has_the_same_name() {
     let forwarder = Forwarder::with(&options);
     ask(1, &forwarder);
     anchors.write(&stranger.pem());
+    let mark = log::mark();
     forwarder.running().reload();
+    let said = log::lines(mark, Level::Info, file.path());
+    assert!(
+        matches!(&said[..], [line] if line.contains("changed=\"resolver-ca\"")),
+        "{said:?}"
+    );
     let question = Ask::a(2, "x.test");
     forwarder
         .udp()
