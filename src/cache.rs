@@ -271,7 +271,8 @@ type Store = quick_cache::sync::Cache<
 pub struct Cache {
     /// None if nothing is to be kept.
     store: Option<Store>,
-    serve_stale: u64,
+    /// In milliseconds.
+    serve_stale: AtomicU64,
     start: Instant,
     /// When the resolver last answered anything.
     heard: AtomicU64,
@@ -309,7 +310,7 @@ impl Cache {
                     DefaultLifecycle::default(),
                 )
             }),
-            serve_stale: millis(settings.serve_stale),
+            serve_stale: AtomicU64::new(millis(settings.serve_stale)),
             start: now,
             heard: AtomicU64::new(0),
             writes: Mutex::new(()),
@@ -324,6 +325,16 @@ impl Cache {
     /// How many octets they cost.
     pub fn octets(&self) -> u64 {
         self.store.as_ref().map_or(0, Store::weight)
+    }
+
+    /// How long an answer may be served past its time, from now on.
+    pub fn serve_stale(&self, time: Duration) {
+        self.serve_stale.store(millis(time), Ordering::Relaxed);
+    }
+
+    /// Until which age an answer may be served.
+    fn end(&self, life: u64) -> u64 {
+        life + self.serve_stale.load(Ordering::Relaxed)
     }
 
     /// Forgets everything; returns how many entries there were.
@@ -357,7 +368,7 @@ impl Cache {
             trouble if trouble.is_over(heard) => Ask::First,
             _ => Ask::Behind,
         };
-        if !entry.is_failure() && age < life + self.serve_stale {
+        if !entry.is_failure() && age < self.end(life) {
             let kept = stale(entry);
             Found::Stale { kept, ask }
         } else if entry.is_failure() && ask == Ask::NotYet {
@@ -481,7 +492,7 @@ impl Cache {
         let (age, life) = (now.saturating_sub(entry.stored), life(&entry));
         if age < life {
             Some(fresh(entry, age))
-        } else if age < life + self.serve_stale && !entry.is_failure() {
+        } else if age < self.end(life) && !entry.is_failure() {
             Some(stale(entry))
         } else {
             None

@@ -1,18 +1,16 @@
 //! What did the user ask for?
 //!
-//! Turns the command line into typed settings, once: after this room no string means anything. Whatever is wrong ends in
-//! one line that names the option, the value and what was expected.
+//! Turns options into typed settings: after this room no string means anything. Whatever is wrong ends in one line that
+//! names the option, or the place where it stands, the value and what was expected.
 
 use std::ffi::OsString;
-use std::fmt::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use log::LevelFilter;
-use pico_args::Arguments;
 use rustls::pki_types::ServerName;
 
 use crate::cache;
@@ -23,6 +21,7 @@ use crate::identity::{Anchors, Identity, PinMode, Terms};
 use crate::keys;
 use crate::limit::{self, Rate};
 use crate::metrics;
+use crate::options::{Given, Sources, Wanted};
 use crate::pin::{Dated, Pin, PinError, PinSet};
 use crate::pins::{Source, resolver_name};
 use crate::querylog;
@@ -32,326 +31,26 @@ use crate::state::Store;
 use crate::upstream::{self, Resolver};
 use crate::zone::{Name, Type};
 
+pub use crate::options::{UsageError, help};
+
 /// The port of DNS over TLS (RFC 7858 section 3.1).
 const DOT_PORT: u16 = 853;
 /// The port of cleartext DNS, which RFC 7858 section 3.1 keeps DNS over TLS away from.
 const DNS_PORT: u16 = 53;
-/// Who is asked when nobody is named.
+/// The one resolver whose addresses are built in.
 const DEFAULT_FQDN: &str = "cloudflare-dns.com";
-/// Where the default resolver is.
-const DEFAULT_ADDRESSES: [IpAddr; 4] = [
-    IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1)),
-    IpAddr::V4(Ipv4Addr::new(1, 0, 0, 1)),
-    IpAddr::V6(Ipv6Addr::new(0x2606, 0x4700, 0x4700, 0, 0, 0, 0, 0x1111)),
-    IpAddr::V6(Ipv6Addr::new(0x2606, 0x4700, 0x4700, 0, 0, 0, 0, 0x1001)),
-];
 /// How long a query may take, at least and at most.
 const TIMEOUT_RANGE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(60));
-/// Queries without an answer at a time, unless `--max-pending` says otherwise.
-const MAX_PENDING: usize = 8192;
-/// Sessions to one address, unless `--sessions` says otherwise.
-const SESSIONS: usize = 2;
-/// How long an answer may take to count as a good one at least, and unless `--slo-latency` says otherwise.
+/// How long an answer may take to count as a good one, at least.
 const LEAST_LATENCY: Duration = Duration::from_millis(1);
-const SLO_LATENCY: Duration = Duration::from_millis(100);
-/// TCP clients at a time, unless `--max-clients` says otherwise, and from one address that is not on this host.
-const CLIENTS: usize = 256;
-const CLIENTS_PER_ADDRESS: usize = 16;
-/// Octets of the cache, unless `--cache-size` says otherwise, and the least that are of use.
-const CACHE_SIZE: (usize, usize) = (8 * 1024 * 1024, 64 * 1024);
-/// Queries a second of a client that is not on this host, and at once, unless `--rate-limit` says otherwise.
-const RATE: (usize, usize) = (500, 1000);
+/// The least octets of a cache that are of use.
+const LEAST_CACHE: usize = 64 * 1024;
 /// When this was built, in seconds since 1970: no clock that is right shows an earlier time.
 const BUILT: &str = env!("DNS_TOOL_BUILT");
 /// Days that a new key may have to be seen, at most.
 const MOST_DAYS: u64 = 366;
-/// Seconds for which an answer may be served past its time, unless `--serve-stale` says otherwise, and at most.
-const SERVE_STALE: (usize, usize) = (86_400, 604_800);
-
-/// An option of the command line.
-#[derive(Debug)]
-struct Entry {
-    /// Its name.
-    name: &'static str,
-    /// What its value is called in the help; empty where it has none.
-    value: &'static str,
-    /// It may be given more than once.
-    repeatable: bool,
-    /// What it is for.
-    meaning: &'static str,
-    /// What holds without it.
-    default: &'static str,
-}
-
-/// The options, in the groups of the help.
-const OPTIONS: [(&str, &[Entry]); 10] = [
-    (
-        "Listening",
-        &[
-            Entry {
-                name: "--address",
-                value: "IP",
-                repeatable: true,
-                meaning: "address to listen on, TCP and UDP",
-                default: "127.0.0.1 and ::1",
-            },
-            Entry {
-                name: "--port",
-                value: "N",
-                repeatable: false,
-                meaning: "port to listen on; 0 lets the system choose",
-                default: "53",
-            },
-        ],
-    ),
-    (
-        "Clients",
-        &[
-            Entry {
-                name: "--allow",
-                value: "PREFIX",
-                repeatable: true,
-                meaning: "who may ask, such as 192.0.2.0/24; others get REFUSED",
-                default: "loopback, private and link-local addresses",
-            },
-            Entry {
-                name: "--rate-limit",
-                value: "QPS[/BURST]",
-                repeatable: false,
-                meaning: "queries a second of each client (IPv4 address or IPv6 /56), and at once after a rest, by \
-                          default twice as many; 0 for no limit. Programs on this host have none unless one is given",
-                default: "500/1000",
-            },
-        ],
-    ),
-    (
-        "Resolver",
-        &[
-            Entry {
-                name: "--resolver-addr",
-                value: "IP[:PORT]",
-                repeatable: true,
-                meaning: "address of the trusted resolver; port 853 unless given",
-                default: "Cloudflare's four",
-            },
-            Entry {
-                name: "--resolver-fqdn",
-                value: "NAME",
-                repeatable: false,
-                meaning: "the name its certificate must bear",
-                default: DEFAULT_FQDN,
-            },
-            Entry {
-                name: "--resolver-pin",
-                value: "PIN",
-                repeatable: true,
-                meaning: "SPKI pin of its key or of an issuer's: BASE64, sha256/BASE64, sha256//BASE64 or \
-                          pin-sha256=\"BASE64\"; NAME=PIN pins another --resolver. One of its pins must match, \
-                          besides chain and name",
-                default: "none",
-            },
-            Entry {
-                name: "--pins",
-                value: "FILE",
-                repeatable: false,
-                meaning: "more pins, in lines NAME PIN [not-before=DATE] [not-after=DATE] [# comment]; read again \
-                          when it changes and on SIGHUP",
-                default: "none",
-            },
-            Entry {
-                name: "--pin-mode",
-                value: "MODE",
-                repeatable: false,
-                meaning: "strict refuses a resolver none of whose keys is pinned; report serves all the same, on \
-                          chain and name alone, and logs each such session: for trying pins out",
-                default: "strict",
-            },
-            Entry {
-                name: "--pin-rollover",
-                value: "DAYS",
-                repeatable: false,
-                meaning: "believe a new key of a pinned resolver when its old certificate is due, the same issuer \
-                          gave it, and every address has shown it and no other, the first so many days ago",
-                default: "never",
-            },
-            Entry {
-                name: "--state-dir",
-                value: "DIR",
-                repeatable: false,
-                meaning: "folder where it remembers, from one start to the next, the keys that it learnt and the last \
-                          time at which the clock was right",
-                default: "nothing is remembered",
-            },
-            Entry {
-                name: "--resolver",
-                value: "IP[:PORT]#NAME",
-                repeatable: true,
-                meaning: "a further resolver, asked when those before it cannot be had",
-                default: "none",
-            },
-            Entry {
-                name: "--resolver-ca",
-                value: "FILE",
-                repeatable: false,
-                meaning: "PEM file of trust anchors, in place of the built-in Mozilla roots",
-                default: "built in",
-            },
-            Entry {
-                name: "--timeout",
-                value: "SECONDS",
-                repeatable: false,
-                meaning: "the one deadline of a query, whole or decimal",
-                default: "3",
-            },
-        ],
-    ),
-    (
-        "Cache",
-        &[
-            Entry {
-                name: "--cache-size",
-                value: "BYTES",
-                repeatable: false,
-                meaning: "memory for answers, from 65536; 0 keeps none",
-                default: "8388608",
-            },
-            Entry {
-                name: "--serve-stale",
-                value: "SECONDS",
-                repeatable: false,
-                meaning: "how long an expired answer is served while the resolver fails or is slow, at most 604800; 0 \
-                          never does",
-                default: "86400",
-            },
-        ],
-    ),
-    (
-        "Limits",
-        &[
-            Entry {
-                name: "--max-clients",
-                value: "N",
-                repeatable: false,
-                meaning: "TCP connections at a time; when there are so many, the longest idle gives way",
-                default: "256",
-            },
-            Entry {
-                name: "--max-clients-per-address",
-                value: "N",
-                repeatable: false,
-                meaning: "of them from one IPv4 address or IPv6 /56. Programs on this host have no such limit \
-                          unless one is given",
-                default: "16",
-            },
-            Entry {
-                name: "--sessions",
-                value: "N",
-                repeatable: false,
-                meaning: "sessions to one address of a resolver; a second is opened only when the first is busy",
-                default: "2",
-            },
-            Entry {
-                name: "--max-pending",
-                value: "N",
-                repeatable: false,
-                meaning: "queries without an answer at a time; more get SERVFAIL at once",
-                default: "8192",
-            },
-            Entry {
-                name: "--upstream-rate-limit",
-                value: "QPS",
-                repeatable: false,
-                meaning: "queries a second to the resolver, in all; more fail at once; 0 for no limit",
-                default: "0",
-            },
-        ],
-    ),
-    (
-        "Monitoring",
-        &[
-            Entry {
-                name: "--monitor",
-                value: "ADDR:PORT",
-                repeatable: false,
-                meaning: "serve metrics, health and a status page there over HTTP, to whoever can reach it",
-                default: "not served",
-            },
-            Entry {
-                name: "--slo-latency",
-                value: "SECONDS",
-                repeatable: false,
-                meaning: "how long an answer may take to be counted as a good one, whole or decimal",
-                default: "0.1",
-            },
-        ],
-    ),
-    (
-        "Process",
-        &[Entry {
-            name: "--user",
-            value: "NAME",
-            repeatable: false,
-            meaning: "user to run as once the ports are bound, by name or number, with no other groups than its own",
-            default: "whoever starts it",
-        }],
-    ),
-    (
-        "Log",
-        &[
-            Entry {
-                name: "--log-level",
-                value: "LEVEL",
-                repeatable: false,
-                meaning: "error, warn, info, debug or trace; from debug on, lines hold query names and client addresses",
-                default: "info",
-            },
-            Entry {
-                name: "--query-log",
-                value: "",
-                repeatable: false,
-                meaning: "a line for each query: when, from which network (IPv4 /24, IPv6 /48), what, how it ended and \
-                          how long that took",
-                default: "none",
-            },
-            Entry {
-                name: "--query-log-clients",
-                value: "",
-                repeatable: false,
-                meaning: "such lines with the client's address and port",
-                default: "none",
-            },
-        ],
-    ),
-    (
-        "Pin and check",
-        &[Entry {
-            name: "--json",
-            value: "",
-            repeatable: false,
-            meaning: "report for a program, as JSON",
-            default: "in lines for people",
-        }],
-    ),
-    (
-        "Query",
-        &[
-            Entry {
-                name: "--direct",
-                value: "",
-                repeatable: false,
-                meaning: "ask the resolver itself, over a session that has to prove its identity as the daemon's have",
-                default: "ask dns-tool on the first --address and --port",
-            },
-            Entry {
-                name: "--tcp",
-                value: "",
-                repeatable: false,
-                meaning: "ask by TCP at once",
-                default: "by UDP, and by TCP where the answer does not fit",
-            },
-        ],
-    ),
-];
+/// Seconds for which an answer may be served past its time, at most.
+const MOST_STALE: usize = 604_800;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -364,6 +63,8 @@ pub enum Command {
     Pin(Box<KeyRequest>),
     /// See whether all is as it should be.
     Check(Box<CheckRequest>),
+    /// Print the settings that hold, and where each comes from: this text.
+    Describe(String),
     /// Print the help.
     Help,
     /// Print the version.
@@ -387,6 +88,8 @@ pub struct Config {
     pub user: Option<User>,
     /// How much is logged.
     pub log_level: LevelFilter,
+    /// The options that say all this.
+    pub given: Given,
 }
 
 /// A question to be asked by `dns-tool query`.
@@ -433,46 +136,45 @@ pub struct CheckRequest {
     pub json: bool,
 }
 
-/// What is wrong with the command line, in one line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UsageError(String);
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for UsageError {}
-
-/// Reads the command line, without the program's name.
+/// Reads the command line, without the program's name, and nothing else.
 pub fn parse(
     arguments: impl IntoIterator<Item = impl Into<OsString>>,
 ) -> Result<Command, UsageError> {
-    let mut arguments = normalize(arguments);
-    const SUBCOMMANDS: [&str; 3] = ["query", "pin", "check"];
-    let subcommand = SUBCOMMANDS
-        .into_iter()
-        .find(|word| arguments.first().is_some_and(|first| first == word));
-    if subcommand.is_some() {
-        arguments.remove(0);
+    read(&Sources::new(arguments, []))
+}
+
+/// Reads the command line, the environment, and the file that they name.
+pub fn read(sources: &Sources) -> Result<Command, UsageError> {
+    let given = match sources.read()? {
+        Wanted::Help => return Ok(Command::Help),
+        Wanted::Version => return Ok(Command::Version),
+        Wanted::Options(given) => given,
+    };
+    let config = settings(given)?;
+    let given = &config.given;
+    let json = given.flag("--json")?;
+    let checked = given.flag("--check-config")?;
+    match given.subcommand() {
+        Some(word) if checked => Err(UsageError(format!(
+            "--check-config: expected without {word}"
+        ))),
+        Some("query") => query(config).map(|query| Command::Query(Box::new(query))),
+        Some("pin") => key_request(config).map(|request| Command::Pin(Box::new(request))),
+        Some(_) => Ok(Command::Check(Box::new(CheckRequest { config, json }))),
+        None if checked => Ok(Command::Describe(given.describe())),
+        None => Ok(Command::Serve(Box::new(config))),
     }
-    let mut arguments = Arguments::from_vec(arguments);
-    if arguments.contains(["-h", "--help"]) {
-        return Ok(Command::Help);
-    }
-    if arguments.contains(["-V", "--version"]) {
-        return Ok(Command::Version);
-    }
-    let mut options = Given { arguments };
-    let server = server_settings(&mut options)?;
-    let max_pending = options
-        .one("--max-pending", |text| whole(text, 1..=1_000_000))?
-        .unwrap_or(MAX_PENDING);
-    let (upstream, keys) = upstream_settings(&mut options, max_pending)?;
+}
+
+/// The settings that these options mean.
+fn settings(given: Given) -> Result<Config, UsageError> {
+    let max_pending = number(&given, "--max-pending", 1..=1_000_000)?;
+    let server = server_settings(&given)?;
+    let (upstream, keys) = upstream_settings(&given, max_pending)?;
+    let budget = number(&given, "--upstream-rate-limit", 0..=1_000_000)?;
     let query_log = match (
-        options.flag("--query-log"),
-        options.flag("--query-log-clients"),
+        given.flag("--query-log")?,
+        given.flag("--query-log-clients")?,
     ) {
         (false, false) => querylog::Mode::Off,
         (true, false) => querylog::Mode::Prefixes,
@@ -480,37 +182,29 @@ pub fn parse(
     };
     let forwarder = forwarder::Settings {
         timeout: upstream.timeout,
-        slo_latency: options
-            .one("--slo-latency", |text| seconds(text, LEAST_LATENCY))?
-            .unwrap_or(SLO_LATENCY),
+        slo_latency: known(&given, "--slo-latency", |text| seconds(text, LEAST_LATENCY))?,
         max_pending,
-        cache: cache_settings(&mut options)?,
-        limit: limit_settings(&mut options)?,
-        budget: options
-            .one("--upstream-rate-limit", |text| {
-                whole(text, 0..=1_000_000).map(|qps| rate(qps, qps))
-            })?
-            .flatten(),
+        cache: cache_settings(&given)?,
+        limit: limit_settings(&given)?,
+        budget: rate(budget, budget),
         query_log,
     };
-    let monitor = options.one("--monitor", |text| {
+    let monitor = one(&given, "--monitor", |text| {
         text.parse().map_err(|_| {
             "expected an address of this host and a port, such as 127.0.0.1:9353".to_owned()
         })
     })?;
-    let user = options.one("--user", |text| {
+    let user = one(&given, "--user", |text| {
         let user = User::find(text).filter(|user| !user.is_root());
         user.ok_or_else(|| "expected the name or number of a user that is not root".to_owned())
     })?;
-    let log_level = options
-        .one("--log-level", |text| match text.parse() {
-            Ok(LevelFilter::Off) | Err(_) => {
-                Err("expected error, warn, info, debug or trace".to_owned())
-            }
-            Ok(level) => Ok(level),
-        })?
-        .unwrap_or(LevelFilter::Info);
-    let config = Config {
+    let log_level = known(&given, "--log-level", |text| match text.parse() {
+        Ok(LevelFilter::Off) | Err(_) => {
+            Err("expected error, warn, info, debug or trace".to_owned())
+        }
+        Ok(level) => Ok(level),
+    })?;
+    Ok(Config {
         server,
         forwarder,
         upstream,
@@ -518,25 +212,13 @@ pub fn parse(
         monitor,
         user,
         log_level,
-    };
-    match subcommand {
-        Some("query") => query(options, config).map(|query| Command::Query(Box::new(query))),
-        Some("pin") => key_request(options, config).map(|request| Command::Pin(Box::new(request))),
-        Some(_) => {
-            let json = options.flag("--json");
-            options.finish()?;
-            Ok(Command::Check(Box::new(CheckRequest { config, json })))
-        }
-        None => {
-            options.finish()?;
-            Ok(Command::Serve(Box::new(config)))
-        }
-    }
+        given,
+    })
 }
 
 /// Whose keys `dns-tool pin` shows: those that are named, or the configured resolvers'.
-fn key_request(mut options: Given, config: Config) -> Result<KeyRequest, UsageError> {
-    let json = options.flag("--json");
+fn key_request(config: Config) -> Result<KeyRequest, UsageError> {
+    let json = config.given.flag("--json")?;
     let configured = config.upstream.resolvers;
     let terms = configured[0].identity.terms().clone();
     // Pins do not matter: it is they that are looked for.
@@ -549,11 +231,11 @@ fn key_request(mut options: Given, config: Config) -> Result<KeyRequest, UsageEr
         }),
     };
     let mut resolvers = Vec::new();
-    for word in options.words()? {
+    for word in config.given.words() {
         let read = || -> Result<_, String> {
             let (address, name) = match word.split_once('#') {
                 Some((address, name)) => (resolver_address(address)?, Some(resolver_name(name)?)),
-                None => (resolver_address(&word)?, None),
+                None => (resolver_address(word)?, None),
             };
             // An address without a name is that of a configured resolver, or a name by itself.
             let known = configured
@@ -580,8 +262,9 @@ fn key_request(mut options: Given, config: Config) -> Result<KeyRequest, UsageEr
 }
 
 /// What `dns-tool query` asks, once all options of the daemon are taken.
-fn query(mut options: Given, config: Config) -> Result<Query, UsageError> {
-    let road = match (options.flag("--direct"), options.flag("--tcp")) {
+fn query(config: Config) -> Result<Query, UsageError> {
+    let given = &config.given;
+    let road = match (given.flag("--direct")?, given.flag("--tcp")?) {
         (false, false) => Road::Udp,
         (false, true) => Road::Tcp,
         (true, false) => Road::Direct,
@@ -591,11 +274,9 @@ fn query(mut options: Given, config: Config) -> Result<Query, UsageError> {
         }
     };
     if config.server.port == 0 && road != Road::Direct {
-        let message = "--port \"0\": expected the port of a dns-tool that runs";
-        return Err(UsageError(message.to_owned()));
+        return Err(given.fault("--port", "0", "expected the port of a dns-tool that runs"));
     }
-    let words = options.words()?;
-    let (name, qtype) = match &words[..] {
+    let (name, qtype) = match given.words() {
         [name] => (name, "A"),
         [name, qtype] => (name, &qtype[..]),
         [] => {
@@ -608,88 +289,69 @@ fn query(mut options: Given, config: Config) -> Result<Query, UsageError> {
             )));
         }
     };
+    let name = name.parse().map_err(|error| {
+        UsageError(format!(
+            "{name:?}: {error}; expected a name such as example.com"
+        ))
+    })?;
+    let qtype = qtype
+        .parse()
+        .map_err(|error| UsageError(format!("{qtype:?}: {error}")))?;
     Ok(Query {
         config,
-        name: name.parse().map_err(|error| {
-            UsageError(format!(
-                "{name:?}: {error}; expected a name such as example.com"
-            ))
-        })?,
-        qtype: qtype
-            .parse()
-            .map_err(|error| UsageError(format!("{qtype:?}: {error}")))?,
+        name,
+        qtype,
         road,
     })
 }
 
-fn server_settings(options: &mut Given) -> Result<server::Settings, UsageError> {
-    let addresses: Vec<IpAddr> = options.all("--address", |text| {
-        text.parse()
-            .map_err(|_| "expected an IPv4 or IPv6 address".to_owned())
-    })?;
-    let port = options.one("--port", |text| {
-        text.parse()
-            .map_err(|_| "expected a whole number from 0 to 65535".to_owned())
-    })?;
-    let clients = options.one("--max-clients", |text| whole(text, 1..=65_536))?;
-    let per_address = options.one("--max-clients-per-address", |text| whole(text, 1..=65_536))?;
-    let addresses_optional = addresses.is_empty();
-    let loopback = || vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+fn server_settings(given: &Given) -> Result<server::Settings, UsageError> {
     Ok(server::Settings {
-        addresses: if addresses_optional {
-            loopback()
-        } else {
-            addresses
-        },
-        addresses_optional,
-        port: port.unwrap_or(DNS_PORT),
-        clients: clients.unwrap_or(CLIENTS),
-        clients_per_address: per_address.unwrap_or(CLIENTS_PER_ADDRESS),
-        limit_loopback: per_address.is_some(),
+        addresses: all(given, "--address", |text| {
+            text.parse()
+                .map_err(|_| "expected an IPv4 or IPv6 address".to_owned())
+        })?,
+        addresses_optional: !given.has("--address"),
+        port: known(given, "--port", |text| {
+            text.parse()
+                .map_err(|_| "expected a whole number from 0 to 65535".to_owned())
+        })?,
+        clients: number(given, "--max-clients", 1..=65_536)?,
+        clients_per_address: number(given, "--max-clients-per-address", 1..=65_536)?,
+        limit_loopback: given.has("--max-clients-per-address"),
     })
 }
 
 fn upstream_settings(
-    options: &mut Given,
+    given: &Given,
     max_pending: usize,
 ) -> Result<(upstream::Settings, keys::Settings), UsageError> {
-    let fqdn = options.one("--resolver-fqdn", resolver_name)?;
-    let mut addresses = options.all("--resolver-addr", resolver_address)?;
-    let default_name = || resolver_name(DEFAULT_FQDN).expect("the default is a name");
-    if addresses.is_empty() {
-        if let Some(fqdn) = fqdn.as_ref().filter(|fqdn| **fqdn != default_name()) {
-            return Err(UsageError(format!(
-                "--resolver-fqdn \"{}\": expected a --resolver-addr with it, since only {DEFAULT_FQDN}'s addresses \
-                 are built in",
-                fqdn.to_str()
-            )));
+    let elsewhere = given.has("--resolver-addr");
+    let fqdn = known(given, "--resolver-fqdn", |text| {
+        let name = resolver_name(text)?;
+        match elsewhere || name == resolver_name(DEFAULT_FQDN)? {
+            true => Ok(name),
+            false => Err(format!(
+                "expected a --resolver-addr with it, since only {DEFAULT_FQDN}'s addresses are built in"
+            )),
         }
-        addresses = DEFAULT_ADDRESSES
-            .map(|ip| SocketAddr::new(ip, DOT_PORT))
-            .to_vec();
-    }
-    let mut resolvers = vec![(fqdn.unwrap_or_else(default_name), addresses)];
-    for (address, name) in options.all("--resolver", further_resolver)? {
+    })?;
+    let addresses = all(given, "--resolver-addr", resolver_address)?;
+    let mut resolvers = vec![(fqdn, addresses)];
+    for (address, name) in all(given, "--resolver", further_resolver)? {
         match resolvers.iter_mut().find(|(known, _)| *known == name) {
             Some((_, addresses)) => addresses.push(address),
             None => resolvers.push((name, vec![address])),
         }
     }
     let names = resolvers.iter().map(|(name, _)| name.clone()).collect();
-    let keys = key_settings(options, names)?;
-    let pin_mode = options
-        .one("--pin-mode", |text| match text {
-            "strict" => Ok(PinMode::Strict),
-            "report" => Ok(PinMode::Report),
-            _ => Err("expected strict or report".to_owned()),
-        })?
-        .unwrap_or(PinMode::Strict);
-    let anchors = options
-        .one("--resolver-ca", trust_anchors)?
-        .unwrap_or_else(Anchors::built_in);
-    let timeout = options
-        .one("--timeout", |text| seconds(text, TIMEOUT_RANGE.0))?
-        .unwrap_or(Duration::from_secs(3));
+    let keys = key_settings(given, names)?;
+    let pin_mode = known(given, "--pin-mode", |text| match text {
+        "strict" => Ok(PinMode::Strict),
+        "report" => Ok(PinMode::Report),
+        _ => Err("expected strict or report".to_owned()),
+    })?;
+    let anchors = one(given, "--resolver-ca", trust_anchors)?.unwrap_or_else(Anchors::built_in);
     let built = BUILT.parse().unwrap_or(0);
     let resolvers = resolvers
         .into_iter()
@@ -704,13 +366,10 @@ fn upstream_settings(
             }),
         })
         .collect();
-    let sessions = options
-        .one("--sessions", |text| whole(text, 1..=16))?
-        .unwrap_or(SESSIONS);
     let settings = upstream::Settings {
         resolvers,
-        timeout,
-        sessions,
+        timeout: known(given, "--timeout", |text| seconds(text, TIMEOUT_RANGE.0))?,
+        sessions: number(given, "--sessions", 1..=16)?,
         // Renewals, and queries whose clients were content with an expired answer, have no client that waits for them.
         max_pending: 2 * max_pending,
     };
@@ -719,94 +378,68 @@ fn upstream_settings(
 
 /// The pins of resolvers with these names, the first being who is meant where none is said; and how they change.
 fn key_settings(
-    options: &mut Given,
+    given: &Given,
     names: Vec<ServerName<'static>>,
 ) -> Result<keys::Settings, UsageError> {
-    let mut fixed = Vec::new();
-    for (name, pin) in options.all("--resolver-pin", named_pin)? {
+    let fixed = all(given, "--resolver-pin", |text| {
+        let (name, pin) = named_pin(text)?;
         match name {
             Some(name) if !names.contains(&name) => {
-                return Err(UsageError(format!(
-                    "--resolver-pin \"{}={pin}\": expected the name of a --resolver or the --resolver-fqdn",
-                    name.to_str()
-                )));
+                Err("expected the name of a --resolver or the --resolver-fqdn".to_owned())
             }
-            name => fixed.push((name.unwrap_or_else(|| names[0].clone()), Dated::from(pin))),
+            name => Ok((name.unwrap_or_else(|| names[0].clone()), Dated::from(pin))),
         }
-    }
-    let source = Source {
+    })?;
+    let mut source = Source {
         names,
         fixed,
-        file: options.one("--pins", |text| Ok(PathBuf::from(text)))?,
+        file: None,
     };
-    let file = source.file.as_deref().unwrap_or(Path::new(""));
-    let given = source
-        .read()
-        .map_err(|error| UsageError(format!("--pins {file:?}: {error}")))?;
-    let kept = options.one("--state-dir", |text| {
+    let mut pins = source.fixed.iter().cloned().collect();
+    given.each("--pins", &mut |text| {
+        source.file = Some(PathBuf::from(text));
+        pins = source.read().map_err(|error| error.to_string())?;
+        Ok(())
+    })?;
+    let kept = one(given, "--state-dir", |text| {
         let (_, state) = Store::open(Path::new(text)).map_err(|error| error.to_string())?;
         Ok((PathBuf::from(text), state))
     })?;
-    let rollover = options.one("--pin-rollover", |text| {
+    let rollover = one(given, "--pin-rollover", |text| {
         let days = decimal(text).filter(|days| !days.is_zero() && days.as_secs() <= MOST_DAYS);
         let expected = || format!("expected days, more than 0 and at most {MOST_DAYS}, such as 7");
+        if kept.is_none() {
+            return Err("expected a --state-dir with it, where what is learnt is kept".to_owned());
+        }
         days.map(|days| days * DAY as u32).ok_or_else(expected)
     })?;
     let (directory, state) = kept.unzip();
-    match (rollover, &directory) {
-        (Some(_), None) => Err(UsageError(
-            "--pin-rollover: expected a --state-dir with it, where what is learnt is kept"
-                .to_owned(),
-        )),
-        (rollover, _) => Ok(keys::Settings {
-            source,
-            given,
-            directory,
-            state: state.unwrap_or_default(),
-            rollover,
-        }),
-    }
+    Ok(keys::Settings {
+        source,
+        given: pins,
+        directory,
+        state: state.unwrap_or_default(),
+        rollover,
+    })
 }
 
-/// Who may ask unless `--allow` says otherwise: this host, private networks (RFC 1918, RFC 4193), shared address space (RFC
-/// 6598) and the link (RFC 3927, RFC 4291 section 2.5.6).
-const ALLOW: [&str; 9] = [
-    "127.0.0.0/8",
-    "::1/128",
-    "10.0.0.0/8",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "100.64.0.0/10",
-    "169.254.0.0/16",
-    "fc00::/7",
-    "fe80::/10",
-];
-
-fn limit_settings(options: &mut Given) -> Result<limit::Settings, UsageError> {
-    let mut allow = options.all("--allow", prefix)?;
-    if allow.is_empty() {
-        allow = ALLOW
-            .iter()
-            .map(|text| prefix(text).expect("the defaults are prefixes"))
-            .collect();
-    }
-    let given = options.one("--rate-limit", |text| {
-        const EXPECTED: &str =
-            "expected queries a second and, after a slash, at once, such as 500/1000, or 0";
-        let number = |text| whole(text, 0..=1_000_000).map_err(|_| EXPECTED.to_owned());
-        let (qps, burst) = match text.split_once('/') {
-            Some((qps, burst)) => (number(qps)?, number(burst)?),
-            None => (number(text)?, 2 * number(text)?),
-        };
-        if qps > 0 && burst == 0 {
-            return Err(EXPECTED.to_owned());
-        }
-        Ok(rate(qps, burst))
-    })?;
+fn limit_settings(given: &Given) -> Result<limit::Settings, UsageError> {
     Ok(limit::Settings {
-        allow,
-        limit_loopback: given.is_some(),
-        rate: given.unwrap_or(rate(RATE.0, RATE.1)),
+        allow: all(given, "--allow", prefix)?,
+        limit_loopback: given.has("--rate-limit"),
+        rate: known(given, "--rate-limit", |text| {
+            const EXPECTED: &str =
+                "expected queries a second and, after a slash, at once, such as 500/1000, or 0";
+            let number = |text| whole(text, &(0..=1_000_000)).map_err(|_| EXPECTED.to_owned());
+            let (qps, burst) = match text.split_once('/') {
+                Some((qps, burst)) => (number(qps)?, number(burst)?),
+                None => (number(text)?, 2 * number(text)?),
+            };
+            if qps > 0 && burst == 0 {
+                return Err(EXPECTED.to_owned());
+            }
+            Ok(rate(qps, burst))
+        })?,
     })
 }
 
@@ -827,23 +460,16 @@ fn prefix(text: &str) -> Result<IpNet, String> {
         })
 }
 
-fn cache_settings(options: &mut Given) -> Result<cache::Settings, UsageError> {
-    let (size, least) = CACHE_SIZE;
-    let size = options
-        .one("--cache-size", |text| match text.parse() {
-            Ok(size) if size == 0 || size >= least => Ok(size),
-            _ => Err(format!(
-                "expected 0, or a whole number of bytes from {least}"
-            )),
-        })?
-        .unwrap_or(size);
-    let (stale, most) = SERVE_STALE;
-    let serve_stale = options
-        .one("--serve-stale", |text| whole(text, 0..=most))?
-        .unwrap_or(stale);
+fn cache_settings(given: &Given) -> Result<cache::Settings, UsageError> {
+    let stale = number(given, "--serve-stale", 0..=MOST_STALE)?;
     Ok(cache::Settings {
-        size,
-        serve_stale: Duration::from_secs(serve_stale as u64),
+        size: known(given, "--cache-size", |text| match text.parse() {
+            Ok(size) if size == 0 || size >= LEAST_CACHE => Ok(size),
+            _ => Err(format!(
+                "expected 0, or a whole number of bytes from {LEAST_CACHE}"
+            )),
+        })?,
+        serve_stale: Duration::from_secs(stale as u64),
     })
 }
 
@@ -888,7 +514,7 @@ fn trust_anchors(path: &str) -> Result<Anchors, String> {
     Anchors::from_pem(&pem).map_err(|error| format!("{error}; {EXPECTED}"))
 }
 
-fn whole(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
+fn whole(text: &str, range: &RangeInclusive<usize>) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if range.contains(&number) => Ok(number),
         _ => Err(format!(
@@ -930,199 +556,42 @@ fn decimal(text: &str) -> Option<Duration> {
     ))
 }
 
-/// Options as they were given, taken out one after the other.
-struct Given {
-    arguments: Arguments,
+/// Has `read` understand every value of an option.
+fn all<T>(
+    given: &Given,
+    option: &str,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, UsageError> {
+    let mut values = Vec::new();
+    given.each(option, &mut |text| {
+        values.push(read(text)?);
+        Ok(())
+    })?;
+    Ok(values)
 }
 
-impl Given {
-    fn all<T>(
-        &mut self,
-        option: &'static str,
-        read: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Vec<T>, UsageError> {
-        let mut values = Vec::new();
-        while let Some(value) = self.next(option)? {
-            let value =
-                read(&value).map_err(|cause| UsageError(format!("{option} {value:?}: {cause}")))?;
-            values.push(value);
-        }
-        Ok(values)
-    }
-
-    fn one<T>(
-        &mut self,
-        option: &'static str,
-        read: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, UsageError> {
-        let mut values = self.all(option, read)?;
-        match values.len() {
-            0 | 1 => Ok(values.pop()),
-            count => Err(UsageError(format!(
-                "{option}: given {count} times; expected once"
-            ))),
-        }
-    }
-
-    fn next(&mut self, option: &'static str) -> Result<Option<String>, UsageError> {
-        self.arguments
-            .opt_value_from_str(option)
-            .map_err(|error| match error {
-                pico_args::Error::OptionWithoutAValue(_) => {
-                    UsageError(format!("{option}: expected a value after it"))
-                }
-                error => UsageError(format!("{option}: {error}")),
-            })
-    }
-
-    /// Whether an option was given that has no value.
-    fn flag(&mut self, option: &'static str) -> bool {
-        let mut given = false;
-        while self.arguments.contains(option) {
-            given = true;
-        }
-        given
-    }
-
-    /// What is left when all options are taken: words that are none.
-    fn words(self) -> Result<Vec<String>, UsageError> {
-        let words = self.arguments.finish().into_iter();
-        let words: Vec<_> = words
-            .map(|word| word.to_string_lossy().into_owned())
-            .collect();
-        match words.iter().find(|word| word.starts_with('-')) {
-            None => Ok(words),
-            Some(left) => Err(UsageError(format!(
-                "{left:?}: expected an option; --help lists them"
-            ))),
-        }
-    }
-
-    fn finish(self) -> Result<(), UsageError> {
-        match self.arguments.finish().first() {
-            None => Ok(()),
-            Some(left) => {
-                // Options of subcommands are in groups that bear their names.
-                let here = |entries: &[Entry]| entries.iter().any(|entry| *left == *entry.name);
-                let group = OPTIONS.iter().find(|(_, entries)| here(entries));
-                let expected = group
-                    .map_or("an option; --help lists them".to_owned(), |(group, _)| {
-                        format!("behind dns-tool {} alone", group.to_lowercase())
-                    });
-                Err(UsageError(format!("{left:?}: expected {expected}")))
-            }
-        }
-    }
+/// Has `read` understand the value of an option, if it has one.
+fn one<T>(
+    given: &Given,
+    option: &str,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, UsageError> {
+    all(given, option, read).map(|mut values| values.pop())
 }
 
-/// Every known option as two dashes and its name, with its value in the argument after it.
-fn normalize(arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Vec<OsString> {
-    let mut normal = Vec::new();
-    let mut arguments = arguments.into_iter().map(Into::into);
-    while let Some(argument) = arguments.next() {
-        let known = argument.to_str().and_then(|text| {
-            let (option, value) = text
-                .split_once('=')
-                .map_or((text, None), |(option, value)| (option, Some(value)));
-            let word = option
-                .strip_prefix("--")
-                .or_else(|| option.strip_prefix('-'))?;
-            let entry = find(word)?;
-            // One that has no value takes none.
-            let takes_value = !entry.value.is_empty();
-            (takes_value || value.is_none()).then(|| (entry, value.map(OsString::from)))
-        });
-        match known {
-            Some((entry, value)) => {
-                normal.push(entry.name.into());
-                // Whatever follows is its value, even if it looks like an option.
-                if !entry.value.is_empty() {
-                    normal.extend(value.or_else(|| arguments.next()));
-                }
-            }
-            None => match argument.to_str() {
-                Some("-help") => normal.push("--help".into()),
-                Some("-version") => normal.push("--version".into()),
-                _ => normal.push(argument),
-            },
-        }
-    }
-    normal
+/// The value of an option that has a default.
+fn known<T>(
+    given: &Given,
+    option: &str,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<T, UsageError> {
+    let missing = || UsageError(format!("{option}: expected a value"));
+    one(given, option, read)?.ok_or_else(missing)
 }
 
-fn entries() -> impl Iterator<Item = &'static Entry> {
-    OPTIONS.iter().flat_map(|(_, entries)| *entries)
-}
-
-/// The option with this name, which is said without dashes.
-fn find(word: &str) -> Option<&'static Entry> {
-    entries().find(|entry| entry.name.strip_prefix("--") == Some(word))
-}
-
-/// The help, grouped.
-pub fn help() -> String {
-    let mut help = format!(
-        "dns-tool {}: relays cleartext DNS to one authenticated DNS-over-TLS resolver\n\n\
-         Usage: dns-tool [OPTIONS]\n       \
-                dns-tool query NAME [TYPE] [OPTIONS]\n       \
-                dns-tool pin [IP[:PORT][#NAME]...] [OPTIONS]\n       \
-                dns-tool check [OPTIONS]\n\n\
-         dns-tool query asks for the records of a name, addresses unless a TYPE is\n\
-         given, and says what it hears. dns-tool pin shows the keys of resolvers as\n\
-         --pins takes them. dns-tool check says whether all is as it should be. All\n\
-         options mean what they mean without these words.\n\n\
-         Options take one dash or two, and their value after a space or an equals sign.\n",
-        env!("CARGO_PKG_VERSION")
-    );
-    for (group, entries) in OPTIONS {
-        let _ = writeln!(help, "\n{group}:");
-        for Entry {
-            name,
-            value,
-            repeatable,
-            meaning,
-            default,
-        } in entries
-        {
-            let repeatable = if *repeatable { "; may be repeated" } else { "" };
-            let _ = writeln!(
-                help,
-                "{}",
-                format_args!("  {name} {value}").to_string().trim_end()
-            );
-            write_wrapped(
-                &mut help,
-                &format!("{meaning} [default: {default}{repeatable}]"),
-            );
-        }
-    }
-    help.push_str(
-        "\nOther:\n  -h, --help\n        print this help\n  -V, --version\n        print the version\n\n\
-         Exit codes: 0 ok, 1 could not run, 2 usage or configuration. Those of query: 0\n\
-         for NOERROR and NXDOMAIN, 1 for another answer or none in time, 2 for usage.\n\
-         Of pin: 0 verified, 2 shown but not verified, 1 nothing reached. Of check: 0 OK,\n\
-         1 WARNING, 2 CRITICAL, 3 could not be checked.\n",
-    );
-    help
-}
-
-/// Writes words in lines of at most 80 characters, indented.
-fn write_wrapped(out: &mut String, text: &str) {
-    const INDENT: &str = "       ";
-    let mut column = 0;
-    for word in text.split(' ') {
-        if column == 0 || column + 1 + word.len() > 80 {
-            if column > 0 {
-                out.push('\n');
-            }
-            out.push_str(INDENT);
-            column = INDENT.len();
-        }
-        out.push(' ');
-        out.push_str(word);
-        column += 1 + word.len();
-    }
-    out.push('\n');
+/// A whole number that has a default.
+fn number(given: &Given, option: &str, range: RangeInclusive<usize>) -> Result<usize, UsageError> {
+    known(given, option, |text| whole(text, &range))
 }
 
 #[cfg(test)]
@@ -1287,7 +756,7 @@ mod tests {
             (&["--port="], &["--port", "\"\"", "0 to 65535"]),
             (
                 &["--port", "1", "--port", "2"],
-                &["--port", "2 times", "once"],
+                &["--port", "more than once", "expected once"],
             ),
             (
                 &["--address", "localhost"],
@@ -1445,13 +914,338 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_help_names_every_option_in_lines_that_fit() {
-        let help = help();
-        for Entry { name, value, .. } in entries() {
-            let line = format!("  {name} {value}");
-            assert!(help.contains(&format!("{}\n", line.trim_end())), "{name}");
+    /// A file of options, which goes when it is dropped.
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().expect("a folder for temporary files");
+        std::fs::write(file.path(), text).expect("it is writable");
+        file
+    }
+
+    fn path(file: &tempfile::NamedTempFile) -> String {
+        file.path().to_str().expect("a path in UTF-8").to_owned()
+    }
+
+    fn with_environment(
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Command, UsageError> {
+        let environment = environment.iter();
+        read(&Sources::new(
+            arguments.iter().copied(),
+            environment.map(|(name, text)| (OsString::from(name), OsString::from(text))),
+        ))
+    }
+
+    fn serve_with(arguments: &[&str], environment: &[(&str, &str)]) -> Config {
+        match with_environment(arguments, environment) {
+            Ok(Command::Serve(config)) => *config,
+            other => panic!("{arguments:?} {environment:?}: {other:?}"),
         }
-        assert!(help.lines().all(|line| line.len() <= 80), "{help}");
+    }
+
+    fn allowed(config: &Config) -> Vec<String> {
+        let allow = config.forwarder.limit.allow.iter();
+        allow.map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_environment_and_that_over_the_file() {
+        let file = file("port 1\ntimeout 10\nsessions 3\nallow 10.1.0.0/16\nallow 10.2.0.0/16\n");
+        let path = path(&file);
+        let config = serve_with(&["--config", &path], &[]);
+        assert_eq!(config.server.port, 1);
+        assert_eq!(allowed(&config), ["10.1.0.0/16", "10.2.0.0/16"]);
+        assert_eq!(
+            config.forwarder.max_pending, 8192,
+            "a default where nobody says anything"
+        );
+        let environment = [
+            ("DNS_TOOL_CONFIG", &*path),
+            ("DNS_TOOL_PORT", "2"),
+            ("DNS_TOOL_TIMEOUT", "20"),
+            ("DNS_TOOL_ALLOW", " 10.3.0.0/16\n10.4.0.0/16 "),
+        ];
+        let config = serve_with(&[], &environment);
+        assert_eq!(config.server.port, 2);
+        assert_eq!(allowed(&config), ["10.3.0.0/16", "10.4.0.0/16"]);
+        let arguments = ["--port", "3", "--allow", "10.5.0.0/16"];
+        let config = serve_with(&arguments, &environment);
+        assert_eq!(config.server.port, 3);
+        assert_eq!(config.upstream.timeout, Duration::from_secs(20));
+        assert_eq!(config.upstream.sessions, 3);
+        assert_eq!(allowed(&config), ["10.5.0.0/16"], "taken whole");
+        let nowhere = ("DNS_TOOL_CONFIG", "/no/such/file");
+        let config = serve_with(&["--config", &path], &[nowhere]);
+        assert_eq!(config.server.port, 1, "the file, too");
+    }
+
+    #[test]
+    fn subcommands_take_what_the_daemon_takes_from_everywhere() {
+        let file = file("port 5353\n");
+        let path = path(&file);
+        let environment = [
+            ("DNS_TOOL_CONFIG", &*path),
+            ("DNS_TOOL_RESOLVER_ADDR", "192.0.2.1"),
+            ("DNS_TOOL_RESOLVER_FQDN", "dns.example"),
+        ];
+        match with_environment(&["query", "a.test"], &environment) {
+            Ok(Command::Query(query)) => assert_eq!(query.config.server.port, 5353),
+            other => panic!("{other:?}"),
+        }
+        match with_environment(&["pin"], &environment) {
+            Ok(Command::Pin(request)) => {
+                assert_eq!(request.resolvers[0].identity.name().to_str(), "dns.example");
+            }
+            other => panic!("{other:?}"),
+        }
+        match with_environment(&["check", "--json"], &environment) {
+            Ok(Command::Check(request)) => assert_eq!(request.config.server.port, 5353),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_place_of_the_value() {
+        let refuse = |arguments: &[&str], environment: &[(&str, &str)]| {
+            let error = with_environment(arguments, environment);
+            let error = error.expect_err(&format!("{arguments:?}")).to_string();
+            assert_eq!(error.lines().count(), 1, "{error}");
+            error
+        };
+        let expected = "\"x\": expected a whole number from 0 to 65535";
+        assert_eq!(refuse(&["--port", "x"], &[]), format!("--port {expected}"));
+        assert_eq!(
+            refuse(&[], &[("DNS_TOOL_PORT", "x")]),
+            format!("DNS_TOOL_PORT {expected}")
+        );
+        let fails = |text: &str, cause: &str| {
+            let file = file(text);
+            let path = path(&file);
+            let error = refuse(&["--config", &path], &[]);
+            assert!(
+                error.starts_with(&format!("{path}:{cause}")),
+                "{text:?}: {error}"
+            );
+        };
+        fails("# one\n\nport x\n", &format!("3: port {expected}"));
+        fails("port 1\nport 2\n", "2: port: given more than once");
+        fails(
+            "allow 10.0.0.0/8\nallow 10.0.0.0/8 10.1.0.0/16\n",
+            "2: allow \"10.0.0.0/8 10.1.0.0/16\": expected",
+        );
+        fails(
+            "resolver-fqdn DNS.example.\n",
+            "1: resolver-fqdn \"DNS.example.\": expected a --resolver-addr",
+        );
+        fails(
+            "pins /no/such/file\n",
+            "1: pins \"/no/such/file\": it cannot be read",
+        );
+        fails(
+            "pin-rollover 7\n",
+            "1: pin-rollover \"7\": expected a --state-dir",
+        );
+        fails("port 1\n--port 2\n", "2: \"--port\": expected the name");
+        fails("tcp\n", "1: \"tcp\": expected on the command line");
+        assert!(
+            refuse(&["query", "a.test"], &[("DNS_TOOL_PORT", "0")])
+                .starts_with("DNS_TOOL_PORT \"0\": expected the port")
+        );
+        for text in ["", "  "] {
+            assert_eq!(
+                refuse(&[], &[("DNS_TOOL_RESOLVER_PIN", text)]),
+                format!("DNS_TOOL_RESOLVER_PIN {text:?}: expected a value, or no variable")
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_said_with_its_name() {
+        let long = file(&"#".repeat(1024 * 1024 + 1));
+        let latin = tempfile::NamedTempFile::new().expect("a folder for temporary files");
+        std::fs::write(latin.path(), b"port 1\n# \xe9\n").expect("it is writable");
+        let (long, latin) = (path(&long), path(&latin));
+        for (name, cause) in [
+            ("/no/such/file", "it cannot be read: No such file"),
+            ("/", "expected a file"),
+            ("/dev/null", "expected a file"),
+            (&long, "at most 1048576 octets"),
+        ] {
+            for (place, error) in [
+                ("--config", parse(["--config", name])),
+                (
+                    "DNS_TOOL_CONFIG",
+                    with_environment(&[], &[("DNS_TOOL_CONFIG", name)]),
+                ),
+            ] {
+                let error = error.expect_err(name).to_string();
+                assert!(
+                    error.starts_with(&format!("{place} {name:?}: ")) && error.contains(cause),
+                    "{error}"
+                );
+            }
+        }
+        let error = parse(["--config", &latin]).expect_err("no UTF-8");
+        assert_eq!(error.to_string(), format!("{latin}:2: expected UTF-8"));
+    }
+
+    #[test]
+    fn variables_that_are_no_option_are_left_alone_and_shown() {
+        let environment = [
+            ("DNS_TOOL_POTR", "1"),
+            ("DNS_TOOL_PORT", "tcp://10.0.0.1:53"),
+            ("DNS_TOOL_SERVICE_HOST", "10.0.0.1"),
+            ("DNS_TOOL_JSON", "yes"),
+            ("DNS_TOOL", "x"),
+            ("PATH", "/bin"),
+        ];
+        let config = serve_with(&["--timeout", "2"], &environment);
+        assert_eq!(config.server.port, 53);
+        let left_alone: Vec<_> = config.given.left_alone().collect();
+        let expected = [
+            "DNS_TOOL_POTR",
+            "DNS_TOOL_PORT",
+            "DNS_TOOL_SERVICE_HOST",
+            "DNS_TOOL_JSON",
+        ];
+        assert_eq!(left_alone, expected);
+        let said = config.given.describe();
+        for line in [
+            "# DNS_TOOL_POTR: unknown, left alone",
+            "# DNS_TOOL_PORT: of a Kubernetes Service, left alone",
+        ] {
+            assert!(said.lines().any(|said| said == line), "{said}");
+        }
+        let udp = ("DNS_TOOL_PORT", "udp://10.0.0.1:53");
+        assert_eq!(serve_with(&["--port", "7"], &[udp]).server.port, 7);
+        assert!(with_environment(&[], &[("DNS_TOOL_PORT", "tcp:53")]).is_err());
+        assert!(
+            with_environment(&[], &[("DNS_TOOL_RESOLVER_ADDR", "tcp://10.0.0.1:53")]).is_err(),
+            "of the port alone"
+        );
+    }
+
+    #[test]
+    fn what_is_shown_of_the_settings_is_a_file_that_means_the_same() {
+        let own = file(
+            "timeout 2.5\nallow 10.0.0.0/8 # ours\nallow ::1\nresolver 192.0.2.1#dns.example\n\
+             resolver-pin dns.example=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n",
+        );
+        let path = path(&own);
+        let describe = |arguments: &[&str], environment: &[(&str, &str)]| match with_environment(
+            &[arguments, &["--check-config"]].concat(),
+            environment,
+        ) {
+            Ok(Command::Describe(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        let arguments = ["--config", &path, "--port", "5353"];
+        let environment = [("DNS_TOOL_SESSIONS", "4")];
+        let said = describe(&arguments, &environment);
+        for line in [
+            format!("# config {path:?} # --config, not in a file"),
+            "port 5353 # --port".to_owned(),
+            "sessions 4 # DNS_TOOL_SESSIONS".to_owned(),
+            format!("timeout 2.5 # {path}:1"),
+            format!("allow 10.0.0.0/8 # {path}:2"),
+            format!("allow ::1 # {path}:3"),
+            "max-pending 8192 # default".to_owned(),
+            "resolver-addr 1.1.1.1:853 # default".to_owned(),
+            "# address 127.0.0.1 and ::1 # default".to_owned(),
+            "# rate-limit 500/1000 # default".to_owned(),
+            "# resolver-ca built in # default".to_owned(),
+        ] {
+            assert!(said.lines().any(|said| said == line), "{line}: {said}");
+        }
+        assert!(!said.contains("json") && !said.contains("check-config"));
+        for (arguments, environment) in [
+            (&arguments[..], &environment[..]),
+            (&[][..], &[]),
+            (
+                &[
+                    "--rate-limit",
+                    "0",
+                    "--address",
+                    "::1",
+                    "--max-clients-per-address",
+                    "16",
+                ],
+                &[("DNS_TOOL_LOG_LEVEL", "debug")],
+            ),
+        ] {
+            let again = file(&describe(arguments, environment));
+            let again = serve_with(&["--config", &self::path(&again)], &[]);
+            let first = serve_with(arguments, environment);
+            let settings = |config: &Config| {
+                let Config {
+                    server,
+                    forwarder,
+                    keys,
+                    user,
+                    log_level,
+                    ..
+                } = config;
+                let upstream: Vec<_> = config
+                    .upstream
+                    .resolvers
+                    .iter()
+                    .map(|resolver| {
+                        (
+                            resolver.addresses.clone(),
+                            resolver.identity.name().clone(),
+                            resolver.identity.terms().pins.clone(),
+                            resolver.identity.terms().pin_mode,
+                        )
+                    })
+                    .collect();
+                let numbers = (
+                    config.upstream.timeout,
+                    config.upstream.sessions,
+                    config.upstream.max_pending,
+                );
+                format!(
+                    "{server:?} {forwarder:?} {keys:?} {user:?} {log_level:?} {upstream:?} {numbers:?}"
+                )
+            };
+            assert_eq!(settings(&again), settings(&first));
+            let changed = again.given.changed(&first.given);
+            assert!(
+                changed.iter().all(|name| *name == "--config"),
+                "{changed:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_value_that_no_file_can_say_is_shown_as_a_comment() {
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        let odd = folder.path().join("a #b");
+        std::fs::create_dir(&odd).expect("it is writable");
+        let odd = odd.to_str().expect("a path in UTF-8");
+        let Ok(Command::Describe(said)) = parse(["--check-config", "--state-dir", odd]) else {
+            panic!("a folder is fine")
+        };
+        let line = format!("# state-dir {odd:?} # --state-dir, not in a file");
+        assert!(said.lines().any(|said| said == line), "{said}");
+    }
+
+    #[test]
+    fn what_changed_is_known_by_name() {
+        let before = serve(&["--port", "1", "--allow", "::1"]);
+        let after = serve(&["--port", "2", "--allow", "::1", "--rate-limit", "500/1000"]);
+        assert_eq!(
+            after.given.changed(&before.given),
+            ["--port", "--rate-limit"],
+            "a limit that is given holds for this host, too"
+        );
+        let same = serve(&["--port", "1", "--allow", "::1", "--timeout", "3"]);
+        assert!(same.given.changed(&before.given).is_empty());
+    }
+
+    #[test]
+    fn settings_are_shown_of_the_daemon_alone() {
+        let message = refuse(&["check", "--check-config"]);
+        assert_eq!(message, "--check-config: expected without check");
+        assert!(refuse(&["--check-config", "--port", "x"]).starts_with("--port \"x\""));
     }
 }

@@ -144,7 +144,7 @@ impl Sources {
             "Those of them that were answered, and within dns_tool_slo_latency_seconds.",
             service.good,
         );
-        let settings = endings.settings();
+        let settings = self.forwarder.settings();
         all.add(
             "dns_tool_slo_latency_seconds",
             Kind::Gauge,
@@ -283,7 +283,7 @@ impl Sources {
         all.gauge(
             "dns_tool_cache_limit_bytes",
             "What they may cost (--cache-size).",
-            endings.settings().cache.size,
+            self.forwarder.settings().cache.size,
         );
         all.counter(
             "dns_tool_cache_hits",

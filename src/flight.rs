@@ -386,6 +386,11 @@ impl Flights {
         joined
     }
 
+    /// Nobody can join what is on its way now.
+    pub fn close(&self) {
+        self.table.lock().clear();
+    }
+
     /// Nobody can join `query` any more. If another one has taken over those that waited for it, returns that.
     pub fn land(&self, key: &Key, query: &Query) -> Option<Arc<Query>> {
         let mut table = self.table.lock();

@@ -4,15 +4,16 @@
 //! the EDE, the count and the log line follow.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use log::{Level, debug, log_enabled};
+use parking_lot::Mutex;
 
 use crate::cache::{self, Ask, Cache, Found, Kept};
 use crate::client::{Client, Departures};
-use crate::clock;
+use crate::clock::{self, micros};
 use crate::flight::{Decision, Flights, Query, Waiter};
 use crate::limit::{self, Budget, Limiter, Rate, Verdict};
 use crate::metrics::{Counter, Histogram, Spread};
@@ -212,6 +213,9 @@ pub struct Batch {
     /// Clients that were given what is kept, and how many of them no failure.
     given: u64,
     served: u64,
+    policy: Option<Arc<Policy>>,
+    /// Of that policy.
+    generation: usize,
 }
 
 impl Batch {
@@ -221,29 +225,90 @@ impl Batch {
     }
 }
 
+/// What holds for queries that come in, and may be replaced while they do.
+struct Policy {
+    settings: Settings,
+    limiter: Limiter,
+    budget: Arc<Budget>,
+    upstream: Arc<Upstream>,
+}
+
 /// Where every query goes in.
 pub struct Forwarder {
-    upstream: Arc<Upstream>,
     endings: Arc<Endings>,
+    policy: Mutex<Arc<Policy>>,
+    /// How many policies there were, so that whoever holds one sees without a lock that there is another.
+    generation: AtomicUsize,
 }
 
 impl Forwarder {
     /// Relays by `upstream`, whose queries end in `endings` too.
-    pub fn new(upstream: Arc<Upstream>, endings: Arc<Endings>) -> Self {
-        Self { upstream, endings }
+    pub fn new(
+        settings: Settings,
+        upstream: Arc<Upstream>,
+        endings: Arc<Endings>,
+        now: Instant,
+    ) -> Self {
+        endings.aim(&settings);
+        let policy = Policy {
+            limiter: Limiter::new(settings.limit.clone(), now),
+            budget: Arc::new(Budget::new(settings.budget, now)),
+            settings,
+            upstream,
+        };
+        Self {
+            endings,
+            policy: Mutex::new(Arc::new(policy)),
+            generation: AtomicUsize::new(1),
+        }
     }
 
-    /// Whom queries go to.
+    /// Has these settings hold from now on for queries that come in, and sends those to `upstream`. The size of the cache
+    /// stays. Only then may another upstream that had them be retired.
+    pub fn change(&self, settings: Settings, upstream: Arc<Upstream>, now: Instant) {
+        self.endings.cache.serve_stale(settings.cache.serve_stale);
+        self.endings.aim(&settings);
+        let mut policy = self.policy.lock();
+        let budget = if settings.budget == policy.settings.budget {
+            Arc::clone(&policy.budget)
+        } else {
+            Arc::new(Budget::new(settings.budget, now))
+        };
+        *policy = Arc::new(Policy {
+            limiter: policy.limiter.with(settings.limit.clone(), now),
+            budget,
+            settings,
+            upstream,
+        });
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Where queries that come in now go.
     pub fn upstream(&self) -> Arc<Upstream> {
-        Arc::clone(&self.upstream)
+        Arc::clone(&self.policy.lock().upstream)
+    }
+
+    /// The policy that holds now.
+    fn policy<'b>(&self, held: &'b mut Option<Arc<Policy>>, generation: &mut usize) -> &'b Policy {
+        let now = self.generation.load(Ordering::SeqCst);
+        if *generation != now {
+            (*held, *generation) = (None, now);
+        }
+        held.get_or_insert_with(|| Arc::clone(&self.policy.lock()))
+    }
+
+    /// What holds for queries that come in now.
+    pub fn settings(&self) -> Settings {
+        self.policy.lock().settings.clone()
     }
 
     /// Takes in one client's message. Its answer, or its way to the resolver, waits for [`Forwarder::dispatch`].
     pub fn handle(&self, message: &[u8], client: Client, now: Instant, batch: &mut Batch) {
         let endings = &self.endings;
         let departures = &mut batch.departures;
+        let policy = self.policy(&mut batch.policy, &mut batch.generation);
         let is_datagram = matches!(client, Client::Datagram { .. });
-        let verdict = endings.limiter.judge(client.peer().ip(), is_datagram, now);
+        let verdict = policy.limiter.judge(client.peer().ip(), is_datagram, now);
         if verdict == Verdict::Drop && is_datagram {
             return endings.end(&client, &[], Outcome::Dropped, now);
         }
@@ -280,7 +345,8 @@ impl Forwarder {
             let most = message.len();
             return endings.refuse(&client, &asked, outcome, most, now, departures);
         }
-        let timeout = endings.settings.timeout;
+        let timeout = policy.settings.timeout;
+        let patience = PATIENCE.min(timeout / 2);
         let found = match query.key() {
             Some(key) => endings.cache.find(&key, now),
             None => Found::Nothing,
@@ -299,9 +365,7 @@ impl Forwarder {
             Found::Nothing => relayed().with(waiter(client)),
             Found::Stale {
                 ask: Ask::First, ..
-            } => relayed()
-                .content_after(endings.patience())
-                .with(waiter(client)),
+            } => relayed().content_after(patience).with(waiter(client)),
             Found::Fresh { kept, renew: true }
             | Found::Stale {
                 kept,
@@ -309,7 +373,7 @@ impl Forwarder {
             } => {
                 give(&client, &kept);
                 endings.renewals.increment();
-                relayed().content_after(endings.patience())
+                relayed().content_after(patience)
             }
             Found::Fresh { kept, renew: false }
             | Found::Failed(kept)
@@ -333,11 +397,18 @@ impl Forwarder {
         let Batch {
             queries,
             departures,
+            policy,
+            generation,
             ..
         } = batch;
         if !queries.is_empty() {
-            self.endings.board(queries, now, departures);
-            self.upstream.submit(queries, departures, now);
+            let policy = self.policy(policy, generation);
+            self.endings.board(policy, queries, now, departures);
+        }
+        // An upstream that takes no more has been replaced before, so the next one is there to be found.
+        while !queries.is_empty() {
+            let policy = self.policy(policy, generation);
+            policy.upstream.submit(queries, departures, now);
         }
         departures.leave();
         let given = std::mem::take(&mut batch.given);
@@ -350,7 +421,7 @@ impl Forwarder {
 
     /// Waits until every client has its answer, at most as long as a query may take.
     pub fn finish(&self) {
-        let deadline = clock::now() + self.endings.settings.timeout;
+        let deadline = clock::now() + self.policy.lock().settings.timeout;
         while self.endings.waiting.load(Ordering::SeqCst) > 0 && clock::now() < deadline {
             sleep(Duration::from_millis(10));
         }
@@ -369,19 +440,21 @@ pub enum Source {
 /// Where every query comes out: answers its clients, keeps the answer, and counts how it ended.
 #[derive(Debug)]
 pub struct Endings {
-    settings: Settings,
-    limiter: Limiter,
-    budget: Budget,
     cache: Cache,
     flights: Flights,
+    start: Instant,
+    /// What was asked before this moment, in microseconds since the start, is for those who asked and for nobody else.
+    forgotten: AtomicU64,
     /// Clients' queries whose answer has not left.
     waiting: Arc<AtomicUsize>,
     /// By UDP, and by TCP.
     counts: [[Counter; Outcome::ALL.len()]; 2],
     /// How long clients waited, by [`Source`].
     answers: [Histogram; 2],
-    /// Queries whose clients got the resolver's answer in the time of the settings.
+    /// Queries whose clients got the resolver's answer in time.
     good: Counter,
+    /// In what time they should get it, in microseconds.
+    slo_latency: AtomicU64,
     misses: Counter,
     renewals: Counter,
     query_log: Arc<QueryLog>,
@@ -389,20 +462,20 @@ pub struct Endings {
 
 impl Endings {
     /// Nothing has come out yet.
-    pub fn new(settings: Settings, now: Instant) -> Self {
+    pub fn new(settings: cache::Settings, now: Instant) -> Self {
         Self {
-            cache: Cache::new(settings.cache, now),
-            limiter: Limiter::new(settings.limit.clone(), now),
-            budget: Budget::new(settings.budget, now),
+            cache: Cache::new(settings, now),
             flights: Flights::default(),
+            start: now,
+            forgotten: AtomicU64::new(0),
             waiting: Arc::default(),
             counts: Default::default(),
             answers: Default::default(),
+            slo_latency: AtomicU64::new(0),
             good: Counter::new(),
             misses: Counter::new(),
             renewals: Counter::new(),
             query_log: QueryLog::new(),
-            settings,
         }
     }
 
@@ -446,15 +519,16 @@ impl Endings {
         &self.query_log
     }
 
-    /// What it was told.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    /// Has answers be good that are as quick as these settings want.
+    fn aim(&self, settings: &Settings) {
+        let goal = micros(settings.slo_latency);
+        self.slo_latency.store(goal, Ordering::Relaxed);
     }
 
     /// Notes that so many answers took so long, and how many of them were the resolver's.
     fn measure(&self, source: Source, took: Duration, answers: u64, served: u64) {
         self.answers[source as usize].observe(took, answers);
-        if took <= self.settings.slo_latency {
+        if micros(took) <= self.slo_latency.load(Ordering::Relaxed) {
             self.good.add(served);
         }
     }
@@ -464,17 +538,33 @@ impl Endings {
         &self.cache
     }
 
-    /// How long a client waits for a fresh answer when there is an expired one.
-    fn patience(&self) -> Duration {
-        PATIENCE.min(self.settings.timeout / 2)
+    /// Forgets what is known, and sees to it that what is on its way does not become known; returns how many entries there
+    /// were.
+    pub fn forget(&self, now: Instant) -> usize {
+        let moment = 1 + micros(now.saturating_duration_since(self.start));
+        self.forgotten.store(moment, Ordering::SeqCst);
+        self.flights.close();
+        self.cache.empty()
+    }
+
+    /// Whether the answer to `query` is for nobody but those who wait for it.
+    fn is_forgotten(&self, query: &Query) -> bool {
+        let began = micros(query.began().saturating_duration_since(self.start));
+        began < self.forgotten.load(Ordering::SeqCst)
     }
 
     /// Sees to it that equal queries go as one, and that no more clients wait than may.
-    fn board(&self, queries: &mut Vec<Arc<Query>>, now: Instant, departures: &mut Departures) {
+    fn board(
+        &self,
+        policy: &Policy,
+        queries: &mut Vec<Arc<Query>>,
+        now: Instant,
+        departures: &mut Departures,
+    ) {
         queries.retain(|query| {
             let waiters = query.count_waiters();
             let before = self.waiting.fetch_add(waiters, Ordering::SeqCst);
-            let room = before + waiters <= self.settings.max_pending;
+            let room = before + waiters <= policy.settings.max_pending;
             if !room {
                 let kept = query.key().and_then(|key| self.cache.any(&key, now));
                 let ending = Err(Failure::Overloaded);
@@ -497,7 +587,7 @@ impl Endings {
             if let Some(kept) = kept {
                 known.push((Arc::clone(query), kept));
                 Decision::Known
-            } else if self.budget.take(1, now) == 1 {
+            } else if policy.budget.take(1, now) == 1 {
                 Decision::Send
             } else {
                 too_many.push(Arc::as_ptr(query));
@@ -522,7 +612,7 @@ impl Endings {
             // Those without a key were not asked about.
             let granted = match query.key() {
                 Some(_) => !too_many.contains(&Arc::as_ptr(query)),
-                None => self.budget.take(1, now) == 1,
+                None => policy.budget.take(1, now) == 1,
             };
             if !granted {
                 self.settle(query, Err(Failure::Overloaded), now, departures);
@@ -666,6 +756,10 @@ impl Settle for Endings {
         let Some(key) = query.key() else {
             return self.end_waiters(query.take_waiters(), query, ending, None, now, departures);
         };
+        if self.is_forgotten(query) {
+            self.flights.land(&key, query);
+            return self.end_waiters(query.take_waiters(), query, ending, None, now, departures);
+        }
         let note = || self.cache.note(&key, ending, query.began(), now);
         let (kept, successor) = if ending.is_ok() {
             // In this order: whoever asks the same meanwhile finds it in one of the two.
@@ -711,7 +805,7 @@ impl Settle for Endings {
         let ending = Err(Failure::TimedOut);
         if kept.is_none() && !waiters.is_empty() {
             // The first whose time is over makes it a failure, though others wait on.
-            kept = if query.fall_overdue() {
+            kept = if query.fall_overdue() && !self.is_forgotten(query) {
                 self.cache.note(&key, ending, query.began(), now)
             } else {
                 self.cache.any(&key, now)
@@ -792,7 +886,7 @@ mod tests {
                 },
                 budget,
             };
-            let endings = Arc::new(Endings::new(settings, start));
+            let endings = Arc::new(Endings::new(settings.cache, start));
             let upstream = upstream::Settings {
                 resolvers: Vec::new(),
                 timeout,
@@ -807,7 +901,12 @@ mod tests {
                 .set_read_timeout(Some(Duration::from_secs(20)))
                 .expect("a timeout");
             Self {
-                forwarder: Forwarder::new(upstream.expect("a thread"), Arc::clone(&endings)),
+                forwarder: Forwarder::new(
+                    settings,
+                    upstream.expect("a thread"),
+                    Arc::clone(&endings),
+                    start,
+                ),
                 endings,
                 server: Arc::new(socket()),
                 client,
@@ -839,8 +938,11 @@ mod tests {
         }
 
         fn board(&self, mut batch: Batch) -> Vec<Arc<Query>> {
+            let policy = self
+                .forwarder
+                .policy(&mut batch.policy, &mut batch.generation);
             self.endings
-                .board(&mut batch.queries, self.now, &mut batch.departures);
+                .board(policy, &mut batch.queries, self.now, &mut batch.departures);
             batch.departures.leave();
             batch.queries
         }
@@ -899,7 +1001,7 @@ mod tests {
 
     impl Drop for Bench {
         fn drop(&mut self) {
-            self.forwarder.upstream.stop();
+            self.forwarder.upstream().stop();
         }
     }
 

@@ -34,7 +34,7 @@ const ALPN: &[u8] = b"dot";
 const TICKETS: usize = 16;
 
 /// Whose signature on a certificate is believed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Anchors(Arc<[TrustAnchor<'static>]>);
 
 /// Why a text holds no trust anchors.
@@ -154,6 +154,12 @@ impl Identity {
     /// The name that the resolver's certificate must bear.
     pub fn name(&self) -> &ServerName<'static> {
         &self.terms().name
+    }
+
+    /// Whether it is the same resolver, but for its pins and for the time: with the same name, and vouched for by the same.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let (own, other) = (self.terms(), other.terms());
+        (&own.name, &own.anchors, own.pin_mode) == (&other.name, &other.anchors, other.pin_mode)
     }
 
     /// Whether it is the same: with the same terms, and the same tickets.

@@ -36,7 +36,8 @@ pub struct Journal(());
 pub fn start(level: LevelFilter) -> io::Result<Journal> {
     thread::spawn_for_good("journal", || write(&LINES, &mut io::stderr()))?;
     env_logger::Builder::new()
-        .filter_level(level)
+        // What is logged is decided before lines come here, so that it can change.
+        .filter_level(LevelFilter::Trace)
         .target(Target::Pipe(Box::new(Lines)))
         .format(|out, record| {
             let time = out.timestamp_millis();
@@ -44,6 +45,7 @@ pub fn start(level: LevelFilter) -> io::Result<Journal> {
             writeln!(out, "time={time} level={level} {}", record.args())
         })
         .init();
+    log::set_max_level(level);
     Ok(Journal(()))
 }
 

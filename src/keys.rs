@@ -67,6 +67,17 @@ impl Settings {
         Ok(())
     }
 
+    /// Whether they lead to the same, as long as what is in files does not change.
+    pub fn are_like(&self, other: &Self) -> bool {
+        (&self.source, &self.directory, self.rollover)
+            == (&other.source, &other.directory, other.rollover)
+    }
+
+    /// Whether there is something to be read again.
+    pub fn reads_files(&self) -> bool {
+        self.source.file.is_some() || self.directory.is_some()
+    }
+
     /// The pins that count for a resolver: those that are given and, behind them, the keys that were learnt. Where none is
     /// given any key will do, and what was learnt changes nothing.
     pub fn believed(&self, given: &Pins, state: &State, name: &ServerName<'_>) -> PinSet {
@@ -93,10 +104,12 @@ struct Held {
     state: State,
     /// What was last said to be wrong with the file of pins, so that it is said once.
     complaint: String,
+    /// Others are about to watch in its place: it changes nothing.
+    paused: bool,
 }
 
 impl Keys {
-    /// Watches over the keys of `upstream`, which has those of the settings now, until [`Keys::stop`].
+    /// Has the keys of the settings be those of `upstream`, and watches over them until [`Keys::stop`].
     ///
     /// Fails when the system has no thread.
     pub fn start(settings: Settings, upstream: &Arc<Upstream>) -> io::Result<Arc<Self>> {
@@ -109,14 +122,18 @@ impl Keys {
                 given,
                 state,
                 complaint: String::new(),
+                paused: false,
             }),
             ends: Mutex::new(None),
         });
-        keys.warn_of_no_backup(&keys.held.lock());
+        let held = keys.held.lock();
+        keys.apply(&held);
+        keys.warn_of_no_backup(&held);
+        drop(held);
         let watched = keys.watch();
         *keys.ends.lock() = Some((sender, watched));
         // Pins of a file may have dates, which pass.
-        if keys.settings.directory.is_some() || keys.settings.source.file.is_some() {
+        if keys.settings.reads_files() {
             let rounds = Arc::clone(&keys);
             thread::spawn_for_good("keys", move || rounds.go_round(&end))?;
         }
@@ -127,6 +144,9 @@ impl Keys {
     /// for is answered by a line of the log even if nothing has changed.
     pub fn reload(&self, asked: bool) {
         let mut held = self.held.lock();
+        if held.paused {
+            return;
+        }
         self.remember(&mut held);
         let Some(file) = &self.settings.source.file else {
             if self.settings.directory.is_none() {
@@ -156,6 +176,26 @@ impl Keys {
                 held.complaint = complaint;
             }
         }
+    }
+
+    /// Changes nothing any more, or again: before others are started in its place for the same upstream, and if that fails.
+    pub fn pause(&self, paused: bool) {
+        self.held.lock().paused = paused;
+    }
+
+    /// What it watches by.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The pins that are given now.
+    pub fn given(&self) -> Pins {
+        self.held.lock().given.clone()
+    }
+
+    /// What it remembers now.
+    pub fn state(&self) -> State {
+        self.held.lock().state.clone()
     }
 
     /// Has what is held count; for how many addresses that is something new.
@@ -220,7 +260,7 @@ impl Keys {
         };
         let mut held = self.held.lock();
         // A line that somebody took away meanwhile is not to come back.
-        if !self.remember(&mut held) {
+        if held.paused || !self.remember(&mut held) {
             return;
         }
         if let Some(wait) = self.settings.rollover {
@@ -238,6 +278,9 @@ impl Keys {
         let targets = self.upstream.targets();
         let mut sightings = Vec::new();
         for (address, identity) in &targets {
+            if self.held.lock().paused {
+                break;
+            }
             let pins = given.of(identity.name());
             if pins.is_empty() {
                 continue;
@@ -316,6 +359,7 @@ impl Keys {
         *self.ends.lock() = None;
         // Whoever holds it right now looks around, and keeps it, or reloads: then the time of an hour ago will do.
         if let Some(mut held) = self.held.try_lock()
+            && !held.paused
             && self.remember(&mut held)
         {
             self.keep(&mut held);

@@ -18,8 +18,9 @@
 //! [`client`]; [`wire`] and [`frame`] know the octets, [`identity`] and [`pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
-//! main, lib, command, config, keys, server, monitor, page, figures, worker, forwarder, limit, cache, upstream, health, session, flight, identity,
-//! certificate, pins, state, rollover, pin, client, frame, deadline, querylog, zone, wire, journal, spool, rights, thread, clock, date, metrics.
+//! main, lib, command, config, options, keys, server, monitor, page, figures, worker, forwarder, limit, cache, upstream,
+//! health, session, flight, identity, certificate, pins, state, rollover, pin, client, frame, deadline, querylog, zone, wire,
+//! journal, spool, rights, thread, clock, date, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
 //! queries, and the thread that reads an answer delivers it.
@@ -44,6 +45,7 @@ pub mod keys;
 pub mod limit;
 pub mod metrics;
 pub mod monitor;
+pub mod options;
 pub mod page;
 pub mod pin;
 pub mod pins;
@@ -63,17 +65,20 @@ pub mod zone;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use log::{info, warn};
+use log::{Level, error, info, log, warn};
+use parking_lot::Mutex;
+use rustls::pki_types::ServerName;
 
 use crate::client::{Outboxes, Shed};
-use crate::config::Config;
+use crate::config::{Command, Config};
 use crate::figures::Sources;
 use crate::forwarder::{Endings, Forwarder, Outcome};
 use crate::keys::Keys;
 use crate::metrics::Counter;
 use crate::monitor::Monitor;
+use crate::options::Given;
 use crate::rights::RightsError;
 use crate::server::{BindError, Server, Sockets};
 use crate::upstream::{Doubts, Tally, Upstream};
@@ -134,19 +139,40 @@ impl From<io::Error> for StartError {
     }
 }
 
+/// Options that hold as they were at the start, whatever the file says later.
+const FIXED: [&str; 8] = [
+    "--address",
+    "--port",
+    "--monitor",
+    "--cache-size",
+    "--max-clients",
+    "--max-clients-per-address",
+    "--state-dir",
+    "--user",
+];
+
 /// A forwarder that serves.
 pub struct Running {
     addresses: Vec<SocketAddr>,
     server: Server,
     forwarder: Arc<Forwarder>,
     pool: Arc<Pool>,
-    upstream: Arc<Upstream>,
     outboxes: Arc<Outboxes>,
     endings: Arc<Endings>,
     shed: Arc<Shed>,
     tally: Arc<Tally>,
-    keys: Arc<Keys>,
     monitor: Option<Monitor>,
+    /// The options that it was started with.
+    started: Given,
+    applied: Mutex<Applied>,
+}
+
+/// What holds since the last reload, or the start.
+struct Applied {
+    given: Given,
+    keys: Arc<Keys>,
+    /// Upstreams of before, as long as queries are on their way there.
+    retired: Vec<Weak<Upstream>>,
 }
 
 /// Binds the sockets, gives up rights, wires the rooms and serves. The first session is opened at once, in the background.
@@ -171,12 +197,24 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let (outboxes, bell) = Outboxes::new(Arc::clone(&shed))?;
     let drained = Arc::clone(&outboxes);
     thread::spawn_for_good("outboxes", move || drained.drain(&bell))?;
-    let endings = Arc::new(Endings::new(config.forwarder, clock::now()));
-    endings.query_log().turn(endings.settings().query_log)?;
+    let left_alone: Vec<_> = config.given.left_alone().collect();
+    if !left_alone.is_empty() {
+        let variables = left_alone.join(" ");
+        warn!("event=variables-left-alone variables=\"{variables}\" cause=\"they are no options\"");
+    }
+    let now = clock::now();
+    let endings = Arc::new(Endings::new(config.forwarder.cache, now));
     let tally = Arc::new(Tally::default());
     let settle = Arc::clone(&endings) as Arc<_>;
     let upstream = Upstream::start(config.upstream, settle, Arc::clone(&tally))?;
-    let forwarder = Arc::new(Forwarder::new(Arc::clone(&upstream), Arc::clone(&endings)));
+    let forwarder = Forwarder::new(
+        config.forwarder,
+        Arc::clone(&upstream),
+        Arc::clone(&endings),
+        now,
+    );
+    let forwarder = Arc::new(forwarder);
+    endings.query_log().turn(forwarder.settings().query_log)?;
     let pool = Pool::new(Arc::clone(&forwarder), config.server.clients);
     // Before anybody can ask: a query that nobody connects for would fail.
     let hands = Arc::downgrade(&pool);
@@ -208,13 +246,17 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         server,
         forwarder,
         pool,
-        upstream,
         outboxes,
         endings,
         shed,
         tally,
-        keys,
         monitor,
+        started: config.given.clone(),
+        applied: Mutex::new(Applied {
+            given: config.given,
+            keys,
+            retired: Vec::new(),
+        }),
     })
 }
 
@@ -244,9 +286,123 @@ impl Running {
         &self.tally.doubts
     }
 
-    /// Reads again what can be while it serves: pins, and what is remembered.
+    /// Reads again what it was started with: the file of options, if there is one, and pins and what is remembered. What is
+    /// on its way ends as it began. If anything is wrong all stays as it is, and the log says why.
     pub fn reload(&self) {
-        self.keys.reload(true);
+        let mut applied = self.applied.lock();
+        let Some(file) = self.started.file() else {
+            return applied.keys.reload(true);
+        };
+        let read = match config::read(self.started.sources()) {
+            Ok(Command::Serve(mut config)) => self.apply(&mut applied, &mut config),
+            // The arguments are those of before.
+            Ok(_) => return,
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(cause) = read {
+            error!("event=configuration-kept file={file:?} cause=\"{cause}\"");
+            if applied.keys.settings().reads_files() {
+                applied.keys.reload(true);
+            }
+        }
+    }
+
+    /// Has what can hold of a configuration hold from now on.
+    fn apply(&self, applied: &mut Applied, config: &mut Config) -> Result<(), String> {
+        let Config {
+            upstream: settings,
+            keys,
+            given,
+            ..
+        } = config;
+        let mut waiting = given.changed(&self.started);
+        let mut changed = given.changed(&applied.given);
+        let elsewhere = waiting.contains(&"--state-dir");
+        let is_fixed = |name: &str| FIXED.contains(&name) || elsewhere && name == "--pin-rollover";
+        waiting.retain(|name| is_fixed(name));
+        changed.retain(|name| !is_fixed(name));
+        let before = Arc::clone(&applied.keys);
+        // What it remembers stays where it is, and the time that was good at the start stays that.
+        if elsewhere {
+            keys.directory.clone_from(&before.settings().directory);
+            keys.rollover = before.settings().rollover;
+            keys.state = before.state();
+        }
+        keys.state.good_time = before.settings().state.good_time;
+        keys.source
+            .may_follow(&keys.given, &before.given(), clock::since_1970().as_secs())
+            .map_err(|error| error.to_string())?;
+        let (names, old_names) = (&keys.source.names, &before.settings().source.names);
+        let others =
+            names.len() != old_names.len() || names.iter().any(|name| !old_names.contains(name));
+        let upstream = self.forwarder.upstream();
+        let stays = upstream.has(settings);
+        let next = if stays {
+            Arc::clone(&upstream)
+        } else {
+            let believed = |name: &ServerName<'_>| keys.believed(&keys.given, &keys.state, name);
+            let next = upstream.succeed(settings, &believed);
+            next.map_err(|error| StartError::System(error).to_string())?
+        };
+        let same_keys = stays && before.settings().are_like(keys);
+        if !same_keys {
+            before.pause(true);
+            match Keys::start(keys.clone(), &next) {
+                Ok(keys) => applied.keys = keys,
+                Err(error) => {
+                    before.pause(false);
+                    if !stays {
+                        next.retire();
+                    }
+                    return Err(StartError::System(error).to_string());
+                }
+            }
+            before.stop();
+        }
+        if !stays {
+            let hands = Arc::downgrade(&self.pool);
+            next.employ(hands);
+        }
+        self.forwarder
+            .change(config.forwarder.clone(), next, clock::now());
+        if !stays {
+            upstream.retire();
+            applied.retired.retain(|retired| retired.strong_count() > 0);
+            applied.retired.push(Arc::downgrade(&upstream));
+            if others {
+                self.endings.forget(clock::now());
+            }
+        }
+        let query_log = self.endings.query_log().turn(config.forwarder.query_log);
+        if let Err(cause) = query_log {
+            error!("event=no-thread for=query-log cause=\"{cause}\"");
+        }
+        if changed.contains(&"--log-level") {
+            log::set_max_level(config.log_level);
+        }
+        if !stays && changed.is_empty() {
+            // The file has the same name and others in it.
+            changed.push("--resolver-ca");
+        }
+        let spell = |names: &[&str]| names.join(" ").replace("--", "");
+        let (level, waiting) = match &waiting[..] {
+            [] => (Level::Info, String::new()),
+            waiting => (
+                Level::Warn,
+                format!(" needs_restart=\"{}\"", spell(waiting)),
+            ),
+        };
+        log!(
+            level,
+            "event=configuration-read file={:?} changed=\"{}\"{waiting}",
+            given.file().unwrap_or_default(),
+            spell(&changed)
+        );
+        applied.given = given.clone();
+        if same_keys && applied.keys.settings().reads_files() {
+            applied.keys.reload(true);
+        }
+        Ok(())
     }
 
     /// Forgets the answers that are kept.
@@ -264,11 +420,14 @@ impl Running {
         if let Some(monitor) = &self.monitor {
             monitor.be_unready();
         }
-        self.keys.stop();
+        let Applied { keys, retired, .. } = self.applied.into_inner();
+        keys.stop();
         self.server.stop();
         self.pool.refuse_queries();
         self.forwarder.finish();
-        self.upstream.stop();
+        let retired = retired.iter().filter_map(Weak::upgrade);
+        retired.for_each(|upstream| upstream.stop());
+        self.forwarder.upstream().stop();
         self.pool.stop();
         self.outboxes.stop();
         self.endings.query_log().finish();

@@ -5,6 +5,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use ipnet::IpNet;
@@ -124,7 +125,7 @@ pub struct Limiter {
     settings: Settings,
     hasher: RandomState,
     start: Instant,
-    shards: Box<[Shard]>,
+    shards: Arc<[Shard]>,
 }
 
 impl Limiter {
@@ -137,6 +138,19 @@ impl Limiter {
             hasher: RandomState::new(),
             start: now,
             shards: (0..shards).map(shard).collect(),
+        }
+    }
+
+    /// The same under other settings. As long as the rate is the same, who asked too much lately goes on having done so.
+    pub fn with(&self, settings: Settings, now: Instant) -> Self {
+        if settings.rate != self.settings.rate {
+            return Self::new(settings, now);
+        }
+        Self {
+            settings,
+            hasher: self.hasher.clone(),
+            start: self.start,
+            shards: Arc::clone(&self.shards),
         }
     }
 
@@ -309,6 +323,28 @@ mod tests {
             limiter.judge(ip("fe80::2"), true, now),
             Verdict::Pass,
             "on the link"
+        );
+    }
+
+    #[test]
+    fn who_may_ask_is_changed_without_a_fresh_start_for_who_asked_too_much() {
+        let (limiter, now) = limiter(Some(RATE), &["192.0.2.0/24"]);
+        let asks = |limiter: &Limiter, address| limiter.judge(ip(address), true, now);
+        (0..20).for_each(|_| assert_eq!(asks(&limiter, "192.0.2.1"), Verdict::Pass));
+        let wider = Settings {
+            allow: vec!["192.0.2.0/23".parse().expect("a prefix")],
+            ..limiter.settings.clone()
+        };
+        let wider = limiter.with(wider, now);
+        assert_eq!(asks(&wider, "192.0.3.1"), Verdict::Pass);
+        assert_eq!(asks(&wider, "192.0.2.1"), Verdict::Slow, "as before");
+        let unlimited = Settings {
+            rate: None,
+            ..wider.settings.clone()
+        };
+        assert_eq!(
+            asks(&wider.with(unlimited, now), "192.0.2.1"),
+            Verdict::Pass
         );
     }
 

@@ -9,6 +9,7 @@ use std::thread::Builder;
 use dns_tool::command;
 use dns_tool::config::{self, Command, Config, Query};
 use dns_tool::journal;
+use dns_tool::options::Sources;
 use dns_tool::rights;
 use log::info;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -20,7 +21,8 @@ const REFUSED: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    match config::parse(env::args_os().skip(1)) {
+    let sources = Sources::new(env::args_os().skip(1), env::vars_os());
+    match config::read(&sources) {
         Ok(Command::Serve(config)) => serve(*config),
         Ok(Command::Query(query)) => ask(&query),
         Ok(Command::Pin(request)) => {
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
             ExitCode::from(report.exit_code())
         }
         Ok(Command::Check(request)) => say(&command::check::run(&request)),
+        Ok(Command::Describe(settings)) => print(&settings),
         Ok(Command::Help) => print(&config::help()),
         Ok(Command::Version) => print(concat!("dns-tool ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => {

@@ -29,7 +29,7 @@ const EVENTS: usize = 10;
 pub type Listed = (ServerName<'static>, Dated);
 
 /// Where the pins of all resolvers come from.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Source {
     /// The resolvers' names.
     pub names: Vec<ServerName<'static>>,
@@ -57,14 +57,23 @@ impl Source {
     /// now, and had one.
     pub fn read_again(&self, before: &Pins, now: u64) -> Result<Pins, PinFileError> {
         let pins = self.read()?;
+        self.may_follow(&pins, before, now)?;
+        Ok(pins)
+    }
+
+    /// Whether `pins` may hold from `now` on, in place of those `before`: not where a resolver has some, none of which counts
+    /// now, and had one that did.
+    pub fn may_follow(&self, pins: &Pins, before: &Pins, now: u64) -> Result<(), PinFileError> {
         let counts = |pins: &Pins, name: &ServerName<'_>| {
             let own = pins.of(name);
             own.slots().iter().any(|dated| dated.counts_at(now))
         };
-        let loses = |name: &&ServerName<'_>| counts(before, name) && !counts(&pins, name);
+        let loses = |name: &&ServerName<'_>| {
+            !pins.of(name).is_empty() && counts(before, name) && !counts(pins, name)
+        };
         match self.names.iter().find(loses) {
             Some(name) => Err(PinFileError::Late(name.to_str().into_owned())),
-            None => Ok(pins),
+            None => Ok(()),
         }
     }
 }
@@ -72,6 +81,12 @@ impl Source {
 /// The pins of all resolvers, and of others that may be in the file.
 #[derive(Debug, Clone, Default)]
 pub struct Pins(Vec<Listed>);
+
+impl FromIterator<Listed> for Pins {
+    fn from_iter<I: IntoIterator<Item = Listed>>(listed: I) -> Self {
+        Self(listed.into_iter().collect())
+    }
+}
 
 impl FromIterator<(ServerName<'static>, PinSet)> for Pins {
     fn from_iter<I: IntoIterator<Item = (ServerName<'static>, PinSet)>>(sets: I) -> Self {
@@ -139,6 +154,11 @@ impl std::error::Error for PinFileError {}
 
 /// Reads a file of pins. Either all of it is taken or nothing.
 pub fn read_file(path: &Path) -> Result<Vec<Listed>, PinFileError> {
+    read_lines(&read_text(path)?)
+}
+
+/// Reads a file that says who is believed: one that its owner alone may write, and that is not too long.
+pub fn read_text(path: &Path) -> Result<String, PinFileError> {
     // Before it is opened, since opening a pipe would wait for its other end.
     let metadata = fs::metadata(path).map_err(PinFileError::Unreadable)?;
     if !metadata.is_file() {
@@ -155,9 +175,11 @@ pub fn read_file(path: &Path) -> Result<Vec<Listed>, PinFileError> {
     if read.map_err(PinFileError::Unreadable)? as u64 > LONGEST_FILE {
         return Err(PinFileError::TooLong);
     }
-    let text = str::from_utf8(&octets)
-        .map_err(|error| PinFileError::Unreadable(io::Error::other(error)))?;
-    read_lines(text)
+    String::from_utf8(octets).map_err(|error| {
+        let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + sound.iter().filter(|octet| **octet == b'\n').count();
+        PinFileError::Line(line, "expected UTF-8".to_owned())
+    })
 }
 
 /// Reads lines `NAME PIN [not-before=DATE] [not-after=DATE] [# comment]`. A date is `2026-11-24`, from its first second or

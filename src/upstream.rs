@@ -18,13 +18,14 @@ use std::time::{Duration, Instant};
 use log::{debug, error, info, warn};
 use parking_lot::{Mutex, MutexGuard};
 use ring::rand::{SecureRandom, SystemRandom};
+use rustls::pki_types::ServerName;
 
 use crate::certificate::Facts;
 use crate::client::Departures;
 use crate::clock;
 use crate::flight::Query;
 use crate::health::{Fault, Health};
-use crate::identity::{Identity, Proof};
+use crate::identity::{Identity, Proof, Terms};
 use crate::metrics::{Counter, Histogram};
 use crate::pin::PinSet;
 use crate::session::{self, Closed, ConnectError, PENDING, Reader, Rest, Sent, Session};
@@ -125,6 +126,9 @@ pub struct Upstream {
     timer: OnceLock<std::thread::Thread>,
     /// The timer sleeps until it is woken, since no query is pending.
     timer_rests: AtomicBool,
+    /// It takes no more queries, and stops when the last has ended.
+    retired: AtomicBool,
+    /// Set under the state's lock, so that no session is taken up later.
     stopped: AtomicBool,
 }
 
@@ -310,6 +314,46 @@ impl Upstream {
         settle: Arc<dyn Settle>,
         tally: Arc<Tally>,
     ) -> io::Result<Arc<Self>> {
+        Self::start_with(settings, settle, tally, 0)
+    }
+
+    /// Another one in its place, with other settings, which goes on counting where this one does. Its sessions are new, but
+    /// resolvers that stay are known by their tickets, if the pins of `believed` are the same.
+    pub fn succeed(
+        &self,
+        settings: &Settings,
+        believed: &dyn Fn(&ServerName<'_>) -> PinSet,
+    ) -> io::Result<Arc<Self>> {
+        let mut settings = settings.clone();
+        let targets = self.targets();
+        for resolver in &mut settings.resolvers {
+            let pins = believed(resolver.identity.name());
+            let known = targets
+                .iter()
+                .find(|(_, own)| own.is_like(&resolver.identity));
+            resolver.identity = match known {
+                Some((_, own)) => own.with_pins(pins),
+                None => Identity::new(Terms {
+                    pins,
+                    // That of the start: what is remembered by now was learnt by it.
+                    clock_floor: targets
+                        .first()
+                        .map_or(0, |(_, own)| own.terms().clock_floor),
+                    ..resolver.identity.terms().clone()
+                }),
+            };
+        }
+        let (settle, tally) = (Arc::clone(&self.settle), Arc::clone(&self.tally));
+        let good_time = self.good_time.load(Ordering::Relaxed);
+        Self::start_with(settings, settle, tally, good_time)
+    }
+
+    fn start_with(
+        settings: Settings,
+        settle: Arc<dyn Settle>,
+        tally: Arc<Tally>,
+        good_time: u64,
+    ) -> io::Result<Arc<Self>> {
         let targets: Vec<_> = settings
             .resolvers
             .into_iter()
@@ -342,9 +386,10 @@ impl Upstream {
             suspended: AtomicU64::new(time_suspended()),
             resuming: Mutex::new(()),
             tally,
-            good_time: AtomicU64::new(0),
+            good_time: AtomicU64::new(good_time),
             timer: OnceLock::new(),
             timer_rests: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         });
         let timed = Arc::clone(&upstream);
@@ -433,6 +478,26 @@ impl Upstream {
         changed
     }
 
+    /// Whether it would be no other one with these settings, but for the resolvers' pins.
+    pub fn has(&self, settings: &Settings) -> bool {
+        let own = self.targets();
+        let resolvers = settings.resolvers.iter();
+        let wanted: Vec<_> = resolvers
+            .flat_map(|resolver| {
+                let addresses = resolver.addresses.iter();
+                addresses.map(|address| (*address, &resolver.identity))
+            })
+            .collect();
+        let alike = own
+            .iter()
+            .zip(&wanted)
+            .all(|((address, own), (other, identity))| address == other && own.is_like(identity));
+        let numbers = (self.timeout, self.sessions, self.max_pending);
+        own.len() == wanted.len()
+            && alike
+            && numbers == (settings.timeout, settings.sessions, settings.max_pending)
+    }
+
     /// Where the resolvers are, each with how it proves itself now.
     pub fn targets(&self) -> Vec<(SocketAddr, Identity)> {
         let targets = self.targets.iter();
@@ -482,7 +547,7 @@ impl Upstream {
         identities.any(|identity| identity.suspects(session::today()))
     }
 
-    /// Takes over `queries`: into a session, or to wait for one.
+    /// Takes over `queries`: into a session, or to wait for one. Once it is retired it leaves them where they are.
     pub fn submit(
         self: &Arc<Self>,
         queries: &mut Vec<Arc<Query>>,
@@ -493,6 +558,11 @@ impl Upstream {
             return;
         }
         let before = self.unended.fetch_add(queries.len(), Ordering::SeqCst);
+        // In this order: whoever retires it sees that they are there, or is seen here.
+        if self.retired.load(Ordering::SeqCst) {
+            self.unended.fetch_sub(queries.len(), Ordering::SeqCst);
+            return;
+        }
         let room = self.max_pending.saturating_sub(before);
         if room < queries.len() {
             self.fail(queries.drain(room..), Failure::Overloaded, now, departures);
@@ -746,6 +816,9 @@ impl Upstream {
     /// The next candidate, if there is a race with one left.
     fn enter_race(&self) -> Option<RaceEntry> {
         let mut state = self.state.lock();
+        if self.stopped.load(Ordering::Acquire) {
+            return None;
+        }
         let State { race, fortunes, .. } = &mut *state;
         if fortunes.iter().filter(|fortune| fortune.connecting).count() >= RACERS {
             return None;
@@ -800,6 +873,13 @@ impl Upstream {
         let rank = entry.rank;
         let mut state = self.state.lock();
         state.fortunes[rank].connecting = false;
+        if self.stopped.load(Ordering::Acquire) {
+            drop(state);
+            if let Ok(open) = opened {
+                open.session.close();
+            }
+            return;
+        }
         let mut race = state.race.take();
         let identity = self.targets[rank].identity();
         let outdated = !identity.is(&entry.identity)
@@ -1073,6 +1153,9 @@ impl Upstream {
         let mut departures = Departures::default();
         let mut was_quiet = false;
         while !self.stopped.load(Ordering::Acquire) {
+            if self.retired.load(Ordering::SeqCst) && self.unended.load(Ordering::SeqCst) == 0 {
+                return self.stop();
+            }
             let now = clock::now();
             let (next, idle_until) = self.look(now, &mut departures);
             departures.leave();
@@ -1089,7 +1172,8 @@ impl Upstream {
             } else {
                 was_quiet = false;
                 self.timer_rests.store(true, Ordering::SeqCst);
-                if self.unended.load(Ordering::SeqCst) == 0 {
+                if self.unended.load(Ordering::SeqCst) == 0 && !self.retired.load(Ordering::SeqCst)
+                {
                     match idle_until {
                         Some(until) => park_timeout(until.saturating_duration_since(now)),
                         None => park(),
@@ -1236,11 +1320,25 @@ impl Upstream {
         }
     }
 
-    /// Closes the sessions. Nobody waits for an answer any more.
+    /// Takes no more queries, and stops when those that it has have ended: on the sessions that they are on, or another one
+    /// if need be.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::SeqCst);
+        if let Some(timer) = self.timer.get() {
+            timer.unpark();
+        }
+    }
+
+    /// Closes the sessions, and opens no more. Nobody waits for an answer any more.
     pub fn stop(&self) {
-        let sessions = std::mem::take(&mut self.state.lock().sessions);
-        sessions.iter().for_each(|open| open.session.close());
+        let mut state = self.state.lock();
         self.stopped.store(true, Ordering::Release);
+        let sessions = std::mem::take(&mut state.sessions);
+        if let Some(race) = &mut state.race {
+            race.candidates.clear();
+        }
+        drop(state);
+        sessions.iter().for_each(|open| open.session.close());
         if let Some(timer) = self.timer.get() {
             timer.unpark();
         }

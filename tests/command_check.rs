@@ -3,14 +3,13 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dns_tool::date::{DAY, Moment};
 use rcgen::date_time_ymd;
 
 use crate::support::message::{self, opt};
-use crate::support::process::{PROGRAM, Process};
+use crate::support::process::{Process, program};
 use crate::support::resolver::tls;
 use crate::support::{Act, Chain, FakeResolver, Greeting, NAME, pki, temporary_file};
 
@@ -73,7 +72,7 @@ impl Names {
 }
 
 fn run(subcommand: &str, options: &[&str], names: &Names) -> Said {
-    let output = Command::new(PROGRAM)
+    let output = program()
         .arg(subcommand)
         .args(options)
         .output()
@@ -450,7 +449,7 @@ fn each_fault_of_a_resolver_has_its_line_and_remedy() {
         &[&format!("WARNING {text}")],
         1,
     );
-    let alone = Command::new(PROGRAM)
+    let alone = program()
         .args([
             "check",
             "--port",
@@ -647,7 +646,7 @@ fn the_keys_of_a_resolver_are_shown_as_the_file_of_pins_takes_them() {
     assert_eq!(said.code, Some(0));
     assert_eq!(resolver.queries().len(), 0, "nothing is asked");
     // Two commands: the keys into a file, and the daemon with that file.
-    let output = Command::new(PROGRAM).arg("pin").args(&options).output();
+    let output = program().arg("pin").args(&options).output();
     let pins = temporary_file("shown", &output.expect("the program runs").stdout);
     let process = Process::before(&resolver, &["--pins", pins.to_str().expect("UTF-8")]);
     let ask = crate::support::Ask::a(1, "x.test");

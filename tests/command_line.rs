@@ -2,14 +2,14 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
-use crate::support::process::{PROGRAM, Process};
+use crate::support::process::{Process, program};
 use crate::support::{Ask, FakeResolver, UdpClient, wait_until};
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(PROGRAM)
+    program()
         .args(arguments)
         .output()
         .expect("the program runs")

@@ -7,12 +7,12 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::client::{TcpClient, framed};
-use crate::support::process::{PROGRAM, Process};
+use crate::support::process::{Process, program};
 use crate::support::{Act, FakeResolver, Greeting, NAME, PATIENCE, message, pki};
 
 /// What came of a question.
@@ -38,7 +38,7 @@ fn run(arguments: &[&str]) -> Said {
         status,
         stdout,
         stderr,
-    } = Command::new(PROGRAM)
+    } = program()
         .arg("query")
         .args(arguments)
         .output()
@@ -371,7 +371,7 @@ fn a_wrong_question_is_one_line_and_exit_code_2() {
         assert_eq!(said.err.lines().count(), 1, "{said:?}");
         assert!(said.err.contains(part), "{arguments:?}: {said:?}");
     }
-    let serving = Command::new(PROGRAM).arg("--direct").output();
+    let serving = program().arg("--direct").output();
     let serving = serving.expect("the program runs");
     assert_eq!(serving.status.code(), Some(2), "an option of query alone");
 }

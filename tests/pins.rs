@@ -464,7 +464,7 @@ fn what_is_remembered_is_its_owners_alone_and_a_broken_file_is_said_at_the_start
         ("", "line 1: "),
     ] {
         fs::write(&file, content).expect("writes");
-        let output = std::process::Command::new(crate::support::process::PROGRAM)
+        let output = crate::support::process::program()
             .args(option)
             .output()
             .expect("the program runs");

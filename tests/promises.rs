@@ -11,6 +11,7 @@ mod clients;
 mod command_check;
 mod command_line;
 mod command_query;
+mod configuration;
 mod hostile;
 mod identity;
 mod life;

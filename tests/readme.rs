@@ -28,6 +28,16 @@ fn commands() -> Vec<String> {
     commands
 }
 
+/// The example of a file of options.
+fn example_file() -> String {
+    let readme = readme();
+    let example = readme
+        .split("```text\n")
+        .find(|block| block.starts_with("# /etc/dns-tool.conf"));
+    let example = example.expect("an example").split("```").next();
+    example.unwrap_or_default().to_owned()
+}
+
 #[test]
 fn every_example_is_a_command_line_that_is_understood() {
     let examples: Vec<_> = commands()
@@ -39,11 +49,17 @@ fn every_example_is_a_command_line_that_is_understood() {
     let pins = "cloudflare-dns.com sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n";
     let pins = temporary_file("readme-pins", pins.as_bytes());
     let pins = pins.to_str().expect("a path in UTF-8");
+    let file = temporary_file("readme-options", example_file().as_bytes());
+    let file = file.to_str().expect("a path in UTF-8");
     for example in examples {
         // Where its output goes is the shell's to see to.
         let command = example.split(" >").next().expect("a first part");
         let words = command.split(' ').skip(1);
-        let arguments = words.map(|word| if word == "pins" { pins } else { word });
+        let arguments = words.map(|word| match word {
+            "pins" => pins,
+            "dns-tool.conf" => file,
+            word => word,
+        });
         let understood = config::parse(arguments);
         let printed = matches!(understood, Ok(Command::Help | Command::Version));
         assert!(understood.is_ok() && !printed, "{example}");

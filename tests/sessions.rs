@@ -59,14 +59,17 @@ fn a_panic_at_one_answer_costs_that_answer_alone() {
         NAME,
     ]);
     let panics = thread::panics();
-    let endings = Arc::new(Endings::new(config.forwarder, clock::now()));
+    let now = clock::now();
+    let endings = Arc::new(Endings::new(config.forwarder.cache, now));
     let fragile = Arc::new(Fragile {
         endings: Arc::clone(&endings),
         name: b"fragile",
         broken: AtomicBool::new(false),
     });
     let upstream = Upstream::start(config.upstream, fragile, Arc::default()).expect("a thread");
-    let forwarder = Arc::new(forwarder::Forwarder::new(Arc::clone(&upstream), endings));
+    let forwarder =
+        forwarder::Forwarder::new(config.forwarder, Arc::clone(&upstream), endings, now);
+    let forwarder = Arc::new(forwarder);
     let pool = Pool::new(Arc::clone(&forwarder), 1);
     let hands = Arc::downgrade(&pool);
     upstream.employ(hands);

@@ -194,6 +194,12 @@ pub fn run(request: &CheckRequest) -> Report {
         json: request.json,
     };
     report.add("configuration", "understood");
+    for variable in config.given.left_alone() {
+        report.add(
+            "environment",
+            format_args!("{variable} is no option, and left alone"),
+        );
+    }
     check_clock(request, &mut report);
     check_pins(request, &mut report);
     if let Some(file) = &config.keys.source.file {

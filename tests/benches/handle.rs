@@ -85,7 +85,7 @@ impl Bench {
             panic!("no options are a command line");
         };
         let now = Instant::now();
-        let endings = Arc::new(Endings::new(config.forwarder.clone(), now));
+        let endings = Arc::new(Endings::new(config.forwarder.cache, now));
         let mut departures = Departures::default();
         for number in 0..KNOWN {
             let message = query(number);
@@ -103,7 +103,7 @@ impl Bench {
         let upstream = upstream.expect("a thread");
         Self {
             endings: Arc::clone(&endings),
-            forwarder: Arc::new(Forwarder::new(upstream, endings)),
+            forwarder: Arc::new(Forwarder::new(config.forwarder, upstream, endings, now)),
             client: SocketAddr::from(([127, 0, 0, 1], 9)),
         }
     }

@@ -36,7 +36,13 @@ impl UdpClient {
     /// The next datagram; it must come from where the question went.
     pub(crate) fn hear(&self) -> Heard {
         let mut octets = [0; 65_535];
-        let (length, from) = self.socket.recv_from(&mut octets).expect("an answer");
+        // A wait with a timeout is not begun again by the system when a signal ends it.
+        let (length, from) = loop {
+            match self.socket.recv_from(&mut octets) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                heard => break heard.expect("an answer"),
+            }
+        };
         assert_eq!(
             from, self.to,
             "an answer comes from the address that was asked"

@@ -1,5 +1,6 @@
 //! The program as a process of its own.
 
+use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -10,7 +11,18 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{FakeResolver, NAME, PATIENCE, pki, wait_until};
 
-pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_dns-tool");
+const PROGRAM: &str = env!("CARGO_BIN_EXE_dns-tool");
+
+/// The program, without what this environment says to it.
+pub(crate) fn program() -> Command {
+    let mut program = Command::new(PROGRAM);
+    for (name, _) in env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"DNS_TOOL_") {
+            program.env_remove(name);
+        }
+    }
+    program
+}
 
 /// The program in front of a resolver, until it is told to end or dropped.
 pub(crate) struct Process {
@@ -22,20 +34,33 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// With the right options for `resolver`, and `more`.
     pub(crate) fn before(resolver: &FakeResolver, more: &[&str]) -> Self {
-        let mut child = Command::new(PROGRAM)
-            .args([
-                "--port",
-                "0",
-                "--address",
-                "127.0.0.1",
-                "--resolver-fqdn",
-                NAME,
-            ])
-            .args(["--resolver-addr", &resolver.address().to_string()])
-            .arg("--resolver-ca")
-            .arg(pki().root_file())
-            .args(more)
+        let address = resolver.address().to_string();
+        let options = ["--resolver-fqdn", NAME, "--resolver-addr", &address];
+        Self::with(&[&options[..], more].concat(), &[])
+    }
+
+    /// With these options and variables, on a port of 127.0.0.1, and with the tests' trust anchor.
+    pub(crate) fn with(options: &[&str], environment: &[(&str, &str)]) -> Self {
+        let anchors = pki().root_file();
+        let anchors = anchors.to_str().expect("a path in UTF-8");
+        let usual = [
+            "--port",
+            "0",
+            "--address",
+            "127.0.0.1",
+            "--resolver-ca",
+            anchors,
+        ];
+        Self::plain(&[&usual[..], options].concat(), environment)
+    }
+
+    /// With these options and variables, and no others.
+    pub(crate) fn plain(options: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut child = program()
+            .args(options)
+            .envs(environment.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");

@@ -19,7 +19,7 @@ static ENDINGS: LazyLock<(Endings, Instant)> = LazyLock::new(|| {
         panic!("these are options");
     };
     let now = Instant::now();
-    (Endings::new(config.forwarder, now), now)
+    (Endings::new(config.forwarder.cache, now), now)
 });
 
 // The first two octets say when.

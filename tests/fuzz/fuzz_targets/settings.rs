@@ -1,8 +1,9 @@
-//! A command line, and a file of pins: each is understood or refused in one line, and a pin that is understood is spelled
+//! A command line, an environment, and a file of pins: each is understood or refused in one line, and a pin that is understood is spelled
 //! again as it is read.
 #![no_main]
 
 use dns_tool::config::{self, Command};
+use dns_tool::options::Sources;
 use dns_tool::pin::Pin;
 use dns_tool::pins;
 use libfuzzer_sys::fuzz_target;
@@ -29,15 +30,27 @@ fuzz_target!(|text: &str| {
         Err(error) => assert_eq!(error.to_string().lines().count(), 1, "{error}"),
     }
     // No files: what the disk holds is no input of this.
-    if ["ca", "file", "pins"]
+    let lower = text.to_ascii_lowercase();
+    if ["ca", "config", "dir", "file", "pins"]
         .iter()
-        .any(|word| text.contains(word))
+        .any(|word| lower.contains(word))
     {
         return;
     }
-    match config::parse(text.split('\n')) {
-        Ok(Command::Serve(config)) => assert!(!config.upstream.resolvers.is_empty()),
-        Ok(_) => {}
-        Err(error) => assert_eq!(error.to_string().lines().count(), 1, "{error}"),
+    // As a command line, and as an environment.
+    let variables = text.split('\n').filter_map(|line| line.split_once('='));
+    let variables = variables.map(|(name, value)| (name.into(), value.into()));
+    for sources in [
+        Sources::new(text.split('\n'), []),
+        Sources::new([""; 0], variables),
+    ] {
+        match config::read(&sources) {
+            Ok(Command::Serve(config)) => {
+                assert!(!config.upstream.resolvers.is_empty());
+                let _ = config.given.describe();
+            }
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.to_string().lines().count(), 1, "{error}"),
+        }
     }
 });
