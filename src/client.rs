@@ -246,16 +246,23 @@ impl Departures {
 
     /// Sends everything: datagrams in batches, each client's stream in one write. Waits for nobody.
     pub fn leave(&mut self) {
-        self.datagrams.sort_by_key(Datagram::exit);
-        for group in self
-            .datagrams
-            .chunk_by(|one, other| one.exit() == other.exit())
-        {
-            for batch in group.chunks(BATCH) {
+        let mut others = Vec::new();
+        while let Some(exit) = self.datagrams.first().map(Datagram::exit) {
+            // Mostly there is one way out for all of them.
+            if self
+                .datagrams
+                .iter()
+                .any(|datagram| datagram.exit() != exit)
+            {
+                let others_of = |datagram: &mut Datagram| datagram.exit() != exit;
+                others.extend(self.datagrams.extract_if(.., others_of));
+            }
+            for batch in self.datagrams.chunks(BATCH) {
                 send_datagrams(&mut self.headers, &self.octets, batch);
             }
+            self.datagrams.clear();
+            self.datagrams.append(&mut others);
         }
-        self.datagrams.clear();
         self.octets.clear();
         for (stream, mut octets) in self.streams.drain(..) {
             stream.write(&octets);
