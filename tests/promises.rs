@@ -12,6 +12,7 @@ mod command_check;
 mod command_line;
 mod command_query;
 mod configuration;
+mod deployment;
 mod hostile;
 mod identity;
 mod life;
