@@ -39,6 +39,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::clock;
 use crate::frame;
 use crate::metrics::Counter;
+use crate::thread::Pulse;
 use crate::wire::{Answer, Asked, ExtendedError, PLAIN_SIZE, Shown};
 
 /// Datagrams that leave by one system call, at most.
@@ -638,7 +639,9 @@ impl Outboxes {
     /// Drains outboxes until [`Outboxes::stop`]. A stream whose outbox is not empty within ten seconds is closed.
     pub fn drain(&self, mut listener: &PipeReader) {
         let mut slow: Vec<(Arc<Stream>, Instant)> = Vec::new();
+        let pulse = Pulse::new("outboxes");
         loop {
+            pulse.waits();
             let wait = slow
                 .iter()
                 .map(|(_, until)| until.saturating_duration_since(clock::now()))
@@ -668,6 +671,7 @@ impl Outboxes {
                 slow.extend(self.arrivals.lock().drain(..).map(|stream| (stream, until)));
             }
             let now = clock::now();
+            pulse.works(now);
             slow.retain(|(stream, until)| {
                 let unfinished = stream.drain();
                 if unfinished && now >= *until {

@@ -29,7 +29,7 @@ use crate::identity::{Identity, Proof, Terms};
 use crate::metrics::{Counter, Histogram};
 use crate::pin::PinSet;
 use crate::session::{self, Closed, ConnectError, PENDING, Reader, Rest, Sent, Session};
-use crate::thread;
+use crate::thread::{self, Pulse};
 use crate::wire::Answer;
 
 /// Attempts to connect that may be under way at a time.
@@ -1031,12 +1031,14 @@ impl Upstream {
     /// The session's thread: delivers answers until the session ends, then sees to the queries that are left.
     fn read_answers(self: &Arc<Self>, open: &Open, mut reader: Reader) {
         let mut departures = Departures::default();
+        let pulse = Pulse::new("session");
         let closed = thread::guard("session", || {
             loop {
                 match reader.read() {
                     Ok(answers) => {
                         let (mut answered, mut hedged) = (false, false);
                         let now = clock::now();
+                        pulse.works(now);
                         for (query, answer, took) in answers {
                             answered = true;
                             self.tally.exchanges.observe(took, 1);
@@ -1047,6 +1049,7 @@ impl Upstream {
                         if answered {
                             self.note_answers(open, hedged);
                         }
+                        pulse.waits();
                     }
                     Err(closed) => break closed,
                 }
@@ -1151,14 +1154,17 @@ impl Upstream {
     /// The timer's thread.
     fn look_for_ever(self: &Arc<Self>) {
         let mut departures = Departures::default();
+        let pulse = Pulse::new("timer");
         let mut was_quiet = false;
         while !self.stopped.load(Ordering::Acquire) {
             if self.retired.load(Ordering::SeqCst) && self.unended.load(Ordering::SeqCst) == 0 {
                 return self.stop();
             }
             let now = clock::now();
+            pulse.works(now);
             let (next, idle_until) = self.look(now, &mut departures);
             departures.leave();
+            pulse.waits();
             if let Some(next) = next {
                 was_quiet = false;
                 park_timeout(
