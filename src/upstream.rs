@@ -6,7 +6,7 @@
 //! long, each connected by a pool worker. A timer gives up on queries whose deadline has passed, and asks again on a
 //! second session what waits on a silent one. Never is a query sent anywhere but into a session whose resolver is proved.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -1301,13 +1301,13 @@ impl Upstream {
         drop(state);
         queries.extend(sessions.iter().flat_map(|open| open.session.queries()));
         // A query may be pending on two sessions, and some came after the suspend.
-        queries.sort_by_key(Arc::as_ptr);
-        queries.dedup_by(|one, other| Arc::ptr_eq(one, other));
-        let before_it = |query: &&Arc<Query>| now.saturating_duration_since(query.began()) >= pause;
-        queries
-            .iter()
-            .filter(before_it)
-            .for_each(|query| query.extend(pause));
+        let mut extended = HashSet::new();
+        for query in queries {
+            let before_it = now.saturating_duration_since(query.began()) >= pause;
+            if before_it && extended.insert(Arc::as_ptr(&query).addr()) {
+                query.extend(pause);
+            }
+        }
         self.suspended.store(suspended, Ordering::Relaxed);
         for open in &sessions {
             if open.session.is_idle() {
