@@ -24,6 +24,10 @@ fn main() {
     if is("CARGO_CFG_TARGET_FEATURE", "crt-static") && reads_bits() {
         println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
+    // Functions that are the same octet for octet are kept once.
+    if links_by_lld() {
+        println!("cargo:rustc-link-arg-bins=-Wl,--icf=all");
+    }
 }
 
 /// Whether the C library that is linked reads such lists: glibc does from 2.36 on.
@@ -38,6 +42,23 @@ fn reads_bits() -> bool {
         version.split('.').next()?.parse::<u32>().ok()
     });
     minor.is_some_and(|minor| minor >= 36)
+}
+
+/// Whether the linker is the one that Rust brings along, as it does from 1.90 on for this target unless another is asked for.
+fn links_by_lld() -> bool {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let compiler = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let said = Command::new(compiler).arg("--version").output();
+    let said = said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let minor = said.ok().and_then(|text| {
+        let version = text.strip_prefix("rustc 1.")?;
+        version.split('.').next()?.parse::<u32>().ok()
+    });
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    // Whoever says anything about linking is not interfered with.
+    let asked_for = flags.contains("link") || env::var_os("RUSTC_LINKER").is_some();
+    let native = [env::var("TARGET"), env::var("HOST")].map(|name| name.as_deref() == Ok(TARGET));
+    minor.is_some_and(|minor| minor >= 90) && native == [true; 2] && !asked_for
 }
 
 /// Whether `value` is among the values of the variable.

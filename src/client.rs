@@ -39,6 +39,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::clock;
 use crate::frame;
 use crate::metrics::Counter;
+use crate::thread::Pulse;
 use crate::wire::{Answer, Asked, ExtendedError, PLAIN_SIZE, Shown};
 
 /// Datagrams that leave by one system call, at most.
@@ -246,16 +247,23 @@ impl Departures {
 
     /// Sends everything: datagrams in batches, each client's stream in one write. Waits for nobody.
     pub fn leave(&mut self) {
-        self.datagrams.sort_by_key(Datagram::exit);
-        for group in self
-            .datagrams
-            .chunk_by(|one, other| one.exit() == other.exit())
-        {
-            for batch in group.chunks(BATCH) {
+        let mut others = Vec::new();
+        while let Some(exit) = self.datagrams.first().map(Datagram::exit) {
+            // Mostly there is one way out for all of them.
+            if self
+                .datagrams
+                .iter()
+                .any(|datagram| datagram.exit() != exit)
+            {
+                let others_of = |datagram: &mut Datagram| datagram.exit() != exit;
+                others.extend(self.datagrams.extract_if(.., others_of));
+            }
+            for batch in self.datagrams.chunks(BATCH) {
                 send_datagrams(&mut self.headers, &self.octets, batch);
             }
+            self.datagrams.clear();
+            self.datagrams.append(&mut others);
         }
-        self.datagrams.clear();
         self.octets.clear();
         for (stream, mut octets) in self.streams.drain(..) {
             stream.write(&octets);
@@ -631,7 +639,9 @@ impl Outboxes {
     /// Drains outboxes until [`Outboxes::stop`]. A stream whose outbox is not empty within ten seconds is closed.
     pub fn drain(&self, mut listener: &PipeReader) {
         let mut slow: Vec<(Arc<Stream>, Instant)> = Vec::new();
+        let pulse = Pulse::new("outboxes");
         loop {
+            pulse.waits();
             let wait = slow
                 .iter()
                 .map(|(_, until)| until.saturating_duration_since(clock::now()))
@@ -661,6 +671,7 @@ impl Outboxes {
                 slow.extend(self.arrivals.lock().drain(..).map(|stream| (stream, until)));
             }
             let now = clock::now();
+            pulse.works(now);
             slow.retain(|(stream, until)| {
                 let unfinished = stream.drain();
                 if unfinished && now >= *until {

@@ -21,6 +21,16 @@ pub fn now() -> Instant {
     }
 }
 
+/// A moment as microseconds on a scale that begins with the first question for the time; at least 1.
+pub fn stamp(moment: Instant) -> u64 {
+    micros(moment.saturating_duration_since(BASE.0)).max(1)
+}
+
+/// What the clock shows that stands still during a suspend.
+pub fn monotonic() -> Duration {
+    read(ClockId::CLOCK_MONOTONIC).unwrap_or_default()
+}
+
 /// The time of day and the date, as far as this machine knows them, for what has a date: certificates and pins.
 pub fn since_1970() -> Duration {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -29,9 +39,8 @@ pub fn since_1970() -> Duration {
 
 /// For how long the machine has been suspended since it was started.
 pub fn suspended() -> Duration {
-    let monotonic = read(ClockId::CLOCK_MONOTONIC).unwrap_or_default();
     let boottime = read(ClockId::CLOCK_BOOTTIME).unwrap_or_default();
-    boottime.saturating_sub(monotonic)
+    boottime.saturating_sub(monotonic())
 }
 
 /// A time in microseconds, for counters of whole numbers.

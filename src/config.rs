@@ -191,7 +191,7 @@ fn settings(given: Given) -> Result<Config, UsageError> {
     };
     let monitor = one(&given, "--monitor", |text| {
         text.parse().map_err(|_| {
-            "expected an address of this host and a port, such as 127.0.0.1:9353".to_owned()
+            "expected an address of this host and a port, such as 127.0.0.1:9853".to_owned()
         })
     })?;
     let user = one(&given, "--user", |text| {

@@ -11,9 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::{debug, error, info, warn};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rustls::pki_types::ServerName;
 
 use crate::certificate::Facts;
@@ -96,7 +95,9 @@ pub struct Keys {
     upstream: Arc<Upstream>,
     held: Mutex<Held>,
     /// Dropped when it is to end.
-    ends: Mutex<Option<(Sender<()>, Option<PipeWriter>)>>,
+    watched: Mutex<Option<PipeWriter>>,
+    over: Mutex<bool>,
+    is_over: Condvar,
 }
 
 struct Held {
@@ -113,7 +114,6 @@ impl Keys {
     ///
     /// Fails when the system has no thread.
     pub fn start(settings: Settings, upstream: &Arc<Upstream>) -> io::Result<Arc<Self>> {
-        let (sender, end) = bounded(0);
         let (given, state) = (settings.given.clone(), settings.state.clone());
         let keys = Arc::new(Self {
             settings,
@@ -124,18 +124,19 @@ impl Keys {
                 complaint: String::new(),
                 paused: false,
             }),
-            ends: Mutex::new(None),
+            watched: Mutex::new(None),
+            over: Mutex::new(false),
+            is_over: Condvar::new(),
         });
         let held = keys.held.lock();
         keys.apply(&held);
         keys.warn_of_no_backup(&held);
         drop(held);
-        let watched = keys.watch();
-        *keys.ends.lock() = Some((sender, watched));
+        *keys.watched.lock() = keys.watch();
         // Pins of a file may have dates, which pass.
         if keys.settings.reads_files() {
             let rounds = Arc::clone(&keys);
-            thread::spawn_for_good("keys", move || rounds.go_round(&end))?;
+            thread::spawn_for_good("keys", move || rounds.go_round())?;
         }
         Ok(keys)
     }
@@ -239,14 +240,16 @@ impl Keys {
     }
 
     /// The thread: a look at everything now and then.
-    fn go_round(&self, end: &Receiver<()>) {
+    fn go_round(&self) {
         let every = self
             .settings
             .rollover
             .map_or(ROUND, |wait| (wait / ROUNDS).clamp(BOUNDS.0, BOUNDS.1));
         loop {
             self.look_around();
-            if end.recv_timeout(every) != Err(RecvTimeoutError::Timeout) {
+            let mut over = self.over.lock();
+            self.is_over.wait_while_for(&mut over, |over| !*over, every);
+            if *over {
                 return;
             }
         }
@@ -356,7 +359,9 @@ impl Keys {
 
     /// Keeps the time, and looks no more.
     pub fn stop(&self) {
-        *self.ends.lock() = None;
+        *self.watched.lock() = None;
+        *self.over.lock() = true;
+        self.is_over.notify_all();
         // Whoever holds it right now looks around, and keeps it, or reloads: then the time of an hour ago will do.
         if let Some(mut held) = self.held.try_lock()
             && !held.paused

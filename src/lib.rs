@@ -20,7 +20,7 @@
 //!
 //! main, lib, command, config, options, keys, server, monitor, page, figures, worker, forwarder, limit, cache, upstream,
 //! health, session, flight, identity, certificate, pins, state, rollover, pin, client, frame, deadline, querylog, zone, wire,
-//! journal, spool, rights, thread, clock, date, metrics.
+//! journal, spool, service, rights, thread, clock, date, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
 //! queries, and the thread that reads an answer delivers it.
@@ -53,6 +53,7 @@ pub mod querylog;
 pub mod rights;
 pub mod rollover;
 pub mod server;
+pub mod service;
 pub mod session;
 pub mod spool;
 pub mod state;
@@ -81,6 +82,7 @@ use crate::monitor::Monitor;
 use crate::options::Given;
 use crate::rights::RightsError;
 use crate::server::{BindError, Server, Sockets};
+use crate::service::Manager;
 use crate::upstream::{Doubts, Tally, Upstream};
 use crate::worker::Pool;
 
@@ -178,6 +180,11 @@ struct Applied {
 /// Binds the sockets, gives up rights, wires the rooms and serves. The first session is opened at once, in the background.
 pub fn start(config: Config) -> Result<Running, StartError> {
     let sockets = Sockets::bind(&config.server)?;
+    start_on(sockets, config)
+}
+
+/// As [`start`], on sockets that are bound.
+pub fn start_on(sockets: Sockets, config: Config) -> Result<Running, StartError> {
     let desk = config.monitor.map(|address| {
         let failed = |error| StartError::Monitor(address, error);
         monitor::bind(address).map_err(failed)
@@ -402,6 +409,48 @@ impl Running {
         if same_keys && applied.keys.settings().reads_files() {
             applied.keys.reload(true);
         }
+        Ok(())
+    }
+
+    /// How it fares, in a line for people.
+    pub fn status(&self) -> String {
+        Self::status_of(&self.forwarder, &self.endings)
+    }
+
+    fn status_of(forwarder: &Forwarder, endings: &Endings) -> String {
+        let standings = forwarder.upstream().standings();
+        let serving = standings.iter().find(|standing| standing.sessions > 0);
+        let resolver = serving.map_or("no session".to_owned(), |standing| {
+            format!("{} at {} serves", standing.name, standing.address)
+        });
+        let all: u64 = Outcome::ALL
+            .map(|outcome| endings.count(outcome))
+            .iter()
+            .sum();
+        format!("{resolver}; {all} queries")
+    }
+
+    /// Tells the service manager that it serves; and from now on, where there is a watchdog, that it goes on doing so, as long
+    /// as that is so. Fails when the system has no thread for that.
+    pub fn report_to(&self, manager: &Arc<Manager>) -> io::Result<()> {
+        let (forwarder, endings) = (Arc::clone(&self.forwarder), Arc::clone(&self.endings));
+        manager.ready(&self.status());
+        let Some(every) = manager.watchdog() else {
+            return Ok(());
+        };
+        let manager = Arc::clone(manager);
+        thread::spawn_for_good("watchdog", move || {
+            loop {
+                match thread::stuck(clock::now()) {
+                    None => manager.feed(&Self::status_of(&forwarder, &endings)),
+                    Some(name) => {
+                        error!("event=thread-stuck thread={name}");
+                        manager.complain(&format!("a thread is stuck: {name}"));
+                    }
+                }
+                std::thread::sleep(every);
+            }
+        })?;
         Ok(())
     }
 

@@ -2,8 +2,9 @@
 #![forbid(unsafe_code)]
 
 use std::env;
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::{ExitCode, exit};
+use std::sync::Arc;
 use std::thread::Builder;
 
 use dns_tool::command;
@@ -11,6 +12,8 @@ use dns_tool::config::{self, Command, Config, Query};
 use dns_tool::journal;
 use dns_tool::options::Sources;
 use dns_tool::rights;
+use dns_tool::server::Sockets;
+use dns_tool::service::Manager;
 use log::info;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
@@ -51,6 +54,18 @@ fn say(report: &command::check::Report) -> ExitCode {
 }
 
 fn serve(config: Config) -> ExitCode {
+    // Before there is another thread: what is meant for this process alone is taken out of the environment.
+    let passed = match Sockets::passed() {
+        Ok(passed) => passed,
+        Err(error) => return fail(REFUSED, &error),
+    };
+    let manager = match Manager::from_environment() {
+        Ok(manager) => Arc::new(manager),
+        Err(error) => {
+            let error = format!("NOTIFY_SOCKET: {error}; expected the socket of a service manager");
+            return fail(REFUSED, &io::Error::other(error));
+        }
+    };
     rights::keep_memory_private();
     let journal = match journal::start(config.log_level) {
         Ok(journal) => journal,
@@ -61,7 +76,15 @@ fn serve(config: Config) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(REFUSED, &error),
     };
-    let running = match dns_tool::start(config) {
+    let running = match passed {
+        Some(sockets) => dns_tool::start_on(sockets, config),
+        None => dns_tool::start(config),
+    };
+    let running = running.and_then(|running| {
+        running.report_to(&manager)?;
+        Ok(running)
+    });
+    let running = match running {
         Ok(running) => running,
         Err(error) => {
             journal.finish();
@@ -71,7 +94,9 @@ fn serve(config: Config) -> ExitCode {
     for signal in signals.forever() {
         let name = match signal {
             SIGHUP => {
+                manager.reloading();
                 running.reload();
+                manager.ready(&running.status());
                 continue;
             }
             SIGUSR1 => {
@@ -82,6 +107,7 @@ fn serve(config: Config) -> ExitCode {
             _ => "SIGINT",
         };
         info!("event=stopping signal={name}");
+        manager.stopping();
         break;
     }
     // Whoever asks twice does not want to wait for the queries on their way. Where there is no thread to hear of it, the end
@@ -112,11 +138,11 @@ fn ask(query: &Query) -> ExitCode {
 
 fn print(text: &str) -> ExitCode {
     // A reader that went away is no failure of ours.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }
 
 fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "dns-tool: {error}");
+    let _ = writeln!(io::stderr(), "dns-tool: {error}");
     ExitCode::from(code)
 }

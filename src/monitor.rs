@@ -263,7 +263,14 @@ impl Desk {
                 let body = spell(&self.sources.families(), format);
                 ("200 OK", format.media_type(), body)
             }
-            "/health" => ("200 OK", plain, "healthy\n".to_owned()),
+            "/health" => match thread::stuck(clock::now()) {
+                None => ("200 OK", plain, "healthy\n".to_owned()),
+                Some(name) => (
+                    "503 Service Unavailable",
+                    plain,
+                    ["stuck: ", name, "\n"].concat(),
+                ),
+            },
             "/ready" => match self.unreadiness() {
                 None => ("200 OK", plain, "ready\n".to_owned()),
                 Some(cause) => ("503 Service Unavailable", plain, [cause, "\n"].concat()),

@@ -4,7 +4,7 @@
 //! here, in batches.
 
 use std::fmt;
-use std::io::{self, ErrorKind, IoSliceMut};
+use std::io::{self, ErrorKind, IoSliceMut, PipeReader, PipeWriter};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
+use listenfd::ListenFd;
 use log::{debug, info, warn};
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -27,7 +28,7 @@ use crate::client::{Client, Local, Outboxes, Shed, Slot, Slots, Stream};
 use crate::clock;
 use crate::forwarder::{Batch, Forwarder};
 use crate::limit;
-use crate::thread;
+use crate::thread::{self, Pulse};
 use crate::worker::{Job, Pool};
 
 /// Datagrams that are received by one system call, at most.
@@ -41,6 +42,8 @@ const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 const BACKLOG: i32 = 1024;
 /// Batches that are still received after the word to stop, at most: what was in the queue, not what a flood adds.
 const LAST_ROUNDS: usize = 256;
+/// How long those who receive on sockets that were passed may take to hear that it is over.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// How long accepting or receiving pauses after an error, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// How often the kernel's count of lost datagrams is asked for while there may be some.
@@ -128,22 +131,28 @@ impl std::error::Error for BindError {
 /// Sockets that are bound and not yet served.
 #[derive(Debug)]
 pub struct Sockets {
-    pairs: Vec<(TcpListener, Arc<UdpSocket>)>,
+    tcp: Vec<TcpListener>,
+    udp: Vec<Arc<UdpSocket>>,
     addresses: Vec<SocketAddr>,
+    /// Somebody else holds them too, and goes on with them when this process has ended.
+    passed: bool,
 }
 
 impl Sockets {
     /// Binds TCP and UDP on every address.
     pub fn bind(settings: &Settings) -> Result<Self, BindError> {
         let mut sockets = Self {
-            pairs: Vec::new(),
+            tcp: Vec::new(),
+            udp: Vec::new(),
             addresses: Vec::new(),
+            passed: false,
         };
         let mut missing = None;
         for &address in &settings.addresses {
             match bind_pair(SocketAddr::new(address, settings.port)) {
-                Ok((pair, bound)) => {
-                    sockets.pairs.push(pair);
+                Ok(((tcp, udp), bound)) => {
+                    sockets.tcp.push(tcp);
+                    sockets.udp.push(udp);
                     sockets.addresses.push(bound);
                 }
                 Err(error)
@@ -160,9 +169,52 @@ impl Sockets {
             }
         }
         match missing {
-            Some(error) if sockets.pairs.is_empty() => Err(error),
+            Some(error) if sockets.tcp.is_empty() => Err(error),
             _ => Ok(sockets),
         }
+    }
+
+    /// Those that a service manager has bound and passed (sd_listen_fds(3)), if it has: then no others are. To be called
+    /// before there are other threads, since it takes the word about them out of the environment.
+    ///
+    /// Fails where there is something else among them than TCP listeners and UDP sockets.
+    pub fn passed() -> io::Result<Option<Self>> {
+        let mut passed = ListenFd::from_env();
+        let mut sockets = Self {
+            tcp: Vec::new(),
+            udp: Vec::new(),
+            addresses: Vec::new(),
+            passed: true,
+        };
+        for place in 0..passed.len() {
+            let address = match passed.take_tcp_listener(place) {
+                Ok(Some(tcp)) if SockRef::from(&tcp).is_listener()? => {
+                    let address = tcp.local_addr()?;
+                    tcp.set_nonblocking(true)?;
+                    sockets.tcp.push(tcp);
+                    address
+                }
+                _ => {
+                    let expected = || {
+                        let text = format!(
+                            "LISTEN_FDS: socket {place}: expected a TCP socket that listens, or a UDP socket"
+                        );
+                        io::Error::other(text)
+                    };
+                    let udp = passed.take_udp_socket(place).ok().flatten();
+                    let udp = udp.ok_or_else(expected)?;
+                    let address = udp.local_addr()?;
+                    udp.set_nonblocking(false)?;
+                    prepare_udp(&SockRef::from(&udp), address)?;
+                    sockets.udp.push(Arc::new(udp));
+                    address
+                }
+            };
+            if !sockets.addresses.contains(&address) {
+                sockets.addresses.push(address);
+            }
+        }
+        Ok(Some(sockets).filter(|sockets| !sockets.addresses.is_empty()))
     }
 
     /// The addresses and ports that are bound, in the order of the settings.
@@ -206,11 +258,20 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
+    // A newcomer may be gone before it is accepted.
+    socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
 
 fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = new_socket(address, Type::DGRAM, Protocol::UDP)?;
+    prepare_udp(&SockRef::from(&socket), address)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// What a socket for `address` needs that we receive on.
+fn prepare_udp(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     // With CAP_NET_ADMIN beyond the system's limit, else up to it; less is no reason not to serve.
     if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
         let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
@@ -225,8 +286,7 @@ fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
             SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
         }
     }
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    Ok(())
 }
 
 fn new_socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
@@ -240,8 +300,11 @@ fn new_socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result
 
 /// The listening threads.
 pub struct Server {
-    pairs: Vec<Pair>,
+    udp: Vec<Arc<UdpSocket>>,
+    passed: bool,
     threads: Vec<JoinHandle<()>>,
+    /// Dropped when no more is to be accepted.
+    end: PipeWriter,
     slots: Arc<Slots>,
     stopping: Arc<AtomicBool>,
 }
@@ -260,9 +323,11 @@ impl Server {
         let slots = Slots::new(settings.clients, Arc::clone(shed));
         let stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
-        for (tcp, udp) in &sockets.pairs {
+        let (ended, end) = io::pipe()?;
+        for listener in sockets.tcp {
             let door = Door {
-                listener: tcp.try_clone()?,
+                listener,
+                ended: ended.try_clone()?,
                 slots: Arc::clone(&slots),
                 per_address: settings.clients_per_address,
                 limit_loopback: settings.limit_loopback,
@@ -271,11 +336,14 @@ impl Server {
                 stopping: Arc::clone(&stopping),
             };
             threads.push(thread::spawn_for_good("accept", move || door.accept())?);
+        }
+        for udp in &sockets.udp {
             let mailbox = Mailbox {
                 socket: Arc::clone(udp),
                 own: udp.local_addr()?,
                 forwarder: Arc::clone(forwarder),
                 shed: Arc::clone(shed),
+                passed: sockets.passed,
                 stopping: Arc::clone(&stopping),
             };
             threads.push(thread::spawn_for_good("receive", move || {
@@ -283,8 +351,10 @@ impl Server {
             })?);
         }
         Ok(Self {
-            pairs: sockets.pairs,
+            udp: sockets.udp,
+            passed: sockets.passed,
             threads,
+            end,
             slots,
             stopping,
         })
@@ -299,22 +369,54 @@ impl Server {
     pub fn stop(self) {
         self.stopping.store(true, Ordering::Release);
         self.slots.close();
-        for (tcp, udp) in &self.pairs {
-            // Linux wakes the threads that wait in accept and receive, although a datagram socket that is not connected
-            // reports ENOTCONN.
-            let _ = SockRef::from(tcp).shutdown(Shutdown::Both);
-            let _ = SockRef::from(&**udp).shutdown(Shutdown::Read);
+        drop(self.end);
+        if self.passed {
+            let_go(&self.threads, &self.udp);
+        } else {
+            for udp in &self.udp {
+                // Linux wakes the thread that waits in receive, although a datagram socket that is not connected reports
+                // ENOTCONN.
+                let _ = SockRef::from(&**udp).shutdown(Shutdown::Read);
+            }
         }
         for thread in self.threads {
             // Its panics are caught: it ends by returning.
-            let _ = thread.join();
+            if !self.passed || thread.is_finished() {
+                let _ = thread.join();
+            }
         }
+    }
+}
+
+/// Wakes `threads` that receive on sockets that others hold too, which a shutdown would end for them as well: by a datagram
+/// that says nothing. One that does not arrive is not waited for for ever.
+fn let_go(threads: &[JoinHandle<()>], sockets: &[Arc<UdpSocket>]) {
+    let until = clock::now() + LAST_WORD;
+    while threads.iter().any(|thread| !thread.is_finished()) && clock::now() < until {
+        for socket in sockets {
+            let Ok(address) = socket.local_addr() else {
+                continue;
+            };
+            let (any, own): (IpAddr, IpAddr) = match address.ip() {
+                IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::LOCALHOST.into()),
+                IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::LOCALHOST.into()),
+            };
+            let to = if address.ip() == any {
+                own
+            } else {
+                address.ip()
+            };
+            let _ = UdpSocket::bind((any, 0))
+                .and_then(|socket| socket.send_to(&[], (to, address.port())));
+        }
+        sleep(Duration::from_millis(5));
     }
 }
 
 /// Where TCP clients come in.
 struct Door {
     listener: TcpListener,
+    ended: PipeReader,
     slots: Arc<Slots>,
     per_address: usize,
     limit_loopback: bool,
@@ -326,26 +428,33 @@ struct Door {
 impl Door {
     fn accept(&self) {
         let mut trouble = Trouble::default();
+        let pulse = Pulse::new("accept");
         while let Some(slot) = self.wait_for_newcomer() {
             match self.listener.accept() {
                 Ok((socket, peer)) => {
+                    let now = clock::now();
+                    pulse.works(now);
                     trouble.is_over("accept");
                     if !self.may_stay(peer.ip().to_canonical()) {
                         debug!("event=client-refused client={peer} cause=\"too many of its own\"");
+                        pulse.waits();
                         continue;
                     }
                     // Answers are gathered here already: each write should leave at once.
                     let _ = socket.set_nodelay(true);
                     let outboxes = Arc::clone(&self.outboxes);
-                    let stream = Stream::new(socket, peer, outboxes, slot, clock::now());
+                    let stream = Stream::new(socket, peer, outboxes, slot, now);
                     self.pool.submit(Job::Client(stream));
+                    pulse.waits();
                 }
                 Err(_) if self.stopping.load(Ordering::Acquire) => return,
                 // The client went away again before it was accepted: weather.
                 Err(error)
                     if matches!(
                         error.kind(),
-                        ErrorKind::Interrupted | ErrorKind::ConnectionAborted
+                        ErrorKind::Interrupted
+                            | ErrorKind::ConnectionAborted
+                            | ErrorKind::WouldBlock
                     ) => {}
                 Err(error) => trouble.wait("accept", &error),
             }
@@ -357,9 +466,15 @@ impl Door {
     /// Waits until somebody wants to come in, and then for a place. None when nobody may any more.
     fn wait_for_newcomer(&self) -> Option<Slot> {
         loop {
-            let mut ready = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
+            let mut ready = [
+                PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.ended.as_fd(), PollFlags::POLLIN),
+            ];
             // An error of the listener's own is for accept to tell.
             if poll(&mut ready, PollTimeout::NONE).is_ok() {
+                if ready[1].any().unwrap_or(true) {
+                    return None;
+                }
                 return self.slots.take();
             }
         }
@@ -378,6 +493,8 @@ struct Mailbox {
     own: SocketAddr,
     forwarder: Arc<Forwarder>,
     shed: Arc<Shed>,
+    /// Somebody else goes on with it: what is in its queue at the end is left there.
+    passed: bool,
     stopping: Arc<AtomicBool>,
 }
 
@@ -389,7 +506,8 @@ impl Mailbox {
         let mut losses = Losses::default();
         let mut headers = Self::headers();
         let mut last_rounds = LAST_ROUNDS;
-        loop {
+        let pulse = Pulse::new("receive");
+        while !(self.passed && self.stopping.load(Ordering::Acquire)) {
             let mut slices: Vec<_> = octets
                 .iter_mut()
                 .map(|room| [IoSliceMut::new(room)])
@@ -413,12 +531,14 @@ impl Mailbox {
                         return;
                     }
                     let now = clock::now();
+                    pulse.works(now);
                     let lost = arrivals.iter().rev().find_map(|arrival| arrival.lost);
                     self.shed.datagrams.add(losses.hear(lost, now));
                     if losses.may_be_unheard(arrivals.len(), now) {
                         headers = Self::headers();
                     }
                     self.handle(&arrivals, &octets, &mut batch, now);
+                    pulse.waits();
                 }
                 Err(Errno::EINTR) => {}
                 Err(error) => trouble.wait("receive", &error.into()),

@@ -6,17 +6,68 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::error;
+use parking_lot::Mutex;
 
+use crate::clock::{micros, stamp};
 use crate::metrics::Counter;
 
 /// How long a thread that panicked waits before it begins again, so that it cannot spin.
 const PAUSE: Duration = Duration::from_millis(100);
 /// A stack in octets. What runs here calls little and keeps its buffers on the heap.
 const STACK: usize = 256 * 1024;
+
+/// How long a thread may be at one piece of work: none of it waits for anybody, so it takes milliseconds.
+const STUCK: Duration = Duration::from_secs(10);
+
+/// The threads that serve.
+static PULSES: Mutex<Vec<(&'static str, Weak<Pulse>)>> = Mutex::new(Vec::new());
+
+/// What a thread that serves shows of itself: since when it is at work, or that it waits for the kernel to bring some.
+#[derive(Debug, Default)]
+pub struct Pulse(AtomicU64);
+
+impl Pulse {
+    /// That of a thread of this name, as long as it is held.
+    pub fn new(name: &'static str) -> Arc<Self> {
+        let pulse = Arc::new(Self::default());
+        let mut pulses = PULSES.lock();
+        pulses.retain(|(_, pulse)| pulse.strong_count() > 0);
+        pulses.push((name, Arc::downgrade(&pulse)));
+        pulse
+    }
+
+    /// It has work, since `now`.
+    pub fn works(&self, now: Instant) {
+        self.0.store(stamp(now), Ordering::Relaxed);
+    }
+
+    /// It waits for more.
+    pub fn waits(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    fn is_stuck(&self, now: u64) -> bool {
+        let since = self.0.load(Ordering::Relaxed);
+        since > 0 && now.saturating_sub(since) > micros(STUCK)
+    }
+}
+
+/// A thread that serves and has been at the same piece of work for too long, if there is one.
+pub fn stuck(now: Instant) -> Option<&'static str> {
+    let now = stamp(now);
+    let pulses = PULSES.lock();
+    let stuck = |pulse: &Weak<Pulse>| pulse.upgrade().is_some_and(|pulse| pulse.is_stuck(now));
+    pulses
+        .iter()
+        .find(|(_, pulse)| stuck(pulse))
+        .map(|(name, _)| *name)
+}
 
 static PANICS: Counter = Counter::new();
 
@@ -71,6 +122,27 @@ pub fn spawn_for_good(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_is_at_one_piece_of_work_for_too_long_is_stuck() {
+        let pulse = Pulse::new("test of pulses");
+        let now = crate::clock::now();
+        let is_stuck = |now| stuck(now) == Some("test of pulses");
+        assert!(!is_stuck(now + 3 * STUCK), "it waits");
+        pulse.works(now);
+        assert!(!is_stuck(now + STUCK));
+        assert!(is_stuck(now + STUCK + Duration::from_millis(1)));
+        pulse.works(now + STUCK);
+        assert!(
+            !is_stuck(now + STUCK + Duration::from_millis(1)),
+            "another piece"
+        );
+        pulse.waits();
+        assert!(!is_stuck(now + 3 * STUCK));
+        pulse.works(now);
+        drop(pulse);
+        assert!(!is_stuck(now + 3 * STUCK), "it is gone");
+    }
 
     #[test]
     fn a_thread_that_is_needed_begins_again_after_a_panic() {

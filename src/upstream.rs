@@ -6,7 +6,7 @@
 //! long, each connected by a pool worker. A timer gives up on queries whose deadline has passed, and asks again on a
 //! second session what waits on a silent one. Never is a query sent anywhere but into a session whose resolver is proved.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ use crate::identity::{Identity, Proof, Terms};
 use crate::metrics::{Counter, Histogram};
 use crate::pin::PinSet;
 use crate::session::{self, Closed, ConnectError, PENDING, Reader, Rest, Sent, Session};
-use crate::thread;
+use crate::thread::{self, Pulse};
 use crate::wire::Answer;
 
 /// Attempts to connect that may be under way at a time.
@@ -1031,12 +1031,14 @@ impl Upstream {
     /// The session's thread: delivers answers until the session ends, then sees to the queries that are left.
     fn read_answers(self: &Arc<Self>, open: &Open, mut reader: Reader) {
         let mut departures = Departures::default();
+        let pulse = Pulse::new("session");
         let closed = thread::guard("session", || {
             loop {
                 match reader.read() {
                     Ok(answers) => {
                         let (mut answered, mut hedged) = (false, false);
                         let now = clock::now();
+                        pulse.works(now);
                         for (query, answer, took) in answers {
                             answered = true;
                             self.tally.exchanges.observe(took, 1);
@@ -1047,6 +1049,7 @@ impl Upstream {
                         if answered {
                             self.note_answers(open, hedged);
                         }
+                        pulse.waits();
                     }
                     Err(closed) => break closed,
                 }
@@ -1151,14 +1154,17 @@ impl Upstream {
     /// The timer's thread.
     fn look_for_ever(self: &Arc<Self>) {
         let mut departures = Departures::default();
+        let pulse = Pulse::new("timer");
         let mut was_quiet = false;
         while !self.stopped.load(Ordering::Acquire) {
             if self.retired.load(Ordering::SeqCst) && self.unended.load(Ordering::SeqCst) == 0 {
                 return self.stop();
             }
             let now = clock::now();
+            pulse.works(now);
             let (next, idle_until) = self.look(now, &mut departures);
             departures.leave();
+            pulse.waits();
             if let Some(next) = next {
                 was_quiet = false;
                 park_timeout(
@@ -1295,13 +1301,13 @@ impl Upstream {
         drop(state);
         queries.extend(sessions.iter().flat_map(|open| open.session.queries()));
         // A query may be pending on two sessions, and some came after the suspend.
-        queries.sort_by_key(Arc::as_ptr);
-        queries.dedup_by(|one, other| Arc::ptr_eq(one, other));
-        let before_it = |query: &&Arc<Query>| now.saturating_duration_since(query.began()) >= pause;
-        queries
-            .iter()
-            .filter(before_it)
-            .for_each(|query| query.extend(pause));
+        let mut extended = HashSet::new();
+        for query in queries {
+            let before_it = now.saturating_duration_since(query.began()) >= pause;
+            if before_it && extended.insert(Arc::as_ptr(&query).addr()) {
+                query.extend(pause);
+            }
+        }
         self.suspended.store(suspended, Ordering::Relaxed);
         for open in &sessions {
             if open.session.is_idle() {

@@ -18,7 +18,7 @@ use crate::client::{IDLE_LIMIT, Stream};
 use crate::clock;
 use crate::forwarder::{Batch, Forwarder};
 use crate::frame::Frames;
-use crate::thread;
+use crate::thread::{self, Pulse};
 use crate::upstream::{Attempt, Hands, RACERS};
 
 /// Threads that stay though nothing is to be done.
@@ -108,10 +108,12 @@ impl Pool {
     }
 
     fn work(self: &Arc<Self>) {
+        let pulse = Pulse::new("worker");
         loop {
             match self.jobs.recv_timeout(LINGER) {
                 Ok(job) => {
-                    thread::guard("worker", || self.run(job));
+                    thread::guard("worker", || self.run(job, &pulse));
+                    pulse.waits();
                     self.state.lock().unfinished -= 1;
                 }
                 Err(RecvTimeoutError::Timeout) => {
@@ -126,16 +128,16 @@ impl Pool {
         }
     }
 
-    fn run(self: &Arc<Self>, job: Job) {
+    fn run(self: &Arc<Self>, job: Job, pulse: &Pulse) {
         match job {
-            Job::Client(stream) => self.read_queries(&stream),
+            Job::Client(stream) => self.read_queries(&stream, pulse),
             Job::Attempt(attempt) => attempt.run(),
         }
     }
 
     /// Reads a client until it closes, is silent or dribbles. Its answers may still be on their way then: the connection
     /// closes with the last of them.
-    fn read_queries(self: &Arc<Self>, stream: &Arc<Stream>) {
+    fn read_queries(self: &Arc<Self>, stream: &Arc<Stream>, pulse: &Pulse) {
         let mut frames = Frames::with_capacity(READ);
         let mut batch = Batch::default();
         let mut patience = Patience::default();
@@ -165,10 +167,10 @@ impl Pool {
                 }
                 Err(_) => return,
             }
-            if self.stopping.load(Ordering::Acquire) {
-                return;
-            }
+            // What was read by then is answered, also after the word to stop.
+            let last = self.stopping.load(Ordering::Acquire);
             let now = clock::now();
+            pulse.works(now);
             while let Some(range) = frames.next_message() {
                 patience.message_ended();
                 let client = stream.client(now);
@@ -180,6 +182,10 @@ impl Pool {
                 stream.be_unwelcome();
             }
             self.forwarder.dispatch(&mut batch, now);
+            pulse.waits();
+            if last {
+                return;
+            }
             let pause = if over_limit { SLOWED } else { Duration::ZERO };
             if stream.gives_way_within(pause) {
                 return;

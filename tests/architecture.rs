@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 35] = [
+const ROOMS: [&str; 36] = [
     "command",
     "config",
     "options",
@@ -36,6 +36,7 @@ const ROOMS: [&str; 35] = [
     "wire",
     "journal",
     "spool",
+    "service",
     "rights",
     "thread",
     "clock",

@@ -248,6 +248,8 @@ fn both_formats_come_as_they_are_asked_for() {
     let resolver = FakeResolver::honest();
     let forwarder = Forwarder::before(&resolver, &MONITOR);
     let at = monitor(&forwarder);
+    // Some numbers of a resolver are there from the first session on.
+    wait_until("the first session", || get(at, "/ready").status == "200 OK");
     let plain = get(at, "/metrics");
     assert!(
         plain

@@ -22,5 +22,6 @@ mod messages;
 mod monitor;
 mod pins;
 mod readme;
+mod service;
 mod sessions;
 mod watch;

@@ -102,6 +102,12 @@ impl TcpClient {
         self.hear()
     }
 
+    /// The answer, unless the other side ends the connection before it.
+    pub(crate) fn try_ask(&mut self, message: &[u8]) -> io::Result<Heard> {
+        self.socket.write_all(&framed(&[message.to_vec()]))?;
+        self.try_hear()
+    }
+
     /// Says that nothing more will be asked.
     pub(crate) fn half_close(&self) {
         self.socket.shutdown(Shutdown::Write).expect("shuts down");

@@ -3,8 +3,8 @@
 use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -58,9 +58,44 @@ impl Process {
 
     /// With these options and variables, and no others.
     pub(crate) fn plain(options: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = program()
-            .args(options)
-            .envs(environment.iter().copied())
+        let mut command = program();
+        command.args(options).envs(environment.iter().copied());
+        Self::run(&mut command)
+    }
+
+    /// On these sockets, passed as a service manager does, before `resolver`.
+    pub(crate) fn on(
+        sockets: (&TcpListener, &UdpSocket),
+        resolver: &FakeResolver,
+        more: &[&str],
+    ) -> Self {
+        let (tcp, udp) = sockets;
+        let tcp: OwnedFd = tcp.try_clone().expect("a descriptor").into();
+        let udp: OwnedFd = udp.try_clone().expect("a descriptor").into();
+        let address = resolver.address().to_string();
+        // The process that the sockets are for is the one that the shell becomes.
+        let pass = "export LISTEN_FDS=2 LISTEN_PID=$$; exec \"$0\" \"$@\" 3<&0 4<&1 0</dev/null 1>/dev/null";
+        let mut command = Command::new("sh");
+        command
+            .args([
+                "-c",
+                pass,
+                PROGRAM,
+                "--resolver-fqdn",
+                NAME,
+                "--resolver-addr",
+                &address,
+            ])
+            .arg("--resolver-ca")
+            .arg(pki().root_file())
+            .args(more)
+            .stdin(tcp)
+            .stdout(udp);
+        Self::run(&mut command)
+    }
+
+    fn run(command: &mut Command) -> Self {
+        let mut child = command
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");

@@ -1,0 +1,246 @@
+//! A service manager hears when it is ready, that it goes on, and that it ends; and the sockets that a manager passes outlive
+//! a restart, with all that waits in them.
+
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::support::process::Process;
+use crate::support::{Ask, FakeResolver, Forwarder, PATIENCE, TcpClient, UdpClient, wait_until};
+
+/// A manager's socket, with an abstract name that this process alone uses, and how that is said in the environment.
+fn manager(name: &str) -> (UnixDatagram, String) {
+    let name = format!("dns-tool-{}-{name}", std::process::id());
+    let address = UnixAddress::from_abstract_name(&name).expect("a name");
+    let socket = UnixDatagram::bind_addr(&address).expect("a socket");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    (socket, format!("@{name}"))
+}
+
+/// The next message.
+fn hear(socket: &UnixDatagram) -> String {
+    let mut octets = [0; 4096];
+    let length = socket.recv(&mut octets).expect("a message");
+    String::from_utf8(octets[..length].to_vec()).expect("text")
+}
+
+fn before<'o>(resolver: &'o str, options: &[&'o str]) -> Vec<&'o str> {
+    let usual = [
+        "--resolver-fqdn",
+        "resolver.test",
+        "--resolver-addr",
+        resolver,
+    ];
+    [&usual[..], options].concat()
+}
+
+#[test]
+fn a_manager_hears_when_it_is_ready_reloads_and_stops() {
+    let resolver = FakeResolver::honest();
+    let (socket, name) = manager("notify");
+    let address = resolver.address().to_string();
+    let process = Process::with(&before(&address, &[]), &[("NOTIFY_SOCKET", &name)]);
+    let ready = hear(&socket);
+    assert!(ready.starts_with("READY=1\nSTATUS="), "{ready}");
+    let ask = Ask::a(1, "www.example.test");
+    UdpClient::to(process.address)
+        .ask(&ask.octets())
+        .assert_answers(&ask);
+    process.signal("HUP");
+    let reloading = hear(&socket);
+    let moment = reloading
+        .strip_prefix("RELOADING=1\nMONOTONIC_USEC=")
+        .expect("a reload");
+    assert!(
+        moment.trim().parse::<u64>().is_ok_and(|moment| moment > 0),
+        "{moment}"
+    );
+    let ready = hear(&socket);
+    assert!(
+        ready.starts_with("READY=1\nSTATUS=resolver.test at "),
+        "{ready}"
+    );
+    assert!(
+        ready.contains("1 queries") && !ready.contains("example"),
+        "{ready}"
+    );
+    process.signal("TERM");
+    assert!(hear(&socket).starts_with("STOPPING=1\n"));
+    assert_eq!(process.wait(), Some(0));
+}
+
+#[test]
+fn the_watchdog_is_fed_in_half_of_its_time() {
+    let resolver = FakeResolver::honest();
+    let (socket, name) = manager("watchdog");
+    let address = resolver.address().to_string();
+    let variables = [
+        ("NOTIFY_SOCKET", name.as_str()),
+        ("WATCHDOG_USEC", "200000"),
+    ];
+    let process = Process::with(&before(&address, &[]), &variables);
+    assert!(hear(&socket).starts_with("READY=1\n"));
+    for _ in 0..5 {
+        assert!(hear(&socket).starts_with("WATCHDOG=1\nSTATUS="));
+    }
+    // Another process's watchdog is not ours.
+    drop(process);
+    let variables = [&variables[..], &[("WATCHDOG_PID", "1")]].concat();
+    let process = Process::with(&before(&address, &[]), &variables);
+    let mut said = hear(&socket);
+    while !said.starts_with("READY=1\n") {
+        said = hear(&socket);
+    }
+    socket
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .expect("a timeout");
+    assert!(socket.recv(&mut [0; 16]).is_err());
+    drop(process);
+}
+
+#[test]
+fn a_manager_that_cannot_be_told_is_named() {
+    let program = crate::support::process::program()
+        .args(["--port", "0"])
+        .env("NOTIFY_SOCKET", "/no/such/socket")
+        .output()
+        .expect("it runs");
+    let error = String::from_utf8_lossy(&program.stderr).into_owned();
+    assert_eq!(program.status.code(), Some(1));
+    assert!(
+        error.contains("NOTIFY_SOCKET") && error.lines().count() == 1,
+        "{error}"
+    );
+}
+
+/// TCP and UDP on one port of 127.0.0.1.
+fn sockets() -> (TcpListener, UdpSocket, SocketAddr) {
+    loop {
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = tcp.local_addr().expect("bound");
+        if let Ok(udp) = UdpSocket::bind(address) {
+            return (tcp, udp, address);
+        }
+    }
+}
+
+#[test]
+fn sockets_that_are_passed_are_served_and_outlive_it() {
+    let resolver = FakeResolver::honest();
+    let (tcp, udp, address) = sockets();
+    let ask = Ask::a(1, "www.example.test");
+    for _ in 0..2 {
+        // What comes before there is a process waits for it.
+        let early = UdpClient::to(address);
+        early.send(&ask.octets());
+        let mut caller = TcpClient::to(address);
+        caller.send(&[ask.octets()]);
+        let mut process = Process::on((&tcp, &udp), &resolver, &[]);
+        assert_eq!(process.address, address);
+        early.hear().assert_answers(&ask);
+        caller.hear().assert_answers(&ask);
+        process.signal("TERM");
+        process.read_until("event=stopped");
+        assert_eq!(process.wait(), Some(0));
+    }
+}
+
+#[test]
+fn what_is_no_socket_of_ours_is_refused() {
+    let command = "export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" 3</dev/null";
+    let program = std::process::Command::new("sh")
+        .args(["-c", command, env!("CARGO_BIN_EXE_dns-tool")])
+        .output()
+        .expect("it runs");
+    let error = String::from_utf8_lossy(&program.stderr).into_owned();
+    assert_eq!(program.status.code(), Some(1));
+    assert!(
+        error.contains("LISTEN_FDS") && error.lines().count() == 1,
+        "{error}"
+    );
+}
+
+#[test]
+fn a_restart_under_load_loses_no_query_over_udp_or_tcp() {
+    let resolver = FakeResolver::honest();
+    let (tcp, udp, address) = sockets();
+    let over = AtomicBool::new(false);
+    let (asked, again) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let mut running = Some(Process::on((&tcp, &udp), &resolver, &[]));
+    thread::scope(|scope| {
+        for client in 0..4_u16 {
+            let (over, asked) = (&over, &asked);
+            scope.spawn(move || {
+                let udp = UdpClient::to(address);
+                for id in (client..u16::MAX).step_by(4) {
+                    let ask = Ask::a(id, "www.example.test");
+                    udp.ask(&ask.octets()).assert_answers(&ask);
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    thread::sleep(Duration::from_millis(4));
+                }
+            });
+            let again = &again;
+            scope.spawn(move || {
+                let mut tcp = TcpClient::to(address);
+                for id in (client..u16::MAX).step_by(4) {
+                    let ask = Ask::a(id, "www.example.test");
+                    let mut heard = tcp.try_ask(&ask.octets());
+                    // A server may close at any time: the client asks again (RFC 7766 section 6.2.4).
+                    if heard.is_err() {
+                        again.fetch_add(1, Ordering::Relaxed);
+                        tcp = TcpClient::to(address);
+                        heard = tcp.try_ask(&ask.octets());
+                    }
+                    heard.expect("an answer").assert_answers(&ask);
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    thread::sleep(Duration::from_millis(4));
+                }
+            });
+        }
+        for _ in 0..3 {
+            let before = asked.load(Ordering::Relaxed);
+            wait_until("some queries", || {
+                asked.load(Ordering::Relaxed) > before + 200
+            });
+            let mut process = running.take().expect("it runs");
+            process.signal("TERM");
+            process.read_until("event=stopped");
+            assert_eq!(process.wait(), Some(0));
+            running = Some(Process::on((&tcp, &udp), &resolver, &[]));
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(
+        again.load(Ordering::Relaxed) <= 3 * 4,
+        "once a client and restart"
+    );
+}
+
+#[test]
+fn what_a_tcp_client_asked_before_the_end_is_answered() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|query| {
+        use crate::support::{Act, message};
+        vec![Act::Later(
+            Duration::from_millis(300),
+            message::answer(query),
+        )]
+    });
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let mut client = forwarder.tcp();
+    let ask = Ask::a(1, "www.example.test");
+    client.send(&[ask.octets()]);
+    resolver.wait_for_queries(1);
+    let stopping = thread::spawn(move || forwarder.into_running().stop());
+    client.hear().assert_answers(&ask);
+    stopping.join().expect("it stops");
+}
