@@ -199,7 +199,9 @@ fn a_broken_file_keeps_the_old_pins_and_says_so() {
         ),
     ] {
         let content = content.replace("PIN", &chain.pin.to_string());
-        fs::write(&file, content).expect("writes");
+        // In one step: a file that was emptied to be written anew is broken in another way.
+        let whole = temporary_file("broken-whole", content.as_bytes());
+        fs::rename(whole, &file).expect("renames");
         let said = process.read_until("event=pins-kept");
         assert!(said.contains(cause), "{said}");
         let ask = Ask::a(1, "x.test");

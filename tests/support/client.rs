@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use super::{Heard, PATIENCE, seed};
 
 pub(crate) struct UdpClient {
@@ -25,6 +27,9 @@ impl UdpClient {
     pub(crate) fn from(own: SocketAddr, to: SocketAddr) -> Self {
         let socket = UdpSocket::bind(own).expect("a free port");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        // Room for the answers to all that a test asks before it reads any.
+        let room = SockRef::from(&socket).set_recv_buffer_size(4 * 1024 * 1024);
+        room.expect("as much as the system allows");
         Self { socket, to }
     }
 
