@@ -103,6 +103,8 @@ pub struct Keys {
 struct Held {
     given: Pins,
     state: State,
+    /// What of it is in the directory, as far as is known.
+    kept: State,
     /// What was last said to be wrong with the file of pins, so that it is said once.
     complaint: String,
     /// Others are about to watch in its place: it changes nothing.
@@ -120,6 +122,7 @@ impl Keys {
             upstream: Arc::clone(upstream),
             held: Mutex::new(Held {
                 given,
+                kept: state.clone(),
                 state,
                 complaint: String::new(),
                 paused: false,
@@ -326,6 +329,7 @@ impl Keys {
         };
         match Store::open(directory) {
             Ok((_, state)) => {
+                held.kept.clone_from(&state);
                 held.state = state;
                 true
             }
@@ -348,9 +352,9 @@ impl Keys {
         }
         let saved = Store::open(directory)
             .map_err(io::Error::other)
-            .and_then(|(store, before)| match before == held.state {
+            .and_then(|(store, _)| match held.kept == held.state {
                 true => Ok(()),
-                false => store.save(&held.state),
+                false => store.save_over(&held.kept, &held.state),
             });
         if let Err(error) = saved {
             error!("event=state-not-saved cause=\"{error}\"");

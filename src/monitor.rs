@@ -126,8 +126,8 @@ impl Desk {
             history.take(now, &self.sources);
             visitors.retain(|visitor| {
                 let late = now >= visitor.since + VISIT;
-                if late && visitor.answer.is_empty() {
-                    self.sources.refused.increment();
+                if late {
+                    self.let_go(visitor);
                 }
                 !late
             });
@@ -165,14 +165,20 @@ impl Desk {
         }
     }
 
+    /// Counts a visitor that goes before its time, if it goes without an answer.
+    fn let_go(&self, visitor: &Visitor) {
+        if visitor.answer.is_empty() {
+            self.sources.refused.increment();
+        }
+    }
+
     /// Takes in who has come.
     fn welcome(&self, visitors: &mut Vec<Visitor>, now: Instant) {
         match self.listener.accept() {
             Ok((socket, _)) if socket.set_nonblocking(true).is_ok() => {
                 if visitors.len() >= VISITORS {
                     // The first is the one that came first.
-                    visitors.remove(0);
-                    self.sources.refused.increment();
+                    self.let_go(&visitors.remove(0));
                 }
                 visitors.push(Visitor {
                     socket,

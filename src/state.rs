@@ -179,6 +179,17 @@ impl Store {
 
     /// Replaces what is kept. Whatever happens meanwhile, the file is the old or the new one, and is on the disk.
     pub fn save(&self, state: &State) -> io::Result<()> {
+        self.save_if(state, &|| true)
+    }
+
+    /// The same, if what is kept is `before` still: somebody may have changed it by hand meanwhile, and is not to be overruled.
+    pub fn save_over(&self, before: &State, state: &State) -> io::Result<()> {
+        let stays = || Self::open(&self.directory).is_ok_and(|(_, now)| now == *before);
+        self.save_if(state, &stays)
+    }
+
+    /// `may` is asked at the last moment.
+    fn save_if(&self, state: &State, may: &dyn Fn() -> bool) -> io::Result<()> {
         let text = state.to_string();
         // What cannot be read at the next start must not take the place of what can.
         State::parse(&text).map_err(io::Error::other)?;
@@ -186,15 +197,15 @@ impl Store {
             return Err(io::Error::other(StateError::TooLong));
         }
         let new = self.directory.join(format!("{FILE}.{}", process::id()));
-        let saved = self.replace_by(&new, &text);
-        if saved.is_err() {
+        let saved = self.replace_by(&new, &text, may);
+        if !matches!(saved, Ok(true)) {
             // As likely as not the disk is full; whether this succeeds changes nothing.
             let _ = fs::remove_file(&new);
         }
-        saved
+        saved.map(drop)
     }
 
-    fn replace_by(&self, new: &Path, text: &str) -> io::Result<()> {
+    fn replace_by(&self, new: &Path, text: &str, may: &dyn Fn() -> bool) -> io::Result<bool> {
         let create = || {
             let mut options = OpenOptions::new();
             options.write(true).create_new(true).mode(0o600).open(new)
@@ -209,9 +220,13 @@ impl Store {
         };
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
+        if !may() {
+            return Ok(false);
+        }
         fs::rename(new, self.directory.join(FILE))?;
         // The directory says which file has the name.
-        File::open(&self.directory)?.sync_all()
+        File::open(&self.directory)?.sync_all()?;
+        Ok(true)
     }
 }
 
@@ -368,6 +383,13 @@ mod tests {
         fs::write(stale, "half").expect("a file");
         store.save(&State::default()).expect("a first save");
         store.save(&state).expect("a second one");
+        // Nobody is overruled who changed it by hand.
+        let other = State::default();
+        store.save_over(&other, &other).expect("no save");
+        assert_eq!(Store::open(directory.path()).expect("a sound one").1, state);
+        store.save_over(&state, &other).expect("a save");
+        assert_eq!(Store::open(directory.path()).expect("a sound one").1, other);
+        store.save_over(&other, &state).expect("a save");
         let (_, read) = Store::open(directory.path()).expect("what was saved");
         assert_eq!(read, state);
         let mut files = fs::read_dir(directory.path()).expect("the directory");
