@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::process::Process;
-use crate::support::{Ask, FakeResolver, Forwarder, PATIENCE, TcpClient, UdpClient, wait_until};
+use crate::support::{Ask, FakeResolver, PATIENCE, TcpClient, UdpClient, wait_until};
 
 /// A manager's socket, with an abstract name that this process alone uses, and how that is said in the environment.
 fn manager(name: &str) -> (UnixDatagram, String) {
@@ -223,24 +223,4 @@ fn a_restart_under_load_loses_no_query_over_udp_or_tcp() {
         again.load(Ordering::Relaxed) <= 3 * 4,
         "once a client and restart"
     );
-}
-
-#[test]
-fn what_a_tcp_client_asked_before_the_end_is_answered() {
-    let resolver = FakeResolver::honest();
-    resolver.serve(|query| {
-        use crate::support::{Act, message};
-        vec![Act::Later(
-            Duration::from_millis(300),
-            message::answer(query),
-        )]
-    });
-    let forwarder = Forwarder::before(&resolver, &[]);
-    let mut client = forwarder.tcp();
-    let ask = Ask::a(1, "www.example.test");
-    client.send(&[ask.octets()]);
-    resolver.wait_for_queries(1);
-    let stopping = thread::spawn(move || forwarder.into_running().stop());
-    client.hear().assert_answers(&ask);
-    stopping.join().expect("it stops");
 }
