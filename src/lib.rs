@@ -145,9 +145,10 @@ impl From<io::Error> for StartError {
 }
 
 /// Options that hold as they were at the start, whatever the file says later.
-const FIXED: [&str; 8] = [
+const FIXED: [&str; 9] = [
     "--address",
     "--port",
+    "--reuse-port",
     "--monitor",
     "--cache-size",
     "--max-clients",

@@ -60,6 +60,8 @@ pub struct Settings {
     pub addresses_optional: bool,
     /// The port; 0 lets the system choose one for each address.
     pub port: u16,
+    /// Others of the same user who want that too may have it as well; the kernel gives each client to one of them.
+    pub reuse_port: bool,
     /// TCP clients at a time; at least 1.
     pub clients: usize,
     /// Of them from one address; at least 1.
@@ -136,6 +138,8 @@ pub struct Sockets {
     addresses: Vec<SocketAddr>,
     /// Somebody else holds them too, and goes on with them when this process has ended.
     passed: bool,
+    /// Others have sockets of their own on the same ports.
+    shared: bool,
 }
 
 impl Sockets {
@@ -146,10 +150,11 @@ impl Sockets {
             udp: Vec::new(),
             addresses: Vec::new(),
             passed: false,
+            shared: settings.reuse_port,
         };
         let mut missing = None;
         for &address in &settings.addresses {
-            match bind_pair(SocketAddr::new(address, settings.port)) {
+            match bind_pair(SocketAddr::new(address, settings.port), settings.reuse_port) {
                 Ok(((tcp, udp), bound)) => {
                     sockets.tcp.push(tcp);
                     sockets.udp.push(udp);
@@ -185,6 +190,7 @@ impl Sockets {
             udp: Vec::new(),
             addresses: Vec::new(),
             passed: true,
+            shared: false,
         };
         for place in 0..passed.len() {
             let address = match passed.take_tcp_listener(place) {
@@ -226,18 +232,18 @@ impl Sockets {
 type Pair = (TcpListener, Arc<UdpSocket>);
 
 /// Binds both protocols to the same port, also where the system chooses it.
-fn bind_pair(wanted: SocketAddr) -> Result<(Pair, SocketAddr), BindError> {
+fn bind_pair(wanted: SocketAddr, shared: bool) -> Result<(Pair, SocketAddr), BindError> {
     const TRIES: usize = 16;
     let mut tries = 0;
     loop {
         tries += 1;
-        let tcp = bind_tcp(wanted).map_err(|cause| BindError {
+        let tcp = bind_tcp(wanted, shared).map_err(|cause| BindError {
             address: wanted,
             protocol: "TCP",
             cause,
         })?;
         let bound = tcp.local_addr().unwrap_or(wanted);
-        match bind_udp(bound) {
+        match bind_udp(bound, shared, wanted.port() == 0) {
             Ok(udp) => return Ok(((tcp, Arc::new(udp)), bound)),
             // The system chose a port that is free for TCP alone: it will choose another.
             Err(cause)
@@ -253,9 +259,10 @@ fn bind_pair(wanted: SocketAddr) -> Result<(Pair, SocketAddr), BindError> {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_tcp(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = new_socket(address, Type::STREAM, Protocol::TCP)?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     // A newcomer may be gone before it is accepted.
@@ -263,10 +270,13 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+/// A port that the system has just chosen for TCP must be free: it is shared only once it is ours.
+fn bind_udp(address: SocketAddr, shared: bool, chosen: bool) -> io::Result<UdpSocket> {
     let socket = new_socket(address, Type::DGRAM, Protocol::UDP)?;
     prepare_udp(&SockRef::from(&socket), address)?;
+    socket.set_reuse_port(shared && !chosen)?;
     socket.bind(&address.into())?;
+    socket.set_reuse_port(shared)?;
     Ok(socket.into())
 }
 
@@ -302,6 +312,7 @@ fn new_socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result
 pub struct Server {
     udp: Vec<Arc<UdpSocket>>,
     passed: bool,
+    shared: bool,
     threads: Vec<JoinHandle<()>>,
     /// Dropped when no more is to be accepted.
     end: PipeWriter,
@@ -353,6 +364,7 @@ impl Server {
         Ok(Self {
             udp: sockets.udp,
             passed: sockets.passed,
+            shared: sockets.shared,
             threads,
             end,
             slots,
@@ -374,6 +386,11 @@ impl Server {
             let_go(&self.threads, &self.udp);
         } else {
             for udp in &self.udp {
+                // It stays open while a query of its waits for an answer. One that is connected gets no more datagrams but
+                // its peer's, here its own: the kernel gives those of the others to who shares the port.
+                if self.shared {
+                    let _ = udp.local_addr().and_then(|own| udp.connect(own));
+                }
                 // Linux wakes the thread that waits in receive, although a datagram socket that is not connected reports
                 // ENOTCONN.
                 let _ = SockRef::from(&**udp).shutdown(Shutdown::Read);

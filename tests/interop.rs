@@ -208,6 +208,59 @@ fn only_a_resolver_whose_chain_and_name_and_pin_are_right_is_asked() {
 }
 
 #[test]
+fn a_clusters_resolver_that_forwards_hears_what_the_resolver_says() {
+    // In the place of CoreDNS: it knows the cluster's names itself, and has dns-tool asked for all others.
+    const OWN: &str = "service.default.svc.cluster.local";
+    let lab = Lab::new();
+    let resolver = lab.bind();
+    let questions: Vec<_> = "www A|www AAAA|@ MX|@ TXT|@ SOA|alias A|chain1 AAAA|any.wild A|_dns._udp SRV|svc HTTPS
+         unknown TYPE65280|txt1 TXT|txt1000 TXT|txt4000 TXT|txt60000 TXT|empty A|no-such-name A|www MX|wWw.iNtErOp.TeSt. A"
+        .split(['|', '\n'])
+        .map(|question| in_zone(question.trim()))
+        .collect();
+    let said = dig(&lab.direct(&resolver), &questions);
+    let said: Vec<_> = said.iter().map(|answer| answered(answer)).collect();
+    for validates in [false, true] {
+        for upstream in ["udp", "tcp"] {
+            let pins = [&lab.pins.leaf[..]];
+            let dns_tool = DnsTool::start(&resolver, &lab.ca, NAME, &pins, &["--query-log"]);
+            let cluster = lab.cluster_resolver(&dns_tool, upstream == "tcp", validates, OWN);
+            for transport in ["+notcp", "+tcp", "+tcp +keepopen"] {
+                let way = Way {
+                    port: cluster.plain,
+                    options: transport.to_owned(),
+                };
+                let heard = dig(&way, &questions);
+                let heard: Vec<_> = heard.iter().map(|answer| answered(answer)).collect();
+                let how = format!("{transport}, upstream {upstream}, validates: {validates}");
+                assert_same(&said, &heard, &questions, &how);
+                let [own, bogus, signed] = [
+                    format!("{OWN} A"),
+                    in_zone("bogus A"),
+                    in_zone("www A +adflag"),
+                ]
+                .map(|question| dig(&way, &[question]).remove(0));
+                assert!(own.contains("10.96.0.10"), "{how}: {own}");
+                // So that validating is what it does.
+                let expected = if validates { "SERVFAIL" } else { "NOERROR" };
+                assert!(
+                    bogus.contains(&format!("status: {expected}")),
+                    "{how}: {bogus}"
+                );
+                assert_eq!(has_flag(&signed, "ad"), validates, "{how}: {signed}");
+            }
+            // It was asked in the way that was said; what does not fit a datagram comes by TCP in any case.
+            let log = fs::read_to_string(&dns_tool.log).expect("its log");
+            let [by_udp, by_tcp] = ["udp", "tcp"]
+                .map(|transport| log.matches(&format!(" transport={transport} ")).count());
+            assert_eq!(by_udp > 0, upstream == "udp", "{log}");
+            assert!(by_tcp > 0, "{log}");
+            assert!(!log.contains("cluster.local"), "{log}");
+        }
+    }
+}
+
+#[test]
 fn a_hundred_thousand_queries_over_udp_are_all_answered() {
     dnsperf("udp");
 }
@@ -645,6 +698,69 @@ auth-zone:
         self.resolver(unbound, ports)
     }
 
+    /// A resolver that forwards to `dns_tool`, by UDP or by TCP, but for a name of its own.
+    fn cluster_resolver(
+        &self,
+        dns_tool: &DnsTool,
+        by_tcp: bool,
+        validates: bool,
+        own: &str,
+    ) -> Resolver {
+        let port = free_port();
+        let directory = self.path().display();
+        let validation = match validates {
+            true => format!(
+                "module-config: \"validator iterator\"
+    trust-anchor-file: \"{directory}/dsset-{ZONE}.\""
+            ),
+            false => "module-config: \"iterator\"".to_owned(),
+        };
+        let configuration = self.write(
+            &format!("cluster-{port}.conf"),
+            &format!(
+                r#"server:
+    directory: "{directory}"
+    chroot: ""
+    username: ""
+    pidfile: ""
+    use-syslog: no
+    so-reuseport: no
+    interface: 127.0.0.1@{port}
+    do-not-query-localhost: no
+    local-zone: "test." nodefault
+    local-zone: "cluster.local." static
+    local-data: "{own}. A 10.96.0.10"
+    {validation}
+remote-control:
+    control-enable: no
+forward-zone:
+    name: "."
+    forward-addr: 127.0.0.1@{}
+    forward-tcp-upstream: {}
+"#,
+                dns_tool.port,
+                if by_tcp { "yes" } else { "no" },
+            ),
+        );
+        let mut unbound = self.copy_of("unbound", "unbound");
+        unbound.arg("-d").arg("-c").arg(configuration);
+        let log = self.path().join(format!("cluster-{port}.log"));
+        let mut resolver = Resolver {
+            process: Process::start(unbound, &log),
+            port,
+            plain: port,
+        };
+        let way = Way {
+            port,
+            options: "+notcp".to_owned(),
+        };
+        let known = [format!("{own} A")];
+        resolver
+            .process
+            .wait_for(&log, || run_dig(&way, &known).contains("status: NOERROR"));
+        resolver
+    }
+
     /// A copy of the program, because distributions confine the installed one by its path (AppArmor) to files of its own.
     fn copy_of(&self, name: &str, package: &str) -> Command {
         let copy = self.path().join(name);
@@ -1006,6 +1122,16 @@ fn compared(answer: &str) -> String {
     }
     sections.iter_mut().for_each(|section| section.sort());
     sections.concat().join("\n")
+}
+
+/// What a resolver on the way must leave as it is: the code, and the records of the answer itself but for what is left of
+/// their TTLs and how names are spelled.
+fn answered(answer: &str) -> String {
+    let code = answer.split("status: ").nth(1).expect("a code");
+    let code = code.split(',').next().unwrap_or_default();
+    let records = answer.split(";; ANSWER SECTION:").nth(1);
+    let records = records.and_then(|records| records.split("\n;;").next());
+    format!("{code}\n{}", from_memory(records.unwrap_or_default()))
 }
 
 /// Leaves out the message ID and the UDP size from the lines that tell them.

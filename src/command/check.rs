@@ -215,6 +215,8 @@ pub fn run(request: &CheckRequest) -> Report {
     for address in &config.server.addresses {
         let alone = server::Settings {
             addresses: vec![*address],
+            // Who shares the port is given clients, and this is nobody who serves them.
+            reuse_port: false,
             ..config.server.clone()
         };
         check_port(&alone, &mut report);
