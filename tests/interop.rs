@@ -29,6 +29,7 @@ use rcgen::{
 use ring::digest::{SHA256, digest};
 use tempfile::{NamedTempFile, TempDir};
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_dns-tool");
 /// The name in the resolvers' certificate.
 const NAME: &str = "resolver.test";
 /// The zone that all resolvers know.
@@ -50,6 +51,28 @@ fn what_unbound_says_is_what_dig_hears() {
     let lab = Lab::new();
     let unbound = lab.unbound(Unbound::Authoritative);
     compare_with_dig(&lab, &unbound, &questions());
+}
+
+#[test]
+fn a_host_without_landlock_is_told_so_once_and_served() {
+    let lab = Lab::new();
+    let unbound = lab.unbound(Unbound::Authoritative);
+    // What kernels say that were built without it, and those that were started without it.
+    for error in ["ENOSYS", "EOPNOTSUPP"] {
+        let mut without = Command::new("strace");
+        without
+            .args(["-D", "-f", "-qq", "-o", "/dev/null", "-e"])
+            .arg(format!("inject=landlock_create_ruleset:error={error}"))
+            .arg(PROGRAM);
+        let pins = [&*lab.pins.leaf];
+        let dns_tool = DnsTool::start_by(without, &unbound, &lab.ca, NAME, &pins, &[]);
+        let heard = dig(&dns_tool.way("+notcp"), &[in_zone("www A")]);
+        assert!(heard[0].contains("status: NOERROR"), "{heard:?}");
+        let log = fs::read_to_string(&dns_tool.log).expect("its log");
+        let lines = log.matches("confined").count();
+        assert_eq!(lines, 1, "{log}");
+        assert!(log.contains("event=not-confined cause="), "{log}");
+    }
 }
 
 #[test]
@@ -871,10 +894,21 @@ struct DnsTool {
 impl DnsTool {
     /// Before `resolver`, which shall be vouched for by `ca`, bear `name` and have one of `pins`.
     fn start(resolver: &Resolver, ca: &Path, name: &str, pins: &[&str], more: &[&str]) -> Self {
+        Self::start_by(Command::new(PROGRAM), resolver, ca, name, pins, more)
+    }
+
+    /// The same, with `command` as the words that start it.
+    fn start_by(
+        mut command: Command,
+        resolver: &Resolver,
+        ca: &Path,
+        name: &str,
+        pins: &[&str],
+        more: &[&str],
+    ) -> Self {
         static COUNT: AtomicU16 = AtomicU16::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let log = ca.with_file_name(format!("dns-tool-{count}.log"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dns-tool"));
         command
             .args(["--address", "127.0.0.1", "--port", "0"])
             .arg("--resolver-addr")
