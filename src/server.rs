@@ -24,12 +24,13 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::client::{Client, Local, Outboxes, Shed, Slot, Slots, Stream};
+use crate::client::{Client, Local, Outboxes, Shed, Slots, Stream};
 use crate::clock;
 use crate::forwarder::{Batch, Forwarder};
+use crate::frame::Frames;
 use crate::limit;
 use crate::thread::{self, Pulse};
-use crate::worker::{Job, Pool};
+use crate::worker::{self, Job, Pool};
 
 /// Datagrams that are received by one system call, at most.
 const BATCH: usize = 32;
@@ -44,6 +45,9 @@ const BACKLOG: i32 = 1024;
 const LAST_ROUNDS: usize = 256;
 /// How long those who receive on sockets that were passed may take to hear that it is over.
 const LAST_WORD: Duration = Duration::from_secs(1);
+/// Connections that the thread that accepts them hears itself, at most, and how long: most clients ask one thing and go.
+const LOBBY: usize = 32;
+const YOUTH: Duration = Duration::from_secs(1);
 /// How long accepting or receiving pauses after an error, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// How often the kernel's count of lost datagrams is asked for while there may be some.
@@ -336,12 +340,15 @@ impl Server {
         let mut threads = Vec::new();
         let (ended, end) = io::pipe()?;
         for listener in sockets.tcp {
+            // Answers are gathered here already: each write should leave at once. Connections have it from their listener.
+            let _ = SockRef::from(&listener).set_tcp_nodelay(true);
             let door = Door {
                 listener,
                 ended: ended.try_clone()?,
                 slots: Arc::clone(&slots),
                 per_address: settings.clients_per_address,
                 limit_loopback: settings.limit_loopback,
+                forwarder: Arc::clone(forwarder),
                 pool: Arc::clone(pool),
                 outboxes: Arc::clone(outboxes),
                 stopping: Arc::clone(&stopping),
@@ -431,22 +438,118 @@ fn let_go(threads: &[JoinHandle<()>], sockets: &[Arc<UdpSocket>]) {
 }
 
 /// Where TCP clients come in.
+///
+/// Most of them ask one thing and go. As long as one may be of these, the thread that let it in hears it, beside others: no
+/// thread is woken for it alone. Who says more or stays longer is handed to a worker.
 struct Door {
     listener: TcpListener,
     ended: PipeReader,
     slots: Arc<Slots>,
     per_address: usize,
     limit_loopback: bool,
+    forwarder: Arc<Forwarder>,
     pool: Arc<Pool>,
     outboxes: Arc<Outboxes>,
     stopping: Arc<AtomicBool>,
+}
+
+/// Those who came in a moment ago.
+struct Lobby {
+    /// In the order in which they came.
+    newcomers: Vec<Newcomer>,
+    /// What one of them is saying; empty in between.
+    frames: Frames,
+    /// What they ask.
+    batch: Batch,
+}
+
+struct Newcomer {
+    stream: Arc<Stream>,
+    came: Instant,
+    has_asked: bool,
+}
+
+/// What a newcomer had to say.
+enum Word {
+    /// Nothing yet, or the one thing that it asks.
+    Little,
+    /// More than that, or not all at once.
+    Much,
+    /// It is gone.
+    Farewell,
 }
 
 impl Door {
     fn accept(&self) {
         let mut trouble = Trouble::default();
         let pulse = Pulse::new("accept");
-        while let Some(slot) = self.wait_for_newcomer() {
+        let mut lobby = Lobby {
+            newcomers: Vec::new(),
+            frames: Frames::with_capacity(worker::READ),
+            batch: Batch::default(),
+        };
+        loop {
+            let mut ready = vec![
+                PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.ended.as_fd(), PollFlags::POLLIN),
+            ];
+            let sockets = lobby
+                .newcomers
+                .iter()
+                .map(|newcomer| newcomer.stream.socket());
+            ready.extend(sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
+            if poll(&mut ready, lobby.patience()).is_err() {
+                continue;
+            }
+            let mut calls = ready.iter().map(|ready| ready.any().unwrap_or(true));
+            // An error of the listener's own is for accept to tell.
+            let knocks = calls.next().unwrap_or(false);
+            if calls.next().unwrap_or(true) {
+                break;
+            }
+            let calls: Vec<_> = calls.collect();
+            let now = clock::now();
+            pulse.works(now);
+            self.hear_all(&mut lobby, &calls, now);
+            if knocks {
+                self.let_in(&mut lobby, &mut trouble, &pulse);
+            }
+            self.forwarder.dispatch(&mut lobby.batch, now);
+            pulse.waits();
+        }
+        self.clear(&mut lobby, usize::MAX);
+    }
+
+    /// Hears those of the lobby who have something to say, and has those who were there for long go on to workers.
+    fn hear_all(&self, lobby: &mut Lobby, calls: &[bool], now: Instant) {
+        let mut calls = calls.iter();
+        let newcomers = std::mem::take(&mut lobby.newcomers);
+        for newcomer in newcomers {
+            if calls.next() == Some(&true) {
+                self.hear(lobby, newcomer, now);
+            } else {
+                lobby.newcomers.push(newcomer);
+            }
+        }
+        let is_young = |newcomer: &Newcomer| now.saturating_duration_since(newcomer.came) < YOUTH;
+        let young = lobby.newcomers.iter().position(is_young);
+        self.clear(lobby, young.unwrap_or(usize::MAX));
+    }
+
+    /// Lets in who waits at the door.
+    fn let_in(&self, lobby: &mut Lobby, trouble: &mut Trouble, pulse: &Pulse) {
+        for round in 0..LOBBY {
+            let slot = match self.slots.take_now() {
+                // That one more waits is known of the first alone, and nobody leaves for less.
+                None if round == 0 => {
+                    // It may be one of these that has to leave.
+                    self.clear(lobby, usize::MAX);
+                    pulse.waits();
+                    self.slots.take()
+                }
+                slot => slot,
+            };
+            let Some(slot) = slot else { return };
             match self.listener.accept() {
                 Ok((socket, peer)) => {
                     let now = clock::now();
@@ -454,46 +557,87 @@ impl Door {
                     trouble.is_over("accept");
                     if !self.may_stay(peer.ip().to_canonical()) {
                         debug!("event=client-refused client={peer} cause=\"too many of its own\"");
-                        pulse.waits();
                         continue;
                     }
-                    // Answers are gathered here already: each write should leave at once.
-                    let _ = socket.set_nodelay(true);
                     let outboxes = Arc::clone(&self.outboxes);
-                    let stream = Stream::new(socket, peer, outboxes, slot, now);
-                    self.pool.submit(Job::Client(stream));
-                    pulse.waits();
+                    let newcomer = Newcomer {
+                        stream: Stream::new(socket, peer, outboxes, slot, now),
+                        came: now,
+                        has_asked: false,
+                    };
+                    self.clear(lobby, (lobby.newcomers.len() + 1).saturating_sub(LOBBY));
+                    // Its query came with it, mostly.
+                    self.hear(lobby, newcomer, now);
                 }
                 Err(_) if self.stopping.load(Ordering::Acquire) => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // The client went away again before it was accepted: weather.
                 Err(error)
                     if matches!(
                         error.kind(),
-                        ErrorKind::Interrupted
-                            | ErrorKind::ConnectionAborted
-                            | ErrorKind::WouldBlock
+                        ErrorKind::Interrupted | ErrorKind::ConnectionAborted
                     ) => {}
-                Err(error) => trouble.wait("accept", &error),
+                Err(error) => {
+                    self.clear(lobby, usize::MAX);
+                    pulse.waits();
+                    return trouble.wait("accept", &error);
+                }
             }
         }
     }
-}
 
-impl Door {
-    /// Waits until somebody wants to come in, and then for a place. None when nobody may any more.
-    fn wait_for_newcomer(&self) -> Option<Slot> {
-        loop {
-            let mut ready = [
-                PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.ended.as_fd(), PollFlags::POLLIN),
-            ];
-            // An error of the listener's own is for accept to tell.
-            if poll(&mut ready, PollTimeout::NONE).is_ok() {
-                if ready[1].any().unwrap_or(true) {
-                    return None;
-                }
-                return self.slots.take();
+    /// Hears one newcomer, and puts it where it belongs then.
+    fn hear(&self, lobby: &mut Lobby, mut newcomer: Newcomer, now: Instant) {
+        // A panic costs the one at whom it happens.
+        match thread::guard("accept", || self.take_in(lobby, &mut newcomer, now)) {
+            Some(Word::Little) => lobby.newcomers.push(newcomer),
+            Some(Word::Much) => {
+                let frames = Frames::with_capacity(worker::READ);
+                let begun = std::mem::replace(&mut lobby.frames, frames);
+                self.pool.submit(Job::Client(newcomer.stream, begun));
             }
+            Some(Word::Farewell) => {}
+            None => lobby.frames = Frames::with_capacity(worker::READ),
+        }
+    }
+
+    fn take_in(&self, lobby: &mut Lobby, newcomer: &mut Newcomer, now: Instant) -> Word {
+        let Lobby { frames, batch, .. } = lobby;
+        match frames.fill(|room| newcomer.stream.read_now(room)) {
+            Ok(0) => return Word::Farewell,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Word::Little,
+            Err(_) => return Word::Farewell,
+        }
+        let had_asked = newcomer.has_asked;
+        let mut asks = 0;
+        while let Some(range) = frames.next_message() {
+            asks += 1;
+            newcomer.has_asked = true;
+            let client = newcomer.stream.client(now);
+            self.forwarder
+                .handle(frames.message(range), client, now, batch);
+        }
+        if batch.was_over_limit() {
+            newcomer.stream.be_unwelcome();
+            return Word::Much;
+        }
+        match (had_asked, asks, frames.is_amid_message()) {
+            (false, 1, false) => Word::Little,
+            _ => Word::Much,
+        }
+    }
+
+    /// Has the first so many of the lobby go on to workers.
+    fn clear(&self, lobby: &mut Lobby, count: usize) {
+        let count = count.min(lobby.newcomers.len());
+        if count > 0 {
+            // Who has asked already is not to wait for the others of the round.
+            self.forwarder.dispatch(&mut lobby.batch, clock::now());
+        }
+        for newcomer in lobby.newcomers.drain(..count) {
+            let nothing = Frames::with_capacity(worker::READ);
+            self.pool.submit(Job::Client(newcomer.stream, nothing));
         }
     }
 
@@ -501,6 +645,18 @@ impl Door {
         let unlimited = address.is_loopback() && !self.limit_loopback;
         let same = |other| limit::client(other) == limit::client(address);
         unlimited || self.slots.admit(same, self.per_address)
+    }
+}
+
+impl Lobby {
+    /// Until the first of them has been here for long.
+    fn patience(&self) -> PollTimeout {
+        let Some(first) = self.newcomers.first() else {
+            return PollTimeout::NONE;
+        };
+        let left = YOUTH.saturating_sub(clock::now().saturating_duration_since(first.came));
+        // Rounded up: a timeout of zero for the last fraction of a millisecond would spin.
+        PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
     }
 }
 
