@@ -150,11 +150,7 @@ impl Pool {
             }
             match frames.fill(|room| stream.socket().read(room)) {
                 Ok(0) => return,
-                Ok(_) => {
-                    // A client that gathers small writes (Nagle) holds its next query back until this one is acknowledged,
-                    // which Linux otherwise puts off until there is an answer, or for 40 ms.
-                    let _ = SockRef::from(stream.socket()).set_tcp_quickack(true);
-                }
+                Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if stream.is_busy() && !frames.is_amid_message() {
@@ -179,6 +175,11 @@ impl Pool {
                 stream.be_unwelcome();
             }
             self.forwarder.dispatch(&mut batch, now);
+            if stream.is_busy() || frames.is_amid_message() {
+                // A client that gathers small writes (Nagle) holds its next query back until this one is acknowledged,
+                // which Linux otherwise puts off until there is an answer, or for 40 ms.
+                let _ = SockRef::from(stream.socket()).set_tcp_quickack(true);
+            }
             pulse.waits();
             if last {
                 return;
