@@ -450,6 +450,21 @@ fn visitors_that_never_come_to_an_end_keep_nobody_else_waiting_and_cost_no_query
 }
 
 #[test]
+fn who_comes_after_a_long_quiet_has_as_much_time_as_anybody_else() {
+    let resolver = FakeResolver::honest();
+    let [quiet, other] = [(); 2].map(|()| Forwarder::before(&resolver, &MONITOR));
+    let [quiet, other] = [&quiet, &other].map(monitor);
+    // Whoever says nothing is let go after five seconds, in which nobody came to the first.
+    let mut silent = TcpStream::connect(other).expect("connects");
+    silent.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    assert_eq!(silent.read(&mut [0; 1]).expect("an end"), 0);
+    assert_eq!(get(quiet, "/health").status, "200 OK");
+    for (at, refused) in [(quiet, "0"), (other, "1")] {
+        assert_eq!(sample(at, "dns_tool_monitor_refused_total"), refused);
+    }
+}
+
+#[test]
 fn a_port_that_is_in_use_is_named_with_its_option() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound").to_string();
