@@ -303,7 +303,7 @@ impl Desk {
         } else if self.sources.is_ready() {
             None
         } else {
-            Some("no resolver serves, and nothing is kept")
+            Some("no resolver serves, and nothing is kept that could")
         }
     }
 }

@@ -215,7 +215,7 @@ fn who_is_refused_is_counted_by_the_check_that_failed() {
         (ready.status.as_str(), ready.body.as_str()),
         (
             "503 Service Unavailable",
-            "no resolver serves, and nothing is kept\n"
+            "no resolver serves, and nothing is kept that could\n"
         )
     );
     assert_eq!(
@@ -241,6 +241,34 @@ fn it_is_ready_while_what_is_kept_can_serve() {
     assert_eq!(get(at, "/ready").status, "200 OK");
     forwarder.running().empty_cache();
     wait_until("nothing is kept", || get(at, "/ready").status != "200 OK");
+}
+
+#[test]
+fn it_is_not_ready_on_a_failure_or_on_what_is_too_old_to_be_served() {
+    use crate::support::{Act, message};
+    for (is_failure, serve_stale) in [(true, "86400"), (false, "0")] {
+        let resolver = FakeResolver::honest();
+        resolver.serve(move |query| {
+            let short = message::record(1, 1, &[192, 0, 2, 1]);
+            vec![Act::Send(match is_failure {
+                true => message::error(query, 2),
+                false => message::answer_with(query, &[&short]),
+            })]
+        });
+        let options = ["--cache-size", "1000000", "--serve-stale", serve_stale];
+        let forwarder = Forwarder::before(&resolver, &[&MONITOR[..], &options].concat());
+        let at = monitor(&forwarder);
+        forwarder.udp().ask(&Ask::a(1, "www.example.test").octets());
+        assert_eq!(get(at, "/ready").status, "200 OK", "the resolver serves");
+        resolver.greet(Greeting::Close);
+        resolver.hang_up();
+        wait_until("nothing is left that can serve", || {
+            forwarder.udp().ask(&Ask::a(2, "other.test").octets());
+            get(at, "/ready").status != "200 OK"
+        });
+        assert_ne!(sample(at, "dns_tool_cache_entries"), "0");
+        assert!(get(at, "/ready").body.starts_with("no resolver serves, "));
+    }
 }
 
 #[test]
