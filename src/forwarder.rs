@@ -543,8 +543,13 @@ impl Endings {
     pub fn forget(&self, now: Instant) -> usize {
         let moment = 1 + micros(now.saturating_duration_since(self.start));
         self.forgotten.store(moment, Ordering::SeqCst);
-        self.flights.close();
+        self.part();
         self.cache.empty()
+    }
+
+    /// Sees to it that nobody who asks from now on waits for what is on its way.
+    pub fn part(&self) {
+        self.flights.close();
     }
 
     /// Whether the answer to `query` is for nobody but those who wait for it.

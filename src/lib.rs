@@ -376,8 +376,11 @@ impl Running {
             upstream.retire();
             applied.retired.retain(|retired| retired.strong_count() > 0);
             applied.retired.push(Arc::downgrade(&upstream));
+            // Nor does who asks now wait for a resolver that was left, maybe since it does not answer.
             if others {
                 self.endings.forget(clock::now());
+            } else {
+                self.endings.part();
             }
         }
         let query_log = self.endings.query_log().turn(config.forwarder.query_log);

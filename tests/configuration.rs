@@ -533,6 +533,62 @@ fn what_another_resolver_said_is_forgotten_with_it() {
 }
 
 #[test]
+fn who_asks_after_a_reload_does_not_wait_for_the_address_of_before() {
+    let (one, other) = (FakeResolver::honest(), FakeResolver::honest());
+    let late = Arc::new(AtomicBool::new(false));
+    let over = Arc::clone(&late);
+    one.serve(move |query| {
+        wait_until("its time", || over.load(Ordering::SeqCst));
+        vec![Act::Send(message::answer(query))]
+    });
+    let text = |resolver| {
+        format!(
+            "{}timeout 10
+",
+            lines(resolver)
+        )
+    };
+    let file = File::new("joins", &text(&one));
+    let options = ["--config", file.path(), "--cache-size", "1048576"];
+    let forwarder = Forwarder::with(&options);
+    let [first, second, third] = ["slow.test", "SLOW.test", "Slow.test"].map(|name| {
+        let client = forwarder.udp();
+        (client, Ask::a(1, name))
+    });
+    let (client, ask) = &first;
+    client.send(&ask.octets());
+    one.wait_for_queries(1);
+    // What changes nothing about the resolver parts nobody: the next one waits for the same answer. It does so by the time
+    // when what follows it is refused.
+    file.write(&format!(
+        "{}serve-stale 60
+",
+        text(&one)
+    ));
+    forwarder.running().reload();
+    let (client, ask) = &second;
+    client.send(&ask.octets());
+    let transfer = Ask::a(2, "x.test").with_type(252);
+    client
+        .ask(&transfer.octets())
+        .assert_error(&transfer, REFUSED);
+    file.write(&text(&other));
+    forwarder.running().reload();
+    let (client, ask) = &third;
+    client.ask(&ask.octets()).assert_answers(ask);
+    assert_eq!(other.queries().len(), 1, "it is asked anew");
+    late.store(true, Ordering::SeqCst);
+    for (client, ask) in [&first, &second] {
+        client.hear().assert_answers(ask);
+    }
+    let asked = one.queries();
+    let mut asked = asked
+        .iter()
+        .map(|query| &query[12..message::question_end(query)]);
+    assert!(asked.all(|question| question == first.1.question()), "once");
+}
+
+#[test]
 fn a_reload_amid_a_race_to_connect_and_a_stop_right_after_it_end_all_that_was_begun() {
     let (mute, honest) = (FakeResolver::honest(), FakeResolver::honest());
     mute.greet(Greeting::Mute);
