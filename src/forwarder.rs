@@ -419,9 +419,10 @@ impl Forwarder {
         }
     }
 
-    /// Waits until every client has its answer, at most as long as a query may take.
-    pub fn finish(&self) {
-        let deadline = clock::now() + self.policy.lock().settings.timeout;
+    /// Waits until every client has its answer, at most as long as a query may take that comes in now, or `before` for
+    /// those that came in when that was longer.
+    pub fn finish(&self, before: Duration) {
+        let deadline = clock::now() + self.policy.lock().settings.timeout.max(before);
         while self.endings.waiting.load(Ordering::SeqCst) > 0 && clock::now() < deadline {
             sleep(Duration::from_millis(10));
         }

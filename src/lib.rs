@@ -67,6 +67,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use log::{Level, error, info, log, warn};
 use parking_lot::Mutex;
@@ -476,9 +477,11 @@ impl Running {
         keys.stop();
         self.server.stop();
         self.pool.refuse_queries();
-        self.forwarder.finish();
-        let retired = retired.iter().filter_map(Weak::upgrade);
-        retired.for_each(|upstream| upstream.stop());
+        let retired = || retired.iter().filter_map(Weak::upgrade);
+        let timeouts = retired().map(|upstream| upstream.timeout());
+        self.forwarder
+            .finish(timeouts.fold(Duration::ZERO, Duration::max));
+        retired().for_each(|upstream| upstream.stop());
         self.forwarder.upstream().stop();
         self.pool.stop();
         self.outboxes.stop();

@@ -299,6 +299,35 @@ fn the_deadline_of_a_query_is_changed_by_a_reload_for_those_that_come_after_it()
 }
 
 #[test]
+fn a_stop_after_a_reload_that_shortened_the_deadline_waits_for_queries_with_the_old_one() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|query| {
+        let late = message::question_end(query) > 30;
+        let answer = message::answer(query);
+        let later = Act::Later(Duration::from_millis(400), answer);
+        if late { vec![later] } else { Vec::new() }
+    });
+    let text = lines(&resolver);
+    let slow = Ask::a(1, "a-name-that-takes-long.test");
+    let never = Ask::a(2, "never.test");
+    for (ask, timeout, is_answered) in [(slow, "10", true), (never, "0.6", false)] {
+        let file = File::new("stop", &format!("{text}timeout {timeout}\n"));
+        let forwarder = Forwarder::with(&["--config", file.path()]);
+        let client = forwarder.udp();
+        let before = resolver.queries().len();
+        client.send(&ask.octets());
+        resolver.wait_for_queries(before + 1);
+        file.write(&format!("{text}timeout 0.05\n"));
+        forwarder.running().reload();
+        forwarder.into_running().stop();
+        match is_answered {
+            true => client.hear().assert_answers(&ask),
+            false => client.hear().assert_error(&ask, SERVFAIL),
+        }
+    }
+}
+
+#[test]
 fn the_log_level_is_changed_by_a_reload() {
     let resolver = FakeResolver::honest();
     let text = lines(&resolver);
