@@ -239,20 +239,20 @@ impl Desk {
     fn answer(&self, octets: &[u8], history: &History) -> Option<Vec<u8>> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS];
         let mut request = httparse::Request::new(&mut headers);
-        match request.parse(octets) {
+        let parsed = request.parse(octets);
+        let method = request.method.unwrap_or_default();
+        match parsed {
             Ok(httparse::Status::Complete(_)) => {}
             Ok(httparse::Status::Partial) if octets.len() < REQUEST => return None,
             Ok(_) | Err(httparse::Error::TooManyHeaders) => {
-                return Some(refuse("431 Request Header Fields Too Large"));
+                return Some(refuse(method, "431 Request Header Fields Too Large"));
             }
-            Err(_) => return Some(refuse("400 Bad Request")),
+            Err(_) => return Some(refuse(method, "400 Bad Request")),
         }
-        let method = request.method.unwrap_or_default();
         if !["GET", "HEAD"].contains(&method) {
-            return Some(refuse("405 Method Not Allowed"));
+            return Some(refuse(method, "405 Method Not Allowed"));
         }
-        let path = request.path.unwrap_or_default();
-        let path = path.split('?').next().unwrap_or_default();
+        let path = path_of(request.path.unwrap_or_default());
         let accept = request
             .headers
             .iter()
@@ -287,13 +287,15 @@ impl Desk {
                 let body = self.page.write(&self.sources, history, trouble);
                 ("200 OK", "text/html; charset=utf-8", body)
             }
-            _ => return Some(refuse("404 Not Found")),
+            _ => return Some(refuse(method, "404 Not Found")),
         };
-        let mut answer = head(status, media_type, body.len(), self.page.policy());
-        if method == "GET" {
-            answer.push_str(&body);
-        }
-        Some(answer.into_bytes())
+        Some(spell_answer(
+            method,
+            status,
+            media_type,
+            &body,
+            self.page.policy(),
+        ))
     }
 
     /// Why nobody should send queries here, if nobody should.
@@ -316,20 +318,26 @@ fn after(error: &io::Error) -> Visit {
     }
 }
 
-fn refuse(status: &str) -> Vec<u8> {
-    let body = [status, "\n"].concat();
-    let mut answer = head(
-        status,
-        "text/plain; charset=utf-8",
-        body.len(),
-        "default-src 'none'",
-    );
-    answer.push_str(&body);
-    answer.into_bytes()
+/// The path of a request's target, which is that alone or a whole URL (RFC 9112 section 3.2.2).
+fn path_of(target: &str) -> &str {
+    let target = target.split('?').next().unwrap_or_default();
+    match target.split_once("://") {
+        // Whatever host it names, it came here.
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
+            rest.find('/').map_or("/", |start| &rest[start..])
+        }
+        _ => target,
+    }
 }
 
-fn head(status: &str, media_type: &str, length: usize, policy: &str) -> String {
-    let length = length.to_string();
+fn refuse(method: &str, status: &str) -> Vec<u8> {
+    let body = [status, "\n"].concat();
+    let plain = "text/plain; charset=utf-8";
+    spell_answer(method, status, plain, &body, "default-src 'none'")
+}
+
+fn spell_answer(method: &str, status: &str, media_type: &str, body: &str, policy: &str) -> Vec<u8> {
+    let length = body.len().to_string();
     // One answer to a connection, and nothing of it is kept or taken for something else.
     let parts = [
         "HTTP/1.1 ",
@@ -342,6 +350,8 @@ fn head(status: &str, media_type: &str, length: usize, policy: &str) -> String {
         policy,
         "\r\nAllow: GET, HEAD\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
          Referrer-Policy: no-referrer\r\nConnection: close\r\n\r\n",
+        // Whatever the answer to it is, it is the head alone (RFC 9110 section 9.3.2).
+        if method == "HEAD" { "" } else { body },
     ];
-    parts.concat()
+    parts.concat().into_bytes()
 }

@@ -429,6 +429,52 @@ fn what_is_no_request_of_ours_is_refused() {
 }
 
 #[test]
+fn a_head_gets_no_body_whatever_it_asks_for() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &MONITOR);
+    let at = monitor(&forwarder);
+    let many = format!("/ HTTP/1.1\r\n{}", "X: y\r\n".repeat(40));
+    for (target, status) in [
+        ("/health HTTP/1.1\r\n", "200 OK"),
+        ("/other HTTP/1.1\r\n", "404 Not Found"),
+        (&many, "431 Request Header Fields Too Large"),
+    ] {
+        let [head, get] =
+            ["HEAD", "GET"].map(|method| Answer::read(say(at, &format!("{method} {target}\r\n"))));
+        assert_eq!((head.status.as_str(), head.body.as_str()), (status, ""));
+        assert_eq!(get.status, status);
+        // Both say how long it is.
+        let length = format!("content-length: {}\r\n", get.body.len());
+        assert!(!get.body.is_empty());
+        assert!(
+            [head.head, get.head]
+                .iter()
+                .all(|head| head.contains(&length))
+        );
+    }
+}
+
+#[test]
+fn a_target_may_be_a_whole_url() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &MONITOR);
+    let at = monitor(&forwarder);
+    for (target, status) in [
+        ("http://127.0.0.1/health", "200 OK"),
+        ("HTTP://[::1]:9153/health?x=http://y/", "200 OK"),
+        ("http://monitor.test", "200 OK"),
+        ("http://monitor.test?x=/health", "200 OK"),
+        ("http://monitor.test/other", "404 Not Found"),
+        ("http://monitor.test//health", "404 Not Found"),
+        ("ftp://monitor.test/health", "404 Not Found"),
+        ("/http://monitor.test/health", "404 Not Found"),
+    ] {
+        assert_eq!(get(at, target).status, status, "{target}");
+    }
+    assert_eq!(get(at, "http://monitor.test/health").body, "healthy\n");
+}
+
+#[test]
 fn visitors_that_never_come_to_an_end_keep_nobody_else_waiting_and_cost_no_query() {
     let resolver = FakeResolver::honest();
     let forwarder = Forwarder::before(&resolver, &MONITOR);
