@@ -265,17 +265,21 @@ impl Keys {
             None => Vec::new(),
         };
         let mut held = self.held.lock();
-        // A line that somebody took away meanwhile is not to come back.
-        if held.paused || !self.remember(&mut held) {
+        if held.paused {
             return;
         }
-        if let Some(wait) = self.settings.rollover {
+        // A line that somebody took away meanwhile is not to come back.
+        let remembered = self.remember(&mut held);
+        if let Some(wait) = self.settings.rollover.filter(|_| remembered) {
             for sighting in &sightings {
                 judge(sighting, wait, &mut held.state);
             }
         }
+        // The dates of pins pass all the same.
         self.apply(&held);
-        self.keep(&mut held);
+        if remembered {
+            self.keep(&mut held);
+        }
     }
 
     /// Every leaf that is shown under a name that is pinned, whoever shows it, if chain and name are right. Asks nothing.
