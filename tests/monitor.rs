@@ -524,6 +524,31 @@ fn visitors_that_never_come_to_an_end_keep_nobody_else_waiting_and_cost_no_query
 }
 
 #[test]
+fn octets_that_come_one_by_one_are_read_together() {
+    let resolver = FakeResolver::honest();
+    let mut process = Process::before(&resolver, &MONITOR);
+    let line = process.read_until("event=monitoring");
+    let at = line.trim().rsplit('=').next().expect("an address");
+    let mut socket = say(
+        at.parse().expect("an address"),
+        "GET /health HTTP/1.1\r\nX: ",
+    );
+    socket.set_nodelay(true).expect("sends at once");
+    let before = process.waits_of("monitor");
+    let began = Instant::now();
+    for _ in 0..2000 {
+        socket.write_all(b"y").expect("sends");
+        thread::sleep(Duration::from_micros(100));
+    }
+    let waits = process.waits_of("monitor") - before;
+    // It waits for an octet, and rests for five milliseconds.
+    let most = 2 * began.elapsed().as_millis() as usize / 5;
+    assert!(waits <= most + 10, "{waits} in {:?}", began.elapsed());
+    socket.write_all(b"\r\n\r\n").expect("sends");
+    assert_eq!(Answer::read(socket).body, "healthy\n");
+}
+
+#[test]
 fn who_comes_after_a_long_quiet_has_as_much_time_as_anybody_else() {
     let resolver = FakeResolver::honest();
     let [quiet, other] = [(); 2].map(|()| Forwarder::before(&resolver, &MONITOR));
