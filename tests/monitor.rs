@@ -355,6 +355,9 @@ fn the_page_needs_nothing_from_elsewhere_and_shows_the_figures_of_the_metrics() 
     for _ in 0..5 {
         forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
     }
+    wait_until("the last answer has left", || {
+        sample(at, "dns_tool_waiting") == "0"
+    });
     let page = get(at, "/");
     assert!(
         page.head
