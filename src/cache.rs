@@ -276,6 +276,8 @@ pub struct Cache {
     start: Instant,
     /// When the resolver last answered anything.
     heard: AtomicU64,
+    /// Until when any of the answers is within its time; 0 where there was none.
+    lasts: AtomicU64,
     writes: Mutex<()>,
 }
 
@@ -313,6 +315,7 @@ impl Cache {
             serve_stale: AtomicU64::new(millis(settings.serve_stale)),
             start: now,
             heard: AtomicU64::new(0),
+            lasts: AtomicU64::new(0),
             writes: Mutex::new(()),
         }
     }
@@ -320,6 +323,12 @@ impl Cache {
     /// How many answers and failures are kept.
     pub fn entries(&self) -> usize {
         self.store.as_ref().map_or(0, Store::len)
+    }
+
+    /// Whether there may be an answer to serve, within its time or past it.
+    pub fn can_serve(&self, now: Instant) -> bool {
+        let lasts = self.lasts.load(Ordering::Relaxed);
+        self.entries() > 0 && lasts > 0 && self.time(now) < self.end(lasts)
     }
 
     /// How many octets they cost.
@@ -332,7 +341,7 @@ impl Cache {
         self.serve_stale.store(millis(time), Ordering::Relaxed);
     }
 
-    /// Until which age an answer may be served.
+    /// Until when an answer may be served that is past its time then; or until which age.
     fn end(&self, life: u64) -> u64 {
         life + self.serve_stale.load(Ordering::Relaxed)
     }
@@ -340,6 +349,7 @@ impl Cache {
     /// Forgets everything; returns how many entries there were.
     pub fn empty(&self) -> usize {
         let entries = self.entries();
+        self.lasts.store(0, Ordering::Relaxed);
         if let Some(store) = &self.store {
             store.clear();
         }
@@ -504,6 +514,10 @@ impl Cache {
     }
 
     fn insert(&self, entry: Entry) {
+        if !entry.is_failure() {
+            let lasts = entry.stored + life(&entry);
+            self.lasts.fetch_max(lasts, Ordering::Relaxed);
+        }
         let entry = Arc::new(entry);
         if let Some(store) = &self.store {
             store.insert(ByKey(Arc::clone(&entry)), entry);
@@ -937,6 +951,36 @@ mod tests {
         let bench = Bench::new();
         bench.note(&key(), &to_key(&key(), 3).with_a(300));
         assert_eq!(bench.fresh(&key()), None);
+    }
+
+    #[test]
+    fn it_can_serve_as_long_as_an_answer_lasts_and_is_served_past_its_time() {
+        let mut bench = Bench::with(Settings {
+            size: 1 << 20,
+            serve_stale: Duration::from_secs(60),
+        });
+        let other = Key::new(&question("other.example.com", A), false, false);
+        assert!(!bench.cache.can_serve(bench.now), "nothing is kept");
+        bench.fail(&other, Failure::Unreadable);
+        assert_eq!(bench.cache.entries(), 1);
+        assert!(!bench.cache.can_serve(bench.now), "a failure");
+        bench.note(&key(), &to_key(&key(), 0).with_a(0));
+        assert!(!bench.cache.can_serve(bench.now), "it was used");
+        bench.note(&key(), &to_key(&key(), 0).with_a(300));
+        bench.note(&other, &to_key(&other, 0).with_a(10));
+        bench.pass(359.9);
+        assert!(
+            bench.cache.can_serve(bench.now),
+            "the one that lasts longer"
+        );
+        bench.pass(0.2);
+        assert!(!bench.cache.can_serve(bench.now), "too old");
+        bench.cache.serve_stale(Duration::from_secs(61));
+        assert!(bench.cache.can_serve(bench.now), "not any more");
+        assert_eq!(bench.cache.empty(), 2);
+        assert!(!bench.cache.can_serve(bench.now), "it is forgotten");
+        bench.note(&key(), &to_key(&key(), 0).with_a(1));
+        assert!(bench.cache.can_serve(bench.now));
     }
 
     #[test]

@@ -345,6 +345,14 @@ fn upstream_settings(
             None => resolvers.push((name, vec![address])),
         }
     }
+    for (_, addresses) in &mut resolvers {
+        for place in (1..addresses.len()).rev() {
+            // Twice there it would be tried twice, and counted as two.
+            if addresses[..place].contains(&addresses[place]) {
+                addresses.remove(place);
+            }
+        }
+    }
     let names = resolvers.iter().map(|(name, _)| name.clone()).collect();
     let keys = key_settings(given, names)?;
     let pin_mode = known(given, "--pin-mode", |text| match text {
@@ -725,6 +733,44 @@ mod tests {
             .map(|resolver| !resolver.identity.terms().pins.is_empty())
             .collect();
         assert_eq!(pinned, [false, true, true]);
+    }
+
+    #[test]
+    fn an_address_that_is_given_twice_for_a_name_is_one_and_for_two_names_two() {
+        for (arguments, addresses) in [
+            (
+                &[
+                    "--resolver-fqdn=a.example",
+                    "--resolver-addr=192.0.2.1",
+                    "--resolver-addr=192.0.2.2",
+                    "--resolver-addr=192.0.2.1:853",
+                    "--resolver=192.0.2.2#A.example.",
+                    "--resolver=192.0.2.1#b.example",
+                    "--resolver=192.0.2.1:8853#b.example",
+                    "--resolver=192.0.2.1#b.example",
+                ][..],
+                &[
+                    &["192.0.2.1:853", "192.0.2.2:853"][..],
+                    &["192.0.2.1:853", "192.0.2.1:8853"],
+                ][..],
+            ),
+            (
+                &["--resolver=1.0.0.1#cloudflare-dns.com"],
+                &[&[
+                    "1.1.1.1:853",
+                    "1.0.0.1:853",
+                    "[2606:4700:4700::1111]:853",
+                    "[2606:4700:4700::1001]:853",
+                ]],
+            ),
+        ] {
+            let resolvers = serve(arguments).upstream.resolvers;
+            let spell = |resolver: &Resolver| -> Vec<_> {
+                resolver.addresses.iter().map(ToString::to_string).collect()
+            };
+            let found: Vec<_> = resolvers.iter().map(spell).collect();
+            assert_eq!(found, addresses, "{arguments:?}");
+        }
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Sources {
 
     /// Whether a query would be answered, as far as is known.
     pub fn is_ready(&self) -> bool {
-        self.forwarder.upstream().is_ready() || self.endings.cache().entries() > 0
+        self.forwarder.upstream().is_ready() || self.endings.cache().can_serve(clock::now())
     }
 
     /// How each address of the resolvers fares.

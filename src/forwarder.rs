@@ -419,9 +419,10 @@ impl Forwarder {
         }
     }
 
-    /// Waits until every client has its answer, at most as long as a query may take.
-    pub fn finish(&self) {
-        let deadline = clock::now() + self.policy.lock().settings.timeout;
+    /// Waits until every client has its answer, at most as long as a query may take that comes in now, or `before` for
+    /// those that came in when that was longer.
+    pub fn finish(&self, before: Duration) {
+        let deadline = clock::now() + self.policy.lock().settings.timeout.max(before);
         while self.endings.waiting.load(Ordering::SeqCst) > 0 && clock::now() < deadline {
             sleep(Duration::from_millis(10));
         }
@@ -543,8 +544,13 @@ impl Endings {
     pub fn forget(&self, now: Instant) -> usize {
         let moment = 1 + micros(now.saturating_duration_since(self.start));
         self.forgotten.store(moment, Ordering::SeqCst);
-        self.flights.close();
+        self.part();
         self.cache.empty()
+    }
+
+    /// Sees to it that nobody who asks from now on waits for what is on its way.
+    pub fn part(&self) {
+        self.flights.close();
     }
 
     /// Whether the answer to `query` is for nobody but those who wait for it.

@@ -114,7 +114,7 @@ struct Held {
 impl Keys {
     /// Has the keys of the settings be those of `upstream`, and watches over them until [`Keys::stop`].
     ///
-    /// Fails when the system has no thread.
+    /// Fails when the system has no thread, and then changes nothing.
     pub fn start(settings: Settings, upstream: &Arc<Upstream>) -> io::Result<Arc<Self>> {
         let (given, state) = (settings.given.clone(), settings.state.clone());
         let keys = Arc::new(Self {
@@ -132,15 +132,16 @@ impl Keys {
             is_over: Condvar::new(),
         });
         let held = keys.held.lock();
-        keys.apply(&held);
-        keys.warn_of_no_backup(&held);
-        drop(held);
-        *keys.watched.lock() = keys.watch();
-        // Pins of a file may have dates, which pass.
+        // Pins of a file may have dates, which pass. First, so that a failure leaves all as it was: no thread that watches,
+        // and the pins that others gave the upstream.
         if keys.settings.reads_files() {
             let rounds = Arc::clone(&keys);
             thread::spawn_for_good("keys", move || rounds.go_round())?;
         }
+        keys.apply(&held);
+        keys.warn_of_no_backup(&held);
+        drop(held);
+        *keys.watched.lock() = keys.watch();
         Ok(keys)
     }
 
@@ -265,17 +266,21 @@ impl Keys {
             None => Vec::new(),
         };
         let mut held = self.held.lock();
-        // A line that somebody took away meanwhile is not to come back.
-        if held.paused || !self.remember(&mut held) {
+        if held.paused {
             return;
         }
-        if let Some(wait) = self.settings.rollover {
+        // A line that somebody took away meanwhile is not to come back.
+        let remembered = self.remember(&mut held);
+        if let Some(wait) = self.settings.rollover.filter(|_| remembered) {
             for sighting in &sightings {
                 judge(sighting, wait, &mut held.state);
             }
         }
+        // The dates of pins pass all the same.
         self.apply(&held);
-        self.keep(&mut held);
+        if remembered {
+            self.keep(&mut held);
+        }
     }
 
     /// Every leaf that is shown under a name that is pinned, whoever shows it, if chain and name are right. Asks nothing.
@@ -421,4 +426,94 @@ fn leaf_of(proof: &Proof) -> Option<Leaf> {
         not_before: facts.not_before,
         not_after: facts.not_after,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::client::Departures;
+    use crate::flight::Query;
+    use crate::identity::Anchors;
+    use crate::upstream::{self, Failure, Resolver, Settle};
+    use crate::wire::Answer;
+
+    /// Nobody asks.
+    struct Nobody;
+
+    impl Settle for Nobody {
+        fn settle(
+            &self,
+            _: &Query,
+            _: Result<&Answer<'_>, Failure>,
+            _: std::time::Instant,
+            _: &mut Departures,
+        ) {
+        }
+
+        fn look_after(&self, _: &Query, _: std::time::Instant, _: &mut Departures) {}
+    }
+
+    fn name() -> ServerName<'static> {
+        ServerName::try_from("resolver.test").expect("a name")
+    }
+
+    /// An upstream that connects to nobody.
+    fn upstream() -> Arc<Upstream> {
+        let settings = upstream::Settings {
+            resolvers: vec![Resolver {
+                addresses: vec![SocketAddr::from(([127, 0, 0, 1], 1))],
+                identity: Identity::new(Terms {
+                    name: name(),
+                    anchors: Anchors::built_in(),
+                    pins: PinSet::default(),
+                    pin_mode: PinMode::Strict,
+                    clock_floor: 0,
+                }),
+            }],
+            timeout: Duration::from_secs(1),
+            sessions: 1,
+            max_pending: 1,
+        };
+        Upstream::start(settings, Arc::new(Nobody), Arc::default()).expect("a thread")
+    }
+
+    /// Settings with a file of so many pins.
+    fn settings(directory: &std::path::Path, pins: usize) -> Settings {
+        let file = directory.join(pins.to_string());
+        let line = |letter: &str| format!("resolver.test {}A=\n", letter.repeat(42));
+        let lines = ["A", "B", "C"].map(line);
+        fs::write(&file, lines[..pins].concat()).expect("writes");
+        let source = Source {
+            names: vec![name()],
+            fixed: Vec::new(),
+            file: Some(file),
+        };
+        Settings {
+            given: source.read().expect("pins"),
+            source,
+            ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn keys_that_cannot_be_watched_over_leave_those_of_before_and_no_thread() {
+        let directory = tempfile::tempdir().expect("a folder");
+        let upstream = upstream();
+        let pins = || upstream.standings()[0].pins;
+        let before = Keys::start(settings(directory.path(), 1), &upstream).expect("threads");
+        let holders = Arc::strong_count(&upstream);
+        assert_eq!(pins(), 1);
+        thread::REFUSED.set("keys");
+        let refused = Keys::start(settings(directory.path(), 2), &upstream);
+        assert!(refused.is_err());
+        assert_eq!(pins(), 1);
+        assert_eq!(Arc::strong_count(&upstream), holders, "nobody holds it");
+        thread::REFUSED.set("");
+        let after = Keys::start(settings(directory.path(), 3), &upstream).expect("threads");
+        assert_eq!(pins(), 3);
+        [before, after].iter().for_each(|keys| keys.stop());
+        upstream.stop();
+    }
 }

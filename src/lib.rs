@@ -69,6 +69,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use log::{Level, error, info, log, warn};
 use parking_lot::Mutex;
@@ -461,8 +462,11 @@ impl Running {
             upstream.retire();
             applied.retired.retain(|retired| retired.strong_count() > 0);
             applied.retired.push(Arc::downgrade(&upstream));
+            // Nor does who asks now wait for a resolver that was left, maybe since it does not answer.
             if others {
                 self.endings.forget(clock::now());
+            } else {
+                self.endings.part();
             }
         }
         let query_log = self.endings.query_log().turn(config.forwarder.query_log);
@@ -558,9 +562,11 @@ impl Running {
         keys.stop();
         self.server.stop();
         self.pool.refuse_queries();
-        self.forwarder.finish();
-        let retired = retired.iter().filter_map(Weak::upgrade);
-        retired.for_each(|upstream| upstream.stop());
+        let retired = || retired.iter().filter_map(Weak::upgrade);
+        let timeouts = retired().map(|upstream| upstream.timeout());
+        self.forwarder
+            .finish(timeouts.fold(Duration::ZERO, Duration::max));
+        retired().for_each(|upstream| upstream.stop());
         self.forwarder.upstream().stop();
         self.pool.stop();
         self.outboxes.stop();

@@ -12,6 +12,9 @@ use std::time::Duration;
 
 use crate::clock;
 
+/// How long a manager that is busy is waited for: what it is told is told once.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// The service manager; nobody, where there is none.
 #[derive(Debug)]
 pub struct Manager {
@@ -77,7 +80,7 @@ impl Manager {
 
     fn say(&self, parts: &[&str]) {
         if let Some(socket) = &self.socket {
-            // A manager that does not listen is not waited for.
+            // One that does not listen at all is not told.
             let _ = socket.send(parts.concat().as_bytes());
         }
     }
@@ -86,6 +89,6 @@ impl Manager {
 fn connect(address: &SocketAddr) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(address)?;
-    socket.set_nonblocking(true)?;
+    socket.set_write_timeout(Some(PATIENCE))?;
     Ok(socket)
 }

@@ -97,6 +97,10 @@ pub fn spawn(
 
 /// One copy for all threads.
 fn spawn_boxed(name: &'static str, run: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
+    #[cfg(test)]
+    if REFUSED.get() == name {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
     let thread = thread::Builder::new()
         .name(name.to_owned())
         .stack_size(STACK);
@@ -117,6 +121,12 @@ pub fn spawn_for_good(
         }
     };
     spawn_boxed(name, Box::new(again))
+}
+
+#[cfg(test)]
+thread_local! {
+    /// The name of a thread that the system refuses to this one, so that a test sees what comes of it.
+    pub(crate) static REFUSED: std::cell::Cell<&'static str> = const { std::cell::Cell::new("") };
 }
 
 #[cfg(test)]

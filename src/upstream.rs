@@ -536,6 +536,11 @@ impl Upstream {
         state.best().is_some() || state.down.is_none() && was_open()
     }
 
+    /// The time of a query.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Queries on their way, and how many there may be.
     pub fn pending(&self) -> (usize, usize) {
         (self.unended.load(Ordering::Relaxed), self.max_pending)

@@ -301,6 +301,35 @@ fn the_deadline_of_a_query_is_changed_by_a_reload_for_those_that_come_after_it()
 }
 
 #[test]
+fn a_stop_after_a_reload_that_shortened_the_deadline_waits_for_queries_with_the_old_one() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|query| {
+        let late = message::question_end(query) > 30;
+        let answer = message::answer(query);
+        let later = Act::Later(Duration::from_millis(400), answer);
+        if late { vec![later] } else { Vec::new() }
+    });
+    let text = lines(&resolver);
+    let slow = Ask::a(1, "a-name-that-takes-long.test");
+    let never = Ask::a(2, "never.test");
+    for (ask, timeout, is_answered) in [(slow, "10", true), (never, "0.6", false)] {
+        let file = File::new("stop", &format!("{text}timeout {timeout}\n"));
+        let forwarder = Forwarder::with(&["--config", file.path()]);
+        let client = forwarder.udp();
+        let before = resolver.queries().len();
+        client.send(&ask.octets());
+        resolver.wait_for_queries(before + 1);
+        file.write(&format!("{text}timeout 0.05\n"));
+        forwarder.running().reload();
+        forwarder.into_running().stop();
+        match is_answered {
+            true => client.hear().assert_answers(&ask),
+            false => client.hear().assert_error(&ask, SERVFAIL),
+        }
+    }
+}
+
+#[test]
 fn the_log_level_is_changed_by_a_reload() {
     let resolver = FakeResolver::honest();
     let text = lines(&resolver);
@@ -532,6 +561,62 @@ fn what_another_resolver_said_is_forgotten_with_it() {
     client.hear().assert_answers(&slow);
     client.ask(&slow.octets()).assert_answers(&slow);
     assert_eq!(other.queries().len(), 2, "and that, too");
+}
+
+#[test]
+fn who_asks_after_a_reload_does_not_wait_for_the_address_of_before() {
+    let (one, other) = (FakeResolver::honest(), FakeResolver::honest());
+    let late = Arc::new(AtomicBool::new(false));
+    let over = Arc::clone(&late);
+    one.serve(move |query| {
+        wait_until("its time", || over.load(Ordering::SeqCst));
+        vec![Act::Send(message::answer(query))]
+    });
+    let text = |resolver| {
+        format!(
+            "{}timeout 10
+",
+            lines(resolver)
+        )
+    };
+    let file = File::new("joins", &text(&one));
+    let options = ["--config", file.path(), "--cache-size", "1048576"];
+    let forwarder = Forwarder::with(&options);
+    let [first, second, third] = ["slow.test", "SLOW.test", "Slow.test"].map(|name| {
+        let client = forwarder.udp();
+        (client, Ask::a(1, name))
+    });
+    let (client, ask) = &first;
+    client.send(&ask.octets());
+    one.wait_for_queries(1);
+    // What changes nothing about the resolver parts nobody: the next one waits for the same answer. It does so by the time
+    // when what follows it is refused.
+    file.write(&format!(
+        "{}serve-stale 60
+",
+        text(&one)
+    ));
+    forwarder.running().reload();
+    let (client, ask) = &second;
+    client.send(&ask.octets());
+    let transfer = Ask::a(2, "x.test").with_type(252);
+    client
+        .ask(&transfer.octets())
+        .assert_error(&transfer, REFUSED);
+    file.write(&text(&other));
+    forwarder.running().reload();
+    let (client, ask) = &third;
+    client.ask(&ask.octets()).assert_answers(ask);
+    assert_eq!(other.queries().len(), 1, "it is asked anew");
+    late.store(true, Ordering::SeqCst);
+    for (client, ask) in [&first, &second] {
+        client.hear().assert_answers(ask);
+    }
+    let asked = one.queries();
+    let mut asked = asked
+        .iter()
+        .map(|query| &query[12..message::question_end(query)]);
+    assert!(asked.all(|question| question == first.1.question()), "once");
 }
 
 #[test]

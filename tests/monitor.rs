@@ -215,7 +215,7 @@ fn who_is_refused_is_counted_by_the_check_that_failed() {
         (ready.status.as_str(), ready.body.as_str()),
         (
             "503 Service Unavailable",
-            "no resolver serves, and nothing is kept\n"
+            "no resolver serves, and nothing is kept that could\n"
         )
     );
     assert_eq!(
@@ -241,6 +241,34 @@ fn it_is_ready_while_what_is_kept_can_serve() {
     assert_eq!(get(at, "/ready").status, "200 OK");
     forwarder.running().empty_cache();
     wait_until("nothing is kept", || get(at, "/ready").status != "200 OK");
+}
+
+#[test]
+fn it_is_not_ready_on_a_failure_or_on_what_is_too_old_to_be_served() {
+    use crate::support::{Act, message};
+    for (is_failure, serve_stale) in [(true, "86400"), (false, "0")] {
+        let resolver = FakeResolver::honest();
+        resolver.serve(move |query| {
+            let short = message::record(1, 1, &[192, 0, 2, 1]);
+            vec![Act::Send(match is_failure {
+                true => message::error(query, 2),
+                false => message::answer_with(query, &[&short]),
+            })]
+        });
+        let options = ["--cache-size", "1000000", "--serve-stale", serve_stale];
+        let forwarder = Forwarder::before(&resolver, &[&MONITOR[..], &options].concat());
+        let at = monitor(&forwarder);
+        forwarder.udp().ask(&Ask::a(1, "www.example.test").octets());
+        assert_eq!(get(at, "/ready").status, "200 OK", "the resolver serves");
+        resolver.greet(Greeting::Close);
+        resolver.hang_up();
+        wait_until("nothing is left that can serve", || {
+            forwarder.udp().ask(&Ask::a(2, "other.test").octets());
+            get(at, "/ready").status != "200 OK"
+        });
+        assert_ne!(sample(at, "dns_tool_cache_entries"), "0");
+        assert!(get(at, "/ready").body.starts_with("no resolver serves, "));
+    }
 }
 
 #[test]
@@ -327,6 +355,9 @@ fn the_page_needs_nothing_from_elsewhere_and_shows_the_figures_of_the_metrics() 
     for _ in 0..5 {
         forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
     }
+    wait_until("the last answer has left", || {
+        sample(at, "dns_tool_waiting") == "0"
+    });
     let page = get(at, "/");
     assert!(
         page.head
@@ -401,6 +432,52 @@ fn what_is_no_request_of_ours_is_refused() {
 }
 
 #[test]
+fn a_head_gets_no_body_whatever_it_asks_for() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &MONITOR);
+    let at = monitor(&forwarder);
+    let many = format!("/ HTTP/1.1\r\n{}", "X: y\r\n".repeat(40));
+    for (target, status) in [
+        ("/health HTTP/1.1\r\n", "200 OK"),
+        ("/other HTTP/1.1\r\n", "404 Not Found"),
+        (&many, "431 Request Header Fields Too Large"),
+    ] {
+        let [head, get] =
+            ["HEAD", "GET"].map(|method| Answer::read(say(at, &format!("{method} {target}\r\n"))));
+        assert_eq!((head.status.as_str(), head.body.as_str()), (status, ""));
+        assert_eq!(get.status, status);
+        // Both say how long it is.
+        let length = format!("content-length: {}\r\n", get.body.len());
+        assert!(!get.body.is_empty());
+        assert!(
+            [head.head, get.head]
+                .iter()
+                .all(|head| head.contains(&length))
+        );
+    }
+}
+
+#[test]
+fn a_target_may_be_a_whole_url() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &MONITOR);
+    let at = monitor(&forwarder);
+    for (target, status) in [
+        ("http://127.0.0.1/health", "200 OK"),
+        ("HTTP://[::1]:9153/health?x=http://y/", "200 OK"),
+        ("http://monitor.test", "200 OK"),
+        ("http://monitor.test?x=/health", "200 OK"),
+        ("http://monitor.test/other", "404 Not Found"),
+        ("http://monitor.test//health", "404 Not Found"),
+        ("ftp://monitor.test/health", "404 Not Found"),
+        ("/http://monitor.test/health", "404 Not Found"),
+    ] {
+        assert_eq!(get(at, target).status, status, "{target}");
+    }
+    assert_eq!(get(at, "http://monitor.test/health").body, "healthy\n");
+}
+
+#[test]
 fn visitors_that_never_come_to_an_end_keep_nobody_else_waiting_and_cost_no_query() {
     let resolver = FakeResolver::honest();
     let forwarder = Forwarder::before(&resolver, &MONITOR);
@@ -447,6 +524,46 @@ fn visitors_that_never_come_to_an_end_keep_nobody_else_waiting_and_cost_no_query
         assert!(slowest < Duration::from_secs(3), "{slowest:?}");
     });
     assert_ne!(sample(at, "dns_tool_monitor_refused_total"), "0");
+}
+
+#[test]
+fn octets_that_come_one_by_one_are_read_together() {
+    let resolver = FakeResolver::honest();
+    let mut process = Process::before(&resolver, &MONITOR);
+    let line = process.read_until("event=monitoring");
+    let at = line.trim().rsplit('=').next().expect("an address");
+    let mut socket = say(
+        at.parse().expect("an address"),
+        "GET /health HTTP/1.1\r\nX: ",
+    );
+    socket.set_nodelay(true).expect("sends at once");
+    let before = process.waits_of("monitor");
+    let began = Instant::now();
+    for _ in 0..2000 {
+        socket.write_all(b"y").expect("sends");
+        thread::sleep(Duration::from_micros(100));
+    }
+    let waits = process.waits_of("monitor") - before;
+    // It waits for an octet, and rests for five milliseconds.
+    let most = 2 * began.elapsed().as_millis() as usize / 5;
+    assert!(waits <= most + 10, "{waits} in {:?}", began.elapsed());
+    socket.write_all(b"\r\n\r\n").expect("sends");
+    assert_eq!(Answer::read(socket).body, "healthy\n");
+}
+
+#[test]
+fn who_comes_after_a_long_quiet_has_as_much_time_as_anybody_else() {
+    let resolver = FakeResolver::honest();
+    let [quiet, other] = [(); 2].map(|()| Forwarder::before(&resolver, &MONITOR));
+    let [quiet, other] = [&quiet, &other].map(monitor);
+    // Whoever says nothing is let go after five seconds, in which nobody came to the first.
+    let mut silent = TcpStream::connect(other).expect("connects");
+    silent.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    assert_eq!(silent.read(&mut [0; 1]).expect("an end"), 0);
+    assert_eq!(get(quiet, "/health").status, "200 OK");
+    for (at, refused) in [(quiet, "0"), (other, "1")] {
+        assert_eq!(sample(at, "dns_tool_monitor_refused_total"), refused);
+    }
 }
 
 #[test]

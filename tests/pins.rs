@@ -301,6 +301,35 @@ fn a_session_whose_only_pin_has_passed_its_date_is_not_used_again() {
         .assert_error(&ask, SERVFAIL);
 }
 
+#[test]
+fn a_pins_date_passes_though_what_is_remembered_cannot_be_read() {
+    let chain = pki().honest();
+    let until = std::time::SystemTime::now() + Duration::from_secs(2);
+    let until = until
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
+    let until = dns_tool::date::Moment(until.as_secs());
+    let line = format!("{NAME} {} not-after={until:#}\n", chain.pin);
+    let file = temporary_file("passed-unread", line.as_bytes());
+    let directory = state_dir("unread");
+    let options = [
+        "--state-dir",
+        directory.to_str().expect("a path in UTF-8"),
+        "--pin-rollover",
+        "0.000002",
+    ];
+    let resolver = FakeResolver::with_chain(&chain);
+    let forwarder = Forwarder::before(&resolver, &[&option(&file)[..], &options].concat());
+    let ask = Ask::a(1, "x.test");
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    fs::write(directory.join("state"), "nonsense\n").expect("writes");
+    // It is in use, so that no idleness ends its session.
+    wait_until("its session's end", || {
+        forwarder.udp().ask(&ask.octets()).whole_rcode() == SERVFAIL
+    });
+    assert_eq!(kept(&directory), "nonsense\n", "nor is it written over");
+}
+
 /// A folder of the test's own, empty.
 fn state_dir(name: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));

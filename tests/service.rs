@@ -73,6 +73,28 @@ fn a_manager_hears_when_it_is_ready_reloads_and_stops() {
 }
 
 #[test]
+fn a_manager_that_is_busy_hears_it_later_and_keeps_no_client_waiting() {
+    let resolver = FakeResolver::honest();
+    let (socket, name) = manager("busy");
+    let address = UnixAddress::from_abstract_name(&name[1..]).expect("a name");
+    let others = UnixDatagram::unbound().expect("a socket");
+    others.connect_addr(&address).expect("connects");
+    others.set_nonblocking(true).expect("does not wait");
+    while others.send(b"STATUS=of somebody else").is_ok() {}
+    let address = resolver.address().to_string();
+    let process = Process::with(&before(&address, &[]), &[("NOTIFY_SOCKET", &name)]);
+    let client = UdpClient::to(process.address);
+    // For as long as a manager may be busy.
+    for id in 0..30 {
+        let ask = Ask::a(id, "www.example.test");
+        client.ask(&ask.octets()).assert_answers(&ask);
+        thread::sleep(Duration::from_millis(10));
+    }
+    while !hear(&socket).starts_with("READY=1\n") {}
+    drop(process);
+}
+
+#[test]
 fn the_watchdog_is_fed_in_half_of_its_time() {
     let resolver = FakeResolver::honest();
     let (socket, name) = manager("watchdog");

@@ -114,7 +114,7 @@ fn a_panic_at_one_answer_costs_that_answer_alone() {
     ask_all(&["six.test", "seven.test"]);
     assert_eq!(resolver.connections(), 1, "the session lives on");
     // It waits until nobody has no answer.
-    forwarder.finish();
+    forwarder.finish(Duration::ZERO);
     upstream.stop();
     pool.stop();
 }

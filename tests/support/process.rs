@@ -179,6 +179,20 @@ impl Process {
         list.expect("its state").count()
     }
 
+    /// How often its thread of this name has waited so far, for whatever.
+    pub(crate) fn waits_of(&self, thread: &str) -> usize {
+        let folder = format!("/proc/{}/task", self.child.id());
+        let tasks = fs::read_dir(folder).expect("its state");
+        let mut tasks = tasks.map(|task| task.expect("a thread").file_name().into_string());
+        let task = tasks.find_map(|task| {
+            let folder = format!("task/{}", task.expect("a number"));
+            (self.system_says(&format!("{folder}/status"), "Name:") == thread).then_some(folder)
+        });
+        let status = format!("{}/status", task.expect("a thread of that name"));
+        let waits = self.system_says(&status, "voluntary_ctxt_switches:");
+        waits.parse().expect("a number")
+    }
+
     fn memory(&self, word: &str) -> u64 {
         let kilobytes = self.status(word);
         let kilobytes = kilobytes.strip_suffix(" kB").expect("a size");
