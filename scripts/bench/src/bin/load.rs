@@ -368,12 +368,15 @@ impl Datagrams {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         let share = share(settings.outstanding, settings.over, lane);
         // As much as all its answers at once may take; the kernel doubles what is asked for.
-        if setsockopt(&socket, sockopt::RcvBufForce, &(share * ROOM)).is_err() {
-            SockRef::from(&socket).set_recv_buffer_size(share * ROOM)?;
+        let buffer = share * ROOM;
+        if SockRef::from(&socket).recv_buffer_size()? < buffer
+            && setsockopt(&socket, sockopt::RcvBufForce, &buffer).is_err()
+        {
+            SockRef::from(&socket).set_recv_buffer_size(buffer)?;
         }
-        if SockRef::from(&socket).recv_buffer_size()? < share * ROOM {
+        if SockRef::from(&socket).recv_buffer_size()? < buffer {
             return Err(
-                "the system's limit for receive buffers (net.core.rmem_max) is too low".into(),
+                "the system's limit for receive buffers is too low: net.core.rmem_max".into(),
             );
         }
         if settings.sources.is_none() {
