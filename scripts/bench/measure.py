@@ -125,9 +125,6 @@ class Resolver:
         self.program.process.stdin.flush()
         return json.loads(self.program.process.stdout.readline())
 
-    def pid(self):
-        return self.program.process.pid
-
     def __enter__(self):
         return self
 
@@ -156,6 +153,15 @@ def ask(programs, port, *options):
     if done.returncode:
         raise Failure(f"{' '.join(command)}: {done.stderr.strip()}")
     return json.loads(done.stdout)
+
+
+def teach(programs, port, names, *options):
+    """Has a forwarder know so many names."""
+    for _ in range(3):
+        result = ask(programs, port, *options, "--outstanding", 10, "--names", names, "--each-once")
+        if result["good"] == names:
+            return
+    raise Failure(f"not all names were answered: {result}")
 
 
 def family(pids):
@@ -213,6 +219,7 @@ class Forwarder:
     def __init__(self, peer, programs, folder, resolver, name=NAME, authority=None, **wishes):
         self.peer = peer
         self.programs = programs
+        self.resolver = resolver
         self.port = free_port()
         self.folder = pathlib.Path(folder)
         self.started = []
@@ -228,10 +235,28 @@ class Forwarder:
     def pids(self):
         return [program.process.pid for program in self.started]
 
+    def lives(self):
+        return all(program.lives() for program in self.started)
+
+    def cost(self, *options):
+        """What comes of a load, and what that cost: microseconds per good answer, memory, what the resolver counted."""
+        counted = self.resolver.counts()
+        user, system = processor_time(self.pids())
+        result = ask(self.programs, self.port, *options)
+        user_after, system_after = processor_time(self.pids())
+        counted_after = self.resolver.counts()
+        result["resolver"] = {key: value - counted[key] for key, value in counted_after.items() if key != "open"}
+        result["memory"] = most_memory(self.pids())
+        good = max(result["good"], 1)
+        result["user_micros"] = (user_after - user) * 1e6 / good
+        result["system_micros"] = (system_after - system) * 1e6 / good
+        result["micros"] = result["user_micros"] + result["system_micros"]
+        return result
+
     def wait_until_it_answers(self):
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            if not all(program.lives() for program in self.started):
+            if not self.lives():
                 break
             if ask(self.programs, self.port, "--queries", 1, "--timeout", 0.3)["good"]:
                 return
@@ -270,6 +295,13 @@ def machine():
             model = line.split(":", 1)[1].strip()
             break
     return f"{CORES} {'core' if CORES == 1 else 'cores'}, {model}, {platform.system()} {platform.release()}"
+
+
+def medians(options):
+    """What the figures are, in words."""
+    if options.rounds == 1:
+        return f"one round of {options.seconds:g} s"
+    return f"medians of {options.rounds} rounds of {options.seconds:g} s"
 
 
 def work_folder():

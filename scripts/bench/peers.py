@@ -110,5 +110,124 @@ remote-control:
         return [[program, "-d", "-c", configuration]]
 
 
-ALL = [DnsTool(), Unbound()]
+class Stubby(Peer):
+    name = "stubby"
+    program = "stubby"
+    package = "stubby"
+    note = "one thread, padding to 128; it has no cache"
+    has_cache = False
+
+    def commands(self, folder, port, upstream, programs, cached=False):
+        del programs, cached
+        configuration = folder / "stubby.yml"
+        configuration.write_text(
+            f"""resolution_type: GETDNS_RESOLUTION_STUB
+dns_transport_list:
+  - GETDNS_TRANSPORT_TLS
+tls_authentication: GETDNS_AUTHENTICATION_REQUIRED
+tls_query_padding_blocksize: 128
+edns_client_subnet_private: 1
+idle_timeout: 10000
+appdata_dir: "{folder}"
+tls_ca_file: "{upstream.authority}"
+listen_addresses:
+  - 127.0.0.1@{port}
+upstream_recursive_servers:
+  - address_data: 127.0.0.1
+    tls_port: {upstream.port}
+    tls_auth_name: "{upstream.name}"
+"""
+        )
+        return [[self.path(), "-C", configuration]]
+
+
+class Dnsdist(Peer):
+    name = "dnsdist"
+    program = "dnsdist"
+    package = "dnsdist"
+    note = "as it is by default; a packet cache for 100,000 answers where they are cached"
+    # What it is told of queries in flight: of a client's connection, and of one to the resolver.
+    listening = ""
+    asking = ""
+
+    def commands(self, folder, port, upstream, programs, cached=False):
+        del programs
+        configuration = folder / "dnsdist.conf"
+        cache = 'getPool(""):setCache(newPacketCache(100000))' if cached else ""
+        configuration.write_text(
+            f"""-- It would ask by cleartext whether its version is a safe one.
+setSecurityPollSuffix("")
+setLocal("127.0.0.1:{port}"{self.listening})
+newServer({{
+    address = "127.0.0.1:{upstream.port}", tls = "openssl", subjectName = "{upstream.name}",
+    caStore = "{upstream.authority}", validateCertificates = true{self.asking}
+}})
+{cache}
+"""
+        )
+        return [[self.path(), "--supervised", "--disable-syslog", "-C", configuration]]
+
+
+class DnsdistInFlight(Dnsdist):
+    name = "dnsdist-1000"
+    note = "the same with `maxInFlight = 1000` for clients and the resolver"
+    listening = ", { maxInFlight = 1000 }"
+    asking = ", maxInFlight = 1000"
+
+
+class KnotResolver(Peer):
+    name = "knot-resolver"
+    program = "kresd"
+    package = "knot-resolver"
+    note = f"{CORES} {'process' if CORES == 1 else 'processes'}, no trust anchors; `NO_CACHE` where nothing is cached"
+
+    def commands(self, folder, port, upstream, programs, cached=False):
+        del programs
+        configuration = folder / "kresd.conf"
+        cache = "" if cached else "policy.add(policy.all(policy.FLAGS({'NO_CACHE'})))"
+        configuration.write_text(
+            f"""net.ipv6 = false
+net.listen('127.0.0.1', {port}, {{ kind = 'dns' }})
+-- Nobody but the resolver is to be asked: neither for keys nor for the time nor for the root.
+trust_anchors.remove('.')
+for _, name in ipairs({{'priming', 'ta_update', 'ta_signal_query', 'ta_sentinel', 'detect_time_jump', 'detect_time_skew'}}) do
+    modules.unload(name)
+end
+cache.open(100 * MB, 'lmdb://{folder}/kresd-cache')
+{cache}
+policy.add(policy.all(policy.TLS_FORWARD({{
+    {{ '127.0.0.1@{upstream.port}', hostname = '{upstream.name}', ca_file = '{upstream.authority}' }}
+}})))
+"""
+        )
+        return [[self.path(), "-n", "-c", configuration, folder]] * CORES
+
+
+class Smartdns(Peer):
+    name = "smartdns"
+    program = "smartdns"
+    package = "smartdns"
+    note = "no speed checks, no prefetch, no choice between kinds of addresses, so that it asks for what it is asked alone"
+
+    def commands(self, folder, port, upstream, programs, cached=False):
+        del programs
+        configuration = folder / "smartdns.conf"
+        configuration.write_text(
+            f"""bind 127.0.0.1:{port}
+bind-tcp 127.0.0.1:{port}
+cache-size {16384 if cached else 0}
+cache-persist no
+speed-check-mode none
+dualstack-ip-selection no
+prefetch-domain no
+log-level warn
+log-file {folder}/smartdns-own.log
+ca-file {upstream.authority}
+server-tls 127.0.0.1:{upstream.port} -host-name {upstream.name} -tls-host-verify {upstream.name}
+"""
+        )
+        return [[self.path(), "-f", "-c", configuration, "-p", folder / "smartdns.pid"]]
+
+
+ALL = [DnsTool(), Unbound(), Stubby(), Dnsdist(), DnsdistInFlight(), KnotResolver(), Smartdns()]
 BY_NAME = {peer.name: peer for peer in ALL}
