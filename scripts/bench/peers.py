@@ -62,7 +62,8 @@ class DnsTool(Peer):
         pass
 
     def version(self, programs):
-        return subprocess.run([programs["dns-tool"], "--version"], capture_output=True, text=True, check=True).stdout.strip()
+        command = [programs["dns-tool"], "--version"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     def commands(self, folder, port, upstream, programs, cached=False, options=()):
         command = [programs["dns-tool"], "--address", "127.0.0.1", "--port", port]
@@ -190,7 +191,9 @@ class KnotResolver(Peer):
 net.listen('127.0.0.1', {port}, {{ kind = 'dns' }})
 -- Nobody but the resolver is to be asked: neither for keys nor for the time nor for the root.
 trust_anchors.remove('.')
-for _, name in ipairs({{'priming', 'ta_update', 'ta_signal_query', 'ta_sentinel', 'detect_time_jump', 'detect_time_skew'}}) do
+for _, name in ipairs({{
+    'priming', 'ta_update', 'ta_signal_query', 'ta_sentinel', 'detect_time_jump', 'detect_time_skew'
+}}) do
     modules.unload(name)
 end
 cache.open(100 * MB, 'lmdb://{folder}/kresd-cache')
