@@ -1,16 +1,11 @@
 # dns-tool in an image of its own: one static binary and nothing else.
 #
 #   docker build --tag dns-tool .
-#   docker run --name dns-tool --publish 127.0.0.1:53:53/udp --publish 127.0.0.1:53:53/tcp dns-tool
-#
-# The same with a shell and dig beside it, to look at it from within. --dns writes the container's resolv.conf, so that dig
-# asks dns-tool:
-#
 #   docker build --target debug --tag dns-tool:debug .
-#   docker run --detach --name dns-tool --dns 127.0.0.1 dns-tool:debug
-#   docker exec dns-tool dig +tcp example.com
+#
+# The target debug is the same with a shell and dig beside it. How to run them: README, "Run it in a container".
 
-# Where the base images come from, for those who have their own.
+# Where the base images come from, for those who have their own. scripts/image-base makes some without a registry.
 ARG RUST_IMAGE=docker.io/library/rust:1-bookworm
 ARG DEBUG_IMAGE=docker.io/library/debian:bookworm-slim
 
@@ -27,29 +22,36 @@ COPY tests tests
 RUN set -eu; \
     target=$(rustc -vV | sed -n 's/^host: //p'); \
     RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target "$target"; \
-    install -D "target/$target/release/dns-tool" /out/dns-tool
+    install -D "target/$target/release/dns-tool" /out/dns-tool; \
+    rm -r target
 
+# What both images say of themselves stands in both, since none of it outlives a copy from one to the other.
 FROM ${DEBUG_IMAGE} AS debug
 RUN set -eu; \
     apt-get update; \
     apt-get install --yes --no-install-recommends bind9-dnsutils; \
     rm -rf /var/lib/apt/lists/*
 COPY --from=build /out/dns-tool /dns-tool
+ENV DNS_TOOL_ADDRESS=0.0.0.0
 USER 65532:65532
 EXPOSE 53/udp 53/tcp
+HEALTHCHECK --interval=30s --timeout=10s --start-period=10s CMD ["/dns-tool", "query", ".", "NS"]
 ENTRYPOINT ["/dns-tool"]
-CMD ["--address", "0.0.0.0"]
 
 # The last stage is what is built when none is named.
 FROM scratch
 COPY --from=build /out/dns-tool /dns-tool
-# Docker and containerd 2 let every user of a container listen on port 53. Where that is not so, as on the host's network:
-# --sysctl net.ipv4.ip_unprivileged_port_start=0, or another --port.
+# Clients come from outside of the container's loopback, which is the default. Published ports reach a container by IPv4,
+# those of the host's IPv6 addresses included; :: as well would fail where there is no IPv6, as it mostly is not in
+# containers. It stands in the environment, so that arguments and an environment of docker run add to it, and take its
+# place only where they say --address or DNS_TOOL_ADDRESS themselves.
+ENV DNS_TOOL_ADDRESS=0.0.0.0
+# Docker and containerd 2 let every user of a container listen on port 53; README says what to do where that is not so.
 USER 65532:65532
 EXPOSE 53/udp 53/tcp
+# The resolver is asked for the root's name servers once in the six days that their TTL is; else they come from the cache,
+# also while the resolver is away. So this fails when dns-tool does not answer, and when it has nothing to answer with,
+# but not because of an outage that clients do not notice either: being started again would cost them the cache. Only
+# images in Docker's format have it (podman build --format docker).
+HEALTHCHECK --interval=30s --timeout=10s --start-period=10s CMD ["/dns-tool", "query", ".", "NS"]
 ENTRYPOINT ["/dns-tool"]
-# Clients come from outside of the container's loopback, which is the default. Published ports reach a container by IPv4,
-# those of the host's IPv6 addresses included; "--address ::" as well would fail where there is no IPv6, as it mostly is
-# not in containers. Arguments of docker run take the place of these, so begin them with the addresses to listen on: on a
-# network with IPv6 "--address 0.0.0.0 --address ::", beside the only client in a pod none at all.
-CMD ["--address", "0.0.0.0"]

@@ -476,6 +476,11 @@ impl Stream {
         &self.socket
     }
 
+    /// Reads what has arrived, without waiting.
+    pub fn read_now(&self, room: &mut [u8]) -> io::Result<usize> {
+        Ok(recv(self.socket.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT)?)
+    }
+
     /// The client of one more query on this connection.
     pub fn client(self: &Arc<Self>, now: Instant) -> Client {
         self.turns.lock().ask(now);
@@ -728,6 +733,22 @@ impl Slots {
         })
     }
 
+    /// Takes a free place, if there is one. None, too, once [`Slots::close`] was called.
+    pub fn take_now(self: &Arc<Self>) -> Option<Slot> {
+        self.place(&mut self.places.lock())
+    }
+
+    fn place(self: &Arc<Self>, places: &mut Places) -> Option<Slot> {
+        if places.closed || places.taken.len() >= self.most {
+            return None;
+        }
+        let number = places.next;
+        places.next = number.wrapping_add(1);
+        places.taken.insert(number, Weak::new());
+        let slots = Arc::clone(self);
+        Some(Slot { slots, number })
+    }
+
     /// Takes a place for somebody who waits already: a free one, one that an idle connection gives up, or the next that
     /// becomes either. None once [`Slots::close`] was called.
     pub fn take(self: &Arc<Self>) -> Option<Slot> {
@@ -736,12 +757,8 @@ impl Slots {
             if places.closed {
                 return None;
             }
-            if places.taken.len() < self.most {
-                let number = places.next;
-                places.next = number.wrapping_add(1);
-                places.taken.insert(number, Weak::new());
-                let slots = Arc::clone(self);
-                return Some(Slot { slots, number });
+            if let Some(slot) = self.place(&mut places) {
+                return Some(slot);
             }
             drop(places);
             // The place is free when its worker has seen the end.

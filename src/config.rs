@@ -316,6 +316,7 @@ fn server_settings(given: &Given) -> Result<server::Settings, UsageError> {
             text.parse()
                 .map_err(|_| "expected a whole number from 0 to 65535".to_owned())
         })?,
+        reuse_port: given.flag("--reuse-port")?,
         clients: number(given, "--max-clients", 1..=65_536)?,
         clients_per_address: number(given, "--max-clients-per-address", 1..=65_536)?,
         limit_loopback: given.has("--max-clients-per-address"),

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::client::{Shed, Slots};
@@ -470,6 +471,9 @@ fn spreads(key: &str, spreads: &[(&str, Spread)]) -> Vec<(String, Value)> {
     spreads.iter().map(spell).collect()
 }
 
+/// Where the kernel says what it knows of this process.
+pub const OWN: &str = "/proc/self";
+
 /// What the kernel knows of this process; zero where it does not say.
 #[derive(Debug, Default)]
 struct Process {
@@ -483,20 +487,21 @@ struct Process {
 
 impl Process {
     fn read() -> Self {
-        let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        let own = |file| Path::new(OWN).join(file);
+        let stat = fs::read_to_string(own("stat")).unwrap_or_default();
         // Behind the program's name, which is in parentheses (proc(5)).
         let fields = stat.rsplit(')').next().unwrap_or_default();
         let field = |place| -> u64 {
             let text = fields.split_whitespace().nth(place);
             text.and_then(|text| text.parse().ok()).unwrap_or_default()
         };
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let status = fs::read_to_string(own("status")).unwrap_or_default();
         let line = |name: &str| -> u64 {
             let text = status.lines().find_map(|line| line.strip_prefix(name));
             let number = text.and_then(|text| text.split_whitespace().next()?.parse().ok());
             number.unwrap_or_default()
         };
-        let descriptors = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        let descriptors = fs::read_dir(own("fd")).map_or(0, Iterator::count);
         Self {
             processor: (field(11) + field(12)) * TICK,
             resident: line("VmRSS:") * 1024,

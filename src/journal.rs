@@ -30,11 +30,12 @@ pub fn lost() -> u64 {
 }
 
 /// The way to stderr.
-pub struct Journal(());
+pub struct Journal {
+    has_begun: bool,
+}
 
-/// Starts to log what is at `level` or above. Once in a process; fails when the system has no thread for it.
-pub fn start(level: LevelFilter) -> io::Result<Journal> {
-    thread::spawn_for_good("journal", || write(&LINES, &mut io::stderr()))?;
+/// Has what is at `level` or above logged, and wait for [`Journal::begin`]. Once in a process.
+pub fn open(level: LevelFilter) -> Journal {
     env_logger::Builder::new()
         // What is logged is decided before lines come here, so that it can change.
         .filter_level(LevelFilter::Trace)
@@ -46,13 +47,22 @@ pub fn start(level: LevelFilter) -> io::Result<Journal> {
         })
         .init();
     log::set_max_level(level);
-    Ok(Journal(()))
+    Journal { has_begun: false }
 }
 
 impl Journal {
+    /// Writes from now on, with the rights that the calling thread has now. Fails when the system has no thread for it.
+    pub fn begin(&mut self) -> io::Result<()> {
+        thread::spawn_for_good("journal", || write(&LINES, &mut io::stderr()))?;
+        self.has_begun = true;
+        Ok(())
+    }
+
     /// Waits until the lines so far have been written, but not for long. Nothing is logged after it.
-    pub fn finish(&self) {
-        LINES.finish();
+    pub fn finish(mut self) {
+        if self.has_begun || self.begin().is_ok() {
+            LINES.finish();
+        }
     }
 }
 

@@ -20,7 +20,7 @@
 //!
 //! main, lib, command, config, options, keys, server, monitor, page, figures, worker, forwarder, limit, cache, upstream,
 //! health, session, flight, identity, certificate, pins, state, rollover, pin, client, frame, deadline, querylog, zone, wire,
-//! journal, spool, service, rights, thread, clock, date, metrics.
+//! journal, spool, service, sandbox, rights, thread, clock, date, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
 //! queries, and the thread that reads an answer delivers it.
@@ -52,6 +52,7 @@ pub mod pins;
 pub mod querylog;
 pub mod rights;
 pub mod rollover;
+pub mod sandbox;
 pub mod server;
 pub mod service;
 pub mod session;
@@ -65,7 +66,8 @@ pub mod zone;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -82,6 +84,7 @@ use crate::metrics::Counter;
 use crate::monitor::Monitor;
 use crate::options::Given;
 use crate::rights::RightsError;
+use crate::sandbox::Needs;
 use crate::server::{BindError, Server, Sockets};
 use crate::service::Manager;
 use crate::upstream::{Doubts, Tally, Upstream};
@@ -143,9 +146,10 @@ impl From<io::Error> for StartError {
 }
 
 /// Options that hold as they were at the start, whatever the file says later.
-const FIXED: [&str; 8] = [
+const FIXED: [&str; 9] = [
     "--address",
     "--port",
+    "--reuse-port",
     "--monitor",
     "--cache-size",
     "--max-clients",
@@ -165,6 +169,8 @@ pub struct Running {
     shed: Arc<Shed>,
     tally: Arc<Tally>,
     monitor: Option<Monitor>,
+    /// What it is held to by the kernel.
+    confined: Option<Needs>,
     /// The options that it was started with.
     started: Given,
     applied: Mutex<Applied>,
@@ -178,14 +184,20 @@ struct Applied {
     retired: Vec<Weak<Upstream>>,
 }
 
-/// Binds the sockets, gives up rights, wires the rooms and serves. The first session is opened at once, in the background.
-pub fn start(config: Config) -> Result<Running, StartError> {
-    let sockets = Sockets::bind(&config.server)?;
-    start_on(sockets, config)
+/// A forwarder that is ready to serve: it has all that it needs rights for.
+pub struct Bound {
+    config: Config,
+    sockets: Sockets,
+    desk: Option<TcpListener>,
+    confined: Option<Needs>,
 }
 
-/// As [`start`], on sockets that are bound.
-pub fn start_on(sockets: Sockets, config: Config) -> Result<Running, StartError> {
+/// Binds the sockets, but for those that were passed, and gives up rights.
+pub fn bind(passed: Option<Sockets>, config: Config) -> Result<Bound, StartError> {
+    let sockets = match passed {
+        Some(sockets) => sockets,
+        None => Sockets::bind(&config.server)?,
+    };
     let desk = config.monitor.map(|address| {
         let failed = |error| StartError::Monitor(address, error);
         monitor::bind(address).map_err(failed)
@@ -195,77 +207,143 @@ pub fn start_on(sockets: Sockets, config: Config) -> Result<Running, StartError>
         user.become_it()?;
     }
     config.keys.try_out().map_err(StartError::Keys)?;
-    let addresses = sockets.addresses().to_vec();
-    let wanted = (config.server.clients + DESCRIPTORS) as u64;
-    let descriptors = rights::allow_descriptors(wanted);
-    if descriptors < wanted {
-        warn!("event=few-descriptors allowed={descriptors} wanted={wanted}");
-    }
-    let shed = Arc::new(Shed::default());
-    let (outboxes, bell) = Outboxes::new(Arc::clone(&shed))?;
-    let drained = Arc::clone(&outboxes);
-    thread::spawn_for_good("outboxes", move || drained.drain(&bell))?;
-    let left_alone: Vec<_> = config.given.left_alone().collect();
-    if !left_alone.is_empty() {
-        let variables = left_alone.join(" ");
-        warn!("event=variables-left-alone variables=\"{variables}\" cause=\"they are no options\"");
-    }
-    let now = clock::now();
-    let endings = Arc::new(Endings::new(config.forwarder.cache, now));
-    let tally = Arc::new(Tally::default());
-    let settle = Arc::clone(&endings) as Arc<_>;
-    let upstream = Upstream::start(config.upstream, settle, Arc::clone(&tally))?;
-    let forwarder = Forwarder::new(
-        config.forwarder,
-        Arc::clone(&upstream),
-        Arc::clone(&endings),
-        now,
-    );
-    let forwarder = Arc::new(forwarder);
-    endings.query_log().turn(forwarder.settings().query_log)?;
-    let pool = Pool::new(Arc::clone(&forwarder), config.server.clients);
-    // Before anybody can ask: a query that nobody connects for would fail.
-    let hands = Arc::downgrade(&pool);
-    upstream.employ(hands);
-    let server = Server::start(sockets, &config.server, &forwarder, &pool, &outboxes, &shed)?;
-    for address in &addresses {
-        info!("event=listening address={address}");
-    }
-    let keys = Keys::start(config.keys, &upstream)?;
-    let monitor = desk.map(|desk| {
-        let sources = Sources {
-            endings: Arc::clone(&endings),
-            forwarder: Arc::clone(&forwarder),
-            tally: Arc::clone(&tally),
-            slots: Arc::clone(server.slots()),
-            shed: Arc::clone(&shed),
-            started: clock::since_1970().as_secs(),
-            requests: Counter::new(),
-            refused: Counter::new(),
-        };
-        Monitor::start(desk, sources)
-    });
-    let monitor = monitor.transpose()?;
-    if let Some(monitor) = &monitor {
-        info!("event=monitoring address={}", monitor.address());
-    }
-    Ok(Running {
-        addresses,
-        server,
-        forwarder,
-        pool,
-        outboxes,
-        endings,
-        shed,
-        tally,
-        monitor,
-        started: config.given.clone(),
-        applied: Mutex::new(Applied {
-            given: config.given,
-            keys,
-            retired: Vec::new(),
-        }),
+    Ok(Bound {
+        config,
+        sockets,
+        desk,
+        confined: None,
     })
+}
+
+/// Binds, wires the rooms and serves. The first session is opened at once, in the background.
+pub fn start(config: Config) -> Result<Running, StartError> {
+    bind(None, config)?.serve()
+}
+
+/// What it takes to serve, and to reload.
+fn needs(config: &Config) -> Needs {
+    let Config { keys, given, .. } = config;
+    let mut needs = Needs::default();
+    needs.read.extend(given.file().map(PathBuf::from));
+    needs.read.extend(keys.source.file.clone());
+    // It was read, so it is one.
+    let _ = given.each("--resolver-ca", &mut |file| {
+        needs.read.push(PathBuf::from(file));
+        Ok(())
+    });
+    if config.monitor.is_some() {
+        needs.read.push(PathBuf::from(figures::OWN));
+    }
+    needs.written.clone_from(&keys.directory);
+    needs.ports = ports(&config.upstream).collect();
+    needs
+}
+
+/// The ports of resolvers.
+fn ports(settings: &upstream::Settings) -> impl Iterator<Item = u16> {
+    let resolvers = settings.resolvers.iter();
+    let addresses = resolvers.flat_map(|resolver| &resolver.addresses);
+    addresses.map(SocketAddr::port)
+}
+
+impl Bound {
+    /// Has the kernel see to it that the calling thread, and those that it starts, do no more than what it takes to serve.
+    /// Where it cannot, the log says so.
+    pub fn confine(&mut self) {
+        let needs = needs(&self.config);
+        match sandbox::enter(&needs) {
+            Ok(Some(version)) => {
+                info!("event=confined landlock={version}");
+                self.confined = Some(needs);
+            }
+            Ok(None) => info!("event=not-confined cause=\"the kernel has no Landlock\""),
+            Err(error) => warn!("event=not-confined cause=\"{error}\""),
+        }
+    }
+
+    /// Wires the rooms and serves.
+    pub fn serve(self) -> Result<Running, StartError> {
+        let Self {
+            config,
+            sockets,
+            desk,
+            confined,
+        } = self;
+        let addresses = sockets.addresses().to_vec();
+        let wanted = (config.server.clients + DESCRIPTORS) as u64;
+        let descriptors = rights::allow_descriptors(wanted);
+        if descriptors < wanted {
+            warn!("event=few-descriptors allowed={descriptors} wanted={wanted}");
+        }
+        let shed = Arc::new(Shed::default());
+        let (outboxes, bell) = Outboxes::new(Arc::clone(&shed))?;
+        let drained = Arc::clone(&outboxes);
+        thread::spawn_for_good("outboxes", move || drained.drain(&bell))?;
+        let left_alone: Vec<_> = config.given.left_alone().collect();
+        if !left_alone.is_empty() {
+            let variables = left_alone.join(" ");
+            warn!(
+                "event=variables-left-alone variables=\"{variables}\" cause=\"they are no options\""
+            );
+        }
+        let now = clock::now();
+        let endings = Arc::new(Endings::new(config.forwarder.cache, now));
+        let tally = Arc::new(Tally::default());
+        let settle = Arc::clone(&endings) as Arc<_>;
+        let upstream = Upstream::start(config.upstream, settle, Arc::clone(&tally))?;
+        let forwarder = Forwarder::new(
+            config.forwarder,
+            Arc::clone(&upstream),
+            Arc::clone(&endings),
+            now,
+        );
+        let forwarder = Arc::new(forwarder);
+        endings.query_log().turn(forwarder.settings().query_log)?;
+        let pool = Pool::new(Arc::clone(&forwarder), config.server.clients);
+        // Before anybody can ask: a query that nobody connects for would fail.
+        let hands = Arc::downgrade(&pool);
+        upstream.employ(hands);
+        let server = Server::start(sockets, &config.server, &forwarder, &pool, &outboxes, &shed)?;
+        for address in &addresses {
+            info!("event=listening address={address}");
+        }
+        let keys = Keys::start(config.keys, &upstream)?;
+        let monitor = desk.map(|desk| {
+            let sources = Sources {
+                endings: Arc::clone(&endings),
+                forwarder: Arc::clone(&forwarder),
+                tally: Arc::clone(&tally),
+                slots: Arc::clone(server.slots()),
+                shed: Arc::clone(&shed),
+                started: clock::since_1970().as_secs(),
+                requests: Counter::new(),
+                refused: Counter::new(),
+            };
+            Monitor::start(desk, sources)
+        });
+        let monitor = monitor.transpose()?;
+        if let Some(monitor) = &monitor {
+            info!("event=monitoring address={}", monitor.address());
+        }
+        Ok(Running {
+            addresses,
+            server,
+            forwarder,
+            pool,
+            outboxes,
+            endings,
+            shed,
+            tally,
+            monitor,
+            confined,
+            started: config.given.clone(),
+            applied: Mutex::new(Applied {
+                given: config.given,
+                keys,
+                retired: Vec::new(),
+            }),
+        })
+    }
 }
 
 impl Running {
@@ -323,6 +401,13 @@ impl Running {
             given,
             ..
         } = config;
+        if let Some(Needs { ports: open, .. }) = &self.confined
+            && let Some(port) = ports(settings).find(|port| !open.contains(port))
+        {
+            return Err(format!(
+                "resolver port {port}: the sandbox is open for {open:?} alone; expected one of these, or a restart"
+            ));
+        }
         let mut waiting = given.changed(&self.started);
         let mut changed = given.changed(&applied.given);
         let elsewhere = waiting.contains(&"--state-dir");

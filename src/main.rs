@@ -7,6 +7,7 @@ use std::process::{ExitCode, exit};
 use std::sync::Arc;
 use std::thread::Builder;
 
+use dns_tool::StartError;
 use dns_tool::command;
 use dns_tool::config::{self, Command, Config, Query};
 use dns_tool::journal;
@@ -67,23 +68,22 @@ fn serve(config: Config) -> ExitCode {
         }
     };
     rights::keep_memory_private();
-    let journal = match journal::start(config.log_level) {
-        Ok(journal) => journal,
-        Err(error) => return fail(REFUSED, &error),
-    };
+    let mut journal = journal::open(config.log_level);
     // From here on these signals wait to be read, so that none ends the process amid an answer.
     let mut signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]) {
         Ok(signals) => signals,
         Err(error) => return fail(REFUSED, &error),
     };
-    let running = match passed {
-        Some(sockets) => dns_tool::start_on(sockets, config),
-        None => dns_tool::start(config),
-    };
-    let running = running.and_then(|running| {
+    let start = || {
+        let mut bound = dns_tool::bind(passed, config)?;
+        // Before there is another thread, so that all are held to it.
+        bound.confine();
+        journal.begin()?;
+        let running = bound.serve()?;
         running.report_to(&manager)?;
         Ok(running)
-    });
+    };
+    let running: Result<_, StartError> = start();
     let running = match running {
         Ok(running) => running,
         Err(error) => {

@@ -268,6 +268,7 @@ fn sample(out: &mut String, name: &str, suffix: &str, labels: &str, value: &str)
     push(out, &[" ", value, "\n"]);
 }
 
+#[inline(never)]
 fn push(out: &mut String, parts: &[&str]) {
     parts.iter().for_each(|part| out.push_str(part));
 }

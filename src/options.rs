@@ -80,6 +80,14 @@ const OPTIONS: [(&str, &[Entry]); 10] = [
                 default: "53",
                 values: &["53"],
             },
+            Entry {
+                name: "--reuse-port",
+                value: "",
+                repeatable: false,
+                meaning: "share the port with others of the same user that say so too; each has some of the clients",
+                default: "alone",
+                values: &[],
+            },
         ],
     ),
     (

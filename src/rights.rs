@@ -6,6 +6,7 @@
 use std::fmt;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::sys::prctl::set_dumpable;
@@ -45,8 +46,16 @@ impl std::error::Error for RightsError {}
 
 impl User {
     /// The user of this name or number. A number that no user has is a user without a name, of a group of its own number.
+    ///
+    /// Who was found first is known from then on: later the list may be out of reach.
     pub fn find(text: &str) -> Option<Self> {
-        Self::find_in(&fs::read_to_string(USERS).unwrap_or_default(), text)
+        static FOUND: OnceLock<(String, User)> = OnceLock::new();
+        if let Some((_, user)) = FOUND.get().filter(|(known, _)| known == text) {
+            return Some(*user);
+        }
+        let user = Self::find_in(&fs::read_to_string(USERS).unwrap_or_default(), text)?;
+        FOUND.get_or_init(|| (text.to_owned(), user));
+        Some(user)
     }
 
     fn find_in(users: &str, text: &str) -> Option<Self> {

@@ -24,12 +24,13 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::client::{Client, Local, Outboxes, Shed, Slot, Slots, Stream};
+use crate::client::{Client, Local, Outboxes, Shed, Slots, Stream};
 use crate::clock;
 use crate::forwarder::{Batch, Forwarder};
+use crate::frame::Frames;
 use crate::limit;
 use crate::thread::{self, Pulse};
-use crate::worker::{Job, Pool};
+use crate::worker::{self, Job, Pool};
 
 /// Datagrams that are received by one system call, at most.
 const BATCH: usize = 32;
@@ -44,6 +45,9 @@ const BACKLOG: i32 = 1024;
 const LAST_ROUNDS: usize = 256;
 /// How long those who receive on sockets that were passed may take to hear that it is over.
 const LAST_WORD: Duration = Duration::from_secs(1);
+/// Connections that the thread that accepts them hears itself, at most, and how long: most clients ask one thing and go.
+const LOBBY: usize = 32;
+const YOUTH: Duration = Duration::from_secs(1);
 /// How long accepting or receiving pauses after an error, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// How often the kernel's count of lost datagrams is asked for while there may be some.
@@ -60,6 +64,8 @@ pub struct Settings {
     pub addresses_optional: bool,
     /// The port; 0 lets the system choose one for each address.
     pub port: u16,
+    /// Others of the same user who want that too may have it as well; the kernel gives each client to one of them.
+    pub reuse_port: bool,
     /// TCP clients at a time; at least 1.
     pub clients: usize,
     /// Of them from one address; at least 1.
@@ -136,6 +142,8 @@ pub struct Sockets {
     addresses: Vec<SocketAddr>,
     /// Somebody else holds them too, and goes on with them when this process has ended.
     passed: bool,
+    /// Others have sockets of their own on the same ports.
+    shared: bool,
 }
 
 impl Sockets {
@@ -146,10 +154,11 @@ impl Sockets {
             udp: Vec::new(),
             addresses: Vec::new(),
             passed: false,
+            shared: settings.reuse_port,
         };
         let mut missing = None;
         for &address in &settings.addresses {
-            match bind_pair(SocketAddr::new(address, settings.port)) {
+            match bind_pair(SocketAddr::new(address, settings.port), settings.reuse_port) {
                 Ok(((tcp, udp), bound)) => {
                     sockets.tcp.push(tcp);
                     sockets.udp.push(udp);
@@ -185,6 +194,7 @@ impl Sockets {
             udp: Vec::new(),
             addresses: Vec::new(),
             passed: true,
+            shared: false,
         };
         for place in 0..passed.len() {
             let address = match passed.take_tcp_listener(place) {
@@ -226,18 +236,18 @@ impl Sockets {
 type Pair = (TcpListener, Arc<UdpSocket>);
 
 /// Binds both protocols to the same port, also where the system chooses it.
-fn bind_pair(wanted: SocketAddr) -> Result<(Pair, SocketAddr), BindError> {
+fn bind_pair(wanted: SocketAddr, shared: bool) -> Result<(Pair, SocketAddr), BindError> {
     const TRIES: usize = 16;
     let mut tries = 0;
     loop {
         tries += 1;
-        let tcp = bind_tcp(wanted).map_err(|cause| BindError {
+        let tcp = bind_tcp(wanted, shared).map_err(|cause| BindError {
             address: wanted,
             protocol: "TCP",
             cause,
         })?;
         let bound = tcp.local_addr().unwrap_or(wanted);
-        match bind_udp(bound) {
+        match bind_udp(bound, shared, wanted.port() == 0) {
             Ok(udp) => return Ok(((tcp, Arc::new(udp)), bound)),
             // The system chose a port that is free for TCP alone: it will choose another.
             Err(cause)
@@ -253,9 +263,10 @@ fn bind_pair(wanted: SocketAddr) -> Result<(Pair, SocketAddr), BindError> {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_tcp(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = new_socket(address, Type::STREAM, Protocol::TCP)?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     // A newcomer may be gone before it is accepted.
@@ -263,10 +274,13 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+/// A port that the system has just chosen for TCP must be free: it is shared only once it is ours.
+fn bind_udp(address: SocketAddr, shared: bool, chosen: bool) -> io::Result<UdpSocket> {
     let socket = new_socket(address, Type::DGRAM, Protocol::UDP)?;
     prepare_udp(&SockRef::from(&socket), address)?;
+    socket.set_reuse_port(shared && !chosen)?;
     socket.bind(&address.into())?;
+    socket.set_reuse_port(shared)?;
     Ok(socket.into())
 }
 
@@ -302,6 +316,7 @@ fn new_socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result
 pub struct Server {
     udp: Vec<Arc<UdpSocket>>,
     passed: bool,
+    shared: bool,
     threads: Vec<JoinHandle<()>>,
     /// Dropped when no more is to be accepted.
     end: PipeWriter,
@@ -325,12 +340,15 @@ impl Server {
         let mut threads = Vec::new();
         let (ended, end) = io::pipe()?;
         for listener in sockets.tcp {
+            // Answers are gathered here already: each write should leave at once. Connections have it from their listener.
+            let _ = SockRef::from(&listener).set_tcp_nodelay(true);
             let door = Door {
                 listener,
                 ended: ended.try_clone()?,
                 slots: Arc::clone(&slots),
                 per_address: settings.clients_per_address,
                 limit_loopback: settings.limit_loopback,
+                forwarder: Arc::clone(forwarder),
                 pool: Arc::clone(pool),
                 outboxes: Arc::clone(outboxes),
                 stopping: Arc::clone(&stopping),
@@ -353,6 +371,7 @@ impl Server {
         Ok(Self {
             udp: sockets.udp,
             passed: sockets.passed,
+            shared: sockets.shared,
             threads,
             end,
             slots,
@@ -374,6 +393,11 @@ impl Server {
             let_go(&self.threads, &self.udp);
         } else {
             for udp in &self.udp {
+                // It stays open while a query of its waits for an answer. One that is connected gets no more datagrams but
+                // its peer's, here its own: the kernel gives those of the others to who shares the port.
+                if self.shared {
+                    let _ = udp.local_addr().and_then(|own| udp.connect(own));
+                }
                 // Linux wakes the thread that waits in receive, although a datagram socket that is not connected reports
                 // ENOTCONN.
                 let _ = SockRef::from(&**udp).shutdown(Shutdown::Read);
@@ -414,22 +438,118 @@ fn let_go(threads: &[JoinHandle<()>], sockets: &[Arc<UdpSocket>]) {
 }
 
 /// Where TCP clients come in.
+///
+/// Most of them ask one thing and go. As long as one may be of these, the thread that let it in hears it, beside others: no
+/// thread is woken for it alone. Who says more or stays longer is handed to a worker.
 struct Door {
     listener: TcpListener,
     ended: PipeReader,
     slots: Arc<Slots>,
     per_address: usize,
     limit_loopback: bool,
+    forwarder: Arc<Forwarder>,
     pool: Arc<Pool>,
     outboxes: Arc<Outboxes>,
     stopping: Arc<AtomicBool>,
+}
+
+/// Those who came in a moment ago.
+struct Lobby {
+    /// In the order in which they came.
+    newcomers: Vec<Newcomer>,
+    /// What one of them is saying; empty in between.
+    frames: Frames,
+    /// What they ask.
+    batch: Batch,
+}
+
+struct Newcomer {
+    stream: Arc<Stream>,
+    came: Instant,
+    has_asked: bool,
+}
+
+/// What a newcomer had to say.
+enum Word {
+    /// Nothing yet, or the one thing that it asks.
+    Little,
+    /// More than that, or not all at once.
+    Much,
+    /// It is gone.
+    Farewell,
 }
 
 impl Door {
     fn accept(&self) {
         let mut trouble = Trouble::default();
         let pulse = Pulse::new("accept");
-        while let Some(slot) = self.wait_for_newcomer() {
+        let mut lobby = Lobby {
+            newcomers: Vec::new(),
+            frames: Frames::with_capacity(worker::READ),
+            batch: Batch::default(),
+        };
+        loop {
+            let mut ready = vec![
+                PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.ended.as_fd(), PollFlags::POLLIN),
+            ];
+            let sockets = lobby
+                .newcomers
+                .iter()
+                .map(|newcomer| newcomer.stream.socket());
+            ready.extend(sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
+            if poll(&mut ready, lobby.patience()).is_err() {
+                continue;
+            }
+            let mut calls = ready.iter().map(|ready| ready.any().unwrap_or(true));
+            // An error of the listener's own is for accept to tell.
+            let knocks = calls.next().unwrap_or(false);
+            if calls.next().unwrap_or(true) {
+                break;
+            }
+            let calls: Vec<_> = calls.collect();
+            let now = clock::now();
+            pulse.works(now);
+            self.hear_all(&mut lobby, &calls, now);
+            if knocks {
+                self.let_in(&mut lobby, &mut trouble, &pulse);
+            }
+            self.forwarder.dispatch(&mut lobby.batch, now);
+            pulse.waits();
+        }
+        self.clear(&mut lobby, usize::MAX);
+    }
+
+    /// Hears those of the lobby who have something to say, and has those who were there for long go on to workers.
+    fn hear_all(&self, lobby: &mut Lobby, calls: &[bool], now: Instant) {
+        let mut calls = calls.iter();
+        let newcomers = std::mem::take(&mut lobby.newcomers);
+        for newcomer in newcomers {
+            if calls.next() == Some(&true) {
+                self.hear(lobby, newcomer, now);
+            } else {
+                lobby.newcomers.push(newcomer);
+            }
+        }
+        let is_young = |newcomer: &Newcomer| now.saturating_duration_since(newcomer.came) < YOUTH;
+        let young = lobby.newcomers.iter().position(is_young);
+        self.clear(lobby, young.unwrap_or(usize::MAX));
+    }
+
+    /// Lets in who waits at the door.
+    fn let_in(&self, lobby: &mut Lobby, trouble: &mut Trouble, pulse: &Pulse) {
+        for round in 0..LOBBY {
+            let slot = match self.slots.take_now() {
+                // That one more waits is known of the first alone, and nobody leaves for less.
+                None if round == 0 => {
+                    // It may be one of these that has to leave.
+                    self.clear(lobby, usize::MAX);
+                    pulse.waits();
+                    self.slots.take()
+                }
+                slot => slot,
+            };
+            let Some(slot) = slot else { return };
             match self.listener.accept() {
                 Ok((socket, peer)) => {
                     let now = clock::now();
@@ -437,46 +557,87 @@ impl Door {
                     trouble.is_over("accept");
                     if !self.may_stay(peer.ip().to_canonical()) {
                         debug!("event=client-refused client={peer} cause=\"too many of its own\"");
-                        pulse.waits();
                         continue;
                     }
-                    // Answers are gathered here already: each write should leave at once.
-                    let _ = socket.set_nodelay(true);
                     let outboxes = Arc::clone(&self.outboxes);
-                    let stream = Stream::new(socket, peer, outboxes, slot, now);
-                    self.pool.submit(Job::Client(stream));
-                    pulse.waits();
+                    let newcomer = Newcomer {
+                        stream: Stream::new(socket, peer, outboxes, slot, now),
+                        came: now,
+                        has_asked: false,
+                    };
+                    self.clear(lobby, (lobby.newcomers.len() + 1).saturating_sub(LOBBY));
+                    // Its query came with it, mostly.
+                    self.hear(lobby, newcomer, now);
                 }
                 Err(_) if self.stopping.load(Ordering::Acquire) => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // The client went away again before it was accepted: weather.
                 Err(error)
                     if matches!(
                         error.kind(),
-                        ErrorKind::Interrupted
-                            | ErrorKind::ConnectionAborted
-                            | ErrorKind::WouldBlock
+                        ErrorKind::Interrupted | ErrorKind::ConnectionAborted
                     ) => {}
-                Err(error) => trouble.wait("accept", &error),
+                Err(error) => {
+                    self.clear(lobby, usize::MAX);
+                    pulse.waits();
+                    return trouble.wait("accept", &error);
+                }
             }
         }
     }
-}
 
-impl Door {
-    /// Waits until somebody wants to come in, and then for a place. None when nobody may any more.
-    fn wait_for_newcomer(&self) -> Option<Slot> {
-        loop {
-            let mut ready = [
-                PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.ended.as_fd(), PollFlags::POLLIN),
-            ];
-            // An error of the listener's own is for accept to tell.
-            if poll(&mut ready, PollTimeout::NONE).is_ok() {
-                if ready[1].any().unwrap_or(true) {
-                    return None;
-                }
-                return self.slots.take();
+    /// Hears one newcomer, and puts it where it belongs then.
+    fn hear(&self, lobby: &mut Lobby, mut newcomer: Newcomer, now: Instant) {
+        // A panic costs the one at whom it happens.
+        match thread::guard("accept", || self.take_in(lobby, &mut newcomer, now)) {
+            Some(Word::Little) => lobby.newcomers.push(newcomer),
+            Some(Word::Much) => {
+                let frames = Frames::with_capacity(worker::READ);
+                let begun = std::mem::replace(&mut lobby.frames, frames);
+                self.pool.submit(Job::Client(newcomer.stream, begun));
             }
+            Some(Word::Farewell) => {}
+            None => lobby.frames = Frames::with_capacity(worker::READ),
+        }
+    }
+
+    fn take_in(&self, lobby: &mut Lobby, newcomer: &mut Newcomer, now: Instant) -> Word {
+        let Lobby { frames, batch, .. } = lobby;
+        match frames.fill(|room| newcomer.stream.read_now(room)) {
+            Ok(0) => return Word::Farewell,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Word::Little,
+            Err(_) => return Word::Farewell,
+        }
+        let had_asked = newcomer.has_asked;
+        let mut asks = 0;
+        while let Some(range) = frames.next_message() {
+            asks += 1;
+            newcomer.has_asked = true;
+            let client = newcomer.stream.client(now);
+            self.forwarder
+                .handle(frames.message(range), client, now, batch);
+        }
+        if batch.was_over_limit() {
+            newcomer.stream.be_unwelcome();
+            return Word::Much;
+        }
+        match (had_asked, asks, frames.is_amid_message()) {
+            (false, 1, false) => Word::Little,
+            _ => Word::Much,
+        }
+    }
+
+    /// Has the first so many of the lobby go on to workers.
+    fn clear(&self, lobby: &mut Lobby, count: usize) {
+        let count = count.min(lobby.newcomers.len());
+        if count > 0 {
+            // Who has asked already is not to wait for the others of the round.
+            self.forwarder.dispatch(&mut lobby.batch, clock::now());
+        }
+        for newcomer in lobby.newcomers.drain(..count) {
+            let nothing = Frames::with_capacity(worker::READ);
+            self.pool.submit(Job::Client(newcomer.stream, nothing));
         }
     }
 
@@ -484,6 +645,18 @@ impl Door {
         let unlimited = address.is_loopback() && !self.limit_loopback;
         let same = |other| limit::client(other) == limit::client(address);
         unlimited || self.slots.admit(same, self.per_address)
+    }
+}
+
+impl Lobby {
+    /// Until the first of them has been here for long.
+    fn patience(&self) -> PollTimeout {
+        let Some(first) = self.newcomers.first() else {
+            return PollTimeout::NONE;
+        };
+        let left = YOUTH.saturating_sub(clock::now().saturating_duration_since(first.came));
+        // Rounded up: a timeout of zero for the last fraction of a millisecond would spin.
+        PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
     }
 }
 

@@ -616,12 +616,7 @@ impl Reader {
             match (&self.session.socket).read(&mut self.encrypted) {
                 Ok(0) if self.session.state.lock().closed => return Err(Closed::Here),
                 Ok(0) => return Err(Closed::End),
-                Ok(arrived) => {
-                    // A resolver that gathers small writes (Nagle) holds the next answer back until the last one is
-                    // acknowledged, which Linux otherwise puts off for 40 ms. The option lasts for one time only.
-                    let _ = SockRef::from(&self.session.socket).set_tcp_quickack(true);
-                    break arrived;
-                }
+                Ok(arrived) => break arrived,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(Closed::Broken(error)),
             }
@@ -652,7 +647,11 @@ impl Reader {
                 _ => debug!("event=answer-unmatched resolver={}", self.session.address),
             }
         }
-        if self.session.retired.load(Ordering::Acquire) && state.pending.is_empty() {
+        if !state.pending.is_empty() {
+            // A resolver that gathers small writes (Nagle) holds the next answer back until the last one is acknowledged,
+            // which Linux otherwise puts off for 40 ms. The option lasts for one time only, and costs a packet.
+            let _ = SockRef::from(&self.session.socket).set_tcp_quickack(true);
+        } else if self.session.retired.load(Ordering::Acquire) {
             self.session.end_politely(state);
         }
         // An answer to a key update, or the alert that says why rustls gave up.

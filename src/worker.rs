@@ -26,7 +26,7 @@ const KEPT: usize = 2;
 /// How long the others wait for a job.
 const LINGER: Duration = Duration::from_secs(10);
 /// Octets that are read from a client at a time, unless one message is longer.
-const READ: usize = 4096;
+pub const READ: usize = 4096;
 
 /// How long the next read waits of a client that asks too much.
 const SLOWED: Duration = Duration::from_millis(200);
@@ -34,8 +34,8 @@ const SLOWED: Duration = Duration::from_millis(200);
 /// What there is to do.
 #[derive(Debug)]
 pub enum Job {
-    /// Read this client's queries.
-    Client(Arc<Stream>),
+    /// Read this client's queries, the first of which may have begun to arrive.
+    Client(Arc<Stream>, Frames),
     /// Connect to a resolver.
     Attempt(Attempt),
 }
@@ -130,18 +130,16 @@ impl Pool {
 
     fn run(self: &Arc<Self>, job: Job, pulse: &Pulse) {
         match job {
-            Job::Client(stream) => self.read_queries(&stream, pulse),
+            Job::Client(stream, frames) => self.read_queries(&stream, frames, pulse),
             Job::Attempt(attempt) => attempt.run(),
         }
     }
 
     /// Reads a client until it closes, is silent or dribbles. Its answers may still be on their way then: the connection
     /// closes with the last of them.
-    fn read_queries(self: &Arc<Self>, stream: &Arc<Stream>, pulse: &Pulse) {
-        let mut frames = Frames::with_capacity(READ);
+    fn read_queries(self: &Arc<Self>, stream: &Arc<Stream>, mut frames: Frames, pulse: &Pulse) {
         let mut batch = Batch::default();
         let mut patience = Patience::default();
-        let mut asked_before = false;
         loop {
             stream.wait_for_turn();
             if patience
@@ -152,12 +150,7 @@ impl Pool {
             }
             match frames.fill(|room| stream.socket().read(room)) {
                 Ok(0) => return,
-                Ok(_) if asked_before => {
-                    // A client that gathers small writes (Nagle) holds its next query back until this one is acknowledged,
-                    // which Linux otherwise puts off until there is an answer, or for 40 ms.
-                    let _ = SockRef::from(stream.socket()).set_tcp_quickack(true);
-                }
-                Ok(_) => asked_before = true,
+                Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if stream.is_busy() && !frames.is_amid_message() {
@@ -182,6 +175,11 @@ impl Pool {
                 stream.be_unwelcome();
             }
             self.forwarder.dispatch(&mut batch, now);
+            if stream.is_busy() || frames.is_amid_message() {
+                // A client that gathers small writes (Nagle) holds its next query back until this one is acknowledged,
+                // which Linux otherwise puts off until there is an answer, or for 40 ms.
+                let _ = SockRef::from(stream.socket()).set_tcp_quickack(true);
+            }
             pulse.waits();
             if last {
                 return;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 36] = [
+const ROOMS: [&str; 37] = [
     "command",
     "config",
     "options",
@@ -37,6 +37,7 @@ const ROOMS: [&str; 36] = [
     "journal",
     "spool",
     "service",
+    "sandbox",
     "rights",
     "thread",
     "clock",

@@ -2,9 +2,11 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::support::message::Edns;
+use crate::support::process::Process;
 use crate::support::{
     Act, Ask, FakeResolver, Forwarder, TcpClient, UdpClient, message, wait_until,
 };
@@ -144,6 +146,49 @@ fn the_resolver_is_asked_no_more_than_its_budget() {
     }
     assert_eq!(resolver.queries().len(), 100 - refused);
     assert!(refused > 50, "{refused} were too many");
+}
+
+#[test]
+fn clients_that_ask_one_thing_need_no_thread_each_and_those_that_stay_have_one() {
+    const CLIENTS: usize = 16;
+    let resolver = FakeResolver::honest();
+    let waiting = Mutex::new(Vec::new());
+    // All are answered once the last has asked.
+    resolver.serve(move |query| {
+        let mut waiting = waiting.lock().expect("no test panics with it");
+        waiting.push(message::answer(query));
+        match waiting.len() {
+            CLIENTS => waiting.drain(..).map(Act::Send).collect(),
+            _ => Vec::new(),
+        }
+    });
+    let process = Process::before(&resolver, &[]);
+    let before = process.count_in("task");
+    let ask = |id: usize| Ask::a(id as u16, &format!("n{id}.test"));
+    let mut clients: Vec<_> = (0..CLIENTS)
+        .map(|_| TcpClient::to(process.address))
+        .collect();
+    for (id, client) in clients.iter_mut().enumerate() {
+        client.send(&[ask(id).octets()]);
+        if id == CLIENTS - 2 {
+            resolver.wait_for_queries(CLIENTS - 1);
+        }
+    }
+    for (id, client) in clients.iter_mut().enumerate() {
+        client.hear().assert_answers(&ask(id));
+    }
+    let threads = process.count_in("task") - before;
+    assert!(threads < CLIENTS / 2, "{threads} for {CLIENTS} clients");
+    // Those who stay have one, and are served as well.
+    wait_until("a thread for each", || {
+        process.count_in("task") >= before + CLIENTS
+    });
+    resolver.serve(|query| vec![Act::Send(message::answer(query))]);
+    for (id, client) in clients.iter_mut().enumerate() {
+        client
+            .ask(&ask(id + CLIENTS).octets())
+            .assert_answers(&ask(id + CLIENTS));
+    }
 }
 
 #[test]

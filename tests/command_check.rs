@@ -611,6 +611,19 @@ fn each_fault_of_a_port_has_its_line_and_remedy() {
         &[],
         0,
     );
+    // Who looks takes no part in a port that is shared: some clients would be given to it.
+    let sharing = Process::before(&resolver, &["--reuse-port"]);
+    let port = sharing.address.port().to_string();
+    let more = options(&resolver, &["--port", &port, "--reuse-port"]);
+    let more: Vec<_> = more.iter().map(String::as_str).collect();
+    let names = Names::of(&resolver).and(format!("127.0.0.1:{port}"), "SHARED");
+    let said = run("check", &more, &names);
+    let expected = "OK listening on SHARED: in use by who answers DNS";
+    assert!(
+        said.lines.iter().any(|line| line == expected),
+        "{:?}",
+        said.lines
+    );
     assert_faults(
         "an address of another host",
         &resolver,

@@ -115,7 +115,8 @@ fn ask_steadily(
 
 #[test]
 fn a_resolver_that_is_changed_under_load_costs_no_query() {
-    let (one, other) = (FakeResolver::honest(), FakeResolver::honest());
+    let one = FakeResolver::honest();
+    let other = FakeResolver::with_port_of(&one);
     for resolver in [&one, &other] {
         // So that some are always on their way.
         resolver.serve(|query| {
@@ -166,7 +167,8 @@ fn a_resolver_that_is_changed_under_load_costs_no_query() {
 
 #[test]
 fn a_thousand_reloads_leave_no_thread_and_no_descriptor_behind() {
-    let (one, other) = (FakeResolver::honest(), FakeResolver::honest());
+    let one = FakeResolver::honest();
+    let other = FakeResolver::with_port_of(&one);
     let pin = pki().issuer.pin();
     let pinned = |resolver| format!("{}resolver-pin {pin}\n", lines(resolver));
     let pins = temporary_file("thousand-pins", format!("{NAME} {pin}\n").as_bytes());

@@ -29,6 +29,7 @@ use rcgen::{
 use ring::digest::{SHA256, digest};
 use tempfile::{NamedTempFile, TempDir};
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_dns-tool");
 /// The name in the resolvers' certificate.
 const NAME: &str = "resolver.test";
 /// The zone that all resolvers know.
@@ -50,6 +51,28 @@ fn what_unbound_says_is_what_dig_hears() {
     let lab = Lab::new();
     let unbound = lab.unbound(Unbound::Authoritative);
     compare_with_dig(&lab, &unbound, &questions());
+}
+
+#[test]
+fn a_host_without_landlock_is_told_so_once_and_served() {
+    let lab = Lab::new();
+    let unbound = lab.unbound(Unbound::Authoritative);
+    // What kernels say that were built without it, and those that were started without it.
+    for error in ["ENOSYS", "EOPNOTSUPP"] {
+        let mut without = Command::new("strace");
+        without
+            .args(["-D", "-f", "-qq", "-o", "/dev/null", "-e"])
+            .arg(format!("inject=landlock_create_ruleset:error={error}"))
+            .arg(PROGRAM);
+        let pins = [&*lab.pins.leaf];
+        let dns_tool = DnsTool::start_by(without, &unbound, &lab.ca, NAME, &pins, &[]);
+        let heard = dig(&dns_tool.way("+notcp"), &[in_zone("www A")]);
+        assert!(heard[0].contains("status: NOERROR"), "{heard:?}");
+        let log = fs::read_to_string(&dns_tool.log).expect("its log");
+        let lines = log.matches("confined").count();
+        assert_eq!(lines, 1, "{log}");
+        assert!(log.contains("event=not-confined cause="), "{log}");
+    }
 }
 
 #[test]
@@ -203,6 +226,59 @@ fn only_a_resolver_whose_chain_and_name_and_pin_are_right_is_asked() {
                 "{check}: {heard}\n{log}"
             );
             assert!(log.contains(check), "{check}: {log}");
+        }
+    }
+}
+
+#[test]
+fn a_clusters_resolver_that_forwards_hears_what_the_resolver_says() {
+    // In the place of CoreDNS: it knows the cluster's names itself, and has dns-tool asked for all others.
+    const OWN: &str = "service.default.svc.cluster.local";
+    let lab = Lab::new();
+    let resolver = lab.bind();
+    let questions: Vec<_> = "www A|www AAAA|@ MX|@ TXT|@ SOA|alias A|chain1 AAAA|any.wild A|_dns._udp SRV|svc HTTPS
+         unknown TYPE65280|txt1 TXT|txt1000 TXT|txt4000 TXT|txt60000 TXT|empty A|no-such-name A|www MX|wWw.iNtErOp.TeSt. A"
+        .split(['|', '\n'])
+        .map(|question| in_zone(question.trim()))
+        .collect();
+    let said = dig(&lab.direct(&resolver), &questions);
+    let said: Vec<_> = said.iter().map(|answer| answered(answer)).collect();
+    for validates in [false, true] {
+        for upstream in ["udp", "tcp"] {
+            let pins = [&lab.pins.leaf[..]];
+            let dns_tool = DnsTool::start(&resolver, &lab.ca, NAME, &pins, &["--query-log"]);
+            let cluster = lab.cluster_resolver(&dns_tool, upstream == "tcp", validates, OWN);
+            for transport in ["+notcp", "+tcp", "+tcp +keepopen"] {
+                let way = Way {
+                    port: cluster.plain,
+                    options: transport.to_owned(),
+                };
+                let heard = dig(&way, &questions);
+                let heard: Vec<_> = heard.iter().map(|answer| answered(answer)).collect();
+                let how = format!("{transport}, upstream {upstream}, validates: {validates}");
+                assert_same(&said, &heard, &questions, &how);
+                let [own, bogus, signed] = [
+                    format!("{OWN} A"),
+                    in_zone("bogus A"),
+                    in_zone("www A +adflag"),
+                ]
+                .map(|question| dig(&way, &[question]).remove(0));
+                assert!(own.contains("10.96.0.10"), "{how}: {own}");
+                // So that validating is what it does.
+                let expected = if validates { "SERVFAIL" } else { "NOERROR" };
+                assert!(
+                    bogus.contains(&format!("status: {expected}")),
+                    "{how}: {bogus}"
+                );
+                assert_eq!(has_flag(&signed, "ad"), validates, "{how}: {signed}");
+            }
+            // It was asked in the way that was said; what does not fit a datagram comes by TCP in any case.
+            let log = fs::read_to_string(&dns_tool.log).expect("its log");
+            let [by_udp, by_tcp] = ["udp", "tcp"]
+                .map(|transport| log.matches(&format!(" transport={transport} ")).count());
+            assert_eq!(by_udp > 0, upstream == "udp", "{log}");
+            assert!(by_tcp > 0, "{log}");
+            assert!(!log.contains("cluster.local"), "{log}");
         }
     }
 }
@@ -645,6 +721,69 @@ auth-zone:
         self.resolver(unbound, ports)
     }
 
+    /// A resolver that forwards to `dns_tool`, by UDP or by TCP, but for a name of its own.
+    fn cluster_resolver(
+        &self,
+        dns_tool: &DnsTool,
+        by_tcp: bool,
+        validates: bool,
+        own: &str,
+    ) -> Resolver {
+        let port = free_port();
+        let directory = self.path().display();
+        let validation = match validates {
+            true => format!(
+                "module-config: \"validator iterator\"
+    trust-anchor-file: \"{directory}/dsset-{ZONE}.\""
+            ),
+            false => "module-config: \"iterator\"".to_owned(),
+        };
+        let configuration = self.write(
+            &format!("cluster-{port}.conf"),
+            &format!(
+                r#"server:
+    directory: "{directory}"
+    chroot: ""
+    username: ""
+    pidfile: ""
+    use-syslog: no
+    so-reuseport: no
+    interface: 127.0.0.1@{port}
+    do-not-query-localhost: no
+    local-zone: "test." nodefault
+    local-zone: "cluster.local." static
+    local-data: "{own}. A 10.96.0.10"
+    {validation}
+remote-control:
+    control-enable: no
+forward-zone:
+    name: "."
+    forward-addr: 127.0.0.1@{}
+    forward-tcp-upstream: {}
+"#,
+                dns_tool.port,
+                if by_tcp { "yes" } else { "no" },
+            ),
+        );
+        let mut unbound = self.copy_of("unbound", "unbound");
+        unbound.arg("-d").arg("-c").arg(configuration);
+        let log = self.path().join(format!("cluster-{port}.log"));
+        let mut resolver = Resolver {
+            process: Process::start(unbound, &log),
+            port,
+            plain: port,
+        };
+        let way = Way {
+            port,
+            options: "+notcp".to_owned(),
+        };
+        let known = [format!("{own} A")];
+        resolver
+            .process
+            .wait_for(&log, || run_dig(&way, &known).contains("status: NOERROR"));
+        resolver
+    }
+
     /// A copy of the program, because distributions confine the installed one by its path (AppArmor) to files of its own.
     fn copy_of(&self, name: &str, package: &str) -> Command {
         let copy = self.path().join(name);
@@ -755,10 +894,21 @@ struct DnsTool {
 impl DnsTool {
     /// Before `resolver`, which shall be vouched for by `ca`, bear `name` and have one of `pins`.
     fn start(resolver: &Resolver, ca: &Path, name: &str, pins: &[&str], more: &[&str]) -> Self {
+        Self::start_by(Command::new(PROGRAM), resolver, ca, name, pins, more)
+    }
+
+    /// The same, with `command` as the words that start it.
+    fn start_by(
+        mut command: Command,
+        resolver: &Resolver,
+        ca: &Path,
+        name: &str,
+        pins: &[&str],
+        more: &[&str],
+    ) -> Self {
         static COUNT: AtomicU16 = AtomicU16::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let log = ca.with_file_name(format!("dns-tool-{count}.log"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dns-tool"));
         command
             .args(["--address", "127.0.0.1", "--port", "0"])
             .arg("--resolver-addr")
@@ -1006,6 +1156,16 @@ fn compared(answer: &str) -> String {
     }
     sections.iter_mut().for_each(|section| section.sort());
     sections.concat().join("\n")
+}
+
+/// What a resolver on the way must leave as it is: the code, and the records of the answer itself but for what is left of
+/// their TTLs and how names are spelled.
+fn answered(answer: &str) -> String {
+    let code = answer.split("status: ").nth(1).expect("a code");
+    let code = code.split(',').next().unwrap_or_default();
+    let records = answer.split(";; ANSWER SECTION:").nth(1);
+    let records = records.and_then(|records| records.split("\n;;").next());
+    format!("{code}\n{}", from_memory(records.unwrap_or_default()))
 }
 
 /// Leaves out the message ID and the UDP size from the lines that tell them.

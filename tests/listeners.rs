@@ -11,7 +11,8 @@ use dns_tool::forwarder::Outcome;
 use crate::support::message;
 use crate::support::process::Process;
 use crate::support::{
-    Act, Ask, FakeResolver, Forwarder, PATIENCE, TcpClient, UdpClient, config, wait_until,
+    Act, Ask, FakeResolver, Forwarder, NAME, PATIENCE, TcpClient, UdpClient, config, pki,
+    wait_until,
 };
 
 fn has_ipv6() -> bool {
@@ -162,6 +163,125 @@ fn a_port_in_use_and_a_strange_address_are_said_in_one_line() {
         strange.contains("--address 192.0.2.1") && strange.contains("of this host"),
         "{strange}"
     );
+}
+
+#[test]
+fn a_port_is_shared_only_by_those_who_all_say_so() {
+    let resolver = FakeResolver::honest();
+    for (theirs, ours) in [(true, true), (true, false), (false, true)] {
+        // The system chooses a port for the first, which can be shared as well.
+        let options: &[&str] = if theirs { &["--reuse-port"] } else { &[] };
+        let first = Forwarder::before(&resolver, options);
+        let port = first.address().port();
+        let mut config = config(&["--resolver-addr", &resolver.address().to_string()]);
+        config.server.port = port;
+        config.server.reuse_port = ours;
+        match dns_tool::start(config) {
+            Ok(second) => {
+                assert!(theirs && ours, "{theirs} {ours}");
+                assert_eq!(second.addresses(), [first.address()]);
+                second.stop();
+            }
+            Err(error) => {
+                assert!(!(theirs && ours), "{error}");
+                let said = format!("--port {port}: TCP 127.0.0.1:{port} is in use");
+                assert!(error.to_string().contains(&said), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_two_that_share_a_port_both_serve_and_ending_one_loses_no_query() {
+    const CLIENTS: u16 = 64;
+    // Each has a resolver of its own, so that it shows who relayed what.
+    let resolvers = [FakeResolver::honest(), FakeResolver::honest()];
+    let first = Process::before(&resolvers[0], &["--reuse-port", "--cache-size", "0"]);
+    let address = first.address;
+    let anchors = pki().root_file();
+    let second = Process::plain(
+        &[
+            "--reuse-port",
+            "--address",
+            "127.0.0.1",
+            "--port",
+            &address.port().to_string(),
+            "--cache-size",
+            "0",
+            "--resolver-ca",
+            anchors.to_str().expect("a path in UTF-8"),
+            "--resolver-fqdn",
+            NAME,
+            "--resolver-addr",
+            &resolvers[1].address().to_string(),
+        ],
+        &[],
+    );
+    let asked = || [0, 1].map(|which: usize| resolvers[which].queries().len());
+    let clients: Vec<_> = (0..CLIENTS).map(|_| UdpClient::to(address)).collect();
+    for (id, client) in (0..).zip(&clients) {
+        let ask = Ask::a(id, &format!("udp{id}.test"));
+        client.ask(&ask.octets()).assert_answers(&ask);
+    }
+    let by_udp = asked();
+    assert!(by_udp.iter().all(|count| *count > 0), "{by_udp:?}");
+    for id in 0..CLIENTS {
+        let ask = Ask::a(id, &format!("tcp{id}.test"));
+        let mut client = TcpClient::to(address);
+        client.ask(&ask.octets()).assert_answers(&ask);
+    }
+    let all = asked();
+    let by_tcp = [0, 1].map(|which| all[which] - by_udp[which]);
+    assert!(by_tcp.iter().all(|count| *count > 0), "{by_tcp:?}");
+
+    // The one that ends waits for the last answers for a while, and its clients ask on.
+    for resolver in &resolvers {
+        resolver.serve(|query| {
+            vec![Act::Later(
+                Duration::from_millis(500),
+                message::answer(query),
+            )]
+        });
+    }
+    let asks: Vec<_> = (0..CLIENTS)
+        .map(|id| Ask::a(id, &format!("late{id}.test")))
+        .collect();
+    for (client, ask) in clients.iter().zip(&asks) {
+        client.send(&ask.octets());
+    }
+    let count = all.iter().sum::<usize>() + asks.len();
+    wait_until("the queries at the resolvers", || {
+        asked().iter().sum::<usize>() == count
+    });
+    resolvers[1].serve(|query| vec![Act::Send(message::answer(query))]);
+    first.signal("TERM");
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            assert_eq!(first.wait(), Some(0));
+            ended.store(true, Ordering::Relaxed);
+        });
+        let mut id = CLIENTS;
+        while !ended.load(Ordering::Relaxed) {
+            id += 1;
+            let ask = Ask::a(id, &format!("meanwhile{id}.test"));
+            let client = UdpClient::to(address);
+            client.ask(&ask.octets()).assert_answers(&ask);
+        }
+    });
+    for (client, ask) in clients.iter().zip(&asks) {
+        client.hear().assert_answers(ask);
+    }
+    let before = asked();
+    for (id, client) in (0..).zip(&clients) {
+        let ask = Ask::a(id, &format!("alone{id}.test"));
+        client.ask(&ask.octets()).assert_answers(&ask);
+        let mut client = TcpClient::to(address);
+        client.ask(&ask.octets()).assert_answers(&ask);
+    }
+    let alone = [0, 1].map(|which| asked()[which] - before[which]);
+    assert_eq!(alone, [0, 2 * usize::from(CLIENTS)]);
+    drop(second);
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod messages;
 mod monitor;
 mod pins;
 mod readme;
+mod sandbox;
 mod service;
 mod sessions;
 mod watch;

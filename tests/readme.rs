@@ -68,8 +68,12 @@ fn every_example_is_a_command_line_that_is_understood() {
 
 #[test]
 fn every_other_command_is_run_by_the_check_that_lands_changes() {
-    let check =
+    let mut check =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/.ci/run")).expect(".ci/run");
+    // It runs this script, which has the commands for containers.
+    let script = "scripts/under-podman";
+    assert!(check.contains(&format!("\n{script} ")));
+    check += &fs::read_to_string(format!("{}/{script}", env!("CARGO_MANIFEST_DIR"))).expect(script);
     for command in commands()
         .iter()
         .filter(|command| !command.starts_with("dns-tool"))

@@ -111,11 +111,18 @@ impl Report {
         text: impl fmt::Display,
         remedy: impl fmt::Display,
     ) {
+        self.push(state, [&subject, &text, &remedy]);
+    }
+
+    // Once, whatever it is that is shown.
+    #[inline(never)]
+    fn push(&mut self, state: State, shown: [&dyn fmt::Display; 3]) {
+        let [subject, text, remedy] = shown.map(ToString::to_string);
         self.findings.push(Finding {
             state,
-            subject: subject.to_string(),
-            text: text.to_string(),
-            remedy: remedy.to_string(),
+            subject,
+            text,
+            remedy,
         });
     }
 }
@@ -208,6 +215,8 @@ pub fn run(request: &CheckRequest) -> Report {
     for address in &config.server.addresses {
         let alone = server::Settings {
             addresses: vec![*address],
+            // Who shares the port is given clients, and this is nobody who serves them.
+            reuse_port: false,
             ..config.server.clone()
         };
         check_port(&alone, &mut report);

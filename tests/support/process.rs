@@ -113,6 +113,11 @@ impl Process {
         process
     }
 
+    /// Whether one of the lines of the log that were read so far holds `part`.
+    pub(crate) fn has_said(&self, part: &str) -> bool {
+        self.heard.contains(part)
+    }
+
     /// The next line of the log that holds `part`.
     pub(crate) fn read_until(&mut self, part: &str) -> String {
         let mut line = String::new();

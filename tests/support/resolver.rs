@@ -95,6 +95,13 @@ impl FakeResolver {
         ))
     }
 
+    /// An honest one at another address with the same port, as resolvers elsewhere mostly have the same.
+    pub(crate) fn with_port_of(other: &Self) -> Self {
+        let tls = tls(&pki().honest(), &[&rustls::version::TLS13], &[b"dot"]);
+        let address = SocketAddr::from(([127, 0, 0, 2], other.address.port()));
+        Self::bind(address, tls)
+    }
+
     pub(crate) fn with_tls(tls: ServerConfig) -> Self {
         Self::bind("127.0.0.1:0".parse().expect("an address"), tls)
     }
