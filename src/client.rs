@@ -26,7 +26,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use log::debug;
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc;
@@ -38,6 +37,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::clock;
 use crate::frame;
+use crate::journal::debug;
 use crate::metrics::Counter;
 use crate::thread::Pulse;
 use crate::wire::{Answer, Asked, ExtendedError, PLAIN_SIZE, Shown};

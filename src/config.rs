@@ -585,7 +585,12 @@ fn one<T>(
     option: &str,
     read: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Option<T>, UsageError> {
-    all(given, option, read).map(|mut values| values.pop())
+    let mut value = None;
+    given.each(option, &mut |text| {
+        value = Some(read(text)?);
+        Ok(())
+    })?;
+    Ok(value)
 }
 
 /// The value of an option that has a default.

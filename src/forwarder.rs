@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use log::{Level, debug, log_enabled};
+use log::{Level, log_enabled};
 use parking_lot::Mutex;
 
 use crate::cache::{self, Ask, Cache, Found, Kept};
 use crate::client::{Client, Departures};
 use crate::clock::{self, micros};
 use crate::flight::{Decision, Flights, Query, Waiter};
+use crate::journal::debug;
 use crate::limit::{self, Budget, Limiter, Rate, Verdict};
 use crate::metrics::{Counter, Histogram, Spread};
 use crate::querylog::{self, Line, QueryLog};

@@ -5,12 +5,12 @@
 //! disk. Lines at debug level are not counted: who asks for them wants all.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use env_logger::Target;
-use log::LevelFilter;
+use log::{Level, LevelFilter};
 
 use crate::clock;
 use crate::spool::Spool;
@@ -20,6 +20,36 @@ use crate::thread;
 const WAITING: usize = 1024;
 /// Lines of one kind of event in a second.
 const PER_SECOND: u64 = 10;
+
+/// Says one line at a level. Once, whatever it is that is said: the library's macros would put a copy of their record into
+/// each place.
+#[inline(never)]
+pub(crate) fn say(level: Level, line: fmt::Arguments<'_>) {
+    log::log!(level, "{line}");
+}
+
+macro_rules! line {
+    ($level:expr, $($part:tt)*) => {
+        if $level <= log::max_level() {
+            $crate::journal::say($level, format_args!($($part)*));
+        }
+    };
+}
+macro_rules! debug_line {
+    ($($part:tt)*) => { $crate::journal::line!(log::Level::Debug, $($part)*) };
+}
+macro_rules! info_line {
+    ($($part:tt)*) => { $crate::journal::line!(log::Level::Info, $($part)*) };
+}
+macro_rules! warn_line {
+    ($($part:tt)*) => { $crate::journal::line!(log::Level::Warn, $($part)*) };
+}
+macro_rules! error_line {
+    ($($part:tt)*) => { $crate::journal::line!(log::Level::Error, $($part)*) };
+}
+pub(crate) use {
+    debug_line as debug, error_line as error, info_line as info, line, warn_line as warn,
+};
 
 /// What waits for stderr. One for the process, as the log is.
 static LINES: Spool<Vec<u8>> = Spool::new(WAITING);

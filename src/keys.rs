@@ -11,13 +11,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{debug, error, info, warn};
 use parking_lot::{Condvar, Mutex};
 use rustls::pki_types::ServerName;
 
 use crate::certificate::Facts;
 use crate::clock;
 use crate::identity::{Identity, PinMode, Proof, Terms};
+use crate::journal::{debug, error, info, warn};
 use crate::pin::PinSet;
 use crate::pins::{Pins, Source, Watch};
 use crate::rollover::{Leaf, Verdict};

@@ -71,7 +71,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use log::{Level, error, info, log, warn};
+use log::Level;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 
@@ -79,6 +79,7 @@ use crate::client::{Outboxes, Shed};
 use crate::config::{Command, Config};
 use crate::figures::Sources;
 use crate::forwarder::{Endings, Forwarder, Outcome};
+use crate::journal::{error, info, line, warn};
 use crate::keys::Keys;
 use crate::metrics::Counter;
 use crate::monitor::Monitor;
@@ -257,7 +258,9 @@ impl Bound {
                 self.confined = Some(needs);
             }
             Ok(None) => info!("event=not-confined cause=\"the kernel has no Landlock\""),
-            Err(error) => warn!("event=not-confined cause=\"{error}\""),
+            Err(_) => {
+                warn!("event=not-confined cause=\"the kernel refuses the rules of Landlock\"")
+            }
         }
     }
 
@@ -488,7 +491,7 @@ impl Running {
                 format!(" needs_restart=\"{}\"", spell(waiting)),
             ),
         };
-        log!(
+        line!(
             level,
             "event=configuration-read file={:?} changed=\"{}\"{waiting}",
             given.file().unwrap_or_default(),

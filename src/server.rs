@@ -13,7 +13,6 @@ use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use listenfd::ListenFd;
-use log::{debug, info, warn};
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc;
@@ -28,6 +27,7 @@ use crate::client::{Client, Local, Outboxes, Shed, Slots, Stream};
 use crate::clock;
 use crate::forwarder::{Batch, Forwarder};
 use crate::frame::Frames;
+use crate::journal::{debug, info, warn};
 use crate::limit;
 use crate::thread::{self, Pulse};
 use crate::worker::{self, Job, Pool};

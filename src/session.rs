@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use log::debug;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
 use parking_lot::Mutex;
@@ -32,6 +31,7 @@ use crate::deadline::{Timed, left};
 use crate::flight::Query;
 use crate::frame::{Frames, PREFIX};
 use crate::identity::{Identity, PinMode, Proof, Refusal, Terms, refusal_in};
+use crate::journal::debug;
 use crate::wire::{self, HEADER};
 
 /// Queries that may wait for their answers on one session. Random IDs collide seldom while the table is this full.

@@ -15,7 +15,6 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{park, park_timeout};
 use std::time::{Duration, Instant};
 
-use log::{debug, error, info, warn};
 use parking_lot::{Mutex, MutexGuard};
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::pki_types::ServerName;
@@ -26,6 +25,7 @@ use crate::clock;
 use crate::flight::Query;
 use crate::health::{Fault, Health};
 use crate::identity::{Identity, Proof, Terms};
+use crate::journal::{debug, error, info, warn};
 use crate::metrics::{Counter, Histogram};
 use crate::pin::PinSet;
 use crate::session::{self, Closed, ConnectError, PENDING, Reader, Rest, Sent, Session};

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use log::warn;
 use parking_lot::Mutex;
 use socket2::SockRef;
 
@@ -18,6 +17,7 @@ use crate::client::{IDLE_LIMIT, Stream};
 use crate::clock;
 use crate::forwarder::{Batch, Forwarder};
 use crate::frame::Frames;
+use crate::journal::warn;
 use crate::thread::{self, Pulse};
 use crate::upstream::{Attempt, Hands, RACERS};
 
