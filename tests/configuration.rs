@@ -69,6 +69,15 @@ fn ask(id: u16, to: &Forwarder) {
     to.udp().ask(&ask.octets()).assert_answers(&ask);
 }
 
+/// Sends a question that is not answered at once, and waits until it is taken in: by then what follows it is refused.
+fn send(client: &UdpClient, ask: &Ask) {
+    client.send(&ask.octets());
+    let transfer = Ask::a(0xffff, "x.test").with_type(252);
+    client
+        .ask(&transfer.octets())
+        .assert_error(&transfer, REFUSED);
+}
+
 /// Asks so many questions a second until `over`, and asserts that each gets the right answer; how many there were.
 fn ask_steadily(
     rate: u32,
@@ -589,8 +598,7 @@ fn who_asks_after_a_reload_does_not_wait_for_the_address_of_before() {
     let (client, ask) = &first;
     client.send(&ask.octets());
     one.wait_for_queries(1);
-    // What changes nothing about the resolver parts nobody: the next one waits for the same answer. It does so by the time
-    // when what follows it is refused.
+    // What changes nothing about the resolver parts nobody: the next one waits for the same answer.
     file.write(&format!(
         "{}serve-stale 60
 ",
@@ -598,11 +606,7 @@ fn who_asks_after_a_reload_does_not_wait_for_the_address_of_before() {
     ));
     forwarder.running().reload();
     let (client, ask) = &second;
-    client.send(&ask.octets());
-    let transfer = Ask::a(2, "x.test").with_type(252);
-    client
-        .ask(&transfer.octets())
-        .assert_error(&transfer, REFUSED);
+    send(client, ask);
     file.write(&text(&other));
     forwarder.running().reload();
     let (client, ask) = &third;
@@ -630,7 +634,8 @@ fn a_reload_amid_a_race_to_connect_and_a_stop_right_after_it_end_all_that_was_be
     let forwarder = Forwarder::with(&["--config", file.path()]);
     let waiting = Ask::a(1, "x.test");
     let client = forwarder.udp();
-    client.send(&waiting.octets());
+    // The first connection is there without it.
+    send(&client, &waiting);
     wait_until("a connection", || mute.connections() > 0);
     for _ in 0..10 {
         file.write(&format!("{}timeout 2\n", lines(&honest)));

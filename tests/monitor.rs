@@ -532,10 +532,10 @@ fn octets_that_come_one_by_one_are_read_together() {
     let mut process = Process::before(&resolver, &MONITOR);
     let line = process.read_until("event=monitoring");
     let at = line.trim().rsplit('=').next().expect("an address");
-    let mut socket = say(
-        at.parse().expect("an address"),
-        "GET /health HTTP/1.1\r\nX: ",
-    );
+    let at = at.parse().expect("an address");
+    // A thread has its name once it runs.
+    assert_eq!(get(at, "/health").status, "200 OK");
+    let mut socket = say(at, "GET /health HTTP/1.1\r\nX: ");
     socket.set_nodelay(true).expect("sends at once");
     let before = process.waits_of("monitor");
     let began = Instant::now();

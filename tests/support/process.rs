@@ -182,14 +182,17 @@ impl Process {
     /// How often its thread of this name has waited so far, for whatever.
     pub(crate) fn waits_of(&self, thread: &str) -> usize {
         let folder = format!("/proc/{}/task", self.child.id());
-        let tasks = fs::read_dir(folder).expect("its state");
-        let mut tasks = tasks.map(|task| task.expect("a thread").file_name().into_string());
-        let task = tasks.find_map(|task| {
-            let folder = format!("task/{}", task.expect("a number"));
-            (self.system_says(&format!("{folder}/status"), "Name:") == thread).then_some(folder)
+        let mut tasks = fs::read_dir(folder).expect("its state");
+        let status = tasks.find_map(|task| {
+            // Others may end meanwhile.
+            let status = fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+            let name = status.lines().next()?.strip_prefix("Name:")?;
+            (name.trim() == thread).then_some(status)
         });
-        let status = format!("{}/status", task.expect("a thread of that name"));
-        let waits = self.system_says(&status, "voluntary_ctxt_switches:");
+        let status = status.expect("a thread of that name");
+        let mut lines = status.lines();
+        let waits = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        let waits = waits.expect("a count").trim();
         waits.parse().expect("a number")
     }
 
