@@ -179,17 +179,22 @@ impl Process {
         list.expect("its state").count()
     }
 
-    /// How often its thread of this name has waited so far, for whatever.
-    pub(crate) fn waits_of(&self, thread: &str) -> usize {
+    /// What the system says of each of its threads of this name.
+    pub(crate) fn threads(&self, name: &str) -> Vec<String> {
         let folder = format!("/proc/{}/task", self.child.id());
-        let mut tasks = fs::read_dir(folder).expect("its state");
-        let status = tasks.find_map(|task| {
+        let tasks = fs::read_dir(folder).expect("its state");
+        let status = tasks.filter_map(|task| {
             // Others may end meanwhile.
             let status = fs::read_to_string(task.ok()?.path().join("status")).ok()?;
-            let name = status.lines().next()?.strip_prefix("Name:")?;
-            (name.trim() == thread).then_some(status)
+            let own = status.lines().next()?.strip_prefix("Name:")?;
+            (own.trim() == name).then_some(status)
         });
-        let status = status.expect("a thread of that name");
+        status.collect()
+    }
+
+    /// How often its thread of this name has waited so far, for whatever.
+    pub(crate) fn waits_of(&self, thread: &str) -> usize {
+        let status = self.threads(thread).pop().expect("a thread of that name");
         let mut lines = status.lines();
         let waits = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
         let waits = waits.expect("a count").trim();
