@@ -225,6 +225,8 @@ pub fn start(config: Config) -> Result<Running, StartError> {
 fn needs(config: &Config) -> Needs {
     let Config { keys, given, .. } = config;
     let mut needs = Needs::default();
+    // The C library looks there, for how many processors it divides memory.
+    needs.read.push(PathBuf::from("/sys/devices/system/cpu"));
     needs.read.extend(given.file().map(PathBuf::from));
     needs.read.extend(keys.source.file.clone());
     // It was read, so it is one.

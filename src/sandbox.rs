@@ -40,7 +40,9 @@ pub fn enter(needs: &Needs) -> Result<Option<i32>, RulesetError> {
     for path in &needs.read {
         rules = allow(rules, folder(path), reading)?;
         // Where a link leads is another folder.
-        if let Ok(target) = path.canonicalize() {
+        if !path.is_dir()
+            && let Ok(target) = path.canonicalize()
+        {
             rules = allow(rules, folder(&target), reading)?;
         }
     }
