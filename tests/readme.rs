@@ -33,7 +33,7 @@ fn example_file() -> String {
     let readme = readme();
     let example = readme
         .split("```text\n")
-        .find(|block| block.starts_with("# /etc/dns-tool.conf"));
+        .find(|block| block.starts_with("# /etc/dns-tool/dns-tool.conf"));
     let example = example.expect("an example").split("```").next();
     example.unwrap_or_default().to_owned()
 }
