@@ -276,16 +276,21 @@ fn in_report_mode_a_key_without_a_pin_serves_and_is_said_and_counted() {
     assert_eq!(forwarder.running().doubts().unpinned.value(), 0);
 }
 
-#[test]
-fn a_session_whose_only_pin_has_passed_its_date_is_not_used_again() {
-    let chain = pki().honest();
+/// A file of one pin, whose date passes soon.
+fn pin_for_two_seconds(name: &str, chain: &Chain) -> PathBuf {
     let until = std::time::SystemTime::now() + Duration::from_secs(2);
     let until = until
         .duration_since(std::time::UNIX_EPOCH)
         .expect("after 1970");
     let until = dns_tool::date::Moment(until.as_secs());
     let line = format!("{NAME} {} not-after={until:#}\n", chain.pin);
-    let file = temporary_file("passed", line.as_bytes());
+    temporary_file(name, line.as_bytes())
+}
+
+#[test]
+fn a_session_whose_only_pin_has_passed_its_date_is_not_used_again() {
+    let chain = pki().honest();
+    let file = pin_for_two_seconds("passed", &chain);
     let resolver = FakeResolver::with_chain(&chain);
     let forwarder = Forwarder::before(&resolver, &option(&file));
     let ask = Ask::a(1, "x.test");
@@ -304,13 +309,7 @@ fn a_session_whose_only_pin_has_passed_its_date_is_not_used_again() {
 #[test]
 fn a_pins_date_passes_though_what_is_remembered_cannot_be_read() {
     let chain = pki().honest();
-    let until = std::time::SystemTime::now() + Duration::from_secs(2);
-    let until = until
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970");
-    let until = dns_tool::date::Moment(until.as_secs());
-    let line = format!("{NAME} {} not-after={until:#}\n", chain.pin);
-    let file = temporary_file("passed-unread", line.as_bytes());
+    let file = pin_for_two_seconds("passed-unread", &chain);
     let directory = state_dir("unread");
     let options = [
         "--state-dir",
