@@ -478,7 +478,12 @@ impl Stream {
 
     /// Reads what has arrived, without waiting.
     pub fn read_now(&self, room: &mut [u8]) -> io::Result<usize> {
-        Ok(recv(self.socket.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT)?)
+        loop {
+            match recv(self.socket.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT) {
+                Err(Errno::EINTR) => {}
+                read => return Ok(read?),
+            }
+        }
     }
 
     /// The client of one more query on this connection.
