@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, Ud
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{JoinHandle, sleep};
+use std::thread::{JoinHandle, sleep, yield_now};
 use std::time::{Duration, Instant};
 
 use listenfd::ListenFd;
@@ -712,6 +712,10 @@ impl Mailbox {
                     }
                     self.handle(&arrivals, &octets, &mut batch, now);
                     pulse.waits();
+                    if arrivals.len() > 1 {
+                        // More are on their way: if anybody else has something to do, the next batch is larger for it.
+                        yield_now();
+                    }
                 }
                 Err(Errno::EINTR) => {}
                 Err(error) => trouble.wait("receive", &error.into()),
