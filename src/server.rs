@@ -516,6 +516,9 @@ impl Door {
             }
             self.forwarder.dispatch(&mut lobby.batch, now);
             pulse.waits();
+            if calls.len() > 1 {
+                yield_now();
+            }
         }
         self.clear(&mut lobby, usize::MAX);
     }
