@@ -715,8 +715,9 @@ impl Mailbox {
                     }
                     self.handle(&arrivals, &octets, &mut batch, now);
                     pulse.waits();
-                    if arrivals.len() > 1 {
+                    if (2..BATCH).contains(&arrivals.len()) {
                         // More are on their way: if anybody else has something to do, the next batch is larger for it.
+                        // After a full one it is full anyway, and who floods is not to have the processor as well.
                         yield_now();
                     }
                 }
