@@ -546,7 +546,7 @@ impl Door {
                 // That one more waits is known of the first alone, and nobody leaves for less.
                 None if round == 0 => {
                     // It may be one of these that has to leave.
-                    self.clear(lobby, usize::MAX);
+                    self.vacate(lobby);
                     pulse.waits();
                     self.slots.take()
                 }
@@ -581,7 +581,7 @@ impl Door {
                         ErrorKind::Interrupted | ErrorKind::ConnectionAborted
                     ) => {}
                 Err(error) => {
-                    self.clear(lobby, usize::MAX);
+                    self.vacate(lobby);
                     pulse.waits();
                     return trouble.wait("accept", &error);
                 }
@@ -631,13 +631,16 @@ impl Door {
         }
     }
 
+    /// Leaves nobody to a thread that is about to wait: neither who asked in this round, also if it has gone on since, nor
+    /// who may still ask.
+    fn vacate(&self, lobby: &mut Lobby) {
+        self.forwarder.dispatch(&mut lobby.batch, clock::now());
+        self.clear(lobby, usize::MAX);
+    }
+
     /// Has the first so many of the lobby go on to workers.
     fn clear(&self, lobby: &mut Lobby, count: usize) {
         let count = count.min(lobby.newcomers.len());
-        if count > 0 {
-            // Who has asked already is not to wait for the others of the round.
-            self.forwarder.dispatch(&mut lobby.batch, clock::now());
-        }
         for newcomer in lobby.newcomers.drain(..count) {
             let nothing = Frames::with_capacity(worker::READ);
             self.pool.submit(Job::Client(newcomer.stream, nothing));

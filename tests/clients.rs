@@ -192,6 +192,25 @@ fn clients_that_ask_one_thing_need_no_thread_each_and_those_that_stay_have_one()
 }
 
 #[test]
+fn who_asks_as_another_comes_to_a_full_house_is_answered() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &["--max-clients", "1"]);
+    for round in 0..100 {
+        let mut client = forwarder.tcp();
+        let asks = [0, 1].map(|id| Ask::a(id, &format!("n{id}.of{round}.test")));
+        let octets = asks.each_ref().map(Ask::octets);
+        let address = forwarder.address();
+        let other = std::thread::spawn(move || TcpClient::to(address));
+        client.send(&octets);
+        let mut heard: Vec<_> = asks.iter().map(|_| client.hear().id()).collect();
+        heard.sort_unstable();
+        assert_eq!(heard, [0, 1]);
+        drop(client);
+        drop(other.join().expect("it connects"));
+    }
+}
+
+#[test]
 fn the_longest_idle_connection_gives_way_to_a_newcomer() {
     let resolver = FakeResolver::honest();
     let forwarder = Forwarder::before(&resolver, &["--max-clients", "3"]);
