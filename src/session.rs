@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -42,6 +43,8 @@ const SEND_BUFFER: usize = 1024 * 1024;
 /// Octets of data in one TCP segment, at most: 1280 (RFC 8200 section 5) less the headers of IPv6 and TCP. A path that drops
 /// larger packets without a word would stop the session at the first long answer, and again after every reconnection.
 const SEGMENT: u32 = 1220;
+/// Batches that one thread sends for others, one after the other, before they send themselves.
+const ROUNDS: usize = 8;
 /// How long a session may be silent while a query waits before it is suspect, at least.
 const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 /// Octets that one read takes off the socket, at most.
@@ -171,6 +174,8 @@ pub struct Session {
     address: SocketAddr,
     proof: Proof,
     state: Mutex<State>,
+    /// Locked for moments, and never while waiting for the state.
+    company: Mutex<Company>,
     /// No octet came for too long while queries waited: it gets no more until one does.
     suspect: AtomicBool,
     /// It gets no more queries, and ends when the last is answered.
@@ -201,6 +206,25 @@ struct State {
     /// How long the resolver keeps an idle session, if it said so (RFC 7828).
     keepalive: Option<Duration>,
     closed: bool,
+}
+
+/// Queries that leave with those of a thread that sends for others too.
+#[derive(Debug, Default)]
+struct Company {
+    joined: Vec<Arc<Query>>,
+    /// How many batches that thread has begun to send; 0 while there is none.
+    rounds: usize,
+    /// Somebody joined the last one.
+    is_likely: bool,
+}
+
+/// The duty to send what joins. Whoever lets go of it before the end, by a panic, leaves it to the next.
+struct Lead<'s>(&'s Session);
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        self.0.company.lock().rounds = 0;
+    }
 }
 
 #[derive(Debug)]
@@ -262,6 +286,7 @@ impl Session {
                 keepalive: None,
                 closed: false,
             }),
+            company: Mutex::default(),
             suspect: AtomicBool::new(false),
             retired: AtomicBool::new(false),
         });
@@ -316,6 +341,49 @@ impl Session {
     /// What was agreed on with the resolver.
     pub fn agreement(&self) -> Agreement {
         Agreement::of(&self.state.lock().tls)
+    }
+
+    /// Asks `queries` as [`Session::send`] does, or hands them to a thread that is about to: then all are taken out. So threads
+    /// that have queries at the same time write once for all, instead of waiting for each other's writes.
+    ///
+    /// What is left is to be asked elsewhere, whoever brought it.
+    pub fn send_together(&self, queries: &mut Vec<Arc<Query>>, mut now: Instant) -> Sent {
+        let mut company = self.company.lock();
+        if company.rounds > ROUNDS {
+            // It has its own client to read.
+            drop(company);
+            return self.send(queries, now);
+        }
+        if company.rounds > 0 {
+            company.joined.append(queries);
+            return Sent::All;
+        }
+        company.rounds = 1;
+        let gathers = company.is_likely;
+        drop(company);
+        let lead = Lead(self);
+        if gathers {
+            // Others have something too, most likely, as they had the last time.
+            yield_now();
+        }
+        let mut company = self.company.lock();
+        company.is_likely = !company.joined.is_empty();
+        queries.append(&mut company.joined);
+        drop(company);
+        loop {
+            let sent = self.send(queries, now);
+            let mut company = self.company.lock();
+            company.is_likely |= !company.joined.is_empty();
+            queries.append(&mut company.joined);
+            if sent != Sent::All || queries.is_empty() {
+                company.rounds = 0;
+                std::mem::forget(lead);
+                return sent;
+            }
+            company.rounds += 1;
+            drop(company);
+            now = clock::now();
+        }
     }
 
     /// Asks `queries`, as one batch, and takes those out that are pending now, or have ended.

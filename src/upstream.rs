@@ -601,7 +601,7 @@ impl Upstream {
             if take_back {
                 self.send_racer();
             }
-            if open.session.send(queries, now) == Sent::Full {
+            if open.session.send_together(queries, now) == Sent::Full {
                 return self.wait_in_line(self.state.lock(), queries, ahead, departures, now);
             }
         }

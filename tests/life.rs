@@ -84,6 +84,40 @@ fn a_reset_amid_pipelined_queries_loses_none_and_doubles_none() {
 }
 
 #[test]
+fn connections_that_ask_at_the_same_time_lose_no_query_when_sessions_end_under_them() {
+    let resolver = FakeResolver::honest();
+    let asked = AtomicUsize::new(0);
+    resolver.serve(
+        move |query| match asked.fetch_add(1, Ordering::SeqCst) % 20 {
+            19 => vec![answer(query), Act::Cut],
+            _ => vec![answer(query)],
+        },
+    );
+    let forwarder = Forwarder::before(&resolver, &["--timeout", "20"]);
+    let forwarder = &forwarder;
+    thread::scope(|scope| {
+        for client in 0..8 {
+            scope.spawn(move || {
+                let mut connection = forwarder.tcp();
+                for round in 0..scaled(20, 100) {
+                    let asks: Vec<_> = (0..4)
+                        .map(|id| Ask::a(id, &format!("c{client}r{round}n{id}.test")))
+                        .collect();
+                    connection.send(&asks.iter().map(Ask::octets).collect::<Vec<_>>());
+                    let mut heard = HashSet::new();
+                    for _ in &asks {
+                        let answer = connection.hear();
+                        answer.assert_answers(&asks[usize::from(answer.id())]);
+                        assert!(heard.insert(answer.id()), "answered twice");
+                    }
+                }
+            });
+        }
+    });
+    assert!(resolver.connections() > 1);
+}
+
+#[test]
 fn a_resolver_that_closes_right_after_the_handshake_costs_few_connections_and_none_when_idle() {
     let resolver = FakeResolver::honest();
     resolver.greet(Greeting::ShakeAndClose);
