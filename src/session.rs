@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::ops::Range;
@@ -185,7 +186,7 @@ pub struct Session {
 #[derive(Debug)]
 struct State {
     tls: ClientConnection,
-    pending: HashMap<u16, Pending>,
+    pending: HashMap<u16, Pending, BuildHasherDefault<IdHasher>>,
     random: Ids,
     /// The batch being put together; kept for its memory.
     plaintext: Vec<u8>,
@@ -273,7 +274,7 @@ impl Session {
             proof,
             state: Mutex::new(State {
                 tls,
-                pending: HashMap::new(),
+                pending: HashMap::default(),
                 random: Ids::new(),
                 plaintext: Vec::new(),
                 unsent: Vec::new(),
@@ -782,6 +783,27 @@ fn decrypt(
         }
     }
     Ok(())
+}
+
+/// IDs of our own are random already: they need no more than to be spread over the table.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, octets: &[u8]) {
+        octets
+            .iter()
+            .for_each(|octet| self.write_u16(u16::from(*octet)));
+    }
+
+    fn write_u16(&mut self, id: u16) {
+        // An odd number without a pattern (2^64 over the golden ratio): each bit of the ID changes the upper ones.
+        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Random message IDs that nobody outside can foresee (RFC 5452 section 9.2), drawn many at a time.
