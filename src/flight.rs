@@ -4,14 +4,17 @@
 //! is on its way wait with the first: the resolver is asked once, and each gets the answer to its own message by its own
 //! deadline.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use crate::client::Client;
 use crate::clock::micros;
@@ -34,9 +37,7 @@ pub struct Query {
     due: AtomicU64,
     /// When clients are content with an expired answer, if there is one.
     late: Option<Instant>,
-    waiters: Mutex<Vec<Waiter>>,
-    /// The bits of the key that it is known by; none if nobody may share its answer.
-    shared_as: Option<u8>,
+    waiters: Mutex<Waiters>,
     /// Somebody waited for it in vain.
     overdue: AtomicBool,
     /// An ending was found for it: nobody else may have one.
@@ -49,11 +50,16 @@ pub struct Query {
     asked: AtomicUsize,
     /// On how many sessions it waited that went silent.
     hedged: AtomicUsize,
-    /// The message as the resolver sees it, its length before it and its ID 0.
-    framed: Vec<u8>,
+    /// The message as the resolver sees it, its length before it and its ID 0; behind it the key that the query is known
+    /// by, if others may share its answer.
+    octets: Vec<u8>,
+    message_end: usize,
     question: Range<usize>,
     signed: bool,
 }
+
+/// The clients that wait for a query: mostly there is one.
+pub type Waiters = SmallVec<[Waiter; 1]>;
 
 /// A client that waits.
 #[derive(Debug)]
@@ -100,14 +106,18 @@ impl Waiter {
 impl Query {
     /// A query for which nobody waits yet, to be answered within `timeout` of `now`.
     pub fn new(query: &wire::Query<'_>, now: Instant, timeout: Duration) -> Self {
-        let mut framed = Vec::with_capacity(PREFIX + 128);
-        frame::append(&mut framed, |out| {
+        let mut octets = Vec::with_capacity(PREFIX + 192);
+        frame::append(&mut octets, |out| {
             if query.is_signed() {
                 out.extend_from_slice(query.message());
             } else {
                 query.write_for_resolver(out);
             }
         });
+        let message_end = octets.len();
+        if let Some(key) = query.key() {
+            octets.extend_from_slice(key.octets());
+        }
         let question = PREFIX + HEADER..PREFIX + HEADER + query.question().len();
         Self {
             began: now,
@@ -116,14 +126,14 @@ impl Query {
             due: AtomicU64::new(micros(timeout)),
             late: None,
             waiters: Mutex::default(),
-            shared_as: query.key().map(|key| key.bits()),
             overdue: AtomicBool::new(false),
             claimed: AtomicBool::new(false),
             copies: AtomicUsize::new(0),
             vain: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
             hedged: AtomicUsize::new(0),
-            framed,
+            octets,
+            message_end,
             question,
             signed: query.is_signed(),
         }
@@ -179,16 +189,18 @@ impl Query {
     }
 
     /// Takes all that wait off the list.
-    pub fn take_waiters(&self) -> Vec<Waiter> {
+    pub fn take_waiters(&self) -> Waiters {
         std::mem::take(&mut *self.waiters.lock())
     }
 
     /// Takes those off the list whose time is over.
-    pub fn take_overdue(&self, now: Instant) -> Vec<Waiter> {
+    pub fn take_overdue(&self, now: Instant) -> Waiters {
         let mut waiters = self.waiters.lock();
-        waiters
-            .extract_if(.., |waiter| waiter.deadline <= now)
-            .collect()
+        let (overdue, others) = std::mem::take(&mut *waiters)
+            .into_iter()
+            .partition(|waiter| waiter.deadline <= now);
+        *waiters = others;
+        overdue
     }
 
     /// Notes that somebody waited in vain; whether that is news.
@@ -305,8 +317,18 @@ impl Query {
 
     /// What it is known by to those that ask the same; none if its answer is for nobody else.
     pub fn key(&self) -> Option<Key> {
-        self.shared_as
-            .map(|bits| Key::with_bits(self.question(), bits))
+        let bits = self.key_octets().first()?;
+        Some(Key::with_bits(self.question(), *bits))
+    }
+
+    /// The octets of that key.
+    fn key_octets(&self) -> &[u8] {
+        &self.octets[self.message_end..]
+    }
+
+    /// Whether others may share its answer.
+    pub fn is_shared(&self) -> bool {
+        !self.key_octets().is_empty()
     }
 
     /// Whether query and answer are signed, so that they pass unchanged but for the ID.
@@ -316,12 +338,12 @@ impl Query {
 
     /// The question's octets, as the first client spelled them.
     pub fn question(&self) -> &[u8] {
-        &self.framed[self.question.clone()]
+        &self.octets[self.question.clone()]
     }
 
     /// The message as the resolver shall see it, its length before it and its ID 0.
     pub fn framed(&self) -> &[u8] {
-        &self.framed
+        &self.octets[..self.message_end]
     }
 }
 
@@ -336,10 +358,34 @@ pub enum Decision {
     Refuse,
 }
 
+/// A query on its way whose answer may be shared, found by its key.
+#[derive(Debug)]
+struct Flight(Arc<Query>);
+
+impl Borrow<[u8]> for Flight {
+    fn borrow(&self) -> &[u8] {
+        self.0.key_octets()
+    }
+}
+
+impl Hash for Flight {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key_octets().hash(state);
+    }
+}
+
+impl PartialEq for Flight {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key_octets() == other.0.key_octets()
+    }
+}
+
+impl Eq for Flight {}
+
 /// The queries on their way whose answers may be shared.
 #[derive(Debug, Default)]
 pub struct Flights {
-    table: Mutex<HashMap<Box<[u8]>, Arc<Query>>>,
+    table: Mutex<HashMap<Flight, ()>>,
 }
 
 impl Flights {
@@ -351,36 +397,42 @@ impl Flights {
         &self,
         queries: &mut Vec<Arc<Query>>,
         now: Instant,
-        mut decide: impl FnMut(&Key, &Arc<Query>) -> Decision,
+        mut decide: impl FnMut(&Arc<Query>) -> Decision,
     ) -> Vec<Arc<Query>> {
         let mut joined = Vec::new();
         let mut table = self.table.lock();
         queries.retain(|query| {
-            let Some(key) = query.key() else { return true };
-            match table.entry(key.octets().into()) {
-                Entry::Occupied(flight) if flight.get().takes_on(now) => {
-                    flight.get().take_on(query);
-                    joined.push(Arc::clone(flight.get()));
+            if !query.is_shared() {
+                return true;
+            }
+            let place = match table.entry(Flight(Arc::clone(query))) {
+                Entry::Occupied(place) if place.key().0.takes_on(now) => {
+                    let flight = &place.key().0;
+                    flight.take_on(query);
+                    joined.push(Arc::clone(flight));
+                    return false;
+                }
+                place => place,
+            };
+            match (decide(query), place) {
+                (Decision::Known, _) => false,
+                (Decision::Send, Entry::Occupied(place)) => {
+                    let (Flight(old), ()) = place.remove_entry();
+                    query.take_on(&old);
+                    table.insert(Flight(Arc::clone(query)), ());
+                    true
+                }
+                (Decision::Refuse, Entry::Occupied(place)) => {
+                    // Late, but the only hope there is.
+                    let flight = &place.key().0;
+                    flight.take_on(query);
+                    joined.push(Arc::clone(flight));
                     false
                 }
-                place => match (decide(&key, query), place) {
-                    (Decision::Known, _) => false,
-                    (Decision::Send, Entry::Occupied(mut flight)) => {
-                        let old = flight.insert(Arc::clone(query));
-                        query.take_on(&old);
-                        true
-                    }
-                    (Decision::Refuse, Entry::Occupied(flight)) => {
-                        // Late, but the only hope there is.
-                        flight.get().take_on(query);
-                        joined.push(Arc::clone(flight.get()));
-                        false
-                    }
-                    (Decision::Send | Decision::Refuse, Entry::Vacant(free)) => {
-                        free.insert(Arc::clone(query));
-                        true
-                    }
-                },
+                (Decision::Send | Decision::Refuse, Entry::Vacant(place)) => {
+                    place.insert(());
+                    true
+                }
             }
         });
         joined
@@ -392,15 +444,13 @@ impl Flights {
     }
 
     /// Nobody can join `query` any more. If another one has taken over those that waited for it, returns that.
-    pub fn land(&self, key: &Key, query: &Query) -> Option<Arc<Query>> {
+    pub fn land(&self, query: &Query) -> Option<Arc<Query>> {
         let mut table = self.table.lock();
-        match table.entry(key.octets().into()) {
-            Entry::Occupied(flight) if std::ptr::eq(&**flight.get(), query) => {
-                flight.remove();
-                None
-            }
-            Entry::Occupied(flight) => Some(Arc::clone(flight.get())),
-            Entry::Vacant(_) => None,
+        let (Flight(flight), ()) = table.get_key_value(query.key_octets())?;
+        if !std::ptr::eq(&**flight, query) {
+            return Some(Arc::clone(flight));
         }
+        table.remove(query.key_octets());
+        None
     }
 }

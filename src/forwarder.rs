@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use crate::cache::{self, Ask, Cache, Found, Kept};
 use crate::client::{Client, Departures};
 use crate::clock::{self, micros};
-use crate::flight::{Decision, Flights, Query, Waiter};
+use crate::flight::{Decision, Flights, Query, Waiter, Waiters};
 use crate::journal::debug;
 use crate::limit::{self, Budget, Limiter, Rate, Verdict};
 use crate::metrics::{Counter, Histogram, Spread};
@@ -587,10 +587,10 @@ impl Endings {
             room
         });
         let (mut known, mut too_many) = (Vec::new(), Vec::new());
-        let joined = self.flights.board(queries, now, |key, query| {
+        let joined = self.flights.board(queries, now, |query| {
             // Its answer may have come between its being looked for and now. What renews one is for the next one.
-            let kept = self.cache.any(key, now).filter(|kept| !kept.is_stale());
-            let kept = kept.filter(|_| query.count_waiters() > 0);
+            let kept = query.key().and_then(|key| self.cache.any(&key, now));
+            let kept = kept.filter(|kept| !kept.is_stale() && query.count_waiters() > 0);
             if let Some(kept) = kept {
                 known.push((Arc::clone(query), kept));
                 Decision::Known
@@ -616,10 +616,11 @@ impl Endings {
             self.look_after(flight, now, departures);
         }
         queries.retain(|query| {
-            // Those without a key were not asked about.
-            let granted = match query.key() {
-                Some(_) => !too_many.contains(&Arc::as_ptr(query)),
-                None => policy.budget.take(1, now) == 1,
+            // Those that share with nobody were not asked about.
+            let granted = if query.is_shared() {
+                !too_many.contains(&Arc::as_ptr(query))
+            } else {
+                policy.budget.take(1, now) == 1
             };
             if !granted {
                 self.settle(query, Err(Failure::Overloaded), now, departures);
@@ -631,7 +632,7 @@ impl Endings {
     /// Answers clients that wait for `query`: with what is kept, if there is something `instead` of its ending.
     fn end_waiters(
         &self,
-        waiters: Vec<Waiter>,
+        waiters: Waiters,
         query: &Query,
         ending: Result<&Answer<'_>, Failure>,
         instead: Option<&Kept>,
@@ -764,16 +765,16 @@ impl Settle for Endings {
             return self.end_waiters(query.take_waiters(), query, ending, None, now, departures);
         };
         if self.is_forgotten(query) {
-            self.flights.land(&key, query);
+            self.flights.land(query);
             return self.end_waiters(query.take_waiters(), query, ending, None, now, departures);
         }
         let note = || self.cache.note(&key, ending, query.began(), now);
         let (kept, successor) = if ending.is_ok() {
             // In this order: whoever asks the same meanwhile finds it in one of the two.
-            (note(), self.flights.land(&key, query))
+            (note(), self.flights.land(query))
         } else {
             // While another one is on its way nothing has failed yet; and what was said to fail has.
-            let successor = self.flights.land(&key, query);
+            let successor = self.flights.land(query);
             let news = successor.is_none() && !query.is_overdue();
             let kept = if news {
                 note()
