@@ -44,6 +44,7 @@ def build():
     own = pathlib.Path(target or CODE / "target", "release", "dns-tool")
     programs = {
         "dns-tool": pathlib.Path(named).resolve() if named else own,
+        "bare": binaries / "bare",
         "load": binaries / "load",
         "resolver": binaries / "resolver",
     }

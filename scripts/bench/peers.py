@@ -232,5 +232,23 @@ server-tls 127.0.0.1:{upstream.port} -host-name {upstream.name} -tls-host-verify
         return [[self.path(), "-f", "-c", configuration, "-p", folder / "smartdns.pid"]]
 
 
-ALL = [DnsTool(), Unbound(), Stubby(), Dnsdist(), DnsdistInFlight(), KnotResolver(), Smartdns()]
+class Bare(Peer):
+    name = "bare"
+    program = "bare"
+    note = "a yardstick of the bench, which relays and does nothing else; in the cached rows it makes up all answers itself"
+
+    def need(self):
+        pass
+
+    def version(self, programs):
+        del programs
+        return "bare"
+
+    def commands(self, folder, port, upstream, programs, cached=False):
+        command = [programs["bare"], "--listen", f"127.0.0.1:{port}"]
+        relay = ["--resolver", f"127.0.0.1:{upstream.port}", "--name", upstream.name, "--authority", upstream.authority]
+        return [command + ([] if cached else relay)]
+
+
+ALL = [DnsTool(), Bare(), Unbound(), Stubby(), Dnsdist(), DnsdistInFlight(), KnotResolver(), Smartdns()]
 BY_NAME = {peer.name: peer for peer in ALL}
