@@ -1,8 +1,9 @@
 //! One authenticated TLS connection, its pending queries and its reader.
 //!
-//! Any thread writes queries into it, in batches: one lock, one TLS record, one write. One thread of its own reads: it
-//! matches each answer by ID and question, and hands it to whoever waits. Nobody else waits for anything here: the lock
-//! covers encrypting and the table of pending queries, never a blocking call. rustls is driven here and nowhere else.
+//! Any thread writes queries into it, in batches: one lock, one TLS record, one write; those that come while another thread
+//! is at it leave with that one. One thread of its own reads: it matches each answer by ID and question, and hands it to
+//! whoever waits. Nobody else waits for anything here: the lock covers encrypting and the table of pending queries, never
+//! a blocking call. rustls is driven here and nowhere else.
 //!
 //! A query may be pending on two sessions, when the first went silent. Whoever has an ending for it claims it, and only
 //! the first may: no client gets two answers.
