@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 fn main() {
-    // Seconds since 1970, for DNS_TOOL_BUILT: no clock that is right shows an earlier time. SOURCE_DATE_EPOCH makes it the
+    // Seconds since 1970, for BUILT_AT: no clock that is right shows an earlier time. SOURCE_DATE_EPOCH makes it the
     // same for every build of the same source.
     let said = env::var("SOURCE_DATE_EPOCH")
         .ok()
@@ -14,10 +14,7 @@ fn main() {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         since.map_or(0, |since| since.as_secs())
     };
-    println!(
-        "cargo:rustc-env=DNS_TOOL_BUILT={}",
-        said.unwrap_or_else(now)
-    );
+    println!("cargo:rustc-env=BUILT_AT={}", said.unwrap_or_else(now));
     println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
     println!("cargo:rerun-if-changed=src");
     // A static binary relocates itself, wherever it is loaded: a list of bits in place of one of addresses tells it where.

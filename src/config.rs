@@ -46,7 +46,7 @@ const LEAST_LATENCY: Duration = Duration::from_millis(1);
 /// The least octets of a cache that are of use.
 const LEAST_CACHE: usize = 64 * 1024;
 /// When this was built, in seconds since 1970: no clock that is right shows an earlier time.
-const BUILT: &str = env!("DNS_TOOL_BUILT");
+const BUILT: &str = env!("BUILT_AT");
 /// Days that a new key may have to be seen, at most.
 const MOST_DAYS: u64 = 366;
 /// Seconds for which an answer may be served past its time, at most.

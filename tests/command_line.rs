@@ -204,3 +204,11 @@ fn started_as_root_it_becomes_the_user_that_it_shall_be_or_does_not_run() {
     }
     assert_eq!(process.core_limit(), "0 0", "no core dumps");
 }
+
+#[test]
+fn what_cargo_adds_to_the_environment_is_taken_for_no_option() {
+    // `cargo run` hands on what the build script says for the compiler.
+    let script = include_str!("../scripts/build.rs");
+    assert!(script.contains("rustc-env="));
+    assert!(!script.contains("rustc-env=DNS_TOOL_"));
+}
