@@ -352,7 +352,7 @@ impl Session {
     pub fn send_together(&self, queries: &mut Vec<Arc<Query>>, mut now: Instant) -> Sent {
         let mut company = self.company.lock();
         if company.rounds > ROUNDS {
-            // It has its own client to read.
+            // Whoever sends has a client of its own to read.
             drop(company);
             return self.send(queries, now);
         }
