@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use dns_tool::forwarder::Outcome;
 
 use crate::support::message::{self, Edns, opt};
-use crate::support::{Act, Ask, FakeResolver, Forwarder, Greeting, NAME, pki, scaled, wait_until};
+use crate::support::{
+    Act, Ask, FakeResolver, Forwarder, Greeting, NAME, TcpClient, pki, scaled, wait_until,
+};
 
 const SERVFAIL: u16 = 2;
 
@@ -32,6 +34,16 @@ fn ask_all(forwarder: &Forwarder, clients: usize, each: u16) {
     });
 }
 
+/// Hears the answers to `asks`, each once, in any order.
+fn hear_each_once(client: &mut TcpClient, asks: &[Ask], what: &str) {
+    let mut heard = HashSet::new();
+    for _ in asks {
+        let answer = client.hear();
+        answer.assert_answers(&asks[usize::from(answer.id())]);
+        assert!(heard.insert(answer.id()), "{what}: answered twice");
+    }
+}
+
 #[test]
 fn a_resolver_that_closes_after_each_answer_loses_no_query() {
     for ending in [Act::Close, Act::Cut, Act::Reset, Act::Plaintext] {
@@ -45,12 +57,7 @@ fn a_resolver_that_closes_after_each_answer_loses_no_query() {
             .map(|id| Ask::a(id, &format!("n{id}.test")))
             .collect();
         client.send(&asks.iter().map(Ask::octets).collect::<Vec<_>>());
-        let mut heard = HashSet::new();
-        for _ in &asks {
-            let answer = client.hear();
-            answer.assert_answers(&asks[usize::from(answer.id())]);
-            assert!(heard.insert(answer.id()), "{ending:?}: answered twice");
-        }
+        hear_each_once(&mut client, &asks, &format!("{ending:?}"));
         assert_eq!(
             resolver.log(::log::Level::Info).len(),
             1,
@@ -74,12 +81,7 @@ fn a_reset_amid_pipelined_queries_loses_none_and_doubles_none() {
         .collect();
     client.send(&asks.iter().map(Ask::octets).collect::<Vec<_>>());
     client.half_close();
-    let mut heard = HashSet::new();
-    for _ in &asks {
-        let answer = client.hear();
-        answer.assert_answers(&asks[usize::from(answer.id())]);
-        assert!(heard.insert(answer.id()));
-    }
+    hear_each_once(&mut client, &asks, "reset");
     client.expect_close();
 }
 
@@ -104,12 +106,7 @@ fn connections_that_ask_at_the_same_time_lose_no_query_when_sessions_end_under_t
                         .map(|id| Ask::a(id, &format!("c{client}r{round}n{id}.test")))
                         .collect();
                     connection.send(&asks.iter().map(Ask::octets).collect::<Vec<_>>());
-                    let mut heard = HashSet::new();
-                    for _ in &asks {
-                        let answer = connection.hear();
-                        answer.assert_answers(&asks[usize::from(answer.id())]);
-                        assert!(heard.insert(answer.id()), "answered twice");
-                    }
+                    hear_each_once(&mut connection, &asks, "at the same time");
                 }
             });
         }
