@@ -446,11 +446,12 @@ impl Flights {
     /// Nobody can join `query` any more. If another one has taken over those that waited for it, returns that.
     pub fn land(&self, query: &Query) -> Option<Arc<Query>> {
         let mut table = self.table.lock();
-        let (Flight(flight), ()) = table.get_key_value(query.key_octets())?;
-        if !std::ptr::eq(&**flight, query) {
-            return Some(Arc::clone(flight));
+        let (flight, ()) = table.remove_entry(query.key_octets())?;
+        if !std::ptr::eq(&*flight.0, query) {
+            let other = Arc::clone(&flight.0);
+            table.insert(flight, ());
+            return Some(other);
         }
-        table.remove(query.key_octets());
         None
     }
 }
