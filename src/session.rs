@@ -220,6 +220,14 @@ struct Company {
     is_likely: bool,
 }
 
+impl Company {
+    /// Adds those that joined to `queries`.
+    fn move_to(&mut self, queries: &mut Vec<Arc<Query>>) {
+        self.is_likely |= !self.joined.is_empty();
+        queries.append(&mut self.joined);
+    }
+}
+
 /// The duty to send what joins. Whoever lets go of it before the end, by a panic, leaves it to the next.
 struct Lead<'s>(&'s Session);
 
@@ -361,22 +369,18 @@ impl Session {
             return Sent::All;
         }
         company.rounds = 1;
-        let gathers = company.is_likely;
+        let gathers = std::mem::take(&mut company.is_likely);
         drop(company);
         let lead = Lead(self);
         if gathers {
             // Others have something too, most likely, as they had the last time.
             yield_now();
+            self.company.lock().move_to(queries);
         }
-        let mut company = self.company.lock();
-        company.is_likely = !company.joined.is_empty();
-        queries.append(&mut company.joined);
-        drop(company);
         loop {
             let sent = self.send(queries, now);
             let mut company = self.company.lock();
-            company.is_likely |= !company.joined.is_empty();
-            queries.append(&mut company.joined);
+            company.move_to(queries);
             if sent != Sent::All || queries.is_empty() {
                 company.rounds = 0;
                 std::mem::forget(lead);
