@@ -49,6 +49,13 @@ pub fn id(message: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(message.get(..2)?.try_into().ok()?))
 }
 
+/// The first message of a stream, where each is behind its length, and what follows it; nothing where it is not whole yet.
+#[must_use]
+pub fn split_first(stream: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = stream.split_first_chunk()?;
+    rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))
+}
+
 /// What an answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {

@@ -13,7 +13,7 @@ use std::process::{ExitCode, exit};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use dns_tool_bench::message::{Manner, write_answer};
+use dns_tool_bench::message::{Manner, split_first, write_answer};
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg};
 use pico_args::Arguments;
 use rustls::crypto::ring as provider;
@@ -137,11 +137,7 @@ impl Relay {
                 let _ = session.tls.reader().read_to_end(&mut incoming);
             }
             let mut rest = &incoming[..];
-            while let Some((length, message)) = rest.split_first_chunk() {
-                let length = usize::from(u16::from_be_bytes(*length));
-                let Some((answer, others)) = message.split_at_checked(length) else {
-                    break;
-                };
+            while let Some((answer, others)) = split_first(rest) {
                 rest = others;
                 let id = u16::from_be_bytes([answer[0], answer[1]]);
                 match session.askers[usize::from(id)].take() {
@@ -161,7 +157,7 @@ impl Relay {
                                 &mut streams.last_mut().expect("just pushed").1
                             }
                         };
-                        out.extend_from_slice(&u16::try_from(length)?.to_be_bytes());
+                        out.extend_from_slice(&u16::try_from(answer.len())?.to_be_bytes());
                         out.extend_from_slice(&asked.to_be_bytes());
                         out.extend_from_slice(&answer[2..]);
                     }
@@ -265,11 +261,7 @@ fn serve(socket: TcpStream, relay: Option<&Relay>) -> io::Result<()> {
         incoming.extend_from_slice(&octets[..count]);
         let mut queries = Vec::new();
         let mut rest = &incoming[..];
-        while let Some((length, message)) = rest.split_first_chunk() {
-            let length = usize::from(u16::from_be_bytes(*length));
-            let Some((query, others)) = message.split_at_checked(length) else {
-                break;
-            };
+        while let Some((query, others)) = split_first(rest) {
             queries.push(query);
             rest = others;
         }

@@ -597,11 +597,7 @@ impl Stream {
         self.incoming.extend_from_slice(&room[..count]);
         let mut rest = &self.incoming[..];
         let mut ended = 0;
-        while let Some((length, message)) = rest.split_first_chunk() {
-            let length = usize::from(u16::from_be_bytes(*length));
-            let Some((answer, others)) = message.split_at_checked(length) else {
-                break;
-            };
+        while let Some((answer, others)) = message::split_first(rest) {
             ended += usize::from(run.hear(self.lane, answer, now));
             rest = others;
         }

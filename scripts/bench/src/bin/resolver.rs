@@ -17,7 +17,7 @@ use std::{fs, thread};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use dns_tool_bench::message::{Manner, write_answer};
+use dns_tool_bench::message::{Manner, split_first, write_answer};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::time::TimeSpec;
@@ -237,11 +237,7 @@ impl Connection {
         let mut answers = Vec::with_capacity(2 * self.incoming.len() + 512);
         let mut rest = &self.incoming[..];
         let mut count = 0;
-        while let Some((length, message)) = rest.split_first_chunk() {
-            let length = usize::from(u16::from_be_bytes(*length));
-            let Some((query, others)) = message.split_at_checked(length) else {
-                break;
-            };
+        while let Some((query, others)) = split_first(rest) {
             write_answer(query, self.manner, &mut answers)
                 .ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "no query"))?;
             count += 1;
