@@ -228,7 +228,7 @@ impl Hash for ByKey {
 }
 
 /// A question that is looked for.
-struct Sought<'k>(&'k Key);
+struct Sought<'k>(&'k Key<'k>);
 
 impl Hash for Sought<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -357,7 +357,7 @@ impl Cache {
     }
 
     /// What is known of the question of `key`.
-    pub fn find(&self, key: &Key, now: Instant) -> Found {
+    pub fn find(&self, key: &Key<'_>, now: Instant) -> Found {
         let Some(entry) = self.get(key) else {
             return Found::Nothing;
         };
@@ -394,7 +394,7 @@ impl Cache {
     }
 
     /// An answer to the question of `key`, within its time or past it.
-    pub fn any(&self, key: &Key, now: Instant) -> Option<Kept> {
+    pub fn any(&self, key: &Key<'_>, now: Instant) -> Option<Kept> {
         self.servable(self.get(key)?, self.time(now))
     }
 
@@ -402,7 +402,7 @@ impl Cache {
     /// that ending, if it is a failure and there is one.
     pub fn note(
         &self,
-        key: &Key,
+        key: &Key<'_>,
         ending: Result<&Answer<'_>, Failure>,
         began: Instant,
         now: Instant,
@@ -439,7 +439,7 @@ impl Cache {
     }
 
     /// A fresh answer takes the place of whatever was there, even if it may not be kept itself.
-    fn replace(&self, key: &Key, answer: &Answer<'_>, now: u64) {
+    fn replace(&self, key: &Key<'_>, answer: &Answer<'_>, now: u64) {
         let Some(store) = &self.store else { return };
         let kept = lifetime(answer, key)
             .and_then(|times| Ok((KeptAnswer::new(answer, key).ok_or(Unkept::Other)?, times)));
@@ -459,7 +459,13 @@ impl Cache {
     }
 
     /// Notes that it could not be had. Returns what there is in its place. `failure` is kept if there is nothing.
-    fn fail(&self, key: &Key, failure: Option<KeptAnswer>, outage: bool, now: u64) -> Option<Kept> {
+    fn fail(
+        &self,
+        key: &Key<'_>,
+        failure: Option<KeptAnswer>,
+        outage: bool,
+        now: u64,
+    ) -> Option<Kept> {
         if let Some(entry) = self.get(key) {
             if let Some(kept) = self.servable(Arc::clone(&entry), now) {
                 entry.trouble.lock().grow(outage, RECHECK, now);
@@ -488,7 +494,7 @@ impl Cache {
     }
 
     /// Notes that the resolver would not answer, which is not kept but ends a failure.
-    fn refuse(&self, key: &Key, now: u64) -> Option<Kept> {
+    fn refuse(&self, key: &Key<'_>, now: u64) -> Option<Kept> {
         let instead = self.fail(key, None, false, now);
         if instead.is_none()
             && let Some(store) = &self.store
@@ -509,7 +515,7 @@ impl Cache {
         }
     }
 
-    fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+    fn get(&self, key: &Key<'_>) -> Option<Arc<Entry>> {
         self.store.as_ref()?.get(&Sought(key))
     }
 
@@ -595,7 +601,7 @@ fn may_be_kept(answer: &Answer<'_>) -> Result<(), Unkept> {
 }
 
 /// How long an answer to `key` with the code NOERROR or NXDOMAIN may be kept.
-fn lifetime(answer: &Answer<'_>, key: &Key) -> Result<Lifetime, Unkept> {
+fn lifetime(answer: &Answer<'_>, key: &Key<'_>) -> Result<Lifetime, Unkept> {
     may_be_kept(answer)?;
     let qtype = answer.qtype().ok_or(Unkept::Other)?;
     let asked_for = |rtype| rtype == qtype || qtype == rtype::ANY;
@@ -737,25 +743,25 @@ mod tests {
             self.now += Duration::from_secs_f64(seconds);
         }
 
-        fn note(&self, key: &Key, answer: &Draft) -> Option<Kept> {
+        fn note(&self, key: &Key<'_>, answer: &Draft) -> Option<Kept> {
             self.cache.hear(self.now);
             self.cache
                 .note(key, Ok(&answer.parse()), self.now, self.now)
         }
 
-        fn fail(&self, key: &Key, failure: Failure) -> Option<Kept> {
+        fn fail(&self, key: &Key<'_>, failure: Failure) -> Option<Kept> {
             if failure == Failure::Unreadable {
                 self.cache.hear(self.now);
             }
             self.cache.note(key, Err(failure), self.now, self.now)
         }
 
-        fn find(&self, key: &Key) -> Found {
+        fn find(&self, key: &Key<'_>) -> Found {
             self.cache.find(key, self.now)
         }
 
         /// The TTLs that a client sees, if there is an answer within its time.
-        fn fresh(&self, key: &Key) -> Option<Vec<u32>> {
+        fn fresh(&self, key: &Key<'_>) -> Option<Vec<u32>> {
             match self.find(key) {
                 Found::Fresh { kept, .. } => Some(ttls(&kept)),
                 _ => None,
@@ -763,7 +769,7 @@ mod tests {
         }
 
         /// For how many seconds, to a tenth, there is an answer within its time.
-        fn life(&mut self, key: &Key) -> f64 {
+        fn life(&mut self, key: &Key<'_>) -> f64 {
             let start = self.now;
             let mut tenths = 0;
             let mut step = 1 << 24;
@@ -801,11 +807,11 @@ mod tests {
         out
     }
 
-    fn key() -> Key {
+    fn key() -> Key<'static> {
         Key::new(&question("www.example.com", A), false, false)
     }
 
-    fn to_key(key: &Key, rcode: u8) -> Draft {
+    fn to_key(key: &Key<'_>, rcode: u8) -> Draft {
         Draft::to(key.question(), rcode)
     }
 

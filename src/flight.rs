@@ -105,7 +105,13 @@ impl Waiter {
 
 impl Query {
     /// A query for which nobody waits yet, to be answered within `timeout` of `now`.
-    pub fn new(query: &wire::Query<'_>, now: Instant, timeout: Duration) -> Self {
+    /// `key` is that of `query`.
+    pub fn new(
+        query: &wire::Query<'_>,
+        key: Option<&Key<'_>>,
+        now: Instant,
+        timeout: Duration,
+    ) -> Self {
         let mut octets = Vec::with_capacity(PREFIX + 192);
         frame::append(&mut octets, |out| {
             if query.is_signed() {
@@ -115,7 +121,7 @@ impl Query {
             }
         });
         let message_end = octets.len();
-        if let Some(key) = query.key() {
+        if let Some(key) = key {
             octets.extend_from_slice(key.octets());
         }
         let question = PREFIX + HEADER..PREFIX + HEADER + query.question().len();
@@ -316,9 +322,8 @@ impl Query {
     }
 
     /// What it is known by to those that ask the same; none if its answer is for nobody else.
-    pub fn key(&self) -> Option<Key> {
-        let bits = self.key_octets().first()?;
-        Some(Key::with_bits(self.question(), *bits))
+    pub fn key(&self) -> Option<Key<'_>> {
+        self.is_shared().then(|| Key::of_octets(self.key_octets()))
     }
 
     /// The octets of that key.

@@ -348,11 +348,12 @@ impl Forwarder {
         }
         let timeout = policy.settings.timeout;
         let patience = PATIENCE.min(timeout / 2);
-        let found = match query.key() {
-            Some(key) => endings.cache.find(&key, now),
+        let key = query.key();
+        let found = match &key {
+            Some(key) => endings.cache.find(key, now),
             None => Found::Nothing,
         };
-        let relayed = || Query::new(&query, now, timeout);
+        let relayed = || Query::new(&query, key.as_ref(), now, timeout);
         let waiter = |client| {
             endings.misses.increment();
             Waiter::new(&query, client, now, timeout)

@@ -22,6 +22,8 @@ use std::num::NonZeroU16;
 use std::ops::Range;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 /// Octets of the header that every message begins with (RFC 1035 section 4.1.1).
 pub const HEADER: usize = 12;
 /// Octets of the longest message: what a two-octet length can say (RFC 1035 section 4.2.2).
@@ -598,17 +600,15 @@ impl<'m> Query<'m> {
     /// What it asks, if another client's answer to the same can be its own. It must want what a resolver makes of the
     /// whole of the DNS (RD), be signed by nobody, and ask for data: types from 128 on are for operations, but for ANY
     /// (RFC 6895 section 3.1).
-    pub fn key(&self) -> Option<Key> {
+    pub fn key(&self) -> Option<Key<'static>> {
         let data = matches!(self.qtype(), 1..128 | rtype::ANY..) && self.qtype() != rtype::OPT;
         let [high, low] = self.flags();
         let shared = data && high & 0x01 != 0 && !self.signed;
-        let dnssec_ok = self.edns.is_some_and(|edns| edns.dnssec_ok);
-        let key = shared.then(|| Key::new(self.question(), dnssec_ok, low & 0x10 != 0));
-        if self.edns.is_some_and(|edns| edns.subnet_private) {
-            key.map(Key::with_subnet_private)
-        } else {
-            key
-        }
+        let says = |what: fn(&Edns) -> bool| self.edns.as_ref().is_some_and(what);
+        let bits = bit(says(|edns| edns.dnssec_ok), Key::DNSSEC_OK)
+            | bit(low & 0x10 != 0, Key::CHECKING_DISABLED)
+            | bit(says(|edns| edns.subnet_private), Key::SUBNET_PRIVATE);
+        shared.then(|| Key::with_bits(self.question(), bits))
     }
 
     /// The message as it came, without any octets after its last record.
@@ -913,63 +913,57 @@ fn put_additional(out: &mut [u8], start: usize, count: u16) {
     put(out, start.saturating_add(10), &count.to_be_bytes());
 }
 
+/// `bit`, if it is set.
+fn bit(is_set: bool, bit: u8) -> u8 {
+    if is_set { bit } else { 0 }
+}
+
 /// What makes two questions one, so that they can share an answer: the name without regard to case (RFC 4343), the type,
 /// the class, the bits DO and CD, which change what the resolver answers, and the wish to have one's address told to
 /// nobody, which changes what it asks.
-#[derive(Clone, Copy)]
-pub struct Key {
-    /// The bits, then the question.
-    octets: [u8; Self::LONGEST],
-    end: usize,
+#[derive(Debug, Clone)]
+pub struct Key<'k>(KeyOctets<'k>);
+
+/// The bits, then the question in lower case.
+#[derive(Debug, Clone)]
+enum KeyOctets<'k> {
+    /// Most names are short.
+    Own(SmallVec<[u8; 64]>),
+    Lent(&'k [u8]),
 }
 
-impl Key {
-    const LONGEST: usize = 1 + LONGEST_NAME + TYPE_AND_CLASS;
+impl Key<'_> {
     const DNSSEC_OK: u8 = 1;
     const CHECKING_DISABLED: u8 = 2;
     const SUBNET_PRIVATE: u8 = 4;
 
     /// The key of a query for `question`, which was parsed before, with DO and CD as they are in it.
-    pub fn new(question: &[u8], dnssec_ok: bool, checking_disabled: bool) -> Self {
-        let dnssec_ok = if dnssec_ok { Self::DNSSEC_OK } else { 0 };
-        let checking_disabled = if checking_disabled {
-            Self::CHECKING_DISABLED
-        } else {
-            0
-        };
+    #[cfg(test)]
+    pub(crate) fn new(question: &[u8], dnssec_ok: bool, checking_disabled: bool) -> Self {
+        let dnssec_ok = bit(dnssec_ok, Self::DNSSEC_OK);
+        let checking_disabled = bit(checking_disabled, Self::CHECKING_DISABLED);
         Self::with_bits(question, dnssec_ok | checking_disabled)
     }
 
-    /// The key of a query whose asker wants its address told to nobody, which is asked for itself.
-    fn with_subnet_private(mut self) -> Self {
-        self.octets[0] |= Self::SUBNET_PRIVATE;
-        self
-    }
-
-    /// The key of a query for `question`, with what [`Key::bits`] said of an equal one.
-    pub fn with_bits(question: &[u8], bits: u8) -> Self {
-        let mut octets = [0; Self::LONGEST];
-        let [first, room @ ..] = &mut octets;
-        *first = bits;
-        for (octet, asked) in room.iter_mut().zip(question) {
-            *octet = *asked;
+    fn with_bits(question: &[u8], bits: u8) -> Self {
+        let mut octets = SmallVec::new();
+        octets.push(bits);
+        octets.extend_from_slice(question);
+        if let Some((name, _)) = octets.split_last_chunk_mut::<TYPE_AND_CLASS>() {
+            // Bits and length octets are below 64, where there are no letters.
+            name.make_ascii_lowercase();
         }
-        let name = question.len().saturating_sub(TYPE_AND_CLASS);
-        for octet in room.iter_mut().take(name) {
-            octet.make_ascii_lowercase();
-        }
-        let end = question.len().saturating_add(1).min(Self::LONGEST);
-        Self { octets, end }
+        Self(KeyOctets::Own(octets))
     }
 
     /// The question in lower case.
     pub fn question(&self) -> &[u8] {
-        within(&self.octets, 1..self.end)
+        from(self.octets(), 1)
     }
 
     /// The bits, in one octet.
     pub fn bits(&self) -> u8 {
-        self.octets[0]
+        self.octets().first().copied().unwrap_or_default()
     }
 
     /// Whether the asker takes DNSSEC records.
@@ -979,7 +973,17 @@ impl Key {
 
     /// All of it.
     pub fn octets(&self) -> &[u8] {
-        within(&self.octets, 0..self.end)
+        match &self.0 {
+            KeyOctets::Own(octets) => octets,
+            KeyOctets::Lent(octets) => octets,
+        }
+    }
+}
+
+impl<'k> Key<'k> {
+    /// The key whose [`Key::octets`] these are.
+    pub fn of_octets(octets: &'k [u8]) -> Self {
+        Self(KeyOctets::Lent(octets))
     }
 }
 
@@ -1336,7 +1340,7 @@ pub struct KeptAnswer {
 impl KeptAnswer {
     /// A copy of `answer`; none if it is to another question than the key's, its response code needs an OPT, or its names
     /// would change with its TTLs.
-    pub fn new(answer: &Answer<'_>, key: &Key) -> Option<Self> {
+    pub fn new(answer: &Answer<'_>, key: &Key<'_>) -> Option<Self> {
         let question = key.question();
         if !same_question(answer.question(), question)
             || answer.extended_rcode() != 0
@@ -1365,7 +1369,7 @@ impl KeptAnswer {
     }
 
     /// SERVFAIL to the question of `key`, without a word on why.
-    pub fn servfail(key: &Key) -> Option<Self> {
+    pub fn servfail(key: &Key<'_>) -> Option<Self> {
         let asked = Asked {
             id: 0,
             flags: [0x01, 0],

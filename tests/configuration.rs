@@ -834,7 +834,12 @@ fn an_upstream_that_is_retired_leaves_queries_to_the_next_one() {
     let upstream = Upstream::start(config.upstream, endings, Arc::default()).expect("a thread");
     let octets = Ask::a(1, "x.test").octets();
     let query = wire::Query::parse(&octets).expect("a query");
-    let mut queries = vec![Arc::new(Query::new(&query, now, config.forwarder.timeout))];
+    let mut queries = vec![Arc::new(Query::new(
+        &query,
+        query.key().as_ref(),
+        now,
+        config.forwarder.timeout,
+    ))];
     upstream.retire();
     upstream.submit(&mut queries, &mut Departures::default(), now);
     assert_eq!(queries.len(), 1);

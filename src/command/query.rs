@@ -370,7 +370,12 @@ pub(super) fn exchange(
     let now = clock::now();
     let time_left = until.saturating_duration_since(now);
     let query = wire::Query::parse(message).map_err(Cause::Unreadable)?;
-    let mut queries = vec![Arc::new(flight::Query::new(&query, now, time_left))];
+    let mut queries = vec![Arc::new(flight::Query::new(
+        &query,
+        query.key().as_ref(),
+        now,
+        time_left,
+    ))];
     if session.send(&mut queries, now) != Sent::All {
         return Err(Cause::Closed(Closed::End));
     }

@@ -90,7 +90,7 @@ impl Bench {
         for number in 0..KNOWN {
             let message = query(number);
             let asked = wire::Query::parse(&message).expect("a query");
-            let asked = Query::new(&asked, now, config.forwarder.timeout);
+            let asked = Query::new(&asked, asked.key().as_ref(), now, config.forwarder.timeout);
             let answer = answer(&message);
             let answer = Answer::parse(&answer).expect("an answer");
             endings.settle(&asked, Ok(&answer), now, &mut departures);

@@ -51,7 +51,7 @@ fuzz_target!(|input: &[u8]| {
     let Ok(query) = wire::Query::parse(&query) else {
         return;
     };
-    let asked = Query::new(&query, now, Duration::from_secs(3));
+    let asked = Query::new(&query, query.key().as_ref(), now, Duration::from_secs(3));
     let mut departures = Departures::default();
     if wire::answers(message, question) {
         endings.settle(&asked, Ok(&answer), now, &mut departures);
