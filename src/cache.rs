@@ -407,6 +407,7 @@ impl Cache {
         began: Instant,
         now: Instant,
     ) -> Option<Kept> {
+        self.store.as_ref()?;
         let (began, now) = (self.time(began), self.time(now));
         let silence = self.heard.load(Ordering::Relaxed) <= began;
         // No failure may take the place of an answer that comes at the same time.
