@@ -5,8 +5,8 @@
 //! deadline.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,6 +24,13 @@ use crate::wire::{self, Asked, Edns, HEADER, Key};
 /// How often a query is asked, at most, when sessions end under it; and how often since sessions are silent.
 const MOST_ASKED: usize = 8;
 const MOST_HEDGED: usize = 2;
+/// How many queries that have landed are kept for their memory, in all and at one thread that asks; each has so many octets for
+/// its message and key, at most.
+const LANDED: usize = 1024;
+const SPARES: usize = 32;
+const SPARE: usize = 512;
+/// Octets of a padded query with its length, and of its key.
+const USUAL: usize = PREFIX + 192;
 
 /// A query on its way to the resolver: what is asked there, and who waits for it here.
 #[derive(Debug)]
@@ -104,32 +111,25 @@ impl Waiter {
 }
 
 impl Query {
-    /// A query for which nobody waits yet, to be answered within `timeout` of `now`.
-    /// `key` is that of `query`.
+    /// A query for which nobody waits yet, to be answered within `timeout` of `now`. `key` is that of `query`.
     pub fn new(
         query: &wire::Query<'_>,
         key: Option<&Key<'_>>,
         now: Instant,
         timeout: Duration,
     ) -> Self {
-        let mut octets = Vec::with_capacity(PREFIX + 192);
-        frame::append(&mut octets, |out| {
-            if query.is_signed() {
-                out.extend_from_slice(query.message());
-            } else {
-                query.write_for_resolver(out);
-            }
-        });
-        let message_end = octets.len();
-        if let Some(key) = key {
-            octets.extend_from_slice(key.octets());
-        }
-        let question = PREFIX + HEADER..PREFIX + HEADER + query.question().len();
+        let mut new = Self::blank(now);
+        new.begin(query, key, now, timeout);
+        new
+    }
+
+    /// None yet.
+    fn blank(now: Instant) -> Self {
         Self {
             began: now,
-            timeout,
-            deadline: AtomicU64::new(micros(timeout)),
-            due: AtomicU64::new(micros(timeout)),
+            timeout: Duration::ZERO,
+            deadline: AtomicU64::new(0),
+            due: AtomicU64::new(0),
             late: None,
             waiters: Mutex::default(),
             overdue: AtomicBool::new(false),
@@ -138,24 +138,77 @@ impl Query {
             vain: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
             hedged: AtomicUsize::new(0),
-            octets,
-            message_end,
-            question,
-            signed: query.is_signed(),
+            octets: Vec::with_capacity(USUAL),
+            message_end: 0,
+            question: 0..0,
+            signed: false,
         }
     }
 
-    /// After so long its clients are content with an expired answer.
-    pub fn content_after(mut self, patience: Duration) -> Self {
-        self.late = Some(self.began + patience);
-        *self.due.get_mut() = micros(patience.min(self.timeout));
-        self
+    /// Makes it what [`Query::new`] does, whatever it was before.
+    pub fn begin(
+        &mut self,
+        query: &wire::Query<'_>,
+        key: Option<&Key<'_>>,
+        now: Instant,
+        timeout: Duration,
+    ) {
+        // Each field by its name, so that none is forgotten.
+        let Self {
+            began,
+            timeout: whole,
+            deadline,
+            due,
+            late,
+            waiters,
+            overdue,
+            claimed,
+            copies,
+            vain,
+            asked,
+            hedged,
+            octets,
+            message_end,
+            question,
+            signed,
+        } = self;
+        *began = now;
+        *whole = timeout;
+        *deadline.get_mut() = micros(timeout);
+        *due.get_mut() = micros(timeout);
+        *late = None;
+        waiters.get_mut().clear();
+        for flag in [overdue, claimed] {
+            *flag.get_mut() = false;
+        }
+        for count in [copies, vain, asked, hedged] {
+            *count.get_mut() = 0;
+        }
+        octets.clear();
+        frame::append(octets, |out| {
+            if query.is_signed() {
+                out.extend_from_slice(query.message());
+            } else {
+                query.write_for_resolver(out);
+            }
+        });
+        *message_end = octets.len();
+        if let Some(key) = key {
+            octets.extend_from_slice(key.octets());
+        }
+        *question = PREFIX + HEADER..PREFIX + HEADER + query.question().len();
+        *signed = query.is_signed();
     }
 
-    /// With a client that waits for it.
-    pub fn with(mut self, waiter: Waiter) -> Self {
+    /// After so long its clients are content with an expired answer.
+    pub fn be_content_after(&mut self, patience: Duration) {
+        self.late = Some(self.began + patience);
+        *self.due.get_mut() = micros(patience.min(self.timeout));
+    }
+
+    /// Has a client wait for it.
+    pub fn add(&mut self, waiter: Waiter) {
         self.waiters.get_mut().push(waiter);
-        self
     }
 
     /// When it was asked.
@@ -387,30 +440,63 @@ impl PartialEq for Flight {
 
 impl Eq for Flight {}
 
+/// Queries that have ended, for those to come: one thread asks and another one hears the answer, and to allocate in one what
+/// is freed in the other takes the system as long as a third of all that is done for a query.
+#[derive(Debug, Default)]
+pub struct Spares(Vec<Arc<Query>>);
+
+impl Spares {
+    /// A query of which `begin` makes what it is to be.
+    pub fn reuse(&mut self, now: Instant, begin: impl FnOnce(&mut Query)) -> Arc<Query> {
+        let spare = self.0.pop();
+        let mut query = spare.unwrap_or_else(|| Arc::new(Query::blank(now)));
+        match Arc::get_mut(&mut query) {
+            Some(free) => begin(free),
+            None => {
+                // Whoever ended it holds it still.
+                let mut new = Query::blank(now);
+                begin(&mut new);
+                query = Arc::new(new);
+            }
+        }
+        query
+    }
+}
+
 /// The queries on their way whose answers may be shared.
 #[derive(Debug, Default)]
 pub struct Flights {
-    table: Mutex<HashMap<Flight, ()>>,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    flights: HashMap<Flight, ()>,
+    /// The oldest first: of those nobody keeps hold any more.
+    landed: VecDeque<Arc<Query>>,
 }
 
 impl Flights {
     /// Has the clients of `queries` join equal ones that are on their way; returns those. What is left in `queries` is to be
     /// sent, and others may join it from now on. It takes over those that wait for an equal one that is too old to join.
     ///
-    /// `decide` has the last word before a query is sent.
+    /// `decide` has the last word before a query is sent. `spares` gets the memory of so many others that have landed.
     pub fn board(
         &self,
         queries: &mut Vec<Arc<Query>>,
+        spares: &mut Spares,
         now: Instant,
         mut decide: impl FnMut(&Arc<Query>) -> Decision,
     ) -> Vec<Arc<Query>> {
         let mut joined = Vec::new();
-        let mut table = self.table.lock();
+        let Table { flights, landed } = &mut *self.table.lock();
+        let wanted = queries.len().min(SPARES).saturating_sub(spares.0.len());
+        spares.0.extend(landed.drain(..wanted.min(landed.len())));
         queries.retain(|query| {
             if !query.is_shared() {
                 return true;
             }
-            let place = match table.entry(Flight(Arc::clone(query))) {
+            let place = match flights.entry(Flight(Arc::clone(query))) {
                 Entry::Occupied(place) if place.key().0.takes_on(now) => {
                     let flight = &place.key().0;
                     flight.take_on(query);
@@ -424,7 +510,7 @@ impl Flights {
                 (Decision::Send, Entry::Occupied(place)) => {
                     let (Flight(old), ()) = place.remove_entry();
                     query.take_on(&old);
-                    table.insert(Flight(Arc::clone(query)), ());
+                    flights.insert(Flight(Arc::clone(query)), ());
                     true
                 }
                 (Decision::Refuse, Entry::Occupied(place)) => {
@@ -445,18 +531,75 @@ impl Flights {
 
     /// Nobody can join what is on its way now.
     pub fn close(&self) {
-        self.table.lock().clear();
+        self.table.lock().flights.clear();
     }
 
     /// Nobody can join `query` any more. If another one has taken over those that waited for it, returns that.
     pub fn land(&self, query: &Query) -> Option<Arc<Query>> {
-        let mut table = self.table.lock();
-        let (flight, ()) = table.remove_entry(query.key_octets())?;
+        let Table { flights, landed } = &mut *self.table.lock();
+        let (flight, ()) = flights.remove_entry(query.key_octets())?;
         if !std::ptr::eq(&*flight.0, query) {
             let other = Arc::clone(&flight.0);
-            table.insert(flight, ());
+            flights.insert(flight, ());
             return Some(other);
         }
+        if landed.len() < LANDED && query.octets.capacity() <= SPARE {
+            landed.push_back(flight.0);
+        }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(3);
+
+    fn begin(query: &mut Query, message: &[u8], now: Instant) {
+        let asked = wire::Query::parse(message).expect("a query");
+        query.begin(&asked, asked.key().as_ref(), now, TIMEOUT);
+    }
+
+    fn message(name: &[u8]) -> Vec<u8> {
+        let header = [0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        [&header, name, &[0, 0, 1, 0, 1]].concat()
+    }
+
+    #[test]
+    fn a_query_in_the_memory_of_another_one_has_nothing_of_it() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(5);
+        let (flights, mut spares) = (Flights::default(), Spares::default());
+        let first = spares.reuse(now, |query| {
+            begin(query, &message(b"\x07example\x03org"), now);
+            query.be_content_after(Duration::from_secs(1));
+        });
+        let board = |query: &Arc<Query>, spares: &mut Spares| {
+            let mut queries = vec![Arc::clone(query)];
+            let joined = flights.board(&mut queries, spares, now, |_| Decision::Send);
+            assert!(joined.is_empty() && queries.len() == 1);
+        };
+        board(&first, &mut spares);
+        first.extend(Duration::from_secs(1));
+        first.sent();
+        first.hedge();
+        assert!(first.claim() && first.may_ask_again(true) && first.fall_overdue());
+        assert!(flights.land(&first).is_none());
+        let ended = Arc::as_ptr(&first);
+        let other = spares.reuse(now, |query| begin(query, &message(b"\x05other"), now));
+        board(&other, &mut spares);
+
+        // It is held here still.
+        let mut held = Spares(spares.0.clone());
+        let another = held.reuse(later, |query| begin(query, &message(b"\x01b"), later));
+        assert!(held.0.is_empty() && Arc::as_ptr(&another) != ended);
+        drop(first);
+        let reused = spares.reuse(later, |query| begin(query, &message(b"\x01b"), later));
+        assert_eq!(Arc::as_ptr(&reused), ended);
+        assert_eq!(format!("{reused:?}"), format!("{another:?}"));
+        let mut new = Query::blank(now);
+        begin(&mut new, &message(b"\x01b"), later);
+        assert_eq!(format!("{reused:?}"), format!("{new:?}"));
     }
 }

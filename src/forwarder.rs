@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use crate::cache::{self, Ask, Cache, Found, Kept};
 use crate::client::{Client, Departures};
 use crate::clock::{self, micros};
-use crate::flight::{Decision, Flights, Query, Waiter, Waiters};
+use crate::flight::{Decision, Flights, Query, Spares, Waiter, Waiters};
 use crate::journal::debug;
 use crate::limit::{self, Budget, Limiter, Rate, Verdict};
 use crate::metrics::{Counter, Histogram, Spread};
@@ -209,6 +209,7 @@ impl From<Failure> for Outcome {
 #[derive(Default)]
 pub struct Batch {
     queries: Vec<Arc<Query>>,
+    spares: Spares,
     departures: Departures,
     over_limit: bool,
     /// Clients that were given what is kept, and how many of them no failure.
@@ -353,10 +354,17 @@ impl Forwarder {
             Some(key) => endings.cache.find(key, now),
             None => Found::Nothing,
         };
-        let relayed = || Query::new(&query, key.as_ref(), now, timeout);
-        let waiter = |client| {
-            endings.misses.increment();
-            Waiter::new(&query, client, now, timeout)
+        let mut relay = |client, patience| {
+            batch.spares.reuse(now, |going| {
+                going.begin(&query, key.as_ref(), now, timeout);
+                if let Some(patience) = patience {
+                    going.be_content_after(patience);
+                }
+                if let Some(client) = client {
+                    endings.misses.increment();
+                    going.add(Waiter::new(&query, client, now, timeout));
+                }
+            })
         };
         let mut give = |client, kept: &Kept| {
             let outcome = endings.give(client, &asked, kept, now, departures);
@@ -364,10 +372,10 @@ impl Forwarder {
             batch.served += u64::from(outcome.is_served());
         };
         let going = match found {
-            Found::Nothing => relayed().with(waiter(client)),
+            Found::Nothing => relay(Some(client), None),
             Found::Stale {
                 ask: Ask::First, ..
-            } => relayed().content_after(patience).with(waiter(client)),
+            } => relay(Some(client), Some(patience)),
             Found::Fresh { kept, renew: true }
             | Found::Stale {
                 kept,
@@ -375,7 +383,7 @@ impl Forwarder {
             } => {
                 give(&client, &kept);
                 endings.renewals.increment();
-                relayed().content_after(patience)
+                relay(None, Some(patience))
             }
             Found::Fresh { kept, renew: false }
             | Found::Failed(kept)
@@ -386,7 +394,7 @@ impl Forwarder {
                 return give(&client, &kept);
             }
         };
-        batch.queries.push(Arc::new(going));
+        batch.queries.push(going);
     }
 
     /// Counts a message that nobody can have sent.
@@ -398,6 +406,7 @@ impl Forwarder {
     pub fn dispatch(&self, batch: &mut Batch, now: Instant) {
         let Batch {
             queries,
+            spares,
             departures,
             policy,
             generation,
@@ -405,7 +414,7 @@ impl Forwarder {
         } = batch;
         if !queries.is_empty() {
             let policy = self.policy(policy, generation);
-            self.endings.board(policy, queries, now, departures);
+            self.endings.board(policy, queries, spares, now, departures);
         }
         // An upstream that takes no more has been replaced before, so the next one is there to be found.
         while !queries.is_empty() {
@@ -566,6 +575,7 @@ impl Endings {
         &self,
         policy: &Policy,
         queries: &mut Vec<Arc<Query>>,
+        spares: &mut Spares,
         now: Instant,
         departures: &mut Departures,
     ) {
@@ -588,7 +598,7 @@ impl Endings {
             room
         });
         let (mut known, mut too_many) = (Vec::new(), Vec::new());
-        let joined = self.flights.board(queries, now, |query| {
+        let joined = self.flights.board(queries, spares, now, |query| {
             // Its answer may have come between its being looked for and now. What renews one is for the next one.
             let kept = query.key().and_then(|key| self.cache.any(&key, now));
             let kept = kept.filter(|kept| !kept.is_stale() && query.count_waiters() > 0);
@@ -950,8 +960,13 @@ mod tests {
             let policy = self
                 .forwarder
                 .policy(&mut batch.policy, &mut batch.generation);
-            self.endings
-                .board(policy, &mut batch.queries, self.now, &mut batch.departures);
+            self.endings.board(
+                policy,
+                &mut batch.queries,
+                &mut batch.spares,
+                self.now,
+                &mut batch.departures,
+            );
             batch.departures.leave();
             batch.queries
         }
