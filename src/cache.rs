@@ -407,7 +407,7 @@ impl Cache {
         began: Instant,
         now: Instant,
     ) -> Option<Kept> {
-        self.store.as_ref()?;
+        let store = self.store.as_ref()?;
         let (began, now) = (self.time(began), self.time(now));
         let silence = self.heard.load(Ordering::Relaxed) <= began;
         // No failure may take the place of an answer that comes at the same time.
@@ -415,46 +415,50 @@ impl Cache {
         match ending {
             Ok(answer) => match answer.rcode() {
                 rcode::NOERROR | rcode::NXDOMAIN => {
-                    self.replace(key, answer, now);
+                    self.replace(store, key, answer, now);
                     None
                 }
                 rcode::SERVFAIL => {
                     let whole = may_be_kept(answer)
                         .and_then(|()| KeptAnswer::new(answer, key).ok_or(Unkept::Other));
                     let failure = whole.ok().or_else(|| KeptAnswer::servfail(key));
-                    self.fail(key, failure, false, now)
+                    self.fail(store, key, failure, false, now)
                 }
                 // It is the resolver's word on this one query, not to be repeated.
-                _ => self.refuse(key, now),
+                _ => self.refuse(store, key, now),
             },
-            Err(Failure::Unreadable) => self.fail(key, KeptAnswer::servfail(key), false, now),
+            Err(Failure::Unreadable) => {
+                self.fail(store, key, KeptAnswer::servfail(key), false, now)
+            }
             // It is this name's fault only if others were answered meanwhile.
             Err(Failure::TimedOut | Failure::Broken) => {
-                self.fail(key, KeptAnswer::servfail(key), silence, now)
+                self.fail(store, key, KeptAnswer::servfail(key), silence, now)
             }
             // It was not asked: no name's fault.
             Err(Failure::Unreachable | Failure::Unproved | Failure::Overloaded) => {
-                self.fail(key, None, true, now)
+                self.fail(store, key, None, true, now)
             }
         }
     }
 
     /// A fresh answer takes the place of whatever was there, even if it may not be kept itself.
-    fn replace(&self, key: &Key<'_>, answer: &Answer<'_>, now: u64) {
-        let Some(store) = &self.store else { return };
+    fn replace(&self, store: &Store, key: &Key<'_>, answer: &Answer<'_>, now: u64) {
         let kept = lifetime(answer, key)
             .and_then(|times| Ok((KeptAnswer::new(answer, key).ok_or(Unkept::Other)?, times)));
         match kept {
-            Ok((answer, Lifetime { life, most })) => self.insert(Entry {
-                answer,
-                bits: key.bits(),
-                stored: now,
-                life,
-                most,
-                given: AtomicU8::new(0),
-                renewed: AtomicBool::new(false),
-                trouble: Mutex::default(),
-            }),
+            Ok((answer, Lifetime { life, most })) => self.insert(
+                store,
+                Entry {
+                    answer,
+                    bits: key.bits(),
+                    stored: now,
+                    life,
+                    most,
+                    given: AtomicU8::new(0),
+                    renewed: AtomicBool::new(false),
+                    trouble: Mutex::default(),
+                },
+            ),
             Err(_) => drop(store.remove(&Sought(key))),
         }
     }
@@ -462,12 +466,13 @@ impl Cache {
     /// Notes that it could not be had. Returns what there is in its place. `failure` is kept if there is nothing.
     fn fail(
         &self,
+        store: &Store,
         key: &Key<'_>,
         failure: Option<KeptAnswer>,
         outage: bool,
         now: u64,
     ) -> Option<Kept> {
-        if let Some(entry) = self.get(key) {
+        if let Some(entry) = store.get(&Sought(key)) {
             if let Some(kept) = self.servable(Arc::clone(&entry), now) {
                 entry.trouble.lock().grow(outage, RECHECK, now);
                 return Some(kept);
@@ -481,25 +486,26 @@ impl Cache {
         }
         let mut trouble = Trouble::default();
         trouble.grow(outage, 0, now);
-        self.insert(Entry {
-            answer: failure?,
-            bits: key.bits(),
-            stored: now,
-            life: 0,
-            most: 0,
-            given: AtomicU8::new(0),
-            renewed: AtomicBool::new(false),
-            trouble: Mutex::new(trouble),
-        });
+        self.insert(
+            store,
+            Entry {
+                answer: failure?,
+                bits: key.bits(),
+                stored: now,
+                life: 0,
+                most: 0,
+                given: AtomicU8::new(0),
+                renewed: AtomicBool::new(false),
+                trouble: Mutex::new(trouble),
+            },
+        );
         None
     }
 
     /// Notes that the resolver would not answer, which is not kept but ends a failure.
-    fn refuse(&self, key: &Key<'_>, now: u64) -> Option<Kept> {
-        let instead = self.fail(key, None, false, now);
-        if instead.is_none()
-            && let Some(store) = &self.store
-        {
+    fn refuse(&self, store: &Store, key: &Key<'_>, now: u64) -> Option<Kept> {
+        let instead = self.fail(store, key, None, false, now);
+        if instead.is_none() {
             store.remove(&Sought(key));
         }
         instead
@@ -520,15 +526,13 @@ impl Cache {
         self.store.as_ref()?.get(&Sought(key))
     }
 
-    fn insert(&self, entry: Entry) {
+    fn insert(&self, store: &Store, entry: Entry) {
         if !entry.is_failure() {
             let lasts = entry.stored + life(&entry);
             self.lasts.fetch_max(lasts, Ordering::Relaxed);
         }
         let entry = Arc::new(entry);
-        if let Some(store) = &self.store {
-            store.insert(ByKey(Arc::clone(&entry)), entry);
-        }
+        store.insert(ByKey(Arc::clone(&entry)), entry);
     }
 
     /// Milliseconds since the start.
