@@ -921,11 +921,9 @@ fn bit(is_set: bool, bit: u8) -> u8 {
 /// What makes two questions one, so that they can share an answer: the name without regard to case (RFC 4343), the type,
 /// the class, the bits DO and CD, which change what the resolver answers, and the wish to have one's address told to
 /// nobody, which changes what it asks.
-#[derive(Debug, Clone)]
 pub struct Key<'k>(KeyOctets<'k>);
 
 /// The bits, then the question in lower case.
-#[derive(Debug, Clone)]
 enum KeyOctets<'k> {
     /// Most names are short.
     Own(SmallVec<[u8; 64]>),
