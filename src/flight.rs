@@ -24,10 +24,10 @@ use crate::wire::{self, Asked, Edns, HEADER, Key};
 /// How often a query is asked, at most, when sessions end under it; and how often since sessions are silent.
 const MOST_ASKED: usize = 8;
 const MOST_HEDGED: usize = 2;
-/// How many queries that have landed are kept for their memory, in all and at one thread that asks; each has so many octets for
-/// its message and key, at most.
+/// How many queries that have landed are kept for their memory, and how many at each thread that asks, besides.
 const LANDED: usize = 1024;
 const SPARES: usize = 32;
+/// Octets that one of them has for its message and key, at most; others are given back to the system.
 const SPARE: usize = 512;
 /// Octets of a padded query with its length, and of its key.
 const USUAL: usize = PREFIX + 192;
@@ -440,30 +440,28 @@ impl PartialEq for Flight {
 
 impl Eq for Flight {}
 
-/// Queries that have ended, for those to come: one thread asks and another one hears the answer, and to allocate in one what
-/// is freed in the other takes the system as long as a third of all that is done for a query.
+/// Queries that have ended, for those to come: one thread asks and another one hears the answer, and the system's allocator is
+/// slow where one frees what the other allocates.
 #[derive(Debug, Default)]
 pub struct Spares(Vec<Arc<Query>>);
 
 impl Spares {
     /// A query of which `begin` makes what it is to be.
     pub fn reuse(&mut self, now: Instant, begin: impl FnOnce(&mut Query)) -> Arc<Query> {
-        let spare = self.0.pop();
-        let mut query = spare.unwrap_or_else(|| Arc::new(Query::blank(now)));
-        match Arc::get_mut(&mut query) {
-            Some(free) => begin(free),
-            None => {
-                // Whoever ended it holds it still.
-                let mut new = Query::blank(now);
-                begin(&mut new);
-                query = Arc::new(new);
-            }
+        if let Some(mut spare) = self.0.pop()
+            && let Some(free) = Arc::get_mut(&mut spare)
+        {
+            begin(free);
+            return spare;
         }
-        query
+        // None, or one that is held still: by whoever ended it, or on another session.
+        let mut new = Query::blank(now);
+        begin(&mut new);
+        Arc::new(new)
     }
 }
 
-/// The queries on their way whose answers may be shared.
+/// The queries on their way whose answers may be shared, and some that were, for their memory.
 #[derive(Debug, Default)]
 pub struct Flights {
     table: Mutex<Table>,
@@ -472,7 +470,7 @@ pub struct Flights {
 #[derive(Debug, Default)]
 struct Table {
     flights: HashMap<Flight, ()>,
-    /// The oldest first: of those nobody keeps hold any more.
+    /// The oldest first: hardly anybody holds those any more.
     landed: VecDeque<Arc<Query>>,
 }
 
@@ -552,18 +550,45 @@ impl Flights {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_secs(3);
 
-    fn begin(query: &mut Query, message: &[u8], now: Instant) {
-        let asked = wire::Query::parse(message).expect("a query");
+    fn begin(query: &mut Query, name: &[u8], now: Instant) {
+        let header = [0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        let message = [&header, name, &[0, 0, 1, 0, 1]].concat();
+        let asked = wire::Query::parse(&message).expect("a query");
         query.begin(&asked, asked.key().as_ref(), now, TIMEOUT);
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let client = Client::Datagram {
+            peer: socket.local_addr().expect("bound"),
+            socket: Arc::new(socket),
+            local: None,
+        };
+        query.add(Waiter::new(&asked, client, now, TIMEOUT));
     }
 
-    fn message(name: &[u8]) -> Vec<u8> {
-        let header = [0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        [&header, name, &[0, 0, 1, 0, 1]].concat()
+    fn new(name: &[u8]) -> Arc<Query> {
+        let now = Instant::now();
+        let mut query = Query::blank(now);
+        begin(&mut query, name, now);
+        Arc::new(query)
+    }
+
+    fn board(flights: &Flights, queries: &[Arc<Query>], spares: &mut Spares) {
+        let mut queries = queries.to_vec();
+        let joined = flights.board(&mut queries, spares, Instant::now(), |_| Decision::Send);
+        assert!(joined.is_empty());
+    }
+
+    /// All about it but the socket and port of the client.
+    fn described(query: &Query) -> String {
+        let waiters = query.take_waiters();
+        let client = |waiter: &Waiter| (waiter.since, waiter.deadline, waiter.id, waiter.flags);
+        let clients: Vec<_> = waiters.iter().map(client).collect();
+        format!("{query:?} {clients:?}")
     }
 
     #[test]
@@ -572,34 +597,46 @@ mod tests {
         let later = now + Duration::from_secs(5);
         let (flights, mut spares) = (Flights::default(), Spares::default());
         let first = spares.reuse(now, |query| {
-            begin(query, &message(b"\x07example\x03org"), now);
+            begin(query, b"\x07example\x03org", now);
             query.be_content_after(Duration::from_secs(1));
         });
-        let board = |query: &Arc<Query>, spares: &mut Spares| {
-            let mut queries = vec![Arc::clone(query)];
-            let joined = flights.board(&mut queries, spares, now, |_| Decision::Send);
-            assert!(joined.is_empty() && queries.len() == 1);
-        };
-        board(&first, &mut spares);
+        board(&flights, &[Arc::clone(&first)], &mut spares);
         first.extend(Duration::from_secs(1));
         first.sent();
         first.hedge();
         assert!(first.claim() && first.may_ask_again(true) && first.fall_overdue());
         assert!(flights.land(&first).is_none());
         let ended = Arc::as_ptr(&first);
-        let other = spares.reuse(now, |query| begin(query, &message(b"\x05other"), now));
-        board(&other, &mut spares);
+        board(&flights, &[new(b"\x05other")], &mut spares);
 
         // It is held here still.
         let mut held = Spares(spares.0.clone());
-        let another = held.reuse(later, |query| begin(query, &message(b"\x01b"), later));
+        let another = held.reuse(later, |query| begin(query, b"\x01b", later));
         assert!(held.0.is_empty() && Arc::as_ptr(&another) != ended);
         drop(first);
-        let reused = spares.reuse(later, |query| begin(query, &message(b"\x01b"), later));
+        let reused = spares.reuse(later, |query| begin(query, b"\x01b", later));
         assert_eq!(Arc::as_ptr(&reused), ended);
-        assert_eq!(format!("{reused:?}"), format!("{another:?}"));
-        let mut new = Query::blank(now);
-        begin(&mut new, &message(b"\x01b"), later);
-        assert_eq!(format!("{reused:?}"), format!("{new:?}"));
+        assert_eq!(described(&reused), described(&another));
+    }
+
+    #[test]
+    fn no_more_memory_is_kept_than_may_be() {
+        let (flights, mut spares) = (Flights::default(), Spares::default());
+        let names = (0..=LANDED).map(|number| format!("\x04{number:04}"));
+        let queries: Vec<_> = names.map(|name| new(name.as_bytes())).collect();
+        board(&flights, &queries, &mut spares);
+        for query in &queries {
+            flights.land(query);
+        }
+        assert_eq!(flights.table.lock().landed.len(), LANDED);
+        board(&flights, &queries, &mut spares);
+        assert_eq!(spares.0.len(), SPARES);
+        // One that is large is not kept in place of them.
+        let long = new(&[&[63; 64], &[63; 64], &[63; 64], &[31; 32][..]].concat());
+        board(&flights, &[Arc::clone(&long)], &mut Spares::default());
+        assert!(long.octets.capacity() > SPARE);
+        flights.table.lock().landed.clear();
+        flights.land(&long);
+        assert!(flights.table.lock().landed.is_empty());
     }
 }
