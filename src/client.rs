@@ -43,7 +43,7 @@ use crate::thread::Pulse;
 use crate::wire::{Answer, Asked, ExtendedError, PLAIN_SIZE, Shown};
 
 /// Datagrams that leave by one system call, at most.
-const BATCH: usize = 32;
+const BATCH: usize = 64;
 /// Octets that may wait for one client to read, at most: eight of the longest messages.
 const OUTBOX: usize = 512 * 1024;
 /// A buffer larger than this, in octets, is given back to the system after use.

@@ -33,7 +33,7 @@ use crate::thread::{self, Pulse};
 use crate::worker::{self, Job, Pool};
 
 /// Datagrams that are received by one system call, at most.
-const BATCH: usize = 32;
+const BATCH: usize = 64;
 /// Octets of the longest datagram that is read whole. Queries have some hundred at most.
 const DATAGRAM: usize = 4096;
 /// The receive buffer of a UDP socket in octets, as far as the system allows: room for a burst of a thousand queries.
