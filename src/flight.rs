@@ -25,7 +25,7 @@ use crate::wire::{self, Asked, Edns, HEADER, Key};
 const MOST_ASKED: usize = 8;
 const MOST_HEDGED: usize = 2;
 /// How many queries that have landed are kept for their memory, and how many at each thread that asks, besides.
-const LANDED: usize = 1024;
+const LANDED: usize = 128;
 const SPARES: usize = 32;
 /// Octets that one of them has for its message and key, at most; others are given back to the system.
 const SPARE: usize = 512;
