@@ -21,6 +21,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrLike,
     SockaddrStorage, recvmmsg, setsockopt, sockopt,
 };
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::client::{Client, Local, Outboxes, Shed, Slots, Stream};
@@ -293,6 +294,10 @@ fn prepare_udp(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     let _ = socket.set_send_buffer_size(RECEIVE_BUFFER);
     // So that the kernel says how many datagrams found no room; without its word they are lost uncounted.
     let _ = setsockopt(&socket, sockopt::RxqOvfl, &1);
+    // No answer is longer than what any link carries that IPv6 can use, so that none needs to be fragmented: it says so to
+    // the routers, and believes nobody who says that the path carries less (RFC 9715 sections 3.1 and 5.1). It also spares
+    // the kernel an ID for the fragments of each packet, which costs more the more clients there are.
+    let _ = set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::PROBE);
     if address.ip().is_unspecified() {
         // An answer must leave from the address that was asked (RFC 5625 section 6.2; RFC 1123 section 6.1.2.1 class).
         match address {
@@ -921,6 +926,16 @@ mod tests {
             ("[ff02::fb]:5353", false),
         ] {
             assert_eq!(is_client(address(peer), asked), expected, "{peer}");
+        }
+    }
+
+    #[test]
+    fn answers_are_not_fragmented_whatever_the_network_says() {
+        for address in ["127.0.0.1:0", "0.0.0.0:0"] {
+            let address = address.parse().expect("an address");
+            let socket = bind_udp(address, false, false).expect("a socket");
+            let now = rustix::net::sockopt::ip_mtu_discover(&socket).expect("an option");
+            assert_eq!(now, Ipv4PathMtuDiscovery::PROBE, "{address}");
         }
     }
 
