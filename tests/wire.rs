@@ -1,4 +1,4 @@
-//! `wire` against the `domain` crate, which reads and writes messages by code of its own.
+//! `wire` and `zone` against the `domain` crate, which reads and writes messages and zone files by code of its own.
 //!
 //! Sound messages must mean the same to both, broken ones must be refused by both, and each difference is an
 //! [`Exception`] with a reason. Whatever octets come, nothing panics, and what `wire` writes is sound.
@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use dns_tool::wire::{self, Answer, Asked, Edns, Fault, Query, Record, Spelled};
+use dns_tool::zone::Line;
 use domain::base::iana::{Class, OptRcode, OptionCode, Rtype};
 use domain::base::message_builder::{OptBuilder, TreeCompressor};
 use domain::base::name::{FlattenInto, Name, ParsedName, ToName};
@@ -15,6 +16,7 @@ use domain::base::rdata::{ComposeRecordData, ParseAnyRecordData};
 use domain::base::{Message, MessageBuilder, Question, Ttl};
 use domain::dep::octseq::Parser;
 use domain::rdata::AllRecordData;
+use domain::zonefile::inplace::{Entry, Zonefile};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -125,6 +127,24 @@ impl Reading {
             .filter(|content| content.rtype != wire::rtype::OPT)
             .collect()
     }
+}
+
+/// What a line of a zone file says. `None` is domain's refusal.
+fn read_line(line: &str, section: wire::Section) -> Option<Content> {
+    let mut file = Zonefile::from(&format!("{line}\n")[..]).allow_invalid();
+    let Ok(Some(Entry::Record(record))) = file.next_entry() else {
+        return None;
+    };
+    let mut data = Vec::new();
+    let Ok(()) = record.data().compose_rdata(&mut data);
+    matches!(file.next_entry(), Ok(None)).then(|| Content {
+        section,
+        owner: record.owner().to_vec().into_octets(),
+        rtype: record.rtype().to_int(),
+        class: record.class().to_int(),
+        ttl: record.ttl().as_secs(),
+        data: Some(data),
+    })
 }
 
 /// Asserts that ours and domain's OPT say the same.
@@ -572,7 +592,15 @@ fn data() -> impl Strategy<Value = (u16, Vec<Piece>)> {
     prop_oneof![
         octets(4).prop_map(|address| (1, vec![address])),
         octets(16).prop_map(|address| (28, vec![address])),
-        string().prop_map(|text| (16, vec![text])),
+        vec(string(), 1..=3).prop_map(|texts| (16, texts)),
+        (string(), string()).prop_map(|(processor, system)| (13, vec![processor, system])),
+        octets(24).prop_map(|digest| (43, vec![digest])),
+        octets(22).prop_map(|fingerprint| (44, vec![fingerprint])),
+        octets(35).prop_map(|association| (52, vec![association])),
+        (any::<u8>(), octets(20)).prop_map(|(flags, value)| {
+            let tag = Piece::Octets([&[flags, 5], &b"issue"[..]].concat());
+            (257, vec![tag, value])
+        }),
         (65_280..65_535u16, octets(30)).prop_map(|(rtype, octets)| (rtype, vec![octets])),
         (select(&OF_ONE_NAME[..]), name()).prop_map(|(rtype, name)| (rtype, vec![name])),
         (select(&[14u16, 17][..]), name(), name())
@@ -998,6 +1026,21 @@ proptest! {
             let answer = Answer::parse(&octets).unwrap();
             prop_assert_eq!(answer.message(), &octets[..]);
             examine_answer(&octets, &answer, &theirs);
+        }
+    }
+
+    #[test]
+    fn a_record_is_spelled_so_that_domain_reads_it_from_a_zone_file(plan in answer_plan()) {
+        let octets = plan.by_thrift();
+        let answer = Answer::parse(&octets).unwrap();
+        let theirs = read(&octets).unwrap();
+        for (record, Seen { content, .. }) in answer.records().zip(theirs.records) {
+            if content.rtype == wire::rtype::OPT {
+                continue;
+            }
+            let line = Line { answer: &answer, record: &record }.to_string();
+            let said = Content { ttl: answer.ttl(&record), ..content };
+            prop_assert_eq!(read_line(&line, said.section), Some(said), "{}", line);
         }
     }
 
