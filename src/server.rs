@@ -295,7 +295,7 @@ fn prepare_udp(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     // So that the kernel says how many datagrams found no room; without its word they are lost uncounted.
     let _ = setsockopt(&socket, sockopt::RxqOvfl, &1);
     // No answer is longer than what any link carries that IPv6 can use, so that none needs to be fragmented: it says so to
-    // the routers, and believes nobody who says that the path carries less (RFC 9715 sections 3.1 and 5.1). It also spares
+    // the routers, and believes nobody who says that the path carries less (RFC 9715 section 3.1). It also spares
     // the kernel an ID for the fragments of each packet, which costs more the more clients there are.
     let _ = set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::PROBE);
     if address.ip().is_unspecified() {
