@@ -118,9 +118,18 @@ pub struct Departures {
     datagrams: Vec<Datagram>,
     streams: Vec<(Arc<Stream>, Vec<u8>)>,
     spare: Vec<Vec<u8>>,
-    headers: Option<MultiHeaders<SockaddrStorage>>,
+    headers: Headers,
     /// Whoever counts the queries that have no answer yet, and how many of them have it once this has left.
     counted: Option<(Arc<AtomicUsize>, usize)>,
+}
+
+/// Room for the headers of a batch, once it was needed: without control data, and with those that name our address. The
+/// kernel wants exactly as much room for control data as is used.
+#[derive(Default)]
+struct Headers {
+    plain: Option<MultiHeaders<SockaddrStorage>>,
+    from4: Option<MultiHeaders<SockaddrStorage>>,
+    from6: Option<MultiHeaders<SockaddrStorage>>,
 }
 
 struct Datagram {
@@ -293,22 +302,17 @@ fn told_keepalive<'m>(client: &Client, asked: &Asked<'m>) -> Asked<'m> {
 }
 
 /// Sends a batch that leaves by one socket and from one address.
-fn send_datagrams(
-    plain_headers: &mut Option<MultiHeaders<SockaddrStorage>>,
-    octets: &[u8],
-    mut batch: &[Datagram],
-) {
+fn send_datagrams(headers: &mut Headers, octets: &[u8], mut batch: &[Datagram]) {
     let Some(Datagram { socket, local, .. }) = batch.first() else {
         return;
     };
     let (packet_info4, packet_info6);
     let control;
-    let mut with_control;
-    // The kernel wants control space of exactly the size that is used.
     let headers = match local.map(|local| (local.address, local.interface)) {
         None => {
             control = None;
-            plain_headers.get_or_insert_with(|| MultiHeaders::preallocate(BATCH, None))
+            let room = || MultiHeaders::preallocate(BATCH, None);
+            headers.plain.get_or_insert_with(room)
         }
         Some((IpAddr::V4(address), _)) => {
             let source = libc::in_addr {
@@ -321,8 +325,8 @@ fn send_datagrams(
                 ipi_addr: anywhere,
             };
             control = Some(ControlMessage::Ipv4PacketInfo(&packet_info4));
-            with_control = MultiHeaders::preallocate(BATCH, Some(cmsg_space!(libc::in_pktinfo)));
-            &mut with_control
+            let room = || MultiHeaders::preallocate(BATCH, Some(cmsg_space!(libc::in_pktinfo)));
+            headers.from4.get_or_insert_with(room)
         }
         Some((IpAddr::V6(address), interface)) => {
             let source = libc::in6_addr {
@@ -333,8 +337,8 @@ fn send_datagrams(
                 ipi6_ifindex: interface,
             };
             control = Some(ControlMessage::Ipv6PacketInfo(&packet_info6));
-            with_control = MultiHeaders::preallocate(BATCH, Some(cmsg_space!(libc::in6_pktinfo)));
-            &mut with_control
+            let room = || MultiHeaders::preallocate(BATCH, Some(cmsg_space!(libc::in6_pktinfo)));
+            headers.from6.get_or_insert_with(room)
         }
     };
     while !batch.is_empty() {
