@@ -1,5 +1,5 @@
-//! A resolver's message, from the session to the cache to a client: whatever it says, nothing is served that was not
-//! sound, or beyond its time.
+//! A resolver's message, from the session to the cache to a client, or to somebody who reads it: whatever it says, nothing
+//! is served that was not sound, or beyond its time, and each record is spelled in one clean line.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -11,6 +11,7 @@ use dns_tool::flight::Query;
 use dns_tool::forwarder::Endings;
 use dns_tool::upstream::{Failure, Settle};
 use dns_tool::wire::{self, Answer};
+use dns_tool::zone::Line;
 use libfuzzer_sys::fuzz_target;
 
 static ENDINGS: LazyLock<(Endings, Instant)> = LazyLock::new(|| {
@@ -34,6 +35,15 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     assert!(message.starts_with(answer.message()));
+    for record in answer.records() {
+        let line = Line {
+            answer: &answer,
+            record: &record,
+        }
+        .to_string();
+        let is_clean = |octet: u8| octet == b'\t' || (b' '..=b'~').contains(&octet);
+        assert!(line.bytes().all(is_clean) && line.matches('\t').count() == 4);
+    }
     // The query that it answers: its own question, if it has one.
     let question = match answer.qtype() {
         Some(_) => {
