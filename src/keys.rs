@@ -176,7 +176,7 @@ impl Keys {
                 self.apply(&held);
                 let complaint = error.to_string();
                 if asked || complaint != held.complaint {
-                    error!("event=pins-kept file={file:?} cause=\"{complaint}\"");
+                    error!("event=pins-kept file={file:?} cause={complaint:?}");
                 }
                 held.complaint = complaint;
             }
@@ -339,7 +339,7 @@ impl Keys {
                 true
             }
             Err(error) => {
-                error!("event=state-not-read cause=\"{error}\"");
+                error!("event=state-not-read cause={:?}", error.to_string());
                 false
             }
         }
@@ -362,7 +362,7 @@ impl Keys {
                 false => store.save_over(&held.kept, &held.state),
             });
         if let Err(error) = saved {
-            error!("event=state-not-saved cause=\"{error}\"");
+            error!("event=state-not-saved cause={:?}", error.to_string());
         }
     }
 

@@ -378,7 +378,8 @@ impl Running {
     }
 
     /// Reads again what it was started with: the file of options, if there is one, and pins and what is remembered. What is
-    /// on its way ends as it began. If anything is wrong all stays as it is, and the log says why.
+    /// on its way ends as it began. If anything is wrong with the file all options stay as they are, and the log says why;
+    /// pins and what is remembered are read again all the same.
     pub fn reload(&self) {
         let mut applied = self.applied.lock();
         let Some(file) = self.started.file() else {
@@ -391,7 +392,7 @@ impl Running {
             Err(error) => Err(error.to_string()),
         };
         if let Err(cause) = read {
-            error!("event=configuration-kept file={file:?} cause=\"{cause}\"");
+            error!("event=configuration-kept file={file:?} cause={cause:?}");
             if applied.keys.settings().reads_files() {
                 applied.keys.reload(true);
             }

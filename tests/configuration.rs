@@ -227,7 +227,9 @@ fn a_file_that_is_broken_changes_nothing_and_is_said_with_its_line() {
         file.write(text);
         process.signal("HUP");
         let said = process.read_until("event=configuration-kept");
-        let expected = format!("cause=\"{}:{cause}", file.path());
+        // What stands in quotation marks there is in a string here.
+        let cause = format!("{}:{cause}", file.path()).replace('"', "\\\"");
+        let expected = format!("cause=\"{cause}");
         assert!(
             said.contains(&expected) && said.contains("level=error"),
             "{said}"
