@@ -98,7 +98,7 @@ const OPTIONS: [(&str, &[Entry]); 10] = [
                 value: "PREFIX",
                 repeatable: true,
                 meaning: "who may ask, such as 192.0.2.0/24; others get REFUSED",
-                default: "loopback, private and link-local addresses",
+                default: "loopback, private, shared (100.64.0.0/10) and link-local addresses",
                 values: &ALLOW,
             },
             Entry {
@@ -106,7 +106,8 @@ const OPTIONS: [(&str, &[Entry]); 10] = [
                 value: "QPS[/BURST]",
                 repeatable: false,
                 meaning: "queries a second of each client (IPv4 address or IPv6 /56), and at once after a rest, by \
-                          default twice as many; 0 for no limit. Programs on this host have none unless one is given",
+                          default twice as many; 0 for no limit. Who asks from a loopback address has none unless one is \
+                          given",
                 default: "500/1000",
                 values: &["500/1000"],
             },
@@ -163,8 +164,9 @@ const OPTIONS: [(&str, &[Entry]); 10] = [
                 name: "--pin-rollover",
                 value: "DAYS",
                 repeatable: false,
-                meaning: "believe a new key of a pinned resolver when its old certificate is due, the same issuer \
-                          gave it, and every address has shown it and no other, the first so many days ago",
+                meaning: "accept a new key of a pinned resolver without a pin when its old certificate is due, the \
+                          same issuer gave it, so many days have passed since it was first seen, and every address \
+                          shows it and no other new one; needs --state-dir",
                 default: "never",
                 values: &[],
             },
@@ -197,7 +199,7 @@ const OPTIONS: [(&str, &[Entry]); 10] = [
                 name: "--timeout",
                 value: "SECONDS",
                 repeatable: false,
-                meaning: "the one deadline of a query, whole or decimal",
+                meaning: "the one deadline of a query, whole or decimal, 0.05 to 60",
                 default: "3",
                 values: &["3"],
             },
@@ -232,7 +234,7 @@ const OPTIONS: [(&str, &[Entry]); 10] = [
                 name: "--max-clients",
                 value: "N",
                 repeatable: false,
-                meaning: "TCP connections at a time; when there are so many, the longest idle gives way",
+                meaning: "TCP connections at a time, 1 to 65536; when there are so many, the longest idle gives way",
                 default: "256",
                 values: &["256"],
             },
@@ -240,8 +242,8 @@ const OPTIONS: [(&str, &[Entry]); 10] = [
                 name: "--max-clients-per-address",
                 value: "N",
                 repeatable: false,
-                meaning: "of them from one IPv4 address or IPv6 /56. Programs on this host have no such limit \
-                          unless one is given",
+                meaning: "of them from one IPv4 address or IPv6 /56, 1 to 65536. Loopback addresses have no such \
+                          limit unless one is given",
                 default: "16",
                 values: &["16"],
             },
@@ -249,7 +251,7 @@ const OPTIONS: [(&str, &[Entry]); 10] = [
                 name: "--sessions",
                 value: "N",
                 repeatable: false,
-                meaning: "sessions to one address of a resolver; a second is opened only when the first is busy",
+                meaning: "sessions to one address of a resolver, 1 to 16; a second is opened only when the first is busy",
                 default: "2",
                 values: &["2"],
             },
@@ -257,7 +259,7 @@ const OPTIONS: [(&str, &[Entry]); 10] = [
                 name: "--max-pending",
                 value: "N",
                 repeatable: false,
-                meaning: "queries without an answer at a time; more get SERVFAIL at once",
+                meaning: "queries without an answer at a time, 1 to 1000000; more get SERVFAIL at once",
                 default: "8192",
                 values: &["8192"],
             },
