@@ -718,7 +718,8 @@ impl Mailbox {
                     pulse.works(now);
                     let lost = arrivals.iter().rev().find_map(|arrival| arrival.lost);
                     self.shed.datagrams.add(losses.hear(lost, now));
-                    if losses.may_be_unheard(arrivals.len(), now) {
+                    let unheard = losses.may_be_unheard(arrivals.len(), now);
+                    if unheard || (self.own.ip().is_unspecified() && !losses.were_heard()) {
                         headers = Self::headers();
                     }
                     self.handle(&arrivals, &octets, &mut batch, now);
@@ -743,7 +744,9 @@ impl Mailbox {
 
     /// Room for a batch, with all that the kernel may tell of each datagram.
     ///
-    /// It is room for no more than the kernel told of the last one in the same place: nothing puts the lengths back.
+    /// It is room for no more than the kernel told of the last one in the same place: nothing puts the lengths back. So on a
+    /// wildcard it is made for each batch until datagrams were lost: of the first word on that, which comes before the
+    /// address that was asked, both would be too long. From then on both come with each datagram.
     fn headers() -> MultiHeaders<SockaddrStorage> {
         MultiHeaders::preallocate(BATCH, Some(cmsg_space!(libc::in6_pktinfo, u32)))
     }
@@ -857,6 +860,11 @@ impl Losses {
             (self.unsaid, self.said) = (0, Some(now));
         }
         new
+    }
+
+    /// Whether the kernel has told of any.
+    fn were_heard(&self) -> bool {
+        self.heard != 0
     }
 
     /// Whether room is to be made for the kernel's word, after a batch of so many.

@@ -91,18 +91,24 @@ fn a_burst_of_datagrams_is_answered_whole() {
     );
 }
 
+/// More datagrams than the largest queue that the program asks for holds.
+const FLOOD: u64 = 30_000;
+
+/// So many, which ask nothing.
+fn flood(address: SocketAddr) {
+    let stranger = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    for _ in 0..FLOOD {
+        let sent = stranger.send_to(b"scrap", address);
+        sent.expect("loopback takes datagrams");
+    }
+}
+
 #[test]
 fn datagrams_that_find_no_room_in_the_kernels_queue_are_counted_and_do_no_harm() {
-    // More than the largest queue that the program asks for holds.
-    const FLOOD: u64 = 30_000;
     let resolver = FakeResolver::honest();
     let mut process = Process::before(&resolver, &[]);
     process.signal("STOP");
-    let stranger = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    for _ in 0..FLOOD {
-        let sent = stranger.send_to(b"scrap", process.address);
-        sent.expect("loopback takes datagrams");
-    }
+    flood(process.address);
     process.signal("CONT");
     let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let again = Some(Duration::from_millis(50));
@@ -135,6 +141,37 @@ fn datagrams_that_find_no_room_in_the_kernels_queue_are_counted_and_do_no_harm()
     assert!(lost > 0, "{stopped}");
     let handled = count("ignored") + count("answered") + count("cached");
     assert_eq!(handled + lost, FLOOD + asked, "{stopped}");
+}
+
+#[test]
+fn on_a_wildcard_answers_leave_from_the_address_that_was_asked_after_datagrams_were_lost() {
+    let resolver = FakeResolver::honest();
+    let (at, anchors) = (resolver.address().to_string(), pki().root_file());
+    let anchors = anchors.to_str().expect("a path in UTF-8");
+    let everywhere = ["--address", "0.0.0.0", "--port", "0"];
+    let before = ["--resolver-addr", &at, "--resolver-fqdn", NAME];
+    let believing = ["--resolver-ca", anchors];
+    let process = Process::plain(&[&everywhere[..], &before, &believing].concat(), &[]);
+    let port = process.address.port();
+    process.signal("STOP");
+    flood(SocketAddr::from(([127, 0, 0, 2], port)));
+    process.signal("CONT");
+    // Once there is room again; who asks at the address of the default route is answered from there in any case.
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let again = Some(Duration::from_millis(50));
+    client.set_read_timeout(again).expect("an option");
+    let ask = Ask::a(1, "x.test");
+    wait_until("an answer", || {
+        let sent = client.send_to(&ask.octets(), ("127.0.0.1", port));
+        sent.expect("loopback takes datagrams");
+        client.recv(&mut [0; 512]).is_ok()
+    });
+    // It is connected, and hears nobody else.
+    let client = UdpClient::to(SocketAddr::from(([127, 0, 0, 2], port)));
+    for id in 0..10 {
+        let ask = Ask::a(id, "x.test");
+        client.ask(&ask.octets()).assert_answers(&ask);
+    }
 }
 
 #[test]
