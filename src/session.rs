@@ -250,8 +250,17 @@ pub struct Look {
     pub next: Option<Instant>,
     /// When the session is to be closed if nothing is asked before.
     pub idle_until: Option<Instant>,
-    /// Queries wait, and nothing has arrived for too long.
-    pub silent: bool,
+    /// Queries wait, and nothing has arrived for too long: the session is suspect from now on.
+    pub silent: Option<Silent>,
+}
+
+/// What became suspect with a session.
+#[derive(Debug)]
+pub struct Silent {
+    /// The queries that are to be asked elsewhere, too.
+    pub queries: Vec<Arc<Query>>,
+    /// The session has answered before.
+    pub answered: bool,
 }
 
 /// How a session went, seen from its end.
@@ -491,8 +500,11 @@ impl Session {
         let silent_at = oldest
             .filter(|_| !self.is_suspect())
             .map(|oldest| oldest.max(state.heard) + patience);
-        let silent = silent_at.is_some_and(|at| at <= now);
-        let mut next = silent_at.filter(|_| !silent);
+        // In the same turn: octets that arrive after it clear the session again.
+        let silent = silent_at
+            .filter(|at| *at <= now)
+            .map(|_| self.suspect_as(state));
+        let mut next = silent_at.filter(|_| silent.is_none());
         for Pending { query, .. } in state.pending.values() {
             let at = query.due();
             if at <= now {
@@ -518,20 +530,22 @@ impl Session {
         (until > now).then_some(until)
     }
 
-    /// Gives it no more queries until octets arrive. Returns the queries that are to be asked elsewhere, and whether it has
-    /// ever answered one.
-    pub fn suspect(&self) -> (Vec<Arc<Query>>, bool) {
-        let state = self.state.lock();
+    /// Gives it no more queries until octets arrive.
+    pub fn suspect(&self) -> Silent {
+        self.suspect_as(&self.state.lock())
+    }
+
+    fn suspect_as(&self, state: &State) -> Silent {
         self.suspect.store(true, Ordering::Release);
-        let again = state
-            .pending
-            .values()
-            .map(|pending| &pending.query)
-            .filter(|query| query.may_hedge())
-            .inspect(|query| query.hedge())
-            .cloned()
-            .collect();
-        (again, state.answered > 0)
+        let pending = state.pending.values().map(|pending| &pending.query);
+        Silent {
+            queries: pending
+                .filter(|query| query.may_hedge())
+                .inspect(|query| query.hedge())
+                .cloned()
+                .collect(),
+            answered: state.answered > 0,
+        }
     }
 
     /// The queries that are pending.

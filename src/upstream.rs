@@ -28,7 +28,7 @@ use crate::identity::{Identity, Proof, Terms};
 use crate::journal::{debug, error, info, warn};
 use crate::metrics::{Counter, Histogram};
 use crate::pin::PinSet;
-use crate::session::{self, Closed, ConnectError, PENDING, Reader, Rest, Sent, Session};
+use crate::session::{self, Closed, ConnectError, PENDING, Reader, Rest, Sent, Session, Silent};
 use crate::thread::{self, Pulse};
 use crate::wire::Answer;
 
@@ -1247,8 +1247,8 @@ impl Upstream {
             let look = open
                 .session
                 .look(now, self.timeout / 3, &mut expired, &mut due);
-            if look.silent {
-                self.hedge(open, departures, now);
+            if let Some(silent) = look.silent {
+                self.hedge(open, silent, departures, now);
             }
             next = next.into_iter().chain(look.next).min();
             idle_until = idle_until.into_iter().chain(look.idle_until).min();
@@ -1267,21 +1267,23 @@ impl Upstream {
     }
 
     /// Asks on another session, old or new, what waits on a silent one. Whichever answers first is right.
-    fn hedge(self: &Arc<Self>, silent: &Open, departures: &mut Departures, now: Instant) {
-        let (mut again, answered) = silent.session.suspect();
-        if again.is_empty() {
+    fn hedge(
+        self: &Arc<Self>,
+        open: &Open,
+        mut silent: Silent,
+        departures: &mut Departures,
+        now: Instant,
+    ) {
+        if silent.queries.is_empty() {
             return;
         }
-        if !answered {
+        if !silent.answered {
             // It was silent from the start: others are asked first.
-            let health = &mut self.state.lock().fortunes[silent.rank].health;
+            let health = &mut self.state.lock().fortunes[open.rank].health;
             health.fail(Fault::Unreachable, random_octet(), now);
         }
-        debug!(
-            "event=session-suspect resolver={}",
-            silent.session.address()
-        );
-        self.ask(&mut again, true, departures, now);
+        debug!("event=session-suspect resolver={}", open.session.address());
+        self.ask(&mut silent.queries, true, departures, now);
     }
 
     /// After a suspend no session can be trusted to live: the network has changed, and the resolver has closed what was
@@ -1318,7 +1320,7 @@ impl Upstream {
             if open.session.is_idle() {
                 open.session.close();
             } else {
-                self.hedge(open, departures, now);
+                self.hedge(open, open.session.suspect(), departures, now);
             }
         }
     }
