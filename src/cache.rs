@@ -356,6 +356,13 @@ impl Cache {
         entries
     }
 
+    /// Forgets what is known of the question of `key`.
+    pub fn remove(&self, key: &Key<'_>) {
+        if let Some(store) = &self.store {
+            store.remove(&Sought(key));
+        }
+    }
+
     /// What is known of the question of `key`.
     pub fn find(&self, key: &Key<'_>, now: Instant) -> Found {
         let Some(entry) = self.get(key) else {

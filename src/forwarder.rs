@@ -640,6 +640,22 @@ impl Endings {
         });
     }
 
+    /// Has the ending of `query` kept, unless all is forgotten meanwhile.
+    fn note(
+        &self,
+        key: &wire::Key<'_>,
+        query: &Query,
+        ending: Result<&Answer<'_>, Failure>,
+        now: Instant,
+    ) -> Option<Kept> {
+        let kept = self.cache.note(key, ending, query.began(), now);
+        // Whoever forgets says so before it empties: either that is seen here, or this is emptied there.
+        if self.is_forgotten(query) {
+            self.cache.remove(key);
+        }
+        kept
+    }
+
     /// Answers clients that wait for `query`: with what is kept, if there is something `instead` of its ending.
     fn end_waiters(
         &self,
@@ -779,8 +795,8 @@ impl Settle for Endings {
             self.flights.land(query);
             return self.end_waiters(query.take_waiters(), query, ending, None, now, departures);
         }
-        let note = || self.cache.note(&key, ending, query.began(), now);
-        let (kept, successor) = if ending.is_ok() {
+        let note = || self.note(&key, query, ending, now);
+        let (kept, mut successor) = if ending.is_ok() {
             // In this order: whoever asks the same meanwhile finds it in one of the two.
             (note(), self.flights.land(query))
         } else {
@@ -794,6 +810,10 @@ impl Settle for Endings {
             };
             (kept, successor)
         };
+        if self.is_forgotten(query) {
+            // Since a moment ago: who asked after it waits for an answer from after it.
+            successor = None;
+        }
         self.end_waiters(
             query.take_waiters(),
             query,
@@ -825,7 +845,7 @@ impl Settle for Endings {
         if kept.is_none() && !waiters.is_empty() {
             // The first whose time is over makes it a failure, though others wait on.
             kept = if query.fall_overdue() && !self.is_forgotten(query) {
-                self.cache.note(&key, ending, query.began(), now)
+                self.note(&key, query, ending, now)
             } else {
                 self.cache.any(&key, now)
             };
@@ -837,7 +857,9 @@ impl Settle for Endings {
 
 #[cfg(test)]
 mod tests {
+    use std::hint::spin_loop;
     use std::net::UdpSocket;
+    use std::sync::Barrier;
 
     use super::*;
     use crate::upstream;
@@ -1071,6 +1093,33 @@ mod tests {
     fn error(query: &Query, rcode: u8) -> Vec<u8> {
         let header = [0, 0, 0x81, 0x80 | rcode, 0, 1, 0, 0, 0, 0, 0, 0];
         [&header, query.question()].concat()
+    }
+
+    #[test]
+    fn an_answer_that_comes_while_all_is_forgotten_is_not_kept() {
+        let mut bench = Bench::new();
+        let question = query(0, "www.example");
+        let key = wire::Query::parse(&question).expect("a query").key();
+        let key = key.expect("a key");
+        // At every moment of it, sooner or later.
+        for turn in 0..2000 {
+            let queries = bench.ask(std::slice::from_ref(&question));
+            let answer = answer(&queries[0], 300);
+            bench.pass(1.0);
+            let start = Barrier::new(2);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    start.wait();
+                    (0..turn).for_each(|_| spin_loop());
+                    bench.endings.forget(bench.now)
+                });
+                start.wait();
+                bench.settle(&queries[0], Ok(&answer));
+            });
+            let kept = bench.endings.cache().any(&key, bench.now);
+            assert!(kept.is_none());
+            bench.hear_codes(&[(0, NOERROR)]);
+        }
     }
 
     #[test]
