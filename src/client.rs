@@ -34,7 +34,7 @@ use nix::sys::socket::{
     ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, recv, send, sendmmsg,
 };
 use parking_lot::{Condvar, Mutex};
-use rustix::net::sockopt::{Ipv4PathMtuDiscovery, ip_mtu_discover, set_ip_mtu_discover};
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 
 use crate::clock;
 use crate::frame;
@@ -341,6 +341,7 @@ fn send_datagrams(headers: &mut Headers, octets: &[u8], mut batch: &[Datagram]) 
             headers.from6.get_or_insert_with(room)
         }
     };
+    let mut fragments = false;
     while !batch.is_empty() {
         let slices: Vec<_> = batch
             .iter()
@@ -363,7 +364,10 @@ fn send_datagrams(headers: &mut Headers, octets: &[u8], mut batch: &[Datagram]) 
         let done = match sent {
             Ok(sent) => sent,
             Err(Errno::EINTR) => 0,
-            Err(Errno::EMSGSIZE) if allow_fragments(socket) => 0,
+            Err(Errno::EMSGSIZE) if !fragments && allow_fragments(socket) => {
+                fragments = true;
+                0
+            }
             Err(error) => {
                 // The network's word on this one datagram, or a full buffer: UDP loses datagrams, and clients ask again.
                 debug!("event=datagram-not-sent cause=\"{error}\"");
@@ -375,11 +379,9 @@ fn send_datagrams(headers: &mut Headers, octets: &[u8], mut batch: &[Datagram]) 
 }
 
 /// An interface of this host carries less than an answer may have: on that socket packets may be fragmented from now on.
-/// Says whether that is new, so that it is worth another try.
+/// Says whether the system has it so.
 fn allow_fragments(socket: &UdpSocket) -> bool {
-    let allowed = Ipv4PathMtuDiscovery::OMIT;
-    ip_mtu_discover(socket).is_ok_and(|now| now != allowed)
-        && set_ip_mtu_discover(socket, allowed).is_ok()
+    set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::OMIT).is_ok()
 }
 
 /// A client's TCP connection, shared by the worker that reads it and the threads that answer it. It closes when the last
