@@ -1253,6 +1253,8 @@ impl Upstream {
             next = next.into_iter().chain(look.next).min();
             idle_until = idle_until.into_iter().chain(look.idle_until).min();
         }
+        // What is late has left room, and what could not be written before has left now, perhaps.
+        self.move_on(&mut self.state.lock(), now);
         for query in expired {
             self.end(&query, Err(Failure::TimedOut), now, departures);
         }
