@@ -1,4 +1,4 @@
-//! Data runs one way: a file imports only files below it.
+//! Data runs one way: a file imports only files below it. And what every file may say is in the manual.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -146,4 +146,29 @@ fn one_room_reads_the_clock() {
             );
         }
     }
+}
+
+#[test]
+fn the_manual_says_what_each_warning_means() {
+    let manual = include_str!("../scripts/man/dns-tool.8");
+    let mut events = 0;
+    for source in ROOMS.iter().chain(&["lib"]).flat_map(|room| text(room)) {
+        for call in ["warn!(", "error!("] {
+            for said in source.split(call).skip(1) {
+                let event = said.trim_start().trim_start_matches('"');
+                let Some(event) = event.strip_prefix("event=") else {
+                    continue;
+                };
+                // Some are made of what failed.
+                let end = event.find([' ', '"']).expect("an end");
+                let event = event[..end].replace("{what}", "receive");
+                assert!(
+                    manual.contains(&format!("event={event}")),
+                    "scripts/man/dns-tool.8 lacks event={event}"
+                );
+                events += 1;
+            }
+        }
+    }
+    assert!(events > 15, "{events} events");
 }

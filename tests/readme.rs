@@ -3,6 +3,7 @@
 use std::fs;
 
 use dns_tool::config::{self, Command};
+use dns_tool::forwarder::Outcome;
 
 use crate::support::temporary_file;
 
@@ -120,5 +121,23 @@ fn options_and_defaults_are_those_of_the_help() {
             said.trim().starts_with(default),
             "{row}: the help says {default:?}"
         );
+    }
+}
+
+#[test]
+fn every_way_in_which_a_query_ends_stands_beside_what_its_client_gets() {
+    let readme = readme();
+    let table = readme.split("## What a client gets").nth(1);
+    let table = table.and_then(|text| text.split("\n## ").next());
+    let counted: Vec<_> = table
+        .expect("a section")
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .filter_map(|line| line.rsplit('|').nth(1))
+        .collect();
+    for outcome in Outcome::ALL {
+        let word = format!("`{}`", outcome.name());
+        let rows = counted.iter().filter(|cell| cell.contains(&word));
+        assert_eq!(rows.count(), 1, "{word}");
     }
 }
