@@ -212,6 +212,7 @@ pub struct Batch {
     spares: Spares,
     departures: Departures,
     over_limit: bool,
+    terse: bool,
     /// Clients that were given what is kept, and how many of them no failure.
     given: u64,
     served: u64,
@@ -224,6 +225,12 @@ impl Batch {
     /// Whether a client asked too much, or what it may not, since the last call.
     pub fn was_over_limit(&mut self) -> bool {
         std::mem::take(&mut self.over_limit)
+    }
+
+    /// Whether who asks by datagram, and finds no place to wait, is told nothing from now on: while more datagrams come
+    /// than can be read, the time that telling takes would be taken from those who can be answered.
+    pub fn be_terse(&mut self, terse: bool) {
+        self.terse = terse;
     }
 }
 
@@ -354,6 +361,16 @@ impl Forwarder {
             Some(key) => endings.cache.find(key, now),
             None => Found::Nothing,
         };
+        // As it is found again when all of the batch goes on board; but before anything is made for the query.
+        if matches!(found, Found::Nothing)
+            && endings.waiting.load(Ordering::Relaxed) >= policy.settings.max_pending
+        {
+            let outcome = Outcome::Overloaded;
+            if batch.terse && is_datagram {
+                return endings.end(&client, asked.question, outcome, now);
+            }
+            return endings.refuse(&client, &asked, outcome, usize::MAX, now, departures);
+        }
         let mut relay = |client, patience| {
             batch.spares.reuse(now, |going| {
                 going.begin(&query, key.as_ref(), now, timeout);
@@ -967,15 +984,19 @@ mod tests {
 
         fn handle(&self, queries: &[Vec<u8>]) -> Batch {
             let mut batch = Batch::default();
+            self.handle_into(&mut batch, queries);
+            batch
+        }
+
+        fn handle_into(&self, batch: &mut Batch, queries: &[Vec<u8>]) {
             for query in queries {
                 let client = Client::Datagram {
                     socket: Arc::clone(&self.server),
                     peer: self.client.local_addr().expect("an address"),
                     local: None,
                 };
-                self.forwarder.handle(query, client, self.now, &mut batch);
+                self.forwarder.handle(query, client, self.now, batch);
             }
-            batch
         }
 
         fn board(&self, mut batch: Batch) -> Vec<Arc<Query>> {
@@ -1292,6 +1313,27 @@ mod tests {
         assert_eq!(bench.count(Outcome::Overloaded), 1);
         bench.pass(0.5);
         assert_eq!(bench.ask(&[query(4, "other.example")]).len(), 1);
+    }
+
+    #[test]
+    fn who_finds_no_place_is_told_so_but_not_while_datagrams_are_lost() {
+        let bench = Bench::with(1, TIMEOUT);
+        bench.know(300);
+        assert_eq!(bench.ask(&[query(1, "slow.example")]).len(), 1);
+        for (terse, told) in [
+            (false, &[(2, SERVFAIL), (3, NOERROR)][..]),
+            (true, &[(3, NOERROR)]),
+        ] {
+            let mut batch = Batch::default();
+            batch.be_terse(terse);
+            bench.handle_into(
+                &mut batch,
+                &[query(2, "other.example"), query(3, "www.example")],
+            );
+            assert!(bench.board(batch).is_empty());
+            bench.hear_codes(told);
+        }
+        assert_eq!(bench.count(Outcome::Overloaded), 2);
     }
 
     #[test]

@@ -718,6 +718,7 @@ impl Mailbox {
                     pulse.works(now);
                     let lost = arrivals.iter().rev().find_map(|arrival| arrival.lost);
                     self.shed.datagrams.add(losses.hear(lost, now));
+                    batch.be_terse(losses.are_recent(now));
                     let unheard = losses.may_be_unheard(arrivals.len(), now);
                     if unheard || (self.own.ip().is_unspecified() && !losses.were_heard()) {
                         headers = Self::headers();
@@ -840,6 +841,7 @@ impl Arrival {
 struct Losses {
     /// The count that was heard last. It wraps around.
     heard: u32,
+    last: Option<Instant>,
     unsaid: u64,
     said: Option<Instant>,
     /// There was a whole batch since there was room for the kernel's word.
@@ -854,12 +856,20 @@ impl Losses {
         let new = count.wrapping_sub(self.heard).into();
         self.heard = count;
         self.unsaid += new;
+        if new > 0 {
+            self.last = Some(now);
+        }
         let due = self.said.is_none_or(|said| now >= said + SAY_AGAIN);
         if due && self.unsaid > 0 {
             warn!("event=datagrams-lost count={}", self.unsaid);
             (self.unsaid, self.said) = (0, Some(now));
         }
         new
+    }
+
+    /// Whether some were lost within the last second.
+    fn are_recent(&self, now: Instant) -> bool {
+        self.last.is_some_and(|last| now < last + HEAR_AGAIN)
     }
 
     /// Whether the kernel has told of any.
