@@ -717,10 +717,11 @@ impl Mailbox {
                     let now = clock::now();
                     pulse.works(now);
                     let lost = arrivals.iter().rev().find_map(|arrival| arrival.lost);
+                    let told_before = losses.were_heard();
                     self.shed.datagrams.add(losses.hear(lost, now));
                     batch.be_terse(losses.are_recent(now));
                     let unheard = losses.may_be_unheard(arrivals.len(), now);
-                    if unheard || (self.own.ip().is_unspecified() && !losses.were_heard()) {
+                    if unheard || (self.own.ip().is_unspecified() && !told_before) {
                         headers = Self::headers();
                     }
                     self.handle(&arrivals, &octets, &mut batch, now);
@@ -746,8 +747,8 @@ impl Mailbox {
     /// Room for a batch, with all that the kernel may tell of each datagram.
     ///
     /// It is room for no more than the kernel told of the last one in the same place: nothing puts the lengths back. So on a
-    /// wildcard it is made for each batch until datagrams were lost: of the first word on that, which comes before the
-    /// address that was asked, both would be too long. From then on both come with each datagram.
+    /// wildcard it is made for each batch until datagrams were lost: with the first word on that, which comes before the
+    /// address that was asked, both would be too long. After that batch both come with each datagram.
     fn headers() -> MultiHeaders<SockaddrStorage> {
         MultiHeaders::preallocate(BATCH, Some(cmsg_space!(libc::in6_pktinfo, u32)))
     }

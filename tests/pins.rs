@@ -321,7 +321,12 @@ fn a_pins_date_passes_though_what_is_remembered_cannot_be_read() {
     let forwarder = Forwarder::before(&resolver, &[&option(&file)[..], &options].concat());
     let ask = Ask::a(1, "x.test");
     forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
-    fs::write(directory.join("state"), "nonsense\n").expect("writes");
+    // What was being saved just then may come after it.
+    wait_until("nonsense that stays", || {
+        fs::write(directory.join("state"), "nonsense\n").expect("writes");
+        thread::sleep(Duration::from_millis(300));
+        kept(&directory) == "nonsense\n"
+    });
     // It is in use, so that no idleness ends its session.
     wait_until("its session's end", || {
         forwarder.udp().ask(&ask.octets()).whole_rcode() == SERVFAIL
