@@ -813,7 +813,7 @@ impl Settle for Endings {
             return self.end_waiters(query.take_waiters(), query, ending, None, now, departures);
         }
         let note = || self.note(&key, query, ending, now);
-        let (kept, mut successor) = if ending.is_ok() {
+        let (kept, successor) = if ending.is_ok() {
             // In this order: whoever asks the same meanwhile finds it in one of the two.
             (note(), self.flights.land(query))
         } else {
@@ -827,10 +827,8 @@ impl Settle for Endings {
             };
             (kept, successor)
         };
-        if self.is_forgotten(query) {
-            // Since a moment ago: who asked after it waits for an answer from after it.
-            successor = None;
-        }
+        // Who asked after all was forgotten waits for an answer from after it.
+        let successor = successor.filter(|_| !self.is_forgotten(query));
         self.end_waiters(
             query.take_waiters(),
             query,

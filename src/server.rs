@@ -836,12 +836,14 @@ impl Arrival {
 
 /// What a socket's count of lost datagrams amounts to.
 ///
-/// The kernel tells it with each datagram once one was lost, where there is room for its word. New room is made only when
-/// there may be something new to hear: after whole batches, without which no queue is full, and once a second at most.
+/// The kernel tells it with each datagram once one was lost, where there is room for its word. For that alone new room is
+/// made only when there may be something new to hear: after whole batches, without which no queue is full, and once a second
+/// at most.
 #[derive(Debug, Default)]
 struct Losses {
     /// The count that was heard last. It wraps around.
     heard: u32,
+    /// When some were lost last.
     last: Option<Instant>,
     unsaid: u64,
     said: Option<Instant>,
