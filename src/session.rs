@@ -466,16 +466,21 @@ impl Session {
     ) -> Look {
         let mut state = self.state.lock();
         let state = &mut *state;
+        // One that has not answered yet is not known to be quick.
+        let patience = state.round_trip.map_or(most_patience, |round_trip| {
+            (round_trip * 4).max(LEAST_PATIENCE).min(most_patience)
+        });
         let late = state
             .pending
             .extract_if(|_, pending| pending.query.deadline() <= now);
         let mut unheard = false;
         expired.extend(late.filter_map(|(_, pending)| {
-            unheard |= pending.since > state.heard;
+            // One that came shortly before its deadline, from elsewhere, says nothing of this session.
+            unheard |= pending.since > state.heard && pending.since + patience <= now;
             state.expired = true;
             pending.query.claim().then_some(pending.query)
         }));
-        // Silent for the whole time of a query, and nothing better was found: it is dead.
+        // Silent for too long until a query's deadline, and nothing better was found: it is dead.
         if unheard || self.flush(state).is_err() {
             self.end(state);
         }
@@ -488,10 +493,6 @@ impl Session {
                 ..Look::default()
             };
         }
-        // One that has not answered yet is not known to be quick.
-        let patience = state.round_trip.map_or(most_patience, |round_trip| {
-            (round_trip * 4).max(LEAST_PATIENCE).min(most_patience)
-        });
         let asked_here_alone = state
             .pending
             .values()

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use dns_tool::forwarder::Outcome;
 
 use crate::support::message::{self, Edns, opt};
+use crate::support::resolver::tls;
 use crate::support::{
     Act, Ask, FakeResolver, Forwarder, Greeting, NAME, TcpClient, pki, scaled, wait_until,
 };
@@ -472,6 +473,26 @@ fn a_busy_session_gets_a_second_one_beside_it() {
     let forwarder = Forwarder::before(&resolver, &[]);
     ask_all(&forwarder, 8, 50);
     assert_eq!(forwarder.running().count(Outcome::Answered), 400);
+}
+
+#[test]
+fn a_session_lives_on_when_a_query_came_to_it_shortly_before_its_deadline() {
+    // With TLS 1.2 nothing more arrives after the handshake, as tickets do with TLS 1.3.
+    let tls = tls(&pki().honest(), &[&rustls::version::TLS12], &[b"dot"]);
+    let resolver = FakeResolver::with_tls(tls);
+    resolver.greet(Greeting::Late(Duration::from_secs(3)));
+    resolver.serve(|query| {
+        vec![Act::Later(
+            Duration::from_millis(1600),
+            message::answer(query),
+        )]
+    });
+    let forwarder = Forwarder::before(&resolver, &["--timeout", "4"]);
+    let client = forwarder.udp();
+    let [early, later] = ["early.test", "later.test"].map(|name| Ask::a(7, name));
+    client.ask(&early.octets()).assert_error(&early, SERVFAIL);
+    // Another session would come too late for it.
+    client.ask(&later.octets()).assert_answers(&later);
 }
 
 /// Answers that are late, doubled, wrong, broken off or missing, as a seeded sequence has it; with many clients that use

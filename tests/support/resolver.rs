@@ -30,6 +30,8 @@ pub(crate) enum Greeting {
     Garbage,
     /// It shakes hands an octet at a time, with this long between them.
     Dribble(Duration),
+    /// It shakes hands after it has said nothing for so long.
+    Late(Duration),
     /// It shakes hands and closes.
     ShakeAndClose,
 }
@@ -268,7 +270,10 @@ fn meet(socket: &Arc<TcpStream>, shared: &Arc<Shared>) -> io::Result<()> {
         Greeting::Close => Ok(()),
         Greeting::Reset => SockRef::from(&**socket).set_linger(Some(Duration::ZERO)),
         Greeting::Garbage => (&**socket).write_all(b"220 mail.example ESMTP\r\n"),
-        Greeting::Shake | Greeting::ShakeAndClose | Greeting::Dribble(_) => {
+        Greeting::Shake | Greeting::ShakeAndClose | Greeting::Late(_) | Greeting::Dribble(_) => {
+            if let Greeting::Late(pause) = greeting {
+                thread::sleep(pause);
+            }
             let tls =
                 ServerConnection::new(Arc::clone(&lock(&shared.tls))).expect("a configuration");
             Connection {
