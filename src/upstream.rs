@@ -461,7 +461,7 @@ impl Upstream {
         }
         // Nothing is sent into them from here on; what waits for an answer of theirs is asked elsewhere.
         unfit.iter().for_each(|open| open.session.close());
-        let candidates = match state.best() {
+        let candidates = match state.best(0) {
             Some(_) => VecDeque::new(),
             None => self.candidates(&state, now),
         };
@@ -533,7 +533,7 @@ impl Upstream {
     pub fn is_ready(&self) -> bool {
         let state = self.state.lock();
         let was_open = || state.fortunes.iter().any(|fortune| fortune.shown.is_some());
-        state.best().is_some() || state.down.is_none() && was_open()
+        state.best(0).is_some() || state.down.is_none() && was_open()
     }
 
     /// The time of a query.
@@ -586,14 +586,15 @@ impl Upstream {
         departures: &mut Departures,
         now: Instant,
     ) {
+        let mut full = 0;
         while !queries.is_empty() {
             let mut state = self.state.lock();
-            let best = if state.waiting.is_empty() {
-                state.best()
+            let next = if state.waiting.is_empty() {
+                state.best(full)
             } else {
                 None
             };
-            let Some(open) = best else {
+            let Some(open) = next else {
                 return self.wait_in_line(state, queries, ahead, departures, now);
             };
             let take_back = self.start_taking_back(&mut state, open.rank, now);
@@ -602,7 +603,7 @@ impl Upstream {
                 self.send_racer();
             }
             if open.session.send_together(queries, now) == Sent::Full {
-                return self.wait_in_line(self.state.lock(), queries, ahead, departures, now);
+                full += 1;
             }
         }
     }
@@ -617,7 +618,7 @@ impl Upstream {
         departures: &mut Departures,
         now: Instant,
     ) {
-        let best = state.best().map(|open| open.rank);
+        let best = state.best(0).map(|open| open.rank);
         let wanted = match best {
             // The best session is busy: another one to the same address, if it may have one.
             Some(rank)
@@ -670,14 +671,13 @@ impl Upstream {
     /// Sends what waits, as far as the sessions have room. Under the lock: nobody may find the line empty meanwhile and
     /// leave it to itself.
     fn move_on(&self, state: &mut State, now: Instant) {
-        let mut batch = Vec::new();
-        while let Some(open) = state.best().filter(|_| !state.waiting.is_empty()) {
+        let (mut batch, mut full) = (Vec::new(), 0);
+        while let Some(open) = state.best(full).filter(|_| !state.waiting.is_empty()) {
             batch.extend(state.waiting.drain(..));
-            let sent = open.session.send(&mut batch, now);
-            state.put_back(&mut batch);
-            if sent == Sent::Full {
-                return;
+            if open.session.send(&mut batch, now) == Sent::Full {
+                full += 1;
             }
+            state.put_back(&mut batch);
         }
     }
 
@@ -934,7 +934,7 @@ impl Upstream {
             }
         };
         state.fortunes[rank].complaint.clear();
-        if state.best().is_some_and(|best| best.rank < rank) || state.count(rank) > self.sessions {
+        if state.best(0).is_some_and(|best| best.rank < rank) || state.count(rank) > self.sessions {
             // It came late, and another one serves.
             state.race = race;
             drop(state);
@@ -1005,7 +1005,7 @@ impl Upstream {
             .race
             .take()
             .map_or(Failure::Unreachable, |race| race.failure);
-        if state.best().is_some() {
+        if state.best(0).is_some() {
             // It was about a better or another session; there is one to go on with.
             return;
         }
@@ -1132,7 +1132,7 @@ impl Upstream {
                     .fortunes
                     .iter()
                     .any(|fortune| fortune.health.is_good(now));
-                if state.best().is_none() && !others {
+                if state.best(0).is_none() && !others {
                     state.down = Some((Failure::Unreachable, now + HOLD_OFF));
                 }
             }
@@ -1375,13 +1375,12 @@ impl Upstream {
 }
 
 impl State {
-    /// The session that new queries go to: of the most preferred target, the oldest.
-    fn best(&self) -> Option<Open> {
-        self.sessions
-            .iter()
-            .filter(|open| open.session.is_good())
-            .min_by_key(|open| open.rank)
-            .cloned()
+    /// The session that new queries go to: of the most preferred target, the oldest but for the first `full`, which have no
+    /// room.
+    fn best(&self, full: usize) -> Option<Open> {
+        let good = || self.sessions.iter().filter(|open| open.session.is_good());
+        let rank = good().map(|open| open.rank).min()?;
+        good().filter(|open| open.rank == rank).nth(full).cloned()
     }
 
     /// Queries that waited, or were asked before, come first, in their order.

@@ -1,7 +1,7 @@
 //! The life of connections: reuse, recovery, several resolvers, one deadline.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -473,6 +473,31 @@ fn a_busy_session_gets_a_second_one_beside_it() {
     let forwarder = Forwarder::before(&resolver, &[]);
     ask_all(&forwarder, 8, 50);
     assert_eq!(forwarder.running().count(Outcome::Answered), 400);
+}
+
+#[test]
+fn a_second_session_serves_while_the_first_has_no_room() {
+    // It closes with one query of two answered: so sessions of one it is.
+    let resolver = FakeResolver::honest();
+    let was_slow = AtomicBool::new(false);
+    resolver.serve(move |query| match &query[12..17] {
+        b"\x04slow" if was_slow.swap(true, Ordering::SeqCst) => vec![Act::Later(
+            Duration::from_millis(1500),
+            message::answer(query),
+        )],
+        b"\x04slow" => Vec::new(),
+        b"\x04last" => vec![answer(query), Act::Close],
+        _ => vec![answer(query)],
+    });
+    let forwarder = Forwarder::before(&resolver, &["--timeout", "20"]);
+    let mut client = forwarder.tcp();
+    let [slow, last, quick] = ["slow.test", "last.test", "quick.test"].map(|name| Ask::a(7, name));
+    client.send(&[slow.octets(), last.octets()]);
+    client.hear().assert_answers(&last);
+    // The slow one was asked again, and takes all the room there is.
+    resolver.wait_for_queries(3);
+    client.ask(&quick.octets()).assert_answers(&quick);
+    client.hear().assert_answers(&slow);
 }
 
 #[test]
