@@ -321,7 +321,12 @@ impl Session {
 
     /// Whether new queries should go here: it is neither suspect nor retired.
     pub fn is_good(&self) -> bool {
-        !self.is_suspect() && !self.retired.load(Ordering::Acquire)
+        !self.is_suspect() && !self.is_retired()
+    }
+
+    /// Whether it gets no more queries and ends with the last answer, or has ended.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 
     /// Whether it went silent.
@@ -405,7 +410,7 @@ impl Session {
     pub fn send(&self, queries: &mut Vec<Arc<Query>>, now: Instant) -> Sent {
         let mut state = self.state.lock();
         let state = &mut *state;
-        if state.closed || self.retired.load(Ordering::Acquire) {
+        if state.closed || self.is_retired() {
             return Sent::Gone;
         }
         // While the socket takes nothing, more queries would only pile up.
@@ -485,7 +490,7 @@ impl Session {
             self.end(state);
         }
         if state.pending.is_empty() {
-            if self.retired.load(Ordering::Acquire) {
+            if self.is_retired() {
                 self.end_politely(state);
             }
             return Look {
@@ -740,7 +745,7 @@ impl Reader {
             // A resolver that gathers small writes (Nagle) holds the next answer back until the last one is acknowledged,
             // which Linux otherwise puts off for 40 ms. The option lasts for one time only, and costs a packet.
             let _ = SockRef::from(&self.session.socket).set_tcp_quickack(true);
-        } else if self.session.retired.load(Ordering::Acquire) {
+        } else if self.session.is_retired() {
             self.session.end_politely(state);
         }
         // An answer to a key update, or the alert that says why rustls gave up.

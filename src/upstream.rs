@@ -635,7 +635,8 @@ impl Upstream {
             state.race.is_some() || state.fortunes.iter().any(|fortune| fortune.connecting);
         let hopeless = match (best, state.down) {
             (Some(_), _) => None,
-            (None, None) => (!connecting).then(|| state.failure()),
+            // Where a place is taken by a session that ends with its last answers, whoever waits has it then.
+            (None, None) => (!connecting && !state.is_any_retired()).then(|| state.failure()),
             // They are known to be away: a race may show that they are back, but is not waited for in full.
             (None, Some((failure, _))) => {
                 let recent = |race: &Race| now < race.began + GRACE;
@@ -1405,6 +1406,11 @@ impl State {
             .iter()
             .filter(|open| open.rank == rank && open.session.is_good())
             .count()
+    }
+
+    /// Whether a session is about to end: its thread will see to those that wait.
+    fn is_any_retired(&self) -> bool {
+        self.sessions.iter().any(|open| open.session.is_retired())
     }
 
     /// A silent session, which may still wake up, when no other can be had.

@@ -520,6 +520,29 @@ fn a_session_lives_on_when_a_query_came_to_it_shortly_before_its_deadline() {
     client.ask(&later.octets()).assert_answers(&later);
 }
 
+#[test]
+fn where_sessions_are_to_end_and_cannot_yet_others_wait_for_their_places() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|query| {
+        let answer = with_keepalive(query, 0);
+        match query[12..].starts_with(b"\x04slow") {
+            true => vec![Act::Later(Duration::from_secs(1), answer)],
+            false => vec![Act::Send(answer)],
+        }
+    });
+    let forwarder = Forwarder::before(&resolver, &["--timeout", "20", "--sessions", "1"]);
+    let (mut patient, client) = (forwarder.tcp(), forwarder.udp());
+    let quick = Ask::a(7, "quick.test");
+    let slow = [0, 1].map(|id| Ask::a(id, "slow.test").with_type(10 + id));
+    for (round, ask) in slow.iter().enumerate() {
+        patient.send(&[ask.octets()]);
+        resolver.wait_for_queries(2 * round + 1);
+        client.ask(&quick.octets()).assert_answers(&quick);
+    }
+    client.ask(&quick.octets()).assert_answers(&quick);
+    hear_each_once(&mut patient, &slow, "slow");
+}
+
 /// Answers that are late, doubled, wrong, broken off or missing, as a seeded sequence has it; with many clients that use
 /// the same IDs over both transports, no answer that is wrong.
 #[test]
