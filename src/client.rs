@@ -55,6 +55,9 @@ const WRITE_LIMIT: Duration = Duration::from_secs(10);
 pub const IDLE_LIMIT: Duration = Duration::from_secs(10);
 /// Queries of one connection that may wait for their answers at a time; reading pauses at this many.
 const TURNS: usize = 1024;
+/// As many it is while so many of other clients wait: whatever one has poured in, the next query of another comes after it.
+const TURNS_IN_A_CROWD: usize = 128;
+const CROWD: usize = 512;
 
 /// How long a connection may have said nothing before it can be called idle: its first query may be on its way.
 const GRACE: Duration = Duration::from_millis(100);
@@ -553,10 +556,12 @@ impl Stream {
         true
     }
 
-    /// Waits until fewer than the most queries wait for their answers. Every query ends by its deadline, so this does.
-    pub fn wait_for_turn(&self) {
+    /// Waits until fewer than the most queries of this connection wait for their answers; `waiting` tells how many do of all
+    /// clients. Every query ends by its deadline, so this does.
+    pub fn wait_for_turn(&self, waiting: impl Fn() -> usize) {
+        let is_crowded = |own: usize| waiting().saturating_sub(own) >= CROWD;
         let mut turns = self.turns.lock();
-        while turns.count >= TURNS {
+        while turns.count >= TURNS || turns.count >= TURNS_IN_A_CROWD && is_crowded(turns.count) {
             self.turns_changed.wait(&mut turns);
         }
     }

@@ -311,6 +311,11 @@ impl Forwarder {
         self.policy.lock().settings.clone()
     }
 
+    /// Clients' queries whose answer has not left.
+    pub fn waiting(&self) -> usize {
+        self.endings.waiting()
+    }
+
     /// Takes in one client's message. Its answer, or its way to the resolver, waits for [`Forwarder::dispatch`].
     pub fn handle(&self, message: &[u8], client: Client, now: Instant, batch: &mut Batch) {
         let endings = &self.endings;

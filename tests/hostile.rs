@@ -1,5 +1,6 @@
 //! What strangers and broken peers send costs nobody else anything: the real program, and honest clients beside it.
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -251,6 +252,41 @@ fn who_asks_ten_thousand_things_and_leaves_costs_the_resolver_no_more_than_may_w
         "each asked three times at most, of those that may wait: {of_the_lost}"
     );
     assert_ends_well(process);
+}
+
+#[test]
+fn one_client_has_a_thousand_queries_on_their_way_and_in_a_crowd_fewer() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|query| match query[13..].starts_with(b"honest") {
+        true => vec![Act::Send(message::answer(query))],
+        false => Vec::new(),
+    });
+    let process = Process::before(&resolver, &["--timeout", "20"]);
+    let pour = |who: &str| {
+        let mut client = TcpClient::to(process.address);
+        let asks: Vec<_> = (0..2000)
+            .map(|id| Ask::a(id, &format!("{who}{id}.test")).octets())
+            .collect();
+        client.send(&asks);
+        client
+    };
+    // What is asked again, since the session is silent, is no other query.
+    let asked = |who: u8| {
+        let queries = resolver.queries();
+        let questions = queries
+            .iter()
+            .filter(|query| query[13] == who)
+            .map(|query| &query[12..message::question_end(query)]);
+        questions.collect::<HashSet<_>>().len()
+    };
+    let _alone = pour("alone");
+    wait_until("as many as one may have", || asked(b'a') >= 1024);
+    let _late = pour("late");
+    wait_until("as many as it may have beside it", || asked(b'l') >= 128);
+    assert_serves(process.address);
+    // A read brings some more than there is room for.
+    assert!(asked(b'a') < 1024 + 200, "{}", asked(b'a'));
+    assert!(asked(b'l') < 128 + 200, "{}", asked(b'l'));
 }
 
 fn descriptors(process: &Process) -> usize {
