@@ -4,6 +4,7 @@
 //! alone. Ours, since the parser of the library that we have for it is as large as all of our rooms.
 
 use std::fmt;
+use std::time::Duration;
 
 /// Seconds of a day.
 pub const DAY: u64 = 24 * 60 * 60;
@@ -91,6 +92,18 @@ impl fmt::Display for Moment {
     }
 }
 
+/// A moment in a log, as the time since 1970: to the millisecond.
+#[derive(Debug, Clone, Copy)]
+pub struct Stamp(pub Duration);
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let second = format!("{:#}", Moment(self.0.as_secs()));
+        let (second, milli) = (second.trim_end_matches('Z'), self.0.subsec_millis());
+        write!(f, "{second}.{milli:03}Z")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +152,8 @@ mod tests {
         ] {
             assert_eq!(read(text), Some((seconds, seconds)));
             assert_eq!(format!("{:#}", Moment(seconds)), text);
+            let later = Duration::from_secs(seconds) + Duration::from_micros(7999);
+            assert_eq!(Stamp(later).to_string(), text.replace('Z', ".007Z"));
         }
     }
 

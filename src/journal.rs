@@ -13,6 +13,7 @@ use env_logger::Target;
 use log::{Level, LevelFilter};
 
 use crate::clock;
+use crate::date::Stamp;
 use crate::spool::Spool;
 use crate::thread;
 
@@ -71,7 +72,7 @@ pub fn open(level: LevelFilter) -> Journal {
         .filter_level(LevelFilter::Trace)
         .target(Target::Pipe(Box::new(Lines)))
         .format(|out, record| {
-            let time = out.timestamp_millis();
+            let time = Stamp(clock::since_1970());
             let level = record.level().as_str().to_lowercase();
             writeln!(out, "time={time} level={level} {}", record.args())
         })

@@ -15,7 +15,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
-use crate::date::Moment;
+use crate::date::Stamp;
 use crate::metrics::seconds;
 use crate::spool::Spool;
 use crate::thread;
@@ -60,10 +60,7 @@ pub struct Line {
 impl Line {
     /// Adds it as a line.
     fn write(&self, out: &mut String, mode: Mode) {
-        let second = Moment(self.time.as_secs());
-        let second = format!("{second:#}");
-        let second = second.trim_end_matches('Z');
-        let milliseconds = self.time.subsec_millis();
+        let time = Stamp(self.time);
         let transport = if self.tcp { "tcp" } else { "udp" };
         let question = Spelled(&self.question).to_string();
         let (name, qtype) = question.rsplit_once('/').unwrap_or(("", ""));
@@ -78,7 +75,7 @@ impl Line {
         // Writing into a string does not fail.
         let _ = writeln!(
             out,
-            "time={second}.{milliseconds:03}Z query client={client} transport={transport} name={name} type={qtype} \
+            "time={time} query client={client} transport={transport} name={name} type={qtype} \
              outcome={outcome} seconds={took}"
         );
     }
