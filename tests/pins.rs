@@ -347,11 +347,11 @@ fn kept(directory: &std::path::Path) -> String {
     fs::read_to_string(directory.join("state")).unwrap_or_default()
 }
 
-/// A chain whose leaf is in the last third of its life.
+/// A chain whose leaf is in the last third of its life, from 2024 until 2049: whenever the test runs.
 fn due() -> Chain {
     pki().chain(&[NAME], |params| {
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2027, 1, 1);
+        params.not_before = rcgen::date_time_ymd(1975, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2049, 1, 1);
     })
 }
 
