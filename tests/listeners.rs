@@ -290,7 +290,8 @@ fn of_two_that_share_a_port_both_serve_and_ending_one_loses_no_query() {
     }
     let count = all.iter().sum::<usize>() + asks.len();
     wait_until("the queries at the resolvers", || {
-        asked().iter().sum::<usize>() == count
+        // One that waits for long is asked again, and counts again.
+        asked().iter().sum::<usize>() >= count
     });
     resolvers[1].serve(|query| vec![Act::Send(message::answer(query))]);
     first.signal("TERM");
