@@ -464,21 +464,24 @@ fn pins_are_changed_by_a_reload_and_sessions_that_do_not_fit_end() {
         .assert_error(&question, SERVFAIL);
     reload(&format!("{}pin-mode report\n", pinned(wrong)));
     client.ask(&question.octets()).assert_answers(&question);
-    assert_eq!(forwarder.running().doubts().unpinned.value(), 1);
+    // An answer may be there before a session's doubts are counted.
+    let doubts = || forwarder.running().doubts().unpinned.value();
+    wait_until("a doubt", || doubts() == 1);
     reload(&text);
     client.ask(&question.octets()).assert_answers(&question);
     // A date that has passed is no wish to believe anybody: what was before stays.
     reload(&pinned(right));
+    client.ask(&question.octets()).assert_answers(&question);
     let pins = temporary_file(
         "late-pins",
         format!("{NAME} {right} not-after=2020-01-01\n").as_bytes(),
     );
-    let before = resolver.log(Level::Info).len();
+    let before = resolver.handshakes();
     reload(&format!("{text}pins {}\n", pins.display()));
     client.ask(&question.octets()).assert_answers(&question);
-    assert_eq!(resolver.log(Level::Info).len(), before);
+    assert_eq!(resolver.handshakes(), before);
     assert_eq!(
-        forwarder.running().doubts().unpinned.value(),
+        doubts(),
         1,
         "what was counted before a reload stays counted"
     );
