@@ -101,7 +101,7 @@ fn who_asks_too_much_over_udp_is_dropped_or_told_to_come_by_tcp() {
 #[test]
 fn who_asks_too_much_over_tcp_is_refused_and_served_again_later() {
     let resolver = FakeResolver::honest();
-    let forwarder = Forwarder::before(&resolver, &["--rate-limit", "10/10"]);
+    let forwarder = Forwarder::before(&resolver, &["--rate-limit", "1/10"]);
     let mut client = forwarder.tcp();
     let asks: Vec<_> = (0..30)
         .map(|id| Ask::a(id, &format!("n{id}.test")))
@@ -253,7 +253,7 @@ fn slow_resolver() -> FakeResolver {
     resolver.serve(|query| {
         let answer = message::answer(query);
         match query[12..].starts_with(b"\x04slow") {
-            true => vec![Act::Later(Duration::from_millis(700), answer)],
+            true => vec![Act::Later(Duration::from_secs(3), answer)],
             false => vec![Act::Send(answer)],
         }
     });
@@ -263,7 +263,8 @@ fn slow_resolver() -> FakeResolver {
 #[test]
 fn who_waits_for_an_answer_never_gives_way() {
     let resolver = slow_resolver();
-    let forwarder = Forwarder::before(&resolver, &["--max-clients", "3"]);
+    let options = ["--max-clients", "3", "--timeout", "20"];
+    let forwarder = Forwarder::before(&resolver, &options);
     let slow: Vec<_> = (0..3)
         .map(|id| Ask::a(id, &format!("slow.n{id}")))
         .collect();
@@ -284,7 +285,8 @@ fn who_waits_for_an_answer_never_gives_way() {
 #[test]
 fn one_more_of_an_address_whose_others_wait_for_answers_is_closed() {
     let resolver = slow_resolver();
-    let forwarder = Forwarder::before(&resolver, &["--max-clients-per-address", "1"]);
+    let options = ["--max-clients-per-address", "1", "--timeout", "20"];
+    let forwarder = Forwarder::before(&resolver, &options);
     let slow = Ask::a(1, "slow.test");
     let mut first = forwarder.tcp();
     first.send(&[slow.octets()]);

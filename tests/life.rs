@@ -389,7 +389,7 @@ fn a_session_is_closed_before_the_resolver_would_and_only_when_idle() {
     let forwarder = Forwarder::before(&resolver, &[]);
     let ask = Ask::a(1, "x.test");
     forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
-    assert_eq!(resolver.open(), 1);
+    assert_eq!(resolver.connections(), 1);
     wait_until("the idle session to close", || resolver.open() == 0);
     forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
     assert_eq!(resolver.connections(), 2);
@@ -444,7 +444,7 @@ fn slow_queries_delay_no_other_on_any_transport() {
         )],
         false => vec![answer(query)],
     });
-    let forwarder = Forwarder::before(&resolver, &[]);
+    let forwarder = Forwarder::before(&resolver, &["--timeout", "20"]);
     let mut tcp = forwarder.tcp();
     let udp = forwarder.udp();
     let slow: Vec<_> = (0..3).map(|id| Ask::a(id, "slow.test")).collect();

@@ -400,7 +400,8 @@ fn an_address_that_uses_up_the_time_is_not_the_first_the_next_time() {
     let client = forwarder.udp();
     let ask = Ask::a(1, "x.test");
     wait_until("an answer", || client.ask(&ask.octets()).rcode() == 0);
-    assert_eq!(mute.connections(), 1);
+    // Once more if all that took longer than it is left alone for.
+    assert!((1..=2).contains(&mute.connections()));
 }
 
 #[test]
