@@ -378,6 +378,7 @@ fn upstream_settings(
     let settings = upstream::Settings {
         resolvers,
         timeout: known(given, "--timeout", |text| seconds(text, TIMEOUT_RANGE.0))?,
+        least_patience: upstream::LEAST_PATIENCE,
         sessions: number(given, "--sessions", 1..=16)?,
         // Renewals, and queries whose clients were content with an expired answer, have no client that waits for them.
         max_pending: 2 * max_pending,

@@ -951,6 +951,7 @@ mod tests {
             let upstream = upstream::Settings {
                 resolvers: Vec::new(),
                 timeout,
+                least_patience: upstream::LEAST_PATIENCE,
                 sessions: 1,
                 max_pending,
             };

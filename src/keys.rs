@@ -473,6 +473,7 @@ mod tests {
                 }),
             }],
             timeout: Duration::from_secs(1),
+            least_patience: upstream::LEAST_PATIENCE,
             sessions: 1,
             max_pending: 1,
         };

@@ -47,8 +47,6 @@ const SEND_BUFFER: usize = 1024 * 1024;
 const SEGMENT: u32 = 1220;
 /// Batches that one thread sends for others, one after the other, before they send themselves.
 const ROUNDS: usize = 8;
-/// How long a session may be silent while a query waits before it is suspect, at least.
-const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 /// Octets that one read takes off the socket, at most.
 const READ: usize = 32 * 1024;
 
@@ -460,12 +458,12 @@ impl Session {
     /// Takes out the queries whose deadline has passed, finds those whose clients are to be looked after, and sees whether
     /// the session is silent or idle for too long.
     ///
-    /// It is silent when nothing arrived while a query waited for four of its round trips, 250 ms at least; or for
-    /// `most_patience`, which is also for a session that has not answered yet.
+    /// It is silent when nothing arrived while a query waited for four of its round trips, though for the least patience at
+    /// least; or for the most, which is also for a session that has not answered yet.
     pub fn look(
         &self,
         now: Instant,
-        most_patience: Duration,
+        (least_patience, most_patience): (Duration, Duration),
         expired: &mut Vec<Arc<Query>>,
         due: &mut Vec<Arc<Query>>,
     ) -> Look {
@@ -473,7 +471,7 @@ impl Session {
         let state = &mut *state;
         // One that has not answered yet is not known to be quick.
         let patience = state.round_trip.map_or(most_patience, |round_trip| {
-            (round_trip * 4).max(LEAST_PATIENCE).min(most_patience)
+            (round_trip * 4).max(least_patience).min(most_patience)
         });
         let late = state
             .pending

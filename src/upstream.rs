@@ -40,6 +40,8 @@ const STAGGER: Duration = Duration::from_millis(250);
 const HOLD_OFF: Duration = Duration::from_millis(250);
 /// While the resolvers are known to be away, how long a query waits for a race that is under way before it fails.
 const GRACE: Duration = Duration::from_millis(500);
+/// How long a session may be silent while a query waits before it is suspect, at least.
+pub const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 /// Sessions in a row that may end with queries pending and none answered before the address is held back.
 const MOST_VAIN: u32 = 4;
 /// The timer looks no more often than this, and while queries are pending no less often than the other.
@@ -63,6 +65,8 @@ pub struct Settings {
     pub resolvers: Vec<Resolver>,
     /// The time of a query, and of a connection: TCP, TLS and all checks.
     pub timeout: Duration,
+    /// [`LEAST_PATIENCE`], or longer where what a resolver is asked is to be counted on however slow a machine.
+    pub least_patience: Duration,
     /// Sessions to one address at a time, at most; at least 1.
     pub sessions: usize,
     /// Queries on their way at a time, at most; at least 1.
@@ -111,6 +115,7 @@ pub trait Hands: Send + Sync {
 pub struct Upstream {
     targets: Vec<Target>,
     timeout: Duration,
+    least_patience: Duration,
     sessions: usize,
     max_pending: usize,
     settle: Arc<dyn Settle>,
@@ -325,6 +330,8 @@ impl Upstream {
         believed: &dyn Fn(&ServerName<'_>) -> PinSet,
     ) -> io::Result<Arc<Self>> {
         let mut settings = settings.clone();
+        // No option says it, so no reload changes it.
+        settings.least_patience = self.least_patience;
         let targets = self.targets();
         for resolver in &mut settings.resolvers {
             let pins = believed(resolver.identity.name());
@@ -377,6 +384,7 @@ impl Upstream {
         let upstream = Arc::new(Self {
             targets,
             timeout: settings.timeout,
+            least_patience: settings.least_patience,
             sessions: settings.sessions,
             max_pending: settings.max_pending,
             settle,
@@ -1244,10 +1252,9 @@ impl Upstream {
         drop(state);
         next = next.into_iter().chain(racer_due).min();
         let mut idle_until: Option<Instant> = None;
+        let patience = (self.least_patience, self.timeout / 3);
         for open in &sessions {
-            let look = open
-                .session
-                .look(now, self.timeout / 3, &mut expired, &mut due);
+            let look = open.session.look(now, patience, &mut expired, &mut due);
             if let Some(silent) = look.silent {
                 self.hedge(open, silent, departures, now);
             }
