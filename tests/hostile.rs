@@ -89,7 +89,11 @@ fn what_is_no_dns_over_tcp_ends_and_harms_nobody() {
         // With an end or a reset; a broken query may have been told so before.
         let _ = client.socket.read_to_end(&mut rest);
     }
-    assert_eq!(resolver.queries().len(), 10, "the honest ones alone");
+    // One that waits for long is asked again, and counts again.
+    let asked = resolver.queries();
+    let honest = |query: &Vec<u8>| query[12..].starts_with(b"\x07honest");
+    assert!(asked.len() >= 10, "{asked:?}");
+    assert!(asked.iter().all(honest), "the honest ones alone: {asked:?}");
     assert_ends_well(process);
 }
 

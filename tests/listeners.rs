@@ -320,7 +320,11 @@ fn of_two_that_share_a_port_both_serve_and_ending_one_loses_no_query() {
         client.ask(&ask.octets()).assert_answers(&ask);
     }
     let alone = [0, 1].map(|which| asked()[which] - before[which]);
-    assert_eq!(alone, [0, 2 * usize::from(CLIENTS)]);
+    // One that waits for long is asked again, and counts again.
+    assert!(
+        alone[0] == 0 && alone[1] >= 2 * usize::from(CLIENTS),
+        "{alone:?}"
+    );
     drop(second);
 }
 
