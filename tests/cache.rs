@@ -44,7 +44,7 @@ fn edns() -> Edns {
 #[test]
 fn what_was_answered_is_answered_again_without_the_resolver() {
     let resolver = with_ttl(300);
-    let forwarder = Forwarder::before(&resolver, &CACHE);
+    let forwarder = Forwarder::patient(&resolver, &CACHE);
     let (udp, mut tcp) = (forwarder.udp(), forwarder.tcp());
     let asks = [
         Ask::a(1, "www.example.test"),
@@ -95,7 +95,7 @@ fn what_may_not_be_kept_is_asked_for_each_time() {
             answer[2] |= flags;
             vec![Act::Send(answer)]
         });
-        let forwarder = Forwarder::before(&resolver, &CACHE);
+        let forwarder = Forwarder::patient(&resolver, &CACHE);
         let before = resolver.queries().len();
         for id in 0..3 {
             let ask = Ask::a(id, "www.example.test");
@@ -104,7 +104,7 @@ fn what_may_not_be_kept_is_asked_for_each_time() {
         assert_eq!(resolver.queries().len(), before + 3, "{what}");
     }
     resolver.serve(|query| vec![Act::Send(message::error(query, 5))]);
-    let forwarder = Forwarder::before(&resolver, &CACHE);
+    let forwarder = Forwarder::patient(&resolver, &CACHE);
     let before = resolver.queries().len();
     for id in 0..3 {
         let ask = Ask::a(id, "www.example.test");
@@ -116,7 +116,7 @@ fn what_may_not_be_kept_is_asked_for_each_time() {
 #[test]
 fn what_is_asked_without_rd_goes_past_the_cache() {
     let resolver = with_ttl(300);
-    let forwarder = Forwarder::before(&resolver, &CACHE);
+    let forwarder = Forwarder::patient(&resolver, &CACHE);
     let client = forwarder.udp();
     let ask = Ask::a(1, "www.example.test");
     client.ask(&ask.octets()).assert_answers(&ask);
@@ -138,7 +138,7 @@ fn a_known_answer_is_cut_for_who_takes_less() {
         let text = record(16, 300, &[&[255; 1][..], &[b'x'; 255]].concat().repeat(3));
         vec![Act::Send(message::answer_with(query, &[&text]))]
     });
-    let forwarder = Forwarder::before(&resolver, &CACHE);
+    let forwarder = Forwarder::patient(&resolver, &CACHE);
     let (udp, mut tcp) = (forwarder.udp(), forwarder.tcp());
     let ask = Ask::a(1, "large.test").with_type(16);
     for _ in 0..2 {
@@ -159,7 +159,7 @@ fn a_thousand_clients_that_ask_for_one_cold_name_are_one_query() {
         let answer = message::answer(query);
         vec![Act::Later(Duration::from_millis(500), answer)]
     });
-    let forwarder = Forwarder::before(&resolver, &CACHE);
+    let forwarder = Forwarder::patient(&resolver, &CACHE);
     let warm = Ask::a(0, "warm.test");
     forwarder.udp().ask(&warm.octets()).assert_answers(&warm);
     let start = Barrier::new(usize::from(THREADS));
@@ -213,7 +213,7 @@ fn a_thousand_clients_that_ask_for_one_cold_name_are_one_query() {
 fn a_popular_answer_is_renewed_before_it_expires() {
     // Its last tenth is long enough for a slow machine to ask in it.
     let resolver = with_ttl(10);
-    let forwarder = Forwarder::before(&resolver, &CACHE);
+    let forwarder = Forwarder::patient(&resolver, &CACHE);
     let client = forwarder.udp();
     let ask = Ask::a(1, "popular.test");
     wait_until("a renewal", || {
@@ -330,18 +330,21 @@ fn sigusr1_empties_the_cache_and_the_log_says_of_how_much() {
     let mut process = Process::before(&resolver, &[]);
     let client = crate::support::UdpClient::to(process.address);
     let asks = [Ask::a(1, "one.test"), Ask::a(2, "two.test")];
-    for _ in 0..2 {
+    let ask_both = || {
         for ask in &asks {
             client.ask(&ask.octets()).assert_answers(ask);
         }
-    }
-    assert_eq!(resolver.queries().len(), 2);
+    };
+    ask_both();
+    let asked = resolver.queries().len();
+    ask_both();
+    assert_eq!(resolver.queries().len(), asked);
     process.signal("USR1");
     let line = process.read_until("event=cache-emptied");
     assert!(line.contains(" entries=2 octets="), "{line}");
     assert!(!line.contains("test"), "no names: {line}");
     client.ask(&asks[0].octets()).assert_answers(&asks[0]);
-    assert_eq!(resolver.queries().len(), 3);
+    assert!(resolver.queries().len() > asked);
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn programs_on_this_host_have_no_limit_by_default() {
 #[test]
 fn the_resolver_is_asked_no_more_than_its_budget() {
     let resolver = FakeResolver::honest();
-    let forwarder = Forwarder::before(&resolver, &["--upstream-rate-limit", "20"]);
+    let forwarder = Forwarder::patient(&resolver, &["--upstream-rate-limit", "20"]);
     let client = forwarder.udp();
     let mut refused = 0;
     for id in 0..100 {

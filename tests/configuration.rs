@@ -259,7 +259,7 @@ fn who_may_ask_and_how_much_is_changed_by_a_reload() {
     let resolver = FakeResolver::honest();
     let text = lines(&resolver);
     let file = File::new("allow", &text);
-    let forwarder = Forwarder::with(&["--config", file.path()]);
+    let forwarder = Forwarder::patient_with(&["--config", file.path()]);
     // A client that comes before and stays.
     let mut stream = forwarder.tcp();
     let client = forwarder.udp();
@@ -444,7 +444,7 @@ fn pins_are_changed_by_a_reload_and_sessions_that_do_not_fit_end() {
     let text = lines(&resolver);
     let pinned = |pin| format!("{text}resolver-pin {pin}\n");
     let file = File::new("pins", &pinned(right));
-    let forwarder = Forwarder::with(&["--config", file.path()]);
+    let forwarder = Forwarder::patient_with(&["--config", file.path()]);
     ask(1, &forwarder);
     let reload = |text: &str| {
         file.write(text);
@@ -496,7 +496,7 @@ fn a_file_of_pins_goes_on_being_watched_after_a_reload() {
     let new = File::new("watched-new", &listed(right));
     let text = lines(&resolver);
     let file = File::new("watched", &format!("{text}pins {}\n", old.path()));
-    let forwarder = Forwarder::with(&["--config", file.path()]);
+    let forwarder = Forwarder::patient_with(&["--config", file.path()]);
     ask(1, &forwarder);
     file.write(&format!("{text}pins {}\n", new.path()));
     forwarder.running().reload();
@@ -550,7 +550,7 @@ fn what_another_resolver_said_is_forgotten_with_it() {
     let third = FakeResolver::honest();
     let file = File::new("forgotten", &lines(&one));
     let options = ["--config", file.path(), "--cache-size", "1048576"];
-    let forwarder = Forwarder::with(&options);
+    let forwarder = Forwarder::patient_with(&options);
     ask(1, &forwarder);
     ask(1, &forwarder);
     assert_eq!(one.queries().len(), 1);

@@ -275,10 +275,10 @@ fn both_tls_versions_are_authenticated() {
         let honest = pki().honest();
         let resolver = FakeResolver::with_tls(tls(&honest, &[version], &[b"dot"]));
         let ask = Ask::a(1, "x.test");
-        let forwarder = Forwarder::before(&resolver, &["--resolver-pin", &honest.pin.to_string()]);
+        let forwarder = Forwarder::patient(&resolver, &["--resolver-pin", &honest.pin.to_string()]);
         forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
         let strange = strange_pin();
-        let forwarder = Forwarder::before(&resolver, &["--resolver-pin", &strange]);
+        let forwarder = Forwarder::patient(&resolver, &["--resolver-pin", &strange]);
         forwarder
             .udp()
             .ask(&ask.octets())

@@ -17,7 +17,7 @@ fn last_ask() -> Ask {
 /// Asserts that these octets get no answer over UDP, and reach no resolver.
 fn assert_ignored(octets: &[u8]) {
     let resolver = FakeResolver::honest();
-    let forwarder = Forwarder::before(&resolver, &[]);
+    let forwarder = Forwarder::patient(&resolver, &[]);
     let client = forwarder.udp();
     client.send(octets);
     client.ask(&last_ask().octets()).assert_answers(&last_ask());
@@ -28,7 +28,7 @@ fn assert_ignored(octets: &[u8]) {
 /// Asserts that each of these gets this response code, over UDP and TCP, and that none reaches the resolver.
 fn assert_refused(cases: &[(&str, Vec<u8>)], rcode: u16) {
     let resolver = FakeResolver::honest();
-    let forwarder = Forwarder::before(&resolver, &[]);
+    let forwarder = Forwarder::patient(&resolver, &[]);
     let (udp, mut tcp) = (forwarder.udp(), forwarder.tcp());
     for (what, octets) in cases {
         for heard in [udp.ask(octets), tcp.ask(octets)] {

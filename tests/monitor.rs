@@ -75,7 +75,7 @@ fn monitor(forwarder: &Forwarder) -> SocketAddr {
 #[test]
 fn every_query_is_counted_by_its_way_and_its_end() {
     let resolver = FakeResolver::honest();
-    let forwarder = Forwarder::before(
+    let forwarder = Forwarder::patient(
         &resolver,
         &[&MONITOR[..], &["--cache-size", "1000000"]].concat(),
     );

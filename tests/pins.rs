@@ -141,7 +141,7 @@ fn a_pin_that_is_taken_away_takes_its_sessions_and_tickets_along() {
     let other = pki().honest().pin;
     let file = pin_file("taken", &[chain.pin, other]);
     let resolver = FakeResolver::with_chain(&chain);
-    let forwarder = Forwarder::before(&resolver, &option(&file));
+    let forwarder = Forwarder::patient(&resolver, &option(&file));
     let ask = Ask::a(1, "x.test");
     forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
     // There is a live session, and there are tickets for another one.
@@ -174,7 +174,7 @@ fn a_session_goes_on_where_another_pin_fits_it() {
     let chain = pki().honest();
     let file = pin_file("other", &[chain.pin]);
     let resolver = FakeResolver::with_chain(&chain);
-    let forwarder = Forwarder::before(&resolver, &option(&file));
+    let forwarder = Forwarder::patient(&resolver, &option(&file));
     let (right, failed) = ask_through(&forwarder, 500, || {
         rewrite(&file, &[pki().issuer.pin(), pki().honest().pin]);
         forwarder.running().reload();
@@ -245,7 +245,7 @@ fn in_report_mode_a_key_without_a_pin_serves_and_is_said_and_counted() {
     let resolver = FakeResolver::with_chain(&chain);
     let other = pki().honest().pin.to_string();
     let options = ["--resolver-pin", &other, "--pin-mode", "report"];
-    let forwarder = Forwarder::before(&resolver, &options);
+    let forwarder = Forwarder::patient(&resolver, &options);
     let ask = Ask::a(1, "x.test");
     forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
     // An answer may be there before a session's doubts are counted and said.
@@ -264,7 +264,7 @@ fn in_report_mode_a_key_without_a_pin_serves_and_is_said_and_counted() {
     // Chain and name must be right all the same.
     for chain in [pki().unknown_root(), pki().chain(&["other.test"], |_| {})] {
         let resolver = FakeResolver::with_chain(&chain);
-        let forwarder = Forwarder::before(&resolver, &options);
+        let forwarder = Forwarder::patient(&resolver, &options);
         forwarder
             .udp()
             .ask(&ask.octets())
@@ -274,7 +274,7 @@ fn in_report_mode_a_key_without_a_pin_serves_and_is_said_and_counted() {
     let right = chain.pin.to_string();
     let resolver = FakeResolver::with_chain(&chain);
     let options = ["--resolver-pin", &right, "--pin-mode", "report"];
-    let forwarder = Forwarder::before(&resolver, &options);
+    let forwarder = Forwarder::patient(&resolver, &options);
     forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
     // What is said of every session comes after the doubts about it.
     wait_until("the session to be said", || {

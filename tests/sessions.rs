@@ -17,7 +17,8 @@ use dns_tool::{clock, forwarder, thread};
 use crate::support::message;
 use crate::support::resolver::tls;
 use crate::support::{
-    Act, Ask, Chain, FakeResolver, Forwarder, Greeting, NAME, UdpClient, config, pki, wait_until,
+    Act, Ask, Chain, FakeResolver, Forwarder, Greeting, NAME, PATIENCE, UdpClient, config, pki,
+    wait_until,
 };
 
 const SERVFAIL: u16 = 2;
@@ -52,12 +53,14 @@ impl Settle for Fragile {
 #[test]
 fn a_panic_at_one_answer_costs_that_answer_alone() {
     let resolver = FakeResolver::honest();
-    let config = config(&[
+    let mut config = config(&[
         "--resolver-addr",
         &resolver.address().to_string(),
         "--resolver-fqdn",
         NAME,
     ]);
+    // However slow the machine is, there is one session.
+    config.upstream.least_patience = PATIENCE;
     let panics = thread::panics();
     let now = clock::now();
     let endings = Arc::new(Endings::new(config.forwarder.cache, now));
@@ -122,7 +125,7 @@ fn a_panic_at_one_answer_costs_that_answer_alone() {
 #[test]
 fn many_queries_share_one_session() {
     let resolver = FakeResolver::honest();
-    let forwarder = Forwarder::before(&resolver, &[]);
+    let forwarder = Forwarder::patient(&resolver, &[]);
     for id in 0..100 {
         let ask = Ask::a(id, &format!("n{id}.test"));
         forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
@@ -182,7 +185,7 @@ fn only_an_answer_that_matches_in_everything_is_delivered() {
             Act::Send(right.clone()),
         ]
     });
-    let forwarder = Forwarder::before(&resolver, &[]);
+    let forwarder = Forwarder::patient(&resolver, &[]);
     let client = forwarder.udp();
     for id in 0..20 {
         let ask = Ask::a(id, &format!("name{id}.test"));
@@ -224,7 +227,7 @@ fn a_session_that_ends_is_replaced_and_its_queries_are_asked_again() {
                 false => vec![Act::Send(message::answer(query))],
             },
         );
-        let forwarder = Forwarder::before(&resolver, &[]);
+        let forwarder = Forwarder::patient(&resolver, &[]);
         let client = forwarder.udp();
         for id in 0..3 {
             let ask = Ask::a(id, "x.test");
@@ -239,7 +242,7 @@ fn a_session_that_ends_is_replaced_and_its_queries_are_asked_again() {
 fn a_query_is_asked_twice_at_most() {
     let resolver = FakeResolver::honest();
     resolver.serve(|_| vec![Act::Close]);
-    let forwarder = Forwarder::before(&resolver, &[]);
+    let forwarder = Forwarder::patient(&resolver, &[]);
     let ask = Ask::a(1, "x.test");
     forwarder
         .udp()
@@ -378,7 +381,7 @@ fn names_reach_the_resolver_in_no_clear_octet() {
 fn a_mute_address_leaves_time_for_the_next() {
     let (mute, honest) = (FakeResolver::honest(), FakeResolver::honest());
     mute.greet(Greeting::Close);
-    let forwarder = Forwarder::before(&mute, &["--resolver-addr", &honest.address().to_string()]);
+    let forwarder = Forwarder::patient(&mute, &["--resolver-addr", &honest.address().to_string()]);
     let ask = Ask::a(1, "x.test");
     forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
     assert_eq!(honest.queries().len(), 1);

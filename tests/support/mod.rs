@@ -60,6 +60,23 @@ impl Forwarder {
         }
     }
 
+    /// In front of `resolver`, which is asked nothing a second time because the machine is slow: it can be counted.
+    pub(crate) fn patient(resolver: &FakeResolver, more: &[&str]) -> Self {
+        let address = resolver.address().to_string();
+        let options = ["--resolver-addr", &address, "--resolver-fqdn", NAME];
+        Self::patient_with(&[&options[..], more].concat())
+    }
+
+    /// The same with these options.
+    pub(crate) fn patient_with(options: &[&str]) -> Self {
+        let mut config = config(&[&["--timeout", "20"][..], options].concat());
+        config.upstream.least_patience = PATIENCE;
+        let running = dns_tool::start(config).expect("the forwarder starts");
+        Self {
+            running: Some(running),
+        }
+    }
+
     pub(crate) fn running(&self) -> &Running {
         self.running.as_ref().expect("it runs until it is dropped")
     }
