@@ -212,8 +212,14 @@ fn a_thousand_reloads_leave_no_thread_and_no_descriptor_behind() {
 fn a_file_that_is_broken_changes_nothing_and_is_said_with_its_line() {
     let resolver = FakeResolver::honest();
     let file = File::new("broken", &lines(&resolver));
-    let mut process = Process::with(&["--config", file.path()], &[]);
-    let client = UdpClient::to(process.address);
+    let forwarder = Forwarder::patient_with(&["--config", file.path()]);
+    let client = forwarder.udp();
+    // What is said of it at this level, or above.
+    let reload = |level| {
+        let mark = log::mark();
+        forwarder.running().reload();
+        log::lines(mark, level, file.path()).concat()
+    };
     let asking = |id| {
         let ask = Ask::a(id, &format!("n{id}.test"));
         client.ask(&ask.octets()).assert_answers(&ask);
@@ -221,8 +227,8 @@ fn a_file_that_is_broken_changes_nothing_and_is_said_with_its_line() {
     asking(1);
     for (text, cause) in [
         (
-            "allow 10.0.0.0/8\ntimeout fast\n",
-            "2: timeout \"fast\": expected seconds",
+            "allow 10.0.0.0/8\nslo-latency fast\n",
+            "2: slo-latency \"fast\": expected seconds",
         ),
         ("# empty\nprot 53\n", "2: \"prot\": expected the name"),
         (
@@ -231,25 +237,23 @@ fn a_file_that_is_broken_changes_nothing_and_is_said_with_its_line() {
         ),
     ] {
         file.write(text);
-        process.signal("HUP");
-        let said = process.read_until("event=configuration-kept");
+        let said = reload(Level::Error);
         // What stands in quotation marks there is in a string here.
         let cause = format!("{}:{cause}", file.path()).replace('"', "\\\"");
         let expected = format!("cause=\"{cause}");
         assert!(
-            said.contains(&expected) && said.contains("level=error"),
+            said.contains(&expected) && said.contains("event=configuration-kept"),
             "{said}"
         );
         asking(2);
     }
     fs::remove_file(file.path()).expect("it is there");
-    process.signal("HUP");
-    let said = process.read_until("event=configuration-kept");
+    let said = reload(Level::Error);
     assert!(said.contains("No such file"), "{said}");
     asking(3);
     file.write(&lines(&resolver));
-    process.signal("HUP");
-    process.read_until("event=configuration-read");
+    let said = reload(Level::Info);
+    assert!(said.contains("event=configuration-read"), "{said}");
     asking(4);
     assert_eq!(resolver.connections(), 1, "the session of the start");
 }
