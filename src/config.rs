@@ -52,6 +52,10 @@ const MOST_DAYS: u64 = 366;
 /// Seconds for which an answer may be served past its time, at most.
 const MOST_STALE: usize = 604_800;
 
+/// Options whose files are nothing to who asks a daemon that runs: it serves on with what it had where one of them is broken
+/// by now, and is well.
+const DAEMONS_FILES: [&str; 4] = ["--pins", "--pin-rollover", "--state-dir", "--resolver-ca"];
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Command {
@@ -145,11 +149,14 @@ pub fn parse(
 
 /// Reads the command line, the environment, and the file that they name.
 pub fn read(sources: &Sources) -> Result<Command, UsageError> {
-    let given = match sources.read()? {
+    let mut given = match sources.read()? {
         Wanted::Help => return Ok(Command::Help),
         Wanted::Version => return Ok(Command::Version),
         Wanted::Options(given) => given,
     };
+    if given.subcommand() == Some("query") && !given.flag("--direct")? {
+        given.leave_out(&DAEMONS_FILES);
+    }
     let config = settings(given)?;
     let given = &config.given;
     let json = given.flag("--json")?;

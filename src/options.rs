@@ -535,6 +535,11 @@ impl Given {
         Ok(found)
     }
 
+    /// Has these options be as if nobody had given them.
+    pub fn leave_out(&mut self, names: &[&str]) {
+        self.values.retain(|value| !names.contains(&value.name));
+    }
+
     /// The word that asks for something else than to serve.
     pub fn subcommand(&self) -> Option<&'static str> {
         self.subcommand

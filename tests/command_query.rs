@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::client::{TcpClient, framed};
 use crate::support::process::{Process, program};
-use crate::support::{Act, FakeResolver, Greeting, NAME, PATIENCE, message, pki};
+use crate::support::{Act, FakeResolver, Greeting, NAME, PATIENCE, message, pki, temporary_file};
 
 /// What came of a question.
 #[derive(Debug)]
@@ -375,4 +375,30 @@ fn a_wrong_question_is_one_line_and_exit_code_2() {
     let serving = program().arg("--direct").output();
     let serving = serving.expect("the program runs");
     assert_eq!(serving.status.code(), Some(2), "an option of query alone");
+}
+
+#[test]
+fn what_the_daemon_alone_reads_may_be_broken_for_who_asks_it() {
+    let resolver = FakeResolver::honest();
+    let process = Process::before(&resolver, &[]);
+    let broken = temporary_file("query-broken", b"broken\n");
+    let broken = broken.to_str().expect("a path in UTF-8");
+    let files = [
+        "--pins",
+        broken,
+        "--state-dir",
+        broken,
+        "--resolver-ca",
+        broken,
+    ];
+    let daemons = [&["a.test", "--pin-rollover", "7"], &files[..]].concat();
+    // It serves on with what it had.
+    let said = ask(process.address, &daemons);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    // Who asks the resolver itself needs them, and a file of options may say whom to ask.
+    let direct = files.chunks(2).map(|file| [&["--direct"], file].concat());
+    for options in direct.chain([vec!["--config", broken]]) {
+        let said = ask(process.address, &[&["a.test"], &options[..]].concat());
+        assert_eq!(said.code, Some(2), "{options:?}: {said:?}");
+    }
 }
