@@ -188,6 +188,11 @@ impl Store {
         self.save_if(state, &stays)
     }
 
+    /// Whether it could be saved: as [`Store::save`] does it, but that what is kept stays, and stays its owner's.
+    pub fn try_out(&self, state: &State) -> io::Result<()> {
+        self.save_if(state, &|| false)
+    }
+
     /// `may` is asked at the last moment.
     fn save_if(&self, state: &State, may: &dyn Fn() -> bool) -> io::Result<()> {
         let text = state.to_string();

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dns_tool::date::{DAY, Moment};
@@ -571,6 +571,34 @@ fn each_fault_of_the_configuration_has_its_line_and_remedy() {
         let fault = format!("CRITICAL configuration: {fault}; {mend}");
         assert_faults(what, &resolver, &more, &names, &[&fault], 2);
     }
+}
+
+#[test]
+fn a_folder_for_the_state_in_which_it_could_not_write_is_found() {
+    let resolver = exemplary();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_str().expect("a path in UTF-8");
+    let names = || Names::of(&resolver).and(path, "FOLDER");
+    let may = |mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("ours");
+    let own = fs::metadata(path).expect("its metadata").uid();
+    // Root may write whatever its mode is, so it has to become somebody else, for whom the mode is that of others.
+    let stranger = if own == 0 { 12_345 } else { own }.to_string();
+    let options = ["--state-dir", path, "--user", &stranger];
+    may(0o555);
+    let line = "CRITICAL --state-dir \"FOLDER\": it cannot be written: Permission denied (os error 13); remedy: give it to \
+                the user that dns-tool runs as";
+    assert_faults(
+        "a folder for others",
+        &resolver,
+        &options,
+        &names(),
+        &[line],
+        2,
+    );
+    may(0o700);
+    assert_faults("our own", &resolver, &options[..2], &names(), &[], 0);
+    let left = fs::read_dir(path).expect("the folder").count();
+    assert_eq!(left, 0, "a state that is not the daemon's");
 }
 
 /// The pin of the leaf that it shows, which an exemplary resolver does not tell.

@@ -240,8 +240,13 @@ pub fn run(request: &CheckRequest) -> Report {
     }
     if let Some(directory) = &config.keys.directory {
         let subject = format!("--state-dir {directory:?}");
-        match Store::open(directory) {
-            Ok(_) => report.add(subject, "read"),
+        let opened = Store::open(directory).map_err(|error| error.to_string());
+        let tried = opened.and_then(|(store, state)| {
+            let written = store.try_out(&state);
+            written.map_err(|error| format!("it cannot be written: {error}"))
+        });
+        match tried {
+            Ok(()) => report.add(subject, "read, and may be written"),
             Err(error) => {
                 let remedy = "give it to the user that dns-tool runs as";
                 report.add_fault(State::Critical, subject, error, remedy);
