@@ -153,8 +153,10 @@ fn the_manual_says_what_each_warning_means() {
     let manual = include_str!("../scripts/man/dns-tool.8");
     let mut events = 0;
     for source in ROOMS.iter().chain(&["lib"]).flat_map(|room| text(room)) {
-        for call in ["warn!(", "error!("] {
+        for call in ["warn!(", "error!(", "line!("] {
             for said in source.split(call).skip(1) {
+                // One that may be a warning says its level first.
+                let said = said.trim_start().trim_start_matches("level,");
                 let event = said.trim_start().trim_start_matches('"');
                 let Some(event) = event.strip_prefix("event=") else {
                     continue;
