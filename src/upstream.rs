@@ -428,7 +428,7 @@ impl Upstream {
     ///
     /// Returns for how many resolvers' addresses the pins are others than before.
     pub fn repin(self: &Arc<Self>, pins: impl Fn(&Identity) -> PinSet) -> usize {
-        let now = clock::now();
+        let (now, today) = (clock::now(), clock::since_1970().as_secs());
         let (mut changed, mut unfit) = (0, Vec::new());
         // Addresses of one resolver go on sharing their tickets.
         let mut known: Vec<(Identity, Identity)> = Vec::new();
@@ -454,13 +454,25 @@ impl Upstream {
                 continue;
             }
             changed += 1;
-            unfit.extend(sessions.filter(|open| !open.session.fits(&after)).cloned());
+            // What a session that stays has shown is that of another pin by now, or of the same one in another place.
+            let mut slot = None;
+            for open in sessions {
+                if open.session.fits(&after) {
+                    let found = after.terms().pins.find(&open.session.proof().keys, today);
+                    slot = Some(found.map_or(0, |fit| fit.slot + 1));
+                } else {
+                    unfit.push(open.clone());
+                }
+            }
             *target.identity.lock() = after;
             if let Some(race) = &mut state.race {
                 // Whoever was refused may run again.
                 race.entered.retain(|entered| *entered != rank);
             }
             let fortune = &mut state.fortunes[rank];
+            if let (Some(shown), Some(slot)) = (&mut fortune.shown, slot) {
+                shown.slot = slot;
+            }
             fortune.complaint.clear();
             if fortune.health.is_unproved() {
                 fortune.health.succeed();

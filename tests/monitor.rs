@@ -2,6 +2,7 @@
 //! done to that port costs a query.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::process::Process;
-use crate::support::{Ask, FakeResolver, Forwarder, Greeting, PATIENCE, pki, wait_until};
+use crate::support::{
+    Ask, FakeResolver, Forwarder, Greeting, NAME, PATIENCE, pki, temporary_file, wait_until,
+};
 
 const MONITOR: [&str; 2] = ["--monitor", "127.0.0.1:0"];
 
@@ -172,11 +175,9 @@ fn a_resolver_shows_with_its_pin_and_its_certificates_end() {
     let resolver = FakeResolver::with_chain(&chain);
     let stranger = "sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let own = pki().issuer.pin().to_string();
-    let options = [
-        &MONITOR[..],
-        &["--resolver-pin", stranger, "--resolver-pin", &own],
-    ]
-    .concat();
+    let listed = |pins: [&str; 2]| pins.map(|pin| format!("{NAME} {pin}\n")).concat();
+    let pins = temporary_file("shown-pins", listed([stranger, &own]).as_bytes());
+    let options = [&MONITOR[..], &["--pins", pins.to_str().expect("UTF-8")]].concat();
     let forwarder = Forwarder::before(&resolver, &options);
     let at = monitor(&forwarder);
     wait_until("the first session", || get(at, "/ready").status == "200 OK");
@@ -200,6 +201,13 @@ fn a_resolver_shows_with_its_pin_and_its_certificates_end() {
     assert!(expiry > now.expect("a clock").as_secs());
     let page = get(at, "/").body;
     assert!(page.contains("number 2 of 2"), "{page}");
+    // Other pins may come while a session stays.
+    fs::write(&pins, listed([&own, stranger])).expect("writes");
+    forwarder.running().reload();
+    let slot = sample(at, &format!("dns_tool_resolver_pin_slot{labels}"));
+    assert_eq!((&slot[..], resolver.connections()), ("1", 1));
+    let page = get(at, "/").body;
+    assert!(page.contains("number 1 of 2"), "{page}");
 }
 
 #[test]
