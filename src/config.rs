@@ -203,7 +203,10 @@ fn settings(given: Given) -> Result<Config, UsageError> {
     })?;
     let user = one(&given, "--user", |text| {
         let user = User::find(text).filter(|user| !user.is_root());
-        user.ok_or_else(|| "expected the name or number of a user that is not root".to_owned())
+        user.ok_or_else(|| {
+            "expected the name or number of a user that is not root, and was there at the start"
+                .to_owned()
+        })
     })?;
     let log_level = known(&given, "--log-level", |text| match text.parse() {
         Ok(LevelFilter::Off) | Err(_) => {

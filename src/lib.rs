@@ -254,6 +254,8 @@ impl Bound {
     /// Where it cannot, the log says so.
     pub fn confine(&mut self) {
         let needs = needs(&self.config);
+        // A file of options may name somebody else later.
+        rights::users();
         match sandbox::enter(&needs) {
             Ok(Some(version)) => {
                 info!("event=confined landlock={version}");

@@ -46,16 +46,8 @@ impl std::error::Error for RightsError {}
 
 impl User {
     /// The user of this name or number. A number that no user has is a user without a name, of a group of its own number.
-    ///
-    /// Who was found first is known from then on: later the list may be out of reach.
     pub fn find(text: &str) -> Option<Self> {
-        static FOUND: OnceLock<(String, User)> = OnceLock::new();
-        if let Some((_, user)) = FOUND.get().filter(|(known, _)| known == text) {
-            return Some(*user);
-        }
-        let user = Self::find_in(&fs::read_to_string(USERS).unwrap_or_default(), text)?;
-        FOUND.get_or_init(|| (text.to_owned(), user));
-        Some(user)
+        Self::find_in(users(), text)
     }
 
     fn find_in(users: &str, text: &str) -> Option<Self> {
@@ -101,6 +93,12 @@ impl User {
         keep_memory_private();
         Ok(())
     }
+}
+
+/// The list of users, as it was at the first question for it: later it may be out of reach.
+pub fn users() -> &'static str {
+    static LIST: OnceLock<String> = OnceLock::new();
+    LIST.get_or_init(|| fs::read_to_string(USERS).unwrap_or_default())
 }
 
 /// Whether others than its owner may write what these are the metadata of. A group that has the owner's number is the

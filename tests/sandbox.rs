@@ -149,3 +149,24 @@ fn a_reload_reads_no_other_files_and_opens_no_other_ports_and_what_was_serves_on
     process.signal("TERM");
     assert_eq!(process.end().0, Some(0));
 }
+
+#[test]
+fn a_reload_that_names_another_user_says_that_it_needs_a_restart() {
+    let resolver = FakeResolver::honest();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("options");
+    fs::write(&file, "timeout 2\n").expect("writes");
+    let options = ["--config", file.to_str().expect("a path in UTF-8")];
+    let mut process = Process::before(&resolver, &options);
+    // By name, from a list that is out of reach by now.
+    replace(&file, "timeout 2\nuser nobody\n");
+    process.signal("HUP");
+    let line = process.read_until("event=configuration-");
+    assert!(line.contains("needs_restart=\"user\""), "{line}");
+    replace(&file, "timeout 2\nuser no-such-user\n");
+    process.signal("HUP");
+    let line = process.read_until("event=configuration-");
+    let cause =
+        "expected the name or number of a user that is not root, and was there at the start";
+    assert!(line.contains(cause), "{line}");
+}
