@@ -32,6 +32,8 @@ pub struct Sources {
     pub slots: Arc<Slots>,
     /// What the bounds on clients have cost them.
     pub shed: Arc<Shed>,
+    /// What the cache may hold, which is settled at the start.
+    pub cache_size: usize,
     /// When the process began, in seconds since 1970.
     pub started: u64,
     /// HTTP requests that were answered.
@@ -284,7 +286,7 @@ impl Sources {
         all.gauge(
             "dns_tool_cache_limit_bytes",
             "What they may cost (--cache-size).",
-            self.forwarder.settings().cache.size,
+            self.cache_size,
         );
         all.counter(
             "dns_tool_cache_hits",

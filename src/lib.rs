@@ -294,6 +294,7 @@ impl Bound {
             );
         }
         let now = clock::now();
+        let cache_size = config.forwarder.cache.size;
         let endings = Arc::new(Endings::new(config.forwarder.cache, now));
         let tally = Arc::new(Tally::default());
         let settle = Arc::clone(&endings) as Arc<_>;
@@ -322,6 +323,7 @@ impl Bound {
                 tally: Arc::clone(&tally),
                 slots: Arc::clone(server.slots()),
                 shed: Arc::clone(&shed),
+                cache_size,
                 started: clock::since_1970().as_secs(),
                 requests: Counter::new(),
                 refused: Counter::new(),

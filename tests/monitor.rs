@@ -75,6 +75,12 @@ fn monitor(forwarder: &Forwarder) -> SocketAddr {
     forwarder.running().monitor().expect("it is served")
 }
 
+fn monitor_of(process: &mut Process) -> SocketAddr {
+    let line = process.read_until("event=monitoring");
+    let at = line.trim().rsplit('=').next().expect("an address");
+    at.parse().expect("an address")
+}
+
 #[test]
 fn every_query_is_counted_by_its_way_and_its_end() {
     let resolver = FakeResolver::honest();
@@ -208,6 +214,20 @@ fn a_resolver_shows_with_its_pin_and_its_certificates_end() {
     assert_eq!((&slot[..], resolver.connections()), ("1", 1));
     let page = get(at, "/").body;
     assert!(page.contains("number 1 of 2"), "{page}");
+}
+
+#[test]
+fn a_size_that_needs_a_restart_shows_as_it_holds() {
+    let resolver = FakeResolver::honest();
+    let file = temporary_file("monitored-options", b"cache-size 1000000\n");
+    let options = [&MONITOR[..], &["--config", file.to_str().expect("UTF-8")]].concat();
+    let mut process = Process::before(&resolver, &options);
+    let at = monitor_of(&mut process);
+    fs::write(&file, "cache-size 2000000\nslo-latency 0.2\n").expect("writes");
+    process.signal("HUP");
+    process.read_until("needs_restart=\"cache-size\"");
+    assert_eq!(sample(at, "dns_tool_slo_latency_seconds"), "0.2");
+    assert_eq!(sample(at, "dns_tool_cache_limit_bytes"), "1000000");
 }
 
 #[test]
@@ -542,9 +562,7 @@ fn visitors_that_never_come_to_an_end_keep_nobody_else_waiting_and_cost_no_query
 fn octets_that_come_one_by_one_are_read_together() {
     let resolver = FakeResolver::honest();
     let mut process = Process::before(&resolver, &MONITOR);
-    let line = process.read_until("event=monitoring");
-    let at = line.trim().rsplit('=').next().expect("an address");
-    let at = at.parse().expect("an address");
+    let at = monitor_of(&mut process);
     // A thread has its name once it runs.
     assert_eq!(get(at, "/health").status, "200 OK");
     let mut socket = say(at, "GET /health HTTP/1.1\r\nX: ");
