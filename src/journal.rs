@@ -133,6 +133,7 @@ fn write(spool: &Spool<Vec<u8>>, out: &mut dyn Write) {
     for (kind, count) in kinds.left_out() {
         let _ = writeln!(out, "event=log-lines-left-out of={kind} count={count}");
     }
+    spool.rest();
 }
 
 /// How often each kind of event was said in its second.
@@ -222,6 +223,34 @@ mod tests {
         let out = String::from_utf8(out).expect("text");
         assert!(out.starts_with("event=log-lines-lost count=3\n"), "{out}");
         assert_eq!(out.lines().count(), 3);
+    }
+
+    #[test]
+    fn the_end_waits_for_what_is_said_of_lines_that_were_left_out() {
+        /// Takes its time for that.
+        struct Slow<'o>(&'o parking_lot::Mutex<String>);
+        impl Write for Slow<'_> {
+            fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+                let text = String::from_utf8_lossy(octets);
+                if text.contains("left-out") {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                self.0.lock().push_str(&text);
+                Ok(octets.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (spool, out) = (Spool::new(100), parking_lot::Mutex::default());
+        std::thread::scope(|scope| {
+            scope.spawn(|| write(&spool, &mut Slow(&out)));
+            (0..15).for_each(|_| spool.add(line("info", "x")));
+            spool.finish();
+            let said = out.lock().clone();
+            let last = "event=log-lines-left-out of=x count=5\n";
+            assert!(said.ends_with(last), "{said}");
+        });
     }
 
     #[test]

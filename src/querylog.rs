@@ -166,6 +166,7 @@ impl QueryLog {
             }
             lines.clear();
         }
+        self.lines.rest();
     }
 }
 

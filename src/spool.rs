@@ -67,17 +67,19 @@ impl<T> Spool<T> {
     }
 
     /// Waits for lines and takes all that are there, in their order, into `lines`, which is empty. False when there will be
-    /// none any more, and those that were taken before have been written.
+    /// none any more: then the reader has to say when it has written everything ([`Spool::rest`]).
     pub fn take(&self, lines: &mut Vec<T>) -> bool {
         let mut state = self.state.lock();
         self.filled
             .wait_while(&mut state, |state| state.lines.is_empty() && !state.closed);
         std::mem::swap(&mut state.lines, lines);
-        if lines.is_empty() {
-            state.written = true;
-            self.done.notify_all();
-        }
         !lines.is_empty()
+    }
+
+    /// The reader has written everything: its last act.
+    pub fn rest(&self) {
+        self.state.lock().written = true;
+        self.done.notify_all();
     }
 
     /// Takes no more lines, and waits until those so far have been written, but not for long.
@@ -113,6 +115,7 @@ mod tests {
                 while spool.take(&mut lines) {
                     read.append(&mut lines);
                 }
+                spool.rest();
             });
             (0..100).for_each(|number| spool.add(number));
             spool.finish();
