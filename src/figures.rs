@@ -7,6 +7,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use crate::client::{Shed, Slots};
 use crate::clock;
@@ -34,12 +36,45 @@ pub struct Sources {
     pub shed: Arc<Shed>,
     /// What the cache may hold, which is settled at the start.
     pub cache_size: usize,
-    /// When the process began, in seconds since 1970.
-    pub started: u64,
+    /// When the process began.
+    pub start: Start,
     /// HTTP requests that were answered.
     pub requests: Counter,
     /// HTTP connections that were closed without an answer.
     pub refused: Counter,
+}
+
+/// When the process began: a moment that is sure, and what this machine's clock says of it.
+pub struct Start {
+    moment: Instant,
+    since_1970: AtomicU64,
+}
+
+impl Start {
+    /// Now.
+    pub fn new(now: Instant, since_1970: u64) -> Self {
+        Self {
+            moment: now,
+            since_1970: since_1970.into(),
+        }
+    }
+
+    /// How many seconds ago it was.
+    pub fn up(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.moment).as_secs()
+    }
+
+    /// In seconds since 1970. A clock that was set since tells another time of it, but a second's difference is rounding, and
+    /// would look like another start.
+    fn time(&self, now: Instant, since_1970: u64) -> u64 {
+        let known = self.since_1970.load(Ordering::Relaxed);
+        let told = since_1970.saturating_sub(self.up(now));
+        if told.abs_diff(known) <= 60 {
+            return known;
+        }
+        self.since_1970.store(told, Ordering::Relaxed);
+        told
+    }
 }
 
 /// How long clients waited, and how many had good answers.
@@ -392,7 +427,7 @@ impl Sources {
             (
                 "process_start_time_seconds",
                 "When the process began, since 1970.",
-                self.started,
+                self.start.time(clock::now(), clock::since_1970().as_secs()),
             ),
         ];
         for (name, help, value) in gauges {
@@ -515,7 +550,22 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn a_start_without_a_clock_is_told_by_the_clock_that_was_set_since() {
+        let now = Instant::now();
+        let after = |seconds| now + Duration::from_secs(seconds);
+        let start = Start::new(now, 1_000);
+        assert_eq!(start.up(after(90)), 90);
+        assert_eq!(start.time(after(90), 1_090), 1_000);
+        assert_eq!(start.time(after(90), 1_150), 1_000, "no more than slewed");
+        assert_eq!(start.time(after(100), 1_800_000_100), 1_800_000_000);
+        assert_eq!(start.time(after(101), 1_800_000_100), 1_800_000_000);
+        assert_eq!(start.up(after(101)), 101);
+    }
 
     #[test]
     fn the_kernel_knows_this_process() {

@@ -77,7 +77,7 @@ use rustls::pki_types::ServerName;
 
 use crate::client::{Outboxes, Shed};
 use crate::config::{Command, Config};
-use crate::figures::Sources;
+use crate::figures::{Sources, Start};
 use crate::forwarder::{Endings, Forwarder, Outcome};
 use crate::journal::{error, info, line, warn};
 use crate::keys::Keys;
@@ -324,7 +324,7 @@ impl Bound {
                 slots: Arc::clone(server.slots()),
                 shed: Arc::clone(&shed),
                 cache_size,
-                started: clock::since_1970().as_secs(),
+                start: Start::new(now, clock::since_1970().as_secs()),
                 requests: Counter::new(),
                 refused: Counter::new(),
             };

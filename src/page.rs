@@ -137,7 +137,7 @@ impl Page {
             lately: history.whole(&service),
             service,
             now: clock::since_1970().as_secs(),
-            started: sources.started,
+            up: sources.start.up(clock::now()),
             trouble,
         };
         let mut rest = FORM;
@@ -162,7 +162,8 @@ struct Out<'f> {
     service: Service,
     /// In seconds since 1970.
     now: u64,
-    started: u64,
+    /// In seconds.
+    up: u64,
     trouble: Option<&'f str>,
 }
 
@@ -184,7 +185,7 @@ impl Out<'_> {
                 None => "<span class=\"state good\">ready</span>".to_owned(),
                 Some(cause) => ["<span class=\"state bad\">", cause, "</span>"].concat(),
             },
-            "up" => span(self.now.saturating_sub(self.started)),
+            "up" => span(self.up),
             "now" => format!("{:#}", Moment(self.now)),
             "all" => self.service.all.to_string(),
             "good" => share(self.lately.good, self.lately.owed),
