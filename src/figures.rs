@@ -287,7 +287,7 @@ impl Sources {
         all.add(
             "dns_tool_resolver_healthy",
             Kind::Gauge,
-            "1 unless it failed lately.",
+            "1 unless it failed or was slow lately.",
             of_each(&|standing| Some(standing.healthy.into())),
         );
         all.add(

@@ -250,7 +250,7 @@ impl Out<'_> {
     fn resolvers(&mut self) {
         for standing in std::mem::take(&mut self.standings) {
             let state = match (standing.healthy, standing.shown) {
-                (false, _) => "<td class=\"bad\">held back after a failure",
+                (false, _) => "<td class=\"bad\">failed or was slow lately",
                 (true, None) => "<td class=\"soft\">not asked yet",
                 (true, Some(_)) => "<td class=\"good\">proved",
             };
