@@ -426,7 +426,8 @@ fn key_settings(
         Ok((PathBuf::from(text), state))
     })?;
     let rollover = one(given, "--pin-rollover", |text| {
-        let days = decimal(text).filter(|days| !days.is_zero() && days.as_secs() <= MOST_DAYS);
+        let most = Duration::from_secs(MOST_DAYS);
+        let days = decimal(text).filter(|days| !days.is_zero() && *days <= most);
         let expected = || format!("expected days, more than 0 and at most {MOST_DAYS}, such as 7");
         if kept.is_none() {
             return Err("expected a --state-dir with it, where what is learnt is kept".to_owned());
@@ -1120,6 +1121,17 @@ mod tests {
                 format!("DNS_TOOL_RESOLVER_PIN {text:?}: expected a value, or no variable")
             );
         }
+    }
+
+    #[test]
+    fn a_new_key_is_seen_for_at_most_366_days() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().to_str().expect("a path in UTF-8");
+        let most = serve(&["--state-dir", path, "--pin-rollover", "366.0"]);
+        let most = most.keys.rollover.expect("some days");
+        assert_eq!(most, Duration::from_secs(366 * 86_400));
+        let error = refuse(&["--state-dir", path, "--pin-rollover", "366.000000001"]);
+        assert!(error.contains("at most 366"), "{error}");
     }
 
     #[test]
