@@ -1120,6 +1120,10 @@ mod tests {
                 refuse(&[], &[("DNS_TOOL_RESOLVER_PIN", text)]),
                 format!("DNS_TOOL_RESOLVER_PIN {text:?}: expected a value, or no variable")
             );
+            assert_eq!(
+                refuse(&["--timeout", "1"], &[("DNS_TOOL_TIMEOUT", text)]),
+                format!("DNS_TOOL_TIMEOUT {text:?}: expected a value, or no variable")
+            );
         }
     }
 

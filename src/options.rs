@@ -702,12 +702,12 @@ impl Given {
                 (Some(_), None) => {
                     return Err(UsageError(format!("{}: expected UTF-8", shown())));
                 }
-                // An option of the command line is not looked for any further.
-                (Some(entry), Some(_)) if self.has(entry.name) => {}
                 (Some(_), Some(text)) if text.trim().is_empty() => {
                     let message = format!("{} {text:?}: expected a value, or no variable", shown());
                     return Err(UsageError(message));
                 }
+                // An option of the command line is not looked for any further.
+                (Some(entry), Some(_)) if self.has(entry.name) => {}
                 (Some(entry), Some(text)) if entry.repeatable => {
                     for text in text.split_whitespace() {
                         self.add(entry, text.to_owned(), Place::Variable)?;
