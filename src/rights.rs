@@ -36,7 +36,7 @@ impl fmt::Display for RightsError {
         let Self { user, cause } = self;
         write!(
             f,
-            "--user {}: {cause}; expected to be started as root, or as that user",
+            "--user {}: {cause}; expected to be started as root, or as that user with no other groups than its own",
             user.uid
         )
     }
@@ -83,11 +83,15 @@ impl User {
             };
             change().map_err(|error| failed(error.desc().to_owned()))?;
         }
-        let groups = getgroups().unwrap_or_default();
-        let foreign = groups.iter().any(|group| *group != self.gid);
         let back = !self.is_root() && setuid(Uid::from_raw(0)).is_ok();
-        if geteuid() != self.uid || getegid() != self.gid || foreign || back {
+        if geteuid() != self.uid || getegid() != self.gid || back {
             return Err(failed("rights are left".to_owned()));
+        }
+        let groups = getgroups().unwrap_or_default().into_iter();
+        let foreign = groups.filter(|group| *group != self.gid);
+        let foreign: Vec<_> = foreign.map(Gid::as_raw).collect();
+        if !foreign.is_empty() {
+            return Err(failed(format!("groups {foreign:?} are left")));
         }
         // Another user's memory is what the system's default says.
         keep_memory_private();

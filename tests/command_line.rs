@@ -1,8 +1,9 @@
 //! The process: its command line, its exit codes, its log and its signals.
 
+use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::MetadataExt;
-use std::process::Output;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use crate::support::process::{Process, program};
@@ -177,7 +178,7 @@ fn a_log_that_nobody_reads_stops_nothing() {
 #[test]
 fn started_as_root_it_becomes_the_user_that_it_shall_be_or_does_not_run() {
     let resolver = FakeResolver::honest();
-    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    let is_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     if !is_root {
         let output = run(&["--port", "0", "--user", "54321"]);
         assert_eq!(output.status.code(), Some(1));
@@ -203,6 +204,23 @@ fn started_as_root_it_becomes_the_user_that_it_shall_be_or_does_not_run() {
         assert_eq!(process.status(line), expected, "{line}");
     }
     assert_eq!(process.core_limit(), "0 0", "no core dumps");
+    // As that user it cannot leave a group, and where it lies here others may not reach it.
+    let folder = tempfile::tempdir().expect("a folder");
+    let copy = folder.path().join("dns-tool");
+    fs::copy(program().get_program(), &copy).expect("room for a copy");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("ours");
+    let output = Command::new("setpriv")
+        .args(["--reuid=54321", "--regid=54321", "--groups=54321,4,27"])
+        .arg(copy)
+        .args(["--port", "0", "--user", "54321"])
+        .output();
+    let output = output.expect("it runs");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "dns-tool: --user 54321: groups [4, 27] are left; expected to be started as root, or as that user with no other \
+         groups than its own\n"
+    );
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]
