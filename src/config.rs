@@ -25,7 +25,7 @@ use crate::options::{Given, Sources, Wanted};
 use crate::pin::{Dated, Pin, PinError, PinSet};
 use crate::pins::{Source, resolver_name};
 use crate::querylog;
-use crate::rights::User;
+use crate::rights::{self, User};
 use crate::server;
 use crate::state::Store;
 use crate::upstream::{self, Resolver};
@@ -531,7 +531,7 @@ fn named_pin(text: &str) -> Result<(Option<ServerName<'static>>, Pin), String> {
 
 fn trust_anchors(path: &str) -> Result<Anchors, String> {
     const EXPECTED: &str = "expected a PEM file with at least one certificate";
-    let pem = std::fs::read(path).map_err(|error| format!("{error}; {EXPECTED}"))?;
+    let pem = rights::read_file(Path::new(path)).map_err(|error| format!("{error}; {EXPECTED}"))?;
     Anchors::from_pem(&pem).map_err(|error| format!("{error}; {EXPECTED}"))
 }
 
@@ -813,6 +813,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_with_option_value_and_expectation() {
+        let empty = file("");
+        let empty = &path(&empty)[..];
         for (arguments, parts) in [
             (&["--port", "x"][..], &["--port", "\"x\"", "0 to 65535"][..]),
             (&["--port", "65536"], &["--port", "65536", "0 to 65535"]),
@@ -878,8 +880,12 @@ mod tests {
                 &["--resolver-ca", "/no/such/file", "No such file", "PEM file"],
             ),
             (
-                &["--resolver-ca", "/dev/null"],
-                &["--resolver-ca", "/dev/null", "no certificate", "PEM file"],
+                &["--resolver-ca", empty],
+                &["--resolver-ca", empty, "no certificate", "PEM file"],
+            ),
+            (
+                &["--resolver-ca", "/dev/zero"],
+                &["--resolver-ca", "/dev/zero", "expected a file", "PEM file"],
             ),
             (
                 &["--allow", "192.0.2.0/33"],

@@ -4,10 +4,8 @@
 //! changed is announced without a restart. Either all of a file is taken or nothing.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, PipeReader, PipeWriter, Read};
+use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -16,10 +14,8 @@ use rustls::pki_types::ServerName;
 
 use crate::date;
 use crate::pin::{Dated, Pin, PinSet};
-use crate::rights::others_may_write;
+use crate::rights::{self, FileError};
 
-/// Octets of the longest file of pins that is read: some thousand lines.
-const LONGEST_FILE: u64 = 1024 * 1024;
 /// How many milliseconds of quiet end a change: files are written in pieces, and taken away before they come back. Where it
 /// never is quiet, a change ends after so many events.
 const QUIET: u8 = 100;
@@ -114,16 +110,10 @@ impl Pins {
 /// Why a file of pins is not taken.
 #[derive(Debug)]
 pub enum PinFileError {
-    /// It cannot be read.
-    Unreadable(io::Error),
-    /// Others than its owner may write it; its mode.
-    Open(u32),
-    /// It is longer than is read.
-    TooLong,
+    /// It is not read.
+    File(FileError),
     /// The line of this number, from 1, and what is wrong with it.
     Line(usize, String),
-    /// It is something else than a file.
-    OtherKind,
     /// This resolver may be asked and has no pin.
     Missing(String),
     /// This resolver has no pin that counts now, and had one.
@@ -133,14 +123,8 @@ pub enum PinFileError {
 impl fmt::Display for PinFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable(error) => write!(f, "it cannot be read: {error}"),
-            Self::Open(mode) => write!(
-                f,
-                "others may write it (mode {mode:04o}); expected a file that its owner alone may write (chmod go-w)"
-            ),
-            Self::TooLong => write!(f, "expected a file of at most {LONGEST_FILE} octets"),
+            Self::File(error) => error.fmt(f),
             Self::Line(number, cause) => write!(f, "line {number}: {cause}"),
-            Self::OtherKind => write!(f, "expected a file"),
             Self::Missing(name) => write!(f, "expected a pin for {name}, which may be asked"),
             Self::Late(name) => write!(
                 f,
@@ -159,27 +143,8 @@ pub fn read_file(path: &Path) -> Result<Vec<Listed>, PinFileError> {
 
 /// Reads a file that says who is believed: one that its owner alone may write, and that is not too long.
 pub fn read_text(path: &Path) -> Result<String, PinFileError> {
-    // Before it is opened, since opening a pipe would wait for its other end.
-    let metadata = fs::metadata(path).map_err(PinFileError::Unreadable)?;
-    if !metadata.is_file() {
-        return Err(PinFileError::OtherKind);
-    }
-    let file = File::open(path).map_err(PinFileError::Unreadable)?;
-    // The file that was opened, whatever the path leads to by now.
-    let metadata = file.metadata().map_err(PinFileError::Unreadable)?;
-    if others_may_write(&metadata) {
-        return Err(PinFileError::Open(metadata.mode() & 0o7777));
-    }
-    let mut octets = Vec::new();
-    let read = file.take(LONGEST_FILE + 1).read_to_end(&mut octets);
-    if read.map_err(PinFileError::Unreadable)? as u64 > LONGEST_FILE {
-        return Err(PinFileError::TooLong);
-    }
-    String::from_utf8(octets).map_err(|error| {
-        let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + sound.iter().filter(|octet| **octet == b'\n').count();
-        PinFileError::Line(line, "expected UTF-8".to_owned())
-    })
+    let octets = rights::read_file(path).map_err(PinFileError::File)?;
+    rights::text(octets).map_err(|(line, cause)| PinFileError::Line(line, cause))
 }
 
 /// Reads lines `NAME PIN [not-before=DATE] [not-after=DATE] [# comment]`. A date is `2026-11-24`, from its first second or
@@ -306,6 +271,8 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const BASE64: &str = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
@@ -398,10 +365,13 @@ mod tests {
         }
         assert!(matches!(
             read_file(Path::new("/no/such/file")),
-            Err(PinFileError::Unreadable(_))
+            Err(PinFileError::File(FileError::Unreadable(_)))
         ));
         let folder = read_file(Path::new("/"));
-        assert!(matches!(folder, Err(PinFileError::OtherKind)));
+        assert!(matches!(
+            folder,
+            Err(PinFileError::File(FileError::OtherKind(_)))
+        ));
     }
     #[test]
     fn a_file_that_would_leave_a_resolver_without_pins_is_refused() {

@@ -1,11 +1,14 @@
 //! With what rights does it run?
 //!
 //! Root is needed to bind port 53 and for nothing after that: what parses strangers' octets runs as somebody who may do
-//! little, and leaves no copy of its memory, where names are, on a disk.
+//! little, and leaves no copy of its memory, where names are, on a disk. And what says who is believed is taken from files
+//! that nobody else has the right to write.
 
 use std::fmt;
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use nix::errno::Errno;
@@ -15,6 +18,8 @@ use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setgid, setgroups, setu
 
 /// Who is on this host. Read here and not by the C library, which a static binary cannot ask for users.
 const USERS: &str = "/etc/passwd";
+/// Octets of the longest file that is read: some thousand pins, or what is remembered of some hundred resolvers.
+pub const LONGEST_FILE: u64 = 1024 * 1024;
 
 /// A user of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,13 +110,74 @@ pub fn users() -> &'static str {
     LIST.get_or_init(|| fs::read_to_string(USERS).unwrap_or_default())
 }
 
-/// Whether others than its owner may write what these are the metadata of. A group that has the owner's number is the
+/// Why a file that says who is believed is not read.
+#[derive(Debug)]
+pub enum FileError {
+    /// It cannot be read.
+    Unreadable(io::Error),
+    /// It is something else than this.
+    OtherKind(&'static str),
+    /// Others than its owner may write it; its mode.
+    Open(u32),
+    /// It is longer than is read.
+    TooLong,
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(error) => write!(f, "it cannot be read: {error}"),
+            Self::OtherKind(kind) => write!(f, "expected {kind}"),
+            Self::Open(mode) => write!(
+                f,
+                "others may write it (mode {mode:04o}); expected that its owner alone may (chmod go-w)"
+            ),
+            Self::TooLong => write!(f, "expected a file of at most {LONGEST_FILE} octets"),
+        }
+    }
+}
+
+impl std::error::Error for FileError {}
+
+/// Reads a file that says who is believed: one that its owner alone may write, and that is not too long.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, FileError> {
+    // Before it is opened, since opening a pipe would wait for its other end.
+    let metadata = fs::metadata(path).map_err(FileError::Unreadable)?;
+    if !metadata.is_file() {
+        return Err(FileError::OtherKind("a file"));
+    }
+    let file = File::open(path).map_err(FileError::Unreadable)?;
+    // The file that was opened, whatever the path leads to by now.
+    let metadata = file.metadata().map_err(FileError::Unreadable)?;
+    owner_alone_writes(&metadata)?;
+    let mut octets = Vec::new();
+    let read = file.take(LONGEST_FILE + 1).read_to_end(&mut octets);
+    if read.map_err(FileError::Unreadable)? as u64 > LONGEST_FILE {
+        return Err(FileError::TooLong);
+    }
+    Ok(octets)
+}
+
+/// The text that these octets of a file are. Fails with the number of the first line that is none, from 1, and what was
+/// expected.
+pub fn text(octets: Vec<u8>) -> Result<String, (usize, String)> {
+    String::from_utf8(octets).map_err(|error| {
+        let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + sound.iter().filter(|octet| **octet == b'\n').count();
+        (line, "expected UTF-8".to_owned())
+    })
+}
+
+/// Fails if others than its owner may write what these are the metadata of. A group that has the owner's number is the
 /// owner's own, as is usual where files are made writable for their group.
-pub fn others_may_write(metadata: &Metadata) -> bool {
+pub fn owner_alone_writes(metadata: &Metadata) -> Result<(), FileError> {
     const GROUP: u32 = 0o020;
     const OTHERS: u32 = 0o002;
     let mode = metadata.mode();
-    mode & OTHERS != 0 || mode & GROUP != 0 && metadata.gid() != metadata.uid()
+    match mode & OTHERS != 0 || mode & GROUP != 0 && metadata.gid() != metadata.uid() {
+        true => Err(FileError::Open(mode & 0o7777)),
+        false => Ok(()),
+    }
 }
 
 /// How many descriptors may be open; 0 where the system does not say.

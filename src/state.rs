@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process;
 
 use crate::date::{self, Moment};
-use crate::rights::others_may_write;
+use crate::rights::{self, FileError, LONGEST_FILE};
 use crate::rollover::{self, Memory};
 
 /// The file's name in its directory.
@@ -22,8 +22,6 @@ const FILE: &str = "state";
 const TITLE: &str = "dns-tool state ";
 /// The version that is written, and the last that can be read.
 const VERSION: u64 = 1;
-/// Octets of the longest file that is read: some hundred resolvers.
-const LONGEST_FILE: u64 = 1024 * 1024;
 
 /// What is remembered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,14 +35,8 @@ pub struct State {
 /// Why there is no state.
 #[derive(Debug)]
 pub enum StateError {
-    /// This one cannot be read: the directory or the file in it.
-    Unreadable(PathBuf, io::Error),
-    /// This one is something else than a directory, or than a file.
-    OtherKind(PathBuf, &'static str),
-    /// Others than its owner may write this one; its mode.
-    Open(PathBuf, u32),
-    /// The file is longer than is read.
-    TooLong,
+    /// This one is not read: the directory or the file in it.
+    File(PathBuf, FileError),
     /// The file does not begin as it should.
     NoTitle,
     /// The file is of a later version.
@@ -56,13 +48,7 @@ pub enum StateError {
 impl fmt::Display for StateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable(path, error) => write!(f, "{path:?} cannot be read: {error}"),
-            Self::OtherKind(path, kind) => write!(f, "{path:?}: expected {kind}"),
-            Self::Open(path, mode) => write!(
-                f,
-                "others may write {path:?} (mode {mode:04o}); expected that its owner alone may (chmod go-w)"
-            ),
-            Self::TooLong => write!(f, "expected a file of at most {LONGEST_FILE} octets"),
+            Self::File(path, error) => write!(f, "{path:?}: {error}"),
             Self::NoTitle => write!(f, "line 1: expected \"{TITLE}{VERSION}\""),
             Self::Version(version) => write!(
                 f,
@@ -76,7 +62,7 @@ impl fmt::Display for StateError {
 impl std::error::Error for StateError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Unreadable(_, error) => Some(error),
+            Self::File(_, error) => Some(error),
             _ => None,
         }
     }
@@ -141,40 +127,26 @@ pub struct Store {
 impl Store {
     /// Opens what is kept in a directory, which must be there. Where there is no file yet, nothing is remembered.
     pub fn open(directory: &Path) -> Result<(Self, State), StateError> {
-        let unreadable = |path: &Path, error| StateError::Unreadable(path.to_owned(), error);
-        let metadata = fs::metadata(directory).map_err(|error| unreadable(directory, error))?;
-        if !metadata.is_dir() {
-            return Err(StateError::OtherKind(directory.to_owned(), "a directory"));
-        }
-        owner_alone_writes(directory, &metadata)?;
+        let failed = |path: &Path, error| StateError::File(path.to_owned(), error);
+        let metadata = fs::metadata(directory).map_err(FileError::Unreadable);
+        let sound = metadata.and_then(|metadata| match metadata.is_dir() {
+            true => rights::owner_alone_writes(&metadata),
+            false => Err(FileError::OtherKind("a directory")),
+        });
+        sound.map_err(|error| failed(directory, error))?;
         let store = Self {
             directory: directory.to_owned(),
         };
         let path = directory.join(FILE);
-        // Before it is opened, since opening a pipe would wait for its other end.
-        match fs::metadata(&path) {
-            Ok(metadata) if !metadata.is_file() => {
-                return Err(StateError::OtherKind(path, "a file"));
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        let octets = match rights::read_file(&path) {
+            Err(FileError::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok((store, State::default()));
             }
-            Err(error) => return Err(unreadable(&path, error)),
-        }
-        let file = File::open(&path).map_err(|error| unreadable(&path, error))?;
-        let metadata = file.metadata().map_err(|error| unreadable(&path, error))?;
-        owner_alone_writes(&path, &metadata)?;
-        let mut text = String::new();
-        let read = file.take(LONGEST_FILE + 1).read_to_string(&mut text);
-        // One octet too many may cut a letter in two, which is no reason to call the file anything but too long.
-        if metadata.len() > LONGEST_FILE {
-            return Err(StateError::TooLong);
-        }
-        match read.map_err(|error| unreadable(&path, error))? as u64 {
-            0..=LONGEST_FILE => Ok((store, State::parse(&text)?)),
-            _ => Err(StateError::TooLong),
-        }
+            read => read.map_err(|error| failed(&path, error))?,
+        };
+        let text = rights::text(octets);
+        let text = text.map_err(|(line, cause)| StateError::Line(line, cause))?;
+        Ok((store, State::parse(&text)?))
     }
 
     /// Replaces what is kept. Whatever happens meanwhile, the file is the old or the new one, and is on the disk.
@@ -199,7 +171,7 @@ impl Store {
         // What cannot be read at the next start must not take the place of what can.
         State::parse(&text).map_err(io::Error::other)?;
         if text.len() as u64 > LONGEST_FILE {
-            return Err(io::Error::other(StateError::TooLong));
+            return Err(io::Error::other(FileError::TooLong));
         }
         let new = self.directory.join(format!("{FILE}.{}", process::id()));
         let saved = self.replace_by(&new, &text, may);
@@ -235,16 +207,9 @@ impl Store {
     }
 }
 
-fn owner_alone_writes(path: &Path, metadata: &fs::Metadata) -> Result<(), StateError> {
-    if others_may_write(metadata) {
-        return Err(StateError::Open(path.to_owned(), metadata.mode() & 0o7777));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     use super::*;
 
@@ -460,8 +425,8 @@ mod tests {
         fs::remove_file(&file).expect("it is there");
         fs::write(&file, "é".repeat(600_000)).expect("a file");
         assert!(refusal(directory.path()).contains("at most 1048576 octets"));
-        fs::write(&file, [0xff; 3]).expect("a file");
-        assert!(refusal(directory.path()).contains("cannot be read"));
+        fs::write(&file, b"dns-tool state 1\n\xff").expect("a file");
+        assert_eq!(refusal(directory.path()), "line 2: expected UTF-8");
         assert!(refusal(&file).contains("expected a directory"));
     }
 }

@@ -543,7 +543,7 @@ fn each_fault_of_the_configuration_has_its_line_and_remedy() {
         (
             "a file that others may write",
             ["--pins", &loose],
-            "--pins \"PATH\": others may write it (mode 0666); expected a file that its owner alone may write (chmod go-w)",
+            "--pins \"PATH\": others may write it (mode 0666); expected that its owner alone may (chmod go-w)",
         ),
         (
             "a broken line",
@@ -558,8 +558,14 @@ fn each_fault_of_the_configuration_has_its_line_and_remedy() {
         (
             "no authority",
             ["--resolver-ca", "/no/such/file"],
-            "--resolver-ca \"PATH\": No such file or directory (os error 2); expected a PEM file with at least one \
-             certificate",
+            "--resolver-ca \"PATH\": it cannot be read: No such file or directory (os error 2); expected a PEM file with at \
+             least one certificate",
+        ),
+        (
+            "authorities that others may write",
+            ["--resolver-ca", &loose],
+            "--resolver-ca \"PATH\": others may write it (mode 0666); expected that its owner alone may (chmod go-w); \
+             expected a PEM file with at least one certificate",
         ),
         (
             "no address",
