@@ -562,7 +562,10 @@ fn fresh(entry: Arc<Entry>, age: u64) -> Kept {
         most: entry.most,
         age: u32::try_from(age / 1000).unwrap_or(u32::MAX),
     };
-    let shown = Shown { ttls, ede: None };
+    let shown = Shown {
+        ttls,
+        ..Shown::default()
+    };
     Kept { entry, shown }
 }
 
@@ -574,6 +577,7 @@ fn stale(entry: Arc<Entry>) -> Kept {
     let shown = Shown {
         ttls: Ttls::Passed(STALE_TTL),
         ede: Some(ExtendedError { code, text: "" }),
+        ..Shown::default()
     };
     Kept { entry, shown }
 }
@@ -586,6 +590,7 @@ fn failed(entry: Arc<Entry>) -> Kept {
     let shown = Shown {
         ttls: Ttls::Same,
         ede: Some(ede),
+        ..Shown::default()
     };
     Kept { entry, shown }
 }

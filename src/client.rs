@@ -159,24 +159,29 @@ impl Departures {
         shown: &Shown,
     ) {
         let asked = &told_keepalive(client, asked);
-        self.add_cut(client, asked, answer, |out| {
-            asked.write_shown(out, answer, shown);
+        let shorter = Shown {
+            without_ede: true,
+            ..*shown
+        };
+        self.add_cut(client, asked, answer, &|out, is_long| {
+            asked.write_shown(out, answer, if is_long { &shorter } else { shown });
         });
     }
 
     /// Adds an answer that is signed for its client.
     pub fn signed_answer(&mut self, client: &Client, asked: &Asked<'_>, answer: &Answer<'_>) {
-        self.add_cut(client, asked, answer, |out| {
+        self.add_cut(client, asked, answer, &|out, _| {
             asked.write_signed_answer(out, answer);
         });
     }
 
+    /// `write` appends the answer, and then once more if it was too long.
     fn add_cut(
         &mut self,
         client: &Client,
         asked: &Asked<'_>,
         answer: &Answer<'_>,
-        write: impl FnOnce(&mut Vec<u8>),
+        write: &dyn Fn(&mut Vec<u8>, bool),
     ) {
         let limit = match client {
             Client::Datagram { .. } => asked.edns.map_or(PLAIN_SIZE.into(), |edns| edns.limit()),
@@ -184,11 +189,14 @@ impl Departures {
         };
         self.add(client, |out| {
             let start = out.len();
-            write(out);
-            if out.len().saturating_sub(start) > limit {
+            for is_long in [false, true] {
+                write(out, is_long);
+                if out.len().saturating_sub(start) <= limit {
+                    return;
+                }
                 out.truncate(start);
-                asked.write_truncated(out, answer);
             }
+            asked.write_truncated(out, answer);
         });
     }
 

@@ -129,6 +129,8 @@ pub struct Shown {
     pub ttls: Ttls,
     /// One more Extended DNS Error, for clients that speak EDNS.
     pub ede: Option<ExtendedError>,
+    /// Without any Extended DNS Error, which TC=1 says: they are left out before records are (RFC 8914 section 3).
+    pub without_ede: bool,
 }
 
 /// What becomes of the TTLs of an answer's records.
@@ -861,8 +863,13 @@ impl<'m> Asked<'m> {
         {
             additional = with_opt;
             write_opt(out, answer.extended_rcode(), edns.dnssec_ok, |out| {
-                answer.write_extended_errors(out, start);
+                if shown.without_ede {
+                    set_bits(out, start, [0x02, 0]);
+                } else {
+                    answer.write_extended_errors(out, start);
+                }
                 if let Some(ede) = &shown.ede
+                    && !shown.without_ede
                     && has_room(out, start, EDE_HEAD.saturating_add(ede.text.len()))
                 {
                     write_extended_error(out, ede);
@@ -2658,6 +2665,7 @@ mod tests {
             let shown = Shown {
                 ttls: change,
                 ede: Some(ExtendedError { code: 3, text: "" }),
+                ..Shown::default()
             };
             let mut expected = answer(expected, &opt).count(ADDITIONAL, 3);
             if change == Ttls::Passed(30) {

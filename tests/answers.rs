@@ -63,6 +63,37 @@ fn over_udp_an_answer_is_cut_to_what_the_client_takes() {
 }
 
 #[test]
+fn over_udp_an_answer_loses_its_extended_error_before_its_records() {
+    for (size, fits) in [(1232, true), (512, false)] {
+        let resolver = FakeResolver::honest();
+        resolver.serve(move |query| {
+            let data = record(16, 60, &text(300));
+            let mut message = message::answer_with(query, &[&data]);
+            message.truncate(message.len() - 11);
+            let options = vec![(15, [&[0, 0][..], &[b'x'; 300]].concat())];
+            message.extend(opt(&Edns {
+                size: 1232,
+                options,
+                ..Edns::default()
+            }));
+            vec![Act::Send(message)]
+        });
+        let forwarder = Forwarder::before(&resolver, &[]);
+        let ask = Ask::a(9, "x.test").with_type(16).with_edns(Edns {
+            size,
+            ..Edns::default()
+        });
+        let heard = forwarder.udp().ask(&ask.octets());
+        assert_eq!(heard.counts(), [1, 1, 0, 1], "the record is there");
+        assert_eq!(heard.extended_error().is_some(), fits);
+        assert_eq!(heard.is_truncated(), !fits, "and TCP has the rest");
+        let whole = forwarder.tcp().ask(&ask.octets());
+        assert_eq!(whole.extended_error(), Some(0));
+        assert!(!whole.is_truncated());
+    }
+}
+
+#[test]
 fn the_largest_answers_pass_over_tcp() {
     for octets in [16_000, 40_000, 65_200] {
         let resolver = large(octets);

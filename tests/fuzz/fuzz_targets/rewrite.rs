@@ -28,6 +28,7 @@ fuzz_target!(|input: &[u8]| {
             age: 7,
         },
         ede: Some(ExtendedError { code: 3, text: "" }),
+        ..Shown::default()
     };
     let check = |out: &[u8]| {
         assert!(out.len() <= LONGEST);
