@@ -11,8 +11,6 @@ use std::time::Instant;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
-use crate::clock::micros;
-
 /// Parts of the table, each with a lock of its own.
 const SHARDS: usize = 64;
 /// Buckets among which a client has its place. Who comes to a full set takes the place of the one that asked least lately.
@@ -32,10 +30,16 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Microseconds until there is one more.
+    /// Nanoseconds until there is one more.
     fn token(self) -> u64 {
-        (1_000_000 / u64::from(self.per_second).max(1)).max(1)
+        (1_000_000_000 / u64::from(self.per_second).max(1)).max(1)
     }
+}
+
+/// How many nanoseconds after another a moment is.
+fn nanos(now: Instant, start: Instant) -> u64 {
+    let since = now.saturating_duration_since(start).as_nanos();
+    u64::try_from(since).unwrap_or(u64::MAX)
 }
 
 /// What this room can be told.
@@ -67,7 +71,7 @@ pub enum Verdict {
 pub struct Budget {
     rate: Option<Rate>,
     start: Instant,
-    /// When it is full again, in microseconds since the start.
+    /// When it is full again, in nanoseconds since the start.
     full_at: Mutex<u64>,
 }
 
@@ -86,7 +90,7 @@ impl Budget {
         let Some(rate) = self.rate else {
             return wanted;
         };
-        let now = micros(now.saturating_duration_since(self.start));
+        let now = nanos(now, self.start);
         let mut full_at = self.full_at.lock();
         let spent = (*full_at).max(now) - now;
         let left = (rate.token() * u64::from(rate.burst)).saturating_sub(spent) / rate.token();
@@ -101,7 +105,7 @@ impl Budget {
 struct Bucket {
     /// The prefix, hashed with a key that nobody knows; 0 for nobody.
     who: u64,
-    /// When it is full again, in microseconds since the start. The more tokens are missing, the later.
+    /// When it is full again, in nanoseconds since the start. The more tokens are missing, the later.
     full_at: u64,
     /// Queries too many in a row.
     over: u32,
@@ -176,7 +180,7 @@ impl Limiter {
     fn take(&self, address: IpAddr, is_datagram: bool, now: Instant) -> Option<u32> {
         let rate = self.settings.rate?;
         let token = rate.token();
-        let now = micros(now.saturating_duration_since(self.start));
+        let now = nanos(now, self.start);
         let who = self.hasher.hash_one((client(address), is_datagram)).max(1);
         let places = SHARDS * SETS;
         let place = usize::try_from(who >> 32).unwrap_or_default() % places;
@@ -358,6 +362,21 @@ mod tests {
         assert_eq!(budget.take(100, now + Duration::from_secs(1)), 10);
         assert_eq!(budget.take(100, now + Duration::from_secs(100)), 20);
         assert_eq!(Budget::new(None, now).take(1_000_000, now), 1_000_000);
+    }
+
+    #[test]
+    fn the_budget_is_as_large_as_it_was_said_to_be() {
+        let now = Instant::now();
+        for per_second in [1, 999, 1500, 300_000, 600_000, 1_000_000] {
+            let burst = 2 * per_second;
+            let budget = Budget::new(Some(Rate { per_second, burst }), now);
+            budget.take(usize::MAX, now);
+            let second = now + Duration::from_secs(1);
+            let taken = budget.take(usize::MAX, second);
+            let expected = f64::from(per_second);
+            let share = taken as f64 / expected;
+            assert!((0.999..1.001).contains(&share), "{taken} of {per_second}");
+        }
     }
 
     #[test]
