@@ -339,7 +339,6 @@ impl Server {
         outboxes: &Arc<Outboxes>,
         shed: &Arc<Shed>,
     ) -> io::Result<Self> {
-        // A listener holds a place while it waits for its next client.
         let slots = Slots::new(settings.clients, Arc::clone(shed));
         let stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();

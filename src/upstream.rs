@@ -1204,7 +1204,12 @@ impl Upstream {
             } else {
                 was_quiet = false;
                 self.timer_rests.store(true, Ordering::SeqCst);
-                if self.unended.load(Ordering::SeqCst) == 0 && !self.retired.load(Ordering::SeqCst)
+                // In this order: whoever has something for it sees that it rests, or is seen here.
+                let waits = |race: &Race| !race.candidates.is_empty();
+                let races = self.state.lock().race.as_ref().is_some_and(waits);
+                if self.unended.load(Ordering::SeqCst) == 0
+                    && !self.retired.load(Ordering::SeqCst)
+                    && !races
                 {
                     match idle_until {
                         Some(until) => park_timeout(until.saturating_duration_since(now)),
