@@ -27,7 +27,7 @@ use crate::health::{Fault, Health};
 use crate::identity::{Identity, Proof, Terms};
 use crate::journal::{debug, error, info, warn};
 use crate::metrics::{Counter, Histogram};
-use crate::pin::PinSet;
+use crate::pin::{Fit, Pin, PinSet};
 use crate::session::{self, Closed, ConnectError, PENDING, Reader, Rest, Sent, Session, Silent};
 use crate::thread::{self, Pulse};
 use crate::wire::Answer;
@@ -65,7 +65,7 @@ pub struct Settings {
     pub resolvers: Vec<Resolver>,
     /// The time of a query, and of a connection: TCP, TLS and all checks.
     pub timeout: Duration,
-    /// [`LEAST_PATIENCE`], or longer where what a resolver is asked is to be counted on however slow a machine.
+    /// [`LEAST_PATIENCE`], or longer, though a third of the timeout at most, where what a resolver is asked is to be counted on however slow a machine.
     pub least_patience: Duration,
     /// Sessions to one address at a time, at most; at least 1.
     pub sessions: usize,
@@ -185,7 +185,7 @@ pub struct Standing {
     pub name: String,
     /// Sessions that take queries.
     pub sessions: usize,
-    /// It is not held back after a failure.
+    /// It is not held back after a failure, or since it was slower than another.
     pub healthy: bool,
     /// How many pins it has.
     pub pins: usize,
@@ -202,12 +202,31 @@ pub struct Proved {
     pub not_after: Option<u64>,
 }
 
-impl Proved {
+/// What is kept of that: the pins may be others later.
+struct Shown {
+    keys: Vec<Pin>,
+    not_after: Option<u64>,
+}
+
+impl Shown {
     fn of(proof: &Proof) -> Self {
         let leaf = proof.certificates.first();
         Self {
-            slot: proof.fit.map_or(0, |fit| fit.slot + 1),
+            keys: proof.keys.clone(),
             not_after: leaf.and_then(Facts::read).map(|facts| facts.not_after),
+        }
+    }
+
+    /// Which of the pins that hold now is that of a key.
+    fn fit(&self, terms: &Terms) -> Option<Fit> {
+        let now = clock::since_1970().as_secs();
+        terms.pins.find(&self.keys, now.max(terms.clock_floor))
+    }
+
+    fn proved(&self, terms: &Terms) -> Proved {
+        Proved {
+            slot: self.fit(terms).map_or(0, |fit| fit.slot + 1),
+            not_after: self.not_after,
         }
     }
 }
@@ -245,7 +264,7 @@ struct Fortune {
     /// How many queries a session to it may begin with; none means the most.
     window: Option<usize>,
     /// What it showed when a session to it was last opened.
-    shown: Option<Proved>,
+    shown: Option<Shown>,
     /// What was last logged of it, so that it is said once and not with every attempt.
     complaint: String,
 }
@@ -428,7 +447,7 @@ impl Upstream {
     ///
     /// Returns for how many resolvers' addresses the pins are others than before.
     pub fn repin(self: &Arc<Self>, pins: impl Fn(&Identity) -> PinSet) -> usize {
-        let (now, today) = (clock::now(), clock::since_1970().as_secs());
+        let now = clock::now();
         let (mut changed, mut unfit) = (0, Vec::new());
         // Addresses of one resolver go on sharing their tickets.
         let mut known: Vec<(Identity, Identity)> = Vec::new();
@@ -454,25 +473,13 @@ impl Upstream {
                 continue;
             }
             changed += 1;
-            // What a session that stays has shown is that of another pin by now, or of the same one in another place.
-            let mut slot = None;
-            for open in sessions {
-                if open.session.fits(&after) {
-                    let found = after.terms().pins.find(&open.session.proof().keys, today);
-                    slot = Some(found.map_or(0, |fit| fit.slot + 1));
-                } else {
-                    unfit.push(open.clone());
-                }
-            }
+            unfit.extend(sessions.filter(|open| !open.session.fits(&after)).cloned());
             *target.identity.lock() = after;
             if let Some(race) = &mut state.race {
                 // Whoever was refused may run again.
                 race.entered.retain(|entered| *entered != rank);
             }
             let fortune = &mut state.fortunes[rank];
-            if let (Some(shown), Some(slot)) = (&mut fortune.shown, slot) {
-                shown.slot = slot;
-            }
             fortune.complaint.clear();
             if fortune.health.is_unproved() {
                 fortune.health.succeed();
@@ -537,13 +544,17 @@ impl Upstream {
         let now = clock::now();
         let state = self.state.lock();
         let targets = self.targets.iter().zip(&state.fortunes).enumerate();
-        let standing = |(rank, (target, fortune)): (usize, (&Target, &Fortune))| Standing {
-            address: target.address,
-            name: target.identity().name().to_str().into_owned(),
-            pins: target.identity().terms().pins.slots().len(),
-            sessions: state.count_good(rank),
-            healthy: fortune.health.is_good(now),
-            shown: fortune.shown,
+        let standing = |(rank, (target, fortune)): (usize, (&Target, &Fortune))| {
+            let identity = target.identity();
+            let (name, terms) = (identity.name(), identity.terms());
+            Standing {
+                address: target.address,
+                name: name.to_str().into_owned(),
+                pins: terms.pins.slots().len(),
+                sessions: state.count_good(rank),
+                healthy: fortune.health.is_good(now),
+                shown: fortune.shown.as_ref().map(|shown| shown.proved(terms)),
+            }
         };
         targets.map(standing).collect()
     }
@@ -978,11 +989,13 @@ impl Upstream {
             .cloned()
             .collect();
         let proof = open.session.proof().clone();
-        state.fortunes[rank].shown = Some(Proved::of(&proof));
+        let shown = Shown::of(&proof);
+        let is_pinned = shown.fit(identity.terms()).is_some();
+        state.fortunes[rank].shown = Some(shown);
         state.sessions.push(open);
         self.move_on(&mut state, now);
         drop(state);
-        self.doubt(address, &identity, &proof);
+        self.doubt(address, &identity, &proof, is_pinned);
         if news {
             let name = identity.name().to_str();
             info!("event=resolver-serves resolver={address} name={name} {description}");
@@ -991,9 +1004,9 @@ impl Upstream {
     }
 
     /// Counts and says what a session was opened without.
-    fn doubt(&self, address: SocketAddr, identity: &Identity, proof: &Proof) {
+    fn doubt(&self, address: SocketAddr, identity: &Identity, proof: &Proof, is_pinned: bool) {
         let (name, pins) = (identity.name().to_str(), &identity.terms().pins);
-        if !pins.is_empty() && proof.fit.is_none() {
+        if !pins.is_empty() && !is_pinned {
             self.tally.doubts.unpinned.increment();
             let shown = proof.keys.iter().copied().collect::<PinSet>();
             warn!(

@@ -214,6 +214,15 @@ fn a_resolver_shows_with_its_pin_and_its_certificates_end() {
     assert_eq!((&slot[..], resolver.connections()), ("1", 1));
     let page = get(at, "/").body;
     assert!(page.contains("number 1 of 2"), "{page}");
+    // Or none of them does any more, and it ends.
+    fs::write(&pins, format!("{NAME} {stranger}\n")).expect("writes");
+    forwarder.running().reload();
+    assert_eq!(
+        sample(at, &format!("dns_tool_resolver_pin_slot{labels}")),
+        "0"
+    );
+    let page = get(at, "/").body;
+    assert!(page.contains("none of 1 fits"), "{page}");
 }
 
 #[test]
