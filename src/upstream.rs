@@ -704,13 +704,16 @@ impl Upstream {
     /// leave it to itself.
     fn move_on(&self, state: &mut State, now: Instant) {
         let (mut batch, mut full) = (Vec::new(), 0);
-        while let Some(open) = state.best(full).filter(|_| !state.waiting.is_empty()) {
+        while let Some(open) = state.best(full) {
             batch.extend(state.waiting.drain(..));
+            if batch.is_empty() {
+                return;
+            }
             if open.session.send(&mut batch, now) == Sent::Full {
                 full += 1;
             }
-            state.put_back(&mut batch);
         }
+        state.put_back(&mut batch);
     }
 
     /// Ends queries without an answer.
