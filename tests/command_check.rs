@@ -590,13 +590,19 @@ fn a_folder_for_the_state_in_which_it_could_not_write_is_found() {
     // Root may write whatever its mode is, so it has to become somebody else, for whom the mode is that of others.
     let stranger = if own == 0 { 12_345 } else { own }.to_string();
     let options = ["--state-dir", path, "--user", &stranger];
+    // Who is not root is somebody else for no mode, and may be of more groups than a --user has.
+    let options = if own == 0 {
+        &options[..]
+    } else {
+        &options[..2]
+    };
     may(0o555);
     let line = "CRITICAL --state-dir \"FOLDER\": it cannot be written: Permission denied (os error 13); remedy: give it to \
                 the user that dns-tool runs as";
     assert_faults(
         "a folder for others",
         &resolver,
-        &options,
+        options,
         &names(),
         &[line],
         2,

@@ -58,6 +58,8 @@ fn a_panic_at_one_answer_costs_that_answer_alone() {
         &resolver.address().to_string(),
         "--resolver-fqdn",
         NAME,
+        "--timeout",
+        "20",
     ]);
     // However slow the machine is, there is one session.
     config.upstream.least_patience = PATIENCE;

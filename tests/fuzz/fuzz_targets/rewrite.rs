@@ -28,7 +28,7 @@ fuzz_target!(|input: &[u8]| {
             age: 7,
         },
         ede: Some(ExtendedError { code: 3, text: "" }),
-        ..Shown::default()
+        without_ede: query.id() & 1 != 0,
     };
     let check = |out: &[u8]| {
         assert!(out.len() <= LONGEST);
