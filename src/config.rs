@@ -52,9 +52,9 @@ const MOST_DAYS: u64 = 366;
 /// Seconds for which an answer may be served past its time, at most.
 const MOST_STALE: usize = 604_800;
 
-/// Options whose files are nothing to who asks a daemon that runs: it serves on with what it had where one of them is broken
-/// by now, and is well.
-const DAEMONS_FILES: [&str; 4] = ["--pins", "--pin-rollover", "--state-dir", "--resolver-ca"];
+/// Options that are nothing to who asks a daemon that runs: it serves on with what it had where a file of theirs is broken by
+/// now, and is well.
+const DAEMONS_OPTIONS: [&str; 4] = ["--pins", "--pin-rollover", "--state-dir", "--resolver-ca"];
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -155,7 +155,7 @@ pub fn read(sources: &Sources) -> Result<Command, UsageError> {
         Wanted::Options(given) => given,
     };
     if given.subcommand() == Some("query") && !given.flag("--direct")? {
-        given.leave_out(&DAEMONS_FILES);
+        given.leave_out(&DAEMONS_OPTIONS);
     }
     let config = settings(given)?;
     let given = &config.given;
