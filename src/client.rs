@@ -412,6 +412,8 @@ pub struct Stream {
 struct Turns {
     /// Queries that wait for their answers.
     count: usize,
+    /// Reading pauses until no more than so many do.
+    paused_until: Option<usize>,
     /// Batches of answers that have not been sent yet.
     leaving: usize,
     /// When the last query was asked; before the first, when what is on its way has had time to arrive.
@@ -464,8 +466,13 @@ pub struct Turn(Arc<Stream>);
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.turns.lock().end_one();
-        self.0.turns_changed.notify_one();
+        let mut turns = self.0.turns.lock();
+        turns.end_one();
+        let goes_on = turns.paused_until.is_some_and(|count| turns.count <= count);
+        drop(turns);
+        if goes_on {
+            self.0.turns_changed.notify_one();
+        }
     }
 }
 
@@ -487,6 +494,7 @@ impl Stream {
                 outboxes,
                 turns: Mutex::new(Turns {
                     count: 0,
+                    paused_until: None,
                     leaving: 0,
                     asked: later(now, GRACE),
                     unwelcome: false,
@@ -564,14 +572,24 @@ impl Stream {
         true
     }
 
-    /// Waits until fewer than the most queries of this connection wait for their answers; `waiting` tells how many do of all
-    /// clients. Every query ends by its deadline, so this does.
+    /// Where the most queries of this connection wait for their answers, waits until half of them have theirs, so that not
+    /// each of them wakes a thread; `waiting` tells how many of all clients wait. Every query ends by its deadline, so this
+    /// does.
     pub fn wait_for_turn(&self, waiting: impl Fn() -> usize) {
-        let is_crowded = |own: usize| waiting().saturating_sub(own) >= CROWD;
         let mut turns = self.turns.lock();
-        while turns.count >= TURNS || turns.count >= TURNS_IN_A_CROWD && is_crowded(turns.count) {
-            self.turns_changed.wait(&mut turns);
+        let others = waiting().saturating_sub(turns.count);
+        let most = if others >= CROWD {
+            TURNS_IN_A_CROWD
+        } else {
+            TURNS
+        };
+        if turns.count < most {
+            return;
         }
+        turns.paused_until = Some(most / 2);
+        self.turns_changed
+            .wait_while(&mut turns, |turns| turns.count > most / 2);
+        turns.paused_until = None;
     }
 
     /// Writes without waiting; what is not taken now waits in the outbox.
