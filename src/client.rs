@@ -159,12 +159,12 @@ impl Departures {
         shown: &Shown,
     ) {
         let asked = &told_keepalive(client, asked);
-        let shorter = Shown {
-            without_ede: true,
-            ..*shown
-        };
-        self.add_cut(client, asked, answer, &|out, is_long| {
-            asked.write_shown(out, answer, if is_long { &shorter } else { shown });
+        self.add_cut(client, asked, answer, &|out, without_ede| {
+            let shown = Shown {
+                without_ede,
+                ..*shown
+            };
+            asked.write_shown(out, answer, &shown);
         });
     }
 
@@ -175,7 +175,7 @@ impl Departures {
         });
     }
 
-    /// `write` appends the answer, and then once more if it was too long.
+    /// `write` appends the answer; and once more, told so, if it was too long.
     fn add_cut(
         &mut self,
         client: &Client,
@@ -573,11 +573,10 @@ impl Stream {
     }
 
     /// Where the most queries of this connection wait for their answers, waits until half of them have theirs, so that not
-    /// each of them wakes a thread; `waiting` tells how many of all clients wait. Every query ends by its deadline, so this
-    /// does.
-    pub fn wait_for_turn(&self, waiting: impl Fn() -> usize) {
+    /// each of them wakes a thread; `waiting` do of all clients. Every query ends by its deadline, so this does.
+    pub fn wait_for_turn(&self, waiting: usize) {
         let mut turns = self.turns.lock();
-        let others = waiting().saturating_sub(turns.count);
+        let others = waiting.saturating_sub(turns.count);
         let most = if others >= CROWD {
             TURNS_IN_A_CROWD
         } else {

@@ -867,12 +867,11 @@ impl<'m> Asked<'m> {
                     set_bits(out, start, [0x02, 0]);
                 } else {
                     answer.write_extended_errors(out, start);
-                }
-                if let Some(ede) = &shown.ede
-                    && !shown.without_ede
-                    && has_room(out, start, EDE_HEAD.saturating_add(ede.text.len()))
-                {
-                    write_extended_error(out, ede);
+                    if let Some(ede) = &shown.ede
+                        && has_room(out, start, EDE_HEAD.saturating_add(ede.text.len()))
+                    {
+                        write_extended_error(out, ede);
+                    }
                 }
                 if has_room(out, start, KEEPALIVE_LENGTH) {
                     self.write_keepalive(out);

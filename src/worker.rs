@@ -141,7 +141,7 @@ impl Pool {
         let mut batch = Batch::default();
         let mut patience = Patience::default();
         loop {
-            stream.wait_for_turn(|| self.forwarder.waiting());
+            stream.wait_for_turn(self.forwarder.waiting());
             if patience
                 .apply(stream.socket(), frames.is_amid_message())
                 .is_err()
