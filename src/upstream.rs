@@ -217,18 +217,18 @@ impl Shown {
         }
     }
 
-    /// Which of the pins that hold now is that of a key.
-    fn fit(&self, terms: &Terms) -> Option<Fit> {
-        let now = clock::since_1970().as_secs();
-        terms.pins.find(&self.keys, now.max(terms.clock_floor))
-    }
-
     fn proved(&self, terms: &Terms) -> Proved {
         Proved {
-            slot: self.fit(terms).map_or(0, |fit| fit.slot + 1),
+            slot: fit(&self.keys, terms).map_or(0, |fit| fit.slot + 1),
             not_after: self.not_after,
         }
     }
+}
+
+/// Which of the pins that hold now is that of one of the keys.
+fn fit(keys: &[Pin], terms: &Terms) -> Option<Fit> {
+    let now = clock::since_1970().as_secs();
+    terms.pins.find(keys, now.max(terms.clock_floor))
 }
 
 /// Sessions that were opened on less than all that could be asked for.
@@ -992,13 +992,11 @@ impl Upstream {
             .cloned()
             .collect();
         let proof = open.session.proof().clone();
-        let shown = Shown::of(&proof);
-        let is_pinned = shown.fit(identity.terms()).is_some();
-        state.fortunes[rank].shown = Some(shown);
+        state.fortunes[rank].shown = Some(Shown::of(&proof));
         state.sessions.push(open);
         self.move_on(&mut state, now);
         drop(state);
-        self.doubt(address, &identity, &proof, is_pinned);
+        self.doubt(address, &identity, &proof);
         if news {
             let name = identity.name().to_str();
             info!("event=resolver-serves resolver={address} name={name} {description}");
@@ -1007,9 +1005,9 @@ impl Upstream {
     }
 
     /// Counts and says what a session was opened without.
-    fn doubt(&self, address: SocketAddr, identity: &Identity, proof: &Proof, is_pinned: bool) {
+    fn doubt(&self, address: SocketAddr, identity: &Identity, proof: &Proof) {
         let (name, pins) = (identity.name().to_str(), &identity.terms().pins);
-        if !pins.is_empty() && !is_pinned {
+        if !pins.is_empty() && fit(&proof.keys, identity.terms()).is_none() {
             self.tally.doubts.unpinned.increment();
             let shown = proof.keys.iter().copied().collect::<PinSet>();
             warn!(
