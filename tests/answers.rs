@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::support::message::{self, Edns, opt, record};
+use crate::support::message::{self, Edns, record};
 use crate::support::{
     Act, Ask, FakeResolver, Forwarder, Greeting, PATIENCE, TcpClient, wait_until,
 };
@@ -68,15 +68,13 @@ fn over_udp_an_answer_loses_its_extended_error_before_its_records() {
         let resolver = FakeResolver::honest();
         resolver.serve(move |query| {
             let data = record(16, 60, &text(300));
-            let mut message = message::answer_with(query, &[&data]);
-            message.truncate(message.len() - 11);
-            let options = vec![(15, [&[0, 0][..], &[b'x'; 300]].concat())];
-            message.extend(opt(&Edns {
+            let edns = Edns {
                 size: 1232,
-                options,
+                options: vec![(15, [&[0, 0][..], &[b'x'; 300]].concat())],
                 ..Edns::default()
-            }));
-            vec![Act::Send(message)]
+            };
+            let answer = message::answer_with(query, &[&data]);
+            vec![Act::Send(message::with_opt(answer, &edns))]
         });
         let forwarder = Forwarder::before(&resolver, &[]);
         let ask = Ask::a(9, "x.test").with_type(16).with_edns(Edns {
@@ -234,18 +232,16 @@ fn a_client_that_reads_late_gets_everything() {
 fn the_client_gets_an_opt_when_it_sent_one_and_never_the_padding() {
     let resolver = FakeResolver::honest();
     resolver.serve(|query| {
-        let mut answer = message::answer(query);
-        answer.truncate(answer.len() - 11);
         let padding = (12, vec![0; 300]);
         let cookie = (10, vec![7; 16]);
         let error = (15, vec![0, 3]);
-        answer.extend(opt(&Edns {
+        let edns = Edns {
             size: 4096,
             version: 0,
             flags: 0x8000,
             options: vec![padding, cookie, error],
-        }));
-        vec![Act::Send(answer)]
+        };
+        vec![Act::Send(message::with_opt(message::answer(query), &edns))]
     });
     let forwarder = Forwarder::before(&resolver, &[]);
     let plain = Ask::a(1, "x.test");

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use dns_tool::date::{DAY, Moment};
 use rcgen::date_time_ymd;
 
-use crate::support::message::{self, opt};
+use crate::support::message;
 use crate::support::process::{Process, program};
 use crate::support::resolver::tls;
 use crate::support::{Act, Chain, FakeResolver, Greeting, NAME, pki, temporary_file};
@@ -171,14 +171,12 @@ const ONE_KEY: &str = "WARNING resolver.test pins: one key alone: when it is cha
 fn exemplary() -> FakeResolver {
     let resolver = FakeResolver::honest();
     resolver.serve(|query| {
-        let mut answer = message::answer(query);
-        answer.truncate(answer.len() - 11);
-        answer.extend(opt(&message::Edns {
+        let edns = message::Edns {
             size: 1232,
             options: vec![(11, vec![0, 100]), (12, vec![0; 400])],
             ..message::Edns::default()
-        }));
-        vec![Act::Send(answer)]
+        };
+        vec![Act::Send(message::with_opt(message::answer(query), &edns))]
     });
     resolver
 }

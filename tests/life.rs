@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use dns_tool::forwarder::Outcome;
 
-use crate::support::message::{self, Edns, opt};
+use crate::support::message::{self, Edns};
 use crate::support::resolver::tls;
 use crate::support::{
     Act, Ask, FakeResolver, Forwarder, Greeting, NAME, TcpClient, pki, scaled, wait_until,
@@ -377,15 +377,12 @@ fn more_queries_than_may_be_pending_fail_at_once() {
 
 /// An answer whose OPT says how long an idle session is kept, in units of 100 ms.
 fn with_keepalive(query: &[u8], timeout: u16) -> Vec<u8> {
-    let mut message = message::answer(query);
-    message.truncate(message.len() - 11);
-    let options = vec![(11, timeout.to_be_bytes().to_vec())];
-    message.extend(opt(&Edns {
+    let edns = Edns {
         size: 1232,
-        options,
+        options: vec![(11, timeout.to_be_bytes().to_vec())],
         ..Edns::default()
-    }));
-    message
+    };
+    message::with_opt(message::answer(query), &edns)
 }
 
 #[test]

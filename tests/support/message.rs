@@ -141,6 +141,13 @@ pub(crate) fn answer_with(query: &[u8], records: &[&[u8]]) -> Vec<u8> {
     octets
 }
 
+/// An answer with this OPT in place of its own, which is its last record and empty.
+pub(crate) fn with_opt(mut answer: Vec<u8>, edns: &Edns) -> Vec<u8> {
+    answer.truncate(answer.len() - 11);
+    answer.extend(opt(edns));
+    answer
+}
+
 /// An answer with a response code, and nothing else.
 pub(crate) fn error(query: &[u8], rcode: u8) -> Vec<u8> {
     let mut octets = answer_with(query, &[]);

@@ -35,26 +35,25 @@ pub(crate) struct Forwarder {
     running: Option<Running>,
 }
 
+/// The options that have the resolver at `address` asked.
+fn asking(address: &str) -> [&str; 4] {
+    ["--resolver-addr", address, "--resolver-fqdn", NAME]
+}
+
 impl Forwarder {
     /// In front of `resolver`, with `more` options.
     pub(crate) fn before(resolver: &FakeResolver, more: &[&str]) -> Self {
-        Self::with(
-            &[
-                &[
-                    "--resolver-addr",
-                    &resolver.address().to_string(),
-                    "--resolver-fqdn",
-                    NAME,
-                ][..],
-                more,
-            ]
-            .concat(),
-        )
+        let address = resolver.address().to_string();
+        Self::with(&[&asking(&address)[..], more].concat())
     }
 
     /// With these options, the tests' trust anchor, and 127.0.0.1 unless `--address` is among them.
     pub(crate) fn with(options: &[&str]) -> Self {
-        let running = dns_tool::start(config(options)).expect("the forwarder starts");
+        Self::started(config(options))
+    }
+
+    fn started(config: Config) -> Self {
+        let running = dns_tool::start(config).expect("the forwarder starts");
         Self {
             running: Some(running),
         }
@@ -63,18 +62,14 @@ impl Forwarder {
     /// In front of `resolver`, which is asked nothing a second time because the machine is slow: it can be counted.
     pub(crate) fn patient(resolver: &FakeResolver, more: &[&str]) -> Self {
         let address = resolver.address().to_string();
-        let options = ["--resolver-addr", &address, "--resolver-fqdn", NAME];
-        Self::patient_with(&[&options[..], more].concat())
+        Self::patient_with(&[&asking(&address)[..], more].concat())
     }
 
     /// The same with these options.
     pub(crate) fn patient_with(options: &[&str]) -> Self {
         let mut config = config(&[&["--timeout", "20"][..], options].concat());
         config.upstream.least_patience = PATIENCE;
-        let running = dns_tool::start(config).expect("the forwarder starts");
-        Self {
-            running: Some(running),
-        }
+        Self::started(config)
     }
 
     pub(crate) fn running(&self) -> &Running {
