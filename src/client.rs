@@ -2,7 +2,7 @@
 //!
 //! As a datagram from the address that was asked, cut to the size that the client takes; or into a stream, framed, and
 //! never waiting for a client that does not read: what its socket does not take goes to its outbox, which one thread for
-//! all of them drains. Answers are gathered in [`Departures`] and leave together.
+//! all of them drains. Answers are gathered in [`ReplyBatch`] and leave together.
 
 // Strangers' octets come through here: what could panic or wrap is not written at all.
 #![cfg_attr(
@@ -68,7 +68,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What the bounds on clients have cost them.
 #[derive(Debug, Default)]
-pub struct Shed {
+pub struct EvictionCounters {
     /// Datagrams that the kernel dropped, because its queue for us was full.
     pub datagrams: Counter,
     /// Connections that gave way to newcomers.
@@ -92,7 +92,7 @@ pub enum Client {
         local: Option<Local>,
     },
     /// By TCP.
-    Stream(Turn),
+    Stream(InFlightGuard),
 }
 
 impl Client {
@@ -100,7 +100,7 @@ impl Client {
     pub fn peer(&self) -> SocketAddr {
         match self {
             Self::Datagram { peer, .. } => *peer,
-            Self::Stream(turn) => turn.0.peer,
+            Self::Stream(guard) => guard.0.peer,
         }
     }
 }
@@ -114,9 +114,9 @@ pub struct Local {
     pub interface: u32,
 }
 
-/// Answers on their way out, until [`Departures::leave`] sends them all. One for each thread that answers.
+/// Answers on their way out, until [`ReplyBatch::send`] sends them all. One for each thread that answers.
 #[derive(Default)]
-pub struct Departures {
+pub struct ReplyBatch {
     octets: Vec<u8>,
     datagrams: Vec<Datagram>,
     streams: Vec<(Arc<Stream>, Vec<u8>)>,
@@ -149,7 +149,7 @@ impl Datagram {
     }
 }
 
-impl Departures {
+impl ReplyBatch {
     /// Adds an answer, shown as it is to be; over UDP one that is larger than the client takes is cut (TC=1).
     pub fn answer(
         &mut self,
@@ -159,7 +159,7 @@ impl Departures {
         shown: &Shown,
     ) {
         let asked = &told_keepalive(client, asked);
-        self.add_cut(client, asked, answer, &|out, without_ede| {
+        self.push_truncated(client, asked, answer, &|out, without_ede| {
             let shown = Shown {
                 without_ede,
                 ..*shown
@@ -170,13 +170,13 @@ impl Departures {
 
     /// Adds an answer that is signed for its client.
     pub fn signed_answer(&mut self, client: &Client, asked: &Asked<'_>, answer: &Answer<'_>) {
-        self.add_cut(client, asked, answer, &|out, _| {
+        self.push_truncated(client, asked, answer, &|out, _| {
             asked.write_signed_answer(out, answer);
         });
     }
 
     /// `write` appends the answer; and once more, told so, if it was too long.
-    fn add_cut(
+    fn push_truncated(
         &mut self,
         client: &Client,
         asked: &Asked<'_>,
@@ -223,7 +223,7 @@ impl Departures {
     }
 
     /// Adds an answer that brings nothing but the advice to ask over TCP (TC=1).
-    pub fn advise_tcp(&mut self, client: &Client, asked: &Asked<'_>) {
+    pub fn push_tc(&mut self, client: &Client, asked: &Asked<'_>) {
         self.add(client, |out| asked.write_advice(out));
     }
 
@@ -243,7 +243,7 @@ impl Departures {
                     octets: start..self.octets.len(),
                 });
             }
-            Client::Stream(Turn(stream)) => {
+            Client::Stream(InFlightGuard(stream)) => {
                 // From the end: the last client is the likeliest, and there are few in a batch.
                 let found = self
                     .streams
@@ -252,7 +252,7 @@ impl Departures {
                 if let Some((_, octets)) = found {
                     return frame::append(octets, write);
                 }
-                stream.turns.lock().begin_to_leave();
+                stream.in_flight.lock().begin_to_send();
                 let mut octets = self.spare.pop().unwrap_or_default();
                 frame::append(&mut octets, write);
                 self.streams.push((Arc::clone(stream), octets));
@@ -267,7 +267,7 @@ impl Departures {
     }
 
     /// Sends everything: datagrams in batches, each client's stream in one write. Waits for nobody.
-    pub fn leave(&mut self) {
+    pub fn send(&mut self) {
         let mut others = Vec::new();
         while let Some(exit) = self.datagrams.first().map(Datagram::exit) {
             // Mostly there is one way out for all of them.
@@ -288,7 +288,7 @@ impl Departures {
         self.octets.clear();
         for (stream, mut octets) in self.streams.drain(..) {
             stream.write(&octets);
-            stream.turns.lock().has_left();
+            stream.in_flight.lock().has_sent();
             if octets.capacity() <= SPARE {
                 octets.clear();
                 self.spare.push(octets);
@@ -402,14 +402,14 @@ pub struct Stream {
     socket: TcpStream,
     peer: SocketAddr,
     outbox: Mutex<Outbox>,
-    outboxes: Arc<Outboxes>,
-    turns: Mutex<Turns>,
-    turns_changed: Condvar,
+    slow_readers: Arc<SlowReaders>,
+    in_flight: Mutex<InFlightCount>,
+    in_flight_changed: Condvar,
     _slot: Slot,
 }
 
 #[derive(Debug)]
-struct Turns {
+struct InFlightCount {
     /// Queries that wait for their answers.
     count: usize,
     /// Reading pauses until no more than so many do.
@@ -424,7 +424,7 @@ struct Turns {
     gone: bool,
 }
 
-impl Turns {
+impl InFlightCount {
     fn ask(&mut self, now: Instant) {
         self.count = self.count.saturating_add(1);
         self.asked = now;
@@ -434,11 +434,11 @@ impl Turns {
         self.count = self.count.saturating_sub(1);
     }
 
-    fn begin_to_leave(&mut self) {
+    fn begin_to_send(&mut self) {
         self.leaving = self.leaving.saturating_add(1);
     }
 
-    fn has_left(&mut self) {
+    fn has_sent(&mut self) {
         self.leaving = self.leaving.saturating_sub(1);
     }
 
@@ -462,16 +462,18 @@ fn later(moment: Instant, wait: Duration) -> Instant {
 
 /// A query's right to one answer into a stream.
 #[derive(Debug)]
-pub struct Turn(Arc<Stream>);
+pub struct InFlightGuard(Arc<Stream>);
 
-impl Drop for Turn {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        let mut turns = self.0.turns.lock();
-        turns.end_one();
-        let goes_on = turns.paused_until.is_some_and(|count| turns.count <= count);
-        drop(turns);
+        let mut in_flight = self.0.in_flight.lock();
+        in_flight.end_one();
+        let goes_on = in_flight
+            .paused_until
+            .is_some_and(|count| in_flight.count <= count);
+        drop(in_flight);
         if goes_on {
-            self.0.turns_changed.notify_one();
+            self.0.in_flight_changed.notify_one();
         }
     }
 }
@@ -481,18 +483,18 @@ impl Stream {
     pub fn new(
         socket: TcpStream,
         peer: SocketAddr,
-        outboxes: Arc<Outboxes>,
+        slow_readers: Arc<SlowReaders>,
         slot: Slot,
         now: Instant,
     ) -> Arc<Self> {
         Arc::new_cyclic(|stream| {
-            slot.seat(stream);
+            slot.belongs_to(stream);
             Self {
                 socket,
                 peer,
                 outbox: Mutex::default(),
-                outboxes,
-                turns: Mutex::new(Turns {
+                slow_readers,
+                in_flight: Mutex::new(InFlightCount {
                     count: 0,
                     paused_until: None,
                     leaving: 0,
@@ -500,7 +502,7 @@ impl Stream {
                     unwelcome: false,
                     gone: false,
                 }),
-                turns_changed: Condvar::new(),
+                in_flight_changed: Condvar::new(),
                 _slot: slot,
             }
         })
@@ -523,72 +525,76 @@ impl Stream {
 
     /// The client of one more query on this connection.
     pub fn client(self: &Arc<Self>, now: Instant) -> Client {
-        self.turns.lock().ask(now);
-        Client::Stream(Turn(Arc::clone(self)))
+        self.in_flight.lock().ask(now);
+        Client::Stream(InFlightGuard(Arc::clone(self)))
     }
 
     /// Whether it has given way to another connection, and is to be read no more; waits for so long to see it.
-    pub fn gives_way_within(&self, wait: Duration) -> bool {
-        let mut turns = self.turns.lock();
+    pub fn is_evicted_within(&self, wait: Duration) -> bool {
+        let mut in_flight = self.in_flight.lock();
         if !wait.is_zero() {
-            self.turns_changed
-                .wait_while_for(&mut turns, |turns| !turns.gone, wait);
+            self.in_flight_changed.wait_while_for(
+                &mut in_flight,
+                |in_flight| !in_flight.gone,
+                wait,
+            );
         }
-        turns.gone
+        in_flight.gone
     }
 
     /// Whether queries wait for their answers.
     pub fn is_busy(&self) -> bool {
-        self.turns.lock().count > 0
+        self.in_flight.lock().count > 0
     }
 
     /// Whether it is welcome, and since when nothing is owed to its client and nothing came of it, if that is so.
     fn idle_since(&self, now: Instant) -> Option<(bool, Instant)> {
-        let turns = self.turns.lock();
-        let idle = turns.is_idle() && turns.asked <= now && self.outbox.lock().octets.is_empty();
-        idle.then_some((!turns.unwelcome, turns.asked))
+        let in_flight = self.in_flight.lock();
+        let idle =
+            in_flight.is_idle() && in_flight.asked <= now && self.outbox.lock().octets.is_empty();
+        idle.then_some((!in_flight.unwelcome, in_flight.asked))
     }
 
     /// Its client asked more than it may: it gives way before others, whatever it has to say.
-    pub fn be_unwelcome(&self) {
-        self.turns.lock().unwelcome = true;
+    pub fn mark_over_limit(&self) {
+        self.in_flight.lock().unwelcome = true;
     }
 
     /// Ends an idle connection. Not if it has been asked something meanwhile, or has something to be read.
     ///
     /// Its reading side alone: a query that its worker has just read is still answered.
-    fn give_way(&self) -> bool {
+    fn evict(&self) -> bool {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        let mut turns = self.turns.lock();
+        let mut in_flight = self.in_flight.lock();
         let unread = recv(self.socket.as_raw_fd(), &mut [0], flags).is_ok_and(|length| length > 0);
-        if !turns.is_idle() || unread && !turns.unwelcome {
+        if !in_flight.is_idle() || unread && !in_flight.unwelcome {
             return false;
         }
-        turns.gone = true;
+        in_flight.gone = true;
         debug!("event=client-gives-way client={}", self.peer);
         // It fails when the client is gone already, which is as good.
         let _ = self.socket.shutdown(Shutdown::Read);
-        self.turns_changed.notify_one();
+        self.in_flight_changed.notify_one();
         true
     }
 
     /// Where the most queries of this connection wait for their answers, waits until half of them have theirs, so that not
     /// each of them wakes a thread; `waiting` do of all clients. Every query ends by its deadline, so this does.
-    pub fn wait_for_turn(&self, waiting: usize) {
-        let mut turns = self.turns.lock();
-        let others = waiting.saturating_sub(turns.count);
+    pub fn wait_for_room(&self, waiting: usize) {
+        let mut in_flight = self.in_flight.lock();
+        let others = waiting.saturating_sub(in_flight.count);
         let most = if others >= CROWD {
             TURNS_IN_A_CROWD
         } else {
             TURNS
         };
-        if turns.count < most {
+        if in_flight.count < most {
             return;
         }
-        turns.paused_until = Some(most / 2);
-        self.turns_changed
-            .wait_while(&mut turns, |turns| turns.count > most / 2);
-        turns.paused_until = None;
+        in_flight.paused_until = Some(most / 2);
+        self.in_flight_changed
+            .wait_while(&mut in_flight, |in_flight| in_flight.count > most / 2);
+        in_flight.paused_until = None;
     }
 
     /// Writes without waiting; what is not taken now waits in the outbox.
@@ -611,13 +617,13 @@ impl Stream {
             return;
         }
         if outbox.octets.len().saturating_add(rest.len()) > OUTBOX {
-            self.outboxes.shed.not_reading.increment();
+            self.slow_readers.evictions.not_reading.increment();
             return self.close(&mut outbox, "it does not read its answers");
         }
         outbox.octets.extend(rest);
         drop(outbox);
         if was_empty {
-            self.outboxes.add(Arc::clone(self));
+            self.slow_readers.add(Arc::clone(self));
         }
     }
 
@@ -662,21 +668,21 @@ impl Stream {
 
 /// The streams whose clients read slower than they ask.
 #[derive(Debug)]
-pub struct Outboxes {
+pub struct SlowReaders {
     arrivals: Mutex<Vec<Arc<Stream>>>,
     bell: PipeWriter,
-    shed: Arc<Shed>,
+    evictions: Arc<EvictionCounters>,
 }
 
-impl Outboxes {
-    /// Nobody's outbox yet, and what [`Outboxes::drain`] is to wait at.
-    pub fn new(shed: Arc<Shed>) -> io::Result<(Arc<Self>, PipeReader)> {
+impl SlowReaders {
+    /// Nobody's outbox yet, and what [`SlowReaders::drain`] is to wait at.
+    pub fn new(evictions: Arc<EvictionCounters>) -> io::Result<(Arc<Self>, PipeReader)> {
         let (listener, bell) = io::pipe()?;
         Ok((
             Arc::new(Self {
                 arrivals: Mutex::default(),
                 bell,
-                shed,
+                evictions,
             }),
             listener,
         ))
@@ -692,10 +698,10 @@ impl Outboxes {
         }
     }
 
-    /// Drains outboxes until [`Outboxes::stop`]. A stream whose outbox is not empty within ten seconds is closed.
+    /// Drains outboxes until [`SlowReaders::stop`]. A stream whose outbox is not empty within ten seconds is closed.
     pub fn drain(&self, mut listener: &PipeReader) {
         let mut slow: Vec<(Arc<Stream>, Instant)> = Vec::new();
-        let pulse = Pulse::new("outboxes");
+        let pulse = Pulse::new("slow-readers");
         loop {
             pulse.waits();
             let wait = slow
@@ -731,7 +737,7 @@ impl Outboxes {
             slow.retain(|(stream, until)| {
                 let unfinished = stream.drain();
                 if unfinished && now >= *until {
-                    self.shed.not_reading.increment();
+                    self.evictions.not_reading.increment();
                     stream.close(&mut stream.outbox.lock(), "it reads too slowly");
                 }
                 unfinished && now < *until
@@ -739,7 +745,7 @@ impl Outboxes {
         }
     }
 
-    /// Ends [`Outboxes::drain`].
+    /// Ends [`SlowReaders::drain`].
     pub fn stop(&self) {
         let _ = (&self.bell).write(&[STOP]);
     }
@@ -751,11 +757,11 @@ const STOP: u8 = 1;
 /// The places of TCP clients. When all are taken, the connection that has been idle for the longest time gives way to a
 /// newcomer; where none is idle, the kernel's queue is the waiting room.
 #[derive(Debug)]
-pub struct Slots {
+pub struct ConnectionLimit {
     most: usize,
     places: Mutex<Places>,
     freed: Condvar,
-    shed: Arc<Shed>,
+    evictions: Arc<EvictionCounters>,
 }
 
 #[derive(Debug, Default)]
@@ -769,22 +775,22 @@ struct Places {
 /// A TCP client's place, given back when dropped.
 #[derive(Debug)]
 pub struct Slot {
-    slots: Arc<Slots>,
+    slots: Arc<ConnectionLimit>,
     number: u64,
 }
 
-impl Slots {
+impl ConnectionLimit {
     /// So many places, all free.
-    pub fn new(most: usize, shed: Arc<Shed>) -> Arc<Self> {
+    pub fn new(most: usize, evictions: Arc<EvictionCounters>) -> Arc<Self> {
         Arc::new(Self {
             most,
             places: Mutex::default(),
             freed: Condvar::new(),
-            shed,
+            evictions,
         })
     }
 
-    /// Takes a free place, if there is one. None, too, once [`Slots::close`] was called.
+    /// Takes a free place, if there is one. None, too, once [`ConnectionLimit::close`] was called.
     pub fn take_now(self: &Arc<Self>) -> Option<Slot> {
         self.place(&mut self.places.lock())
     }
@@ -801,7 +807,7 @@ impl Slots {
     }
 
     /// Takes a place for somebody who waits already: a free one, one that an idle connection gives up, or the next that
-    /// becomes either. None once [`Slots::close`] was called.
+    /// becomes either. None once [`ConnectionLimit::close`] was called.
     pub fn take(self: &Arc<Self>) -> Option<Slot> {
         loop {
             let mut places = self.places.lock();
@@ -831,7 +837,7 @@ impl Slots {
         streams.retain(|stream| is_its_own(stream.peer.ip()));
         let admitted = streams.len() < most || self.evict_longest_idle(&streams);
         if !admitted {
-            self.shed.refused.increment();
+            self.evictions.refused.increment();
         }
         admitted
     }
@@ -852,8 +858,8 @@ impl Slots {
         while let Some(place) = longest(&idle) {
             let (_, stream) = idle.swap_remove(place);
             // One that was just asked something stays.
-            if stream.give_way() {
-                self.shed.gave_way.increment();
+            if stream.evict() {
+                self.evictions.gave_way.increment();
                 return true;
             }
         }
@@ -885,7 +891,7 @@ impl Slots {
 
 impl Slot {
     /// Says who has it.
-    fn seat(&self, stream: &Weak<Stream>) {
+    fn belongs_to(&self, stream: &Weak<Stream>) {
         let mut places = self.slots.places.lock();
         places.taken.insert(self.number, Weak::clone(stream));
     }

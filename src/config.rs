@@ -1,6 +1,6 @@
 //! What did the user ask for?
 //!
-//! Turns options into typed settings: after this room no string means anything. Whatever is wrong ends in one line that
+//! InFlightCount options into typed settings: after this room no string means anything. Whatever is wrong ends in one line that
 //! names the option, or the place where it stands, the value and what was expected.
 
 use std::ffi::OsString;

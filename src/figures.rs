@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::client::{Shed, Slots};
+use crate::client::{ConnectionLimit, EvictionCounters};
 use crate::clock;
 use crate::forwarder::{Endings, Forwarder, Outcome, Source};
 use crate::journal;
@@ -31,9 +31,9 @@ pub struct Sources {
     /// What became of sessions.
     pub tally: Arc<Tally>,
     /// The places of TCP clients.
-    pub slots: Arc<Slots>,
+    pub slots: Arc<ConnectionLimit>,
     /// What the bounds on clients have cost them.
-    pub shed: Arc<Shed>,
+    pub evictions: Arc<EvictionCounters>,
     /// What the cache may hold, which is settled at the start.
     pub cache_size: usize,
     /// When the process began.
@@ -346,7 +346,7 @@ impl Sources {
     }
 
     fn add_clients(&self, all: &mut Families) {
-        let shed = &self.shed;
+        let evictions = &self.evictions;
         all.gauge("dns_tool_clients", "TCP clients.", self.slots.taken());
         all.gauge(
             "dns_tool_clients_limit",
@@ -354,9 +354,9 @@ impl Sources {
             self.slots.most(),
         );
         let dropped = [
-            ("gave-way", &shed.gave_way),
-            ("refused", &shed.refused),
-            ("not-reading", &shed.not_reading),
+            ("gave-way", &evictions.gave_way),
+            ("refused", &evictions.refused),
+            ("not-reading", &evictions.not_reading),
         ];
         all.add(
             "dns_tool_clients_dropped",
@@ -370,7 +370,7 @@ impl Sources {
         all.counter(
             "dns_tool_datagrams_lost",
             "Datagrams that the kernel dropped since its queue was full.",
-            shed.datagrams.value(),
+            evictions.datagrams.value(),
         );
     }
 

@@ -12,7 +12,7 @@ use log::{Level, log_enabled};
 use parking_lot::Mutex;
 
 use crate::cache::{self, Ask, Cache, Found, Kept};
-use crate::client::{Client, Departures};
+use crate::client::{Client, ReplyBatch};
 use crate::clock::{self, micros};
 use crate::flight::{Decision, Flights, Query, Spares, Waiter, Waiters};
 use crate::journal::debug;
@@ -210,7 +210,7 @@ impl From<Failure> for Outcome {
 pub struct Batch {
     queries: Vec<Arc<Query>>,
     spares: Spares,
-    departures: Departures,
+    replies: ReplyBatch,
     over_limit: bool,
     terse: bool,
     /// Clients that were given what is kept, and how many of them no failure.
@@ -319,7 +319,7 @@ impl Forwarder {
     /// Takes in one client's message. Its answer, or its way to the resolver, waits for [`Forwarder::dispatch`].
     pub fn handle(&self, message: &[u8], client: Client, now: Instant, batch: &mut Batch) {
         let endings = &self.endings;
-        let departures = &mut batch.departures;
+        let replies = &mut batch.replies;
         let policy = self.policy(&mut batch.policy, &mut batch.generation);
         let is_datagram = matches!(client, Client::Datagram { .. });
         let verdict = policy.limiter.judge(client.peer().ip(), is_datagram, now);
@@ -334,7 +334,7 @@ impl Forwarder {
                 return endings.end(&client, &[], Outcome::Dropped, now);
             }
             Err(fault) => {
-                return endings.reply_unreadable(message, &client, fault, now, departures);
+                return endings.reply_unreadable(message, &client, fault, now, replies);
             }
         };
         let refusal = if verdict == Verdict::Refuse {
@@ -352,12 +352,12 @@ impl Forwarder {
         };
         let asked = Asked::by(&query);
         if refusal == Some(Outcome::OverLimit) && is_datagram {
-            departures.advise_tcp(&client, &asked);
+            replies.push_tc(&client, &asked);
             return endings.end(&client, asked.question, Outcome::OverLimit, now);
         }
         if let Some(outcome) = refusal {
             let most = message.len();
-            return endings.refuse(&client, &asked, outcome, most, now, departures);
+            return endings.refuse(&client, &asked, outcome, most, now, replies);
         }
         let timeout = policy.settings.timeout;
         let patience = PATIENCE.min(timeout / 2);
@@ -374,7 +374,7 @@ impl Forwarder {
             if batch.terse && is_datagram {
                 return endings.end(&client, asked.question, outcome, now);
             }
-            return endings.refuse(&client, &asked, outcome, usize::MAX, now, departures);
+            return endings.refuse(&client, &asked, outcome, usize::MAX, now, replies);
         }
         let mut relay = |client, patience| {
             batch.spares.reuse(now, |going| {
@@ -389,7 +389,7 @@ impl Forwarder {
             })
         };
         let mut give = |client, kept: &Kept| {
-            let outcome = endings.give(client, &asked, kept, now, departures);
+            let outcome = endings.give(client, &asked, kept, now, replies);
             batch.given += 1;
             batch.served += u64::from(outcome.is_served());
         };
@@ -429,21 +429,21 @@ impl Forwarder {
         let Batch {
             queries,
             spares,
-            departures,
+            replies,
             policy,
             generation,
             ..
         } = batch;
         if !queries.is_empty() {
             let policy = self.policy(policy, generation);
-            self.endings.board(policy, queries, spares, now, departures);
+            self.endings.board(policy, queries, spares, now, replies);
         }
         // An upstream that takes no more has been replaced before, so the next one is there to be found.
         while !queries.is_empty() {
             let policy = self.policy(policy, generation);
-            policy.upstream.submit(queries, departures, now);
+            policy.upstream.submit(queries, replies, now);
         }
-        departures.leave();
+        replies.send();
         let given = std::mem::take(&mut batch.given);
         let served = std::mem::take(&mut batch.served);
         if given > 0 {
@@ -599,7 +599,7 @@ impl Endings {
         queries: &mut Vec<Arc<Query>>,
         spares: &mut Spares,
         now: Instant,
-        departures: &mut Departures,
+        replies: &mut ReplyBatch,
     ) {
         queries.retain(|query| {
             let waiters = query.count_waiters();
@@ -614,7 +614,7 @@ impl Endings {
                     ending,
                     kept.as_ref(),
                     now,
-                    departures,
+                    replies,
                 );
             }
             room
@@ -642,11 +642,11 @@ impl Endings {
                 ending,
                 Some(&kept),
                 now,
-                departures,
+                replies,
             );
         }
         for flight in joined.iter().filter(|flight| flight.is_late(now)) {
-            self.look_after(flight, now, departures);
+            self.look_after(flight, now, replies);
         }
         queries.retain(|query| {
             // Those that share with nobody were not asked about.
@@ -656,7 +656,7 @@ impl Endings {
                 policy.budget.take(1, now) == 1
             };
             if !granted {
-                self.settle(query, Err(Failure::Overloaded), now, departures);
+                self.settle(query, Err(Failure::Overloaded), now, replies);
             }
             granted
         });
@@ -686,34 +686,34 @@ impl Endings {
         ending: Result<&Answer<'_>, Failure>,
         instead: Option<&Kept>,
         now: Instant,
-        departures: &mut Departures,
+        replies: &mut ReplyBatch,
     ) {
         for waiter in waiters {
             let (client, asked) = (&waiter.client, &waiter.asked(query));
             let since = waiter.since;
             let (source, outcome) = match (instead, ending) {
                 (Some(kept), _) => {
-                    let outcome = self.give(client, asked, kept, since, departures);
+                    let outcome = self.give(client, asked, kept, since, replies);
                     (Source::Cache, outcome)
                 }
                 (None, Ok(answer)) => {
                     if query.is_signed() {
-                        departures.signed_answer(client, asked, answer);
+                        replies.signed_answer(client, asked, answer);
                     } else {
-                        departures.answer(client, asked, answer, &Shown::default());
+                        replies.answer(client, asked, answer, &Shown::default());
                     }
                     self.end(client, asked.question, Outcome::Answered, since);
                     (Source::Resolver, Outcome::Answered)
                 }
                 (None, Err(failure)) => {
                     let outcome = failure.into();
-                    self.refuse(client, asked, outcome, usize::MAX, since, departures);
+                    self.refuse(client, asked, outcome, usize::MAX, since, replies);
                     (Source::Resolver, outcome)
                 }
             };
             let took = now.saturating_duration_since(since);
             self.measure(source, took, 1, outcome.is_served().into());
-            departures.count_down(&self.waiting);
+            replies.count_down(&self.waiting);
         }
     }
 
@@ -724,9 +724,9 @@ impl Endings {
         asked: &Asked<'_>,
         kept: &Kept,
         since: Instant,
-        departures: &mut Departures,
+        replies: &mut ReplyBatch,
     ) -> Outcome {
-        departures.answer(client, asked, &kept.answer(), kept.shown());
+        replies.answer(client, asked, &kept.answer(), kept.shown());
         let outcome = if kept.is_stale() {
             Outcome::Stale
         } else if kept.is_failure() {
@@ -744,7 +744,7 @@ impl Endings {
         client: &Client,
         fault: Fault,
         since: Instant,
-        departures: &mut Departures,
+        replies: &mut ReplyBatch,
     ) {
         debug!(
             "event=unreadable client={} cause=\"{fault}\"",
@@ -753,7 +753,7 @@ impl Endings {
         match Asked::by_unreadable(message) {
             Some(asked) => {
                 let most = message.len();
-                self.refuse(client, &asked, fault.into(), most, since, departures);
+                self.refuse(client, &asked, fault.into(), most, since, replies);
             }
             None => self.end(client, &[], fault.into(), since),
         }
@@ -767,10 +767,10 @@ impl Endings {
         outcome: Outcome,
         most: usize,
         since: Instant,
-        departures: &mut Departures,
+        replies: &mut ReplyBatch,
     ) {
         if let Some((rcode, ede)) = outcome.reply() {
-            departures.reply(client, asked, rcode, ede, most);
+            replies.reply(client, asked, rcode, ede, most);
         }
         self.end(client, asked.question, outcome, since);
     }
@@ -805,17 +805,17 @@ impl Settle for Endings {
         query: &Query,
         ending: Result<&Answer<'_>, Failure>,
         now: Instant,
-        departures: &mut Departures,
+        replies: &mut ReplyBatch,
     ) {
         if matches!(ending, Ok(_) | Err(Failure::Unreadable)) {
             self.cache.hear(now);
         }
         let Some(key) = query.key() else {
-            return self.end_waiters(query.take_waiters(), query, ending, None, now, departures);
+            return self.end_waiters(query.take_waiters(), query, ending, None, now, replies);
         };
         if self.is_forgotten(query) {
             self.flights.land(query);
-            return self.end_waiters(query.take_waiters(), query, ending, None, now, departures);
+            return self.end_waiters(query.take_waiters(), query, ending, None, now, replies);
         }
         let note = || self.note(&key, query, ending, now);
         let (kept, successor) = if ending.is_ok() {
@@ -840,16 +840,16 @@ impl Settle for Endings {
             ending,
             kept.as_ref(),
             now,
-            departures,
+            replies,
         );
         // An answer is an answer, whichever of two queries for it brought it.
         if let (Some(successor), Ok(_)) = (successor, ending) {
             let waiters = successor.take_waiters();
-            self.end_waiters(waiters, &successor, ending, kept.as_ref(), now, departures);
+            self.end_waiters(waiters, &successor, ending, kept.as_ref(), now, replies);
         }
     }
 
-    fn look_after(&self, query: &Query, now: Instant, departures: &mut Departures) {
+    fn look_after(&self, query: &Query, now: Instant, replies: &mut ReplyBatch) {
         let Some(key) = query.key() else { return };
         let mut kept = if query.is_late(now) {
             self.cache.any(&key, now)
@@ -870,7 +870,7 @@ impl Settle for Endings {
                 self.cache.any(&key, now)
             };
         }
-        self.end_waiters(waiters, query, ending, kept.as_ref(), now, departures);
+        self.end_waiters(waiters, query, ending, kept.as_ref(), now, replies);
         query.look_again(now);
     }
 }
@@ -1012,25 +1012,24 @@ mod tests {
                 &mut batch.queries,
                 &mut batch.spares,
                 self.now,
-                &mut batch.departures,
+                &mut batch.replies,
             );
-            batch.departures.leave();
+            batch.replies.send();
             batch.queries
         }
 
         fn settle(&self, query: &Query, ending: Result<&[u8], Failure>) {
-            let mut departures = Departures::default();
+            let mut replies = ReplyBatch::default();
             let answer = ending.map(|answer| Answer::parse(answer).expect("an answer"));
             let ending = answer.as_ref().map_err(|failure| *failure);
-            self.endings
-                .settle(query, ending, self.now, &mut departures);
-            departures.leave();
+            self.endings.settle(query, ending, self.now, &mut replies);
+            replies.send();
         }
 
         fn look_after(&self, query: &Query) {
-            let mut departures = Departures::default();
-            self.endings.look_after(query, self.now, &mut departures);
-            departures.leave();
+            let mut replies = ReplyBatch::default();
+            self.endings.look_after(query, self.now, &mut replies);
+            replies.send();
         }
 
         /// The next answer: its octets.

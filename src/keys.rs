@@ -433,7 +433,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::client::Departures;
+    use crate::client::ReplyBatch;
     use crate::flight::Query;
     use crate::identity::Anchors;
     use crate::upstream::{self, Failure, Resolver, Settle};
@@ -448,11 +448,11 @@ mod tests {
             _: &Query,
             _: Result<&Answer<'_>, Failure>,
             _: std::time::Instant,
-            _: &mut Departures,
+            _: &mut ReplyBatch,
         ) {
         }
 
-        fn look_after(&self, _: &Query, _: std::time::Instant, _: &mut Departures) {}
+        fn look_after(&self, _: &Query, _: std::time::Instant, _: &mut ReplyBatch) {}
     }
 
     fn name() -> ServerName<'static> {

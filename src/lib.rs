@@ -10,7 +10,7 @@
 //!                                                              v
 //!                                                       upstream.submit --> session.send --> TLS
 //!                                                                                             |
-//! client.rs: departures leave <-- forwarder: settle <-- session thread: match the answer <----'
+//! client.rs: replies leave <-- forwarder: settle <-- session thread: match the answer <----'
 //! ```
 //!
 //! Read it in the order in which a query travels: [`server`], [`worker`], [`forwarder`], [`cache`], [`flight`],
@@ -75,7 +75,7 @@ use log::Level;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 
-use crate::client::{Outboxes, Shed};
+use crate::client::{EvictionCounters, SlowReaders};
 use crate::config::{Command, Config};
 use crate::figures::{Sources, Start};
 use crate::forwarder::{Endings, Forwarder, Outcome};
@@ -165,9 +165,9 @@ pub struct Running {
     server: Server,
     forwarder: Arc<Forwarder>,
     pool: Arc<Pool>,
-    outboxes: Arc<Outboxes>,
+    slow_readers: Arc<SlowReaders>,
     endings: Arc<Endings>,
-    shed: Arc<Shed>,
+    evictions: Arc<EvictionCounters>,
     tally: Arc<Tally>,
     monitor: Option<Monitor>,
     /// What it is held to by the kernel.
@@ -282,10 +282,10 @@ impl Bound {
         if descriptors < wanted {
             warn!("event=few-descriptors allowed={descriptors} wanted={wanted}");
         }
-        let shed = Arc::new(Shed::default());
-        let (outboxes, bell) = Outboxes::new(Arc::clone(&shed))?;
-        let drained = Arc::clone(&outboxes);
-        thread::spawn_for_good("outboxes", move || drained.drain(&bell))?;
+        let evictions = Arc::new(EvictionCounters::default());
+        let (slow_readers, bell) = SlowReaders::new(Arc::clone(&evictions))?;
+        let drained = Arc::clone(&slow_readers);
+        thread::spawn_for_good("slow-readers", move || drained.drain(&bell))?;
         let left_alone: Vec<_> = config.given.left_alone().collect();
         if !left_alone.is_empty() {
             let variables = left_alone.join(" ");
@@ -311,7 +311,14 @@ impl Bound {
         // Before anybody can ask: a query that nobody connects for would fail.
         let hands = Arc::downgrade(&pool);
         upstream.employ(hands);
-        let server = Server::start(sockets, &config.server, &forwarder, &pool, &outboxes, &shed)?;
+        let server = Server::start(
+            sockets,
+            &config.server,
+            &forwarder,
+            &pool,
+            &slow_readers,
+            &evictions,
+        )?;
         for address in &addresses {
             info!("event=listening address={address}");
         }
@@ -322,7 +329,7 @@ impl Bound {
                 forwarder: Arc::clone(&forwarder),
                 tally: Arc::clone(&tally),
                 slots: Arc::clone(server.slots()),
-                shed: Arc::clone(&shed),
+                evictions: Arc::clone(&evictions),
                 cache_size,
                 start: Start::new(now, clock::since_1970().as_secs()),
                 requests: Counter::new(),
@@ -339,9 +346,9 @@ impl Bound {
             server,
             forwarder,
             pool,
-            outboxes,
+            slow_readers,
             endings,
-            shed,
+            evictions,
             tally,
             monitor,
             confined,
@@ -367,8 +374,8 @@ impl Running {
     }
 
     /// What the bounds on clients have cost them.
-    pub fn shed(&self) -> &Shed {
-        &self.shed
+    pub fn evictions(&self) -> &EvictionCounters {
+        &self.evictions
     }
 
     /// How many queries ended so.
@@ -579,7 +586,7 @@ impl Running {
         retired().for_each(|upstream| upstream.stop());
         self.forwarder.upstream().stop();
         self.pool.stop();
-        self.outboxes.stop();
+        self.slow_readers.stop();
         self.endings.query_log().finish();
         if let Some(monitor) = &self.monitor {
             monitor.stop();
@@ -592,10 +599,10 @@ impl Running {
         info!(
             "event=stopped {} datagrams-lost={} clients-gave-way={} clients-refused={} clients-not-reading={} sessions-unpinned={} sessions-by-floor={} panics={}",
             counts.join(" "),
-            self.shed.datagrams,
-            self.shed.gave_way,
-            self.shed.refused,
-            self.shed.not_reading,
+            self.evictions.datagrams,
+            self.evictions.gave_way,
+            self.evictions.refused,
+            self.evictions.not_reading,
             self.tally.doubts.unpinned,
             self.tally.doubts.clock,
             thread::panics()

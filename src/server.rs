@@ -24,7 +24,7 @@ use nix::sys::socket::{
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::client::{Client, Local, Outboxes, Shed, Slots, Stream};
+use crate::client::{Client, ConnectionLimit, EvictionCounters, Local, SlowReaders, Stream};
 use crate::clock;
 use crate::forwarder::{Batch, Forwarder};
 use crate::frame::Frames;
@@ -325,7 +325,7 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
     /// Dropped when no more is to be accepted.
     end: PipeWriter,
-    slots: Arc<Slots>,
+    slots: Arc<ConnectionLimit>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -336,10 +336,10 @@ impl Server {
         settings: &Settings,
         forwarder: &Arc<Forwarder>,
         pool: &Arc<Pool>,
-        outboxes: &Arc<Outboxes>,
-        shed: &Arc<Shed>,
+        slow_readers: &Arc<SlowReaders>,
+        evictions: &Arc<EvictionCounters>,
     ) -> io::Result<Self> {
-        let slots = Slots::new(settings.clients, Arc::clone(shed));
+        let slots = ConnectionLimit::new(settings.clients, Arc::clone(evictions));
         let stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         let (ended, end) = io::pipe()?;
@@ -354,7 +354,7 @@ impl Server {
                 limit_loopback: settings.limit_loopback,
                 forwarder: Arc::clone(forwarder),
                 pool: Arc::clone(pool),
-                outboxes: Arc::clone(outboxes),
+                slow_readers: Arc::clone(slow_readers),
                 stopping: Arc::clone(&stopping),
             };
             threads.push(thread::spawn_for_good("accept", move || door.accept())?);
@@ -364,7 +364,7 @@ impl Server {
                 socket: Arc::clone(udp),
                 own: udp.local_addr()?,
                 forwarder: Arc::clone(forwarder),
-                shed: Arc::clone(shed),
+                evictions: Arc::clone(evictions),
                 passed: sockets.passed,
                 stopping: Arc::clone(&stopping),
             };
@@ -384,7 +384,7 @@ impl Server {
     }
 
     /// The places of TCP clients.
-    pub fn slots(&self) -> &Arc<Slots> {
+    pub fn slots(&self) -> &Arc<ConnectionLimit> {
         &self.slots
     }
 
@@ -448,12 +448,12 @@ fn let_go(threads: &[JoinHandle<()>], sockets: &[Arc<UdpSocket>]) {
 struct Door {
     listener: TcpListener,
     ended: PipeReader,
-    slots: Arc<Slots>,
+    slots: Arc<ConnectionLimit>,
     per_address: usize,
     limit_loopback: bool,
     forwarder: Arc<Forwarder>,
     pool: Arc<Pool>,
-    outboxes: Arc<Outboxes>,
+    slow_readers: Arc<SlowReaders>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -566,9 +566,9 @@ impl Door {
                         debug!("event=client-refused client={peer} cause=\"too many of its own\"");
                         continue;
                     }
-                    let outboxes = Arc::clone(&self.outboxes);
+                    let slow_readers = Arc::clone(&self.slow_readers);
                     let newcomer = Newcomer {
-                        stream: Stream::new(socket, peer, outboxes, slot, now),
+                        stream: Stream::new(socket, peer, slow_readers, slot, now),
                         came: now,
                         has_asked: false,
                     };
@@ -626,7 +626,7 @@ impl Door {
                 .handle(frames.message(range), client, now, batch);
         }
         if batch.was_over_limit() {
-            newcomer.stream.be_unwelcome();
+            newcomer.stream.mark_over_limit();
             return Word::Much;
         }
         match (had_asked, asks, frames.is_amid_message()) {
@@ -675,7 +675,7 @@ struct Mailbox {
     socket: Arc<UdpSocket>,
     own: SocketAddr,
     forwarder: Arc<Forwarder>,
-    shed: Arc<Shed>,
+    evictions: Arc<EvictionCounters>,
     /// Somebody else goes on with it: what is in its queue at the end is left there.
     passed: bool,
     stopping: Arc<AtomicBool>,
@@ -717,7 +717,7 @@ impl Mailbox {
                     pulse.works(now);
                     let lost = arrivals.iter().rev().find_map(|arrival| arrival.lost);
                     let told_before = losses.were_heard();
-                    self.shed.datagrams.add(losses.hear(lost, now));
+                    self.evictions.datagrams.add(losses.hear(lost, now));
                     batch.be_terse(losses.are_recent(now));
                     let unheard = losses.may_be_unheard(arrivals.len(), now);
                     if unheard || (self.own.ip().is_unspecified() && !told_before) {

@@ -20,7 +20,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use rustls::pki_types::ServerName;
 
 use crate::certificate::Facts;
-use crate::client::Departures;
+use crate::client::ReplyBatch;
 use crate::clock;
 use crate::flight::Query;
 use crate::health::{Fault, Health};
@@ -90,7 +90,7 @@ pub enum Failure {
     Broken,
 }
 
-/// What becomes of queries. Called by the thread that knows it, which sends `departures` afterwards.
+/// What becomes of queries. Called by the thread that knows it, which sends `replies` afterwards.
 pub trait Settle: Send + Sync {
     /// `query` has ended: with an answer that matches it, or without. Called once for each.
     fn settle(
@@ -98,11 +98,11 @@ pub trait Settle: Send + Sync {
         query: &Query,
         ending: Result<&Answer<'_>, Failure>,
         now: Instant,
-        departures: &mut Departures,
+        replies: &mut ReplyBatch,
     );
 
     /// `query` goes on, but it is due ([`Query::due`]) that somebody looks after those that wait for it.
-    fn look_after(&self, query: &Query, now: Instant, departures: &mut Departures);
+    fn look_after(&self, query: &Query, now: Instant, replies: &mut ReplyBatch);
 }
 
 /// Who runs attempts: threads that may wait.
@@ -587,7 +587,7 @@ impl Upstream {
     pub fn submit(
         self: &Arc<Self>,
         queries: &mut Vec<Arc<Query>>,
-        departures: &mut Departures,
+        replies: &mut ReplyBatch,
         now: Instant,
     ) {
         if queries.is_empty() {
@@ -601,10 +601,10 @@ impl Upstream {
         }
         let room = self.max_pending.saturating_sub(before);
         if room < queries.len() {
-            self.fail(queries.drain(room..), Failure::Overloaded, now, departures);
+            self.fail(queries.drain(room..), Failure::Overloaded, now, replies);
         }
-        self.watch_for_suspend(departures, now);
-        self.ask(queries, false, departures, now);
+        self.watch_for_suspend(replies, now);
+        self.ask(queries, false, replies, now);
         self.wake_timer();
     }
 
@@ -614,7 +614,7 @@ impl Upstream {
         self: &Arc<Self>,
         queries: &mut Vec<Arc<Query>>,
         ahead: bool,
-        departures: &mut Departures,
+        replies: &mut ReplyBatch,
         now: Instant,
     ) {
         let mut full = 0;
@@ -626,7 +626,7 @@ impl Upstream {
                 None
             };
             let Some(open) = next else {
-                return self.wait_in_line(state, queries, ahead, departures, now);
+                return self.wait_in_line(state, queries, ahead, replies, now);
             };
             let take_back = self.start_taking_back(&mut state, open.rank, now);
             drop(state);
@@ -646,7 +646,7 @@ impl Upstream {
         mut state: MutexGuard<'_, State>,
         queries: &mut Vec<Arc<Query>>,
         ahead: bool,
-        departures: &mut Departures,
+        replies: &mut ReplyBatch,
         now: Instant,
     ) {
         let best = state.best(0).map(|open| open.rank);
@@ -696,7 +696,7 @@ impl Upstream {
             open.session.send(queries, now);
         }
         if let Some(failure) = hopeless {
-            self.fail(queries.drain(..), failure, now, departures);
+            self.fail(queries.drain(..), failure, now, replies);
         }
     }
 
@@ -722,10 +722,10 @@ impl Upstream {
         queries: impl IntoIterator<Item = Arc<Query>>,
         failure: Failure,
         now: Instant,
-        departures: &mut Departures,
+        replies: &mut ReplyBatch,
     ) {
         for query in queries.into_iter().filter(|query| query.claim()) {
-            self.end(&query, Err(failure), now, departures);
+            self.end(&query, Err(failure), now, replies);
         }
     }
 
@@ -735,9 +735,9 @@ impl Upstream {
         query: &Query,
         ending: Result<&Answer<'_>, Failure>,
         now: Instant,
-        departures: &mut Departures,
+        replies: &mut ReplyBatch,
     ) {
-        self.settle.settle(query, ending, now, departures);
+        self.settle.settle(query, ending, now, replies);
         self.unended.fetch_sub(1, Ordering::SeqCst);
     }
 
@@ -822,7 +822,7 @@ impl Upstream {
 
     /// Connects to one candidate of the race after the other, until one is connected and proved or none is left.
     fn run_race(self: &Arc<Self>) {
-        let mut departures = Departures::default();
+        let mut replies = ReplyBatch::default();
         while let Some(entry) = self.enter_race() {
             let target = &self.targets[entry.rank];
             let began = clock::now();
@@ -849,8 +849,8 @@ impl Upstream {
             };
             self.leave_race(&entry, opened);
         }
-        self.end_lost_race(&mut departures);
-        departures.leave();
+        self.end_lost_race(&mut replies);
+        replies.send();
     }
 
     /// The next candidate, if there is a race with one left.
@@ -1027,7 +1027,7 @@ impl Upstream {
     }
 
     /// A race in which nobody runs any more and nobody is left to run is lost: what waits for it fails.
-    fn end_lost_race(&self, departures: &mut Departures) {
+    fn end_lost_race(&self, replies: &mut ReplyBatch) {
         let mut state = self.state.lock();
         let lost = state
             .race
@@ -1065,12 +1065,12 @@ impl Upstream {
         drop(state);
         // What is pending on a silent session has a hope left.
         waiting.retain(|query| !query.is_pending());
-        self.fail(waiting, failure, now, departures);
+        self.fail(waiting, failure, now, replies);
     }
 
     /// The session's thread: delivers answers until the session ends, then sees to the queries that are left.
     fn read_answers(self: &Arc<Self>, open: &Open, mut reader: Reader) {
-        let mut departures = Departures::default();
+        let mut replies = ReplyBatch::default();
         let pulse = Pulse::new("session");
         let closed = thread::guard("session", || {
             loop {
@@ -1083,9 +1083,9 @@ impl Upstream {
                             answered = true;
                             self.tally.exchanges.observe(took, 1);
                             hedged |= query.is_hedged();
-                            self.deliver(&open.session, &query, answer, now, &mut departures);
+                            self.deliver(&open.session, &query, answer, now, &mut replies);
                         }
-                        departures.leave();
+                        replies.send();
                         if answered {
                             self.note_answers(open, hedged);
                         }
@@ -1105,8 +1105,8 @@ impl Upstream {
         // In this order: whoever registers the session sees either that it has ended, or that it is forgotten.
         let rest = reader.finish();
         self.forget(&open.session);
-        self.ask_again(open.rank, rest, &mut departures);
-        departures.leave();
+        self.ask_again(open.rank, rest, &mut replies);
+        replies.send();
     }
 
     /// Ends `query` with what the resolver answered. A panic at it costs this answer alone, and its clients hear of it.
@@ -1116,7 +1116,7 @@ impl Upstream {
         query: &Query,
         answer: &[u8],
         now: Instant,
-        departures: &mut Departures,
+        replies: &mut ReplyBatch,
     ) {
         let delivered = thread::guard("session", || {
             let answer = Answer::parse(answer);
@@ -1124,11 +1124,11 @@ impl Upstream {
                 session.keep_alive(keepalive);
             }
             let ending = answer.as_ref().map_err(|_| Failure::Unreadable);
-            self.end(query, ending, now, departures);
+            self.end(query, ending, now, replies);
         });
         if delivered.is_none() {
             thread::guard("session", || {
-                self.end(query, Err(Failure::Unreadable), now, departures);
+                self.end(query, Err(Failure::Unreadable), now, replies);
             });
         }
     }
@@ -1154,7 +1154,7 @@ impl Upstream {
     }
 
     /// Asks once more what an ended session left without an answer, and learns from how it ended.
-    fn ask_again(self: &Arc<Self>, rank: usize, rest: Rest, departures: &mut Departures) {
+    fn ask_again(self: &Arc<Self>, rank: usize, rest: Rest, replies: &mut ReplyBatch) {
         let now = clock::now();
         let vain = rest.answered == 0 && (rest.expired || !rest.queries.is_empty());
         let mut state = self.state.lock();
@@ -1182,18 +1182,18 @@ impl Upstream {
             .partition(|query| query.may_ask_again(vain));
         if self.stopped.load(Ordering::Acquire) {
             drop(state);
-            self.fail(again, Failure::Broken, now, departures);
+            self.fail(again, Failure::Broken, now, replies);
         } else if !again.is_empty() || !state.waiting.is_empty() {
-            self.wait_in_line(state, &mut again, true, departures, now);
+            self.wait_in_line(state, &mut again, true, replies, now);
         } else {
             drop(state);
         }
-        self.fail(lost, Failure::Broken, now, departures);
+        self.fail(lost, Failure::Broken, now, replies);
     }
 
     /// The timer's thread.
     fn look_for_ever(self: &Arc<Self>) {
-        let mut departures = Departures::default();
+        let mut replies = ReplyBatch::default();
         let pulse = Pulse::new("timer");
         let mut was_quiet = false;
         while !self.stopped.load(Ordering::Acquire) {
@@ -1202,8 +1202,8 @@ impl Upstream {
             }
             let now = clock::now();
             pulse.works(now);
-            let (next, idle_until) = self.look(now, &mut departures);
-            departures.leave();
+            let (next, idle_until) = self.look(now, &mut replies);
+            replies.send();
             pulse.waits();
             if let Some(next) = next {
                 was_quiet = false;
@@ -1241,9 +1241,9 @@ impl Upstream {
     fn look(
         self: &Arc<Self>,
         now: Instant,
-        departures: &mut Departures,
+        replies: &mut ReplyBatch,
     ) -> (Option<Instant>, Option<Instant>) {
-        self.watch_for_suspend(departures, now);
+        self.watch_for_suspend(replies, now);
         let (mut expired, mut due) = (Vec::new(), Vec::new());
         let mut state = self.state.lock();
         state.waiting.retain(|query| {
@@ -1287,7 +1287,7 @@ impl Upstream {
         for open in &sessions {
             let look = open.session.look(now, patience, &mut expired, &mut due);
             if let Some(silent) = look.silent {
-                self.hedge(open, silent, departures, now);
+                self.hedge(open, silent, replies, now);
             }
             next = next.into_iter().chain(look.next).min();
             idle_until = idle_until.into_iter().chain(look.idle_until).min();
@@ -1295,10 +1295,10 @@ impl Upstream {
         // What is late has left room, and what could not be written before has left now, perhaps.
         self.move_on(&mut self.state.lock(), now);
         for query in expired {
-            self.end(&query, Err(Failure::TimedOut), now, departures);
+            self.end(&query, Err(Failure::TimedOut), now, replies);
         }
         for query in due.iter().filter(|query| !query.is_claimed()) {
-            self.settle.look_after(query, now, departures);
+            self.settle.look_after(query, now, replies);
             next = next.into_iter().chain([query.due()]).min();
         }
         if send_racer {
@@ -1312,7 +1312,7 @@ impl Upstream {
         self: &Arc<Self>,
         open: &Open,
         mut silent: Silent,
-        departures: &mut Departures,
+        replies: &mut ReplyBatch,
         now: Instant,
     ) {
         if silent.queries.is_empty() {
@@ -1324,12 +1324,12 @@ impl Upstream {
             health.fail(Fault::Unreachable, random_octet(), now);
         }
         debug!("event=session-suspect resolver={}", open.session.address());
-        self.ask(&mut silent.queries, true, departures, now);
+        self.ask(&mut silent.queries, true, replies, now);
     }
 
     /// After a suspend no session can be trusted to live: the network has changed, and the resolver has closed what was
     /// idle. Seen by the clock that goes on during a suspend.
-    fn watch_for_suspend(self: &Arc<Self>, departures: &mut Departures, now: Instant) {
+    fn watch_for_suspend(self: &Arc<Self>, replies: &mut ReplyBatch, now: Instant) {
         let suspended = time_suspended();
         if suspended < self.suspended.load(Ordering::Relaxed) + SUSPEND {
             return;
@@ -1361,7 +1361,7 @@ impl Upstream {
             if open.session.is_idle() {
                 open.session.close();
             } else {
-                self.hedge(open, open.session.suspect(), departures, now);
+                self.hedge(open, open.session.suspect(), replies, now);
             }
         }
     }
@@ -1497,9 +1497,9 @@ impl Drop for Attempt {
         {
             race.candidates.clear();
         }
-        let mut departures = Departures::default();
-        upstream.end_lost_race(&mut departures);
-        departures.leave();
+        let mut replies = ReplyBatch::default();
+        upstream.end_lost_race(&mut replies);
+        replies.send();
     }
 }
 

@@ -141,7 +141,7 @@ impl Pool {
         let mut batch = Batch::default();
         let mut patience = Patience::default();
         loop {
-            stream.wait_for_turn(self.forwarder.waiting());
+            stream.wait_for_room(self.forwarder.waiting());
             if patience
                 .apply(stream.socket(), frames.is_amid_message())
                 .is_err()
@@ -172,7 +172,7 @@ impl Pool {
             }
             let over_limit = batch.was_over_limit();
             if over_limit {
-                stream.be_unwelcome();
+                stream.mark_over_limit();
             }
             self.forwarder.dispatch(&mut batch, now);
             if stream.is_busy() || frames.is_amid_message() {
@@ -185,7 +185,7 @@ impl Pool {
                 return;
             }
             let pause = if over_limit { SLOWED } else { Duration::ZERO };
-            if stream.gives_way_within(pause) {
+            if stream.is_evicted_within(pause) {
                 return;
             }
         }

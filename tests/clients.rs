@@ -223,7 +223,7 @@ fn the_longest_idle_connection_gives_way_to_a_newcomer() {
     let mut newcomer = forwarder.tcp();
     newcomer.ask(&ask(2).octets()).assert_answers(&ask(2));
     assert!(clients[1].try_hear().is_err(), "it gave way");
-    assert_eq!(forwarder.running().shed().gave_way.value(), 1);
+    assert_eq!(forwarder.running().evictions().gave_way.value(), 1);
     for at in [0, 2] {
         clients[at].ask(&ask(3).octets()).assert_answers(&ask(3));
     }
@@ -293,7 +293,7 @@ fn one_more_of_an_address_whose_others_wait_for_answers_is_closed() {
     resolver.wait_for_queries(1);
     let mut second = forwarder.tcp();
     assert!(second.try_hear().is_err(), "it is too many");
-    assert_eq!(forwarder.running().shed().refused.value(), 1);
+    assert_eq!(forwarder.running().evictions().refused.value(), 1);
     first.hear().assert_answers(&slow);
 }
 
@@ -338,5 +338,5 @@ fn who_asks_too_much_gives_way_before_who_is_idle() {
     let _newcomer = forwarder.tcp();
     wait_until("the greedy one's end", || greedy.try_hear().is_err());
     assert_eq!(idle.ask(&ask.octets()).id(), ask.id, "it is still there");
-    assert_eq!(forwarder.running().shed().gave_way.value(), 1);
+    assert_eq!(forwarder.running().evictions().gave_way.value(), 1);
 }

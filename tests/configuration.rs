@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ::log::Level;
-use dns_tool::client::Departures;
+use dns_tool::client::ReplyBatch;
 use dns_tool::clock;
 use dns_tool::flight::Query;
 use dns_tool::forwarder::Endings;
@@ -859,7 +859,7 @@ fn an_upstream_that_is_retired_leaves_queries_to_the_next_one() {
         config.forwarder.timeout,
     ))];
     upstream.retire();
-    upstream.submit(&mut queries, &mut Departures::default(), now);
+    upstream.submit(&mut queries, &mut ReplyBatch::default(), now);
     assert_eq!(queries.len(), 1);
     let watched = Arc::downgrade(&upstream);
     drop(upstream);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use dns_tool::client::{Client, Departures};
+use dns_tool::client::{Client, ReplyBatch};
 use dns_tool::flight::Query;
 use dns_tool::forwarder::{Batch, Endings};
 use dns_tool::upstream::{Failure, Settle, Upstream};
@@ -36,17 +36,17 @@ impl Settle for Fragile {
         query: &Query,
         ending: Result<&Answer<'_>, Failure>,
         now: Instant,
-        departures: &mut Departures,
+        replies: &mut ReplyBatch,
     ) {
         let fragile = query.question()[1..].starts_with(self.name);
         if fragile && !self.broken.swap(true, Ordering::Relaxed) {
             panic!("on purpose");
         }
-        self.endings.settle(query, ending, now, departures);
+        self.endings.settle(query, ending, now, replies);
     }
 
-    fn look_after(&self, query: &Query, now: Instant, departures: &mut Departures) {
-        self.endings.look_after(query, now, departures);
+    fn look_after(&self, query: &Query, now: Instant, replies: &mut ReplyBatch) {
+        self.endings.look_after(query, now, replies);
     }
 }
 

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use dns_tool::client::{Client, Departures};
+use dns_tool::client::{Client, ReplyBatch};
 use dns_tool::config::{self, Command};
 use dns_tool::flight::Query;
 use dns_tool::forwarder::{Batch, Endings, Forwarder, Outcome};
@@ -86,14 +86,14 @@ impl Bench {
         };
         let now = Instant::now();
         let endings = Arc::new(Endings::new(config.forwarder.cache, now));
-        let mut departures = Departures::default();
+        let mut replies = ReplyBatch::default();
         for number in 0..KNOWN {
             let message = query(number);
             let asked = wire::Query::parse(&message).expect("a query");
             let asked = Query::new(&asked, asked.key().as_ref(), now, config.forwarder.timeout);
             let answer = answer(&message);
             let answer = Answer::parse(&answer).expect("an answer");
-            endings.settle(&asked, Ok(&answer), now, &mut departures);
+            endings.settle(&asked, Ok(&answer), now, &mut replies);
         }
         let upstream = Upstream::start(
             config.upstream,

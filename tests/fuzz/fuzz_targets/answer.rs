@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use dns_tool::client::Departures;
+use dns_tool::client::ReplyBatch;
 use dns_tool::config::{self, Command};
 use dns_tool::flight::Query;
 use dns_tool::forwarder::Endings;
@@ -62,11 +62,11 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let asked = Query::new(&query, query.key().as_ref(), now, Duration::from_secs(3));
-    let mut departures = Departures::default();
+    let mut replies = ReplyBatch::default();
     if wire::answers(message, question) {
-        endings.settle(&asked, Ok(&answer), now, &mut departures);
+        endings.settle(&asked, Ok(&answer), now, &mut replies);
     } else {
-        endings.settle(&asked, Err(Failure::Unreadable), now, &mut departures);
+        endings.settle(&asked, Err(Failure::Unreadable), now, &mut replies);
     }
     let Some(key) = query.key() else { return };
     if let Some(kept) = endings.cache().any(&key, now) {
