@@ -562,10 +562,7 @@ fn fresh(entry: Arc<Entry>, age: u64) -> Kept {
         most: entry.most,
         age: u32::try_from(age / 1000).unwrap_or(u32::MAX),
     };
-    let shown = Shown {
-        ttls,
-        ..Shown::default()
-    };
+    let shown = Shown { ttls, ede: None };
     Kept { entry, shown }
 }
 
@@ -577,7 +574,6 @@ fn stale(entry: Arc<Entry>) -> Kept {
     let shown = Shown {
         ttls: Ttls::Passed(STALE_TTL),
         ede: Some(ExtendedError { code, text: "" }),
-        ..Shown::default()
     };
     Kept { entry, shown }
 }
@@ -590,7 +586,6 @@ fn failed(entry: Arc<Entry>) -> Kept {
     let shown = Shown {
         ttls: Ttls::Same,
         ede: Some(ede),
-        ..Shown::default()
     };
     Kept { entry, shown }
 }
@@ -661,7 +656,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::{Asked, Query};
+    use crate::wire::{Asked, LONGEST, Query};
 
     const A: u16 = 1;
     const CNAME: u16 = 5;
@@ -820,7 +815,7 @@ mod tests {
         let query = [&header, &question[..], &opt[..if edns { 11 } else { 0 }]].concat();
         let query = Query::parse(&query).expect("a query");
         let mut out = Vec::new();
-        Asked::by(&query).write_shown(&mut out, &kept.answer(), kept.shown());
+        Asked::by(&query).write_within(&mut out, &kept.answer(), kept.shown(), LONGEST);
         out
     }
 

@@ -41,7 +41,7 @@ use crate::frame;
 use crate::journal::debug;
 use crate::metrics::Counter;
 use crate::thread::Pulse;
-use crate::wire::{Answer, Asked, ExtendedError, PLAIN_SIZE, Shown};
+use crate::wire::{Answer, Asked, ExtendedError, LONGEST, Shown};
 
 /// Datagrams that leave by one system call, at most.
 const BATCH: usize = 64;
@@ -158,45 +158,18 @@ impl ReplyBatch {
         answer: &Answer<'_>,
         shown: &Shown,
     ) {
-        let asked = &told_keepalive(client, asked);
-        self.push_truncated(client, asked, answer, &|out, without_ede| {
-            let shown = Shown {
-                without_ede,
-                ..*shown
-            };
-            asked.write_shown(out, answer, &shown);
+        let asked = told_keepalive(client, asked);
+        let limit = limit(client, &asked);
+        self.add(client, |out| {
+            asked.write_within(out, answer, shown, limit);
         });
     }
 
     /// Adds an answer that is signed for its client.
     pub fn signed_answer(&mut self, client: &Client, asked: &Asked<'_>, answer: &Answer<'_>) {
-        self.push_truncated(client, asked, answer, &|out, _| {
-            asked.write_signed_answer(out, answer);
-        });
-    }
-
-    /// `write` appends the answer; and once more, told so, if it was too long.
-    fn push_truncated(
-        &mut self,
-        client: &Client,
-        asked: &Asked<'_>,
-        answer: &Answer<'_>,
-        write: &dyn Fn(&mut Vec<u8>, bool),
-    ) {
-        let limit = match client {
-            Client::Datagram { .. } => asked.edns.map_or(PLAIN_SIZE.into(), |edns| edns.limit()),
-            Client::Stream(_) => usize::MAX,
-        };
+        let limit = limit(client, asked);
         self.add(client, |out| {
-            let start = out.len();
-            for is_long in [false, true] {
-                write(out, is_long);
-                if out.len().saturating_sub(start) <= limit {
-                    return;
-                }
-                out.truncate(start);
-            }
-            asked.write_truncated(out, answer);
+            asked.write_signed_answer(out, answer, limit);
         });
     }
 
@@ -309,6 +282,14 @@ fn told_keepalive<'m>(client: &Client, asked: &Asked<'m>) -> Asked<'m> {
     Asked {
         keepalive,
         ..*asked
+    }
+}
+
+/// The most octets that an answer to this client may have.
+fn limit(client: &Client, asked: &Asked<'_>) -> usize {
+    match client {
+        Client::Datagram { .. } => asked.udp_limit(),
+        Client::Stream(_) => LONGEST,
     }
 }
 

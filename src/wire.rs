@@ -129,8 +129,6 @@ pub struct Shown {
     pub ttls: Ttls,
     /// One more Extended DNS Error, for clients that speak EDNS.
     pub ede: Option<ExtendedError>,
-    /// Without any Extended DNS Error, which TC=1 says: they are left out before records are (RFC 8914 section 3).
-    pub without_ede: bool,
 }
 
 /// What becomes of the TTLs of an answer's records.
@@ -519,6 +517,15 @@ fn options(data: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Fault>> {
     })
 }
 
+/// The octets that the Extended DNS Errors take of an OPT's RDATA.
+fn errors_length(data: &[u8]) -> usize {
+    options(data)
+        .flatten()
+        .filter(|&(code, _)| code == option::EXTENDED_ERROR)
+        .map(|(_, value)| OPTION_HEAD.saturating_add(value.len()))
+        .fold(0, usize::saturating_add)
+}
+
 /// A query that may be relayed: one question, sound names, at most one OPT.
 #[derive(Debug, Clone)]
 pub struct Query<'m> {
@@ -712,9 +719,9 @@ fn length_since(out: &[u8], start: usize) -> usize {
     out.len().saturating_sub(start)
 }
 
-/// Whether the message that was begun at `start` can be so many octets longer.
-fn has_room(out: &[u8], start: usize, more: usize) -> bool {
-    length_since(out, start).saturating_add(more) <= LONGEST
+/// Whether the message that was begun at `start` can be so many octets longer and have no more than `limit`.
+fn has_room(out: &[u8], start: usize, more: usize, limit: usize) -> bool {
+    length_since(out, start).saturating_add(more) <= limit
 }
 
 /// Appends an option to an OPT's RDATA; `value` has at most 65,535 octets.
@@ -768,6 +775,11 @@ impl<'m> Asked<'m> {
             edns: None,
             keepalive: None,
         })
+    }
+
+    /// The most octets that an answer over UDP may have.
+    pub fn udp_limit(&self) -> usize {
+        self.edns.map_or(PLAIN_SIZE.into(), |edns| edns.limit())
     }
 
     /// Appends an answer of our own: a response code, no records, and an EDE when the client speaks EDNS.
@@ -828,11 +840,23 @@ impl<'m> Asked<'m> {
     /// OPT exactly when it sent one (RFC 6891 section 6.1.1), AD only when it asked for it (RFC 6840 section 5.8); every
     /// record octet for octet.
     pub fn write_answer(&self, out: &mut Vec<u8>, answer: &Answer<'_>) {
-        self.write_shown(out, answer, &Shown::default());
+        self.write_within(out, answer, &Shown::default(), LONGEST);
     }
 
-    /// Appends an answer as [`Asked::write_answer`] does, but for how it is to be shown.
-    pub fn write_shown(&self, out: &mut Vec<u8>, answer: &Answer<'_>, shown: &Shown) {
+    /// Appends an answer as [`Asked::write_answer`] does, but for how it is to be shown, and in at most `limit` octets: over
+    /// TCP [`LONGEST`], over UDP [`Asked::udp_limit`], which is at least [`PLAIN_SIZE`].
+    ///
+    /// If the Extended DNS Errors do not all fit, none is written, and TC=1 says so; if the records do not either, what is
+    /// written is [`Asked::write_truncated`], and the time that takes does not depend on the length of the answer (RFC 8914
+    /// section 3, RFC 2181 section 9). Over TCP, where nobody can ask for more, an OPT or an error of ours that finds no room
+    /// is left out without TC=1.
+    pub fn write_within(
+        &self,
+        out: &mut Vec<u8>,
+        answer: &Answer<'_>,
+        shown: &Shown,
+        limit: usize,
+    ) {
         if self.edns.is_none() && answer.extended_rcode() != 0 {
             // Without an OPT the upper bits have no place, and the lower ones alone would say something else.
             return self.write_reply(out, rcode::SERVFAIL, None);
@@ -844,6 +868,11 @@ impl<'m> Asked<'m> {
         if !same_question(answer.question(), self.question) {
             // The caller asks `answers` first; an answer to somebody else must not leave even if it forgets.
             return self.write_reply(out, rcode::SERVFAIL, None);
+        }
+        let opt = self.edns.map_or(0, |_| SHORTEST_OPT);
+        let is_cut = limit < LONGEST;
+        if is_cut && answer.length_without_opt().saturating_add(opt) > limit {
+            return self.write_truncated(out, answer);
         }
         let start = out.len();
         answer.write_without_opt(out);
@@ -858,22 +887,26 @@ impl<'m> Asked<'m> {
         }
         let mut additional = answer.count_without_opt();
         if let Some(edns) = &self.edns
-            && has_room(out, start, SHORTEST_OPT)
+            && has_room(out, start, SHORTEST_OPT, LONGEST)
             && let Some(with_opt) = additional.checked_add(1)
         {
             additional = with_opt;
+            let ours = shown
+                .ede
+                .map_or(0, |ede| EDE_HEAD.saturating_add(ede.text.len()));
+            let errors = answer.errors_length().saturating_add(ours);
             write_opt(out, answer.extended_rcode(), edns.dnssec_ok, |out| {
-                if shown.without_ede {
+                if is_cut && !has_room(out, start, errors, limit) {
                     set_bits(out, start, [0x02, 0]);
                 } else {
                     answer.write_extended_errors(out, start);
                     if let Some(ede) = &shown.ede
-                        && has_room(out, start, EDE_HEAD.saturating_add(ede.text.len()))
+                        && has_room(out, start, ours, LONGEST)
                     {
                         write_extended_error(out, ede);
                     }
                 }
-                if has_room(out, start, KEEPALIVE_LENGTH) {
+                if has_room(out, start, KEEPALIVE_LENGTH, limit.min(LONGEST)) {
                     self.write_keepalive(out);
                 }
             });
@@ -881,8 +914,12 @@ impl<'m> Asked<'m> {
         put_additional(out, start, additional);
     }
 
-    /// Appends a signed answer: unchanged but for the ID (RFC 8945 section 5.5).
-    pub fn write_signed_answer(&self, out: &mut Vec<u8>, answer: &Answer<'_>) {
+    /// Appends a signed answer: unchanged but for the ID (RFC 8945 section 5.5); or, if it has more than `limit` octets, what
+    /// [`Asked::write_truncated`] writes.
+    pub fn write_signed_answer(&self, out: &mut Vec<u8>, answer: &Answer<'_>, limit: usize) {
+        if answer.message.len() > limit {
+            return self.write_truncated(out, answer);
+        }
         let start = out.len();
         out.extend_from_slice(answer.message);
         put(out, start, &self.id.to_be_bytes());
@@ -1043,6 +1080,8 @@ struct Opt {
     record: Range<usize>,
     data: Range<usize>,
     edns: Edns,
+    /// Octets of its Extended DNS Errors, each with its code and length.
+    errors: usize,
 }
 
 impl<'m> Answer<'m> {
@@ -1063,6 +1102,7 @@ impl<'m> Answer<'m> {
             if record.rtype == rtype::OPT {
                 let found = Opt {
                     edns: Edns::read(message, &record)?,
+                    errors: errors_length(within(message, record.data.clone())),
                     record: record.start..record.data.end,
                     data: record.data,
                 };
@@ -1213,10 +1253,21 @@ impl<'m> Answer<'m> {
     /// Appends them to the RDATA of an OPT, as far as they fit into a message that begins at `start`.
     fn write_extended_errors(&self, out: &mut Vec<u8>, start: usize) {
         for value in self.extended_errors() {
-            if has_room(out, start, OPTION_HEAD.saturating_add(value.len())) {
+            if has_room(out, start, OPTION_HEAD.saturating_add(value.len()), LONGEST) {
                 write_option(out, option::EXTENDED_ERROR, value);
             }
         }
+    }
+
+    /// The octets that they take of an OPT's RDATA.
+    fn errors_length(&self) -> usize {
+        self.opt.as_ref().map_or(0, |opt| opt.errors)
+    }
+
+    /// The octets of the message without its OPT.
+    fn length_without_opt(&self) -> usize {
+        let opt = self.opt.as_ref().map_or(0, |opt| opt.record.len());
+        self.message.len().saturating_sub(opt)
     }
 
     /// Records of the additional section, the OPT aside.
@@ -1417,8 +1468,11 @@ impl KeptAnswer {
     pub fn answer(&self) -> Answer<'_> {
         let opt = self.opt_at.map(|at| {
             let record = usize::from(at.get())..self.octets.len();
+            let data = record.start.saturating_add(SHORTEST_OPT)..record.end;
             Opt {
-                data: record.start.saturating_add(SHORTEST_OPT)..record.end,
+                // There is nothing else in it.
+                errors: data.len(),
+                data,
                 record,
                 edns: Edns {
                     size: PAYLOAD_SIZE,
@@ -2410,6 +2464,61 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_in_little_room_loses_its_errors_and_then_its_records() {
+        let error = option(15, &[0; 30]);
+        let ours = ExtendedError {
+            code: 3,
+            text: "four",
+        };
+        let without_opt = Draft::answer(&question()).record(ANSWER, &pointer(HEADER), A, &[0; 4]);
+        let options = [&option(option::PADDING, &[0; 500]), &error[..]].concat();
+        let answer = without_opt.clone().opt(&options);
+        let shown = |ede| Shown {
+            ede,
+            ..Shown::default()
+        };
+        let (edns, plain) = (
+            Draft::query(&question()).opt(&[]),
+            Draft::query(&question()),
+        );
+        let kept = KeptAnswer::new(
+            &Answer::parse(&answer.0).unwrap(),
+            &Key::new(&question(), false, false),
+        );
+        let kept = kept.unwrap();
+        for answer in [Answer::parse(&answer.0).unwrap(), kept.answer()] {
+            let written = |query: &Draft, ede, limit| {
+                let query = Query::parse(&query.0).unwrap();
+                written(|out| Asked::by(&query).write_within(out, &answer, &shown(ede), limit))
+            };
+            let truncated = |out: &[u8]| out[2] & 0x02 != 0;
+            let bare = without_opt.len() + 11;
+            for (ede, errors) in [(None, error.len()), (Some(ours), error.len() + 4 + 2 + 4)] {
+                let whole = written(&edns, ede, bare + errors);
+                assert_eq!(whole, written(&edns, ede, LONGEST));
+                assert_eq!((whole.len(), truncated(&whole)), (bare + errors, false));
+                for limit in [bare, bare + 1, bare + errors - 1] {
+                    let less = written(&edns, ede, limit);
+                    assert_eq!((less.len(), truncated(&less)), (bare, true));
+                    assert!(less.ends_with(&our_opt(0, 0, &[])));
+                    assert_eq!(u16_at(&less, 6), Ok(1), "the record is there");
+                }
+                let none = written(&edns, ede, bare - 1);
+                assert_eq!((none.len(), truncated(&none)), (edns.len(), true));
+                assert_eq!(none[4..12], [0, 1, 0, 0, 0, 0, 0, 1]);
+            }
+            let whole = written(&plain, Some(ours), without_opt.len());
+            assert_eq!(
+                (whole.len(), truncated(&whole)),
+                (without_opt.len(), false),
+                "errors are nothing to who has no OPT"
+            );
+            let none = written(&plain, Some(ours), without_opt.len() - 1);
+            assert_eq!((none.len(), truncated(&none)), (plain.len(), true));
+        }
+    }
+
+    #[test]
     fn a_signed_answer_is_changed_in_nothing_but_its_id() {
         let query = Draft::query(&ask(name("WWW.example.com"), A)).record(3, &[0], 250, &[]);
         let mut answer = Draft::new([0x80, 0xb0], &question())
@@ -2417,9 +2526,13 @@ mod tests {
             .record(ADDITIONAL, &name("key"), rtype::TSIG, b"mac");
         answer.0[..2].copy_from_slice(&[0xff, 0xff]);
         let (asked, parsed) = (Query::parse(&query.0).unwrap(), Answer::parse(&answer.0));
-        let relayed = written(|out| Asked::by(&asked).write_signed_answer(out, &parsed.unwrap()));
+        let (asked, parsed) = (Asked::by(&asked), parsed.unwrap());
+        let within = |limit| written(|out| asked.write_signed_answer(out, &parsed, limit));
+        let relayed = within(answer.len());
         assert_eq!(relayed[..2], [0x12, 0x34]);
         assert_eq!(relayed[2..], answer.0[2..]);
+        let truncated = written(|out| asked.write_truncated(out, &parsed));
+        assert_eq!(within(answer.len() - 1), truncated);
     }
 
     #[test]
@@ -2664,13 +2777,12 @@ mod tests {
             let shown = Shown {
                 ttls: change,
                 ede: Some(ExtendedError { code: 3, text: "" }),
-                ..Shown::default()
             };
             let mut expected = answer(expected, &opt).count(ADDITIONAL, 3);
             if change == Ttls::Passed(30) {
                 expected.0[3] &= !0x20;
             }
-            let found = written(|out| Asked::by(&asked).write_shown(out, &came, &shown));
+            let found = written(|out| Asked::by(&asked).write_within(out, &came, &shown, LONGEST));
             assert_eq!(found, expected.0, "{change:?}");
             // An OPT before the other records moves them, and only them.
             let middle = our_opt(0, 0, &option(option::PADDING, &[0; 30]));
@@ -2679,7 +2791,7 @@ mod tests {
             moved.splice(start..start, middle);
             moved[11] += 1;
             let moved = Answer::parse(&moved).unwrap();
-            let found = written(|out| Asked::by(&asked).write_shown(out, &moved, &shown));
+            let found = written(|out| Asked::by(&asked).write_within(out, &moved, &shown, LONGEST));
             assert_eq!(found, expected.0, "{change:?}");
         }
     }

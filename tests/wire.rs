@@ -6,7 +6,10 @@
 
 use std::time::{Duration, Instant};
 
-use dns_tool::wire::{self, Answer, Asked, Edns, Fault, Query, Record, Spelled};
+use dns_tool::wire::{
+    self, Answer, Asked, Edns, ExtendedError, Fault, KeptAnswer, LONGEST, Query, Record, Shown,
+    Spelled, Ttls,
+};
 use dns_tool::zone::Line;
 use domain::base::iana::{Class, OptRcode, OptionCode, Rtype};
 use domain::base::message_builder::{OptBuilder, TreeCompressor};
@@ -914,7 +917,7 @@ fn examine_query(octets: &[u8], query: &Query<'_>, theirs: &Reading) {
 
     let asked = Asked::by(query);
     for rcode in [wire::rcode::SERVFAIL, wire::rcode::BADVERS] {
-        let ede = wire::ExtendedError {
+        let ede = ExtendedError {
             code: wire::ede::NETWORK_ERROR,
             text: "unreachable",
         };
@@ -981,10 +984,29 @@ fn examine_answer(octets: &[u8], answer: &Answer<'_>, theirs: &Reading) {
         assert_eq!(written(|out| asked.write_answer(out, &again)), relayed);
         let truncated = written(|out| asked.write_truncated(out, answer));
         assert_sound(&truncated);
-        let signed = written(|out| asked.write_signed_answer(out, answer));
+        let signed = written(|out| asked.write_signed_answer(out, answer, LONGEST));
         assert_eq!(signed.len(), answer.message().len());
         assert_sound(&signed);
     }
+}
+
+/// What [`Asked::write_within`] is to write, found in other steps: everything; if that is too long, the same without the
+/// options of its OPT; if that is too long, no records either.
+fn cut_in_steps(asked: &Asked<'_>, answer: &Answer<'_>, shown: &Shown, limit: usize) -> Vec<u8> {
+    let mut octets = written(|out| asked.write_within(out, answer, shown, LONGEST));
+    if octets.len() <= limit {
+        return octets;
+    }
+    let opt = read(&octets).unwrap().records.pop();
+    if let Some(opt) = opt.filter(|opt| opt.content.rtype == wire::rtype::OPT) {
+        octets.truncate(opt.start + 11);
+        octets[opt.start + 9..].fill(0);
+        octets[2] |= 0x02;
+    }
+    if octets.len() <= limit {
+        return octets;
+    }
+    written(|out| asked.write_truncated(out, answer))
 }
 
 fn config(cases: u32) -> ProptestConfig {
@@ -1077,6 +1099,35 @@ proptest! {
                 prop_assert_eq!(lower(&before), lower(&after));
             } else {
                 prop_assert_eq!(before, after);
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_is_cut_to_any_length(
+        plan in answer_plan(),
+        asked in query_plan(),
+        with_error in any::<bool>(),
+        ttls in select(vec![Ttls::Same, Ttls::Counted { most: 900, age: 7 }, Ttls::Passed(30)]),
+        rooms in vec(any::<Index>(), 8),
+    ) {
+        let question = Plan { flags: asked.flags, opt: asked.opt, ..plan.question() }.by_domain();
+        let query = Query::parse(&question).unwrap();
+        let asked = Asked::by(&query);
+        let ede = with_error.then_some(ExtendedError { code: 3, text: "some words" });
+        let shown = Shown { ttls, ede };
+        for octets in [plan.by_domain(), plan.by_thrift()] {
+            let answer = Answer::parse(&octets).unwrap();
+            let kept = query.key().and_then(|key| KeptAnswer::new(&answer, &key));
+            for answer in std::iter::once(answer).chain(kept.as_ref().map(KeptAnswer::answer)) {
+                let whole = written(|out| asked.write_within(out, &answer, &shown, LONGEST));
+                let least = written(|out| asked.write_truncated(out, &answer)).len();
+                for room in &rooms {
+                    let limit = least + room.index(whole.len() - least + 2);
+                    let found = written(|out| asked.write_within(out, &answer, &shown, limit));
+                    prop_assert!(found.len() <= limit);
+                    prop_assert_eq!(found, cut_in_steps(&asked, &answer, &shown, limit));
+                }
             }
         }
     }
@@ -1264,7 +1315,7 @@ fn bomb(front: &[u8], target: usize) -> Vec<u8> {
     octets.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
     let [high, low] = (0xc000 | target as u16).to_be_bytes();
     let mut records = 1u16;
-    while octets.len() + 14 <= wire::LONGEST {
+    while octets.len() + 14 <= LONGEST {
         // NS, whose RDATA is a name too.
         octets.extend_from_slice(&[high, low, 0, 2, 0, 1, 0, 0, 0, 0, 0, 2, high, low]);
         records += 1;

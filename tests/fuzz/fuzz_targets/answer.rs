@@ -71,7 +71,12 @@ fuzz_target!(|input: &[u8]| {
     let Some(key) = query.key() else { return };
     if let Some(kept) = endings.cache().any(&key, now) {
         let mut out = Vec::new();
-        wire::Asked::by(&query).write_shown(&mut out, &kept.answer(), kept.shown());
+        wire::Asked::by(&query).write_within(
+            &mut out,
+            &kept.answer(),
+            kept.shown(),
+            wire::LONGEST,
+        );
         let shown = Answer::parse(&out).expect("what is served can be read");
         for record in shown
             .records()
