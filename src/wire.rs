@@ -1331,8 +1331,11 @@ impl<'m> Answer<'m> {
         self.for_pointers(self.question_end, |_, target, _| {
             let mut next = Some(target);
             while let Some(position) = next.take() {
-                let end = visit_pointer(self.message, position, &mut |_, target| {
-                    // Anything else is no name, and its record nobody's to understand.
+                // Anything longer, or that points elsewhere, is no name, and its record nobody's to understand.
+                // A pointer takes an octet more than the root label.
+                let most = position.saturating_add(LONGEST_NAME).saturating_add(1);
+                let part = within(self.message, 0..most.min(self.message.len()));
+                let end = visit_pointer(part, position, &mut |_, target| {
                     next = Some(target).filter(|target| *target < position);
                 });
                 // Before the first record there is no TTL. Where many pointers lead to one place, once is enough.
@@ -2833,6 +2836,16 @@ mod tests {
             assert_eq!(kept(&owner), target == class, "{target}");
             assert_eq!(kept(&data), target == class, "{target}");
             assert_eq!(kept(&far), target == class, "{target}");
+        }
+        // Both are a root. The longest name that a pointer can end lies where nobody looks for names but who is sent there.
+        for target in [class, class + 2] {
+            let mut longest = labels(&[&[b'x'; 63], &[b'x'; 63], &[b'x'; 63], &[b'x'; 61]]);
+            longest.pop();
+            longest.extend_from_slice(&pointer(target));
+            let hidden = odd.clone().record(ADDITIONAL, &[0], UNKNOWN, &longest);
+            let at = hidden.len() - longest.len();
+            let sent = hidden.record(ADDITIONAL, &pointer(at), A, &[0; 4]);
+            assert_eq!(kept(&sent), target == class, "{target}");
         }
     }
 

@@ -1367,6 +1367,32 @@ fn a_message_full_of_pointers_to_long_names_is_read_in_bounded_time() {
 }
 
 #[test]
+fn a_message_full_of_pointers_to_names_without_an_end_is_kept_or_not_in_bounded_time() {
+    // Wherever a pointer leads to, there begins a name of labels of one octet each, and goes on for 30 kB.
+    const LABELS: usize = 30_000;
+    let mut octets = vec![0, 7, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 1];
+    octets.extend_from_slice(&[0, 0xff, 0, 0, 1, 0, 0, 0, 0]);
+    octets.extend_from_slice(&(LABELS as u16).to_be_bytes());
+    assert_eq!(octets.len(), FRONT);
+    octets.resize(FRONT + LABELS, 1);
+    let mut records = 1_u16;
+    while octets.len() + 13 <= LONGEST {
+        // NS, whose RDATA is a name; no two lead to one place.
+        let [high, low] = (0xc000 | (FRONT as u16 + records)).to_be_bytes();
+        octets.extend_from_slice(&[0, 0, 2, 0, 1, 0, 0, 0, 0, 0, 2, high, low]);
+        records += 1;
+    }
+    octets[6..8].copy_from_slice(&records.to_be_bytes());
+    let answer = Answer::parse(&octets).unwrap();
+    let query = [&[0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0], &octets[12..17]].concat();
+    let key = Query::parse(&query).unwrap().key().unwrap();
+    let start = Instant::now();
+    assert!(KeptAnswer::new(&answer, &key).is_some());
+    let time = start.elapsed();
+    assert!(time < Duration::from_millis(300), "{time:?}");
+}
+
+#[test]
 fn a_message_full_of_pointers_to_pointers_is_refused_in_bounded_time() {
     let mut front = vec![0];
     let mut target = FRONT;
