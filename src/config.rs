@@ -19,7 +19,7 @@ use crate::date::DAY;
 use crate::forwarder;
 use crate::identity::{Anchors, Identity, PinMode, Terms};
 use crate::keys;
-use crate::limit::{self, Rate};
+use crate::limit;
 use crate::metrics;
 use crate::options::{Given, Sources, Wanted};
 use crate::pin::{Dated, Pin, PinError, PinSet};
@@ -28,6 +28,7 @@ use crate::querylog;
 use crate::rights::{self, User};
 use crate::server;
 use crate::state::Store;
+use crate::token_bucket::Rate;
 use crate::upstream::{self, Resolver};
 use crate::zone::{Name, Type};
 

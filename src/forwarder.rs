@@ -16,9 +16,10 @@ use crate::client::{Client, ReplyBatch};
 use crate::clock::{self, micros};
 use crate::flight::{Decision, Flights, Query, Spares, Waiter, Waiters};
 use crate::journal::debug;
-use crate::limit::{self, Budget, Limiter, Rate, Verdict};
+use crate::limit::{self, Limiter, Verdict};
 use crate::metrics::{Counter, Histogram, Spread};
 use crate::querylog::{self, Line, QueryLog};
+use crate::token_bucket::{Rate, TokenBucket};
 use crate::upstream::{Failure, Settle, Upstream};
 use crate::wire::{self, Answer, Asked, ExtendedError, Fault, Shown, Spelled, ede, rcode, rtype};
 
@@ -238,7 +239,7 @@ impl Batch {
 struct Policy {
     settings: Settings,
     limiter: Limiter,
-    budget: Arc<Budget>,
+    budget: Arc<TokenBucket>,
     upstream: Arc<Upstream>,
 }
 
@@ -259,9 +260,10 @@ impl Forwarder {
         now: Instant,
     ) -> Self {
         endings.aim(&settings);
+        let budget = Arc::new(TokenBucket::new(settings.budget, now));
         let policy = Policy {
             limiter: Limiter::new(settings.limit.clone(), now),
-            budget: Arc::new(Budget::new(settings.budget, now)),
+            budget,
             settings,
             upstream,
         };
@@ -281,7 +283,7 @@ impl Forwarder {
         let budget = if settings.budget == policy.settings.budget {
             Arc::clone(&policy.budget)
         } else {
-            Arc::new(Budget::new(settings.budget, now))
+            Arc::new(TokenBucket::new(settings.budget, now))
         };
         *policy = Arc::new(Policy {
             limiter: policy.limiter.with(settings.limit.clone(), now),

@@ -19,8 +19,8 @@
 //! below it in this list:
 //!
 //! main, lib, command, config, options, keys, server, monitor, page, figures, worker, forwarder, limit, cache, upstream,
-//! health, session, flight, identity, certificate, pins, state, rollover, pin, client, frame, deadline, querylog, zone, wire,
-//! journal, spool, service, sandbox, rights, thread, clock, date, metrics.
+//! health, token_bucket, session, flight, identity, certificate, pins, state, rollover, pin, client, frame, deadline,
+//! querylog, zone, wire, journal, spool, service, sandbox, rights, thread, clock, date, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
 //! queries, and the thread that reads an answer delivers it.
@@ -59,6 +59,7 @@ pub mod session;
 pub mod spool;
 pub mod state;
 pub mod thread;
+pub mod token_bucket;
 pub mod upstream;
 pub mod wire;
 pub mod worker;

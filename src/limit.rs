@@ -11,6 +11,8 @@ use std::time::Instant;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
+use crate::token_bucket::{Rate, nanos};
+
 /// Parts of the table, each with a lock of its own.
 const SHARDS: usize = 64;
 /// Buckets among which a client has its place. Who comes to a full set takes the place of the one that asked least lately.
@@ -19,28 +21,6 @@ const WAYS: usize = 8;
 const SETS: usize = 32;
 /// Bits of the prefix of an IPv6 site, whose addresses are one client's, as likely as not (RFC 6177 section 2).
 const SITE: u8 = 56;
-
-/// How much a client may ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    /// Queries a second, at least 1.
-    pub per_second: u32,
-    /// Queries at once after a rest, at least 1.
-    pub burst: u32,
-}
-
-impl Rate {
-    /// Nanoseconds until there is one more.
-    fn token(self) -> u64 {
-        (1_000_000_000 / u64::from(self.per_second).max(1)).max(1)
-    }
-}
-
-/// How many nanoseconds after another a moment is.
-fn nanos(now: Instant, start: Instant) -> u64 {
-    let since = now.saturating_duration_since(start).as_nanos();
-    u64::try_from(since).unwrap_or(u64::MAX)
-}
 
 /// What this room can be told.
 #[derive(Debug, Clone)]
@@ -64,40 +44,6 @@ pub enum Verdict {
     Slow,
     /// It asks too much, and is told nothing.
     Drop,
-}
-
-/// How much may be asked of the resolver in all.
-#[derive(Debug)]
-pub struct Budget {
-    rate: Option<Rate>,
-    start: Instant,
-    /// When it is full again, in nanoseconds since the start.
-    full_at: Mutex<u64>,
-}
-
-impl Budget {
-    /// Full. Without a rate there is no end to it.
-    pub fn new(rate: Option<Rate>, now: Instant) -> Self {
-        Self {
-            rate,
-            start: now,
-            full_at: Mutex::new(0),
-        }
-    }
-
-    /// Takes as much as there is, at most `wanted`.
-    pub fn take(&self, wanted: usize, now: Instant) -> usize {
-        let Some(rate) = self.rate else {
-            return wanted;
-        };
-        let now = nanos(now, self.start);
-        let mut full_at = self.full_at.lock();
-        let spent = (*full_at).max(now) - now;
-        let left = (rate.token() * u64::from(rate.burst)).saturating_sub(spent) / rate.token();
-        let taken = wanted.min(usize::try_from(left).unwrap_or(usize::MAX));
-        *full_at = now + spent + rate.token() * taken as u64;
-        taken
-    }
 }
 
 /// One prefix's tokens.
@@ -350,33 +296,6 @@ mod tests {
             asks(&wider.with(unlimited, now), "192.0.2.1"),
             Verdict::Pass
         );
-    }
-
-    #[test]
-    fn the_budget_is_spent_and_fills_again() {
-        let now = Instant::now();
-        let budget = Budget::new(Some(RATE), now);
-        assert_eq!(budget.take(5, now), 5);
-        assert_eq!(budget.take(100, now), 15);
-        assert_eq!(budget.take(1, now), 0);
-        assert_eq!(budget.take(100, now + Duration::from_secs(1)), 10);
-        assert_eq!(budget.take(100, now + Duration::from_secs(100)), 20);
-        assert_eq!(Budget::new(None, now).take(1_000_000, now), 1_000_000);
-    }
-
-    #[test]
-    fn the_budget_is_as_large_as_it_was_said_to_be() {
-        let now = Instant::now();
-        for per_second in [1, 999, 1500, 300_000, 600_000, 1_000_000] {
-            let burst = 2 * per_second;
-            let budget = Budget::new(Some(Rate { per_second, burst }), now);
-            budget.take(usize::MAX, now);
-            let second = now + Duration::from_secs(1);
-            let taken = budget.take(usize::MAX, second);
-            let expected = f64::from(per_second);
-            let share = taken as f64 / expected;
-            assert!((0.999..1.001).contains(&share), "{taken} of {per_second}");
-        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 37] = [
+const ROOMS: [&str; 38] = [
     "command",
     "config",
     "options",
@@ -20,6 +20,7 @@ const ROOMS: [&str; 37] = [
     "cache",
     "upstream",
     "health",
+    "token_bucket",
     "session",
     "flight",
     "identity",

@@ -1,0 +1,101 @@
+//! How many may there be in a time?
+//!
+//! A bucket of tokens that fills at a rate: each use takes one. Time is passed in.
+
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+/// How much there may be of something, queries above all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How many a second, at least 1.
+    pub per_second: u32,
+    /// How many at once after a rest, at least 1.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// Nanoseconds until there is one more.
+    pub fn token(self) -> u64 {
+        (1_000_000_000 / u64::from(self.per_second).max(1)).max(1)
+    }
+}
+
+/// How many nanoseconds after another a moment is.
+pub fn nanos(now: Instant, start: Instant) -> u64 {
+    let since = now.saturating_duration_since(start).as_nanos();
+    u64::try_from(since).unwrap_or(u64::MAX)
+}
+
+/// A bucket that any number of threads take tokens from.
+#[derive(Debug)]
+pub struct TokenBucket {
+    rate: Option<Rate>,
+    start: Instant,
+    /// When it is full again, in nanoseconds since the start.
+    full_at: Mutex<u64>,
+}
+
+impl TokenBucket {
+    /// A full one. Without a rate there is no end to it.
+    pub fn new(rate: Option<Rate>, now: Instant) -> Self {
+        Self {
+            rate,
+            start: now,
+            full_at: Mutex::new(0),
+        }
+    }
+
+    /// Takes as many as there are, at most `wanted`; returns how many.
+    pub fn take(&self, wanted: usize, now: Instant) -> usize {
+        let Some(rate) = self.rate else {
+            return wanted;
+        };
+        let now = nanos(now, self.start);
+        let mut full_at = self.full_at.lock();
+        let spent = (*full_at).max(now) - now;
+        let left = (rate.token() * u64::from(rate.burst)).saturating_sub(spent) / rate.token();
+        let taken = wanted.min(usize::try_from(left).unwrap_or(usize::MAX));
+        *full_at = now + spent + rate.token() * taken as u64;
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_bucket_is_emptied_and_fills_again() {
+        let now = Instant::now();
+        let rate = Rate {
+            per_second: 10,
+            burst: 20,
+        };
+        let bucket = TokenBucket::new(Some(rate), now);
+        assert_eq!(bucket.take(5, now), 5);
+        assert_eq!(bucket.take(100, now), 15);
+        assert_eq!(bucket.take(1, now), 0);
+        assert_eq!(bucket.take(100, now + Duration::from_secs(1)), 10);
+        assert_eq!(bucket.take(100, now + Duration::from_secs(100)), 20);
+        assert_eq!(TokenBucket::new(None, now).take(1_000_000, now), 1_000_000);
+    }
+
+    #[test]
+    fn a_bucket_is_as_large_as_it_was_said_to_be() {
+        let now = Instant::now();
+        for per_second in [1, 999, 1500, 300_000, 600_000, 1_000_000] {
+            let burst = 2 * per_second;
+            let bucket = TokenBucket::new(Some(Rate { per_second, burst }), now);
+            bucket.take(usize::MAX, now);
+            let second = now + Duration::from_secs(1);
+            let taken = bucket.take(usize::MAX, second);
+            let expected = f64::from(per_second);
+            let share = taken as f64 / expected;
+            assert!((0.999..1.001).contains(&share), "{taken} of {per_second}");
+        }
+    }
+}
