@@ -441,7 +441,7 @@ impl Cache {
             Err(Failure::TimedOut | Failure::Broken) => {
                 self.fail(store, key, KeptAnswer::servfail(key), silence, now)
             }
-            // It was not asked: no name's fault.
+            // It was not asked, or may not be asked again: no name's fault.
             Err(Failure::Unreachable | Failure::Unproved | Failure::Overloaded) => {
                 self.fail(store, key, None, true, now)
             }

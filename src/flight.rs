@@ -369,7 +369,7 @@ impl Query {
         !self.is_claimed() && self.hedged.load(Ordering::Relaxed) < MOST_HEDGED
     }
 
-    /// A session on which it waits went silent.
+    /// A session on which it waits went silent, and it is asked elsewhere.
     pub fn hedge(&self) {
         self.hedged.fetch_add(1, Ordering::Relaxed);
     }

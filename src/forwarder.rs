@@ -42,7 +42,7 @@ pub struct Settings {
     pub cache: cache::Settings,
     /// Who may ask, and how much.
     pub limit: limit::Settings,
-    /// How much may be asked of the resolver.
+    /// How much may be sent to the resolver, what is asked once more included.
     pub budget: Option<Rate>,
     /// How much is said of each query.
     pub query_log: querylog::Mode,
@@ -261,6 +261,7 @@ impl Forwarder {
     ) -> Self {
         endings.aim(&settings);
         let budget = Arc::new(TokenBucket::new(settings.budget, now));
+        upstream.spend(&budget);
         let policy = Policy {
             limiter: Limiter::new(settings.limit.clone(), now),
             budget,
@@ -285,6 +286,9 @@ impl Forwarder {
         } else {
             Arc::new(TokenBucket::new(settings.budget, now))
         };
+        // What is on its way by the one before is asked once more from the same budget.
+        policy.upstream.spend(&budget);
+        upstream.spend(&budget);
         *policy = Arc::new(Policy {
             limiter: policy.limiter.with(settings.limit.clone(), now),
             budget,

@@ -267,7 +267,7 @@ const OPTIONS: [(&str, &[Entry]); 10] = [
                 name: "--upstream-rate-limit",
                 value: "QPS",
                 repeatable: false,
-                meaning: "queries a second to the resolver, in all; more fail at once; 0 for no limit",
+                meaning: "queries a second that are sent to the resolver, those asked again or on a second session included; more fail at once; 0 for no limit",
                 default: "0",
                 values: &["0"],
             },

@@ -255,7 +255,7 @@ pub struct Look {
 /// What became suspect with a session.
 #[derive(Debug)]
 pub struct Silent {
-    /// The queries that are to be asked elsewhere, too.
+    /// The queries that may be asked elsewhere, too.
     pub queries: Vec<Arc<Query>>,
     /// The session has answered before.
     pub answered: bool,
@@ -543,11 +543,7 @@ impl Session {
         self.suspect.store(true, Ordering::Release);
         let pending = state.pending.values().map(|pending| &pending.query);
         Silent {
-            queries: pending
-                .filter(|query| query.may_hedge())
-                .inspect(|query| query.hedge())
-                .cloned()
-                .collect(),
+            queries: pending.filter(|query| query.may_hedge()).cloned().collect(),
             answered: state.answered > 0,
         }
     }

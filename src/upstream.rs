@@ -30,6 +30,7 @@ use crate::metrics::{Counter, Histogram};
 use crate::pin::{Fit, Pin, PinSet};
 use crate::session::{self, Closed, ConnectError, PENDING, Reader, Rest, Sent, Session, Silent};
 use crate::thread::{self, Pulse};
+use crate::token_bucket::TokenBucket;
 use crate::wire::Answer;
 
 /// Attempts to connect that may be under way at a time.
@@ -82,7 +83,7 @@ pub enum Failure {
     Unreachable,
     /// What was reached did not prove that it is the resolver that was meant.
     Unproved,
-    /// More queries are pending than may be.
+    /// More queries are pending than may be, or more would be sent.
     Overloaded,
     /// The resolver answered with something that cannot be read.
     Unreadable,
@@ -127,6 +128,8 @@ pub struct Upstream {
     suspended: AtomicU64,
     resuming: Mutex<()>,
     tally: Arc<Tally>,
+    /// Has a token for each query that is asked once more. Whoever brings queries has taken those for their first time.
+    budget: Mutex<Arc<TokenBucket>>,
     good_time: AtomicU64,
     timer: OnceLock<std::thread::Thread>,
     /// The timer sleeps until it is woken, since no query is pending.
@@ -413,6 +416,7 @@ impl Upstream {
             suspended: AtomicU64::new(time_suspended()),
             resuming: Mutex::new(()),
             tally,
+            budget: Mutex::new(Arc::new(TokenBucket::new(None, clock::now()))),
             good_time: AtomicU64::new(good_time),
             timer: OnceLock::new(),
             timer_rests: AtomicBool::new(false),
@@ -439,6 +443,17 @@ impl Upstream {
             self.send_racer();
             self.wake_timer();
         }
+    }
+
+    /// Has what is asked once more cost a token of `budget` each from now on; until then, nothing.
+    pub fn spend(&self, budget: &Arc<TokenBucket>) {
+        *self.budget.lock() = Arc::clone(budget);
+    }
+
+    /// Takes tokens for queries that are to be asked once more; returns for how many of them.
+    fn take_tokens(&self, wanted: usize, now: Instant) -> usize {
+        let budget = Arc::clone(&self.budget.lock());
+        budget.take(wanted, now)
     }
 
     /// Gives each resolver the pins that `pins` has for it. What was proved by others, or by pins that no longer count, counts
@@ -1153,7 +1168,7 @@ impl Upstream {
         }
     }
 
-    /// Asks once more what an ended session left without an answer, and learns from how it ended.
+    /// Asks once more what an ended session left without an answer, as far as the budget allows, and learns from how it ended.
     fn ask_again(self: &Arc<Self>, rank: usize, rest: Rest, replies: &mut ReplyBatch) {
         let now = clock::now();
         let vain = rest.answered == 0 && (rest.expired || !rest.queries.is_empty());
@@ -1180,6 +1195,7 @@ impl Upstream {
             .queries
             .into_iter()
             .partition(|query| query.may_ask_again(vain));
+        let too_many = again.split_off(self.take_tokens(again.len(), now));
         if self.stopped.load(Ordering::Acquire) {
             drop(state);
             self.fail(again, Failure::Broken, now, replies);
@@ -1189,6 +1205,7 @@ impl Upstream {
             drop(state);
         }
         self.fail(lost, Failure::Broken, now, replies);
+        self.fail(too_many, Failure::Overloaded, now, replies);
     }
 
     /// The timer's thread.
@@ -1307,7 +1324,8 @@ impl Upstream {
         (next, idle_until)
     }
 
-    /// Asks on another session, old or new, what waits on a silent one. Whichever answers first is right.
+    /// Asks on another session, old or new, what waits on a silent one, as far as the budget allows; the rest waits on where
+    /// it is. Whichever answers first is right.
     fn hedge(
         self: &Arc<Self>,
         open: &Open,
@@ -1324,6 +1342,9 @@ impl Upstream {
             health.fail(Fault::Unreachable, random_octet(), now);
         }
         debug!("event=session-suspect resolver={}", open.session.address());
+        let affordable = self.take_tokens(silent.queries.len(), now);
+        silent.queries.truncate(affordable);
+        silent.queries.iter().for_each(|query| query.hedge());
         self.ask(&mut silent.queries, true, replies, now);
     }
 

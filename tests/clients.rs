@@ -1,9 +1,10 @@
 //! Who may ask, and how much.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::message::Edns;
 use crate::support::process::Process;
@@ -146,6 +147,42 @@ fn the_resolver_is_asked_no_more_than_its_budget() {
     }
     assert_eq!(resolver.queries().len(), 100 - refused);
     assert!(refused > 50, "{refused} were too many");
+}
+
+#[test]
+fn what_a_resolver_is_asked_once_more_is_of_its_budget_too() {
+    const RATE: f64 = 10.0;
+    const PAIRS: u16 = 25;
+    // One that never answers is asked on a second session. Of one that closes at every second query, each session is
+    // followed by another one, on which that is asked again.
+    for end in [None, Some(Act::Close), Some(Act::Reset)] {
+        let resolver = FakeResolver::honest();
+        let act = end.clone();
+        resolver.serve(move |query| match &act {
+            Some(_) if query[12..].starts_with(b"\x04good") => {
+                vec![Act::Send(message::answer(query))]
+            }
+            act => act.clone().into_iter().collect(),
+        });
+        let options = ["--upstream-rate-limit", "10", "--timeout", "1.5"];
+        let began = Instant::now();
+        let forwarder = Forwarder::before(&resolver, &options);
+        let client = forwarder.udp();
+        for pair in 0..PAIRS {
+            let start = began + Duration::from_secs_f64(2.0 / RATE) * pair.into();
+            std::thread::sleep(start.saturating_duration_since(Instant::now()));
+            for name in ["good", "bad"] {
+                let ask = Ask::a(pair, &format!("{name}.n{pair}.test"));
+                client.send(&ask.octets());
+            }
+        }
+        let queries = resolver.queries();
+        // A burst is as much as a second brings.
+        let most = RATE.mul_add(began.elapsed().as_secs_f64(), RATE);
+        assert!(queries.len() as f64 <= most, "{end:?}: {}", queries.len());
+        let names: HashSet<_> = queries.iter().map(|query| &query[12..]).collect();
+        assert!(names.len() < queries.len(), "{end:?}: some are asked again");
+    }
 }
 
 #[test]

@@ -325,6 +325,31 @@ fn the_deadline_of_a_query_is_changed_by_a_reload_for_those_that_come_after_it()
 }
 
 #[test]
+fn a_budget_that_a_reload_brings_holds_for_what_was_asked_before_it() {
+    const COUNT: u16 = 50;
+    let resolver = FakeResolver::honest();
+    resolver.serve(|_| Vec::new());
+    let text = format!("{}timeout 6\n", lines(&resolver));
+    let file = File::new("budget", &text);
+    let forwarder = Forwarder::with(&["--config", file.path()]);
+    let client = forwarder.udp();
+    for id in 0..COUNT {
+        client.send(&Ask::a(id, &format!("n{id}.test")).octets());
+    }
+    resolver.wait_for_queries(COUNT.into());
+    let began = Instant::now();
+    file.write(&format!("{text}upstream-rate-limit 5\n"));
+    forwarder.running().reload();
+    // They wait on a silent session, and after a third of their time some are asked on another one.
+    let queries = || resolver.queries().len() - usize::from(COUNT);
+    wait_until("one is asked again", || queries() > 0);
+    thread::sleep(Duration::from_millis(300));
+    let asked_again = queries() as f64;
+    let most = began.elapsed().as_secs_f64().mul_add(5.0, 5.0);
+    assert!(asked_again <= most, "{asked_again}");
+}
+
+#[test]
 fn a_stop_after_a_reload_that_shortened_the_deadline_waits_for_queries_with_the_old_one() {
     let resolver = FakeResolver::honest();
     resolver.serve(|query| {
