@@ -86,6 +86,23 @@ impl Frames {
         self.octets.get(range).unwrap_or_default()
     }
 
+    /// By how many octets the next [`Frames::fill`] makes its memory larger; mostly none.
+    pub fn growth(&self) -> usize {
+        // One that begins in the middle is moved to the front instead.
+        if self.start == 0 && self.end == self.octets.len() {
+            self.larger().saturating_sub(self.octets.len())
+        } else {
+            0
+        }
+    }
+
+    /// Gives memory back beyond so many octets, if nothing has begun that has not ended.
+    pub fn shrink_to(&mut self, capacity: usize) {
+        if self.start == self.end && self.octets.len() > capacity {
+            *self = Self::with_capacity(capacity);
+        }
+    }
+
     /// Whether a message has begun and not ended.
     pub fn is_amid_message(&self) -> bool {
         self.start < self.end
@@ -99,14 +116,21 @@ impl Frames {
             (self.start, self.end) = (0, self.end.saturating_sub(self.start));
         }
         if self.end == self.octets.len() {
-            let longest = PREFIX + LONGEST;
-            let doubled = self.octets.len().saturating_mul(2).max(64);
-            let room = if self.octets.len() < longest {
-                doubled.min(longest)
-            } else {
-                doubled
-            };
+            let room = self.larger();
+            self.octets
+                .reserve_exact(room.saturating_sub(self.octets.len()));
             self.octets.resize(room, 0);
+        }
+    }
+
+    /// The next size of its memory: twice as much, but no more than one longest message needs.
+    fn larger(&self) -> usize {
+        let longest = PREFIX + LONGEST;
+        let doubled = self.octets.len().saturating_mul(2).max(64);
+        if self.octets.len() < longest {
+            doubled.min(longest)
+        } else {
+            doubled
         }
     }
 }
