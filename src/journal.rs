@@ -19,6 +19,8 @@ use crate::thread;
 
 /// Lines that may wait for stderr.
 const WAITING: usize = 1024;
+/// Octets of a line; what is longer is cut.
+const LONGEST: usize = 4096;
 /// Lines of one kind of event in a second.
 const PER_SECOND: u64 = 10;
 
@@ -103,12 +105,20 @@ struct Lines;
 impl Write for Lines {
     /// Takes one whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        LINES.add(line.to_vec());
+        LINES.add(cut(line));
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A line as it is written: others' words in it, such as what a certificate says, may be long.
+fn cut(line: &[u8]) -> Vec<u8> {
+    match line.get(..LONGEST) {
+        Some(start) if line.len() > LONGEST => [start, b"...\n"].concat(),
+        _ => line.to_vec(),
     }
 }
 
@@ -207,6 +217,15 @@ mod tests {
         assert_eq!(String::from_utf8_lossy(&told), expected);
         let next = kinds.admit(line("warn", "one"), later);
         assert_eq!(next, Some(line("warn", "one")));
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_cut_and_still_a_line() {
+        let short = b"event=x y=1\n";
+        assert_eq!(cut(short), short);
+        let long = cut(&[b'x'; 70_000]);
+        assert_eq!(long.len(), LONGEST + 4);
+        assert!(long.ends_with(b"x...\n"));
     }
 
     #[test]
