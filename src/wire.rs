@@ -40,6 +40,9 @@ const PADDING_BLOCK: usize = 128;
 pub const LONGEST_NAME: usize = 255;
 /// The most compression pointers of a name: as many as it can have labels. A longer chain costs time and says nothing.
 const MOST_POINTERS: usize = 127;
+/// Records of a query, at most. It has an OPT and a signature, if anything, and each more costs time to read that its sender does
+/// not need to make it.
+const MOST_RECORDS: u32 = 32;
 /// The shortest OPT record: root name, type, class, TTL, an empty RDATA (RFC 6891 section 6.1.2).
 const SHORTEST_OPT: usize = 11;
 /// Octets of a question behind its name (RFC 1035 section 4.1.2).
@@ -183,6 +186,8 @@ pub enum Fault {
     Cut,
     /// A query that carries records in its answer or authority section.
     Section,
+    /// A query with so many records.
+    RecordCount(u32),
     /// More than one OPT, one that is not in the additional section or not at the root, or options that do not fit.
     Opt,
     /// A transaction signature that is not the last record (RFC 8945 section 5.1).
@@ -199,6 +204,7 @@ impl fmt::Display for Fault {
             Self::Name => write!(f, "a broken name"),
             Self::Cut => write!(f, "cut short"),
             Self::Section => write!(f, "records in a section that a query leaves empty"),
+            Self::RecordCount(count) => write!(f, "{count} records in a query"),
             Self::Opt => write!(f, "a broken OPT record"),
             Self::Signature => write!(f, "a signature that is not the last record"),
         }
@@ -556,6 +562,13 @@ impl<'m> Query<'m> {
         if qtype != rtype::IXFR && !matches!(header.counts(), [_, 0, 0, _]) {
             return Err(Fault::Section);
         }
+        let [_, answers, authorities, additional] = header.counts();
+        let count = [answers, authorities, additional]
+            .iter()
+            .fold(0_u32, |sum, count| sum.saturating_add((*count).into()));
+        if count > MOST_RECORDS {
+            return Err(Fault::RecordCount(count));
+        }
         let mut records = Records::after_question(message, question_end)?;
         let (mut edns, mut signed) = (None, false);
         for record in records.by_ref() {
@@ -628,6 +641,21 @@ impl<'m> Query<'m> {
     /// The two octets of the header's flags.
     pub fn flags(&self) -> [u8; 2] {
         self.header.flags()
+    }
+
+    /// Octets of the query as [`Query::write_for_resolver`] writes it.
+    pub fn length_for_resolver(&self) -> usize {
+        let subnet = if self.edns.is_some_and(|edns| edns.subnet_private) {
+            OPTION_HEAD.saturating_add(4)
+        } else {
+            0
+        };
+        // Keepalive and padding have nothing but their heads before that is filled up.
+        let fixed = HEADER + SHORTEST_OPT + 2 * OPTION_HEAD;
+        let unpadded = fixed
+            .saturating_add(subnet)
+            .saturating_add(self.question().len());
+        unpadded.next_multiple_of(PADDING_BLOCK)
     }
 
     /// Appends the query as the resolver shall see it: ID 0, the flags RD and CD, the question, and an OPT of our own that
@@ -1884,7 +1912,7 @@ mod tests {
         assert_eq!(query_fault(&additional), None);
         // Promised, but not there.
         assert_eq!(
-            query_fault(&additional.count(ADDITIONAL, 65_535)),
+            query_fault(&additional.count(ADDITIONAL, 2)),
             Some(Fault::Cut)
         );
     }
@@ -1953,6 +1981,20 @@ mod tests {
             let edns = query.edns().unwrap();
             assert_eq!((edns.size, edns.limit()), (size, limit));
         }
+    }
+
+    #[test]
+    fn a_query_has_no_more_records_than_may_be() {
+        let with = |count: u32| {
+            let mut draft = Draft::query(&question());
+            for _ in 0..count {
+                draft = draft.record(ADDITIONAL, &[0], UNKNOWN, &[]);
+            }
+            draft.0
+        };
+        assert!(Query::parse(&with(MOST_RECORDS)).is_ok());
+        let fault = Query::parse(&with(MOST_RECORDS + 1)).err();
+        assert_eq!(fault, Some(Fault::RecordCount(MOST_RECORDS + 1)));
     }
 
     #[test]

@@ -194,6 +194,8 @@ enum Exception {
     Questions,
     /// domain reads records wherever they are; those of a query are in its additional section.
     QuerySections,
+    /// domain reads any number of records; a query has few.
+    ManyRecords,
     /// domain takes the first of many OPTs (RFC 6891 section 6.1.1: one).
     ManyOpts,
     /// domain ignores an OPT outside of the additional section (RFC 6891 section 6.1.1).
@@ -235,6 +237,12 @@ impl Exception {
             }
             Fault::Section => (header.counts().ancount() > 0 || header.counts().nscount() > 0)
                 .then_some(Self::QuerySections),
+            Fault::RecordCount(count) => {
+                let counts = header.counts();
+                let all = [counts.ancount(), counts.nscount(), counts.arcount()];
+                let all: u32 = all.into_iter().map(u32::from).sum();
+                (count == all && count > 32).then_some(Self::ManyRecords)
+            }
             Fault::Opt => {
                 if read.opts().count() > 1 {
                     Some(Self::ManyOpts)
