@@ -37,8 +37,11 @@ use crate::identity::{Identity, PinMode, Proof, Refusal, Terms, refusal_in};
 use crate::journal::debug;
 use crate::wire::{self, HEADER};
 
-/// Queries that may wait for their answers on one session. Random IDs collide seldom while the table is this full.
-pub const PENDING: usize = 4096;
+/// Queries that may wait for their answers on one session: more than there is memory for by default, so that those that are
+/// never answered leave room for others. Random IDs collide seldom while the table is this full.
+pub const PENDING: usize = 16_384;
+/// Octets of queries that are encrypted at a time: what the socket does not take then is all that waits to be written.
+const PIECE: usize = 64 * 1024;
 /// The socket's send buffer in octets, as far as the system allows: it holds the pending queries, so that only a resolver
 /// that does not read fills it.
 const SEND_BUFFER: usize = 1024 * 1024;
@@ -412,46 +415,48 @@ impl Session {
             return Sent::Gone;
         }
         // While the socket takes nothing, more queries would only pile up.
-        let room = if state.unsent.is_empty() {
-            state.window.saturating_sub(state.pending.len())
-        } else {
-            0
-        };
-        let batch = queries.len().min(room);
-        for query in queries.drain(..batch) {
-            if query.is_claimed() {
-                continue;
+        while !queries.is_empty() && state.unsent.is_empty() && !state.closed {
+            let room = state.window.saturating_sub(state.pending.len());
+            let mut octets = 0;
+            let piece = queries.iter().take(room).take_while(|query| {
+                let fits = octets < PIECE;
+                octets += query.framed().len();
+                fits
+            });
+            let piece = piece.count();
+            if piece == 0 {
+                break;
             }
-            let vacant = loop {
-                if let Entry::Vacant(vacant) = state.pending.entry(state.random.next()) {
-                    break vacant;
+            for query in queries.drain(..piece) {
+                if !query.is_claimed() {
+                    state.append(query, now);
                 }
-            };
-            let start = state.plaintext.len();
-            state.plaintext.extend_from_slice(query.framed());
-            let id = &mut state.plaintext[start + PREFIX..start + PREFIX + 2];
-            id.copy_from_slice(&vacant.key().to_be_bytes());
-            query.sent();
-            vacant.insert(Pending { query, since: now });
-        }
-        if !state.plaintext.is_empty() {
-            state.spoke = now;
-            let written = state.tls.writer().write_all(&state.plaintext);
-            state.plaintext.clear();
-            if let Err(error) = written.and_then(|()| self.flush(state)) {
-                // The reader finds the broken connection too, and takes the pending queries along.
-                let cause = plain(&error);
-                debug!(
-                    "event=session-broken resolver={} cause=\"{cause}\"",
-                    self.address
-                );
-                self.end(state);
             }
+            self.write(state, now);
         }
         if queries.is_empty() {
             Sent::All
         } else {
             Sent::Full
+        }
+    }
+
+    /// Encrypts and writes what was appended.
+    fn write(&self, state: &mut State, now: Instant) {
+        if state.plaintext.is_empty() {
+            return;
+        }
+        state.spoke = now;
+        let written = state.tls.writer().write_all(&state.plaintext);
+        state.plaintext.clear();
+        if let Err(error) = written.and_then(|()| self.flush(state)) {
+            // The reader finds the broken connection too, and takes the pending queries along.
+            let cause = plain(&error);
+            debug!(
+                "event=session-broken resolver={} cause=\"{cause}\"",
+                self.address
+            );
+            self.end(state);
         }
     }
 
@@ -771,6 +776,21 @@ impl Reader {
 }
 
 impl State {
+    /// Adds a query to what is written next, under an ID of its own, by which it is pending from now on.
+    fn append(&mut self, query: Arc<Query>, now: Instant) {
+        let vacant = loop {
+            if let Entry::Vacant(vacant) = self.pending.entry(self.random.next()) {
+                break vacant;
+            }
+        };
+        let start = self.plaintext.len();
+        self.plaintext.extend_from_slice(query.framed());
+        let id = &mut self.plaintext[start + PREFIX..start + PREFIX + 2];
+        id.copy_from_slice(&vacant.key().to_be_bytes());
+        query.sent();
+        vacant.insert(Pending { query, since: now });
+    }
+
     fn count_answer(&mut self, took: Duration) {
         // Smoothed as TCP does it (RFC 6298 section 2): an eighth of the new.
         let smoothed = |average: Duration| (average * 7 + took) / 8;
