@@ -20,7 +20,7 @@
 //!
 //! main, lib, command, config, options, keys, server, monitor, page, figures, worker, forwarder, limit, cache, upstream,
 //! health, token_bucket, session, flight, identity, certificate, pins, state, rollover, pin, client, frame, deadline,
-//! querylog, zone, wire, journal, spool, service, sandbox, rights, thread, clock, date, metrics.
+//! querylog, zone, wire, journal, spool, service, sandbox, rights, memory, thread, clock, date, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
 //! queries, and the thread that reads an answer delivers it.
@@ -43,6 +43,7 @@ pub mod identity;
 pub mod journal;
 pub mod keys;
 pub mod limit;
+pub mod memory;
 pub mod metrics;
 pub mod monitor;
 pub mod options;

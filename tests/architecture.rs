@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 38] = [
+const ROOMS: [&str; 39] = [
     "command",
     "config",
     "options",
@@ -40,6 +40,7 @@ const ROOMS: [&str; 38] = [
     "service",
     "sandbox",
     "rights",
+    "memory",
     "thread",
     "clock",
     "date",

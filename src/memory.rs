@@ -1,0 +1,394 @@
+//! How many octets may messages hold?
+//!
+//! Whatever strangers make this process hold is paid for here before it is copied: queries that wait, replies on their way to
+//! clients that read slowly, lines of the query log. Each purpose has a share of its own, so that no two kinds of load can
+//! take each other's memory; and the more of a share is taken, the smaller is the part that one client may take ([`is_fair`]).
+//! A reservation is given back when it is dropped. There is no lock, and time plays no part.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::metrics::Counter;
+
+/// Octets that a TCP connection costs besides its queries and replies: twice the kernel's buffers in both directions (it counts
+/// twice what is asked for, see [`SEND_BUFFER`] and [`RECEIVE_BUFFER`]), the buffer that it is read into, and that in which its
+/// replies are gathered.
+pub const CONNECTION: usize = 2 * SEND_BUFFER + 2 * RECEIVE_BUFFER + READ + GATHERED;
+/// The kernel's send buffer of a TCP client in octets, as asked for (SO_SNDBUF).
+pub const SEND_BUFFER: usize = 16 * 1024;
+/// The kernel's receive buffer of a TCP client in octets, as asked for (SO_RCVBUF).
+pub const RECEIVE_BUFFER: usize = 8 * 1024;
+/// Octets that are read from a client at a time, unless one message is longer.
+pub const READ: usize = 4096;
+/// Octets of replies that a thread gathers without a reservation.
+pub const GATHERED: usize = 16 * 1024;
+
+/// The least that can be asked for with `--max-memory`, in octets: room for a few of the longest messages in each share.
+pub const LEAST: usize = 4 * 1024 * 1024;
+/// What is there for messages by default, besides [`CONNECTION`] for each connection, in octets.
+const MESSAGES: usize = 15 * 1024 * 1024;
+/// Of a whole that is small, the part that is kept for messages, in 32nds.
+const MESSAGES_LEAST: usize = 15;
+
+/// What octets are held for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Queries that wait for the resolver, and messages of TCP clients longer than [`READ`].
+    Queries,
+    /// Replies to TCP clients that are being written or wait until their clients read.
+    Replies,
+    /// Lines of the query log that wait to be written.
+    QueryLog,
+}
+
+impl Purpose {
+    /// All of them, in the order of their shares.
+    pub const ALL: [Self; 3] = [Self::Queries, Self::Replies, Self::QueryLog];
+
+    /// The word for it in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queries => "queries",
+            Self::Replies => "replies",
+            Self::QueryLog => "query-log",
+        }
+    }
+
+    /// How what connections leave is divided: so many 15ths.
+    fn part(self) -> usize {
+        match self {
+            Self::Queries => 9,
+            Self::Replies => 5,
+            Self::QueryLog => 1,
+        }
+    }
+}
+
+/// What is to be divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Octets in all (`--max-memory`), at least [`LEAST`]; 32 MiB for 256 connections.
+    pub limit: usize,
+    /// TCP connections that are wanted at a time (`--max-clients`).
+    pub connections: usize,
+}
+
+impl Settings {
+    /// What is used where nothing else is asked for: enough for all the connections that are wanted.
+    pub fn default_limit(connections: usize) -> usize {
+        MESSAGES + CONNECTION * connections.max(256)
+    }
+
+    /// How many connections there is memory for, at most as many as are wanted; at least 1.
+    pub fn connections(&self) -> usize {
+        let messages = MESSAGES.min(self.limit / 32 * MESSAGES_LEAST);
+        let most = self.limit.saturating_sub(messages) / CONNECTION;
+        self.connections.min(most).max(1)
+    }
+}
+
+/// The memory for messages.
+pub struct Memory {
+    limit: usize,
+    shares: [Share; Purpose::ALL.len()],
+}
+
+#[derive(Debug, Default)]
+struct Share {
+    limit: usize,
+    held: AtomicUsize,
+    refused: Counter,
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory")
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Memory {
+    /// Nothing is held yet.
+    pub fn new(settings: Settings) -> Arc<Self> {
+        let left = settings
+            .limit
+            .saturating_sub(settings.connections() * CONNECTION);
+        let parts: usize = Purpose::ALL.iter().map(|purpose| purpose.part()).sum();
+        let share = |purpose: Purpose| Share {
+            limit: left / parts * purpose.part(),
+            ..Share::default()
+        };
+        Arc::new(Self {
+            limit: settings.limit,
+            shares: Purpose::ALL.map(share),
+        })
+    }
+
+    /// Octets that may be held in all, those of connections included.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Octets that may be held for a purpose.
+    pub fn share(&self, purpose: Purpose) -> usize {
+        self.of(purpose).limit
+    }
+
+    /// Octets that are held for a purpose.
+    pub fn held(&self, purpose: Purpose) -> usize {
+        self.of(purpose).held.load(Ordering::Relaxed)
+    }
+
+    /// Octets that may still be held for a purpose.
+    pub fn free(&self, purpose: Purpose) -> usize {
+        self.share(purpose).saturating_sub(self.held(purpose))
+    }
+
+    /// How often a purpose found no room.
+    pub fn refused(&self, purpose: Purpose) -> u64 {
+        self.of(purpose).refused.value()
+    }
+
+    /// Holds so many octets, if there is room for them.
+    pub fn reserve(self: &Arc<Self>, purpose: Purpose, octets: usize) -> Option<Reservation> {
+        let mut reservation = Reservation {
+            memory: Arc::clone(self),
+            purpose,
+            octets: 0,
+        };
+        reservation.resize(octets).then_some(reservation)
+    }
+
+    fn of(&self, purpose: Purpose) -> &Share {
+        &self.shares[purpose as usize]
+    }
+
+    /// Takes octets from a share, if there are so many and `will_do` agrees to what is left then.
+    fn take(&self, purpose: Purpose, octets: usize, will_do: impl FnOnce(usize) -> bool) -> bool {
+        let share = self.of(purpose);
+        // No other memory is ordered by it: it is a number that all threads add to.
+        let held = share.held.fetch_add(octets, Ordering::Relaxed);
+        let left = held
+            .checked_add(octets)
+            .and_then(|held| share.limit.checked_sub(held));
+        let fits = left.is_some_and(will_do);
+        if !fits {
+            share.held.fetch_sub(octets, Ordering::Relaxed);
+            share.refused.increment();
+        }
+        fits
+    }
+
+    fn give_back(&self, purpose: Purpose, octets: usize) {
+        self.of(purpose).held.fetch_sub(octets, Ordering::Relaxed);
+    }
+}
+
+/// Whether one of many may have `own` of a `whole` of which so much is `left` then: little (a 4096th), or no more than the cube of
+/// the part that is left.
+///
+/// So one alone has a third at most; and when `n` come one after the other and each takes what it may, a `1/sqrt(2n + 1)` of the
+/// whole is left, of which everybody else may have a little. (Thresholds that follow what is left of a shared memory are
+/// Choudhury's and Hahne's, IEEE/ACM Transactions on Networking 6(2), 1998. Theirs are in proportion to it, and `n` that come one
+/// after the other leave a `1/2^n`.)
+pub fn is_fair(own: usize, left: usize, whole: usize) -> bool {
+    // In 65,536ths, so that the cube of it fits.
+    let part = ((left.min(whole) as u128) << 16) / whole.max(1) as u128;
+    is_little(own, whole) || (own as u128) << 48 <= whole as u128 * part.pow(3)
+}
+
+/// Whether `own` is so little of a `whole` that everybody may have it, as long as there is some.
+pub fn is_little(own: usize, whole: usize) -> bool {
+    own <= (whole / 4096).max(1)
+}
+
+/// Octets that are held for a purpose, until it is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    memory: Arc<Memory>,
+    purpose: Purpose,
+    octets: usize,
+}
+
+impl Reservation {
+    /// How many octets are held.
+    pub fn octets(&self) -> usize {
+        self.octets
+    }
+
+    /// Holds so many octets in all from now on, more or less than before. If there is no room for more, it holds what it held,
+    /// and says so by `false`.
+    pub fn resize(&mut self, octets: usize) -> bool {
+        self.resize_if(octets, |_| true)
+    }
+
+    /// Does as [`Reservation::resize`], but holds no more than [`is_fair`].
+    pub fn resize_fairly(&mut self, octets: usize) -> bool {
+        let share = self.memory.share(self.purpose);
+        self.resize_if(octets, |left| is_fair(octets, left, share))
+    }
+
+    fn resize_if(&mut self, octets: usize, will_do: impl FnOnce(usize) -> bool) -> bool {
+        if octets > self.octets {
+            let more = octets - self.octets;
+            if !self.memory.take(self.purpose, more, will_do) {
+                return false;
+            }
+        } else if octets < self.octets {
+            self.memory.give_back(self.purpose, self.octets - octets);
+        }
+        self.octets = octets;
+        true
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if self.octets > 0 {
+            self.memory.give_back(self.purpose, self.octets);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DEFAULT: Settings = Settings {
+        limit: 32 * 1024 * 1024,
+        connections: 256,
+    };
+
+    #[test]
+    fn the_default_has_room_for_all_connections_and_the_shares_make_no_more_than_the_whole() {
+        assert_eq!(Settings::default_limit(1), DEFAULT.limit);
+        assert_eq!(Settings::default_limit(256), DEFAULT.limit);
+        for connections in [1, 16, 256, 1000, 65_536] {
+            for limit in [
+                LEAST,
+                10 << 20,
+                DEFAULT.limit,
+                Settings::default_limit(connections),
+            ] {
+                let settings = Settings { limit, connections };
+                let memory = Memory::new(settings);
+                let shares: usize = Purpose::ALL
+                    .map(|purpose| memory.share(purpose))
+                    .iter()
+                    .sum();
+                let all = settings.connections() * CONNECTION + shares;
+                assert!(all <= limit, "{all} of {settings:?}");
+                assert!(limit - all < 100, "{all} of {settings:?}");
+                assert!(memory.share(Purpose::Replies) > 4 * 65_537, "{settings:?}");
+                assert!(settings.connections() >= 1);
+            }
+            let limit = Settings::default_limit(connections);
+            let settings = Settings { limit, connections };
+            assert_eq!(settings.connections(), connections);
+        }
+        let small = Settings {
+            connections: 1000,
+            ..DEFAULT
+        };
+        assert_eq!(small.connections(), 256);
+    }
+
+    #[test]
+    fn what_is_held_has_room_and_is_given_back() {
+        let memory = Memory::new(DEFAULT);
+        let share = memory.share(Purpose::QueryLog);
+        let first = memory.reserve(Purpose::QueryLog, share - 10);
+        let mut first = first.expect("it is empty");
+        assert!(memory.reserve(Purpose::QueryLog, 11).is_none());
+        assert_eq!(memory.refused(Purpose::QueryLog), 1);
+        let second = memory.reserve(Purpose::QueryLog, 10).expect("it just fits");
+        assert!(!first.resize(share) && first.octets() == share - 10);
+        assert_eq!(memory.free(Purpose::QueryLog), 0);
+        drop(second);
+        assert!(first.resize(share) && first.resize(0));
+        assert_eq!(memory.held(Purpose::QueryLog), 0);
+        assert_eq!(memory.held(Purpose::Queries), 0, "another share");
+        assert!(memory.reserve(Purpose::Queries, usize::MAX).is_none());
+        assert_eq!(memory.held(Purpose::Queries), 0);
+    }
+
+    #[test]
+    fn however_many_take_what_they_may_there_is_as_much_left_for_the_next() {
+        for many in [1, 2, 10, 250] {
+            let memory = Memory::new(DEFAULT);
+            let share = memory.share(Purpose::Queries);
+            let greedy = (0..many).map(|_| {
+                let mut one = memory.reserve(Purpose::Queries, 0).expect("nothing fits");
+                while one.resize_fairly(one.octets() + 500) {}
+                one
+            });
+            let greedy: Vec<_> = greedy.collect();
+            assert!(greedy[0].octets() > share / 4 && greedy[0].octets() < share / 3);
+            let left = memory.free(Purpose::Queries) as f64 / share as f64;
+            let expected = 1.0 / (2.0 * f64::from(many) + 1.0).sqrt();
+            assert!(left > 0.8 * expected, "{left} beside {many}");
+            let honest = (0..50).map(|_| {
+                let mut one = memory.reserve(Purpose::Queries, 0).expect("nothing fits");
+                assert!(one.resize_fairly(share / 4096));
+                one
+            });
+            assert_eq!(honest.count(), 50);
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Reserve(usize, usize),
+        Resize(usize, usize, bool),
+        Drop(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..3_usize, 0..3_000_000_usize).prop_map(|(at, octets)| Step::Reserve(at, octets)),
+            (any::<usize>(), 0..3_000_000_usize, any::<bool>())
+                .prop_map(|(at, octets, fairly)| Step::Resize(at, octets, fairly)),
+            any::<usize>().prop_map(Step::Drop),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_counted_as_held_is_what_is_held(steps in prop::collection::vec(step(), 0..200)) {
+            let memory = Memory::new(DEFAULT);
+            let mut held: Vec<Reservation> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Reserve(purpose, octets) => {
+                        held.extend(memory.reserve(Purpose::ALL[purpose], octets));
+                    }
+                    Step::Resize(at, octets, fairly) if !held.is_empty() => {
+                        let at = at % held.len();
+                        let before = held[at].octets();
+                        let resized = if fairly {
+                            held[at].resize_fairly(octets)
+                        } else {
+                            held[at].resize(octets)
+                        };
+                        prop_assert_eq!(held[at].octets(), if resized { octets } else { before });
+                        prop_assert!(resized || octets > before, "less always fits");
+                    }
+                    Step::Drop(at) if !held.is_empty() => drop(held.swap_remove(at % held.len())),
+                    _ => {}
+                }
+                for purpose in Purpose::ALL {
+                    let of_it = held.iter().filter(|one| one.purpose == purpose);
+                    let octets: usize = of_it.map(Reservation::octets).sum();
+                    prop_assert_eq!(octets, memory.held(purpose));
+                    prop_assert!(octets <= memory.share(purpose));
+                }
+            }
+            drop(held);
+            prop_assert!(Purpose::ALL.iter().all(|purpose| memory.held(*purpose) == 0));
+        }
+    }
+}
