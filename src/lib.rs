@@ -20,7 +20,7 @@
 //!
 //! main, lib, command, config, options, keys, server, monitor, page, figures, worker, forwarder, limit, cache, upstream,
 //! health, token_bucket, session, flight, identity, certificate, pins, state, rollover, pin, client, frame, deadline,
-//! querylog, zone, wire, journal, spool, service, sandbox, rights, memory, thread, clock, date, metrics.
+//! querylog, zone, wire, journal, spool, service, sandbox, rights, socket_owner, memory, thread, clock, date, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
 //! queries, and the thread that reads an answer delivers it.
@@ -57,6 +57,7 @@ pub mod sandbox;
 pub mod server;
 pub mod service;
 pub mod session;
+pub mod socket_owner;
 pub mod spool;
 pub mod state;
 pub mod thread;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 39] = [
+const ROOMS: [&str; 40] = [
     "command",
     "config",
     "options",
@@ -40,6 +40,7 @@ const ROOMS: [&str; 39] = [
     "service",
     "sandbox",
     "rights",
+    "socket_owner",
     "memory",
     "thread",
     "clock",

@@ -1,0 +1,118 @@
+//! Whose process is at the other end of a connection on this host?
+//!
+//! The kernel tells which user a TCP socket belongs to (sock_diag(7)), if it is asked for the socket at the other end. That is a
+//! message of fixed length each way, and reads no list.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+
+use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
+};
+
+/// SOCK_DIAG_BY_FAMILY and NLM_F_REQUEST, of linux/sock_diag.h and linux/netlink.h.
+const BY_FAMILY: u16 = 20;
+const REQUEST: u16 = 1;
+/// AF_INET, AF_INET6 and IPPROTO_TCP.
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;
+const TCP: u8 = 6;
+/// Octets of `struct nlmsghdr`, and of it and `struct inet_diag_req_v2`.
+const HEADER: usize = 16;
+const LENGTH: usize = HEADER + 56;
+/// Where `idiag_uid` is in an answer: behind the header, four octets, a `struct inet_diag_sockid` and three numbers.
+const USER_AT: usize = HEADER + 4 + 48 + 12;
+
+/// The user whose process has the TCP socket at `peer` that is connected to `own`, if it is on this host and the kernel tells.
+pub fn of_tcp(peer: SocketAddr, own: SocketAddr) -> Option<u32> {
+    let family = AddressFamily::NETLINK;
+    let kind = SocketType::DGRAM;
+    let protocol = Some(netlink::SOCK_DIAG);
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, protocol).ok()?;
+    let kernel = SocketAddrNetlink::new(0, 0);
+    sendto(
+        socket.as_fd(),
+        &request(peer, own)?,
+        SendFlags::empty(),
+        &kernel,
+    )
+    .ok()?;
+    let mut answer = [0; 512];
+    // The kernel has answered by now.
+    let (length, _) = recv(socket.as_fd(), &mut answer, RecvFlags::DONTWAIT).ok()?;
+    user(answer.get(..length)?)
+}
+
+/// The question for the socket that has `peer` as its own address and `own` as its peer's.
+fn request(peer: SocketAddr, own: SocketAddr) -> Option<[u8; LENGTH]> {
+    // An IPv4 client of an IPv6 socket has an IPv4 socket.
+    let [from, to] = [peer, own].map(|end| end.ip().to_canonical());
+    let family = if from.is_ipv4() { IPV4 } else { IPV6 };
+    let all_states = u32::MAX;
+    let fields: [&[u8]; 12] = [
+        &u32::try_from(LENGTH).ok()?.to_ne_bytes(),
+        &BY_FAMILY.to_ne_bytes(),
+        &REQUEST.to_ne_bytes(),
+        // Sequence number and sender, which nobody looks at.
+        &[0; 8],
+        &[family, TCP, 0, 0],
+        &all_states.to_ne_bytes(),
+        &peer.port().to_be_bytes(),
+        &own.port().to_be_bytes(),
+        &octets(from),
+        &octets(to),
+        // Any interface.
+        &[0; 4],
+        // INET_DIAG_NOCOOKIE: whichever socket has these addresses.
+        &[0xff; 8],
+    ];
+    fields.concat().try_into().ok()
+}
+
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => {
+            let mut octets = [0; 16];
+            octets[..4].copy_from_slice(&address.octets());
+            octets
+        }
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// The user that an answer names; none in an error, which is shorter or of another type.
+fn user(answer: &[u8]) -> Option<u32> {
+    let kind = u16::from_ne_bytes(*answer.get(4..)?.first_chunk()?);
+    let user = u32::from_ne_bytes(*answer.get(USER_AT..)?.first_chunk()?);
+    (kind == BY_FAMILY).then_some(user)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn the_kernel_knows_whose_the_other_end_is() {
+        let myself = std::fs::metadata("/proc/self").expect("Linux").uid();
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else {
+                continue;
+            };
+            let own = listener.local_addr().expect("bound");
+            let client = TcpStream::connect(own).expect("it listens");
+            let peer = client.local_addr().expect("connected");
+            assert_eq!(of_tcp(peer, own), Some(myself), "{address}");
+            assert_eq!(of_tcp(own, peer), Some(myself), "the other way round");
+        }
+    }
+
+    #[test]
+    fn of_a_socket_that_is_not_there_nothing_is_known() {
+        let nobody = ["127.0.0.1:1", "127.0.0.1:2"].map(|end| end.parse().expect("an address"));
+        assert_eq!(of_tcp(nobody[0], nobody[1]), None);
+    }
+}
