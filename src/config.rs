@@ -20,6 +20,7 @@ use crate::forwarder;
 use crate::identity::{Anchors, Identity, PinMode, Terms};
 use crate::keys;
 use crate::limit;
+use crate::memory;
 use crate::metrics;
 use crate::options::{Given, Sources, Wanted};
 use crate::pin::{Dated, Pin, PinError, PinSet};
@@ -30,6 +31,7 @@ use crate::server;
 use crate::state::Store;
 use crate::token_bucket::Rate;
 use crate::upstream::{self, Resolver};
+use crate::waiting;
 use crate::zone::{Name, Type};
 
 pub use crate::options::{UsageError, help};
@@ -81,6 +83,8 @@ pub enum Command {
 pub struct Config {
     /// Where queries come from.
     pub server: server::Settings,
+    /// What messages may hold.
+    pub memory: memory::Settings,
     /// What happens to them.
     pub forwarder: forwarder::Settings,
     /// Whom they go to.
@@ -216,6 +220,7 @@ fn settings(given: Given) -> Result<Config, UsageError> {
         Ok(level) => Ok(level),
     })?;
     Ok(Config {
+        memory: memory_settings(&given, server.clients)?,
         server,
         forwarder,
         upstream,
@@ -391,8 +396,9 @@ fn upstream_settings(
         timeout: known(given, "--timeout", |text| seconds(text, TIMEOUT_RANGE.0))?,
         least_patience: upstream::LEAST_PATIENCE,
         sessions: number(given, "--sessions", 1..=16)?,
-        // Renewals, and queries whose clients were content with an expired answer, have no client that waits for them.
-        max_pending: 2 * max_pending,
+        // What all clients wait for, and as many again as one may: renewals, and queries whose clients were content with an
+        // expired answer, have no client that waits for them.
+        max_pending: (waiting::ALL + 1) * max_pending,
     };
     Ok((settings, keys))
 }
@@ -493,6 +499,23 @@ fn cache_settings(given: &Given) -> Result<cache::Settings, UsageError> {
         })?,
         serve_stale: Duration::from_secs(stale as u64),
     })
+}
+
+/// Unless it is said, there is as much as all connections may need that are asked for.
+fn memory_settings(given: &Given, connections: usize) -> Result<memory::Settings, UsageError> {
+    let said: usize = known(given, "--max-memory", |text| match text.parse() {
+        Ok(limit) if limit >= memory::LEAST => Ok(limit),
+        _ => Err(format!(
+            "expected a whole number of bytes from {}",
+            memory::LEAST
+        )),
+    })?;
+    let limit = if given.has("--max-memory") {
+        said
+    } else {
+        said.max(memory::Settings::default_limit(connections))
+    };
+    Ok(memory::Settings { limit, connections })
 }
 
 fn resolver_address(text: &str) -> Result<SocketAddr, String> {

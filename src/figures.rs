@@ -14,6 +14,7 @@ use crate::client::{ConnectionLimit, EvictionCounters};
 use crate::clock;
 use crate::forwarder::{Endings, Forwarder, Outcome, Source};
 use crate::journal;
+use crate::memory::Purpose;
 use crate::metrics::{Counter, Family, Kind, Spread, Value, label};
 use crate::rights;
 use crate::thread;
@@ -139,6 +140,7 @@ impl Sources {
         self.add_resolvers(&mut all);
         self.add_cache(&mut all);
         self.add_clients(&mut all);
+        self.add_memory(&mut all);
         self.add_process(&mut all);
         all.0
     }
@@ -196,7 +198,7 @@ impl Sources {
         );
         all.gauge(
             "dns_tool_waiting_limit",
-            "How many may wait (--max-pending).",
+            "How many of one client may wait (--max-pending).",
             settings.max_pending,
         );
     }
@@ -357,6 +359,7 @@ impl Sources {
             ("gave-way", &evictions.gave_way),
             ("refused", &evictions.refused),
             ("not-reading", &evictions.not_reading),
+            ("over-memory", &evictions.over_memory),
         ];
         all.add(
             "dns_tool_clients_dropped",
@@ -371,6 +374,41 @@ impl Sources {
             "dns_tool_datagrams_lost",
             "Datagrams that the kernel dropped since its queue was full.",
             evictions.datagrams.value(),
+        );
+    }
+
+    fn add_memory(&self, all: &mut Families) {
+        let memory = self.endings.memory();
+        let of_each = |value: &dyn Fn(Purpose) -> u64| -> Vec<_> {
+            let purposes = Purpose::ALL.iter();
+            let labelled = |purpose: &Purpose| {
+                let labels = label("purpose", purpose.name());
+                (labels, Value::Whole(value(*purpose)))
+            };
+            purposes.map(labelled).collect()
+        };
+        all.add(
+            "dns_tool_memory_bytes",
+            Kind::Gauge,
+            "What messages hold, by what for.",
+            of_each(&|purpose| memory.held(purpose) as u64),
+        );
+        all.add(
+            "dns_tool_memory_share_bytes",
+            Kind::Gauge,
+            "What they may hold.",
+            of_each(&|purpose| memory.share(purpose) as u64),
+        );
+        all.add(
+            "dns_tool_memory_refused",
+            Kind::Counter,
+            "How often there was no room.",
+            of_each(&|purpose| memory.refused(purpose)),
+        );
+        all.gauge(
+            "dns_tool_memory_limit_bytes",
+            "What all of it may be, with what the kernel holds for TCP clients (--max-memory).",
+            memory.limit(),
         );
     }
 

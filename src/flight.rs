@@ -19,18 +19,23 @@ use smallvec::SmallVec;
 use crate::client::Client;
 use crate::clock::micros;
 use crate::frame::{self, PREFIX};
+use crate::memory::{Memory, Purpose, Reservation};
+use crate::waiting::Place;
 use crate::wire::{self, Asked, Edns, HEADER, Key};
 
 /// How often a query is asked, at most, when sessions end under it; and how often since sessions are silent.
 const MOST_ASKED: usize = 8;
 const MOST_HEDGED: usize = 2;
-/// How many queries that have landed are kept for their memory, and how many at each thread that asks, besides.
+/// How many queries that have landed are kept for their memory, and how many a thread borrows of them for a batch.
 const LANDED: usize = 128;
 const SPARES: usize = 32;
 /// Octets that one of them has for its message and key, at most; others are given back to the system.
 const SPARE: usize = 512;
 /// Octets of a padded query with its length, and of its key.
 const USUAL: usize = PREFIX + 192;
+/// Octets that a query costs in the tables of what is on its way and of what is pending on sessions, about; and besides itself.
+const IN_TABLES: usize = 192;
+const ITSELF: usize = size_of::<Query>() + 2 * size_of::<usize>() + IN_TABLES;
 
 /// A query on its way to the resolver: what is asked there, and who waits for it here.
 #[derive(Debug)]
@@ -63,6 +68,8 @@ pub struct Query {
     message_end: usize,
     question: Range<usize>,
     signed: bool,
+    /// What it costs, where that is counted.
+    held: Option<Reservation>,
 }
 
 /// The clients that wait for a query: mostly there is one.
@@ -77,6 +84,10 @@ pub struct Waiter {
     pub since: Instant,
     /// By when it gets an answer, of whatever kind.
     pub deadline: Instant,
+    /// Where it is counted, and with how many octets.
+    pub place: Place,
+    /// Those octets.
+    pub octets: u32,
     id: u16,
     flags: [u8; 2],
     edns: Option<Edns>,
@@ -85,12 +96,21 @@ pub struct Waiter {
 }
 
 impl Waiter {
-    /// The client of `query`, which was asked at `since` and gets an answer within `timeout` of that.
-    pub fn new(query: &wire::Query<'_>, client: Client, since: Instant, timeout: Duration) -> Self {
+    /// The client of `query`, which was asked at `since` and gets an answer within `timeout` of that. It is counted at `place`
+    /// with so many octets.
+    pub fn new(
+        query: &wire::Query<'_>,
+        client: Client,
+        since: Instant,
+        timeout: Duration,
+        (place, octets): (Place, u32),
+    ) -> Self {
         Self {
             client,
             since,
             deadline: since + timeout,
+            place,
+            octets,
             id: query.id(),
             flags: query.flags(),
             edns: query.edns().copied(),
@@ -142,7 +162,23 @@ impl Query {
             message_end: 0,
             question: 0..0,
             signed: false,
+            held: None,
         }
+    }
+
+    /// Octets that it costs to have `query` on its way, known by `key`, with a client that waits for it.
+    pub fn cost(query: &wire::Query<'_>, key: Option<&Key<'_>>) -> usize {
+        ITSELF + Self::room(query, key).max(USUAL)
+    }
+
+    /// Octets of its message and key, at most.
+    fn room(query: &wire::Query<'_>, key: Option<&Key<'_>>) -> usize {
+        let message = if query.is_signed() {
+            query.message().len()
+        } else {
+            query.length_for_resolver()
+        };
+        PREFIX + message + key.map_or(0, |key| key.octets().len())
     }
 
     /// Makes it what [`Query::new`] does, whatever it was before.
@@ -171,6 +207,8 @@ impl Query {
             message_end,
             question,
             signed,
+            // It was settled before.
+            held: _,
         } = self;
         *began = now;
         *whole = timeout;
@@ -185,6 +223,7 @@ impl Query {
             *count.get_mut() = 0;
         }
         octets.clear();
+        octets.reserve_exact(Self::room(query, key));
         frame::append(octets, |out| {
             if query.is_signed() {
                 out.extend_from_slice(query.message());
@@ -384,6 +423,12 @@ impl Query {
         &self.octets[self.message_end..]
     }
 
+    /// Octets that are held for it.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.held.as_ref().map_or(0, Reservation::octets)
+    }
+
     /// Whether others may share its answer.
     pub fn is_shared(&self) -> bool {
         !self.key_octets().is_empty()
@@ -446,18 +491,32 @@ impl Eq for Flight {}
 pub struct Spares(Vec<Arc<Query>>);
 
 impl Spares {
-    /// A query of which `begin` makes what it is to be.
-    pub fn reuse(&mut self, now: Instant, begin: impl FnOnce(&mut Query)) -> Arc<Query> {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A query of which `begin` makes what it is to be, and which costs `cost` octets of `memory`. None if there are not so many.
+    pub fn reuse(
+        &mut self,
+        memory: &Arc<Memory>,
+        cost: usize,
+        now: Instant,
+        begin: impl FnOnce(&mut Query),
+    ) -> Option<Arc<Query>> {
         if let Some(mut spare) = self.0.pop()
             && let Some(free) = Arc::get_mut(&mut spare)
+            && let Some(held) = &mut free.held
+            && held.resize(cost)
         {
             begin(free);
-            return spare;
+            return Some(spare);
         }
         // None, or one that is held still: by whoever ended it, or on another session.
         let mut new = Query::blank(now);
+        new.held = Some(memory.reserve(Purpose::Queries, cost)?);
         begin(&mut new);
-        Arc::new(new)
+        Some(Arc::new(new))
     }
 }
 
@@ -475,10 +534,17 @@ struct Table {
 }
 
 impl Flights {
+    /// Has `spares` have as many queries that have landed as a batch of that size may need, as far as there are some.
+    pub fn lend(&self, spares: &mut Spares, batch: usize) {
+        let landed = &mut self.table.lock().landed;
+        let wanted = batch.clamp(1, SPARES).saturating_sub(spares.0.len());
+        spares.0.extend(landed.drain(..wanted.min(landed.len())));
+    }
+
     /// Has the clients of `queries` join equal ones that are on their way; returns those. What is left in `queries` is to be
     /// sent, and others may join it from now on. It takes over those that wait for an equal one that is too old to join.
     ///
-    /// `decide` has the last word before a query is sent. `spares` gets the memory of so many others that have landed.
+    /// `decide` has the last word before a query is sent. What is left of `spares` goes back.
     pub fn board(
         &self,
         queries: &mut Vec<Arc<Query>>,
@@ -488,8 +554,8 @@ impl Flights {
     ) -> Vec<Arc<Query>> {
         let mut joined = Vec::new();
         let Table { flights, landed } = &mut *self.table.lock();
-        let wanted = queries.len().min(SPARES).saturating_sub(spares.0.len());
-        spares.0.extend(landed.drain(..wanted.min(landed.len())));
+        let room = LANDED.saturating_sub(landed.len());
+        landed.extend(spares.0.drain(..).take(room));
         queries.retain(|query| {
             if !query.is_shared() {
                 return true;
@@ -527,6 +593,13 @@ impl Flights {
         joined
     }
 
+    /// Octets that are held for queries that have landed.
+    #[cfg(test)]
+    pub(crate) fn held_by_landed(&self) -> usize {
+        let table = self.table.lock();
+        table.landed.iter().map(|query| query.held()).sum()
+    }
+
     /// Nobody can join what is on its way now.
     pub fn close(&self) {
         self.table.lock().flights.clear();
@@ -553,6 +626,8 @@ mod tests {
     use std::net::UdpSocket;
 
     use super::*;
+    use crate::memory;
+    use crate::waiting::{self, Waiting};
 
     const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -562,12 +637,28 @@ mod tests {
         let asked = wire::Query::parse(&message).expect("a query");
         query.begin(&asked, asked.key().as_ref(), now, TIMEOUT);
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let peer = socket.local_addr().expect("bound");
         let client = Client::Datagram {
-            peer: socket.local_addr().expect("bound"),
+            peer,
             socket: Arc::new(socket),
             local: None,
         };
-        query.add(Waiter::new(&asked, client, now, TIMEOUT));
+        let waiting = Waiting::default();
+        let bounds = waiting::Bounds {
+            most: 1,
+            free: 1,
+            share: 1,
+        };
+        let place = waiting.admit(waiting.places(peer, true), 1, &bounds);
+        let place = place.expect("there is room");
+        query.add(Waiter::new(&asked, client, now, TIMEOUT, (place, 1)));
+    }
+
+    fn memory() -> Arc<Memory> {
+        Memory::new(memory::Settings {
+            limit: memory::LEAST,
+            connections: 1,
+        })
     }
 
     fn new(name: &[u8]) -> Arc<Query> {
@@ -595,11 +686,12 @@ mod tests {
     fn a_query_in_the_memory_of_another_one_has_nothing_of_it() {
         let now = Instant::now();
         let later = now + Duration::from_secs(5);
-        let (flights, mut spares) = (Flights::default(), Spares::default());
-        let first = spares.reuse(now, |query| {
+        let (flights, mut spares, memory) = (Flights::default(), Spares::default(), memory());
+        let first = spares.reuse(&memory, 1000, now, |query| {
             begin(query, b"\x07example\x03org", now);
             query.be_content_after(Duration::from_secs(1));
         });
+        let first = first.expect("there is room");
         board(&flights, &[Arc::clone(&first)], &mut spares);
         first.extend(Duration::from_secs(1));
         first.sent();
@@ -607,16 +699,57 @@ mod tests {
         assert!(first.claim() && first.may_ask_again(true) && first.fall_overdue());
         assert!(flights.land(&first).is_none());
         let ended = Arc::as_ptr(&first);
-        board(&flights, &[new(b"\x05other")], &mut spares);
+        flights.lend(&mut spares, 1);
+        assert_eq!(memory.held(Purpose::Queries), 1000, "it is there still");
 
         // It is held here still.
         let mut held = Spares(spares.0.clone());
-        let another = held.reuse(later, |query| begin(query, b"\x01b", later));
+        let another = held.reuse(&memory, 700, later, |query| begin(query, b"\x01b", later));
+        let another = another.expect("there is room");
         assert!(held.0.is_empty() && Arc::as_ptr(&another) != ended);
         drop(first);
-        let reused = spares.reuse(later, |query| begin(query, b"\x01b", later));
+        let reused = spares.reuse(&memory, 700, later, |query| begin(query, b"\x01b", later));
+        let reused = reused.expect("there is room");
         assert_eq!(Arc::as_ptr(&reused), ended);
         assert_eq!(described(&reused), described(&another));
+        assert_eq!(memory.held(Purpose::Queries), 1400);
+        drop((reused, another));
+        assert_eq!(memory.held(Purpose::Queries), 0);
+    }
+
+    #[test]
+    fn a_query_that_finds_no_memory_is_not_made() {
+        let (now, memory) = (Instant::now(), memory());
+        let share = memory.share(Purpose::Queries);
+        let mut spares = Spares::default();
+        let one = spares.reuse(&memory, share - 10, now, |_| {});
+        assert!(one.is_some());
+        assert!(
+            spares
+                .reuse(&memory, 11, now, |_| panic!("it is not made"))
+                .is_none()
+        );
+        // What is kept for its memory gives back what it cost.
+        let mut spares = Spares(one.into_iter().collect());
+        assert!(spares.reuse(&memory, 11, now, |_| {}).is_some());
+        assert_eq!(memory.held(Purpose::Queries), 0);
+    }
+
+    #[test]
+    fn a_query_costs_what_it_holds() {
+        let (now, memory) = (Instant::now(), memory());
+        let tsig = [&[0, 0, 250, 0, 255, 0, 0, 0, 0, 0x0f, 0][..], &[7; 0x0f00]].concat();
+        for more in [&[][..], &tsig] {
+            let header = [0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(!more.is_empty())];
+            let message = [&header, &b"\x07example\0"[..], &[0, 1, 0, 1], more].concat();
+            let asked = wire::Query::parse(&message).expect("a query");
+            let key = asked.key();
+            let cost = Query::cost(&asked, key.as_ref());
+            let begin = |query: &mut Query| query.begin(&asked, key.as_ref(), now, TIMEOUT);
+            let query = Spares::default().reuse(&memory, cost, now, begin);
+            let query = query.expect("there is room");
+            assert_eq!(query.octets.capacity() + ITSELF, cost);
+        }
     }
 
     #[test]
@@ -629,8 +762,11 @@ mod tests {
             flights.land(query);
         }
         assert_eq!(flights.table.lock().landed.len(), LANDED);
-        board(&flights, &queries, &mut spares);
+        flights.lend(&mut spares, 1000);
         assert_eq!(spares.0.len(), SPARES);
+        board(&flights, &queries, &mut spares);
+        assert!(spares.0.is_empty(), "they went back");
+        assert_eq!(flights.table.lock().landed.len(), LANDED);
         // One that is large is not kept in place of them.
         let long = new(&[&[63; 64], &[63; 64], &[63; 64], &[31; 32][..]].concat());
         board(&flights, &[Arc::clone(&long)], &mut Spares::default());

@@ -17,10 +17,12 @@ use crate::clock::{self, micros};
 use crate::flight::{Decision, Flights, Query, Spares, Waiter, Waiters};
 use crate::journal::debug;
 use crate::limit::{self, Limiter, Verdict};
+use crate::memory::{Memory, Purpose};
 use crate::metrics::{Counter, Histogram, Spread};
 use crate::querylog::{self, Line, QueryLog};
 use crate::token_bucket::{Rate, TokenBucket};
 use crate::upstream::{Failure, Settle, Upstream};
+use crate::waiting::{self, Waiting};
 use crate::wire::{self, Answer, Asked, ExtendedError, Fault, Shown, Spelled, ede, rcode, rtype};
 
 /// The longest signed message that is relayed, in octets: signatures may be long, but memory is counted.
@@ -36,7 +38,7 @@ pub struct Settings {
     pub timeout: Duration,
     /// How long an answer may take to count as a good one.
     pub slo_latency: Duration,
-    /// Clients' queries that wait for an answer at a time, at most.
+    /// Queries of one client that wait for an answer at a time, at most.
     pub max_pending: usize,
     /// What is kept.
     pub cache: cache::Settings,
@@ -211,6 +213,8 @@ impl From<Failure> for Outcome {
 pub struct Batch {
     queries: Vec<Arc<Query>>,
     spares: Spares,
+    /// How many queries the last batch had for the resolver.
+    before: usize,
     replies: ReplyBatch,
     over_limit: bool,
     terse: bool,
@@ -223,9 +227,22 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// That of a thread that may wait for a moment until there is memory for what it answers.
+    pub fn patient() -> Self {
+        Self {
+            replies: ReplyBatch::patient(),
+            ..Self::default()
+        }
+    }
+
     /// Whether a client asked too much, or what it may not, since the last call.
     pub fn was_over_limit(&mut self) -> bool {
         std::mem::take(&mut self.over_limit)
+    }
+
+    /// Whether so much is to be sent to clients that it should be, by [`Forwarder::dispatch`], before more is taken in.
+    pub fn is_large(&self) -> bool {
+        self.replies.is_large()
     }
 
     /// Whether who asks by datagram, and finds no place to wait, is told nothing from now on: while more datagrams come
@@ -322,6 +339,11 @@ impl Forwarder {
         self.endings.waiting()
     }
 
+    /// What messages hold.
+    pub fn memory(&self) -> &Arc<Memory> {
+        self.endings.memory()
+    }
+
     /// Takes in one client's message. Its answer, or its way to the resolver, waits for [`Forwarder::dispatch`].
     pub fn handle(&self, message: &[u8], client: Client, now: Instant, batch: &mut Batch) {
         let endings = &self.endings;
@@ -372,26 +394,47 @@ impl Forwarder {
             Some(key) => endings.cache.find(key, now),
             None => Found::Nothing,
         };
-        // As it is found again when all of the batch goes on board; but before anything is made for the query.
-        if matches!(found, Found::Nothing)
-            && endings.waiting.load(Ordering::Relaxed) >= policy.settings.max_pending
-        {
-            let outcome = Outcome::Overloaded;
-            if batch.terse && is_datagram {
-                return endings.end(&client, asked.question, outcome, now);
+        let cost = Query::cost(&query, key.as_ref());
+        // Looked at before anything is made for the query; whoever is not admitted has cost no more than this.
+        let mut relay = |client: Option<Client>, patience| -> Result<Arc<Query>, Option<Client>> {
+            let memory = &endings.memory;
+            // It is one query's, so it fits.
+            let octets = cost as u32;
+            let waits = match &client {
+                None => None,
+                Some(waiter) => {
+                    let places = endings.waiting.places(waiter.peer(), is_datagram);
+                    let bounds = waiting::Bounds {
+                        most: policy.settings.max_pending,
+                        free: memory.free(Purpose::Queries).saturating_sub(cost),
+                        share: memory.share(Purpose::Queries),
+                    };
+                    match endings.waiting.admit(places, octets, &bounds) {
+                        Some(place) => Some((place, octets)),
+                        None => return Err(client),
+                    }
+                }
+            };
+            if batch.spares.is_empty() {
+                endings.flights.lend(&mut batch.spares, batch.before);
             }
-            return endings.refuse(&client, &asked, outcome, usize::MAX, now, replies);
-        }
-        let mut relay = |client, patience| {
-            batch.spares.reuse(now, |going| {
+            let mut client = client;
+            let going = batch.spares.reuse(memory, cost, now, |going| {
                 going.begin(&query, key.as_ref(), now, timeout);
                 if let Some(patience) = patience {
                     going.be_content_after(patience);
                 }
-                if let Some(client) = client {
+                if let (Some(client), Some(waits)) = (client.take(), waits) {
                     endings.misses.increment();
-                    going.add(Waiter::new(&query, client, now, timeout));
+                    going.add(Waiter::new(&query, client, now, timeout, waits));
                 }
+            });
+            going.ok_or_else(|| {
+                if let Some((place, octets)) = waits {
+                    endings.waiting.end(place, octets);
+                    endings.waiting.counter().fetch_sub(1, Ordering::SeqCst);
+                }
+                client
             })
         };
         let mut give = |client, kept: &Kept| {
@@ -399,30 +442,46 @@ impl Forwarder {
             batch.given += 1;
             batch.served += u64::from(outcome.is_served());
         };
-        let going = match found {
-            Found::Nothing => relay(Some(client), None),
+        match found {
+            Found::Nothing => match relay(Some(client), None) {
+                Ok(going) => batch.queries.push(going),
+                Err(client) => {
+                    let outcome = Outcome::Overloaded;
+                    let Some(client) = client else { return };
+                    if batch.terse && is_datagram {
+                        return endings.end(&client, asked.question, outcome, now);
+                    }
+                    endings.refuse(&client, &asked, outcome, usize::MAX, now, replies);
+                }
+            },
             Found::Stale {
-                ask: Ask::First, ..
-            } => relay(Some(client), Some(patience)),
+                kept,
+                ask: Ask::First,
+            } => match relay(Some(client), Some(patience)) {
+                Ok(going) => batch.queries.push(going),
+                // There is no room to wait for a better one.
+                Err(Some(client)) => give(&client, &kept),
+                Err(None) => {}
+            },
             Found::Fresh { kept, renew: true }
             | Found::Stale {
                 kept,
                 ask: Ask::Behind,
             } => {
                 give(&client, &kept);
-                endings.renewals.increment();
-                relay(None, Some(patience))
+                // Without room for it, it is renewed when it is asked for again.
+                if let Ok(going) = relay(None, Some(patience)) {
+                    endings.renewals.increment();
+                    batch.queries.push(going);
+                }
             }
             Found::Fresh { kept, renew: false }
             | Found::Failed(kept)
             | Found::Stale {
                 kept,
                 ask: Ask::NotYet,
-            } => {
-                return give(&client, &kept);
-            }
-        };
-        batch.queries.push(going);
+            } => give(&client, &kept),
+        }
     }
 
     /// Counts a message that nobody can have sent.
@@ -435,12 +494,14 @@ impl Forwarder {
         let Batch {
             queries,
             spares,
+            before,
             replies,
             policy,
             generation,
             ..
         } = batch;
-        if !queries.is_empty() {
+        *before = queries.len();
+        if !queries.is_empty() || !spares.is_empty() {
             let policy = self.policy(policy, generation);
             self.endings.board(policy, queries, spares, now, replies);
         }
@@ -462,7 +523,7 @@ impl Forwarder {
     /// those that came in when that was longer.
     pub fn finish(&self, before: Duration) {
         let deadline = clock::now() + self.policy.lock().settings.timeout.max(before);
-        while self.endings.waiting.load(Ordering::SeqCst) > 0 && clock::now() < deadline {
+        while self.endings.waiting() > 0 && clock::now() < deadline {
             sleep(Duration::from_millis(10));
         }
     }
@@ -485,8 +546,8 @@ pub struct Endings {
     start: Instant,
     /// What was asked before this moment, in microseconds since the start, is for those who asked and for nobody else.
     forgotten: AtomicU64,
-    /// Clients' queries whose answer has not left.
-    waiting: Arc<AtomicUsize>,
+    waiting: Waiting,
+    memory: Arc<Memory>,
     /// By UDP, and by TCP.
     counts: [[Counter; Outcome::ALL.len()]; 2],
     /// How long clients waited, by [`Source`].
@@ -501,21 +562,22 @@ pub struct Endings {
 }
 
 impl Endings {
-    /// Nothing has come out yet.
-    pub fn new(settings: cache::Settings, now: Instant) -> Self {
+    /// Nothing has come out yet. What queries hold is paid for in `memory`.
+    pub fn new(settings: cache::Settings, memory: &Arc<Memory>, now: Instant) -> Self {
         Self {
             cache: Cache::new(settings, now),
             flights: Flights::default(),
             start: now,
             forgotten: AtomicU64::new(0),
-            waiting: Arc::default(),
+            waiting: Waiting::default(),
+            memory: Arc::clone(memory),
             counts: Default::default(),
             answers: Default::default(),
             slo_latency: AtomicU64::new(0),
             good: Counter::new(),
             misses: Counter::new(),
             renewals: Counter::new(),
-            query_log: QueryLog::new(),
+            query_log: QueryLog::new(Arc::clone(memory)),
         }
     }
 
@@ -551,7 +613,12 @@ impl Endings {
 
     /// Clients' queries whose answer has not left.
     pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.waiting.count()
+    }
+
+    /// What messages hold.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
     }
 
     /// Where lines about single queries go.
@@ -598,7 +665,7 @@ impl Endings {
         began < self.forgotten.load(Ordering::SeqCst)
     }
 
-    /// Sees to it that equal queries go as one, and that no more clients wait than may.
+    /// Sees to it that equal queries go as one, and that no more are sent than may be.
     fn board(
         &self,
         policy: &Policy,
@@ -607,24 +674,6 @@ impl Endings {
         now: Instant,
         replies: &mut ReplyBatch,
     ) {
-        queries.retain(|query| {
-            let waiters = query.count_waiters();
-            let before = self.waiting.fetch_add(waiters, Ordering::SeqCst);
-            let room = before + waiters <= policy.settings.max_pending;
-            if !room {
-                let kept = query.key().and_then(|key| self.cache.any(&key, now));
-                let ending = Err(Failure::Overloaded);
-                self.end_waiters(
-                    query.take_waiters(),
-                    query,
-                    ending,
-                    kept.as_ref(),
-                    now,
-                    replies,
-                );
-            }
-            room
-        });
         let (mut known, mut too_many) = (Vec::new(), Vec::new());
         let joined = self.flights.board(queries, spares, now, |query| {
             // Its answer may have come between its being looked for and now. What renews one is for the next one.
@@ -704,9 +753,9 @@ impl Endings {
                 }
                 (None, Ok(answer)) => {
                     if query.is_signed() {
-                        replies.signed_answer(client, asked, answer);
+                        replies.push_signed(client, asked, answer);
                     } else {
-                        replies.answer(client, asked, answer, &Shown::default());
+                        replies.push_answer(client, asked, answer, &Shown::default());
                     }
                     self.end(client, asked.question, Outcome::Answered, since);
                     (Source::Resolver, Outcome::Answered)
@@ -719,7 +768,8 @@ impl Endings {
             };
             let took = now.saturating_duration_since(since);
             self.measure(source, took, 1, outcome.is_served().into());
-            replies.count_down(&self.waiting);
+            self.waiting.end(waiter.place, waiter.octets);
+            replies.count_down(self.waiting.counter());
         }
     }
 
@@ -732,7 +782,7 @@ impl Endings {
         since: Instant,
         replies: &mut ReplyBatch,
     ) -> Outcome {
-        replies.answer(client, asked, &kept.answer(), kept.shown());
+        replies.push_answer(client, asked, &kept.answer(), kept.shown());
         let outcome = if kept.is_stale() {
             Outcome::Stale
         } else if kept.is_failure() {
@@ -776,7 +826,7 @@ impl Endings {
         replies: &mut ReplyBatch,
     ) {
         if let Some((rcode, ede)) = outcome.reply() {
-            replies.reply(client, asked, rcode, ede, most);
+            replies.push_reply(client, asked, rcode, ede, most);
         }
         self.end(client, asked.question, outcome, since);
     }
@@ -883,11 +933,18 @@ impl Settle for Endings {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::hint::spin_loop;
-    use std::net::UdpSocket;
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::sync::Barrier;
 
+    use proptest::prelude::*;
+    use socket2::SockRef;
+
     use super::*;
+    use crate::client::{Connection, ConnectionLimit, EvictionCounters, SlowReaders};
+    use crate::memory;
     use crate::upstream;
 
     #[test]
@@ -953,7 +1010,11 @@ mod tests {
                 },
                 budget,
             };
-            let endings = Arc::new(Endings::new(settings.cache, start));
+            let memory = Memory::new(memory::Settings {
+                limit: memory::Settings::default_limit(1),
+                connections: 1,
+            });
+            let endings = Arc::new(Endings::new(settings.cache, &memory, start));
             let upstream = upstream::Settings {
                 resolvers: Vec::new(),
                 timeout,
@@ -1175,7 +1236,7 @@ mod tests {
             assert_eq!(heard[10..12], asked[10..12], "an OPT if it sent one");
         }
         assert_eq!(bench.count(Outcome::Answered), 3);
-        assert_eq!(bench.endings.waiting.load(Ordering::SeqCst), 0);
+        assert_eq!(bench.endings.waiting(), 0);
         // Now it is known.
         assert!(bench.ask(&asked).is_empty());
         let mut again: Vec<_> = asked.iter().map(|_| bench.hear()).collect();
@@ -1235,7 +1296,7 @@ mod tests {
                 bench.hear_codes(&[(2, SERVFAIL)]);
                 assert_eq!(bench.count(Outcome::TimedOut), 2);
             }
-            assert_eq!(bench.endings.waiting.load(Ordering::SeqCst), 0);
+            assert_eq!(bench.endings.waiting(), 0);
         }
     }
 
@@ -1279,7 +1340,7 @@ mod tests {
         assert!(second.deadline() <= bench.now);
         bench.settle(&second, Err(Failure::TimedOut));
         bench.hear_codes(&[(3, SERVFAIL), (4, SERVFAIL)]);
-        assert_eq!(bench.endings.waiting.load(Ordering::SeqCst), 0);
+        assert_eq!(bench.endings.waiting(), 0);
     }
 
     #[test]
@@ -1435,7 +1496,7 @@ mod tests {
             bench.settle(&flight[0], message.as_deref().map_err(|failure| *failure));
             bench.hear_codes(&[(1, code), (2, code)]);
             assert_eq!(bench.count(outcome), 2);
-            assert_eq!(bench.endings.waiting.load(Ordering::SeqCst), 0);
+            assert_eq!(bench.endings.waiting(), 0);
         }
     }
 
@@ -1578,5 +1639,187 @@ mod tests {
         assert!(heard.ends_with(&[0, 15, 0, 2, 0, 13]), "Cached Error");
         bench.pass(1.0);
         assert_eq!(bench.ask(&[query(3, "www.example")]).len(), 1);
+    }
+
+    /// What happens to clients that ask over TCP.
+    #[derive(Debug, Clone, Copy)]
+    enum Event {
+        /// A client asks for a name, under which it gets an answer of about so many octets.
+        Ask(usize, u8),
+        /// The resolver answers the query that has waited the longest, with so many records.
+        Answer(usize),
+        /// It fails.
+        Fail,
+        /// A client reads so many octets.
+        Read(usize, usize),
+        /// A client closes its connection.
+        Close(usize),
+        /// Somebody else needs memory: who reads slowly loses its connection.
+        NoMemory,
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            4 => (0..CLIENTS, 0..12_u8).prop_map(|(client, name)| Event::Ask(client, name)),
+            3 => (0..4000_usize).prop_map(Event::Answer),
+            1 => Just(Event::Fail),
+            2 => (0..CLIENTS, 0..300_000_usize).prop_map(|(client, most)| Event::Read(client, most)),
+            1 => (0..CLIENTS).prop_map(Event::Close),
+            1 => Just(Event::NoMemory),
+        ]
+    }
+
+    const CLIENTS: usize = 3;
+
+    /// Clients of a forwarder over TCP, and the queries that wait at its resolver.
+    struct TcpBench {
+        bench: Bench,
+        listener: TcpListener,
+        slow_readers: Arc<SlowReaders>,
+        limit: Arc<ConnectionLimit>,
+        clients: Vec<Option<(TcpStream, Connection)>>,
+        pending: VecDeque<Arc<Query>>,
+    }
+
+    impl TcpBench {
+        fn new() -> Self {
+            let bench = Bench::new();
+            let evictions = Arc::new(EvictionCounters::default());
+            let memory = Arc::clone(bench.endings.memory());
+            let (slow_readers, _) =
+                SlowReaders::new(memory, Arc::clone(&evictions)).expect("a pipe");
+            Self {
+                bench,
+                listener: TcpListener::bind("127.0.0.1:0").expect("a port"),
+                slow_readers,
+                limit: ConnectionLimit::new(CLIENTS, evictions),
+                clients: (0..CLIENTS).map(|_| None).collect(),
+                pending: VecDeque::new(),
+            }
+        }
+
+        /// The client at that place, which connects if it is not connected.
+        fn client(&mut self, at: usize) -> &mut (TcpStream, Connection) {
+            let Self {
+                listener,
+                slow_readers,
+                limit,
+                clients,
+                bench,
+                ..
+            } = self;
+            clients[at].get_or_insert_with(|| {
+                let to = listener.local_addr().expect("bound");
+                let socket = TcpStream::connect(to).expect("it listens");
+                socket.set_nonblocking(true).expect("an option");
+                let (own, peer) = listener.accept().expect("a client");
+                SockRef::from(&own)
+                    .set_send_buffer_size(memory::SEND_BUFFER)
+                    .expect("an option");
+                // Who was here before may still be waited for, but has given its place back.
+                let slot = limit.take_now().expect("a place");
+                let slow_readers = Arc::clone(slow_readers);
+                let connection = Connection::new(own, peer, slow_readers, slot, bench.now);
+                (socket, connection)
+            })
+        }
+
+        fn happen(&mut self, event: Event) {
+            let now = self.bench.now;
+            match event {
+                Event::Ask(at, name) => {
+                    let client = self.client(at).1.client(now);
+                    let mut batch = Batch::default();
+                    let query = query(u16::from(name), &format!("n{name}.example"));
+                    self.bench.forwarder.handle(&query, client, now, &mut batch);
+                    self.pending.extend(self.bench.board(batch));
+                }
+                Event::Answer(records) => {
+                    if let Some(query) = self.pending.pop_front() {
+                        let mut answer = answer(&query, 0);
+                        let record = answer[answer.len() - 16..].to_vec();
+                        answer.extend(record.repeat(records));
+                        let count = u16::try_from(records + 1).expect("it was said so");
+                        answer[6..8].copy_from_slice(&count.to_be_bytes());
+                        self.bench.settle(&query, Ok(&answer));
+                    }
+                }
+                Event::Fail => {
+                    if let Some(query) = self.pending.pop_front() {
+                        self.bench.settle(&query, Err(Failure::Broken));
+                    }
+                    self.bench.pass(2.0);
+                }
+                Event::Read(at, most) => {
+                    if let Some((socket, _)) = &mut self.clients[at] {
+                        let _ = socket.read(&mut vec![0; most]);
+                    }
+                }
+                Event::Close(at) => {
+                    if let Some((_, connection)) = self.clients[at].take() {
+                        connection.stream().close_over_memory();
+                        connection.stream().drained_and_held();
+                    }
+                    // Its place is given back once its queries have ended.
+                    while self.limit.taken() > self.clients.iter().flatten().count() {
+                        match self.pending.pop_front() {
+                            Some(query) => self.bench.settle(&query, Err(Failure::Broken)),
+                            None => break,
+                        }
+                    }
+                }
+                Event::NoMemory => {
+                    let memory = self.bench.endings.memory();
+                    let share = memory.share(Purpose::Replies);
+                    let slow_readers = Arc::clone(&self.slow_readers);
+                    let mut held = None;
+                    slow_readers.hold(&mut held, share, self.client(0).1.stream());
+                }
+            }
+        }
+
+        fn assert_counts(&mut self) {
+            let endings = &self.bench.endings;
+            let memory = endings.memory();
+            let pending: usize = self.pending.iter().map(|query| query.held()).sum();
+            let held = pending + endings.flights.held_by_landed();
+            assert_eq!(memory.held(Purpose::Queries), held);
+            let waiters: usize = self.pending.iter().map(|query| query.count_waiters()).sum();
+            assert_eq!(endings.waiting(), waiters);
+            let mut replies = 0;
+            for (_, connection) in self.clients.iter().flatten() {
+                let (octets, held) = connection.stream().drained_and_held();
+                assert_eq!(octets, held);
+                replies += held;
+            }
+            assert_eq!(memory.held(Purpose::Replies), replies);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn what_is_counted_as_held_is_what_is_held(events in prop::collection::vec(event(), 0..60)) {
+            let mut bench = TcpBench::new();
+            for event in events {
+                bench.happen(event);
+                bench.assert_counts();
+            }
+            // All end, and nothing is held.
+            while let Some(query) = bench.pending.pop_front() {
+                bench.bench.settle(&query, Err(Failure::Broken));
+            }
+            for at in 0..CLIENTS {
+                bench.happen(Event::Close(at));
+            }
+            bench.assert_counts();
+            let endings = &bench.bench.endings;
+            prop_assert_eq!(endings.memory().held(Purpose::Replies), 0);
+            prop_assert_eq!(endings.memory().held(Purpose::Queries), endings.flights.held_by_landed());
+            prop_assert_eq!(endings.waiting(), 0);
+            prop_assert!(endings.waiting.is_clear());
+            prop_assert_eq!(bench.limit.taken(), 0);
+        }
     }
 }

@@ -19,7 +19,7 @@
 //! below it in this list:
 //!
 //! main, lib, command, config, options, keys, server, monitor, page, figures, worker, forwarder, limit, cache, upstream,
-//! health, token_bucket, session, flight, identity, certificate, pins, state, rollover, pin, client, frame, deadline,
+//! health, token_bucket, session, flight, waiting, identity, certificate, pins, state, rollover, pin, client, frame, deadline,
 //! querylog, zone, wire, journal, spool, service, sandbox, rights, socket_owner, memory, thread, clock, date, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
@@ -63,6 +63,7 @@ pub mod state;
 pub mod thread;
 pub mod token_bucket;
 pub mod upstream;
+pub mod waiting;
 pub mod wire;
 pub mod worker;
 pub mod zone;
@@ -84,6 +85,7 @@ use crate::figures::{Sources, Start};
 use crate::forwarder::{Endings, Forwarder, Outcome};
 use crate::journal::{error, info, line, warn};
 use crate::keys::Keys;
+use crate::memory::Memory;
 use crate::metrics::Counter;
 use crate::monitor::Monitor;
 use crate::options::Given;
@@ -150,12 +152,13 @@ impl From<io::Error> for StartError {
 }
 
 /// Options that hold as they were at the start, whatever the file says later.
-const FIXED: [&str; 9] = [
+const FIXED: [&str; 10] = [
     "--address",
     "--port",
     "--reuse-port",
     "--monitor",
     "--cache-size",
+    "--max-memory",
     "--max-clients",
     "--max-clients-per-address",
     "--state-dir",
@@ -280,13 +283,19 @@ impl Bound {
             confined,
         } = self;
         let addresses = sockets.addresses().to_vec();
-        let wanted = (config.server.clients + DESCRIPTORS) as u64;
+        let clients = config.memory.connections();
+        if clients < config.server.clients {
+            let (wanted, limit) = (config.server.clients, config.memory.limit);
+            warn!("event=little-memory max_clients={wanted} allowed={clients} max_memory={limit}");
+        }
+        let memory = Memory::new(config.memory);
+        let wanted = (clients + DESCRIPTORS) as u64;
         let descriptors = rights::allow_descriptors(wanted);
         if descriptors < wanted {
             warn!("event=few-descriptors allowed={descriptors} wanted={wanted}");
         }
         let evictions = Arc::new(EvictionCounters::default());
-        let (slow_readers, bell) = SlowReaders::new(Arc::clone(&evictions))?;
+        let (slow_readers, bell) = SlowReaders::new(Arc::clone(&memory), Arc::clone(&evictions))?;
         let drained = Arc::clone(&slow_readers);
         thread::spawn_for_good("slow-readers", move || drained.drain(&bell))?;
         let left_alone: Vec<_> = config.given.left_alone().collect();
@@ -298,7 +307,7 @@ impl Bound {
         }
         let now = clock::now();
         let cache_size = config.forwarder.cache.size;
-        let endings = Arc::new(Endings::new(config.forwarder.cache, now));
+        let endings = Arc::new(Endings::new(config.forwarder.cache, &memory, now));
         let tally = Arc::new(Tally::default());
         let settle = Arc::clone(&endings) as Arc<_>;
         let upstream = Upstream::start(config.upstream, settle, Arc::clone(&tally))?;
@@ -310,13 +319,14 @@ impl Bound {
         );
         let forwarder = Arc::new(forwarder);
         endings.query_log().turn(forwarder.settings().query_log)?;
-        let pool = Pool::new(Arc::clone(&forwarder), config.server.clients);
+        let pool = Pool::new(Arc::clone(&forwarder), clients);
         // Before anybody can ask: a query that nobody connects for would fail.
         let hands = Arc::downgrade(&pool);
         upstream.employ(hands);
         let server = Server::start(
             sockets,
             &config.server,
+            clients,
             &forwarder,
             &pool,
             &slow_readers,
@@ -600,12 +610,13 @@ impl Running {
             .map(|(name, count)| format!("{name}={count}"))
             .collect();
         info!(
-            "event=stopped {} datagrams-lost={} clients-gave-way={} clients-refused={} clients-not-reading={} sessions-unpinned={} sessions-by-floor={} panics={}",
+            "event=stopped {} datagrams-lost={} clients-gave-way={} clients-refused={} clients-not-reading={} clients-over-memory={} sessions-unpinned={} sessions-by-floor={} panics={}",
             counts.join(" "),
             self.evictions.datagrams,
             self.evictions.gave_way,
             self.evictions.refused,
             self.evictions.not_reading,
+            self.evictions.over_memory,
             self.tally.doubts.unpinned,
             self.tally.doubts.clock,
             thread::panics()

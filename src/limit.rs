@@ -11,6 +11,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
+use crate::client::client_of;
 use crate::token_bucket::{Rate, nanos};
 
 /// Parts of the table, each with a lock of its own.
@@ -19,8 +20,6 @@ const SHARDS: usize = 64;
 const WAYS: usize = 8;
 /// Sets of a shard.
 const SETS: usize = 32;
-/// Bits of the prefix of an IPv6 site, whose addresses are one client's, as likely as not (RFC 6177 section 2).
-const SITE: u8 = 56;
 
 /// What this room can be told.
 #[derive(Debug, Clone)]
@@ -58,16 +57,6 @@ struct Bucket {
 }
 
 type Shard = Mutex<Box<[[Bucket; WAYS]]>>;
-
-/// Which client an address is of, for all limits: an IPv4 address or an IPv6 site; on the link, where there are no sites,
-/// each address.
-pub fn client(address: IpAddr) -> (u8, u128) {
-    match address.to_canonical() {
-        IpAddr::V4(address) => (4, u32::from(address).into()),
-        IpAddr::V6(address) if address.is_unicast_link_local() => (128, address.into()),
-        IpAddr::V6(address) => (SITE, u128::from(address) >> (128 - SITE)),
-    }
-}
 
 /// Who may ask, and who asked how much lately.
 #[derive(Debug)]
@@ -127,7 +116,10 @@ impl Limiter {
         let rate = self.settings.rate?;
         let token = rate.token();
         let now = nanos(now, self.start);
-        let who = self.hasher.hash_one((client(address), is_datagram)).max(1);
+        let who = self
+            .hasher
+            .hash_one((client_of(address), is_datagram))
+            .max(1);
         let places = SHARDS * SETS;
         let place = usize::try_from(who >> 32).unwrap_or_default() % places;
         let mut shard = self.shards.get(place / SETS)?.lock();

@@ -16,14 +16,17 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 
 use crate::date::Stamp;
+use crate::memory::{Memory, Purpose, Reservation};
 use crate::metrics::seconds;
 use crate::spool::Spool;
 use crate::thread;
 use crate::wire::Spelled;
 use crate::zone::Type;
 
-/// Lines that may wait to be written, in 1 MiB or less.
+/// Lines that may wait to be written.
 const WAITING: usize = 4096;
+/// Octets that a line costs besides its question.
+const COST: usize = size_of::<(Line, Reservation)>();
 /// Lines that are written at a time.
 const CHUNK: usize = 64;
 /// Bits of an address, IPv4 and IPv6, that tell a network from others and not who in it asks.
@@ -96,17 +99,19 @@ fn prefix(address: IpAddr) -> IpNet {
 #[derive(Debug)]
 pub struct QueryLog {
     mode: AtomicU8,
-    lines: Spool<Line>,
+    lines: Spool<(Line, Reservation)>,
+    memory: Arc<Memory>,
     /// The thread runs.
     runs: Mutex<bool>,
 }
 
 impl QueryLog {
-    /// It is off.
-    pub fn new() -> Arc<Self> {
+    /// It is off. What its lines hold until they are written is paid for in `memory`.
+    pub fn new(memory: Arc<Memory>) -> Arc<Self> {
         Arc::new(Self {
             mode: AtomicU8::new(Mode::Off as u8),
             lines: Spool::new(WAITING),
+            memory,
             runs: Mutex::new(false),
         })
     }
@@ -138,7 +143,11 @@ impl QueryLog {
 
     /// Hands over a line, if there is room for it.
     pub fn say(&self, line: Line) {
-        self.lines.add(line);
+        let cost = COST + line.question.len();
+        match self.memory.reserve(Purpose::QueryLog, cost) {
+            Some(held) => self.lines.add((line, held)),
+            None => self.lines.lose(),
+        }
     }
 
     /// Lines that found no room.
@@ -159,7 +168,7 @@ impl QueryLog {
         while self.lines.take(&mut lines) {
             for some in lines.chunks(CHUNK) {
                 some.iter()
-                    .for_each(|line| line.write(&mut chunk, self.mode()));
+                    .for_each(|(line, _)| line.write(&mut chunk, self.mode()));
                 // A reader that went away is no reason to stop.
                 let _ = out.write_all(chunk.as_bytes());
                 chunk.clear();
@@ -173,6 +182,7 @@ impl QueryLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory;
 
     fn line(client: &str, question: &[u8]) -> Line {
         Line {
@@ -208,17 +218,26 @@ mod tests {
 
     #[test]
     fn every_line_is_written_and_those_that_find_no_room_are_counted() {
-        let log = QueryLog::new();
-        for _ in 0..WAITING + 7 {
-            log.say(line("192.0.2.7:1", b""));
-        }
-        assert_eq!(log.lost(), 7);
-        let mut out = Vec::new();
-        std::thread::scope(|scope| {
-            scope.spawn(|| log.write(&mut out));
-            log.lines.finish();
+        let memory = Memory::new(memory::Settings {
+            limit: 15 << 20,
+            connections: 1,
         });
-        let lines = String::from_utf8(out).expect("text").lines().count();
-        assert_eq!(lines, WAITING);
+        let share = memory.share(Purpose::QueryLog);
+        for (question, fit) in [(&b""[..], WAITING), (&[0; 259], share / (259 + COST))] {
+            let log = QueryLog::new(Arc::clone(&memory));
+            for _ in 0..WAITING + 7 {
+                log.say(line("192.0.2.7:1", question));
+            }
+            assert_eq!(log.lost(), (WAITING + 7 - fit) as u64);
+            assert!(memory.held(Purpose::QueryLog) >= fit * question.len());
+            let mut out = Vec::new();
+            std::thread::scope(|scope| {
+                scope.spawn(|| log.write(&mut out));
+                log.lines.finish();
+            });
+            let lines = String::from_utf8(out).expect("text").lines().count();
+            assert_eq!(lines, fit);
+            assert_eq!(memory.held(Purpose::QueryLog), 0, "all are written");
+        }
     }
 }

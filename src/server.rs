@@ -24,21 +24,25 @@ use nix::sys::socket::{
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::client::{Client, ConnectionLimit, EvictionCounters, Local, SlowReaders, Stream};
+use crate::client::{Client, Connection, ConnectionLimit, EvictionCounters, Local, SlowReaders};
 use crate::clock;
 use crate::forwarder::{Batch, Forwarder};
 use crate::frame::Frames;
 use crate::journal::{debug, info, warn};
-use crate::limit;
+use crate::memory;
 use crate::thread::{self, Pulse};
-use crate::worker::{self, Job, Pool};
+use crate::worker::{Job, Pool};
 
 /// Datagrams that are received by one system call, at most.
 const BATCH: usize = 64;
 /// Octets of the longest datagram that is read whole. Queries have some hundred at most.
 const DATAGRAM: usize = 4096;
-/// The receive buffer of a UDP socket in octets, as far as the system allows: room for a burst of a thousand queries.
-const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+/// The receive buffer of a UDP socket in octets, as far as the system allows, which counts twice as much: room for a burst of
+/// some thousand queries.
+const RECEIVE_BUFFER: usize = 2 * 1024 * 1024;
+/// How long what was sent to a TCP client may stay unacknowledged, or wait for one that does not read, before the kernel gives it
+/// up, also when the connection was closed here (TCP_USER_TIMEOUT, RFC 5482).
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that the kernel holds until a place is free, as far as the system allows. Of more, clients try again only
 /// after a second.
 const BACKLOG: i32 = 1024;
@@ -275,6 +279,16 @@ fn bind_tcp(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// What clients' connections have from their listener. Where the system will not have it, they do without.
+fn prepare_tcp(listener: &Socket) {
+    // Answers are gathered here already: each write should leave at once.
+    let _ = listener.set_tcp_nodelay(true);
+    // What the kernel holds for a client is bounded, too.
+    let _ = listener.set_send_buffer_size(memory::SEND_BUFFER);
+    let _ = listener.set_recv_buffer_size(memory::RECEIVE_BUFFER);
+    let _ = listener.set_tcp_user_timeout(Some(USER_TIMEOUT));
+}
+
 /// A port that the system has just chosen for TCP must be free: it is shared only once it is ours.
 fn bind_udp(address: SocketAddr, shared: bool, chosen: bool) -> io::Result<UdpSocket> {
     let socket = new_socket(address, Type::DGRAM, Protocol::UDP)?;
@@ -330,22 +344,22 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a thread for each socket. Fails when the system has none.
+    /// Starts a thread for each socket, for so many TCP clients at a time. Fails when the system has none.
     pub fn start(
         sockets: Sockets,
         settings: &Settings,
+        clients: usize,
         forwarder: &Arc<Forwarder>,
         pool: &Arc<Pool>,
         slow_readers: &Arc<SlowReaders>,
         evictions: &Arc<EvictionCounters>,
     ) -> io::Result<Self> {
-        let slots = ConnectionLimit::new(settings.clients, Arc::clone(evictions));
+        let slots = ConnectionLimit::new(clients, Arc::clone(evictions));
         let stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         let (ended, end) = io::pipe()?;
         for listener in sockets.tcp {
-            // Answers are gathered here already: each write should leave at once. Connections have it from their listener.
-            let _ = SockRef::from(&listener).set_tcp_nodelay(true);
+            prepare_tcp(&SockRef::from(&listener));
             let door = Door {
                 listener,
                 ended: ended.try_clone()?,
@@ -468,7 +482,7 @@ struct Lobby {
 }
 
 struct Newcomer {
-    stream: Arc<Stream>,
+    connection: Connection,
     came: Instant,
     has_asked: bool,
 }
@@ -489,7 +503,7 @@ impl Door {
         let pulse = Pulse::new("accept");
         let mut lobby = Lobby {
             newcomers: Vec::new(),
-            frames: Frames::with_capacity(worker::READ),
+            frames: Frames::with_capacity(memory::READ),
             batch: Batch::default(),
         };
         loop {
@@ -500,7 +514,7 @@ impl Door {
             let sockets = lobby
                 .newcomers
                 .iter()
-                .map(|newcomer| newcomer.stream.socket());
+                .map(|newcomer| newcomer.connection.socket());
             ready.extend(sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
             if poll(&mut ready, lobby.patience()).is_err() {
                 continue;
@@ -568,7 +582,7 @@ impl Door {
                     }
                     let slow_readers = Arc::clone(&self.slow_readers);
                     let newcomer = Newcomer {
-                        stream: Stream::new(socket, peer, slow_readers, slot, now),
+                        connection: Connection::new(socket, peer, slow_readers, slot, now),
                         came: now,
                         has_asked: false,
                     };
@@ -599,18 +613,21 @@ impl Door {
         match thread::guard("accept", || self.take_in(lobby, &mut newcomer, now)) {
             Some(Word::Little) => lobby.newcomers.push(newcomer),
             Some(Word::Much) => {
-                let frames = Frames::with_capacity(worker::READ);
+                // What it was told here comes before what a worker tells it.
+                self.forwarder.dispatch(&mut lobby.batch, now);
+                let frames = Frames::with_capacity(memory::READ);
                 let begun = std::mem::replace(&mut lobby.frames, frames);
-                self.pool.submit(Job::Client(newcomer.stream, begun));
+                self.pool.submit(Job::Client(newcomer.connection, begun));
             }
             Some(Word::Farewell) => {}
-            None => lobby.frames = Frames::with_capacity(worker::READ),
+            None => lobby.frames = Frames::with_capacity(memory::READ),
         }
     }
 
     fn take_in(&self, lobby: &mut Lobby, newcomer: &mut Newcomer, now: Instant) -> Word {
         let Lobby { frames, batch, .. } = lobby;
-        match frames.fill(|room| newcomer.stream.read_now(room)) {
+        let connection = &newcomer.connection;
+        match frames.fill(|room| connection.read_now(room)) {
             Ok(0) => return Word::Farewell,
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Word::Little,
@@ -618,15 +635,18 @@ impl Door {
         }
         let had_asked = newcomer.has_asked;
         let mut asks = 0;
-        while let Some(range) = frames.next_message() {
+        // What is left goes on to a worker, which may wait until the client has read.
+        while !batch.is_large()
+            && let Some(range) = frames.next_message()
+        {
             asks += 1;
             newcomer.has_asked = true;
-            let client = newcomer.stream.client(now);
+            let client = connection.client(now);
             self.forwarder
                 .handle(frames.message(range), client, now, batch);
         }
         if batch.was_over_limit() {
-            newcomer.stream.mark_over_limit();
+            connection.stream().mark_over_limit();
             return Word::Much;
         }
         match (had_asked, asks, frames.is_amid_message()) {
@@ -646,15 +666,14 @@ impl Door {
     fn clear(&self, lobby: &mut Lobby, count: usize) {
         let count = count.min(lobby.newcomers.len());
         for newcomer in lobby.newcomers.drain(..count) {
-            let nothing = Frames::with_capacity(worker::READ);
-            self.pool.submit(Job::Client(newcomer.stream, nothing));
+            let nothing = Frames::with_capacity(memory::READ);
+            self.pool.submit(Job::Client(newcomer.connection, nothing));
         }
     }
 
     fn may_stay(&self, address: IpAddr) -> bool {
         let unlimited = address.is_loopback() && !self.limit_loopback;
-        let same = |other| limit::client(other) == limit::client(address);
-        unlimited || self.slots.admit(same, self.per_address)
+        unlimited || self.slots.admit(address, self.per_address)
     }
 }
 

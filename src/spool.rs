@@ -61,6 +61,11 @@ impl<T> Spool<T> {
         }
     }
 
+    /// Counts a line for which there was no room elsewhere.
+    pub fn lose(&self) {
+        self.lost.increment();
+    }
+
     /// Lines that found no room.
     pub fn lost(&self) -> u64 {
         self.lost.value()

@@ -13,11 +13,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 use socket2::SockRef;
 
-use crate::client::{IDLE_LIMIT, Stream};
+use crate::client::{Connection, IDLE_LIMIT};
 use crate::clock;
 use crate::forwarder::{Batch, Forwarder};
 use crate::frame::Frames;
 use crate::journal::warn;
+use crate::memory::{Purpose, READ, Reservation};
 use crate::thread::{self, Pulse};
 use crate::upstream::{Attempt, Hands, RACERS};
 
@@ -25,9 +26,6 @@ use crate::upstream::{Attempt, Hands, RACERS};
 const KEPT: usize = 2;
 /// How long the others wait for a job.
 const LINGER: Duration = Duration::from_secs(10);
-/// Octets that are read from a client at a time, unless one message is longer.
-pub const READ: usize = 4096;
-
 /// How long the next read waits of a client that asks too much.
 const SLOWED: Duration = Duration::from_millis(200);
 
@@ -35,7 +33,7 @@ const SLOWED: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub enum Job {
     /// Read this client's queries, the first of which may have begun to arrive.
-    Client(Arc<Stream>, Frames),
+    Client(Connection, Frames),
     /// Connect to a resolver.
     Attempt(Attempt),
 }
@@ -130,46 +128,26 @@ impl Pool {
 
     fn run(self: &Arc<Self>, job: Job, pulse: &Pulse) {
         match job {
-            Job::Client(stream, frames) => self.read_queries(&stream, frames, pulse),
+            Job::Client(connection, frames) => self.read_queries(&connection, frames, pulse),
             Job::Attempt(attempt) => attempt.run(),
         }
     }
 
     /// Reads a client until it closes, is silent or dribbles. Its answers may still be on their way then: the connection
     /// closes with the last of them.
-    fn read_queries(self: &Arc<Self>, stream: &Arc<Stream>, mut frames: Frames, pulse: &Pulse) {
-        let mut batch = Batch::default();
+    ///
+    /// What is read already is taken in first; and as long as the client has not taken what it was answered, no more is.
+    fn read_queries(self: &Arc<Self>, connection: &Connection, mut frames: Frames, pulse: &Pulse) {
+        let stream = connection.stream();
+        let mut batch = Batch::patient();
         let mut patience = Patience::default();
+        let mut held = None;
         loop {
-            stream.wait_for_room(self.forwarder.waiting());
-            if patience
-                .apply(stream.socket(), frames.is_amid_message())
-                .is_err()
-            {
-                return;
-            }
-            match frames.fill(|room| stream.socket().read(room)) {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if stream.is_busy() && !frames.is_amid_message() {
-                        continue;
-                    }
-                    return;
-                }
-                Err(_) => return,
-            }
             // What was read by then is answered, also after the word to stop.
             let last = self.stopping.load(Ordering::Acquire);
             let now = clock::now();
             pulse.works(now);
-            while let Some(range) = frames.next_message() {
-                patience.message_ended();
-                let client = stream.client(now);
-                self.forwarder
-                    .handle(frames.message(range), client, now, &mut batch);
-            }
+            let is_read = self.take_in(connection, &mut frames, &mut patience, &mut batch, now);
             let over_limit = batch.was_over_limit();
             if over_limit {
                 stream.mark_over_limit();
@@ -178,17 +156,97 @@ impl Pool {
             if stream.is_busy() || frames.is_amid_message() {
                 // A client that gathers small writes (Nagle) holds its next query back until this one is acknowledged,
                 // which Linux otherwise puts off until there is an answer, or for 40 ms.
-                let _ = SockRef::from(stream.socket()).set_tcp_quickack(true);
+                let _ = SockRef::from(connection.socket()).set_tcp_quickack(true);
             }
             pulse.waits();
-            if last {
+            if last || !is_read || !stream.wait_until_read() {
                 return;
             }
             let pause = if over_limit { SLOWED } else { Duration::ZERO };
             if stream.is_evicted_within(pause) {
                 return;
             }
+            if !self.read(connection, &mut frames, &mut patience, &mut held) {
+                return;
+            }
         }
+    }
+
+    /// Takes in the messages that were read at `now`. Says whether more may be read.
+    fn take_in(
+        self: &Arc<Self>,
+        connection: &Connection,
+        frames: &mut Frames,
+        patience: &mut Patience,
+        batch: &mut Batch,
+        mut now: Instant,
+    ) -> bool {
+        while let Some(range) = frames.next_message() {
+            patience.message_ended();
+            let client = connection.client(now);
+            self.forwarder
+                .handle(frames.message(range), client, now, batch);
+            if batch.is_large() {
+                self.forwarder.dispatch(batch, now);
+                if !connection.stream().wait_until_read() {
+                    return false;
+                }
+                now = clock::now();
+            }
+        }
+        true
+    }
+
+    /// Waits for more to read. Says whether there is.
+    fn read(
+        self: &Arc<Self>,
+        connection: &Connection,
+        frames: &mut Frames,
+        patience: &mut Patience,
+        held: &mut Option<Reservation>,
+    ) -> bool {
+        let stream = connection.stream();
+        loop {
+            stream.wait_for_room(self.forwarder.waiting());
+            if !self.make_room(frames, held) {
+                stream.close_over_memory();
+                return false;
+            }
+            if patience
+                .apply(connection.socket(), frames.is_amid_message())
+                .is_err()
+            {
+                return false;
+            }
+            match frames.fill(|room| connection.socket().read(room)) {
+                Ok(0) => return false,
+                Ok(_) => return true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if !stream.is_busy() || frames.is_amid_message() {
+                        return false;
+                    }
+                }
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Has the memory paid for that a message longer than most takes, as long as it takes it. Says whether there is so much.
+    fn make_room(&self, frames: &mut Frames, held: &mut Option<Reservation>) -> bool {
+        if held.is_some() && !frames.is_amid_message() {
+            frames.shrink_to(READ);
+            *held = None;
+        }
+        let growth = frames.growth();
+        if growth == 0 {
+            return true;
+        }
+        if held.is_none() {
+            *held = self.forwarder.memory().reserve(Purpose::Queries, 0);
+        }
+        let Some(held) = held else { return false };
+        held.resize_fairly(held.octets() + growth)
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 40] = [
+const ROOMS: [&str; 41] = [
     "command",
     "config",
     "options",
@@ -23,6 +23,7 @@ const ROOMS: [&str; 40] = [
     "token_bucket",
     "session",
     "flight",
+    "waiting",
     "identity",
     "certificate",
     "pins",

@@ -298,7 +298,7 @@ fn slow_resolver() -> FakeResolver {
 }
 
 #[test]
-fn who_waits_for_an_answer_never_gives_way() {
+fn where_all_wait_for_answers_a_newcomer_gets_the_place_of_the_longest_waiting() {
     let resolver = slow_resolver();
     let options = ["--max-clients", "3", "--timeout", "20"];
     let forwarder = Forwarder::before(&resolver, &options);
@@ -306,17 +306,48 @@ fn who_waits_for_an_answer_never_gives_way() {
         .map(|id| Ask::a(id, &format!("slow.n{id}")))
         .collect();
     let mut clients: Vec<_> = slow.iter().map(|_| forwarder.tcp()).collect();
-    for (client, ask) in clients.iter_mut().zip(&slow) {
+    for (at, (client, ask)) in clients.iter_mut().zip(&slow).enumerate() {
         client.send(&[ask.octets()]);
+        resolver.wait_for_queries(at + 1);
     }
-    resolver.wait_for_queries(3);
+    // Nobody waits for the slow ones before it is served.
     let mut newcomer = forwarder.tcp();
     let ask = Ask::a(9, "quick.test");
-    newcomer.send(&[ask.octets()]);
-    for (client, ask) in clients.iter_mut().zip(&slow) {
+    newcomer.ask(&ask.octets()).assert_answers(&ask);
+    assert_eq!(forwarder.running().count(Outcome::Answered), 1);
+    assert!(clients[0].try_hear().is_err(), "it had waited the longest");
+    assert_eq!(forwarder.running().evictions().gave_way.value(), 1);
+    for (client, ask) in clients.iter_mut().zip(&slow).skip(1) {
         client.hear().assert_answers(ask);
     }
-    newcomer.hear().assert_answers(&ask);
+    // Its query went on, and is counted.
+    wait_until("all to be counted", || {
+        forwarder.running().count(Outcome::Answered) == 4
+    });
+}
+
+#[test]
+fn connections_whose_queries_are_never_answered_keep_nobody_out() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|query| match query[12..].starts_with(b"\x05never") {
+        true => Vec::new(),
+        false => vec![Act::Send(message::answer(query))],
+    });
+    let process = Process::before(&resolver, &["--max-clients", "32"]);
+    let never = Ask::a(1, "never.test");
+    let _hostile: Vec<_> = (0..32)
+        .map(|_| {
+            let mut client = TcpClient::to(process.address);
+            client.send(&[never.octets()]);
+            client
+        })
+        .collect();
+    for id in 0..50 {
+        let ask = Ask::a(id, &format!("n{id}.test"));
+        TcpClient::to(process.address)
+            .ask(&ask.octets())
+            .assert_answers(&ask);
+    }
 }
 
 #[test]

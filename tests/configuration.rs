@@ -14,6 +14,7 @@ use dns_tool::client::ReplyBatch;
 use dns_tool::clock;
 use dns_tool::flight::Query;
 use dns_tool::forwarder::Endings;
+use dns_tool::memory::Memory;
 use dns_tool::upstream::Upstream;
 use dns_tool::wire;
 
@@ -873,7 +874,11 @@ fn an_upstream_that_is_retired_leaves_queries_to_the_next_one() {
     let options = ["--resolver-addr", &address, "--resolver-fqdn", NAME];
     let config = config(&options);
     let now = clock::now();
-    let endings = Arc::new(Endings::new(config.forwarder.cache, now));
+    let endings = Arc::new(Endings::new(
+        config.forwarder.cache,
+        &Memory::new(config.memory),
+        now,
+    ));
     let upstream = Upstream::start(config.upstream, endings, Arc::default()).expect("a thread");
     let octets = Ask::a(1, "x.test").octets();
     let query = wire::Query::parse(&octets).expect("a query");

@@ -18,6 +18,7 @@ mod identity;
 mod life;
 mod listeners;
 mod manual;
+mod memory;
 mod messages;
 mod monitor;
 mod pins;

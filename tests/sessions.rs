@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use dns_tool::client::{Client, ReplyBatch};
 use dns_tool::flight::Query;
 use dns_tool::forwarder::{Batch, Endings};
+use dns_tool::memory::Memory;
 use dns_tool::upstream::{Failure, Settle, Upstream};
 use dns_tool::wire::Answer;
 use dns_tool::worker::Pool;
@@ -65,7 +66,11 @@ fn a_panic_at_one_answer_costs_that_answer_alone() {
     config.upstream.least_patience = PATIENCE;
     let panics = thread::panics();
     let now = clock::now();
-    let endings = Arc::new(Endings::new(config.forwarder.cache, now));
+    let endings = Arc::new(Endings::new(
+        config.forwarder.cache,
+        &Memory::new(config.memory),
+        now,
+    ));
     let fragile = Arc::new(Fragile {
         endings: Arc::clone(&endings),
         name: b"fragile",

@@ -6,8 +6,8 @@ _dns_tool() {
     local subcommands="query pin check"
     local options="--address --port --reuse-port --allow --rate-limit --resolver-addr --resolver-fqdn --resolver-pin
         --pins --pin-mode --pin-rollover --state-dir --resolver --resolver-ca --timeout --cache-size --serve-stale
-        --max-clients --max-clients-per-address --sessions --max-pending --upstream-rate-limit --monitor --slo-latency
-        --config --check-config --user --log-level --query-log --query-log-clients"
+        --max-memory --max-clients --max-clients-per-address --sessions --max-pending --upstream-rate-limit --monitor
+        --slo-latency --config --check-config --user --log-level --query-log --query-log-clients"
     local of_pin_and_check="--json"
     local of_query="--direct --tcp"
     local without_value="--reuse-port --check-config --query-log --query-log-clients --json --direct --tcp"

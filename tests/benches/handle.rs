@@ -15,6 +15,7 @@ use dns_tool::client::{Client, ReplyBatch};
 use dns_tool::config::{self, Command};
 use dns_tool::flight::Query;
 use dns_tool::forwarder::{Batch, Endings, Forwarder, Outcome};
+use dns_tool::memory::Memory;
 use dns_tool::upstream::{Settle, Upstream};
 use dns_tool::wire::{self, Answer};
 
@@ -115,7 +116,11 @@ impl Bench {
             panic!("no options are a command line");
         };
         let now = Instant::now();
-        let endings = Arc::new(Endings::new(config.forwarder.cache, now));
+        let endings = Arc::new(Endings::new(
+            config.forwarder.cache,
+            &Memory::new(config.memory),
+            now,
+        ));
         let mut replies = ReplyBatch::default();
         let known = (0..KNOWN).map(|number| (number, answer as fn(&[u8]) -> Vec<u8>));
         let large = [

@@ -1,0 +1,527 @@
+//! How do answers leave by a TCP connection?
+//!
+//! A connection is shared by the worker that reads it ([`Connection`]) and the threads that answer it ([`Stream`]). It closes when
+//! the last of them lets go: so a client that closed its writing side still gets all its answers (RFC 1122 section 4.2.2.13).
+//!
+//! The outbox's lock guards what is written and the socket that it is written to, the other lock how many queries are in
+//! flight. The outbox's is taken first where both are.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, SockaddrStorage, recv, send, sendmsg};
+use parking_lot::{Condvar, Mutex};
+use smallvec::SmallVec;
+use socket2::SockRef;
+
+use super::later;
+use super::slow_readers::SlowReaders;
+use super::{Client, Slot};
+use crate::journal::debug;
+use crate::memory::Reservation;
+use crate::socket_owner;
+
+/// How long a TCP client may be silent, and how long one of its messages may take to arrive (RFC 7766 section 6.2.3).
+pub const IDLE_LIMIT: Duration = Duration::from_secs(10);
+/// Octets that may wait for one client to read, at most: eight of the longest messages.
+const OUTBOX: usize = 512 * 1024;
+/// Octets that a part of an outbox costs besides what is in it.
+const PART: usize = 64;
+/// Pieces of memory that one system call sends, at most (UIO_MAXIOV).
+const PIECES: usize = 1024;
+/// Queries of one connection that may wait for their answers at a time; reading pauses at this many.
+const IN_FLIGHT: usize = 1024;
+/// As many it is while so many of other clients wait: whatever one has poured in, the next query of another comes after it.
+const IN_FLIGHT_IN_A_CROWD: usize = 128;
+const CROWD: usize = 512;
+/// How long a connection may have said nothing before it can be called idle: its first query may be on its way.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// A client's TCP connection, as far as it is written to.
+#[derive(Debug)]
+pub struct Stream {
+    peer: SocketAddr,
+    outbox: Mutex<Outbox>,
+    /// The outbox is empty, or closed.
+    drained: Condvar,
+    slow_readers: Arc<SlowReaders>,
+    in_flight: Mutex<InFlightCount>,
+    in_flight_changed: Condvar,
+    /// None once another connection has it.
+    slot: Mutex<Option<Slot>>,
+    /// The user whose process it is at the other end, where that was looked up and is known.
+    user: OnceLock<Option<u32>>,
+}
+
+/// What its client has not taken yet.
+#[derive(Debug)]
+struct Outbox {
+    /// None once the connection is closed: nothing more is written.
+    socket: Option<Arc<TcpStream>>,
+    /// Each part is what a write left, in order.
+    parts: VecDeque<Box<[u8]>>,
+    /// Octets of the first part that were sent.
+    sent: usize,
+    /// What the parts cost.
+    octets: usize,
+    held: Option<Reservation>,
+    /// It is on the list of slow readers.
+    listed: bool,
+}
+
+#[derive(Debug)]
+struct InFlightCount {
+    /// Queries that wait for their answers.
+    count: usize,
+    /// Reading pauses until no more than so many do.
+    paused_until: Option<usize>,
+    /// Batches of answers that have not been sent yet.
+    sending: usize,
+    /// When the last query was asked; before the first, when what is on its way has had time to arrive.
+    asked: Instant,
+    /// Since when queries wait and none of them was answered, as far as that was looked at.
+    waits_since: Instant,
+    /// Some were answered since that was looked at.
+    answered: bool,
+    /// Its client asked more than it may, and is the first to be evicted.
+    over_limit: bool,
+    /// It was evicted in favour of another connection.
+    evicted: bool,
+}
+
+impl InFlightCount {
+    fn ask(&mut self, now: Instant) {
+        if self.count == 0 {
+            (self.waits_since, self.answered) = (now, false);
+        }
+        self.count = self.count.saturating_add(1);
+        self.asked = now;
+    }
+
+    fn end_one(&mut self) {
+        self.count = self.count.saturating_sub(1);
+    }
+
+    fn is_idle(&self) -> bool {
+        // Who asks more than it may is not waited for until its refusal is sent.
+        self.count == 0 && (self.sending == 0 || self.over_limit) && !self.evicted
+    }
+}
+
+/// A query's right to one answer into a stream.
+#[derive(Debug)]
+pub struct InFlightGuard(Arc<Stream>);
+
+impl InFlightGuard {
+    pub(super) fn stream(&self) -> &Arc<Stream> {
+        &self.0
+    }
+}
+
+impl Drop for InFlightGuard {
+    fn drop(&mut self) {
+        let mut in_flight = self.0.in_flight.lock();
+        in_flight.end_one();
+        let goes_on = in_flight
+            .paused_until
+            .is_some_and(|count| in_flight.count <= count);
+        drop(in_flight);
+        if goes_on {
+            self.0.in_flight_changed.notify_one();
+        }
+    }
+}
+
+/// The reading end of a client's TCP connection.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Arc<Stream>,
+    socket: Arc<TcpStream>,
+}
+
+impl Connection {
+    /// A connection from `peer`, which has `slot` until it is closed or evicted.
+    pub fn new(
+        socket: TcpStream,
+        peer: SocketAddr,
+        slow_readers: Arc<SlowReaders>,
+        slot: Slot,
+        now: Instant,
+    ) -> Self {
+        let socket = Arc::new(socket);
+        let asked = later(now, GRACE);
+        let stream = Arc::new_cyclic(|stream| {
+            slot.belongs_to(stream);
+            Stream {
+                peer,
+                outbox: Mutex::new(Outbox {
+                    socket: Some(Arc::clone(&socket)),
+                    parts: VecDeque::new(),
+                    sent: 0,
+                    octets: 0,
+                    held: None,
+                    listed: false,
+                }),
+                drained: Condvar::new(),
+                slow_readers,
+                in_flight: Mutex::new(InFlightCount {
+                    count: 0,
+                    paused_until: None,
+                    sending: 0,
+                    asked,
+                    waits_since: asked,
+                    answered: false,
+                    over_limit: false,
+                    evicted: false,
+                }),
+                in_flight_changed: Condvar::new(),
+                slot: Mutex::new(Some(slot)),
+                user: OnceLock::new(),
+            }
+        });
+        Self { stream, socket }
+    }
+
+    /// The writing end.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// The socket, for reading.
+    pub fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    /// Reads what has arrived, without waiting.
+    pub fn read_now(&self, room: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match recv(self.socket.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT) {
+                Err(Errno::EINTR) => {}
+                read => return Ok(read?),
+            }
+        }
+    }
+
+    /// The client of one more query on this connection.
+    pub fn client(&self, now: Instant) -> Client {
+        self.stream.in_flight.lock().ask(now);
+        Client::Stream(InFlightGuard(Arc::clone(&self.stream)))
+    }
+}
+
+impl Stream {
+    /// The client's address and port.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Whether it was evicted in favour of another connection, and is to be read no more; waits for so long to see it.
+    pub fn is_evicted_within(&self, wait: Duration) -> bool {
+        let mut in_flight = self.in_flight.lock();
+        if !wait.is_zero() {
+            self.in_flight_changed.wait_while_for(
+                &mut in_flight,
+                |in_flight| !in_flight.evicted,
+                wait,
+            );
+        }
+        in_flight.evicted
+    }
+
+    /// Whether queries wait for their answers.
+    pub fn is_busy(&self) -> bool {
+        self.in_flight.lock().count > 0
+    }
+
+    /// Whether it keeps to its limits, and since when nothing is owed to its client and nothing came of it, if that is so.
+    pub(super) fn idle_since(&self, now: Instant) -> Option<(bool, Instant)> {
+        let in_flight = self.in_flight.lock();
+        let idle = in_flight.is_idle() && in_flight.asked <= now;
+        let idle = idle.then_some((!in_flight.over_limit, in_flight.asked));
+        drop(in_flight);
+        idle.filter(|_| self.outbox.lock().parts.is_empty())
+    }
+
+    /// Since when its queries wait while none of them is answered, if any wait. What was answered since this was asked the last
+    /// time was answered at `now`.
+    pub(super) fn waits_since(&self, now: Instant) -> Option<Instant> {
+        let mut in_flight = self.in_flight.lock();
+        if std::mem::take(&mut in_flight.answered) {
+            in_flight.waits_since = now;
+        }
+        (in_flight.count > 0 && !in_flight.evicted).then_some(in_flight.waits_since)
+    }
+
+    /// The user of this host whose process it is at the other end, where that can be known.
+    pub(super) fn user(&self) -> Option<u32> {
+        let is_local = self.peer.ip().to_canonical().is_loopback();
+        let socket = self.write_socket().filter(|_| is_local)?;
+        let look_up = || socket_owner::of_tcp(self.peer, socket.local_addr().ok()?);
+        *self.user.get_or_init(look_up)
+    }
+
+    /// Its client asked more than it may: it is evicted before others, whatever it has to say.
+    pub fn mark_over_limit(&self) {
+        self.in_flight.lock().over_limit = true;
+    }
+
+    /// Ends an idle connection, and gives its place away at once. Not if it has been asked something meanwhile, or has something
+    /// to be read.
+    ///
+    /// Its reading side alone: a query that its worker has just read is still answered.
+    pub(super) fn evict_idle(&self) -> bool {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let Some(socket) = self.write_socket() else {
+            return false;
+        };
+        let mut in_flight = self.in_flight.lock();
+        let unread = recv(socket.as_raw_fd(), &mut [0], flags).is_ok_and(|length| length > 0);
+        if !in_flight.is_idle() || unread && !in_flight.over_limit {
+            return false;
+        }
+        in_flight.evicted = true;
+        debug!("event=client-gives-way client={}", self.peer);
+        // It fails when the client is gone already, which is as good.
+        let _ = socket.shutdown(Shutdown::Read);
+        drop(in_flight);
+        drop(self.slot.lock().take());
+        self.in_flight_changed.notify_one();
+        true
+    }
+
+    /// Ends a connection whose queries wait, and gives its place away at once. They end as they would have, but nobody hears of
+    /// it.
+    pub(super) fn evict_waiting(&self) {
+        self.in_flight.lock().evicted = true;
+        self.close("others need its place");
+        drop(self.slot.lock().take());
+        self.in_flight_changed.notify_one();
+    }
+
+    /// Where the most queries of this connection wait for their answers, waits until half of them have theirs, so that not
+    /// each of them wakes a thread; `waiting` do of all clients. Every query ends by its deadline, so this does.
+    pub fn wait_for_room(&self, waiting: usize) {
+        let mut in_flight = self.in_flight.lock();
+        let others = waiting.saturating_sub(in_flight.count);
+        let most = if others >= CROWD {
+            IN_FLIGHT_IN_A_CROWD
+        } else {
+            IN_FLIGHT
+        };
+        if in_flight.count < most {
+            return;
+        }
+        in_flight.paused_until = Some(most / 2);
+        let is_full =
+            |in_flight: &mut InFlightCount| in_flight.count > most / 2 && !in_flight.evicted;
+        self.in_flight_changed.wait_while(&mut in_flight, is_full);
+        in_flight.paused_until = None;
+    }
+
+    /// Waits until its client has taken what was written, or has lost its connection for not doing so. Says whether it goes on.
+    pub fn wait_until_read(&self) -> bool {
+        let mut outbox = self.outbox.lock();
+        let waits = |outbox: &mut Outbox| outbox.socket.is_some() && !outbox.parts.is_empty();
+        self.drained.wait_while(&mut outbox, waits);
+        outbox.socket.is_some()
+    }
+
+    /// A batch has answers for it that were not sent yet.
+    pub(super) fn begin_to_send(&self) {
+        let mut in_flight = self.in_flight.lock();
+        in_flight.sending = in_flight.sending.saturating_add(1);
+    }
+
+    /// They were sent.
+    pub(super) fn has_sent(&self) {
+        let mut in_flight = self.in_flight.lock();
+        in_flight.sending = in_flight.sending.saturating_sub(1);
+        in_flight.answered = true;
+    }
+
+    pub(super) fn slow_readers(&self) -> &SlowReaders {
+        &self.slow_readers
+    }
+
+    /// The socket, as long as it is written to.
+    pub(super) fn write_socket(&self) -> Option<Arc<TcpStream>> {
+        self.outbox.lock().socket.clone()
+    }
+
+    /// Writes parts of `octets`, one after the other, without waiting; what is not taken now waits in the outbox.
+    pub(super) fn write(self: &Arc<Self>, octets: &[u8], parts: &[Range<usize>]) {
+        let mut outbox = self.outbox.lock();
+        let Some(socket) = &outbox.socket else { return };
+        let part = |range: &Range<usize>| octets.get(range.clone()).unwrap_or_default();
+        let mut taken = 0;
+        if outbox.parts.is_empty() {
+            let sent = match parts {
+                [only] => send_now(socket, part(only)),
+                _ => {
+                    let slices: SmallVec<[IoSlice<'_>; 16]> = parts
+                        .iter()
+                        .take(PIECES)
+                        .map(|range| IoSlice::new(part(range)))
+                        .collect();
+                    send_all_now(socket, &slices)
+                }
+            };
+            match sent {
+                Ok(sent) => taken = sent,
+                Err(error) => return self.close_now(&mut outbox, &error.to_string()),
+            }
+        }
+        let whole = parts
+            .iter()
+            .fold(0_usize, |sum, range| sum.saturating_add(range.len()));
+        let rest = whole.saturating_sub(taken);
+        if rest == 0 {
+            return;
+        }
+        let octets = outbox.octets.saturating_add(rest).saturating_add(PART);
+        if octets > OUTBOX {
+            self.slow_readers.evictions().not_reading.increment();
+            return self.close_now(&mut outbox, "it does not read its answers");
+        }
+        if !self.slow_readers.hold(&mut outbox.held, octets, self) {
+            self.slow_readers.evictions().over_memory.increment();
+            return self.close_now(&mut outbox, "there is no memory for its answers");
+        }
+        let mut left = Vec::with_capacity(rest);
+        for range in parts {
+            let skipped = taken.min(range.len());
+            taken = taken.saturating_sub(skipped);
+            left.extend_from_slice(part(range).get(skipped..).unwrap_or_default());
+        }
+        outbox.octets = octets;
+        outbox.parts.push_back(left.into_boxed_slice());
+        if !std::mem::replace(&mut outbox.listed, true) {
+            self.slow_readers.add(Arc::clone(self));
+        }
+    }
+
+    /// Sends from the outbox what the socket takes. If that is not all of it and its time `is_over`, the connection ends.
+    pub(super) fn drain(&self, is_over: bool) {
+        let mut outbox = self.outbox.lock();
+        if let Err(error) = outbox.send() {
+            self.close_now(&mut outbox, &error.to_string());
+        }
+        if !outbox.parts.is_empty() {
+            if !is_over {
+                return;
+            }
+            self.slow_readers.evictions().not_reading.increment();
+            self.close_now(&mut outbox, "it reads too slowly");
+        }
+        if std::mem::take(&mut outbox.listed) {
+            self.slow_readers.remove(self);
+        }
+        self.drained.notify_all();
+    }
+
+    /// Octets that its outbox has, and that are held for it; and what is drained now, as by the thread that does so.
+    #[cfg(test)]
+    pub(crate) fn drained_and_held(&self) -> (usize, usize) {
+        self.drain(false);
+        let outbox = self.outbox.lock();
+        let octets = outbox.parts.iter().map(|part| part.len() + PART).sum();
+        (octets, outbox.held.as_ref().map_or(0, Reservation::octets))
+    }
+
+    /// Ends the connection, for want of memory for what it sends or is sent.
+    pub fn close_over_memory(&self) {
+        self.slow_readers.evictions().over_memory.increment();
+        self.close("there is no memory for it");
+    }
+
+    /// Does so if its outbox holds something and nobody is at it just now, and takes it off no list. Says whether that was so.
+    pub(super) fn try_close_over_memory(&self) -> bool {
+        let Some(mut outbox) = self.outbox.try_lock() else {
+            return false;
+        };
+        if outbox.parts.is_empty() {
+            return false;
+        }
+        outbox.listed = false;
+        self.slow_readers.evictions().over_memory.increment();
+        self.close_now(&mut outbox, "others need the memory for its answers");
+        true
+    }
+
+    /// Ends this connection alone. Its worker sees the end of the stream.
+    pub(super) fn close(&self, cause: &str) {
+        self.close_now(&mut self.outbox.lock(), cause);
+    }
+
+    fn close_now(&self, outbox: &mut Outbox, cause: &str) {
+        let Some(socket) = outbox.socket.take() else {
+            return;
+        };
+        debug!(
+            "event=client-dropped client={} cause=\"{cause}\"",
+            self.peer
+        );
+        outbox.parts.clear();
+        (outbox.sent, outbox.octets, outbox.held) = (0, 0, None);
+        // What the kernel holds for it goes with it, and does not wait for a client that does not read.
+        let _ = SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
+        // It fails when the client is gone already, which is as good.
+        let _ = socket.shutdown(Shutdown::Both);
+        self.drained.notify_all();
+    }
+}
+
+impl Outbox {
+    /// Sends what the socket takes.
+    fn send(&mut self) -> io::Result<()> {
+        let Some(socket) = &self.socket else {
+            return Ok(());
+        };
+        while let Some(part) = self.parts.front() {
+            let rest = part.get(self.sent..).unwrap_or_default();
+            let sent = send_now(socket, rest)?;
+            if sent < rest.len() {
+                self.sent = self.sent.saturating_add(sent);
+                return Ok(());
+            }
+            let cost = part.len().saturating_add(PART);
+            self.parts.pop_front();
+            self.sent = 0;
+            self.octets = self.octets.saturating_sub(cost);
+            if let Some(held) = &mut self.held {
+                // Less always fits.
+                held.resize(self.octets);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sends what the socket takes at once.
+fn send_now(socket: &TcpStream, octets: &[u8]) -> io::Result<usize> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    at_once(|| send(socket.as_raw_fd(), octets, flags))
+}
+
+/// The same for several pieces, one after the other.
+fn send_all_now(socket: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    at_once(|| sendmsg::<SockaddrStorage>(socket.as_raw_fd(), pieces, &[], flags, None))
+}
+
+fn at_once(send: impl Fn() -> nix::Result<usize>) -> io::Result<usize> {
+    loop {
+        match send() {
+            Ok(sent) => return Ok(sent),
+            Err(Errno::EAGAIN) => return Ok(0),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
