@@ -9,6 +9,7 @@ use dns_tool::client::ReplyBatch;
 use dns_tool::config::{self, Command};
 use dns_tool::flight::Query;
 use dns_tool::forwarder::Endings;
+use dns_tool::memory::Memory;
 use dns_tool::upstream::{Failure, Settle};
 use dns_tool::wire::{self, Answer};
 use dns_tool::zone::Line;
@@ -20,7 +21,8 @@ static ENDINGS: LazyLock<(Endings, Instant)> = LazyLock::new(|| {
         panic!("these are options");
     };
     let now = Instant::now();
-    (Endings::new(config.forwarder.cache, now), now)
+    let memory = Memory::new(config.memory);
+    (Endings::new(config.forwarder.cache, &memory, now), now)
 });
 
 // The first two octets say when.
