@@ -246,8 +246,8 @@ impl Query {
     }
 
     /// Has a client wait for it.
-    pub fn add(&mut self, waiter: Waiter) {
-        self.waiters.get_mut().push(waiter);
+    pub fn add(&self, waiter: Waiter) {
+        self.waiters.lock().push(waiter);
     }
 
     /// When it was asked.

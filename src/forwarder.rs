@@ -22,7 +22,7 @@ use crate::metrics::{Counter, Histogram, Spread};
 use crate::querylog::{self, Line, QueryLog};
 use crate::token_bucket::{Rate, TokenBucket};
 use crate::upstream::{Failure, Settle, Upstream};
-use crate::waiting::{self, Waiting};
+use crate::waiting::{self, Place, Waiting};
 use crate::wire::{self, Answer, Asked, ExtendedError, Fault, Shown, Spelled, ede, rcode, rtype};
 
 /// The longest signed message that is relayed, in octets: signatures may be long, but memory is counted.
@@ -365,19 +365,7 @@ impl Forwarder {
                 return endings.reply_unreadable(message, &client, fault, now, replies);
             }
         };
-        let refusal = if verdict == Verdict::Refuse {
-            Some(Outcome::NotAllowed)
-        } else if verdict != Verdict::Pass {
-            Some(Outcome::OverLimit)
-        } else if query.edns().is_some_and(|edns| edns.version > 0) {
-            Some(Outcome::OtherVersion)
-        } else if matches!(query.qtype(), rtype::AXFR | rtype::IXFR) {
-            Some(Outcome::Transfer)
-        } else if query.is_signed() && query.message().len() > LONGEST_SIGNED {
-            Some(Outcome::LongSignature)
-        } else {
-            None
-        };
+        let refusal = refusal(verdict, &query);
         let asked = Asked::by(&query);
         if refusal == Some(Outcome::OverLimit) && is_datagram {
             replies.push_tc(&client, &asked);
@@ -387,100 +375,60 @@ impl Forwarder {
             let most = message.len();
             return endings.refuse(&client, &asked, outcome, most, now, replies);
         }
+        self.look_up(&query, client, now, batch);
+    }
+
+    /// Answers a query that may be asked from what is known, or has it go on to the resolver; or both, where what is known is
+    /// to be renewed.
+    fn look_up(&self, query: &wire::Query<'_>, client: Client, now: Instant, batch: &mut Batch) {
+        let endings = &self.endings;
+        let policy = self.policy(&mut batch.policy, &mut batch.generation);
         let timeout = policy.settings.timeout;
-        let patience = PATIENCE.min(timeout / 2);
         let key = query.key();
         let found = match &key {
             Some(key) => endings.cache.find(key, now),
             None => Found::Nothing,
         };
-        let cost = Query::cost(&query, key.as_ref());
-        // Looked at before anything is made for the query; whoever is not admitted has cost no more than this.
-        let mut relay = |client: Option<Client>, patience| -> Result<Arc<Query>, Option<Client>> {
-            let memory = &endings.memory;
-            // It is one query's, so it fits.
-            let octets = cost as u32;
-            let waits = match &client {
-                None => None,
-                Some(waiter) => {
-                    let places = endings.waiting.places(waiter.peer(), is_datagram);
-                    let bounds = waiting::Bounds {
-                        most: policy.settings.max_pending,
-                        free: memory.free(Purpose::Queries).saturating_sub(cost),
-                        share: memory.share(Purpose::Queries),
-                    };
-                    match endings.waiting.admit(places, octets, &bounds) {
-                        Some(place) => Some((place, octets)),
-                        None => return Err(client),
-                    }
-                }
-            };
-            if batch.spares.is_empty() {
-                endings.flights.lend(&mut batch.spares, batch.before);
-            }
-            let mut client = client;
-            let going = batch.spares.reuse(memory, cost, now, |going| {
-                going.begin(&query, key.as_ref(), now, timeout);
-                if let Some(patience) = patience {
-                    going.be_content_after(patience);
-                }
-                if let (Some(client), Some(waits)) = (client.take(), waits) {
-                    endings.misses.increment();
-                    going.add(Waiter::new(&query, client, now, timeout, waits));
-                }
-            });
-            going.ok_or_else(|| {
-                if let Some((place, octets)) = waits {
-                    endings.waiting.end(place, octets);
-                    endings.waiting.counter().fetch_sub(1, Ordering::SeqCst);
-                }
-                client
-            })
+        let (kept, ask) = match found {
+            Found::Nothing => (None, Some(Ask::First)),
+            Found::Fresh { kept, renew: true } => (Some(kept), Some(Ask::Behind)),
+            Found::Fresh { kept, renew: false } | Found::Failed(kept) => (Some(kept), None),
+            Found::Stale { kept, ask } => (Some(kept), Some(ask)),
         };
-        let mut give = |client, kept: &Kept| {
-            let outcome = endings.give(client, &asked, kept, now, replies);
-            batch.given += 1;
-            batch.served += u64::from(outcome.is_served());
+        // Where something is known, it is given to whoever would wait for longer than that.
+        let patience = kept.as_ref().map(|_| PATIENCE.min(timeout / 2));
+        let relay = Relay {
+            query,
+            key: key.as_ref(),
+            timeout,
+            patience,
+            most_waiting: policy.settings.max_pending,
         };
-        match found {
-            Found::Nothing => match relay(Some(client), None) {
-                Ok(going) => batch.queries.push(going),
-                Err(client) => {
-                    let outcome = Outcome::Overloaded;
-                    let Some(client) = client else { return };
-                    if batch.terse && is_datagram {
-                        return endings.end(&client, asked.question, outcome, now);
-                    }
-                    endings.refuse(&client, &asked, outcome, usize::MAX, now, replies);
-                }
-            },
-            Found::Stale {
-                kept,
-                ask: Ask::First,
-            } => match relay(Some(client), Some(patience)) {
-                Ok(going) => batch.queries.push(going),
-                // There is no room to wait for a better one.
-                Err(Some(client)) => give(&client, &kept),
-                Err(None) => {}
-            },
-            Found::Fresh { kept, renew: true }
-            | Found::Stale {
-                kept,
-                ask: Ask::Behind,
-            } => {
-                give(&client, &kept);
-                // Without room for it, it is renewed when it is asked for again.
-                if let Ok(going) = relay(None, Some(patience)) {
-                    endings.renewals.increment();
-                    batch.queries.push(going);
-                }
+        if ask == Some(Ask::First) {
+            let Batch { spares, before, .. } = batch;
+            if let Some((going, waits)) = endings.relay_for(&relay, &client, now, spares, *before) {
+                endings.misses.increment();
+                going.add(Waiter::new(query, client, now, timeout, waits));
+                return batch.queries.push(going);
             }
-            Found::Fresh { kept, renew: false }
-            | Found::Failed(kept)
-            | Found::Stale {
-                kept,
-                ask: Ask::NotYet,
-            } => give(&client, &kept),
+        }
+        let asked = Asked::by(query);
+        let replies = &mut batch.replies;
+        let Some(kept) = kept else {
+            let outcome = Outcome::Overloaded;
+            if batch.terse && matches!(client, Client::Datagram { .. }) {
+                return endings.end(&client, asked.question, outcome, now);
+            }
+            return endings.refuse(&client, &asked, outcome, usize::MAX, now, replies);
+        };
+        let outcome = endings.give(&client, &asked, &kept, now, replies);
+        batch.given += 1;
+        batch.served += u64::from(outcome.is_served());
+        if ask == Some(Ask::Behind)
+            && let Some(going) = endings.relay(&relay, now, &mut batch.spares, batch.before)
+        {
+            endings.renewals.increment();
+            batch.queries.push(going);
         }
     }
 
@@ -527,6 +475,35 @@ impl Forwarder {
             sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// Why a query is not looked up, if it may not be asked here at all.
+fn refusal(verdict: Verdict, query: &wire::Query<'_>) -> Option<Outcome> {
+    if verdict == Verdict::Refuse {
+        Some(Outcome::NotAllowed)
+    } else if verdict != Verdict::Pass {
+        Some(Outcome::OverLimit)
+    } else if query.edns().is_some_and(|edns| edns.version > 0) {
+        Some(Outcome::OtherVersion)
+    } else if matches!(query.qtype(), rtype::AXFR | rtype::IXFR) {
+        Some(Outcome::Transfer)
+    } else if query.is_signed() && query.message().len() > LONGEST_SIGNED {
+        Some(Outcome::LongSignature)
+    } else {
+        None
+    }
+}
+
+/// A query that is to go on to the resolver.
+struct Relay<'q> {
+    query: &'q wire::Query<'q>,
+    key: Option<&'q wire::Key<'q>>,
+    /// How long it may take.
+    timeout: Duration,
+    /// After so long who waits is content with an expired answer, if there is one.
+    patience: Option<Duration>,
+    /// Queries of one client that may wait.
+    most_waiting: usize,
 }
 
 /// Where an answer came from.
@@ -663,6 +640,56 @@ impl Endings {
     fn is_forgotten(&self, query: &Query) -> bool {
         let began = micros(query.began().saturating_duration_since(self.start));
         began < self.forgotten.load(Ordering::SeqCst)
+    }
+
+    /// Makes a query ready to be sent for which `client` waits, and says where and with how many octets that is counted. None if
+    /// there is no room for it, which is seen before anything is copied.
+    fn relay_for(
+        &self,
+        relay: &Relay<'_>,
+        client: &Client,
+        now: Instant,
+        spares: &mut Spares,
+        before: usize,
+    ) -> Option<(Arc<Query>, (Place, u32))> {
+        let cost = Query::cost(relay.query, relay.key);
+        let is_datagram = matches!(client, Client::Datagram { .. });
+        let places = self.waiting.places(client.peer(), is_datagram);
+        let bounds = waiting::Bounds {
+            most: relay.most_waiting,
+            free: self.memory.free(Purpose::Queries).saturating_sub(cost),
+            share: self.memory.share(Purpose::Queries),
+        };
+        // One query has some kilobytes at most.
+        let octets = cost as u32;
+        let place = self.waiting.admit(places, octets, &bounds)?;
+        let going = self.relay(relay, now, spares, before);
+        if going.is_none() {
+            self.waiting.end(place, octets);
+            self.waiting.counter().fetch_sub(1, Ordering::SeqCst);
+        }
+        Some((going?, (place, octets)))
+    }
+
+    /// Makes a query ready to be sent for which nobody waits yet, in the memory of one that has ended if there is one: `before` is
+    /// how many were needed for the last batch.
+    fn relay(
+        &self,
+        relay: &Relay<'_>,
+        now: Instant,
+        spares: &mut Spares,
+        before: usize,
+    ) -> Option<Arc<Query>> {
+        if spares.is_empty() {
+            self.flights.lend(spares, before);
+        }
+        let cost = Query::cost(relay.query, relay.key);
+        spares.reuse(&self.memory, cost, now, |going| {
+            going.begin(relay.query, relay.key, now, relay.timeout);
+            if let Some(patience) = relay.patience {
+                going.be_content_after(patience);
+            }
+        })
     }
 
     /// Sees to it that equal queries go as one, and that no more are sent than may be.
