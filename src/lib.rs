@@ -573,14 +573,11 @@ impl Running {
         Ok(())
     }
 
-    /// Forgets the answers that are kept.
+    /// Forgets the answers that are kept, and keeps none that was asked for before.
     pub fn empty_cache(&self) {
-        let cache = self.endings.cache();
-        let octets = cache.octets();
-        info!(
-            "event=cache-emptied entries={} octets={octets}",
-            cache.empty()
-        );
+        let octets = self.endings.cache().octets();
+        let entries = self.endings.forget(clock::now());
+        info!("event=cache-emptied entries={entries} octets={octets}");
     }
 
     /// Takes no more queries, lets those on their way end, and closes the session. Takes as long as a query may.

@@ -352,6 +352,46 @@ fn sigusr1_empties_the_cache_and_the_log_says_of_how_much() {
 }
 
 #[test]
+fn what_was_asked_for_before_the_cache_was_emptied_is_not_kept_when_its_answer_comes() {
+    let resolver = FakeResolver::honest();
+    let held = Arc::new(std::sync::Mutex::new(Some(Vec::new())));
+    let holds = Arc::clone(&held);
+    resolver.serve(move |query| {
+        let answer = Act::Send(message::answer(query));
+        let mut held = holds.lock().expect("no test panics with it");
+        match &mut *held {
+            // All that is asked until then is answered at once with what comes next.
+            Some(answers) if query[13..].starts_with(b"slow") => {
+                answers.push(answer);
+                Vec::new()
+            }
+            Some(answers) if query[13..].starts_with(b"go") => {
+                let mut all = std::mem::take(answers);
+                all.push(answer);
+                all
+            }
+            _ => vec![answer],
+        }
+    });
+    let mut process = Process::before(&resolver, &["--timeout", "20"]);
+    let (client, other) = [0, 1]
+        .map(|_| crate::support::UdpClient::to(process.address))
+        .into();
+    let slow = Ask::a(1, "slow.test");
+    client.send(&slow.octets());
+    resolver.wait_for_queries(1);
+    process.signal("USR1");
+    process.read_until("event=cache-emptied");
+    let go = Ask::a(2, "go.test");
+    other.ask(&go.octets()).assert_answers(&go);
+    client.hear().assert_answers(&slow);
+    held.lock().expect("no test panics with it").take();
+    let asked = resolver.queries().len();
+    client.ask(&slow.octets()).assert_answers(&slow);
+    assert!(resolver.queries().len() > asked, "it was not kept");
+}
+
+#[test]
 fn the_process_holds_as_much_memory_as_the_cache_may_have() {
     let size = scaled(4, 16) * 1024 * 1024;
     let resolver = FakeResolver::honest();
