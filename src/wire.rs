@@ -1062,8 +1062,8 @@ fn low_nibble(rcode: u16) -> u8 {
 }
 
 /// Whether `message` answers `question`: a response to a QUERY with the same name (without regard to case, RFC 4343),
-/// type and class. An error code alone, without question and records, counts as well: RFC 7858 section 3.3 compares the
-/// question "if present".
+/// type and class. An error code without question, answer and authority counts as well, alone or with an OPT: RFC 7858 section 3.3
+/// compares the question "if present".
 pub fn answers(message: &[u8], question: &[u8]) -> bool {
     let Ok(header) = Header::of(message) else {
         return false;
@@ -1072,12 +1072,21 @@ pub fn answers(message: &[u8], question: &[u8]) -> bool {
         return false;
     }
     match header.counts() {
-        [0, ..] => header.rcode() != 0 && message.len() == HEADER,
+        [0, 0, 0, 0] => header.rcode() != 0 && message.len() == HEADER,
+        [0, 0, 0, 1] => header.rcode() != 0 && is_opt_alone(from(message, HEADER)),
         [1, ..] => from(message, HEADER)
             .get(..question.len())
             .is_some_and(|found| same_question(found, question)),
         _ => false,
     }
+}
+
+/// Whether this is one OPT record and nothing more.
+fn is_opt_alone(octets: &[u8]) -> bool {
+    let [high, low] = rtype::OPT.to_be_bytes();
+    let length = u16_at(octets, SHORTEST_OPT.saturating_sub(2)).map(usize::from);
+    octets.starts_with(&[0, high, low])
+        && length.is_ok_and(|length| octets.len() == SHORTEST_OPT.saturating_add(length))
 }
 
 /// Compares two questions whose names are spelled out. Length octets are below 64, where there are no letters.
@@ -2657,6 +2666,27 @@ mod tests {
         assert!(!answers(&header(0x80).0, &question()));
         assert!(!answers(&header(2).octets(&[0]).0, &question()));
         assert!(!answers(&header(2).count(0, 1).0, &question()));
+        // An OPT says why, mostly, or has the upper bits of the code.
+        for options in [&[][..], &[0, 15, 0, 2, 0, 22]] {
+            assert!(answers(&header(2).opt(options).0, &question()));
+            assert!(!answers(&header(0).opt(options).0, &question()));
+            assert!(!answers(
+                &header(2).opt(options).octets(&[0]).0,
+                &question()
+            ));
+            assert!(!answers(
+                &header(2).opt(options).count(ADDITIONAL, 2).0,
+                &question()
+            ));
+            let whole = header(2).opt(options).0;
+            for length in HEADER..whole.len() {
+                assert!(!answers(&whole[..length], &question()), "{length}");
+            }
+        }
+        assert!(!answers(
+            &header(2).record(ADDITIONAL, &[0], A, &[]).0,
+            &question()
+        ));
         assert!(!answers(&Draft::new([0x00, 2], &[]).0, &question()));
     }
 

@@ -3,6 +3,8 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use dns_tool::forwarder::Outcome;
+
 use crate::support::message::{self, Edns, record};
 use crate::support::{
     Act, Ask, FakeResolver, Forwarder, Greeting, PATIENCE, TcpClient, wait_until,
@@ -227,6 +229,30 @@ fn a_client_that_reads_late_gets_everything() {
     let mut ids: Vec<_> = asks.iter().map(|_| client.hear().id()).collect();
     ids.sort_unstable();
     assert_eq!(ids, (0..8).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_error_with_an_opt_and_without_a_question_is_an_answer() {
+    let resolver = FakeResolver::honest();
+    let edns = Edns {
+        size: 1232,
+        options: vec![(15, vec![0, 22])],
+        ..Edns::default()
+    };
+    resolver.serve(move |query| {
+        let header = [query[0], query[1], 0x81, 0x82, 0, 0, 0, 0, 0, 0, 0, 1];
+        let opt = message::opt(&edns);
+        vec![Act::Send([&header, &opt[..]].concat())]
+    });
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let ask = Ask::a(1, "x.test").with_edns(Edns::default());
+    forwarder
+        .udp()
+        .ask(&ask.octets())
+        .assert_error(&ask, SERVFAIL);
+    // It was asked once, and nobody waited for the end of its time.
+    assert_eq!(resolver.queries().len(), 1);
+    assert_eq!(forwarder.running().count(Outcome::Answered), 1);
 }
 
 #[test]
