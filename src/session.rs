@@ -1,6 +1,6 @@
 //! One authenticated TLS connection, its pending queries and its reader.
 //!
-//! Any thread writes queries into it, in batches: one lock, one TLS record, one write; those that come while another thread
+//! Any thread writes queries into it, in batches: one lock, one write, a TLS record each; those that come while another thread
 //! is at it leave with that one. One thread of its own reads: it matches each answer by ID and question, and hands it to
 //! whoever waits. Nobody else waits for anything here: the lock covers encrypting and the table of pending queries, never
 //! a blocking call. rustls is driven here and nowhere else.
@@ -190,7 +190,7 @@ struct State {
     tls: ClientConnection,
     pending: HashMap<u16, Pending, BuildHasherDefault<IdHasher>>,
     random: Ids,
-    /// The batch being put together; kept for its memory.
+    /// The query that is being written; kept for its memory.
     plaintext: Vec<u8>,
     /// Encrypted octets that the socket did not take yet.
     unsent: Vec<u8>,
@@ -427,36 +427,26 @@ impl Session {
             if piece == 0 {
                 break;
             }
+            let mut written = Ok(());
             for query in queries.drain(..piece) {
                 if !query.is_claimed() {
-                    state.append(query, now);
+                    written = written.and(state.write(query, now));
                 }
             }
-            self.write(state, now);
+            if let Err(error) = written.and_then(|()| self.flush(state)) {
+                // The reader finds the broken connection too, and takes the pending queries along.
+                let cause = plain(&error);
+                debug!(
+                    "event=session-broken resolver={} cause=\"{cause}\"",
+                    self.address
+                );
+                self.end(state);
+            }
         }
         if queries.is_empty() {
             Sent::All
         } else {
             Sent::Full
-        }
-    }
-
-    /// Encrypts and writes what was appended.
-    fn write(&self, state: &mut State, now: Instant) {
-        if state.plaintext.is_empty() {
-            return;
-        }
-        state.spoke = now;
-        let written = state.tls.writer().write_all(&state.plaintext);
-        state.plaintext.clear();
-        if let Err(error) = written.and_then(|()| self.flush(state)) {
-            // The reader finds the broken connection too, and takes the pending queries along.
-            let cause = plain(&error);
-            debug!(
-                "event=session-broken resolver={} cause=\"{cause}\"",
-                self.address
-            );
-            self.end(state);
         }
     }
 
@@ -776,19 +766,21 @@ impl Reader {
 }
 
 impl State {
-    /// Adds a query to what is written next, under an ID of its own, by which it is pending from now on.
-    fn append(&mut self, query: Arc<Query>, now: Instant) {
+    /// Encrypts a query, under an ID of its own, by which it is pending from now on. It has a record to itself: servers that read
+    /// a message from each record, and then wait for the network, are in use.
+    fn write(&mut self, query: Arc<Query>, now: Instant) -> io::Result<()> {
         let vacant = loop {
             if let Entry::Vacant(vacant) = self.pending.entry(self.random.next()) {
                 break vacant;
             }
         };
-        let start = self.plaintext.len();
+        self.spoke = now;
+        self.plaintext.clear();
         self.plaintext.extend_from_slice(query.framed());
-        let id = &mut self.plaintext[start + PREFIX..start + PREFIX + 2];
-        id.copy_from_slice(&vacant.key().to_be_bytes());
+        self.plaintext[PREFIX..PREFIX + 2].copy_from_slice(&vacant.key().to_be_bytes());
         query.sent();
         vacant.insert(Pending { query, since: now });
+        self.tls.writer().write_all(&self.plaintext)
     }
 
     fn count_answer(&mut self, took: Duration) {

@@ -131,7 +131,7 @@ fn pipelined_queries_are_answered_as_answers_come() {
 }
 
 #[test]
-fn queries_that_arrive_together_go_in_one_record() {
+fn queries_that_arrive_together_go_in_one_write_and_each_in_a_record_of_its_own() {
     const COUNT: u16 = 20;
     let resolver = FakeResolver::honest();
     let forwarder = Forwarder::before(&resolver, &[]);
@@ -144,6 +144,14 @@ fn queries_that_arrive_together_go_in_one_record() {
     client.send(&asks.iter().map(Ask::octets).collect::<Vec<_>>());
     asks.iter().for_each(|_| drop(client.hear()));
     assert_eq!(resolver.batches(), [1, usize::from(COUNT)]);
+    // A padded query, its length, what it is (RFC 8446 section 5.2) and how it is protected.
+    let queries = |lengths: &[usize]| {
+        lengths
+            .iter()
+            .filter(|length| **length == 2 + 128 + 1 + 16)
+            .count()
+    };
+    assert_eq!(queries(&resolver.records()), 1 + usize::from(COUNT));
 }
 
 #[test]

@@ -205,6 +205,20 @@ impl FakeResolver {
             .any(|window| window == part)
     }
 
+    /// How long the records with protected data were that arrived on all connections, one connection after the other.
+    pub(crate) fn records(&self) -> Vec<usize> {
+        let wire = lock(&self.shared.wire).clone();
+        let (mut rest, mut lengths) = (&wire[..], Vec::new());
+        while let Some((&[kind, _, _, high, low], behind)) = rest.split_first_chunk() {
+            let length = usize::from(u16::from_be_bytes([high, low]));
+            if kind == 23 {
+                lengths.push(length);
+            }
+            rest = &behind[length..];
+        }
+        lengths
+    }
+
     /// How many queries came with each read.
     pub(crate) fn batches(&self) -> Vec<usize> {
         lock(&self.shared.batches).clone()
