@@ -419,6 +419,14 @@ impl Cache {
         let silence = self.heard.load(Ordering::Relaxed) <= began;
         // No failure may take the place of an answer that comes at the same time.
         let _alone = self.writes.lock();
+        if ending.is_ok_and(Answer::is_verdict)
+            && store
+                .get(&Sought(key))
+                .is_some_and(|entry| !entry.is_failure())
+        {
+            // What was kept is not what the resolver would say of the name now: it does not cover that.
+            store.remove(&Sought(key));
+        }
         match ending {
             Ok(answer) => match answer.rcode() {
                 rcode::NOERROR | rcode::NXDOMAIN => {
@@ -1173,6 +1181,23 @@ mod tests {
                 panic!("it failed: {:x?}", answer.0);
             };
             assert_eq!(shown(&kept, false)[2..4], [0x81, 0x82]);
+        }
+    }
+
+    #[test]
+    fn what_the_resolver_decides_about_a_name_is_not_covered_by_what_was_kept() {
+        // SERVFAIL and REFUSED; with a word on what was decided, and with one on what went wrong.
+        for rcode in [2, 5] {
+            for (code, covered) in [(6, false), (15, false), (17, false), (22, true), (23, true)] {
+                let mut bench = Bench::new();
+                bench.note(&key(), &to_key(&key(), 0).with_a(100));
+                bench.pass(100.0);
+                let error = to_key(&key(), rcode).with_opt(&[0, 15, 0, 2, 0, code]);
+                let instead = bench.note(&key(), &error);
+                assert_eq!(instead.is_some(), covered, "{rcode} {code}");
+                let served = bench.cache.any(&key(), bench.now).is_some();
+                assert_eq!(served, covered, "{rcode} {code}");
+            }
         }
     }
 

@@ -116,6 +116,15 @@ pub mod ede {
     pub const INVALID_DATA: u16 = 24;
 }
 
+impl ExtendedError {
+    /// Whether a code of an error says that the resolver did decide about the name, and how: its signatures are not right (1, 2, 5
+    /// to 12), or it is not to be had there (4 Forged Answer, 15 Blocked, 16 Censored, 17 Filtered, 18 Prohibited). All others say
+    /// that it could not.
+    fn is_verdict(code: u16) -> bool {
+        matches!(code, 1 | 2 | 4..=12 | 15..=18)
+    }
+}
+
 /// An Extended DNS Error of ours (RFC 8914 section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExtendedError {
@@ -1285,6 +1294,18 @@ impl<'m> Answer<'m> {
         self.options()
             .filter(|&(code, _)| code == option::EXTENDED_ERROR)
             .map(|(_, value)| value)
+    }
+
+    /// Whether it is an error by which the resolver says what it has decided about the name (RFC 8914 section 4), not that it could
+    /// not answer.
+    pub fn is_verdict(&self) -> bool {
+        let is_error = !matches!(self.rcode(), rcode::NOERROR | rcode::NXDOMAIN);
+        let code = |value: &[u8]| u16_at(value, 0).ok();
+        is_error
+            && self
+                .extended_errors()
+                .filter_map(code)
+                .any(ExtendedError::is_verdict)
     }
 
     /// Appends them to the RDATA of an OPT, as far as they fit into a message that begins at `start`.

@@ -7,6 +7,8 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dns_tool::forwarder::Outcome;
+
 use crate::support::message::{self, Edns, record};
 use crate::support::process::Process;
 use crate::support::{Act, Ask, FakeResolver, Forwarder, Greeting, scaled, wait_until};
@@ -221,9 +223,7 @@ fn a_popular_answer_is_renewed_before_it_expires() {
         resolver.queries().len() > 1
     });
     // Nobody waited for it: the resolver may take its time.
-    let answered = forwarder
-        .running()
-        .count(dns_tool::forwarder::Outcome::Answered);
+    let answered = forwarder.running().count(Outcome::Answered);
     assert_eq!(answered, 1, "only the first asker waited");
     assert_eq!(resolver.queries().len(), 2, "it was renewed once");
 }
@@ -297,6 +297,35 @@ fn an_expired_answer_goes_out_when_the_resolver_is_slow() {
         began.elapsed() < Duration::from_millis(900)
     });
     assert!(quick, "the next need not wait");
+}
+
+#[test]
+fn what_the_resolver_has_decided_goes_out_as_it_came_and_no_expired_answer_covers_it() {
+    let resolver = with_ttl(1);
+    let forwarder = Forwarder::before(&resolver, &CACHE);
+    let client = forwarder.udp();
+    let ask = Ask::a(1, "x.test").with_edns(edns());
+    client.ask(&ask.octets()).assert_answers(&ask);
+    // Refused, since it is blocked.
+    resolver.serve(|query| {
+        let blocked = Edns {
+            options: vec![(15, vec![0, 15])],
+            ..edns()
+        };
+        vec![Act::Send(message::with_opt(
+            message::error(query, 5),
+            &blocked,
+        ))]
+    });
+    let mut heard = client.ask(&ask.octets());
+    wait_until("the answer to expire", || {
+        heard = client.ask(&ask.octets());
+        heard.rcode() == 5
+    });
+    assert_eq!(heard.extended_error(), Some(15));
+    // And so it stays.
+    assert_eq!(client.ask(&ask.octets()).rcode(), 5);
+    assert_eq!(forwarder.running().count(Outcome::Stale), 0);
 }
 
 #[test]
