@@ -45,6 +45,8 @@ const PIECE: usize = 64 * 1024;
 /// The socket's send buffer in octets, as far as the system allows: it holds the pending queries, so that only a resolver
 /// that does not read fills it.
 const SEND_BUFFER: usize = 1024 * 1024;
+/// How long what was sent may stay unacknowledged, or wait for a resolver that does not read (TCP_USER_TIMEOUT, RFC 5482).
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Octets of data in one TCP segment, at most: 1280 (RFC 8200 section 5) less the headers of IPv6 and TCP. A path that drops
 /// larger packets without a word would stop the session at the first long answer, and again after every reconnection.
 const SEGMENT: u32 = 1220;
@@ -588,6 +590,10 @@ impl Session {
     }
 
     fn end(&self, state: &mut State) {
+        if !state.pending.is_empty() || !state.unsent.is_empty() {
+            // A resolver that does not read leaves queries in the kernel. They go with the session, and do not wait for it.
+            let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        }
         state.closed = true;
         self.retired.store(true, Ordering::Release);
         let _ = self.socket.shutdown(Shutdown::Both);
@@ -625,6 +631,8 @@ fn connect_socket(address: SocketAddr, deadline: Instant) -> io::Result<TcpStrea
     // The system may give less.
     let _ = socket.set_send_buffer_size(SEND_BUFFER);
     socket.set_tcp_nodelay(true)?;
+    // What it does not take is given up, also when the session has ended here.
+    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
     // Neither side sends a packet that a path of the smallest IPv6 MTU could swallow. Where the kernel will not have it,
     // paths are as they are.
     let _ = socket.set_tcp_mss(SEGMENT);
