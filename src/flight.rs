@@ -255,6 +255,11 @@ impl Query {
         self.began
     }
 
+    /// How long a client waits for it.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// By when all that wait get an answer, of whatever kind.
     pub fn deadline(&self) -> Instant {
         self.began + Duration::from_micros(self.deadline.load(Ordering::Acquire))

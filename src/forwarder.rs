@@ -406,9 +406,9 @@ impl Forwarder {
         };
         if ask == Some(Ask::First) {
             let Batch { spares, before, .. } = batch;
-            if let Some((going, waits)) = endings.relay_for(&relay, &client, now, spares, *before) {
+            if let Some((going, waits)) = endings.relay_for(relay, &client, now, spares, *before) {
                 endings.misses.increment();
-                going.add(Waiter::new(query, client, now, timeout, waits));
+                going.add(Waiter::new(query, client, now, going.timeout(), waits));
                 return batch.queries.push(going);
             }
         }
@@ -495,6 +495,7 @@ fn refusal(verdict: Verdict, query: &wire::Query<'_>) -> Option<Outcome> {
 }
 
 /// A query that is to go on to the resolver.
+#[derive(Clone, Copy)]
 struct Relay<'q> {
     query: &'q wire::Query<'q>,
     key: Option<&'q wire::Key<'q>>,
@@ -646,7 +647,7 @@ impl Endings {
     /// there is no room for it, which is seen before anything is copied.
     fn relay_for(
         &self,
-        relay: &Relay<'_>,
+        mut relay: Relay<'_>,
         client: &Client,
         now: Instant,
         spares: &mut Spares,
@@ -662,8 +663,16 @@ impl Endings {
         };
         // One query has some kilobytes at most.
         let octets = cost as u32;
-        let place = self.waiting.admit(places, octets, &bounds)?;
-        let going = self.relay(relay, now, spares, before);
+        let place = match self.waiting.admit(places, octets, &bounds) {
+            Ok(place) => place,
+            Err(waiting::Refusal::Number) => return None,
+            Err(waiting::Refusal::Octets) => {
+                self.memory.refuse(Purpose::Queries);
+                return None;
+            }
+        };
+        relay.timeout = waiting::time_for(relay.timeout, bounds.free, bounds.share);
+        let going = self.relay(&relay, now, spares, before);
         if going.is_none() {
             self.waiting.end(place, octets);
             self.waiting.counter().fetch_sub(1, Ordering::SeqCst);

@@ -151,6 +151,11 @@ impl Memory {
         self.of(purpose).refused.value()
     }
 
+    /// Counts that somebody was refused memory for a purpose, of which there may be some for others.
+    pub fn refuse(&self, purpose: Purpose) {
+        self.of(purpose).refused.increment();
+    }
+
     /// Holds so many octets, if there is room for them.
     pub fn reserve(self: &Arc<Self>, purpose: Purpose, octets: usize) -> Option<Reservation> {
         let mut reservation = Reservation {

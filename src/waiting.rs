@@ -11,6 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::client::client_of;
 use crate::memory::{is_fair, is_little};
@@ -27,6 +28,15 @@ pub struct Place(u16);
 /// Where a client's queries may be counted: its place, and the one where it has a little if the first is another one's, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Places(Place, Place);
+
+/// Why a client may not have one more query on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It has too many, or all have.
+    Number,
+    /// They have too many octets.
+    Octets,
+}
 
 /// What bounds the queries that wait.
 #[derive(Debug, Clone, Copy)]
@@ -80,9 +90,9 @@ impl Waiting {
         Places(place(hash), place(hash >> 32))
     }
 
-    /// Counts one more query of a client, of so many octets, if it may have it, and says where. Then it is to be counted off
+    /// Counts one more query of a client, of so many octets, if it may have it, and says where; or why it may not. Then it is to be counted off
     /// twice: there by [`Waiting::end`], and in number once its answer has been sent, by whoever has [`Waiting::counter`].
-    pub fn admit(&self, places: Places, octets: u32, bounds: &Bounds) -> Option<Place> {
+    pub fn admit(&self, places: Places, octets: u32, bounds: &Bounds) -> Result<Place, Refusal> {
         let all = ALL.saturating_mul(bounds.most);
         let count = self.count.fetch_add(1, Ordering::SeqCst) + 1;
         let query = ONE | u64::from(octets);
@@ -91,26 +101,27 @@ impl Waiting {
             ((own >> 32) as usize, (own & (ONE - 1)) as usize)
         };
         let Places(first, second) = places;
+        let mut refusal = Refusal::Number;
         if count <= all {
             let (own, own_octets) = own_at(first);
             let is_over = own > bounds.most;
-            if !is_over
-                && is_fair(own, all - count, all)
-                && is_fair(own_octets, bounds.free, bounds.share)
-            {
-                return Some(first);
+            if !is_over && is_fair(own, all - count, all) {
+                if is_fair(own_octets, bounds.free, bounds.share) {
+                    return Ok(first);
+                }
+                refusal = Refusal::Octets;
             }
             self.end(first, octets);
             if !is_over && bounds.free > 0 {
                 let (own, own_octets) = own_at(second);
                 if is_little(own, all) && is_little(own_octets, bounds.share) {
-                    return Some(second);
+                    return Ok(second);
                 }
                 self.end(second, octets);
             }
         }
         self.count.fetch_sub(1, Ordering::SeqCst);
-        None
+        Err(refusal)
     }
 
     /// A query of so many octets no longer waits.
@@ -141,6 +152,17 @@ impl Waiting {
     }
 }
 
+/// How long a query may take that comes while so much is `left` of a `whole`, where it has `timeout` otherwise. As long as half is
+/// left, that; then the less the less is left, down to a tenth.
+///
+/// Queries that are never answered take all the time that they may have, others mostly do not. So whoever floods with such ones,
+/// under however many addresses, leaves room for those that are answered soon.
+pub fn time_for(timeout: Duration, left: usize, whole: usize) -> Duration {
+    // In 1,024ths.
+    let part = (left as u128 * 2048 / whole.max(1) as u128).min(1024) as u32;
+    (timeout * part / 1024).max(timeout / 10)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,7 +184,7 @@ mod tests {
     /// Has a client of that number have one more query, and says whether it may.
     fn admits(waiting: &Waiting, client: u16, octets: u32, bounds: &Bounds) -> bool {
         let places = Places(Place(client), Place(client + 8192));
-        waiting.admit(places, octets, bounds).is_some()
+        waiting.admit(places, octets, bounds).is_ok()
     }
 
     fn end(waiting: &Waiting, client: u16, octets: u32) {
@@ -210,7 +232,7 @@ mod tests {
         }
         let places = Places(Place(1), Place(77));
         let place = waiting.admit(places, 1000, &bounds);
-        assert_eq!(place, Some(Place(77)));
+        assert_eq!(place, Ok(Place(77)));
     }
 
     #[test]
@@ -225,9 +247,31 @@ mod tests {
     }
 
     #[test]
+    fn while_little_is_left_a_query_has_less_time() {
+        let second = Duration::from_secs(1);
+        for (left, milliseconds) in [
+            (100, 1000),
+            (50, 1000),
+            (25, 500),
+            (10, 200),
+            (5, 100),
+            (0, 100),
+        ] {
+            let time = time_for(second, left, 100).as_millis();
+            assert!(time.abs_diff(milliseconds) <= 1, "{left}: {time}");
+        }
+        assert_eq!(time_for(second, SHARE, SHARE), second);
+    }
+
+    #[test]
     fn what_was_not_admitted_counts_nowhere() {
         let waiting = Waiting::default();
-        assert!(!admits(&waiting, 1, 5000, &bounds(10, 0)));
+        let places = Places(Place(1), Place(2));
+        let bounds = bounds(1, 0);
+        assert_eq!(waiting.admit(places, 5000, &bounds), Err(Refusal::Octets));
+        assert!(waiting.admit(places, 100, &bounds).is_ok(), "a little");
+        assert_eq!(waiting.admit(places, 100, &bounds), Err(Refusal::Number));
+        end(&waiting, 1, 100);
         assert_eq!(waiting.count(), 0);
         assert!(waiting.is_clear());
     }
