@@ -503,18 +503,12 @@ fn cache_settings(given: &Given) -> Result<cache::Settings, UsageError> {
 
 /// Unless it is said, there is as much as all connections may need that are asked for.
 fn memory_settings(given: &Given, connections: usize) -> Result<memory::Settings, UsageError> {
-    let said: usize = known(given, "--max-memory", |text| match text.parse() {
-        Ok(limit) if limit >= memory::LEAST => Ok(limit),
-        _ => Err(format!(
-            "expected a whole number of bytes from {}",
-            memory::LEAST
-        )),
+    let least = memory::LEAST;
+    let limit = one(given, "--max-memory", |text| match text.parse() {
+        Ok(limit) if limit >= least => Ok(limit),
+        _ => Err(format!("expected a whole number of bytes from {least}")),
     })?;
-    let limit = if given.has("--max-memory") {
-        said
-    } else {
-        said.max(memory::Settings::default_limit(connections))
-    };
+    let limit = limit.unwrap_or_else(|| memory::Settings::default_limit(connections));
     Ok(memory::Settings { limit, connections })
 }
 

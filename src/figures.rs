@@ -352,7 +352,7 @@ impl Sources {
         all.gauge("dns_tool_clients", "TCP clients.", self.slots.taken());
         all.gauge(
             "dns_tool_clients_limit",
-            "How many there may be (--max-clients).",
+            "How many there may be (--max-clients, or fewer).",
             self.slots.most(),
         );
         let dropped = [
@@ -360,6 +360,7 @@ impl Sources {
             ("refused", &evictions.refused),
             ("not-reading", &evictions.not_reading),
             ("over-memory", &evictions.over_memory),
+            ("no-thread", &evictions.no_thread),
         ];
         all.add(
             "dns_tool_clients_dropped",

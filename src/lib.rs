@@ -20,12 +20,13 @@
 //!
 //! main, lib, command, config, options, keys, server, monitor, page, figures, worker, forwarder, limit, cache, upstream,
 //! health, token_bucket, session, flight, waiting, identity, certificate, pins, state, rollover, pin, client, frame, deadline,
-//! querylog, zone, wire, journal, spool, service, sandbox, rights, socket_owner, memory, thread, clock, date, metrics.
+//! querylog, zone, wire, journal, spool, service, sandbox, rights, allocator, socket_owner, memory, thread, clock, date, metrics.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
 //! queries, and the thread that reads an answer delivers it.
 #![forbid(unsafe_code)]
 
+pub mod allocator;
 pub mod cache;
 pub mod certificate;
 pub mod client;
@@ -233,6 +234,7 @@ fn needs(config: &Config) -> Needs {
     let mut needs = Needs::default();
     // The C library looks there, for how many processors it divides memory.
     needs.read.push(PathBuf::from("/sys/devices/system/cpu"));
+    needs.read.push(PathBuf::from(rights::MAPPINGS.0));
     needs.read.extend(given.file().map(PathBuf::from));
     needs.read.extend(keys.source.file.clone());
     // It was read, so it is one.
@@ -246,6 +248,32 @@ fn needs(config: &Config) -> Needs {
     needs.written.clone_from(&keys.directory);
     needs.ports = ports(&config.upstream).collect();
     needs
+}
+
+/// How many TCP clients there may be at a time: as many as are wanted, if there is what each of them takes.
+fn places(config: &Config) -> usize {
+    let wanted = config.server.clients;
+    let mut places = config.memory.connections();
+    if places < wanted {
+        let limit = config.memory.limit;
+        warn!("event=little-memory max_clients={wanted} allowed={places} max_memory={limit}");
+    }
+    let threads = rights::threads();
+    if threads < places {
+        places = threads.max(1);
+        warn!("event=few-threads max_clients={wanted} allowed={places}");
+    }
+    let needed = (places + DESCRIPTORS) as u64;
+    let descriptors = rights::allow_descriptors(needed);
+    if descriptors < needed {
+        // Where there are few, half are for clients, so that sessions and the monitor have theirs.
+        let allowed = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        places = (allowed - DESCRIPTORS.min(allowed / 2)).max(1);
+        warn!(
+            "event=few-descriptors allowed={descriptors} wanted={needed} max_clients={wanted} clients={places}"
+        );
+    }
+    places
 }
 
 /// The ports of resolvers.
@@ -283,17 +311,8 @@ impl Bound {
             confined,
         } = self;
         let addresses = sockets.addresses().to_vec();
-        let clients = config.memory.connections();
-        if clients < config.server.clients {
-            let (wanted, limit) = (config.server.clients, config.memory.limit);
-            warn!("event=little-memory max_clients={wanted} allowed={clients} max_memory={limit}");
-        }
+        let clients = places(&config);
         let memory = Memory::new(config.memory);
-        let wanted = (clients + DESCRIPTORS) as u64;
-        let descriptors = rights::allow_descriptors(wanted);
-        if descriptors < wanted {
-            warn!("event=few-descriptors allowed={descriptors} wanted={wanted}");
-        }
         let evictions = Arc::new(EvictionCounters::default());
         let (slow_readers, bell) = SlowReaders::new(Arc::clone(&memory), Arc::clone(&evictions))?;
         let drained = Arc::clone(&slow_readers);
@@ -607,13 +626,14 @@ impl Running {
             .map(|(name, count)| format!("{name}={count}"))
             .collect();
         info!(
-            "event=stopped {} datagrams-lost={} clients-gave-way={} clients-refused={} clients-not-reading={} clients-over-memory={} sessions-unpinned={} sessions-by-floor={} panics={}",
+            "event=stopped {} datagrams-lost={} clients-gave-way={} clients-refused={} clients-not-reading={} clients-over-memory={} clients-no-thread={} sessions-unpinned={} sessions-by-floor={} panics={}",
             counts.join(" "),
             self.evictions.datagrams,
             self.evictions.gave_way,
             self.evictions.refused,
             self.evictions.not_reading,
             self.evictions.over_memory,
+            self.evictions.no_thread,
             self.tally.doubts.unpinned,
             self.tally.doubts.clock,
             thread::panics()

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread::Builder;
 
 use dns_tool::StartError;
+use dns_tool::allocator;
 use dns_tool::command;
 use dns_tool::config::{self, Command, Config, Query};
 use dns_tool::journal;
@@ -55,6 +56,7 @@ fn say(report: &command::check::Report) -> ExitCode {
 }
 
 fn serve(config: Config) -> ExitCode {
+    allocator::limit_heaps();
     // Before there is another thread: what is meant for this process alone is taken out of the environment.
     let passed = match Sockets::passed() {
         Ok(passed) => passed,

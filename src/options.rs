@@ -20,12 +20,7 @@ const SUBCOMMANDS: [&str; 3] = ["query", "pin", "check"];
 /// The groups of options that go with such a word alone; they bear its name.
 const OWN_GROUPS: [&str; 2] = ["Pin and check", "Query"];
 /// Options whose default is more than its values: whoever gives these asks for something else.
-const MORE_THAN_VALUES: [&str; 4] = [
-    "--address",
-    "--rate-limit",
-    "--max-memory",
-    "--max-clients-per-address",
-];
+const MORE_THAN_VALUES: [&str; 3] = ["--address", "--rate-limit", "--max-clients-per-address"];
 /// Who may ask unless `--allow` says otherwise: this host, private networks (RFC 1918, RFC 4193), shared address space (RFC
 /// 6598) and the link (RFC 3927, RFC 4291 section 2.5.6).
 const ALLOW: [&str; 9] = [
@@ -240,16 +235,16 @@ const OPTIONS: [(&str, &[Entry]); 10] = [
                 value: "BYTES",
                 repeatable: false,
                 meaning: "memory for queries and replies beside the cache, what the kernel holds for TCP clients included, from \
-                          4194304; unless given, 69632 more for each of --max-clients beyond 256",
-                default: "33554432",
-                values: &["33554432"],
+                          4194304; one TCP client for each 128 KiB of it",
+                default: "33554432, and 69632 more for each of --max-clients beyond 256",
+                values: &[],
             },
             Entry {
                 name: "--max-clients",
                 value: "N",
                 repeatable: false,
                 meaning: "TCP connections at a time, 1 to 65536; when there are so many, a newcomer gets the place of the longest \
-                          idle, or where all wait for answers of the longest waiting of the client that has the most",
+                          idle, or busy for the longest time, of the client that has the most",
                 default: "256",
                 values: &["256"],
             },
@@ -274,8 +269,8 @@ const OPTIONS: [(&str, &[Entry]); 10] = [
                 name: "--max-pending",
                 value: "N",
                 repeatable: false,
-                meaning: "queries of one client without an answer at a time, 1 to 1000000, and four times as many of all; more \
-                          get SERVFAIL at once",
+                meaning: "queries of one client without an answer at a time, 1 to 1000000, and four times as many of all, as far \
+                          as --max-memory has room for them; more get SERVFAIL at once",
                 default: "8192",
                 values: &["8192"],
             },

@@ -197,6 +197,20 @@ pub fn allow_descriptors(wanted: u64) -> u64 {
     raised
 }
 
+/// Where the kernel says how many mappings of memory a process may have, and how many it is where that cannot be read.
+pub const MAPPINGS: (&str, usize) = ("/proc/sys/vm/max_map_count", 65_530);
+
+/// How many threads there may be besides those that always are. The C library maps a stack and a second one for signals for each,
+/// with a page before them that must not be touched; and a process that cannot map the second one ends.
+pub fn threads() -> usize {
+    const EACH: usize = 4;
+    const OTHERS: usize = 2048;
+    let (file, usual) = MAPPINGS;
+    let read = fs::read_to_string(file).ok();
+    let mappings = read.and_then(|text| text.trim().parse().ok());
+    mappings.unwrap_or(usual).saturating_sub(OTHERS) / EACH
+}
+
 /// Sees to it that no copy of the memory is ever written, nor read by other processes of the same user.
 pub fn keep_memory_private() {
     // Where it cannot be had, it is as it is for all programs.

@@ -76,7 +76,7 @@ impl Pool {
         })
     }
 
-    /// Has a thread do `job`. A job that finds no thread is dropped: a client's connection closes, an attempt fails.
+    /// Has a thread do `job`. One that finds none ends: a client's connection closes, an attempt fails.
     pub fn submit(self: &Arc<Self>, job: Job) {
         let mut state = self.state.lock();
         // With all threads there may be, one of them is about to end its job: places are fewer than threads.
@@ -84,6 +84,10 @@ impl Pool {
         if wanted {
             let pool = Arc::clone(self);
             if let Err(cause) = thread::spawn("worker", move || pool.work()) {
+                drop(state);
+                if let Job::Client(connection, _) = &job {
+                    connection.stream().close_without_thread();
+                }
                 return warn!("event=no-thread for=worker cause=\"{cause}\"");
             }
             state.threads += 1;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 41] = [
+const ROOMS: [&str; 42] = [
     "command",
     "config",
     "options",
@@ -41,6 +41,7 @@ const ROOMS: [&str; 41] = [
     "service",
     "sandbox",
     "rights",
+    "allocator",
     "socket_owner",
     "memory",
     "thread",

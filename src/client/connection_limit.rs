@@ -1,8 +1,9 @@
 //! Who may be connected by TCP?
 //!
-//! There are so many places. When all are taken, a newcomer gets the place of the connection that has been idle for the longest
-//! time; and where none is idle, since all wait for answers, of the one that has waited for the longest time among those of the
-//! client that has the most places. Programs on this host have one address; there a client is a user.
+//! There are so many places. When all are taken, a newcomer gets one of whoever asks more than it may; else of the client that has
+//! the most of them: that of its connection that has been idle for the longest time, or where none is idle, of the one that has
+//! kept us for the longest time, by a query that waits for its answer or by answers that it does not read. Programs on this host
+//! have one address; there a client is a user.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -19,8 +20,9 @@ use crate::clock;
 
 /// How long a newcomer waits for a place where nobody can be evicted, before it looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// How long a connection waits for an answer before it can be evicted for that: most answers come sooner.
-const LEAST_WAIT: Duration = Duration::from_millis(20);
+/// How long a connection keeps us before it can be evicted for that, as long as no newcomer has waited for as long: most answers
+/// come sooner and are read at once, and whoever is evicted just before its answer has waited in vain.
+const LEAST: Duration = Duration::from_millis(500);
 
 /// The places of TCP clients.
 #[derive(Debug)]
@@ -76,6 +78,7 @@ impl ConnectionLimit {
     /// Takes a place for somebody who waits already: a free one, one of a connection that is evicted, or the next that becomes
     /// either. None once [`ConnectionLimit::close`] was called.
     pub fn take(self: &Arc<Self>) -> Option<Slot> {
+        let came = clock::now();
         loop {
             let mut places = self.places.lock();
             if places.closed {
@@ -85,8 +88,8 @@ impl ConnectionLimit {
                 return Some(slot);
             }
             drop(places);
-            let streams = self.streams();
-            if self.evict_longest_idle(&streams) || self.evict_longest_waiting(&streams) {
+            let mut streams = self.streams();
+            if self.evict_one(&mut streams, came) {
                 continue;
             }
             drop(streams);
@@ -103,56 +106,53 @@ impl ConnectionLimit {
         let client = client_of(address);
         let mut streams = self.streams();
         streams.retain(|stream| client_of(stream.peer().ip()) == client);
-        let admitted = streams.len() < most || self.evict_longest_idle(&streams);
+        let admitted = streams.len() < most || self.evict_idle(&mut streams);
         if !admitted {
             self.evictions.refused.increment();
         }
         admitted
     }
 
-    /// Ends the connection that has been idle for the longest time. Whether there was one.
-    fn evict_longest_idle(&self, streams: &[Arc<Stream>]) -> bool {
+    /// Ends the connection among `streams` that has been idle for the longest time. Whether there was one.
+    fn evict_idle(&self, streams: &mut Vec<Arc<Stream>>) -> bool {
         let now = clock::now();
-        let idle = streams
-            .iter()
-            .filter_map(|stream| Some((stream.idle_since(now)?, stream)));
-        let mut idle: Vec<_> = idle.collect();
-        let longest = |idle: &[(_, _)]| {
-            let places = idle.iter().enumerate();
-            places
-                .min_by_key(|(_, (since, _))| *since)
-                .map(|(place, _)| place)
-        };
-        while let Some(place) = longest(&idle) {
-            let (_, stream) = idle.swap_remove(place);
-            // One that was just asked something stays.
-            if stream.evict_idle() {
-                self.evictions.gave_way.increment();
-                return true;
-            }
-        }
-        false
+        self.evict(streams, |stream| ((), stream.keeps_since(now).idle()))
     }
 
-    /// Ends the connection that has waited for an answer for the longest time, of the client that has the most places. Whether
-    /// there was one.
-    fn evict_longest_waiting(&self, streams: &[Arc<Stream>]) -> bool {
+    /// Ends the connection that is to go in favour of a newcomer that has waited since it `came`. Whether there was one.
+    fn evict_one(&self, streams: &mut Vec<Arc<Stream>>, came: Instant) -> bool {
         let now = clock::now();
-        let connections = streams.iter().map(|stream| {
+        let least = if now.saturating_duration_since(came) >= LEAST {
+            Duration::ZERO
+        } else {
+            LEAST
+        };
+        self.evict(streams, |stream| {
             // On this host, where all have the same addresses, a client is a user.
             let client = match stream.user() {
                 None => Ok(client_of(stream.peer().ip())),
                 Some(user) => Err(user),
             };
-            let waited = |since: &Instant| now.saturating_duration_since(*since) >= LEAST_WAIT;
-            (client, stream.waits_since(now).filter(waited))
-        });
-        let evicted = longest_waiting(connections).and_then(|place| streams.get(place));
-        if let Some(stream) = evicted {
-            stream.evict_waiting();
-            self.evictions.gave_way.increment();
+            (client, stream.keeps_since(now).for_longer_than(least, now))
+        })
+    }
+
+    /// Ends the first of `streams` that may go, as `look` says of each. Whether there was one.
+    fn evict<C: Eq + Hash>(
+        &self,
+        streams: &mut Vec<Arc<Stream>>,
+        look: impl Fn(&Stream) -> (C, Keeps),
+    ) -> bool {
+        // Each round makes the list shorter.
+        while let Some(place) = first_to_go(streams.iter().map(|stream| look(stream))) {
+            let stream = streams.swap_remove(place);
+            // One that was idle, and was asked something meanwhile, stays.
+            if stream.evict() {
+                self.evictions.gave_way.increment();
+                return true;
+            }
         }
-        evicted.is_some()
+        false
     }
 
     /// Those that have places. Not to be dropped under the lock: the last to let go gives the place back.
@@ -193,60 +193,127 @@ impl Drop for Slot {
     }
 }
 
-/// Of connections, each with its client and since when it waits if it does, the place of the one that has waited the longest,
-/// among those of the client that has the most of them and one that waits.
-fn longest_waiting<C: Eq + Hash>(
-    connections: impl Iterator<Item = (C, Option<Instant>)>,
-) -> Option<usize> {
-    let mut clients: HashMap<C, (usize, Option<(Instant, usize)>)> = HashMap::new();
-    for (place, (client, waits_since)) in connections.enumerate() {
-        let (count, longest) = clients.entry(client).or_default();
-        *count = count.saturating_add(1);
-        let waiting = waits_since.map(|since| (since, place));
-        *longest = longest.iter().copied().chain(waiting).min();
+/// How a connection keeps its place, and since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Keeps {
+    /// It is idle, and its client asked more than it may.
+    OverLimit(Instant),
+    /// Nothing is owed to its client, and nothing came of it.
+    Idle(Instant),
+    /// A query waits for its answer, or answers wait until they are read.
+    Busy(Instant),
+    /// It stays.
+    Stays,
+}
+
+impl Keeps {
+    /// The same for whom only what is idle goes.
+    fn idle(self) -> Self {
+        match self {
+            Self::Busy(_) => Self::Stays,
+            other => other,
+        }
     }
-    let waiting = clients.into_values();
-    let waiting = waiting.filter_map(|(count, longest)| Some((count, Reverse(longest?))));
-    let (_, Reverse((_, place))) = waiting.max()?;
-    Some(place)
+
+    /// The same where what is busy stays until it has been for so long.
+    fn for_longer_than(self, least: Duration, now: Instant) -> Self {
+        match self {
+            Self::Busy(since) if now.saturating_duration_since(since) < least => Self::Stays,
+            other => other,
+        }
+    }
+}
+
+/// Of connections, each with its client and how it keeps its place, which one is the first to go.
+fn first_to_go<C: Eq + Hash>(connections: impl Iterator<Item = (C, Keeps)>) -> Option<usize> {
+    let mut over_limit = None;
+    let mut clients: HashMap<C, (usize, Option<(Keeps, usize)>)> = HashMap::new();
+    for (place, (client, keeps)) in connections.enumerate() {
+        let (count, first) = clients.entry(client).or_default();
+        *count = count.saturating_add(1);
+        let found = Some((keeps, place)).filter(|_| keeps != Keeps::Stays);
+        *first = first.iter().copied().chain(found).min();
+        if let Keeps::OverLimit(since) = keeps {
+            over_limit = over_limit.iter().copied().chain([(since, place)]).min();
+        }
+    }
+    let most = clients
+        .into_values()
+        .filter_map(|(count, first)| Some((count, Reverse(first?))))
+        .max();
+    let of_most = most.map(|(_, Reverse((_, place)))| place);
+    over_limit.map(|(_, place)| place).or(of_most)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The place of the one that is evicted, of connections of clients, each with how many seconds it has waited.
-    fn evicted(connections: &[(char, Option<u64>)]) -> Option<usize> {
+    /// The place of the one that goes, of connections of clients: `o`ver its limit, `i`dle, `b`usy or to stay, each with for how
+    /// many seconds.
+    fn goes(connections: &[(char, char, u64)]) -> Option<usize> {
         let now = clock::now() + Duration::from_secs(1000);
-        let since = |waited: u64| now - Duration::from_secs(waited);
-        longest_waiting(
-            connections
-                .iter()
-                .map(|(client, waited)| (client, waited.map(since))),
-        )
+        first_to_go(connections.iter().map(|(client, kind, seconds)| {
+            let since = now - Duration::from_secs(*seconds);
+            let keeps = match kind {
+                'o' => Keeps::OverLimit(since),
+                'i' => Keeps::Idle(since),
+                'b' => Keeps::Busy(since),
+                _ => Keeps::Stays,
+            };
+            (client, keeps)
+        }))
     }
 
     #[test]
-    fn whoever_has_the_most_places_gives_the_one_that_has_waited_the_longest() {
-        assert_eq!(evicted(&[]), None);
-        assert_eq!(evicted(&[('a', None), ('b', None)]), None, "nobody waits");
+    fn whoever_has_the_most_places_gives_one_and_what_is_idle_goes_before_what_is_busy() {
+        assert_eq!(goes(&[]), None);
+        assert_eq!(goes(&[('a', '-', 9), ('b', '-', 9)]), None, "all stay");
         assert_eq!(
-            evicted(&[('a', Some(9)), ('b', Some(1)), ('b', Some(2))]),
+            goes(&[('a', 'i', 1), ('a', 'i', 2), ('a', 'b', 9)]),
+            Some(1)
+        );
+        assert_eq!(
+            goes(&[('a', 'b', 1), ('a', 'b', 2), ('a', '-', 9)]),
+            Some(1)
+        );
+        // Who is idle on one connection keeps it beside one that has many.
+        assert_eq!(
+            goes(&[('a', 'i', 9), ('b', 'b', 1), ('b', 'b', 2)]),
+            Some(2)
+        );
+        // All have as many.
+        assert_eq!(
+            goes(&[('a', 'b', 9), ('b', 'i', 1), ('c', 'i', 2)]),
             Some(2)
         );
         assert_eq!(
-            evicted(&[('a', Some(1)), ('b', Some(9)), ('c', Some(2))]),
-            Some(1),
-            "all have as many"
+            goes(&[('a', 'b', 1), ('b', 'b', 9), ('c', 'b', 2)]),
+            Some(1)
         );
+        // Of the one that has the most, none may go.
         assert_eq!(
-            evicted(&[('a', Some(1)), ('b', None), ('b', None)]),
-            Some(0),
-            "others do not wait"
+            goes(&[('a', 'i', 1), ('b', '-', 9), ('b', '-', 9)]),
+            Some(0)
         );
+        // Who asks more than it may goes first.
         assert_eq!(
-            evicted(&[('a', Some(9)), ('b', None), ('b', Some(1))]),
-            Some(2)
+            goes(&[('a', 'o', 1), ('b', 'i', 9), ('b', 'i', 9)]),
+            Some(0)
         );
+    }
+
+    #[test]
+    fn what_is_busy_stays_for_a_while_and_where_only_idle_ones_go_for_good() {
+        let now = clock::now() + Duration::from_secs(1000);
+        let since = now - Duration::from_secs(1);
+        let (idle, busy) = (Keeps::Idle(since), Keeps::Busy(since));
+        assert_eq!(busy.idle(), Keeps::Stays);
+        assert_eq!(idle.idle(), idle);
+        for (least, kept) in [(0, busy), (1, busy), (2, Keeps::Stays)] {
+            let least = Duration::from_secs(least);
+            assert_eq!(busy.for_longer_than(least, now), kept);
+            assert_eq!(idle.for_longer_than(least, now), idle);
+        }
     }
 }

@@ -60,6 +60,8 @@ pub struct EvictionCounters {
     pub refused: Counter,
     /// Connections that were closed because their clients did not read.
     pub not_reading: Counter,
+    /// Connections that were closed because the system had no thread for them.
+    pub no_thread: Counter,
     /// Connections that were closed because there was no memory for what they sent or were sent.
     pub over_memory: Counter,
 }

@@ -27,6 +27,9 @@ pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(10);
 const SCARCE: usize = 1024 * 1024;
 const PATIENCE: Duration = Duration::from_millis(100);
 
+/// Of the memory for replies, the part that may wait for one client.
+const ONE: usize = 3;
+
 /// The octet that says that the list is longer, and the one that ends the draining.
 const MORE: u8 = 0;
 const STOP: u8 = 1;
@@ -105,6 +108,11 @@ impl SlowReaders {
         }
     }
 
+    /// Whether one client may have so much wait for it, beside all others.
+    pub(super) fn may_hold(&self, octets: usize) -> bool {
+        octets <= self.memory.share(Purpose::Replies) / ONE
+    }
+
     /// Has `held` hold so many octets for `stream`, if need be at the cost of those who have read nothing for longer.
     pub(crate) fn hold(
         &self,
@@ -145,9 +153,9 @@ impl SlowReaders {
         evicted.is_some()
     }
 
-    /// Has `stream` drained, whose outbox is locked and was empty.
-    pub(super) fn add(&self, stream: Arc<Stream>) {
-        let until = later(clock::now(), WRITE_LIMIT);
+    /// Has `stream` drained, whose outbox is locked and was empty until `now`.
+    pub(super) fn add(&self, stream: Arc<Stream>, now: Instant) {
+        let until = later(now, WRITE_LIMIT);
         let mut list = self.list.lock();
         list.readers.push_back(SlowReader { stream, until });
         if !std::mem::replace(&mut list.rung, true) {

@@ -20,17 +20,17 @@ use parking_lot::{Condvar, Mutex};
 use smallvec::SmallVec;
 use socket2::SockRef;
 
+use super::connection_limit::Keeps;
 use super::later;
 use super::slow_readers::SlowReaders;
 use super::{Client, Slot};
+use crate::clock;
 use crate::journal::debug;
 use crate::memory::Reservation;
 use crate::socket_owner;
 
 /// How long a TCP client may be silent, and how long one of its messages may take to arrive (RFC 7766 section 6.2.3).
 pub const IDLE_LIMIT: Duration = Duration::from_secs(10);
-/// Octets that may wait for one client to read, at most: eight of the longest messages.
-const OUTBOX: usize = 512 * 1024;
 /// Octets that a part of an outbox costs besides what is in it.
 const PART: usize = 64;
 /// Pieces of memory that one system call sends, at most (UIO_MAXIOV).
@@ -40,6 +40,8 @@ const IN_FLIGHT: usize = 1024;
 /// As many it is while so many of other clients wait: whatever one has poured in, the next query of another comes after it.
 const IN_FLIGHT_IN_A_CROWD: usize = 128;
 const CROWD: usize = 512;
+/// How long queries are counted together, for how long they wait.
+const SPAN: Duration = Duration::from_millis(100);
 /// How long a connection may have said nothing before it can be called idle: its first query may be on its way.
 const GRACE: Duration = Duration::from_millis(100);
 
@@ -71,6 +73,8 @@ struct Outbox {
     /// What the parts cost.
     octets: usize,
     held: Option<Reservation>,
+    /// Since when it holds anything.
+    since: Option<Instant>,
     /// It is on the list of slow readers.
     listed: bool,
 }
@@ -79,16 +83,17 @@ struct Outbox {
 struct InFlightCount {
     /// Queries that wait for their answers.
     count: usize,
+    /// The same by when they were asked, roughly: how many of two spans of time wait, and when each span began. No query of the
+    /// later one was asked before it.
+    spans: [(usize, Instant); 2],
+    /// Which of the spans is the later one.
+    later: usize,
     /// Reading pauses until no more than so many do.
     paused_until: Option<usize>,
     /// Batches of answers that have not been sent yet.
     sending: usize,
     /// When the last query was asked; before the first, when what is on its way has had time to arrive.
     asked: Instant,
-    /// Since when queries wait and none of them was answered, as far as that was looked at.
-    waits_since: Instant,
-    /// Some were answered since that was looked at.
-    answered: bool,
     /// Its client asked more than it may, and is the first to be evicted.
     over_limit: bool,
     /// It was evicted in favour of another connection.
@@ -96,16 +101,37 @@ struct InFlightCount {
 }
 
 impl InFlightCount {
-    fn ask(&mut self, now: Instant) {
-        if self.count == 0 {
-            (self.waits_since, self.answered) = (now, false);
-        }
+    /// Counts a query, and says in which span.
+    fn ask(&mut self, now: Instant) -> usize {
         self.count = self.count.saturating_add(1);
         self.asked = now;
+        let [first, second] = &mut self.spans;
+        let (span, other) = match self.later {
+            0 => (first, second),
+            _ => (second, first),
+        };
+        if span.0 == 0 {
+            *span = (1, now);
+        } else if other.0 == 0 && now.saturating_duration_since(span.1) >= SPAN {
+            *other = (1, now);
+            self.later = 1_usize.saturating_sub(self.later);
+        } else {
+            span.0 = span.0.saturating_add(1);
+        }
+        self.later
     }
 
-    fn end_one(&mut self) {
+    fn end_one(&mut self, span: usize) {
         self.count = self.count.saturating_sub(1);
+        if let Some((count, _)) = self.spans.get_mut(span) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    /// Since when the query waits that has waited the longest, or up to [`SPAN`] before that.
+    fn waits_since(&self) -> Option<Instant> {
+        let waiting = self.spans.iter().filter(|(count, _)| *count > 0);
+        waiting.map(|(_, since)| *since).min()
     }
 
     fn is_idle(&self) -> bool {
@@ -116,24 +142,28 @@ impl InFlightCount {
 
 /// A query's right to one answer into a stream.
 #[derive(Debug)]
-pub struct InFlightGuard(Arc<Stream>);
+pub struct InFlightGuard {
+    stream: Arc<Stream>,
+    /// In which span of time it is counted.
+    span: usize,
+}
 
 impl InFlightGuard {
     pub(super) fn stream(&self) -> &Arc<Stream> {
-        &self.0
+        &self.stream
     }
 }
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        let mut in_flight = self.0.in_flight.lock();
-        in_flight.end_one();
+        let mut in_flight = self.stream.in_flight.lock();
+        in_flight.end_one(self.span);
         let goes_on = in_flight
             .paused_until
             .is_some_and(|count| in_flight.count <= count);
         drop(in_flight);
         if goes_on {
-            self.0.in_flight_changed.notify_one();
+            self.stream.in_flight_changed.notify_one();
         }
     }
 }
@@ -166,17 +196,18 @@ impl Connection {
                     sent: 0,
                     octets: 0,
                     held: None,
+                    since: None,
                     listed: false,
                 }),
                 drained: Condvar::new(),
                 slow_readers,
                 in_flight: Mutex::new(InFlightCount {
                     count: 0,
+                    spans: [(0, now); 2],
+                    later: 0,
                     paused_until: None,
                     sending: 0,
                     asked,
-                    waits_since: asked,
-                    answered: false,
                     over_limit: false,
                     evicted: false,
                 }),
@@ -210,8 +241,9 @@ impl Connection {
 
     /// The client of one more query on this connection.
     pub fn client(&self, now: Instant) -> Client {
-        self.stream.in_flight.lock().ask(now);
-        Client::Stream(InFlightGuard(Arc::clone(&self.stream)))
+        let span = self.stream.in_flight.lock().ask(now);
+        let stream = Arc::clone(&self.stream);
+        Client::Stream(InFlightGuard { stream, span })
     }
 }
 
@@ -239,23 +271,24 @@ impl Stream {
         self.in_flight.lock().count > 0
     }
 
-    /// Whether it keeps to its limits, and since when nothing is owed to its client and nothing came of it, if that is so.
-    pub(super) fn idle_since(&self, now: Instant) -> Option<(bool, Instant)> {
+    /// How it keeps its place at `now`.
+    pub(super) fn keeps_since(&self, now: Instant) -> Keeps {
+        let unread = self.outbox.lock().since;
         let in_flight = self.in_flight.lock();
-        let idle = in_flight.is_idle() && in_flight.asked <= now;
-        let idle = idle.then_some((!in_flight.over_limit, in_flight.asked));
-        drop(in_flight);
-        idle.filter(|_| self.outbox.lock().parts.is_empty())
-    }
-
-    /// Since when its queries wait while none of them is answered, if any wait. What was answered since this was asked the last
-    /// time was answered at `now`.
-    pub(super) fn waits_since(&self, now: Instant) -> Option<Instant> {
-        let mut in_flight = self.in_flight.lock();
-        if std::mem::take(&mut in_flight.answered) {
-            in_flight.waits_since = now;
+        if in_flight.evicted {
+            return Keeps::Stays;
         }
-        (in_flight.count > 0 && !in_flight.evicted).then_some(in_flight.waits_since)
+        if let Some(since) = in_flight.waits_since().into_iter().chain(unread).min() {
+            return Keeps::Busy(since);
+        }
+        match (
+            in_flight.is_idle() && in_flight.asked <= now,
+            in_flight.over_limit,
+        ) {
+            (false, _) => Keeps::Stays,
+            (true, true) => Keeps::OverLimit(in_flight.asked),
+            (true, false) => Keeps::Idle(in_flight.asked),
+        }
     }
 
     /// The user of this host whose process it is at the other end, where that can be known.
@@ -271,37 +304,35 @@ impl Stream {
         self.in_flight.lock().over_limit = true;
     }
 
-    /// Ends an idle connection, and gives its place away at once. Not if it has been asked something meanwhile, or has something
-    /// to be read.
+    /// Ends the connection in favour of another one, and gives its place away at once. Not if it was idle, and has been asked
+    /// something meanwhile or has something to be read.
     ///
-    /// Its reading side alone: a query that its worker has just read is still answered.
-    pub(super) fn evict_idle(&self) -> bool {
+    /// Of an idle one the reading side alone ends: a query that its worker has just read is still answered. Of another one queries
+    /// end as they would have, but nobody hears of it.
+    pub(super) fn evict(&self) -> bool {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let keeps = self.keeps_since(clock::now());
         let Some(socket) = self.write_socket() else {
             return false;
         };
         let mut in_flight = self.in_flight.lock();
-        let unread = recv(socket.as_raw_fd(), &mut [0], flags).is_ok_and(|length| length > 0);
-        if !in_flight.is_idle() || unread && !in_flight.over_limit {
+        let is_idle = in_flight.is_idle() && !matches!(keeps, Keeps::Busy(_));
+        let unread = || recv(socket.as_raw_fd(), &mut [0], flags).is_ok_and(|length| length > 0);
+        if keeps == Keeps::Stays || is_idle && !in_flight.over_limit && unread() {
             return false;
         }
         in_flight.evicted = true;
-        debug!("event=client-gives-way client={}", self.peer);
-        // It fails when the client is gone already, which is as good.
-        let _ = socket.shutdown(Shutdown::Read);
         drop(in_flight);
+        if is_idle {
+            debug!("event=client-gives-way client={}", self.peer);
+            // It fails when the client is gone already, which is as good.
+            let _ = socket.shutdown(Shutdown::Read);
+        } else {
+            self.close("others need its place");
+        }
         drop(self.slot.lock().take());
         self.in_flight_changed.notify_one();
         true
-    }
-
-    /// Ends a connection whose queries wait, and gives its place away at once. They end as they would have, but nobody hears of
-    /// it.
-    pub(super) fn evict_waiting(&self) {
-        self.in_flight.lock().evicted = true;
-        self.close("others need its place");
-        drop(self.slot.lock().take());
-        self.in_flight_changed.notify_one();
     }
 
     /// Where the most queries of this connection wait for their answers, waits until half of them have theirs, so that not
@@ -342,7 +373,6 @@ impl Stream {
     pub(super) fn has_sent(&self) {
         let mut in_flight = self.in_flight.lock();
         in_flight.sending = in_flight.sending.saturating_sub(1);
-        in_flight.answered = true;
     }
 
     pub(super) fn slow_readers(&self) -> &SlowReaders {
@@ -385,7 +415,7 @@ impl Stream {
             return;
         }
         let octets = outbox.octets.saturating_add(rest).saturating_add(PART);
-        if octets > OUTBOX {
+        if !self.slow_readers.may_hold(octets) {
             self.slow_readers.evictions().not_reading.increment();
             return self.close_now(&mut outbox, "it does not read its answers");
         }
@@ -401,8 +431,10 @@ impl Stream {
         }
         outbox.octets = octets;
         outbox.parts.push_back(left.into_boxed_slice());
+        let now = clock::now();
+        outbox.since.get_or_insert(now);
         if !std::mem::replace(&mut outbox.listed, true) {
-            self.slow_readers.add(Arc::clone(self));
+            self.slow_readers.add(Arc::clone(self), now);
         }
     }
 
@@ -419,6 +451,7 @@ impl Stream {
             self.slow_readers.evictions().not_reading.increment();
             self.close_now(&mut outbox, "it reads too slowly");
         }
+        outbox.since = None;
         if std::mem::take(&mut outbox.listed) {
             self.slow_readers.remove(self);
         }
@@ -432,6 +465,12 @@ impl Stream {
         let outbox = self.outbox.lock();
         let octets = outbox.parts.iter().map(|part| part.len() + PART).sum();
         (octets, outbox.held.as_ref().map_or(0, Reservation::octets))
+    }
+
+    /// Ends the connection, since the system has no thread that could read it.
+    pub fn close_without_thread(&self) {
+        self.slow_readers.evictions().no_thread.increment();
+        self.close("there is no thread for it");
     }
 
     /// Ends the connection, for want of memory for what it sends or is sent.
@@ -469,6 +508,7 @@ impl Stream {
         );
         outbox.parts.clear();
         (outbox.sent, outbox.octets, outbox.held) = (0, 0, None);
+        outbox.since = None;
         // What the kernel holds for it goes with it, and does not wait for a client that does not read.
         let _ = SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
         // It fails when the client is gone already, which is as good.
