@@ -2,8 +2,9 @@
 //!
 //! There are so many places. When all are taken, a newcomer gets one of whoever asks more than it may; else of the client that has
 //! the most of them: that of its connection that has been idle for the longest time, or where none is idle, of the one that has
-//! kept us for the longest time, by a query that waits for its answer or by answers that it does not read. Programs on this host
-//! have one address; there a client is a user.
+//! kept us for the longest time, by a query that waits for its answer or by answers that it does not read: at once where the
+//! last query had no answer of the resolver either; and where all are busy since a moment ago, of the last that came. Programs on
+//! this host have one address; there a client is a user.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -18,10 +19,11 @@ use super::stream::Stream;
 use super::{EvictionCounters, client_of};
 use crate::clock;
 
-/// How long a newcomer waits for a place where nobody can be evicted, before it looks again.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// How long a connection keeps us before it can be evicted for that, as long as no newcomer has waited for as long: most answers
-/// come sooner and are read at once, and whoever is evicted just before its answer has waited in vain.
+/// How long a newcomer waits for a place before it looks again; and whether one becomes free by itself, before it gets one of
+/// somebody who is busy since a moment ago.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How long a connection keeps us before it is evicted for that rather than a younger one: most answers come sooner and are read at
+/// once, and whoever is evicted just before its answer has waited in vain.
 const LEAST: Duration = Duration::from_millis(500);
 
 /// The places of TCP clients.
@@ -122,18 +124,14 @@ impl ConnectionLimit {
     /// Ends the connection that is to go in favour of a newcomer that has waited since it `came`. Whether there was one.
     fn evict_one(&self, streams: &mut Vec<Arc<Stream>>, came: Instant) -> bool {
         let now = clock::now();
-        let least = if now.saturating_duration_since(came) >= LEAST {
-            Duration::ZERO
-        } else {
-            LEAST
-        };
+        let waits = now.saturating_duration_since(came) < LOOK_AGAIN;
         self.evict(streams, |stream| {
             // On this host, where all have the same addresses, a client is a user.
             let client = match stream.user() {
                 None => Ok(client_of(stream.peer().ip())),
                 Some(user) => Err(user),
             };
-            (client, stream.keeps_since(now).for_longer_than(least, now))
+            (client, stream.keeps_since(now).by_age(waits, now))
         })
     }
 
@@ -200,25 +198,32 @@ pub(super) enum Keeps {
     OverLimit(Instant),
     /// Nothing is owed to its client, and nothing came of it.
     Idle(Instant),
+    /// A query waits for its answer, and the last one of its client's had none from the resolver.
+    Unanswered(Instant),
     /// A query waits for its answer, or answers wait until they are read.
     Busy(Instant),
+    /// So does it since a moment ago.
+    Young(Reverse<Instant>),
     /// It stays.
     Stays,
 }
 
 impl Keeps {
-    /// The same for whom only what is idle goes.
+    /// The same where only what is idle goes.
     fn idle(self) -> Self {
         match self {
-            Self::Busy(_) => Self::Stays,
-            other => other,
+            Self::OverLimit(_) | Self::Idle(_) => self,
+            _ => Self::Stays,
         }
     }
 
-    /// The same where what is busy stays until it has been for so long.
-    fn for_longer_than(self, least: Duration, now: Instant) -> Self {
+    /// The same where what is busy goes by how long it has been: the oldest first, if it has been for long, else the youngest; and
+    /// that not as long as the newcomer `waits`.
+    fn by_age(self, waits: bool, now: Instant) -> Self {
         match self {
-            Self::Busy(since) if now.saturating_duration_since(since) < least => Self::Stays,
+            Self::Busy(since) if now.saturating_duration_since(since) >= LEAST => self,
+            Self::Busy(_) if waits => Self::Stays,
+            Self::Busy(since) => Self::Young(Reverse(since)),
             other => other,
         }
     }
@@ -249,7 +254,7 @@ fn first_to_go<C: Eq + Hash>(connections: impl Iterator<Item = (C, Keeps)>) -> O
 mod tests {
     use super::*;
 
-    /// The place of the one that goes, of connections of clients: `o`ver its limit, `i`dle, `b`usy or to stay, each with for how
+    /// The place of the one that goes, of connections of clients: `o`ver its limit, `i`dle, `u`nanswered, `b`usy, `y`oung or to stay, each with for how
     /// many seconds.
     fn goes(connections: &[(char, char, u64)]) -> Option<usize> {
         let now = clock::now() + Duration::from_secs(1000);
@@ -258,7 +263,9 @@ mod tests {
             let keeps = match kind {
                 'o' => Keeps::OverLimit(since),
                 'i' => Keeps::Idle(since),
+                'u' => Keeps::Unanswered(since),
                 'b' => Keeps::Busy(since),
+                'y' => Keeps::Young(Reverse(since)),
                 _ => Keeps::Stays,
             };
             (client, keeps)
@@ -275,6 +282,10 @@ mod tests {
         );
         assert_eq!(
             goes(&[('a', 'b', 1), ('a', 'b', 2), ('a', '-', 9)]),
+            Some(1)
+        );
+        assert_eq!(
+            goes(&[('a', 'b', 9), ('a', 'u', 1), ('a', 'b', 9)]),
             Some(1)
         );
         // Who is idle on one connection keeps it beside one that has many.
@@ -304,16 +315,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_busy_stays_for_a_while_and_where_only_idle_ones_go_for_good() {
+    fn what_is_busy_goes_by_its_age_and_where_only_idle_ones_go_for_no_reason() {
         let now = clock::now() + Duration::from_secs(1000);
-        let since = now - Duration::from_secs(1);
-        let (idle, busy) = (Keeps::Idle(since), Keeps::Busy(since));
-        assert_eq!(busy.idle(), Keeps::Stays);
+        let (long, short) = (now - LEAST, now - LEAST / 2);
+        let (idle, unanswered) = (Keeps::Idle(long), Keeps::Unanswered(short));
+        assert_eq!(
+            [Keeps::Busy(long).idle(), unanswered.idle()],
+            [Keeps::Stays; 2]
+        );
         assert_eq!(idle.idle(), idle);
-        for (least, kept) in [(0, busy), (1, busy), (2, Keeps::Stays)] {
-            let least = Duration::from_secs(least);
-            assert_eq!(busy.for_longer_than(least, now), kept);
-            assert_eq!(idle.for_longer_than(least, now), idle);
+        for waits in [true, false] {
+            assert_eq!(Keeps::Busy(long).by_age(waits, now), Keeps::Busy(long));
+            assert_eq!(unanswered.by_age(waits, now), unanswered);
+            assert_eq!(idle.by_age(waits, now), idle);
         }
+        let young = Keeps::Young(Reverse(short));
+        assert_eq!(Keeps::Busy(short).by_age(false, now), young);
+        assert_eq!(Keeps::Busy(short).by_age(true, now), Keeps::Stays);
     }
 }

@@ -71,6 +71,7 @@ impl ReplyBatch {
         let asked = &told_keepalive(client, asked);
         let limit = limit(client, asked);
         let size = answer.message().len().saturating_add(ADDED).min(limit);
+        note_answer(client, true);
         self.push(client, size, |out| {
             asked.write_within(out, answer, shown, limit);
         });
@@ -80,6 +81,7 @@ impl ReplyBatch {
     pub fn push_signed(&mut self, client: &Client, asked: &Asked<'_>, answer: &Answer<'_>) {
         let limit = limit(client, asked);
         let size = answer.message().len().min(limit);
+        note_answer(client, true);
         self.push(client, size, |out| {
             asked.write_signed_answer(out, answer, limit);
         });
@@ -96,6 +98,7 @@ impl ReplyBatch {
         most: usize,
     ) {
         let asked = told_keepalive(client, asked);
+        note_answer(client, false);
         self.push(client, OWN_REPLY, |out| {
             let start = out.len();
             asked.write_reply(out, rcode, ede);
@@ -228,6 +231,13 @@ impl ReplyBatch {
         if let Some((count, ended)) = &mut self.counted {
             count.fetch_sub(mem::take(ended), Ordering::SeqCst);
         }
+    }
+}
+
+/// Whoever answers a stream's client knows whether that is with an answer of the resolver.
+fn note_answer(client: &Client, answered: bool) {
+    if let Client::Stream(guard) = client {
+        guard.stream().note_answer(answered);
     }
 }
 

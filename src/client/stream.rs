@@ -11,6 +11,7 @@ use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,8 @@ pub struct Stream {
     slow_readers: Arc<SlowReaders>,
     in_flight: Mutex<InFlightCount>,
     in_flight_changed: Condvar,
+    /// The last query that ended had no answer of the resolver.
+    unanswered: AtomicBool,
     /// None once another connection has it.
     slot: Mutex<Option<Slot>>,
     /// The user whose process it is at the other end, where that was looked up and is known.
@@ -212,6 +215,7 @@ impl Connection {
                     evicted: false,
                 }),
                 in_flight_changed: Condvar::new(),
+                unanswered: AtomicBool::new(false),
                 slot: Mutex::new(Some(slot)),
                 user: OnceLock::new(),
             }
@@ -278,7 +282,13 @@ impl Stream {
         if in_flight.evicted {
             return Keeps::Stays;
         }
-        if let Some(since) = in_flight.waits_since().into_iter().chain(unread).min() {
+        let waits_since = in_flight.waits_since();
+        if let Some(since) = waits_since
+            && self.unanswered.load(Ordering::Relaxed)
+        {
+            return Keeps::Unanswered(since);
+        }
+        if let Some(since) = waits_since.into_iter().chain(unread).min() {
             return Keeps::Busy(since);
         }
         match (
@@ -316,7 +326,7 @@ impl Stream {
             return false;
         };
         let mut in_flight = self.in_flight.lock();
-        let is_idle = in_flight.is_idle() && !matches!(keeps, Keeps::Busy(_));
+        let is_idle = in_flight.is_idle() && matches!(keeps, Keeps::Idle(_) | Keeps::OverLimit(_));
         let unread = || recv(socket.as_raw_fd(), &mut [0], flags).is_ok_and(|length| length > 0);
         if keeps == Keeps::Stays || is_idle && !in_flight.over_limit && unread() {
             return false;
@@ -361,6 +371,14 @@ impl Stream {
         let waits = |outbox: &mut Outbox| outbox.socket.is_some() && !outbox.parts.is_empty();
         self.drained.wait_while(&mut outbox, waits);
         outbox.socket.is_some()
+    }
+
+    /// A query of its client has ended: with an answer of the resolver, of now or before, or without.
+    pub(super) fn note_answer(&self, answered: bool) {
+        // Mostly it is as before, and nothing is written.
+        if self.unanswered.load(Ordering::Relaxed) == answered {
+            self.unanswered.store(!answered, Ordering::Relaxed);
+        }
     }
 
     /// A batch has answers for it that were not sent yet.
