@@ -20,6 +20,7 @@
 
 mod connection_limit;
 mod datagrams;
+mod in_flight;
 mod reply_batch;
 mod slow_readers;
 mod stream;

@@ -22,6 +22,7 @@ use smallvec::SmallVec;
 use socket2::SockRef;
 
 use super::connection_limit::Keeps;
+use super::in_flight::InFlightCount;
 use super::later;
 use super::slow_readers::SlowReaders;
 use super::{Client, Slot};
@@ -41,8 +42,6 @@ const IN_FLIGHT: usize = 1024;
 /// As many it is while so many of other clients wait: whatever one has poured in, the next query of another comes after it.
 const IN_FLIGHT_IN_A_CROWD: usize = 128;
 const CROWD: usize = 512;
-/// How long queries are counted together, for how long they wait.
-const SPAN: Duration = Duration::from_millis(100);
 /// How long a connection may have said nothing before it can be called idle: its first query may be on its way.
 const GRACE: Duration = Duration::from_millis(100);
 
@@ -80,67 +79,6 @@ struct Outbox {
     since: Option<Instant>,
     /// It is on the list of slow readers.
     listed: bool,
-}
-
-#[derive(Debug)]
-struct InFlightCount {
-    /// Queries that wait for their answers.
-    count: usize,
-    /// The same by when they were asked, roughly: how many of two spans of time wait, and when each span began. No query of the
-    /// later one was asked before it.
-    spans: [(usize, Instant); 2],
-    /// Which of the spans is the later one.
-    later: usize,
-    /// Reading pauses until no more than so many do.
-    paused_until: Option<usize>,
-    /// Batches of answers that have not been sent yet.
-    sending: usize,
-    /// When the last query was asked; before the first, when what is on its way has had time to arrive.
-    asked: Instant,
-    /// Its client asked more than it may, and is the first to be evicted.
-    over_limit: bool,
-    /// It was evicted in favour of another connection.
-    evicted: bool,
-}
-
-impl InFlightCount {
-    /// Counts a query, and says in which span.
-    fn ask(&mut self, now: Instant) -> usize {
-        self.count = self.count.saturating_add(1);
-        self.asked = now;
-        let [first, second] = &mut self.spans;
-        let (span, other) = match self.later {
-            0 => (first, second),
-            _ => (second, first),
-        };
-        if span.0 == 0 {
-            *span = (1, now);
-        } else if other.0 == 0 && now.saturating_duration_since(span.1) >= SPAN {
-            *other = (1, now);
-            self.later = 1_usize.saturating_sub(self.later);
-        } else {
-            span.0 = span.0.saturating_add(1);
-        }
-        self.later
-    }
-
-    fn end_one(&mut self, span: usize) {
-        self.count = self.count.saturating_sub(1);
-        if let Some((count, _)) = self.spans.get_mut(span) {
-            *count = count.saturating_sub(1);
-        }
-    }
-
-    /// Since when the query waits that has waited the longest, or up to [`SPAN`] before that.
-    fn waits_since(&self) -> Option<Instant> {
-        let waiting = self.spans.iter().filter(|(count, _)| *count > 0);
-        waiting.map(|(_, since)| *since).min()
-    }
-
-    fn is_idle(&self) -> bool {
-        // Who asks more than it may is not waited for until its refusal is sent.
-        self.count == 0 && (self.sending == 0 || self.over_limit) && !self.evicted
-    }
 }
 
 /// A query's right to one answer into a stream.
@@ -204,16 +142,7 @@ impl Connection {
                 }),
                 drained: Condvar::new(),
                 slow_readers,
-                in_flight: Mutex::new(InFlightCount {
-                    count: 0,
-                    spans: [(0, now); 2],
-                    later: 0,
-                    paused_until: None,
-                    sending: 0,
-                    asked,
-                    over_limit: false,
-                    evicted: false,
-                }),
+                in_flight: Mutex::new(InFlightCount::new(asked)),
                 in_flight_changed: Condvar::new(),
                 unanswered: AtomicBool::new(false),
                 slot: Mutex::new(Some(slot)),
