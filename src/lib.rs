@@ -234,7 +234,9 @@ fn needs(config: &Config) -> Needs {
     let mut needs = Needs::default();
     // The C library looks there, for how many processors it divides memory.
     needs.read.push(PathBuf::from("/sys/devices/system/cpu"));
-    needs.read.push(PathBuf::from(rights::MAPPINGS.0));
+    if config.server.clients > rights::threads_for_sure() {
+        needs.read.push(PathBuf::from(rights::MAPPINGS));
+    }
     needs.read.extend(given.file().map(PathBuf::from));
     needs.read.extend(keys.source.file.clone());
     // It was read, so it is one.
@@ -258,9 +260,8 @@ fn places(config: &Config) -> usize {
         let limit = config.memory.limit;
         warn!("event=little-memory max_clients={wanted} allowed={places} max_memory={limit}");
     }
-    let threads = rights::threads();
-    if threads < places {
-        places = threads.max(1);
+    if places > rights::threads_for_sure() && places > rights::threads() {
+        places = rights::threads().max(1);
         warn!("event=few-threads max_clients={wanted} allowed={places}");
     }
     let needed = (places + DESCRIPTORS) as u64;

@@ -197,18 +197,28 @@ pub fn allow_descriptors(wanted: u64) -> u64 {
     raised
 }
 
-/// Where the kernel says how many mappings of memory a process may have, and how many it is where that cannot be read.
-pub const MAPPINGS: (&str, usize) = ("/proc/sys/vm/max_map_count", 65_530);
+/// Where the kernel says how many mappings of memory a process may have. It is looked for only by who wants more threads than
+/// [`threads_for_sure`]: a service manager may hide it.
+pub const MAPPINGS: &str = "/proc/sys/vm/max_map_count";
 
-/// How many threads there may be besides those that always are. The C library maps a stack and a second one for signals for each,
-/// with a page before them that must not be touched; and a process that cannot map the second one ends.
+/// How many threads there may be besides those that always are, if the kernel is as it is by default.
+pub fn threads_for_sure() -> usize {
+    threads_with(65_530)
+}
+
+/// How many there may be on this system.
 pub fn threads() -> usize {
+    let read = fs::read_to_string(MAPPINGS).ok();
+    let mappings = read.and_then(|text| text.trim().parse().ok());
+    mappings.map_or_else(threads_for_sure, threads_with)
+}
+
+/// The C library maps a stack for each, and a second one for signals, with a page before them that must not be touched; and a
+/// process that cannot map the second one ends.
+fn threads_with(mappings: usize) -> usize {
     const EACH: usize = 4;
     const OTHERS: usize = 2048;
-    let (file, usual) = MAPPINGS;
-    let read = fs::read_to_string(file).ok();
-    let mappings = read.and_then(|text| text.trim().parse().ok());
-    mappings.unwrap_or(usual).saturating_sub(OTHERS) / EACH
+    mappings.saturating_sub(OTHERS) / EACH
 }
 
 /// Sees to it that no copy of the memory is ever written, nor read by other processes of the same user.
