@@ -146,7 +146,9 @@ impl ReplyBatch {
             }
             Client::Stream(guard) => {
                 let stream = guard.stream();
-                if self.make_room(stream, size) {
+                if size > OWN_REPLY && stream.is_closed() {
+                    // What is large is not made for nobody.
+                } else if self.make_room(stream, size) {
                     let start = self.octets.len();
                     frame::append(&mut self.octets, write);
                     let part = start..self.octets.len();

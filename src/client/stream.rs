@@ -331,6 +331,11 @@ impl Stream {
         self.outbox.lock().socket.clone()
     }
 
+    /// Whether nothing is written to it any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.outbox.lock().socket.is_none()
+    }
+
     /// Writes parts of `octets`, one after the other, without waiting; what is not taken now waits in the outbox.
     pub(super) fn write(self: &Arc<Self>, octets: &[u8], parts: &[Range<usize>]) {
         let mut outbox = self.outbox.lock();
@@ -461,6 +466,10 @@ impl Stream {
         // It fails when the client is gone already, which is as good.
         let _ = socket.shutdown(Shutdown::Both);
         self.drained.notify_all();
+        // Its worker does not wait for its queries any more, and neither does whoever needs its place.
+        self.in_flight.lock().evicted = true;
+        self.in_flight_changed.notify_one();
+        drop(self.slot.lock().take());
     }
 }
 
