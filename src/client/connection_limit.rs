@@ -21,7 +21,7 @@ use crate::clock;
 
 /// How long a newcomer waits for a place before it looks again; and whether one becomes free by itself, before it gets one of
 /// somebody who is busy since a moment ago.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// How long a connection keeps us before it is evicted for that rather than a younger one: most answers come sooner and are read at
 /// once, and whoever is evicted just before its answer has waited in vain.
 const LEAST: Duration = Duration::from_millis(500);
