@@ -245,6 +245,8 @@ fn first_to_go<C: Eq + Hash>(connections: impl Iterator<Item = (C, Keeps)>) -> O
     let most = clients
         .into_values()
         .filter_map(|(count, first)| Some((count, Reverse(first?))))
+        // Who has one place keeps it for a moment, whoever comes.
+        .filter(|(count, Reverse((keeps, _)))| *count > 1 || !matches!(keeps, Keeps::Young(_)))
         .max();
     let of_most = most.map(|(_, Reverse((_, place)))| place);
     over_limit.map(|(_, place)| place).or(of_most)
@@ -288,6 +290,7 @@ mod tests {
             goes(&[('a', 'b', 9), ('a', 'u', 1), ('a', 'b', 9)]),
             Some(1)
         );
+        assert_eq!(goes(&[('a', 'y', 3), ('b', 'y', 1)]), None, "one each");
         // Who is idle on one connection keeps it beside one that has many.
         assert_eq!(
             goes(&[('a', 'i', 9), ('b', 'b', 1), ('b', 'b', 2)]),
