@@ -425,7 +425,8 @@ impl Forwarder {
         batch.given += 1;
         batch.served += u64::from(outcome.is_served());
         if ask == Some(Ask::Behind)
-            && let Some(going) = endings.relay(&relay, now, &mut batch.spares, batch.before)
+            && let Some(going) =
+                endings.relay(&relay, relay.cost(), now, &mut batch.spares, batch.before)
         {
             endings.renewals.increment();
             batch.queries.push(going);
@@ -505,6 +506,13 @@ struct Relay<'q> {
     patience: Option<Duration>,
     /// Queries of one client that may wait.
     most_waiting: usize,
+}
+
+impl Relay<'_> {
+    /// Octets that it holds while it is on its way.
+    fn cost(&self) -> usize {
+        Query::cost(self.query, self.key)
+    }
 }
 
 /// Where an answer came from.
@@ -653,7 +661,7 @@ impl Endings {
         spares: &mut Spares,
         before: usize,
     ) -> Option<(Arc<Query>, (Place, u32))> {
-        let cost = Query::cost(relay.query, relay.key);
+        let cost = relay.cost();
         let is_datagram = matches!(client, Client::Datagram { .. });
         let places = self.waiting.places(client.peer(), is_datagram);
         let bounds = waiting::Bounds {
@@ -672,7 +680,7 @@ impl Endings {
             }
         };
         relay.timeout = waiting::time_for(relay.timeout, bounds.free, bounds.share);
-        let going = self.relay(&relay, now, spares, before);
+        let going = self.relay(&relay, cost, now, spares, before);
         if going.is_none() {
             self.waiting.end(place, octets);
             self.waiting.counter().fetch_sub(1, Ordering::SeqCst);
@@ -685,6 +693,7 @@ impl Endings {
     fn relay(
         &self,
         relay: &Relay<'_>,
+        cost: usize,
         now: Instant,
         spares: &mut Spares,
         before: usize,
@@ -692,7 +701,6 @@ impl Endings {
         if spares.is_empty() {
             self.flights.lend(spares, before);
         }
-        let cost = Query::cost(relay.query, relay.key);
         spares.reuse(&self.memory, cost, now, |going| {
             going.begin(relay.query, relay.key, now, relay.timeout);
             if let Some(patience) = relay.patience {

@@ -45,7 +45,7 @@ impl Noise {
 }
 
 /// Ten questions, by both transports, are answered right.
-fn assert_serves(address: SocketAddr) {
+pub(crate) fn assert_serves(address: SocketAddr) {
     let (udp, mut tcp) = (UdpClient::to(address), TcpClient::to(address));
     for id in 0..10 {
         let ask = Ask::a(id, &format!("honest{id}.test"));
