@@ -95,16 +95,29 @@ impl SlowReaders {
     /// Waits while memory for replies is scarce only since many clients are sent much at once, who may read it in a moment. Where
     /// one has not read for longer, it loses its connection when the memory is needed, and nobody waits.
     pub(super) fn wait_for_memory(&self) {
-        let is_scarce = || self.memory.free(Purpose::Replies) < SCARCE;
-        if !is_scarce() {
+        if !self.is_scarce() {
             return;
         }
         let until = later(clock::now(), PATIENCE);
         let mut list = self.list.lock();
-        while is_scarce() && list.is_young(clock::now()) {
+        while self.is_scarce() && list.is_young(clock::now()) {
             if self.eased.wait_until(&mut list, until).timed_out() {
                 return;
             }
+        }
+        drop(list);
+        // There may be enough for one more. To wake all of them for what few can have would cost more than to answer.
+        self.eased.notify_one();
+    }
+
+    fn is_scarce(&self) -> bool {
+        self.memory.free(Purpose::Replies) < SCARCE
+    }
+
+    /// Wakes one of those that wait for memory, if it has reason to wait no longer.
+    fn wake_one(&self) {
+        if !self.is_scarce() || !self.list.lock().is_young(clock::now()) {
+            self.eased.notify_one();
         }
     }
 
@@ -227,7 +240,7 @@ impl SlowReaders {
             for SlowReader { stream, until } in readers {
                 stream.drain(now >= until);
             }
-            self.eased.notify_all();
+            self.wake_one();
         }
     }
 
