@@ -12,7 +12,7 @@ use log::{Level, log_enabled};
 use parking_lot::Mutex;
 
 use crate::cache::{self, Ask, Cache, Found, Kept};
-use crate::client::{Client, ReplyBatch};
+use crate::client::{Client, Connection, ReplyBatch};
 use crate::clock::{self, micros};
 use crate::flight::{Decision, Flights, Query, Spares, Waiter, Waiters};
 use crate::journal::debug;
@@ -227,10 +227,10 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// That of a thread that may wait for a moment until there is memory for what it answers.
-    pub fn patient() -> Self {
+    /// That of a thread that reads this connection alone, and may wait for a moment until there is memory for what it answers.
+    pub fn patient(connection: &Connection) -> Self {
         Self {
-            replies: ReplyBatch::patient(),
+            replies: ReplyBatch::patient(connection),
             ..Self::default()
         }
     }
@@ -987,7 +987,7 @@ mod tests {
     use socket2::SockRef;
 
     use super::*;
-    use crate::client::{Connection, ConnectionLimit, EvictionCounters, SlowReaders};
+    use crate::client::{ConnectionLimit, EvictionCounters, SlowReaders};
     use crate::memory;
     use crate::upstream;
 

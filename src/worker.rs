@@ -143,7 +143,7 @@ impl Pool {
     /// What is read already is taken in first; and as long as the client has not taken what it was answered, no more is.
     fn read_queries(self: &Arc<Self>, connection: &Connection, mut frames: Frames, pulse: &Pulse) {
         let stream = connection.stream();
-        let mut batch = Batch::patient();
+        let mut batch = Batch::patient(connection);
         let mut patience = Patience::default();
         let mut held = None;
         loop {

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::Client;
 use super::datagrams::{BATCH, Datagram, Headers, send_datagrams};
-use super::stream::{IDLE_LIMIT, Stream};
+use super::stream::{Connection, IDLE_LIMIT, Stream};
 use crate::frame::{self, PREFIX};
 use crate::memory::{GATHERED, Reservation};
 use crate::wire::{Answer, Asked, ExtendedError, LONGEST, PLAIN_SIZE, Shown};
@@ -37,8 +37,8 @@ pub struct ReplyBatch {
     datagrams: Vec<Datagram>,
     streams: Vec<StreamReplies>,
     headers: Headers,
-    /// Its thread may wait until there is memory for what is large.
-    patient: bool,
+    /// The connection whose thread this is, which may wait until there is memory for what is large.
+    patient: Option<Arc<Stream>>,
     /// For what the buffer has beyond [`GATHERED`] octets.
     held: Option<Reservation>,
     /// Whoever counts the queries that have no answer yet, and how many of them have it once this was sent.
@@ -52,10 +52,10 @@ struct StreamReplies {
 }
 
 impl ReplyBatch {
-    /// That of a thread that may wait for a moment: of one that serves a single client.
-    pub fn patient() -> Self {
+    /// That of a thread that may wait for a moment: of one that reads this connection alone.
+    pub fn patient(connection: &Connection) -> Self {
         Self {
-            patient: true,
+            patient: Some(Arc::clone(&connection.stream)),
             ..Self::default()
         }
     }
@@ -166,8 +166,8 @@ impl ReplyBatch {
         if wanted <= self.octets.capacity().max(GATHERED) {
             return true;
         }
-        if self.patient {
-            stream.slow_readers().wait_for_memory();
+        if let Some(own) = &self.patient {
+            own.slow_readers().wait_for_memory(own);
         }
         let paid = stream.slow_readers().hold(&mut self.held, LARGE, stream);
         if paid {

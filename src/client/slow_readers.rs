@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::stream::Stream;
 use super::{EvictionCounters, later};
@@ -39,8 +39,6 @@ const STOP: u8 = 1;
 pub struct SlowReaders {
     /// The one that has waited the longest first.
     list: Mutex<List>,
-    /// Some have taken what they were sent, or lost their connection.
-    eased: Condvar,
     bell: PipeWriter,
     memory: Arc<Memory>,
     evictions: Arc<EvictionCounters>,
@@ -49,6 +47,8 @@ pub struct SlowReaders {
 #[derive(Debug, Default)]
 struct List {
     readers: VecDeque<SlowReader>,
+    /// Connections whose workers wait for memory, the one that has waited the longest first.
+    waiting: VecDeque<Arc<Stream>>,
     /// The thread was told that there are more.
     rung: bool,
 }
@@ -79,7 +79,6 @@ impl SlowReaders {
         let (listener, bell) = io::pipe()?;
         let slow_readers = Self {
             list: Mutex::default(),
-            eased: Condvar::new(),
             bell,
             memory,
             evictions,
@@ -94,30 +93,34 @@ impl SlowReaders {
 
     /// Waits while memory for replies is scarce only since many clients are sent much at once, who may read it in a moment. Where
     /// one has not read for longer, it loses its connection when the memory is needed, and nobody waits.
-    pub(super) fn wait_for_memory(&self) {
+    /// Nor does the worker of a connection that is closed.
+    pub(super) fn wait_for_memory(&self, own: &Arc<Stream>) {
         if !self.is_scarce() {
             return;
         }
         let until = later(clock::now(), PATIENCE);
         let mut list = self.list.lock();
-        while self.is_scarce() && list.is_young(clock::now()) {
-            if self.eased.wait_until(&mut list, until).timed_out() {
-                return;
-            }
-        }
-        drop(list);
+        list.waiting.push_back(Arc::clone(own));
+        while self.is_scarce()
+            && list.is_young(clock::now())
+            && !own.is_evicted_within(Duration::ZERO)
+            && !own.memory_freed.wait_until(&mut list, until).timed_out()
+        {}
+        list.waiting.retain(|other| !Arc::ptr_eq(other, own));
         // There may be enough for one more. To wake all of them for what few can have would cost more than to answer.
-        self.eased.notify_one();
+        self.wake_first(&list);
     }
 
     fn is_scarce(&self) -> bool {
         self.memory.free(Purpose::Replies) < SCARCE
     }
 
-    /// Wakes one of those that wait for memory, if it has reason to wait no longer.
-    fn wake_one(&self) {
-        if !self.is_scarce() || !self.list.lock().is_young(clock::now()) {
-            self.eased.notify_one();
+    /// Wakes the first that waits for memory, if it has reason to wait no longer.
+    fn wake_first(&self, list: &List) {
+        if let Some(first) = list.waiting.front()
+            && (!self.is_scarce() || !list.is_young(clock::now()))
+        {
+            first.memory_freed.notify_one();
         }
     }
 
@@ -240,7 +243,7 @@ impl SlowReaders {
             for SlowReader { stream, until } in readers {
                 stream.drain(now >= until);
             }
-            self.wake_one();
+            self.wake_first(&self.list.lock());
         }
     }
 

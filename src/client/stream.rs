@@ -52,6 +52,8 @@ pub struct Stream {
     outbox: Mutex<Outbox>,
     /// The outbox is empty, or closed.
     drained: Condvar,
+    /// There may be memory for what its worker answers, or it is closed.
+    pub(super) memory_freed: Condvar,
     slow_readers: Arc<SlowReaders>,
     in_flight: Mutex<InFlightCount>,
     in_flight_changed: Condvar,
@@ -112,7 +114,7 @@ impl Drop for InFlightGuard {
 /// The reading end of a client's TCP connection.
 #[derive(Debug)]
 pub struct Connection {
-    stream: Arc<Stream>,
+    pub(super) stream: Arc<Stream>,
     socket: Arc<TcpStream>,
 }
 
@@ -141,6 +143,7 @@ impl Connection {
                     listed: false,
                 }),
                 drained: Condvar::new(),
+                memory_freed: Condvar::new(),
                 slow_readers,
                 in_flight: Mutex::new(InFlightCount::new(asked)),
                 in_flight_changed: Condvar::new(),
@@ -466,9 +469,10 @@ impl Stream {
         // It fails when the client is gone already, which is as good.
         let _ = socket.shutdown(Shutdown::Both);
         self.drained.notify_all();
-        // Its worker does not wait for its queries any more, and neither does whoever needs its place.
+        // Its worker waits for nothing any more, and neither does whoever needs its place.
         self.in_flight.lock().evicted = true;
         self.in_flight_changed.notify_one();
+        self.memory_freed.notify_one();
         drop(self.slot.lock().take());
     }
 }
