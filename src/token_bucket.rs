@@ -2,7 +2,7 @@
 //!
 //! A bucket of tokens that fills at a rate: each use takes one. Time is passed in.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -60,12 +60,26 @@ impl TokenBucket {
         *full_at = now + spent + rate.token() * taken as u64;
         taken
     }
+
+    /// Gives one back that was taken.
+    pub fn give_back(&self) {
+        if let Some(rate) = self.rate {
+            let mut full_at = self.full_at.lock();
+            *full_at = full_at.saturating_sub(rate.token());
+        }
+    }
+
+    /// When there is one, seen from `now`: then, or later.
+    pub fn ready_at(&self, now: Instant) -> Instant {
+        let Some(rate) = self.rate else { return now };
+        let spent = (*self.full_at.lock()).saturating_sub(nanos(now, self.start));
+        let least = rate.token() * u64::from(rate.burst).saturating_sub(1);
+        now + Duration::from_nanos(spent.saturating_sub(least))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -82,6 +96,27 @@ mod tests {
         assert_eq!(bucket.take(100, now + Duration::from_secs(1)), 10);
         assert_eq!(bucket.take(100, now + Duration::from_secs(100)), 20);
         assert_eq!(TokenBucket::new(None, now).take(1_000_000, now), 1_000_000);
+    }
+
+    #[test]
+    fn a_bucket_says_when_there_is_one_and_takes_one_back() {
+        let now = Instant::now();
+        let rate = Rate {
+            per_second: 1,
+            burst: 4,
+        };
+        let bucket = TokenBucket::new(Some(rate), now);
+        assert_eq!(bucket.ready_at(now), now);
+        assert_eq!(bucket.take(4, now), 4);
+        let second = Duration::from_secs(1);
+        assert_eq!(bucket.ready_at(now), now + second);
+        assert_eq!(bucket.ready_at(now + second / 4), now + second);
+        bucket.give_back();
+        assert_eq!(bucket.ready_at(now), now);
+        assert_eq!(bucket.take(2, now), 1);
+        assert_eq!(bucket.ready_at(now + second), now + second);
+        assert_eq!(bucket.take(2, now + second), 1);
+        assert_eq!(TokenBucket::new(None, now).ready_at(now), now);
     }
 
     #[test]

@@ -6,6 +6,20 @@
 //! long, each connected by a pool worker. A timer gives up on queries whose deadline has passed, and asks again on a
 //! second session what waits on a silent one. Never is a query sent anywhere but into a session whose resolver is proved.
 
+mod address;
+mod alone;
+mod answers;
+mod balance;
+mod endings;
+pub mod pool;
+mod suspicion;
+mod table;
+mod timing;
+
+pub use address::Form;
+pub use suspicion::Kin;
+pub use table::{Pending, SessionId};
+
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::io;

@@ -1,0 +1,154 @@
+//! Which queries are alone on their session?
+//!
+//! The part of the pool's rules about suspects: queries on which the resolver may have ended a session, and those that are like several
+//! that did.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::endings::DEADLY;
+use super::pool::{ALONE, Actions, Failure, MOST_ALONE, MOST_ALONE_OPEN, MOST_SENDS, Pool};
+use super::table::{Key, Line, Pending, Phase, Session, Use};
+
+/// After how long without a connection a query that is to be alone is tried at another address.
+pub(super) const SLOW: Duration = Duration::from_millis(500);
+/// Attempts to connect that may be under way at a time, for one more that is for a single query.
+const CONNECTING: usize = 8;
+
+impl<Q: Pending> Pool<Q> {
+    /// Opens sessions for those that are to be alone on theirs.
+    pub(super) fn connect_alone(&mut self, now: Instant, actions: &mut Actions<Q>) {
+        if self.alone.is_empty() {
+            return;
+        }
+        let queries = &self.queries;
+        self.alone.retain(|key| {
+            let entry = queries.get(*key);
+            entry.is_some_and(|entry| entry.line == Line::Alone)
+        });
+        self.sort_alone(now);
+        self.drop_suspects(now, actions);
+        for key in self.alone.clone() {
+            let is_coming = |session: &Session| {
+                session.used_for == Use::Alone(key) && !session.is_slow(SLOW, now)
+            };
+            if self.sessions.iter().any(is_coming) {
+                continue;
+            }
+            let Some(rank) = self.rank_alone(key, now) else {
+                continue;
+            };
+            if self.has_room_alone(rank, now) && self.addresses[rank].tokens_alone.take(1, now) == 1
+            {
+                self.connect(rank, Use::Alone(key), now, actions);
+            }
+        }
+    }
+
+    /// Whether one more session for a single query may be opened to the address of that rank. Those whose query has waited for long
+    /// are not in the way: it is slow, and ends nothing.
+    fn has_room_alone(&self, rank: usize, now: Instant) -> bool {
+        let alone = || self.sessions.iter().filter(|session| !session.is_shared());
+        let at_rank = || alone().filter(|session| session.rank == rank);
+        let is_new = |session: &&Session| now < session.spoke + DEADLY;
+        let is_coming = |session: &&Session| session.phase == Phase::Connecting;
+        at_rank().filter(is_new).count() < ALONE
+            && at_rank().count() < MOST_ALONE_OPEN
+            && self.sessions.iter().filter(is_coming).count() < CONNECTING
+    }
+
+    /// Of queries that were not sent yet, no more may wait for a session of their own than there is a chance for.
+    fn drop_suspects(&mut self, now: Instant, actions: &mut Actions<Q>) {
+        let queries = &self.queries;
+        let is_new = |key: &&Key| queries.get(**key).is_some_and(|entry| entry.sends == 0);
+        let surplus = self.alone.iter().filter(is_new).skip(MOST_ALONE);
+        for key in surplus.copied().collect::<Vec<_>>() {
+            self.fail(key, Failure::Broken, now, actions);
+        }
+    }
+
+    /// To which address a query goes alone: one that is well, and connects soon; the last time, where it was not yet, since another
+    /// resolver may stand it.
+    fn rank_alone(&self, key: Key, now: Instant) -> Option<usize> {
+        let entry = self.queries.get(key)?;
+        let is_last = entry.sends + 1 >= MOST_SENDS;
+        let may = |rank: &usize| {
+            let health = &self.addresses[*rank].health;
+            Some(*rank) != entry.failed_at && health.may_probe(now)
+        };
+        let order = |rank: &usize| {
+            let is_slow = |session: &Session| session.rank == *rank && session.is_slow(SLOW, now);
+            let was_there = entry.tried & (1 << (*rank).min(63)) != 0;
+            let slow = self.sessions.iter().any(is_slow);
+            let ill = !self.addresses[*rank].is_well(now);
+            (slow, ill, is_last && was_there, *rank)
+        };
+        (0..self.addresses.len()).filter(may).min_by_key(order)
+    }
+
+    /// Brings those that wait in their order: first those that were sent already, one of each client, then the second of each, and so
+    /// on; and of them the least suspect. So it shows soon whose query ends sessions.
+    fn sort_alone(&mut self, now: Instant) {
+        if self.alone.len() < 2 {
+            return;
+        }
+        let mut rounds: HashMap<u16, usize> = HashMap::new();
+        self.alone.sort_unstable_by_key(|key| key.age());
+        let mut keys: Vec<_> = self
+            .alone
+            .iter()
+            .filter_map(|key| {
+                let entry = self.queries.get(*key)?;
+                let kin = entry.query.kin();
+                let round = rounds.entry(kin.client).or_default();
+                *round += 1;
+                let suspicion = self.suspicion.of(kin, now);
+                Some(((entry.sends == 0, *round, suspicion), *key))
+            })
+            .collect();
+        keys.sort_by_key(|(order, _)| *order);
+        self.alone = keys.into_iter().map(|(_, key)| key).collect();
+    }
+
+    /// A session for a single query is there: it is sent, or another one if it has ended.
+    pub(super) fn send_alone(
+        &mut self,
+        place: usize,
+        key: Key,
+        now: Instant,
+        actions: &mut Actions<Q>,
+    ) {
+        let (id, rank) = (self.sessions[place].id, self.sessions[place].rank);
+        let is_coming = |key: Key| {
+            let mut sessions = self.sessions.iter();
+            sessions.any(|session| session.id != id && session.used_for == Use::Alone(key))
+        };
+        let may_be_sent = |other: &Key| {
+            let entry = self.queries.get(*other);
+            entry.is_some_and(|entry| entry.line == Line::Alone)
+                && (*other == key
+                    || !is_coming(*other) && self.rank_alone(*other, now) == Some(rank))
+        };
+        let mut waiting = Some(key).into_iter().chain(self.alone.iter().copied());
+        let Some(first) = waiting.find(may_be_sent) else {
+            return self.close(id, now, actions);
+        };
+        // A client of which one was answered here is none that ends sessions: the rest of its queries go together.
+        let is_cleared = |key: &Key| {
+            let entry = self.queries.get(*key);
+            entry.is_some_and(|entry| {
+                let kin = entry.query.kin();
+                self.sessions[place].cleared == Some(kin.client) && self.suspicion.of(kin, now) == 0
+            })
+        };
+        let mut group: Vec<Key> = self.alone.clone();
+        group.retain(|key| is_cleared(key) && may_be_sent(key));
+        if group.is_empty() {
+            group.push(first);
+        }
+        self.sessions[place].used_for = Use::Alone(group[0]);
+        for key in group {
+            self.send(place, key, now, actions);
+        }
+    }
+}

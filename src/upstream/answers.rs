@@ -1,0 +1,149 @@
+//! What does an answer bring about?
+//!
+//! The part of the pool's rules about messages that arrive: which of them go out, and for which of them a better one is asked for.
+
+use std::time::Instant;
+
+use super::address::Form;
+use super::pool::{Actions, Answered, Event, Kind, Pool, Reply};
+use super::table::{Key, Line, OnSession, Pending, SessionId};
+
+impl<Q: Pending> Pool<Q> {
+    /// Octets arrived on a session, and messages in them, if they brought any to an end. `matches` says of a message, by its place, and a query
+    /// whether it answers it.
+    pub fn answered(
+        &mut self,
+        session: SessionId,
+        replies: &[Reply],
+        matches: impl Fn(usize, &Q) -> bool,
+        now: Instant,
+        actions: &mut Actions<Q>,
+    ) {
+        let Some(place) = self.position(session) else {
+            return;
+        };
+        self.sessions[place].heard = now;
+        self.sessions[place].is_silent = false;
+        for (index, reply) in replies.iter().enumerate() {
+            let heard = &mut self.sessions[place];
+            let key = heard.pending.get(&reply.id).copied();
+            let entry = key.and_then(|key| self.queries.get_mut(key));
+            let entry = entry.filter(|entry| matches(index, &entry.query));
+            let (Some(key), Some(entry)) = (key, entry) else {
+                actions.events.push(Event::Unmatched(session));
+                continue;
+            };
+            heard.is_doubtful = false;
+            heard.pending.remove(&reply.id);
+            let Some(at) = entry.copies.iter().position(|copy| copy.session == session) else {
+                continue;
+            };
+            let copy = entry.copies.remove(at);
+            let took = now.saturating_duration_since(copy.since);
+            heard.count_answer(took);
+            self.judge(place, key, (index, reply.kind), copy, now, actions);
+        }
+        self.balance(now, actions);
+    }
+
+    /// An answer came for a query: is it the one that goes out?
+    fn judge(
+        &mut self,
+        place: usize,
+        key: Key,
+        (index, kind): (usize, Kind),
+        copy: OnSession,
+        now: Instant,
+        actions: &mut Actions<Q>,
+    ) {
+        let rank = self.sessions[place].rank;
+        let took = now.saturating_duration_since(copy.since);
+        match kind {
+            Kind::Found => {
+                let entry = self.queries.get(key);
+                let kin = entry.map(|entry| entry.query.kin());
+                self.sessions[place].cleared = kin.map(|kin| kin.client);
+                if self.addresses[rank].answers_well(now) {
+                    actions.events.push(Event::Well(rank));
+                }
+            }
+            Kind::Failed => {
+                let Some(entry) = self.queries.get(key) else {
+                    return;
+                };
+                if self.addresses[rank].answers_badly(entry.query.name(), now) {
+                    actions.events.push(Event::Fails(rank));
+                }
+                if self.waits_for_better(key, rank, now) {
+                    if let Some(entry) = self.queries.get_mut(key) {
+                        entry.failed_at = Some(rank);
+                        actions.kept.push((entry.query.clone(), index));
+                    }
+                    return;
+                }
+            }
+            Kind::Unsupported => {
+                if self.is_sent_lesser(key, rank, copy.form, now) {
+                    return;
+                }
+            }
+            Kind::Verdict => {}
+        }
+        let is_outage = kind == Kind::Failed && self.addresses[rank].fails();
+        let Some(entry) = self.take_out(key, true, now, actions) else {
+            return;
+        };
+        if kind != Kind::Unsupported
+            && entry.form == Some((rank, copy.form))
+            && self.addresses[rank].form(now) != copy.form
+        {
+            self.addresses[rank].takes(copy.form, now);
+            actions.events.push(Event::Takes(rank, copy.form));
+        }
+        actions.answered.push(Answered {
+            query: entry.query,
+            index,
+            took,
+            is_outage,
+        });
+    }
+
+    /// Whether a query that the address of that rank failed is sent to another one, or is on another session still.
+    fn waits_for_better(&mut self, key: Key, rank: usize, now: Instant) -> bool {
+        let Some(entry) = self.queries.get(key) else {
+            return false;
+        };
+        if entry.failed_at.is_some() {
+            return false;
+        }
+        if !entry.copies.is_empty() || entry.line != Line::None {
+            return true;
+        }
+        if !self.is_another_there(rank, now) || !self.may_send_again(key, now) {
+            return false;
+        }
+        self.queue(key, true);
+        true
+    }
+
+    /// Whether a query whose form the resolver did not take is sent in a lesser one.
+    fn is_sent_lesser(&mut self, key: Key, rank: usize, form: Form, now: Instant) -> bool {
+        let Some(entry) = self.queries.get(key) else {
+            return false;
+        };
+        let Some(lesser) = form.lesser().filter(|_| !entry.query.is_signed()) else {
+            return false;
+        };
+        if !entry.copies.is_empty() || entry.line != Line::None {
+            return true;
+        }
+        if !self.may_send_again(key, now) {
+            return false;
+        }
+        if let Some(entry) = self.queries.get_mut(key) {
+            entry.form = Some((rank, lesser));
+        }
+        self.queue(key, true);
+        true
+    }
+}

@@ -1,0 +1,358 @@
+//! What follows from what happened?
+//!
+//! The part of the pool's rules that looks at all of it: after each event queries that wait are sent as far as there is room,
+//! sessions are opened as far as they are needed and may be, and whoever waits in vain is told so.
+
+use std::time::{Duration, Instant};
+
+use super::pool::{Actions, Connect, Failure, PENDING, Pool, Race};
+use super::table::{Key, Line, Pending, Phase, Session, Use};
+use crate::health::Health;
+
+/// How long an address may take before the next one is tried beside it (RFC 8305 section 5 recommends 250 ms).
+const STAGGER: Duration = Duration::from_millis(250);
+/// How long nobody is tried after none could be reached.
+const HOLD_OFF: Duration = Duration::from_millis(250);
+/// While none can be reached, how long a query waits for an attempt that is under way before it fails.
+pub(super) const GRACE: Duration = Duration::from_millis(500);
+
+impl<Q: Pending> Pool<Q> {
+    /// Sees to all that wait.
+    pub(super) fn balance(&mut self, now: Instant, actions: &mut Actions<Q>) {
+        self.drain(now, actions);
+        self.connect_for_line(now, actions);
+        self.connect_alone(now, actions);
+        self.close_ended(now, actions);
+    }
+
+    /// Has a query wait for a session that it shares: ahead of those that were not sent yet, if it was.
+    pub(super) fn queue(&mut self, key: Key, ahead: bool) {
+        let Some(entry) = self.queries.get_mut(key) else {
+            return;
+        };
+        entry.line = Line::Shared;
+        if ahead {
+            self.line.push_front(key);
+        } else {
+            self.line.push_back(key);
+        }
+    }
+
+    /// Has it wait for one of its own.
+    pub(super) fn queue_alone(&mut self, key: Key) {
+        if let Some(entry) = self.queries.get_mut(key) {
+            entry.line = Line::Alone;
+            // It may be there from the last time.
+            self.alone.retain(|other| *other != key);
+            self.alone.push(key);
+        }
+    }
+
+    /// Where a query can be sent now: on a session of the most preferred address that is well.
+    pub(super) fn free_session(&self, key: Key, now: Instant) -> Option<usize> {
+        let entry = self.queries.get(key)?;
+        let last = entry.last_sent();
+        let may_go_on = |session: &Session| {
+            self.has_room(session, now)
+                && entry.failed_at != Some(session.rank)
+                && last.is_none_or(|last| session.heard > last && !entry.is_on(session.id))
+        };
+        let open = self.sessions.iter().enumerate();
+        let fit = open.filter(|(_, session)| session.serves() && may_go_on(session));
+        let order = |(_, session): &(usize, &Session)| {
+            let address = &self.addresses[session.rank];
+            let fails = address.fails() && !address.is_probe_due(now);
+            (fails, session.rank, session.is_doubtful, session.id)
+        };
+        fit.min_by_key(order).map(|(place, _)| place)
+    }
+
+    /// Whether a query that the address of that rank fails can be sent to another one: that is well, or could be for all that is
+    /// known now.
+    pub(super) fn is_another_there(&self, rank: usize, now: Instant) -> bool {
+        let has_session = |rank: usize| {
+            let mut sessions = self.sessions.iter();
+            sessions.any(|session| session.rank == rank && session.serves())
+        };
+        let mut others = (0..self.addresses.len()).filter(|other| *other != rank);
+        others.any(|other| {
+            let address = &self.addresses[other];
+            let may_connect = || {
+                let health = &address.health;
+                health.is_good(now) || health.may_probe(now) && address.tokens.ready_at(now) <= now
+            };
+            !address.fails() && (has_session(other) || may_connect())
+        })
+    }
+
+    pub(super) fn has_room(&self, session: &Session, now: Instant) -> bool {
+        session.pending.len() < PENDING
+            && session.sent < self.addresses[session.rank].most_queries(now)
+    }
+
+    /// Whether a query that waits could be sent to the address of that rank.
+    pub(super) fn may_go_to(&self, key: Key, rank: usize) -> bool {
+        let entry = self.queries.get(key);
+        entry.is_some_and(|entry| entry.line == Line::Shared && entry.failed_at != Some(rank))
+    }
+
+    /// Sends what waits, as far as sessions have room.
+    fn drain(&mut self, now: Instant, actions: &mut Actions<Q>) {
+        if self.line.is_empty() {
+            return;
+        }
+        let waiting = std::mem::take(&mut self.line);
+        for key in waiting {
+            let Some(entry) = self
+                .queries
+                .get(key)
+                .filter(|entry| entry.line == Line::Shared)
+            else {
+                continue;
+            };
+            let strong = !self.suspicion.is_none()
+                && entry.copies.is_empty()
+                && self.suspicion.is_strong(entry.query.kin(), now);
+            if strong {
+                self.queue_alone(key);
+            } else if let Some(place) = self.free_session(key, now) {
+                self.send(place, key, now, actions);
+            } else {
+                self.line.push_back(key);
+            }
+        }
+    }
+
+    /// Whether a session to the address of that rank may be added to those that are shared there.
+    pub(super) fn may_connect(&self, rank: usize) -> bool {
+        let shared = || {
+            let all = self.sessions.iter();
+            all.filter(|session| {
+                session.rank == rank && session.is_shared() && session.phase != Phase::Retired
+            })
+        };
+        let connecting = shared().any(|session| session.phase == Phase::Connecting);
+        let serving = shared().filter(|session| session.serves() && !session.is_doubtful);
+        // One more than there may be for good: it is to replace one that is silent.
+        !connecting
+            && serving.count() < self.settings.sessions
+            && shared().count() <= self.settings.sessions
+    }
+
+    /// Opens a session that queries share, if there is a token for it.
+    pub(super) fn connect_shared(
+        &mut self,
+        rank: usize,
+        now: Instant,
+        actions: &mut Actions<Q>,
+    ) -> bool {
+        let may = self.addresses[rank].tokens.take(1, now) == 1;
+        if may {
+            self.connect(rank, Use::Shared, now, actions);
+        }
+        may
+    }
+
+    pub(super) fn connect(
+        &mut self,
+        rank: usize,
+        used_for: Use,
+        now: Instant,
+        actions: &mut Actions<Q>,
+    ) {
+        let session = self.next_session();
+        self.sessions
+            .push(Session::new(session, rank, used_for, now));
+        actions.connects.push(Connect { session, rank });
+    }
+
+    /// Where queries go to a less preferred address, has a more preferred one show whether it serves again.
+    pub(super) fn take_back(&mut self, now: Instant, actions: &mut Actions<Q>) {
+        let best = self.sessions.iter().filter(|session| session.serves());
+        let Some(best) = best.map(|session| session.rank).min() else {
+            return;
+        };
+        let connecting =
+            |session: &Session| session.is_shared() && session.phase == Phase::Connecting;
+        if best == 0 || self.sessions.iter().any(connecting) {
+            return;
+        }
+        let is_due = |rank: &usize| {
+            let address = &self.addresses[*rank];
+            self.may_connect(*rank) && (address.is_well(now) || address.is_probe_due(now))
+        };
+        if let Some(rank) = (0..best).find(is_due) {
+            self.connect_shared(rank, now, actions);
+        }
+    }
+
+    /// Opens a session for those that wait and find none, or tells them that there is none to be had.
+    fn connect_for_line(&mut self, now: Instant, actions: &mut Actions<Q>) {
+        if self.line.is_empty() {
+            return;
+        }
+        let connecting = |pool: &Self| {
+            let all = pool.sessions.iter();
+            all.clone()
+                .any(|session| session.is_shared() && session.phase == Phase::Connecting)
+        };
+        if !connecting(self) || self.race.next.is_none_or(|next| next <= now) {
+            for rank in self.candidates(now) {
+                if self.connect_shared(rank, now, actions) {
+                    self.race.tried.push(rank);
+                    self.race.next = Some(now + STAGGER);
+                    break;
+                }
+            }
+        }
+        self.connect_more(now, actions);
+        self.give_up(now, actions);
+    }
+
+    /// Opens several sessions at a time to an address that takes few queries on each.
+    fn connect_more(&mut self, now: Instant, actions: &mut Actions<Q>) {
+        for rank in 0..self.addresses.len() {
+            let most =
+                usize::try_from(self.addresses[rank].most_queries(now)).unwrap_or(usize::MAX);
+            let is_coming = |session: &&Session| {
+                session.rank == rank && session.is_shared() && session.phase == Phase::Connecting
+            };
+            let mut coming = self.sessions.iter().filter(is_coming).count();
+            while coming > 0
+                && coming < self.settings.sessions
+                && self.line.len() > coming.saturating_mul(most)
+                && self.connect_shared(rank, now, actions)
+            {
+                coming += 1;
+            }
+        }
+    }
+
+    /// Ranks of the addresses that may be tried for those that wait: those that are well, else those that can be reached as far as is known, else
+    /// all that may be anybody.
+    fn candidates(&self, now: Instant) -> Vec<usize> {
+        if self.down.is_some_and(|(_, until)| now < until) {
+            return Vec::new();
+        }
+        let may = |rank: &usize| {
+            self.may_connect(*rank)
+                && !self.race.tried.contains(rank)
+                && self.line.iter().any(|key| self.may_go_to(*key, *rank))
+        };
+        let ranks: Vec<usize> = (0..self.addresses.len()).filter(may).collect();
+        let only = |is_fit: &dyn Fn(usize) -> bool| -> Vec<usize> {
+            ranks.iter().copied().filter(|rank| is_fit(*rank)).collect()
+        };
+        let well = only(&|rank| self.addresses[rank].is_well(now));
+        let reachable = || only(&|rank| self.addresses[rank].health.is_good(now));
+        let any = || only(&|rank| self.addresses[rank].health.may_probe(now));
+        let or = |some: Vec<usize>, others: &dyn Fn() -> Vec<usize>| {
+            if some.is_empty() { others() } else { some }
+        };
+        or(or(well, &reachable), &any)
+    }
+
+    /// Whether a query that waits has reason to, for a session to the address of that rank.
+    fn is_hope_at(&self, rank: usize, candidates: &[usize], now: Instant) -> bool {
+        let is_known_away = self.down.is_some();
+        let shared = self
+            .sessions
+            .iter()
+            .filter(|session| session.rank == rank && session.is_shared());
+        let mut hopes = shared.filter(|session| match session.phase {
+            Phase::Connecting => !is_known_away || now < session.began + GRACE,
+            // It is full, and has room in a while.
+            Phase::Open => !session.is_silent,
+            Phase::Retired => false,
+        });
+        // For want of a token it may wait for a while, but not where it would most likely be in vain.
+        hopes.next().is_some() || !is_known_away && candidates.contains(&rank)
+    }
+
+    /// Those that wait in vain fail; one that is on a silent session goes on waiting there, and is tried there if it was on none.
+    fn give_up(&mut self, now: Instant, actions: &mut Actions<Q>) {
+        let candidates = self.candidates(now);
+        let ranks = 0..self.addresses.len();
+        let hopes: Vec<usize> = ranks
+            .filter(|rank| self.is_hope_at(*rank, &candidates, now))
+            .collect();
+        let has_hope =
+            |pool: &Self, key: &Key| hopes.iter().any(|rank| pool.may_go_to(*key, *rank));
+        if self.line.iter().all(|key| has_hope(self, key)) {
+            return;
+        }
+        let (waiting, hopeless): (Vec<_>, Vec<_>) = std::mem::take(&mut self.line)
+            .into_iter()
+            .partition(|key| has_hope(self, key));
+        self.line = waiting.into();
+        let failure = self.note_down(&hopes, now);
+        for key in hopeless {
+            let Some(entry) = self
+                .queries
+                .get_mut(key)
+                .filter(|entry| entry.line == Line::Shared)
+            else {
+                continue;
+            };
+            entry.line = Line::None;
+            if !entry.copies.is_empty() {
+                continue;
+            }
+            let failed_at = entry.failed_at;
+            let silent =
+                |session: &Session| session.is_silent && session.is_shared() && failed_at.is_none();
+            match self.sessions.iter().position(silent) {
+                Some(place) => self.send(place, key, now, actions),
+                None => self.fail(key, failure, now, actions),
+            }
+        }
+    }
+
+    /// Where nobody can be reached, notes that it is so and for how long nobody is tried. Returns why.
+    fn note_down(&mut self, hopes: &[usize], now: Instant) -> Failure {
+        let is_unproved = self
+            .addresses
+            .iter()
+            .any(|address| address.health.is_unproved());
+        let failure = if is_unproved {
+            Failure::Unproved
+        } else {
+            Failure::Unreachable
+        };
+        let connecting =
+            |session: &Session| session.is_shared() && session.phase == Phase::Connecting;
+        if !hopes.is_empty() || self.sessions.iter().any(connecting) {
+            return failure;
+        }
+        if self.down.is_none_or(|(_, until)| until <= now) {
+            let health = || self.addresses.iter().map(|address| &address.health);
+            let first_due = health().filter_map(Health::held_back_until).min();
+            let until = match first_due {
+                Some(due) if !health().any(|health| health.may_probe(now)) => due,
+                _ => now + HOLD_OFF,
+            };
+            self.down = Some((failure, until));
+            self.race = Race::default();
+            self.serving = None;
+        }
+        failure
+    }
+
+    /// Has sessions of single queries serve the next ones, once they have their answers, and closes those that end with them.
+    fn close_ended(&mut self, now: Instant, actions: &mut Actions<Q>) {
+        let is_over = |session: &&Session| {
+            let ends = session.phase == Phase::Retired
+                || session.phase == Phase::Open && !session.is_shared() && session.sent > 0;
+            ends && session.pending.is_empty()
+        };
+        while let Some(session) = self.sessions.iter().find(is_over) {
+            let id = session.id;
+            match (session.used_for, self.position(id)) {
+                (Use::Alone(key), Some(place)) if self.has_room(session, now) => {
+                    self.send_alone(place, key, now, actions);
+                }
+                _ => self.close(id, now, actions),
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What becomes of queries when a session ends?
+//!
+//! The part of the pool's rules about sessions that end, by the resolver or from here, and what was pending on them.
+
+use std::time::{Duration, Instant};
+
+use super::pool::{ALONE, Actions, Event, Failure, MOST_SENDS, Pool};
+use super::table::{Entry, Key, Line, Pending, Phase, Session, SessionId, Use};
+use crate::health::Fault;
+
+/// How long ago an address may have answered another query, at most, for a query that ends its session to be convicted.
+const WORKED: Duration = Duration::from_secs(5);
+/// How long ago a query was sent, at most, for it to be why its session ended.
+pub(super) const DEADLY: Duration = Duration::from_secs(1);
+
+/// A query that is pending nowhere any more, and since when it was on the session that ended.
+struct Lost {
+    key: Key,
+    since: Instant,
+}
+
+impl<Q: Pending> Pool<Q> {
+    /// Takes a query out of the tables. Where it was answered, sessions that were silent about it are dead.
+    pub(super) fn take_out(
+        &mut self,
+        key: Key,
+        is_answered: bool,
+        now: Instant,
+        actions: &mut Actions<Q>,
+    ) -> Option<Entry<Q>> {
+        let entry = self.queries.remove(key)?;
+        let mut dead = Vec::new();
+        for copy in &entry.copies {
+            let session = self
+                .sessions
+                .iter_mut()
+                .find(|session| session.id == copy.session);
+            if let Some(session) = session {
+                session.pending.remove(&copy.id);
+                if is_answered && session.is_silent {
+                    dead.push(session.id);
+                }
+            }
+        }
+        for session in dead {
+            self.bury(session, now, actions);
+        }
+        Some(entry)
+    }
+
+    /// A session was silent about what another one answered: it is dead, and so may be those that were heard no later.
+    fn bury(&mut self, id: SessionId, now: Instant, actions: &mut Actions<Q>) {
+        let Some(place) = self.position(id) else {
+            return;
+        };
+        let (rank, heard) = (self.sessions[place].rank, self.sessions[place].heard);
+        for other in self
+            .sessions
+            .iter_mut()
+            .filter(|other| other.rank == rank && other.heard <= heard)
+        {
+            other.is_doubtful = true;
+        }
+        let serves = |session: &Session| session.rank == rank && session.serves();
+        if !self.sessions.iter().any(serves) {
+            // What answered is another address.
+            let jitter = self.jitter();
+            self.addresses[rank]
+                .health
+                .fail(Fault::Unreachable, jitter, now);
+        }
+        actions.events.push(Event::Dead(id));
+        self.close(id, now, actions);
+    }
+
+    /// Ends a query without an answer.
+    pub(super) fn fail(
+        &mut self,
+        key: Key,
+        failure: Failure,
+        now: Instant,
+        actions: &mut Actions<Q>,
+    ) {
+        if let Some(entry) = self.take_out(key, false, now, actions) {
+            actions.failed.push((entry.query, failure));
+        }
+    }
+
+    /// Closes a session from here. What is pending on it is sent elsewhere, as far as it may be.
+    pub(super) fn close(&mut self, id: SessionId, now: Instant, actions: &mut Actions<Q>) {
+        if self.position(id).is_some() {
+            actions.closes.push(id);
+            self.end(id, false, now, actions);
+        }
+    }
+
+    /// Takes a session out of the tables, and sees to the queries that are left.
+    pub(super) fn end(
+        &mut self,
+        id: SessionId,
+        by_resolver: bool,
+        now: Instant,
+        actions: &mut Actions<Q>,
+    ) {
+        let Some(place) = self.position(id) else {
+            return;
+        };
+        let session = self.sessions.remove(place);
+        let lost = self.lost_with(&session);
+        let address = &mut self.addresses[session.rank];
+        if lost.is_empty() && session.answered > 0 && session.gives_back {
+            let tokens = match session.used_for {
+                Use::Shared => &address.tokens,
+                Use::Alone(_) => &address.tokens_alone,
+            };
+            tokens.give_back();
+        }
+        let mut are_suspect = by_resolver;
+        if session.is_shared() && by_resolver {
+            are_suspect = self.note_end(&session, lost.len(), now, actions);
+        }
+        let few = lost.len() <= ALONE;
+        let is_single = lost.len() == 1;
+        for Lost { key, since } in lost.into_iter().rev() {
+            // What has waited for longer has not ended it, most likely.
+            let is_suspect = are_suspect && now < since + DEADLY;
+            if session.is_shared() {
+                self.send_lost(key, is_suspect, few, now, actions);
+            } else {
+                self.convict(key, session.rank, is_suspect && is_single, now, actions);
+            }
+        }
+    }
+
+    /// The queries that were pending on a session alone, the oldest first.
+    fn lost_with(&mut self, session: &Session) -> Vec<Lost> {
+        let mut lost = Vec::new();
+        for key in session.pending.values() {
+            let Some(entry) = self.queries.get_mut(*key) else {
+                continue;
+            };
+            let copies = entry.copies.iter();
+            let place = copies
+                .enumerate()
+                .find(|(_, copy)| copy.session == session.id);
+            let Some((place, since)) = place.map(|(place, copy)| (place, copy.since)) else {
+                continue;
+            };
+            entry.copies.remove(place);
+            if entry.copies.is_empty() && entry.line == Line::None {
+                lost.push(Lost { key: *key, since });
+            }
+        }
+        lost.sort_unstable_by_key(|lost| lost.key.age());
+        lost
+    }
+
+    /// The resolver ended a session that queries share. Whether one of those that were pending may be why.
+    fn note_end(
+        &mut self,
+        session: &Session,
+        lost: usize,
+        now: Instant,
+        actions: &mut Actions<Q>,
+    ) -> bool {
+        let jitter = self.jitter();
+        let address = &mut self.addresses[session.rank];
+        address.closes(session.answered, lost, jitter, now);
+        // It takes so many on each, whatever they are.
+        let is_limit = session.answered >= address.most_queries(now);
+        let serves = |other: &Session| {
+            other.is_shared() && other.rank == session.rank && other.phase != Phase::Retired
+        };
+        if lost > 0 && session.answered > 0 && !self.sessions.iter().any(serves) {
+            // Others will need one in a moment, however the lost ones go on.
+            self.connect_shared(session.rank, now, actions);
+        }
+        !is_limit
+    }
+
+    /// A session ended that a query shared with others.
+    fn send_lost(
+        &mut self,
+        key: Key,
+        is_suspect: bool,
+        few: bool,
+        now: Instant,
+        actions: &mut Actions<Q>,
+    ) {
+        let Some(entry) = self.queries.get(key) else {
+            return;
+        };
+        // The last time nothing but itself is to end its session.
+        let is_last = entry.sends + 1 >= MOST_SENDS;
+        let alone = is_suspect && (few || is_last || self.suspicion.of(entry.query.kin(), now) > 0);
+        if !self.may_send_again(key, now) {
+            self.fail(key, Failure::Broken, now, actions);
+        } else if alone {
+            self.queue_alone(key);
+        } else {
+            self.queue(key, true);
+        }
+    }
+
+    /// A session ended on which a query was alone, and that was why if it `is_guilty`.
+    fn convict(
+        &mut self,
+        key: Key,
+        rank: usize,
+        is_guilty: bool,
+        now: Instant,
+        actions: &mut Actions<Q>,
+    ) {
+        let Some(entry) = self.queries.get(key) else {
+            return;
+        };
+        let answered = self.addresses[rank].answered;
+        if is_guilty && answered.is_some_and(|at| now < at + WORKED) {
+            self.suspicion.convict(entry.query.kin(), now);
+            actions.events.push(Event::Convicted);
+        }
+        let elsewhere = self.is_another_there(rank, now);
+        let may_go_on = entry.failed_at.is_none() && (elsewhere || !is_guilty);
+        if may_go_on && self.may_send_again(key, now) {
+            if let Some(entry) = self.queries.get_mut(key) {
+                entry.failed_at = Some(rank).filter(|_| elsewhere);
+            }
+            self.queue_alone(key);
+        } else {
+            self.fail(key, Failure::Broken, now, actions);
+        }
+    }
+}

@@ -1,0 +1,627 @@
+//! Which query goes on which session, and which sessions are there?
+//!
+//! The rules alone: state, and a method for each event, which says in [`Actions`] what is to be done. No socket, no thread, no
+//! clock: time and random numbers are passed in, so that all of it can be simulated.
+//!
+//! - A query is sent three times at most, and ends once, by its deadline.
+//! - New queries go to the most preferred address that is well, on the sessions that they share there. A query that finds none
+//!   waits in a line; where none can be had it fails.
+//! - A session on which nothing arrives while a query waits is silent: it gets no more, and its queries are sent once more on one
+//!   that has been heard since, or on a new one. If an answer comes there, the silent one is dead. If none does, the query is
+//!   late, and says nothing of sessions any more.
+//! - A query is a suspect on which the resolver ended a session. A few are sent again alone, on a session of their own; many, together
+//!   and alone the next time. What ends its own session is convicted; queries that are like several such ones ([`Suspicion`])
+//!   are sent alone from the start.
+//! - New sessions to an address cost a token each ([`Address`]); one that answered all it was asked gives it back. Those that end with
+//!   their last answer have a bound of their own, and so do those of single queries.
+//! - An answer that is a failure, without a reason that lies in the name, is kept while the query is sent once more to another
+//!   address that is well. An address that fails several names in a row is asked only now and then, until it does not.
+//! - What a resolver does not take in the form of a query is left out: padding, then the OPT record.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::address::{Address, Form};
+use super::suspicion::Suspicion;
+use super::table::{Key, Line, OnSession, Pending, Phase, Queries, Session, SessionId, Use};
+use crate::health::Fault;
+use crate::token_bucket::TokenBucket;
+
+/// How often a query is sent, at most (RFC 9520 section 3.1).
+pub const MOST_SENDS: u8 = 3;
+/// Queries that may wait for their answers on one session: more than there is memory for by default, so that those that are
+/// never answered leave room for others. Random IDs collide seldom while the table is this full.
+pub const PENDING: usize = 16_384;
+/// Sessions of single queries to one address that are being opened, or whose query was sent a moment ago, at most.
+pub const ALONE: usize = 4;
+/// All such sessions to one address, at most.
+pub const MOST_ALONE_OPEN: usize = 12;
+/// Sessions of one address that take no more queries and wait for their last answers, at most.
+pub const RETIRED: usize = 8;
+/// Queries that wait for a session of their own and were not sent yet, at most.
+pub(super) const MOST_ALONE: usize = 64;
+
+/// What the pool is told once.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// How many addresses there are, in order of preference; at least 1.
+    pub addresses: usize,
+    /// The time of a query.
+    pub timeout: Duration,
+    /// How long a session may be silent while a query waits, at least.
+    pub least_patience: Duration,
+    /// Sessions to one address that queries share, at most; at least 1.
+    pub sessions: usize,
+    /// Queries on their way, at most.
+    pub max_pending: usize,
+}
+
+/// Why a query has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// Its deadline passed.
+    TimedOut,
+    /// No resolver could be reached.
+    Unreachable,
+    /// What was reached did not prove that it is the resolver that was meant.
+    Unproved,
+    /// More queries are pending than may be, or more would be sent.
+    Overloaded,
+    /// The resolver answered with something that cannot be read.
+    Unreadable,
+    /// Sessions ended under it, again and again.
+    Broken,
+}
+
+/// What kind of answer a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// One that the resolver found: records, or that there are none.
+    Found,
+    /// A failure with a reason that lies in the name (RFC 8914), or another code that repeating would not change.
+    Verdict,
+    /// SERVFAIL or REFUSED without such a reason.
+    Failed,
+    /// FORMERR, NOTIMP or BADVERS: it may be what we added.
+    Unsupported,
+}
+
+/// A message that arrived on a session.
+#[derive(Debug, Clone, Copy)]
+pub struct Reply {
+    /// Its ID.
+    pub id: u16,
+    /// What it says.
+    pub kind: Kind,
+}
+
+/// A query that is to be sent on a session.
+#[derive(Debug)]
+pub struct Send<Q> {
+    /// On which.
+    pub session: SessionId,
+    /// Under which ID.
+    pub id: u16,
+    /// With what.
+    pub form: Form,
+    /// The query.
+    pub query: Q,
+}
+
+/// A session that is to be opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Connect {
+    /// The number under which it is known from now on.
+    pub session: SessionId,
+    /// The rank of its address.
+    pub rank: usize,
+}
+
+/// A query that has its answer.
+#[derive(Debug)]
+pub struct Answered<Q> {
+    /// The query.
+    pub query: Q,
+    /// Which of the messages is its answer.
+    pub index: usize,
+    /// How long the session took.
+    pub took: Duration,
+    /// The answer is a failure, and its address fails others too: it says nothing of the name.
+    pub is_outage: bool,
+}
+
+/// What is worth a line in the log, or a count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The address of that rank serves now, by that session.
+    Serves(usize, SessionId),
+    /// Nothing comes on that session while queries wait.
+    Silent(SessionId),
+    /// That session was silent, and others were not.
+    Dead(SessionId),
+    /// The address of that rank fails all that it is asked.
+    Fails(usize),
+    /// It does no longer.
+    Well(usize),
+    /// It does not take queries but in that form.
+    Takes(usize, Form),
+    /// A query ended a session on which it was alone.
+    Convicted,
+    /// A message answers no pending query.
+    Unmatched(SessionId),
+}
+
+/// What is to be done, in this order. Kept by whoever calls the pool, for its memory.
+#[derive(Debug)]
+pub struct Actions<Q> {
+    /// Queries that have their answer.
+    pub answered: Vec<Answered<Q>>,
+    /// Failures that are to be kept, in case that nothing better comes: for which query, and which of the messages.
+    pub kept: Vec<(Q, usize)>,
+    /// Queries that have none; if a failure was kept for one, that goes out.
+    pub failed: Vec<(Q, Failure)>,
+    /// Queries whose waiters are to be looked after.
+    pub due: Vec<Q>,
+    /// Queries to be sent.
+    pub sends: Vec<Send<Q>>,
+    /// Sessions to be opened.
+    pub connects: Vec<Connect>,
+    /// Sessions to be closed. Nothing is pending on them any more.
+    pub closes: Vec<SessionId>,
+    /// What happened.
+    pub events: Vec<Event>,
+}
+
+impl<Q> Default for Actions<Q> {
+    fn default() -> Self {
+        Self {
+            answered: Vec::new(),
+            kept: Vec::new(),
+            failed: Vec::new(),
+            due: Vec::new(),
+            sends: Vec::new(),
+            connects: Vec::new(),
+            closes: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+}
+
+/// Where random numbers come from: IDs that nobody outside can foresee (RFC 5452 section 9.2).
+pub type Random = Box<dyn FnMut() -> u16 + std::marker::Send>;
+
+/// Addresses that are tried one after the other, while none is open (RFC 8305).
+#[derive(Debug, Default)]
+pub(super) struct Race {
+    /// When the next may be tried though others are under way.
+    pub(super) next: Option<Instant>,
+    /// Ranks that were tried.
+    pub(super) tried: Vec<usize>,
+}
+
+/// The sessions to all addresses, and the queries on their way.
+pub struct Pool<Q> {
+    pub(super) settings: Settings,
+    pub(super) addresses: Vec<Address>,
+    pub(super) sessions: Vec<Session>,
+    pub(super) queries: Queries<Q>,
+    /// Those that wait for a session that they share.
+    pub(super) line: VecDeque<Key>,
+    /// Those that wait for one of their own.
+    pub(super) alone: Vec<Key>,
+    pub(super) suspicion: Suspicion,
+    pub(super) race: Race,
+    /// Nobody can be reached, for this reason, and until then nobody is tried.
+    pub(super) down: Option<(Failure, Instant)>,
+    /// The address that serves, as was last said.
+    pub(super) serving: Option<usize>,
+    next_session: u64,
+    random: Random,
+    /// Has a token for each query that is sent once more.
+    budget: Arc<TokenBucket>,
+}
+
+impl<Q> fmt::Debug for Pool<Q> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("sessions", &self.sessions)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<Q: Pending> Pool<Q> {
+    /// Without a session yet.
+    pub fn new(settings: Settings, random: Random, budget: Arc<TokenBucket>, now: Instant) -> Self {
+        Self {
+            settings,
+            addresses: (0..settings.addresses).map(|_| Address::new(now)).collect(),
+            sessions: Vec::new(),
+            queries: Queries::default(),
+            line: VecDeque::new(),
+            alone: Vec::new(),
+            suspicion: Suspicion::default(),
+            race: Race::default(),
+            down: None,
+            serving: None,
+            next_session: 0,
+            random,
+            budget,
+        }
+    }
+
+    /// Has what is sent once more cost a token of `budget` each from now on.
+    pub fn spend(&mut self, budget: Arc<TokenBucket>) {
+        self.budget = budget;
+    }
+
+    /// Opens the first session before anybody asks.
+    pub fn start(&mut self, now: Instant, actions: &mut Actions<Q>) {
+        if let Some(rank) = (0..self.addresses.len()).find(|rank| self.may_connect(*rank)) {
+            self.connect_shared(rank, now, actions);
+        }
+    }
+
+    /// Queries come.
+    pub fn submit(&mut self, queries: &mut Vec<Q>, now: Instant, actions: &mut Actions<Q>) {
+        for query in queries.drain(..) {
+            if self.queries.len() >= self.settings.max_pending {
+                actions.failed.push((query, Failure::Overloaded));
+                continue;
+            }
+            let strong = !self.suspicion.is_none() && self.suspicion.is_strong(query.kin(), now);
+            let key = self.queries.add(query);
+            if strong {
+                self.queue_alone(key);
+            } else if let Some(place) = self.free_session(key, now) {
+                self.send(place, key, now, actions);
+            } else {
+                self.queue(key, false);
+            }
+        }
+        self.take_back(now, actions);
+        self.balance(now, actions);
+    }
+
+    /// A session was opened, and its resolver is proved.
+    pub fn opened(&mut self, session: SessionId, now: Instant, actions: &mut Actions<Q>) {
+        let Some(place) = self.position(session) else {
+            return actions.closes.push(session);
+        };
+        let opened = &mut self.sessions[place];
+        opened.phase = Phase::Open;
+        (opened.heard, opened.spoke) = (now, now);
+        let rank = opened.rank;
+        match opened.used_for {
+            Use::Alone(key) => self.send_alone(place, key, now, actions),
+            Use::Shared => self.welcome(place, rank, now, actions),
+        }
+        self.balance(now, actions);
+    }
+
+    /// A session that queries share is there.
+    fn welcome(&mut self, place: usize, rank: usize, now: Instant, actions: &mut Actions<Q>) {
+        let id = self.sessions[place].id;
+        let others = || self.sessions.iter().filter(|other| other.id != id);
+        let is_better_there = others().any(|other| {
+            other.serves() && other.rank < rank && self.addresses[other.rank].is_well(now)
+        });
+        let at_rank = others().filter(|other| other.rank == rank && other.serves());
+        let wanted = self.line.iter().any(|key| self.may_go_to(*key, rank));
+        if at_rank.count() >= self.settings.sessions || is_better_there && !wanted {
+            // It came late, and another one serves.
+            self.close(id, now, actions);
+            return;
+        }
+        self.race = Race::default();
+        self.down = None;
+        self.addresses[rank].health.succeed();
+        for session in &mut self.sessions {
+            if session.phase == Phase::Connecting && session.is_shared() && session.rank < rank {
+                // It is slower: it need not be tried again at once if it fails.
+                self.addresses[session.rank].health.lose(now);
+            }
+        }
+        if self.addresses[rank].fails() {
+            return;
+        }
+        let best = self
+            .sessions
+            .iter()
+            .filter(|other| other.serves() && self.addresses[other.rank].is_well(now));
+        if best.map(|other| other.rank).min() == Some(rank)
+            && self.serving.replace(rank) != Some(rank)
+        {
+            actions.events.push(Event::Serves(rank, id));
+        }
+    }
+
+    /// A session could not be opened.
+    pub fn failed(
+        &mut self,
+        session: SessionId,
+        fault: Fault,
+        now: Instant,
+        actions: &mut Actions<Q>,
+    ) {
+        let Some(place) = self.position(session) else {
+            return;
+        };
+        let failed = self.sessions.remove(place);
+        if failed.is_shared() || fault == Fault::Unproved {
+            let jitter = self.jitter();
+            self.addresses[failed.rank].health.fail(fault, jitter, now);
+            // The next one need not wait.
+            self.race.next = None;
+        }
+        self.balance(now, actions);
+    }
+
+    /// It was tried with an identity that is not asked for any more: that it failed says nothing.
+    pub fn outdated(&mut self, session: SessionId, now: Instant, actions: &mut Actions<Q>) {
+        if let Some(place) = self.position(session) {
+            let outdated = self.sessions.remove(place);
+            self.race.tried.retain(|rank| *rank != outdated.rank);
+            self.balance(now, actions);
+        }
+    }
+
+    /// The resolver said for how long it keeps the session when it is idle. Zero means that it is to be closed as soon as the answers are
+    /// there (RFC 7828 section 3.2.2).
+    pub fn keep_alive(
+        &mut self,
+        session: SessionId,
+        keepalive: Duration,
+        now: Instant,
+        actions: &mut Actions<Q>,
+    ) {
+        let Some(place) = self.position(session) else {
+            return;
+        };
+        self.sessions[place].keepalive = Some(keepalive);
+        if keepalive.is_zero() {
+            self.retire(place);
+            self.balance(now, actions);
+        }
+    }
+
+    /// Gives a session no more queries, unless too many such ones are there.
+    fn retire(&mut self, place: usize) {
+        let rank = self.sessions[place].rank;
+        let retired = self.sessions.iter();
+        let count = retired
+            .filter(|other| other.rank == rank && other.phase == Phase::Retired)
+            .count();
+        let session = &mut self.sessions[place];
+        if count < RETIRED && session.phase == Phase::Open && session.is_shared() {
+            session.phase = Phase::Retired;
+            // It did what it was for.
+            session.gives_back = false;
+            self.addresses[rank].tokens.give_back();
+        }
+    }
+
+    /// A session has ended, by the resolver or by the network.
+    pub fn ended(&mut self, session: SessionId, now: Instant, actions: &mut Actions<Q>) {
+        if self.position(session).is_some() {
+            self.end(session, true, now, actions);
+            self.balance(now, actions);
+        }
+    }
+
+    /// A session is not to be used any more: what it proved is not enough now.
+    pub fn disown(&mut self, session: SessionId, now: Instant, actions: &mut Actions<Q>) {
+        self.close(session, now, actions);
+    }
+
+    /// The address of that rank has another identity than before: what failed may not now.
+    pub fn begin_anew(&mut self, rank: usize) {
+        self.race.tried.retain(|tried| *tried != rank);
+        if self.addresses[rank].health.is_unproved() {
+            self.addresses[rank].begin_anew();
+            self.down = None;
+        }
+    }
+
+    /// Something about an address was changed: whoever waits, or would, is seen to.
+    pub fn changed(&mut self, now: Instant, actions: &mut Actions<Q>) {
+        self.balance(now, actions);
+        if !self
+            .sessions
+            .iter()
+            .any(|session| session.is_shared() && session.phase != Phase::Retired)
+        {
+            self.start(now, actions);
+        }
+    }
+
+    /// The machine was suspended: no session can be trusted to live, as the network has changed, and resolvers have closed
+    /// what was idle.
+    pub fn suspended(&mut self, now: Instant, actions: &mut Actions<Q>) {
+        let open: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|session| session.phase != Phase::Connecting)
+            .collect();
+        let (idle, busy): (Vec<_>, Vec<_>) = open
+            .into_iter()
+            .partition(|session| session.pending.is_empty());
+        let (idle, busy): (Vec<_>, Vec<_>) = (
+            idle.iter().map(|session| session.id).collect(),
+            busy.iter().map(|session| session.id).collect(),
+        );
+        for session in idle {
+            self.close(session, now, actions);
+        }
+        for session in busy {
+            self.fall_silent(session, now, actions);
+        }
+        self.balance(now, actions);
+    }
+
+    /// Time has passed. Returns when to call again, at the latest.
+    pub fn tick(&mut self, now: Instant, actions: &mut Actions<Q>) -> Option<Instant> {
+        self.expire(now, actions);
+        self.note_late(now);
+        self.note_silent(now, actions);
+        self.end_idle(now, actions);
+        self.balance(now, actions);
+        self.due(now)
+    }
+
+    /// Queries on their way.
+    pub fn pending(&self) -> usize {
+        self.queries.len()
+    }
+
+    /// The queries on their way.
+    pub fn queries(&self) -> impl Iterator<Item = &Q> {
+        self.queries.iter().map(|(_, entry)| &entry.query)
+    }
+
+    /// Sessions to the address of that rank that queries share.
+    pub fn sessions_at(&self, rank: usize) -> usize {
+        let open = self.sessions.iter();
+        open.filter(|session| session.rank == rank && session.serves())
+            .count()
+    }
+
+    /// All sessions, and attempts to open one.
+    pub fn all_sessions(&self) -> impl Iterator<Item = (SessionId, usize)> {
+        self.sessions
+            .iter()
+            .map(|session| (session.id, session.rank))
+    }
+
+    /// Whether the address of that rank is preferred: it is not held back after a failure, and does not fail.
+    pub fn is_well(&self, rank: usize, now: Instant) -> bool {
+        self.addresses[rank].is_well(now)
+    }
+
+    /// Whether queries find a session.
+    pub fn serves(&self) -> bool {
+        self.sessions.iter().any(Session::serves)
+    }
+
+    /// Whether nobody could be reached the last time.
+    pub fn is_down(&self) -> bool {
+        self.down.is_some()
+    }
+
+    /// Whether the tables agree with each other: what is counted is what is there. Says where they do not. For simulations.
+    pub fn check(&self) -> Result<(), String> {
+        let mut copies = 0;
+        for (key, entry) in self.queries.iter() {
+            copies += entry.copies.len();
+            for copy in &entry.copies {
+                let session = self
+                    .sessions
+                    .iter()
+                    .find(|session| session.id == copy.session);
+                if session.and_then(|session| session.pending.get(&copy.id)) != Some(&key) {
+                    return Err(format!("{key:?} is not on {:?}", copy.session));
+                }
+            }
+            let lines = self.line.iter().filter(|other| **other == key).count();
+            let alone = self.alone.iter().filter(|other| **other == key).count();
+            let is_waiting = match entry.line {
+                Line::None => !entry.copies.is_empty(),
+                Line::Shared => lines == 1,
+                Line::Alone => alone == 1,
+            };
+            if !is_waiting || entry.sends > MOST_SENDS {
+                return Err(format!(
+                    "{key:?}: {:?}, {} sends, lines {lines} and {alone}",
+                    entry.line, entry.sends
+                ));
+            }
+        }
+        let pending: usize = self
+            .sessions
+            .iter()
+            .map(|session| session.pending.len())
+            .sum();
+        let connecting =
+            |session: &&Session| session.phase == Phase::Connecting && !session.pending.is_empty();
+        if pending != copies || self.sessions.iter().any(|session| connecting(&session)) {
+            return Err(format!("{pending} are pending, {copies} are on sessions"));
+        }
+        for rank in 0..self.addresses.len() {
+            let at_rank = || self.sessions.iter().filter(|session| session.rank == rank);
+            let retired = at_rank()
+                .filter(|session| session.phase == Phase::Retired)
+                .count();
+            let shared =
+                at_rank().filter(|session| session.is_shared() && session.phase != Phase::Retired);
+            let alone = at_rank().filter(|session| !session.is_shared()).count();
+            if alone > MOST_ALONE_OPEN
+                || retired > RETIRED
+                || shared.count() > self.settings.sessions + 1
+            {
+                return Err(format!("too many sessions to {rank}"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn position(&self, id: SessionId) -> Option<usize> {
+        self.sessions.iter().position(|session| session.id == id)
+    }
+
+    pub(super) fn jitter(&mut self) -> u8 {
+        (self.random)().to_be_bytes()[0]
+    }
+
+    pub(super) fn next_session(&mut self) -> SessionId {
+        self.next_session += 1;
+        SessionId(self.next_session)
+    }
+
+    /// Puts a query on the session at that place.
+    pub(super) fn send(&mut self, place: usize, key: Key, now: Instant, actions: &mut Actions<Q>) {
+        let session = &mut self.sessions[place];
+        let Some(entry) = self.queries.get_mut(key) else {
+            return;
+        };
+        let id = loop {
+            let id = (self.random)();
+            if !session.pending.contains_key(&id) {
+                break id;
+            }
+        };
+        session.pending.insert(id, key);
+        session.sent = session.sent.saturating_add(1);
+        session.spoke = now;
+        let address = &mut self.addresses[session.rank];
+        address.is_asked(now);
+        let form = entry
+            .form
+            .filter(|(rank, _)| *rank == session.rank)
+            .map_or(address.form(now), |(_, form)| form);
+        entry.line = Line::None;
+        entry.sends += 1;
+        entry.tried |= 1 << session.rank.min(63);
+        entry.copies.push(OnSession {
+            session: session.id,
+            id,
+            since: now,
+            form,
+        });
+        actions.sends.push(Send {
+            session: session.id,
+            id,
+            form,
+            query: entry.query.clone(),
+        });
+        if session.sent >= address.most_queries(now) {
+            self.retire(place);
+        }
+    }
+
+    /// Whether a query may be sent once more, which is paid for then.
+    pub(super) fn may_send_again(&self, key: Key, now: Instant) -> bool {
+        let entry = self.queries.get(key);
+        entry.is_some_and(|entry| entry.sends < MOST_SENDS) && self.budget.take(1, now) == 1
+    }
+}

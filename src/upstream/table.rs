@@ -1,0 +1,281 @@
+//! What is open, and what waits where?
+//!
+//! The pool's tables: queries on their way, sessions, and which query is pending on which of them. No rules: those are in
+//! [`super::pool`].
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+use smallvec::SmallVec;
+
+use super::address::Form;
+use super::suspicion::Kin;
+
+/// What the pool has to know of a query.
+pub trait Pending: Clone {
+    /// By when it ends, whatever became of it. May be put off.
+    fn deadline(&self) -> Instant;
+    /// When somebody is to look after those that wait for it, before the deadline or at it.
+    fn due(&self) -> Instant;
+    /// Its name, as a hash.
+    fn name(&self) -> u16;
+    /// What it has in common with others.
+    fn kin(&self) -> Kin;
+    /// Whether it may be sent in one form only, since it is signed.
+    fn is_signed(&self) -> bool;
+}
+
+/// A session, by a number that no other one ever had or will have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub(super) u64);
+
+/// A query in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key {
+    place: usize,
+    /// Tells it from others that had the place before.
+    number: u32,
+}
+
+impl Key {
+    /// The older a query, the lower.
+    pub(super) fn age(self) -> u32 {
+        self.number
+    }
+}
+
+/// Where a query waits to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Line {
+    /// Nowhere.
+    None,
+    /// For a session that it shares with others.
+    Shared,
+    /// For one on which it is alone.
+    Alone,
+}
+
+/// A query on a session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OnSession {
+    pub(super) session: SessionId,
+    pub(super) id: u16,
+    pub(super) since: Instant,
+    pub(super) form: Form,
+}
+
+/// A query on its way.
+#[derive(Debug)]
+pub(super) struct Entry<Q> {
+    number: u32,
+    pub(super) query: Q,
+    pub(super) line: Line,
+    /// How often it was sent.
+    pub(super) sends: u8,
+    /// Ranks of the addresses that it was sent to, a bit each.
+    pub(super) tried: u64,
+    pub(super) copies: SmallVec<[OnSession; 2]>,
+    /// The form in which it goes to the address of that rank, where that is not what it takes otherwise.
+    pub(super) form: Option<(usize, Form)>,
+    /// Two sessions had it for long enough: it is slow, or never answered, and its silence says nothing of them.
+    pub(super) is_late: bool,
+    /// The address of this rank failed it, and it goes to another one: with a failure that is kept in case that nothing better comes, or by
+    /// ending a session on which it was alone.
+    pub(super) failed_at: Option<usize>,
+}
+
+impl<Q> Entry<Q> {
+    /// When it was last sent.
+    pub(super) fn last_sent(&self) -> Option<Instant> {
+        self.copies.iter().map(|copy| copy.since).max()
+    }
+
+    pub(super) fn is_on(&self, session: SessionId) -> bool {
+        self.copies.iter().any(|copy| copy.session == session)
+    }
+}
+
+/// What a session is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// For all queries.
+    Shared,
+    /// For this one.
+    Alone(Key),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Connecting,
+    Open,
+    /// It gets no more queries, and ends with the last answer.
+    Retired,
+}
+
+/// A session, or an attempt to open one.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    /// That of its address: the lower, the more preferred.
+    pub(super) rank: usize,
+    pub(super) used_for: Use,
+    pub(super) phase: Phase,
+    pub(super) pending: HashMap<u16, Key, BuildHasherDefault<IdHasher>>,
+    /// When the attempt began.
+    pub(super) began: Instant,
+    /// When octets last arrived.
+    pub(super) heard: Instant,
+    /// When a query was last sent.
+    pub(super) spoke: Instant,
+    /// The smoothed time from query to answer; none before the first answer.
+    pub(super) round_trip: Option<Duration>,
+    pub(super) sent: u32,
+    pub(super) answered: u32,
+    /// Nothing came for too long while queries waited: it gets no more until something does.
+    pub(super) is_silent: bool,
+    /// It was silent, and nothing came since; or others were found dead that had been heard later.
+    pub(super) is_doubtful: bool,
+    /// The client of the last query that was answered here.
+    pub(super) cleared: Option<u16>,
+    /// Its token has not been given back.
+    pub(super) gives_back: bool,
+    /// How long the resolver keeps an idle session, if it said so (RFC 7828).
+    pub(super) keepalive: Option<Duration>,
+}
+
+impl Session {
+    pub(super) fn new(id: SessionId, rank: usize, used_for: Use, now: Instant) -> Self {
+        Self {
+            id,
+            rank,
+            used_for,
+            phase: Phase::Connecting,
+            pending: HashMap::default(),
+            began: now,
+            heard: now,
+            spoke: now,
+            round_trip: None,
+            sent: 0,
+            answered: 0,
+            is_silent: false,
+            is_doubtful: false,
+            cleared: None,
+            gives_back: true,
+            keepalive: None,
+        }
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        self.used_for == Use::Shared
+    }
+
+    /// Whether it is not open yet after so long.
+    pub(super) fn is_slow(&self, after: Duration, now: Instant) -> bool {
+        self.phase == Phase::Connecting && now >= self.began + after
+    }
+
+    /// Whether it is open for queries of all kinds, as far as is known.
+    pub(super) fn serves(&self) -> bool {
+        self.is_shared() && self.phase == Phase::Open && !self.is_silent
+    }
+
+    /// How long it may be silent while a query waits: four round trips, though no less than `least`; or `most`, which is also
+    /// for one that has not answered yet.
+    pub(super) fn patience(&self, least: Duration, most: Duration) -> Duration {
+        self.round_trip
+            .map_or(most, |round_trip| (round_trip * 4).max(least).min(most))
+    }
+
+    /// An answer came after so long.
+    pub(super) fn count_answer(&mut self, took: Duration) {
+        // Smoothed as TCP does it (RFC 6298 section 2): an eighth of the new.
+        let smoothed = |average: Duration| (average * 7 + took) / 8;
+        self.round_trip = Some(self.round_trip.map_or(took, smoothed));
+        self.answered = self.answered.saturating_add(1);
+    }
+}
+
+/// The queries on their way.
+#[derive(Debug)]
+pub(super) struct Queries<Q> {
+    entries: Slab<Entry<Q>>,
+    next: u32,
+}
+
+impl<Q> Default for Queries<Q> {
+    fn default() -> Self {
+        Self {
+            entries: Slab::new(),
+            next: 0,
+        }
+    }
+}
+
+impl<Q: Pending> Queries<Q> {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn add(&mut self, query: Q) -> Key {
+        self.next = self.next.wrapping_add(1);
+        let number = self.next;
+        let place = self.entries.insert(Entry {
+            number,
+            query,
+            line: Line::None,
+            sends: 0,
+            tried: 0,
+            copies: SmallVec::new(),
+            form: None,
+            is_late: false,
+            failed_at: None,
+        });
+        Key { place, number }
+    }
+
+    pub(super) fn get(&self, key: Key) -> Option<&Entry<Q>> {
+        let entry = self.entries.get(key.place);
+        entry.filter(|entry| entry.number == key.number)
+    }
+
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Entry<Q>> {
+        let entry = self.entries.get_mut(key.place);
+        entry.filter(|entry| entry.number == key.number)
+    }
+
+    /// Takes it out, as it has ended.
+    pub(super) fn remove(&mut self, key: Key) -> Option<Entry<Q>> {
+        self.get(key)?;
+        self.entries.try_remove(key.place)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Entry<Q>)> {
+        self.entries.iter().map(|(place, entry)| {
+            let number = entry.number;
+            (Key { place, number }, entry)
+        })
+    }
+}
+
+/// IDs of our own are random already: they need no more than to be spread over the table.
+#[derive(Debug, Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, octets: &[u8]) {
+        octets
+            .iter()
+            .for_each(|octet| self.write_u16(u16::from(*octet)));
+    }
+
+    fn write_u16(&mut self, id: u16) {
+        // An odd number without a pattern (2^64 over the golden ratio): each bit of the ID changes the upper ones.
+        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

@@ -1,0 +1,216 @@
+//! What does time alone bring?
+//!
+//! The part of the pool's rules about deadlines, silence and idleness, and when to look at them again.
+
+use std::time::{Duration, Instant};
+
+use super::alone::SLOW;
+use super::balance::GRACE;
+use super::pool::{Actions, Event, Failure, Pool};
+use super::table::{Entry, Key, Line, Pending, Phase, Session, SessionId};
+
+/// How long a session to an address stays that is not the preferred one, when nothing is asked there.
+const LESSER_IDLE: Duration = Duration::from_secs(10);
+
+impl<Q: Pending> Pool<Q> {
+    /// Ends queries whose deadline has passed, and finds those whose waiters are to be looked after.
+    pub(super) fn expire(&mut self, now: Instant, actions: &mut Actions<Q>) {
+        let mut over = Vec::new();
+        for (key, entry) in self.queries.iter() {
+            if entry.query.deadline() <= now {
+                over.push(key);
+            } else if entry.query.due() <= now {
+                actions.due.push(entry.query.clone());
+            }
+        }
+        for key in over {
+            let Some(entry) = self.queries.get(key) else {
+                continue;
+            };
+            // Silent until a deadline, and nothing better was found: it is dead.
+            let is_dead =
+                |session: &&Session| session.is_silent && !entry.is_late && entry.is_on(session.id);
+            let dead: Vec<SessionId> = self
+                .sessions
+                .iter()
+                .filter(is_dead)
+                .map(|session| session.id)
+                .collect();
+            self.fail(key, Failure::TimedOut, now, actions);
+            for session in dead {
+                actions.events.push(Event::Dead(session));
+                self.close(session, now, actions);
+            }
+        }
+    }
+
+    fn patience(&self, session: &Session) -> Duration {
+        session.patience(self.settings.least_patience, self.settings.timeout / 3)
+    }
+
+    /// When a query is late: two sessions have it, and the second has had it for long enough.
+    fn late_at(&self, entry: &Entry<Q>) -> Option<Instant> {
+        if entry.copies.len() < 2 || entry.is_late {
+            return None;
+        }
+        let newest = entry.copies.iter().max_by_key(|copy| copy.since)?;
+        let place = self.position(newest.session)?;
+        Some(newest.since + self.patience(&self.sessions[place]))
+    }
+
+    /// Notes which queries are late. A session about which nothing else is silent is no longer.
+    pub(super) fn note_late(&mut self, now: Instant) {
+        let late: Vec<Key> = self
+            .queries
+            .iter()
+            .filter(|(_, entry)| self.late_at(entry).is_some_and(|at| at <= now))
+            .map(|(key, _)| key)
+            .collect();
+        for key in &late {
+            if let Some(entry) = self.queries.get_mut(*key) {
+                entry.is_late = true;
+            }
+        }
+        if late.is_empty() {
+            return;
+        }
+        for place in 0..self.sessions.len() {
+            if self.sessions[place].is_silent && self.waits_since(&self.sessions[place]).is_none() {
+                self.sessions[place].is_silent = false;
+                self.sessions[place].is_doubtful = true;
+            }
+        }
+    }
+
+    /// Since when a query waits on a session that is not late.
+    fn waits_since(&self, session: &Session) -> Option<Instant> {
+        let entries = session
+            .pending
+            .values()
+            .filter_map(|key| self.queries.get(*key));
+        let copies = entries
+            .filter(|entry| !entry.is_late)
+            .flat_map(|entry| &entry.copies);
+        copies
+            .filter(|copy| copy.session == session.id)
+            .map(|copy| copy.since)
+            .min()
+    }
+
+    /// When a session is silent, if nothing comes.
+    fn silent_at(&self, session: &Session) -> Option<Instant> {
+        if !session.is_shared() || session.phase == Phase::Connecting || session.is_silent {
+            return None;
+        }
+        let since = self.waits_since(session)?;
+        Some(since.max(session.heard) + self.patience(session))
+    }
+
+    pub(super) fn note_silent(&mut self, now: Instant, actions: &mut Actions<Q>) {
+        let all = self.sessions.iter();
+        let silent = all.filter(|session| self.silent_at(session).is_some_and(|at| at <= now));
+        let silent: Vec<SessionId> = silent.map(|session| session.id).collect();
+        for session in silent {
+            self.fall_silent(session, now, actions);
+        }
+    }
+
+    /// Nothing comes on a session: what waits there is sent once more, on one that is known to live.
+    pub(super) fn fall_silent(&mut self, id: SessionId, now: Instant, actions: &mut Actions<Q>) {
+        let Some(place) = self.position(id) else {
+            return;
+        };
+        let session = &mut self.sessions[place];
+        session.is_silent = true;
+        actions.events.push(Event::Silent(id));
+        let mut keys: Vec<Key> = session.pending.values().copied().collect();
+        keys.sort_unstable_by_key(|key| key.age());
+        for key in keys.into_iter().rev() {
+            let is_here_alone = self.queries.get(key).is_some_and(|entry| {
+                !entry.is_late && entry.copies.len() == 1 && entry.line == Line::None
+            });
+            if is_here_alone && self.may_send_again(key, now) {
+                self.queue(key, true);
+            }
+        }
+    }
+
+    /// Until when an idle session stays: where the resolver gave a limit, not until it closes it amid a query; and one to an address that is not
+    /// the preferred one not for long.
+    fn idle_until(&self, session: &Session, best: Option<usize>) -> Option<Instant> {
+        if session.phase != Phase::Open || !session.is_shared() || !session.pending.is_empty() {
+            return None;
+        }
+        let since = session.heard.max(session.spoke);
+        let kept = session.keepalive.map(|keepalive| since + keepalive * 4 / 5);
+        let is_lesser = best.is_some_and(|best| best < session.rank);
+        let lesser = is_lesser.then_some(since + LESSER_IDLE);
+        kept.into_iter().chain(lesser).min()
+    }
+
+    /// The rank of the best address that is well and has a session.
+    fn best_rank(&self, now: Instant) -> Option<usize> {
+        let serving = self.sessions.iter().filter(|session| session.serves());
+        serving
+            .map(|session| session.rank)
+            .filter(|rank| self.addresses[*rank].is_well(now))
+            .min()
+    }
+
+    pub(super) fn end_idle(&mut self, now: Instant, actions: &mut Actions<Q>) {
+        let best = self.best_rank(now);
+        let over = self.sessions.iter().filter(|session| {
+            self.idle_until(session, best)
+                .is_some_and(|until| until <= now)
+        });
+        let over: Vec<SessionId> = over.map(|session| session.id).collect();
+        for session in over {
+            self.close(session, now, actions);
+        }
+    }
+
+    /// When something is due, at the latest; none if nothing is under way.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        let entries = || self.queries.iter().map(|(_, entry)| entry);
+        let looks = entries().map(|entry| entry.query.due().min(entry.query.deadline()));
+        let late = entries().filter_map(|entry| self.late_at(entry));
+        let silent = self
+            .sessions
+            .iter()
+            .filter_map(|session| self.silent_at(session));
+        let race = self.race.next.filter(|_| !self.line.is_empty());
+        let best = self.best_rank(now);
+        let idle = self
+            .sessions
+            .iter()
+            .filter_map(|session| self.idle_until(session, best));
+        let connecting = self
+            .sessions
+            .iter()
+            .filter(|session| session.phase == Phase::Connecting);
+        let grace = connecting
+            .filter(|_| self.down.is_some())
+            .map(|session| session.began + GRACE)
+            .filter(|at| *at > now);
+        let tokens = (0..self.addresses.len()).flat_map(|rank| {
+            let address = &self.addresses[rank];
+            let shared = (!self.line.is_empty()).then(|| address.tokens.ready_at(now));
+            let alone = (!self.alone.is_empty()).then(|| address.tokens_alone.ready_at(now));
+            shared.into_iter().chain(alone)
+        });
+        let slow = self
+            .sessions
+            .iter()
+            .filter(|session| session.phase == Phase::Connecting && !session.is_shared());
+        let slow = slow.map(|session| session.began + SLOW);
+        let later = tokens.chain(slow).filter(|at| *at > now);
+        looks
+            .chain(late)
+            .chain(silent)
+            .chain(race)
+            .chain(idle)
+            .chain(grace)
+            .chain(later)
+            .min()
+    }
+}
