@@ -122,11 +122,8 @@ impl Address {
             .iter()
             .any(|(begin, end, _)| *begin < until && from < *end + SETTLED);
         let cut = self.cuts.iter().any(|(at, _)| !is_quiet(*at));
-        !troubled
-            && !(takes_few && odd)
-            && !cut
-            && self.closes_at_random.is_none()
-            && self.connect < Duration::from_secs(1)
+        let is_odd = takes_few && odd || self.closes_at_random.is_some();
+        !(troubled || cut || is_odd) && self.connect < Duration::from_secs(1)
     }
 }
 
