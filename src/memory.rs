@@ -218,6 +218,11 @@ pub struct Reservation {
 }
 
 impl Reservation {
+    /// Holds so many octets more of the same memory, apart from these, if there is room.
+    pub fn beside(&self, octets: usize) -> Option<Self> {
+        self.memory.reserve(self.purpose, octets)
+    }
+
     /// How many octets are held.
     pub fn octets(&self) -> usize {
         self.octets

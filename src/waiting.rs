@@ -25,6 +25,13 @@ pub const ALL: usize = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place(u16);
 
+impl Place {
+    /// Tells it from other clients' places, mostly.
+    pub fn number(self) -> u16 {
+        self.0
+    }
+}
+
 /// Where a client's queries may be counted: its place, and the one where it has a little if the first is another one's, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Places(Place, Place);

@@ -713,6 +713,70 @@ impl<'m> Query<'m> {
     }
 }
 
+/// What a query carries besides its question. The later ones are for resolvers that do not know EDNS, or not all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Form {
+    /// An OPT record with padding (RFC 7830, RFC 8467).
+    Padded,
+    /// An OPT record without padding.
+    Unpadded,
+    /// No OPT record (RFC 6891 section 7).
+    Plain,
+}
+
+impl Form {
+    /// The one that asks less of the resolver, if there is one.
+    pub fn lesser(self) -> Option<Self> {
+        match self {
+            Self::Padded => Some(Self::Unpadded),
+            Self::Unpadded => Some(Self::Plain),
+            Self::Plain => None,
+        }
+    }
+}
+
+impl Form {
+    /// Appends a query that [`Query::write_for_resolver`] wrote, in this form; its question has so many octets.
+    pub fn write(self, message: &[u8], question: usize, out: &mut Vec<u8>) {
+        let start = out.len();
+        let opt = HEADER.saturating_add(question);
+        match self {
+            Self::Padded => out.extend_from_slice(message),
+            Self::Unpadded => {
+                let end = padding_start(message, opt);
+                out.extend_from_slice(within(message, 0..end));
+                let data = opt.saturating_add(SHORTEST_OPT);
+                let length = end.saturating_sub(data) as u16;
+                put(
+                    out,
+                    start.saturating_add(data).saturating_sub(2),
+                    &length.to_be_bytes(),
+                );
+            }
+            Self::Plain => {
+                out.extend_from_slice(within(message, 0..opt));
+                // ARCOUNT.
+                put(out, start.saturating_add(HEADER).saturating_sub(2), &[0, 0]);
+            }
+        }
+    }
+}
+
+/// Where the padding option begins in a query of ours, whose OPT begins at `opt`: it is the last.
+fn padding_start(message: &[u8], opt: usize) -> usize {
+    let mut at = opt.saturating_add(SHORTEST_OPT);
+    while let (Ok(code), Ok(length)) = (u16_at(message, at), u16_at(message, at.saturating_add(2)))
+    {
+        if code == option::PADDING {
+            return at;
+        }
+        at = at
+            .saturating_add(OPTION_HEAD)
+            .saturating_add(usize::from(length));
+    }
+    message.len()
+}
+
 /// Appends a query of our own for `question`, as a client of a forwarder asks: with RD, with AD, since it wants to know
 /// whether the answer is authentic (RFC 6840 section 5.7), and with an OPT for the sake of size and errors.
 pub fn write_query(out: &mut Vec<u8>, id: u16, question: &[u8]) {
@@ -1082,12 +1146,29 @@ pub fn answers(message: &[u8], question: &[u8]) -> bool {
     }
     match header.counts() {
         [0, 0, 0, 0] => header.rcode() != 0 && message.len() == HEADER,
-        [0, 0, 0, 1] => header.rcode() != 0 && is_opt_alone(from(message, HEADER)),
+        [0, 0, 0, 1] => response_code(message) != 0 && is_opt_alone(from(message, HEADER)),
         [1, ..] => from(message, HEADER)
             .get(..question.len())
             .is_some_and(|found| same_question(found, question)),
         _ => false,
     }
+}
+
+/// The code of a message that has a header, with the upper bits of its OPT where that comes first or is all that follows the
+/// question, as in errors.
+pub fn response_code(message: &[u8]) -> u16 {
+    let Ok(header) = Header::of(message) else {
+        return rcode::FORMERR;
+    };
+    let lower = header.rcode();
+    let upper = match header.counts() {
+        [0, 0, 0, 1] => message.get(HEADER.saturating_add(5)).copied(),
+        [1, 0, 0, 1] => Answer::parse(message)
+            .ok()
+            .map(|answer| (answer.rcode() >> 4) as u8),
+        _ => None,
+    };
+    lower | u16::from(upper.unwrap_or_default()) << 4
 }
 
 /// Whether this is one OPT record and nothing more.

@@ -22,6 +22,7 @@ mod memory;
 mod messages;
 mod monitor;
 mod pins;
+mod pool;
 mod readme;
 mod sandbox;
 mod service;

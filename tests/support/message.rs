@@ -110,6 +110,17 @@ pub(crate) fn question_end(message: &[u8]) -> usize {
     at + 5
 }
 
+/// The name that a message made here or by the forwarder asks for, in lower case.
+pub(crate) fn name_of(message: &[u8]) -> String {
+    let (mut labels, mut at) = (Vec::new(), 12);
+    while message[at] != 0 {
+        let end = at + 1 + usize::from(message[at]);
+        labels.push(String::from_utf8_lossy(&message[at + 1..end]).to_ascii_lowercase());
+        at = end;
+    }
+    labels.join(".")
+}
+
 /// The answer of an honest resolver: one address, which follows from the name, and an OPT.
 pub(crate) fn answer(query: &[u8]) -> Vec<u8> {
     answer_with(
@@ -122,7 +133,8 @@ pub(crate) fn answer(query: &[u8]) -> Vec<u8> {
     )
 }
 
-/// An answer with these records, each for the name in question, and an OPT that says DO as the query does.
+/// An answer with these records, each for the name in question, and, where the query has one, an OPT that says DO as that
+/// does.
 pub(crate) fn answer_with(query: &[u8], records: &[&[u8]]) -> Vec<u8> {
     let end = question_end(query);
     let mut octets = query[..end].to_vec();
@@ -135,9 +147,11 @@ pub(crate) fn answer_with(query: &[u8], records: &[&[u8]]) -> Vec<u8> {
             .to_be_bytes(),
     );
     octets.extend(records.concat());
-    // The forwarder's queries always have an OPT.
-    octets[11] = 1;
-    octets.extend_from_slice(&[0, 0, 41, 0x10, 0, 0, 0, query[end + 7], 0, 0, 0]);
+    // The forwarder's queries have an OPT, unless the resolver has refused them for it.
+    if query[11] > 0 {
+        octets[11] = 1;
+        octets.extend_from_slice(&[0, 0, 41, 0x10, 0, 0, 0, query[end + 7], 0, 0, 0]);
+    }
     octets
 }
 

@@ -23,7 +23,7 @@ use dns_tool::config::{self, Command, Config};
 pub(crate) use client::{TcpClient, UdpClient};
 pub(crate) use message::{Ask, Heard};
 pub(crate) use pki::{Chain, pki};
-pub(crate) use resolver::{Act, FakeResolver, Greeting};
+pub(crate) use resolver::{Act, FakeResolver, Gate, Greeting};
 
 /// The name that every honest resolver of the tests bears.
 pub(crate) const NAME: &str = "resolver.test";
@@ -67,7 +67,11 @@ impl Forwarder {
 
     /// The same with these options.
     pub(crate) fn patient_with(options: &[&str]) -> Self {
-        let mut config = config(&[&["--timeout", "20"][..], options].concat());
+        let timeout: &[&str] = match options.contains(&"--timeout") {
+            true => &[],
+            false => &["--timeout", "20"],
+        };
+        let mut config = config(&[timeout, options].concat());
         config.upstream.least_patience = PATIENCE;
         Self::started(config)
     }

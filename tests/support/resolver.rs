@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use socket2::SockRef;
 
 use super::client::framed;
 use super::message;
-use super::{Chain, log, pki, seed, wait_until};
+use super::{Chain, PATIENCE, log, pki, seed, wait_until};
 
 /// How it meets a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub(crate) enum Act {
     Dribble(Vec<u8>, Duration),
     /// Sends a message after this long; other queries are served meanwhile.
     Later(Duration, Vec<u8>),
+    /// Sends a message once the gate is open; other queries are served meanwhile.
+    Held(Gate, Vec<u8>),
     /// Closes with close_notify.
     Close,
     /// Closes the TCP connection without a word of TLS.
@@ -55,6 +57,27 @@ pub(crate) enum Act {
     Reset,
     /// Talks cleartext amid the session.
     Plaintext,
+}
+
+/// What holds answers back until the test opens it, so that no test depends on how slow a slow answer is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    /// Lets out what is held, and all that comes later.
+    pub(crate) fn open(&self) {
+        *lock(&self.0.0) = true;
+        self.0.1.notify_all();
+    }
+
+    /// Waits until it is open, but not longer than a test takes.
+    fn wait(&self) {
+        let shut = self
+            .0
+            .1
+            .wait_timeout_while(lock(&self.0.0), PATIENCE, |open| !*open);
+        drop(shut);
+    }
 }
 
 type Script = dyn Fn(&[u8]) -> Vec<Act> + Send + Sync;
@@ -71,6 +94,10 @@ struct Shared {
     greeting: Mutex<Greeting>,
     script: Mutex<Arc<Script>>,
     live: Mutex<HashMap<usize, Arc<TcpStream>>>,
+    /// Connections with lower numbers are neither read nor answered any more.
+    silenced: AtomicUsize,
+    /// A connection ends after so many queries.
+    most_queries: AtomicUsize,
     connections: AtomicUsize,
     handshakes: AtomicUsize,
     resumed: AtomicUsize,
@@ -118,6 +145,8 @@ impl FakeResolver {
                 vec![Act::Send(message::answer(query))]
             })),
             live: Mutex::default(),
+            silenced: AtomicUsize::default(),
+            most_queries: AtomicUsize::new(usize::MAX),
             connections: AtomicUsize::default(),
             handshakes: AtomicUsize::default(),
             resumed: AtomicUsize::default(),
@@ -166,6 +195,17 @@ impl FakeResolver {
         }
     }
 
+    /// From now on nothing is read or answered on the connections that there are; they stay open, and new ones are served.
+    pub(crate) fn silence(&self) {
+        let connections = self.shared.connections.load(Ordering::SeqCst);
+        self.shared.silenced.store(connections, Ordering::SeqCst);
+    }
+
+    /// From now on a connection ends, with close_notify, once it has answered so many queries.
+    pub(crate) fn close_after(&self, queries: usize) {
+        self.shared.most_queries.store(queries, Ordering::SeqCst);
+    }
+
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
@@ -186,6 +226,15 @@ impl FakeResolver {
     /// The queries that arrived, in order.
     pub(crate) fn queries(&self) -> Vec<Vec<u8>> {
         lock(&self.shared.queries).clone()
+    }
+
+    /// How many queries arrived for a name.
+    pub(crate) fn count(&self, name: &str) -> usize {
+        let queries = lock(&self.shared.queries);
+        let named = queries
+            .iter()
+            .filter(|query| message::name_of(query) == name);
+        named.count()
     }
 
     /// Waits until so many queries have arrived, and returns them.
@@ -268,13 +317,13 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let shared = Arc::clone(shared);
         thread::spawn(move || {
             // It ends when the other side goes away, or as the script wants.
-            let _ = meet(&socket, &shared);
+            let _ = meet(&socket, number, &shared);
             lock(&shared.live).remove(&number);
         });
     }
 }
 
-fn meet(socket: &Arc<TcpStream>, shared: &Arc<Shared>) -> io::Result<()> {
+fn meet(socket: &Arc<TcpStream>, number: usize, shared: &Arc<Shared>) -> io::Result<()> {
     let greeting = *lock(&shared.greeting);
     match greeting {
         Greeting::Mute => {
@@ -293,6 +342,7 @@ fn meet(socket: &Arc<TcpStream>, shared: &Arc<Shared>) -> io::Result<()> {
             Connection {
                 socket: Arc::clone(socket),
                 tls: Arc::new(Mutex::new(tls)),
+                number,
             }
             .run(greeting, shared)
         }
@@ -303,6 +353,8 @@ fn meet(socket: &Arc<TcpStream>, shared: &Arc<Shared>) -> io::Result<()> {
 struct Connection {
     socket: Arc<TcpStream>,
     tls: Arc<Mutex<ServerConnection>>,
+    /// How many came before it.
+    number: usize,
 }
 
 impl Connection {
@@ -312,11 +364,15 @@ impl Connection {
             _ => None,
         };
         let mut plaintext = Vec::new();
-        let mut shaken = false;
+        let (mut shaken, mut served) = (false, 0);
         let mut octets = vec![0; 65_536];
         loop {
             let arrived = (&*self.socket).read(&mut octets)?;
             if arrived == 0 {
+                return Ok(());
+            }
+            if self.number < shared.silenced.load(Ordering::SeqCst) {
+                self.stay_silent(shared);
                 return Ok(());
             }
             lock(&shared.wire).extend_from_slice(&octets[..arrived]);
@@ -352,18 +408,51 @@ impl Connection {
                 lock(&shared.batches).push(messages.len());
             }
             for query in messages {
-                lock(&shared.queries).push(query.clone());
-                let script = Arc::clone(&lock(&shared.script));
-                for act in script(&query) {
-                    if let Act::Send(answer) | Act::Later(_, answer) = &act {
-                        seed::keep_answer(&query, answer);
-                    }
-                    if !self.act(act)? {
-                        return Ok(());
-                    }
+                served += 1;
+                if !self.serve(&query, shared)? {
+                    return Ok(());
+                }
+                if served >= shared.most_queries.load(Ordering::SeqCst) {
+                    return self.act(Act::Close).map(|_| ());
                 }
             }
         }
+    }
+
+    /// Does for a query what the script says; whether the connection goes on.
+    fn serve(&self, query: &[u8], shared: &Shared) -> io::Result<bool> {
+        lock(&shared.queries).push(query.to_vec());
+        let script = Arc::clone(&lock(&shared.script));
+        for act in script(query) {
+            if let Act::Send(answer) | Act::Later(_, answer) = &act {
+                seed::keep_answer(query, answer);
+            }
+            if !self.act(act)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads nothing more, until the resolver ends or the other side has gone.
+    fn stay_silent(&self, shared: &Shared) {
+        let gone = || matches!(self.socket.take_error(), Ok(Some(_)) | Err(_));
+        while !shared.stopping.load(Ordering::SeqCst) && !gone() {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends a message after `wait`, on a thread of its own.
+    fn send_after(&self, wait: impl FnOnce() + Send + 'static, message: Vec<u8>) {
+        let later = Self {
+            socket: Arc::clone(&self.socket),
+            tls: Arc::clone(&self.tls),
+            number: self.number,
+        };
+        thread::spawn(move || {
+            wait();
+            let _ = later.send(&framed(&[message]));
+        });
     }
 
     /// Does as told; whether the connection goes on.
@@ -379,14 +468,11 @@ impl Connection {
                 Ok(true)
             }
             Act::Later(delay, message) => {
-                let later = Self {
-                    socket: Arc::clone(&self.socket),
-                    tls: Arc::clone(&self.tls),
-                };
-                thread::spawn(move || {
-                    thread::sleep(delay);
-                    let _ = later.send(&framed(&[message]));
-                });
+                self.send_after(move || thread::sleep(delay), message);
+                Ok(true)
+            }
+            Act::Held(gate, message) => {
+                self.send_after(move || gate.wait(), message);
                 Ok(true)
             }
             Act::Close => {
