@@ -456,6 +456,23 @@ impl Cache {
         }
     }
 
+    /// Takes note that the resolver failed at `key` as it does at others: that says nothing of the name, and is over once it
+    /// answers one. Returns the answer that is to be served in place of that, if there is one.
+    pub fn note_outage(
+        &self,
+        key: &Key<'_>,
+        ending: Result<&Answer<'_>, Failure>,
+        now: Instant,
+    ) -> Option<Kept> {
+        let store = self.store.as_ref()?;
+        let now = self.time(now);
+        let _alone = self.writes.lock();
+        let whole = ending.ok().filter(|answer| may_be_kept(answer).is_ok());
+        let failure = whole.and_then(|answer| KeptAnswer::new(answer, key));
+        let failure = failure.or_else(|| KeptAnswer::servfail(key));
+        self.fail(store, key, failure, true, now)
+    }
+
     /// A fresh answer takes the place of whatever was there, even if it may not be kept itself.
     fn replace(&self, store: &Store, key: &Key<'_>, answer: &Answer<'_>, now: u64) {
         let kept = lifetime(answer, key)

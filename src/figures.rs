@@ -253,6 +253,11 @@ impl Sources {
             pending,
         );
         all.gauge("dns_tool_upstream_pending_limit", "How many may be.", limit);
+        all.counter(
+            "dns_tool_upstream_queries_convicted",
+            "Queries that were given up since they ended sessions on which they were alone.",
+            tally.convicted.value(),
+        );
         all.counters(
             "dns_tool_upstream_failures",
             "Attempts to connect that failed before the resolver could prove itself.",

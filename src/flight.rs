@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -21,11 +21,10 @@ use crate::clock::micros;
 use crate::frame::{self, PREFIX};
 use crate::memory::{Memory, Purpose, Reservation};
 use crate::waiting::Place;
-use crate::wire::{self, Asked, Edns, HEADER, Key};
+use crate::wire::{self, Asked, Edns, Form, HEADER, Key};
 
-/// How often a query is asked, at most, when sessions end under it; and how often since sessions are silent.
-const MOST_ASKED: usize = 8;
-const MOST_HEDGED: usize = 2;
+/// Octets of a failure that is kept while a better answer is asked for, at most.
+const KEPT: usize = 512;
 /// How many queries that have landed are kept for their memory, and how many a thread borrows of them for a batch.
 const LANDED: usize = 128;
 const SPARES: usize = 32;
@@ -52,16 +51,12 @@ pub struct Query {
     waiters: Mutex<Waiters>,
     /// Somebody waited for it in vain.
     overdue: AtomicBool,
-    /// An ending was found for it: nobody else may have one.
-    claimed: AtomicBool,
-    /// On how many sessions it is pending.
-    copies: AtomicUsize,
-    /// How often it was asked on a session that ended without a single answer.
-    vain: AtomicUsize,
-    /// How often it was asked.
-    asked: AtomicUsize,
-    /// On how many sessions it waited that went silent.
-    hedged: AtomicUsize,
+    /// An ending was found for it.
+    ended: AtomicBool,
+    /// Its answer is a failure that says nothing of its name: the resolver fails others, too.
+    is_outage: AtomicBool,
+    /// A failure that goes out if nothing better comes.
+    kept: Mutex<Option<Kept>>,
     /// The message as the resolver sees it, its length before it and its ID 0; behind it the key that the query is known
     /// by, if others may share its answer.
     octets: Vec<u8>,
@@ -70,6 +65,13 @@ pub struct Query {
     signed: bool,
     /// What it costs, where that is counted.
     held: Option<Reservation>,
+}
+
+/// A failure that is kept, and what it costs.
+#[derive(Debug)]
+struct Kept {
+    message: Box<[u8]>,
+    _held: Option<Reservation>,
 }
 
 /// The clients that wait for a query: mostly there is one.
@@ -153,11 +155,9 @@ impl Query {
             late: None,
             waiters: Mutex::default(),
             overdue: AtomicBool::new(false),
-            claimed: AtomicBool::new(false),
-            copies: AtomicUsize::new(0),
-            vain: AtomicUsize::new(0),
-            asked: AtomicUsize::new(0),
-            hedged: AtomicUsize::new(0),
+            ended: AtomicBool::new(false),
+            is_outage: AtomicBool::new(false),
+            kept: Mutex::default(),
             octets: Vec::with_capacity(USUAL),
             message_end: 0,
             question: 0..0,
@@ -198,11 +198,9 @@ impl Query {
             late,
             waiters,
             overdue,
-            claimed,
-            copies,
-            vain,
-            asked,
-            hedged,
+            ended,
+            is_outage,
+            kept,
             octets,
             message_end,
             question,
@@ -216,12 +214,10 @@ impl Query {
         *due.get_mut() = micros(timeout);
         *late = None;
         waiters.get_mut().clear();
-        for flag in [overdue, claimed] {
+        for flag in [overdue, ended, is_outage] {
             *flag.get_mut() = false;
         }
-        for count in [copies, vain, asked, hedged] {
-            *count.get_mut() = 0;
-        }
+        *kept.get_mut() = None;
         octets.clear();
         octets.reserve_exact(Self::room(query, key));
         frame::append(octets, |out| {
@@ -367,55 +363,46 @@ impl Query {
         micros(moment.saturating_duration_since(self.began))
     }
 
-    /// Takes the right to end it. Only one caller ever gets it.
-    pub fn claim(&self) -> bool {
-        !self.claimed.swap(true, Ordering::AcqRel)
+    /// Notes that it has ended.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
     }
 
     /// Whether it has ended.
-    pub fn is_claimed(&self) -> bool {
-        self.claimed.load(Ordering::Acquire)
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
-    /// It was put on a session.
-    pub fn sent(&self) {
-        self.copies.fetch_add(1, Ordering::AcqRel);
-        self.asked.fetch_add(1, Ordering::Relaxed);
+    /// Notes that its answer is a failure that says nothing of its name.
+    pub fn note_outage(&self) {
+        self.is_outage.store(true, Ordering::Release);
     }
 
-    /// A session on which it was pending has ended; whether that was the last one.
-    pub fn lost(&self) -> bool {
-        self.copies.fetch_sub(1, Ordering::AcqRel) == 1
+    /// Whether that is so.
+    pub fn is_outage(&self) -> bool {
+        self.is_outage.load(Ordering::Acquire)
     }
 
-    /// Whether it waits for an answer on some session.
-    pub fn is_pending(&self) -> bool {
-        self.copies.load(Ordering::Acquire) > 0
+    /// Keeps a failure, which goes out if nothing better comes, unless it is too long or there is no memory for it.
+    pub fn keep(&self, message: &[u8]) {
+        let held = match &self.held {
+            Some(held) => match held.beside(message.len()) {
+                Some(held) => Some(held),
+                None => return,
+            },
+            None => None,
+        };
+        if message.len() <= KEPT {
+            *self.kept.lock() = Some(Kept {
+                message: message.into(),
+                _held: held,
+            });
+        }
     }
 
-    /// Whether it was asked on more sessions than one that live.
-    pub fn is_hedged(&self) -> bool {
-        self.copies.load(Ordering::Acquire) > 1
-    }
-
-    /// Whether it may be asked once more, after a session ended without an answer to it or (`vain`) to anybody.
-    ///
-    /// A resolver may close at any time (RFC 7766 section 6.2.4), which costs no query its answer as long as others are
-    /// answered. One that closes before it answers anything gets a second chance, not a third; and a query at which the
-    /// resolver closes every time is not asked for ever.
-    pub fn may_ask_again(&self, vain: bool) -> bool {
-        self.asked.load(Ordering::Relaxed) < MOST_ASKED
-            && (!vain || self.vain.fetch_add(1, Ordering::Relaxed) == 0)
-    }
-
-    /// Whether silence may send it to yet another session.
-    pub fn may_hedge(&self) -> bool {
-        !self.is_claimed() && self.hedged.load(Ordering::Relaxed) < MOST_HEDGED
-    }
-
-    /// A session on which it waits went silent, and it is asked elsewhere.
-    pub fn hedge(&self) {
-        self.hedged.fetch_add(1, Ordering::Relaxed);
+    /// The failure that was kept, if there is one.
+    pub fn take_kept(&self) -> Option<Box<[u8]>> {
+        self.kept.lock().take().map(|kept| kept.message)
     }
 
     /// What it is known by to those that ask the same; none if its answer is for nobody else.
@@ -449,9 +436,26 @@ impl Query {
         &self.octets[self.question.clone()]
     }
 
-    /// The message as the resolver shall see it, its length before it and its ID 0.
-    pub fn framed(&self) -> &[u8] {
-        &self.octets[..self.message_end]
+    /// The message as the resolver shall see it, its ID 0.
+    pub fn message(&self) -> &[u8] {
+        &self.octets[PREFIX..self.message_end]
+    }
+
+    /// Appends the message in that form, its length before it. A signed one has one form.
+    pub fn write_framed(&self, form: Form, out: &mut Vec<u8>) {
+        if self.signed || form == Form::Padded {
+            out.extend_from_slice(&self.octets[..self.message_end]);
+        } else {
+            frame::append(out, |out| {
+                form.write(self.message(), self.question.len(), out)
+            });
+        }
+    }
+
+    /// The place where its first client is counted, as a number; 0 if nobody waits.
+    pub fn first_client(&self) -> u16 {
+        let waiters = self.waiters.lock();
+        waiters.first().map_or(0, |waiter| waiter.place.number())
     }
 }
 
@@ -699,9 +703,12 @@ mod tests {
         let first = first.expect("there is room");
         board(&flights, &[Arc::clone(&first)], &mut spares);
         first.extend(Duration::from_secs(1));
-        first.sent();
-        first.hedge();
-        assert!(first.claim() && first.may_ask_again(true) && first.fall_overdue());
+        first.end();
+        first.note_outage();
+        first.keep(b"a failure");
+        assert_eq!(memory.held(Purpose::Queries), 1009);
+        assert_eq!(first.take_kept().as_deref(), Some(&b"a failure"[..]));
+        assert!(first.has_ended() && first.is_outage() && first.fall_overdue());
         assert!(flights.land(&first).is_none());
         let ended = Arc::as_ptr(&first);
         flights.lend(&mut spares, 1);

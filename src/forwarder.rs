@@ -21,7 +21,7 @@ use crate::memory::{Memory, Purpose};
 use crate::metrics::{Counter, Histogram, Spread};
 use crate::querylog::{self, Line, QueryLog};
 use crate::token_bucket::{Rate, TokenBucket};
-use crate::upstream::{Failure, Settle, Upstream};
+use crate::upstream::{Failure, Settle, Upstream, Work};
 use crate::waiting::{self, Place, Waiting};
 use crate::wire::{self, Answer, Asked, ExtendedError, Fault, Shown, Spelled, ede, rcode, rtype};
 
@@ -215,6 +215,7 @@ pub struct Batch {
     spares: Spares,
     /// How many queries the last batch had for the resolver.
     before: usize,
+    work: Work,
     replies: ReplyBatch,
     over_limit: bool,
     terse: bool,
@@ -444,6 +445,7 @@ impl Forwarder {
             queries,
             spares,
             before,
+            work,
             replies,
             policy,
             generation,
@@ -457,7 +459,7 @@ impl Forwarder {
         // An upstream that takes no more has been replaced before, so the next one is there to be found.
         while !queries.is_empty() {
             let policy = self.policy(policy, generation);
-            policy.upstream.submit(queries, replies, now);
+            policy.upstream.submit(queries, work, replies, now);
         }
         replies.send();
         let given = std::mem::take(&mut batch.given);
@@ -769,7 +771,11 @@ impl Endings {
         ending: Result<&Answer<'_>, Failure>,
         now: Instant,
     ) -> Option<Kept> {
-        let kept = self.cache.note(key, ending, query.began(), now);
+        let kept = if query.is_outage() {
+            self.cache.note_outage(key, ending, now)
+        } else {
+            self.cache.note(key, ending, query.began(), now)
+        };
         // Whoever forgets says so before it empties: either that is seen here, or this is emptied there.
         if self.is_forgotten(query) {
             self.cache.remove(key);
@@ -899,6 +905,11 @@ impl Endings {
     }
 }
 
+/// Whether the resolver could not answer, for a reason that may not lie in the name.
+fn is_failure(answer: &Answer<'_>) -> bool {
+    matches!(answer.rcode(), rcode::SERVFAIL | rcode::REFUSED) && !answer.is_verdict()
+}
+
 impl Settle for Endings {
     fn settle(
         &self,
@@ -907,7 +918,11 @@ impl Settle for Endings {
         now: Instant,
         replies: &mut ReplyBatch,
     ) {
-        if matches!(ending, Ok(_) | Err(Failure::Unreadable)) {
+        let says_something = match ending {
+            Ok(answer) => !is_failure(answer),
+            Err(failure) => failure == Failure::Unreadable,
+        };
+        if says_something {
             self.cache.hear(now);
         }
         let Some(key) = query.key() else {
@@ -947,6 +962,10 @@ impl Settle for Endings {
             let waiters = successor.take_waiters();
             self.end_waiters(waiters, &successor, ending, kept.as_ref(), now, replies);
         }
+    }
+
+    fn recover(&self, now: Instant) {
+        self.cache.hear(now);
     }
 
     fn look_after(&self, query: &Query, now: Instant, replies: &mut ReplyBatch) {

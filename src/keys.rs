@@ -452,6 +452,8 @@ mod tests {
         ) {
         }
 
+        fn recover(&self, _: std::time::Instant) {}
+
         fn look_after(&self, _: &Query, _: std::time::Instant, _: &mut ReplyBatch) {}
     }
 

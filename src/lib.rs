@@ -8,7 +8,7 @@
 //!                 not allowed (limit), or known (cache): answered here and now
 //!                                on its way already (flight): waits too
 //!                                                              v
-//!                                                       upstream.submit --> session.send --> TLS
+//!                                                upstream: pool --> session.send --> TLS
 //!                                                                                             |
 //! client.rs: replies leave <-- forwarder: settle <-- session thread: match the answer <----'
 //! ```
@@ -22,8 +22,7 @@
 //! health, token_bucket, session, flight, waiting, identity, certificate, pins, state, rollover, pin, client, frame, deadline,
 //! querylog, zone, wire, journal, spool, service, sandbox, rights, allocator, socket_owner, memory, thread, clock, date, metrics.
 //!
-//! No thread ever waits for another connection's answer: what waits is an entry in the session's table of pending
-//! queries, and the thread that reads an answer delivers it.
+//! No thread ever waits for another connection's answer: what waits is an entry in the pool's table of queries, and the thread that reads an answer delivers it.
 #![forbid(unsafe_code)]
 
 pub mod allocator;

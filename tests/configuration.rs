@@ -15,7 +15,7 @@ use dns_tool::clock;
 use dns_tool::flight::Query;
 use dns_tool::forwarder::Endings;
 use dns_tool::memory::Memory;
-use dns_tool::upstream::Upstream;
+use dns_tool::upstream::{Upstream, Work};
 use dns_tool::wire;
 
 use crate::support::client::framed;
@@ -889,7 +889,12 @@ fn an_upstream_that_is_retired_leaves_queries_to_the_next_one() {
         config.forwarder.timeout,
     ))];
     upstream.retire();
-    upstream.submit(&mut queries, &mut ReplyBatch::default(), now);
+    upstream.submit(
+        &mut queries,
+        &mut Work::default(),
+        &mut ReplyBatch::default(),
+        now,
+    );
     assert_eq!(queries.len(), 1);
     let watched = Arc::downgrade(&upstream);
     drop(upstream);

@@ -18,7 +18,8 @@ use dns_tool::clock;
 use dns_tool::health::Fault;
 use dns_tool::token_bucket::TokenBucket;
 use dns_tool::upstream::pool::{Actions, Event, Failure, Kind, MOST_SENDS, Pool, Reply, Settings};
-use dns_tool::upstream::{Form, Kin, Pending, SessionId};
+use dns_tool::upstream::{Kin, Pending, SessionId};
+use dns_tool::wire::Form;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a world lasts.
@@ -202,7 +203,11 @@ impl World {
         let mut random = fastrand::Rng::with_seed(seed);
         let begin = clock::now();
         let count = random.usize(1..=4);
-        let addresses: Vec<_> = (0..count).map(|_| address(&mut random, begin)).collect();
+        let mut addresses: Vec<_> = (0..count).map(|_| address(&mut random, begin)).collect();
+        // Where a query comes to the last address it has one send left, and none to find out what that takes.
+        for other in addresses.iter_mut().skip(1) {
+            other.knows = Form::Padded;
+        }
         // Where sessions take few queries, there are not more of them than can be asked so.
         let few = addresses
             .iter()
@@ -294,11 +299,12 @@ impl World {
         );
         assert_eq!(self.pool.pending(), 0, "{}", self.seed);
         assert!(
-            self.unlucky * 50 <= self.answered,
-            "seed {}: {} of {} were unlucky",
+            self.unlucky * 50 <= self.answered + 500,
+            "seed {}: {} of {} were unlucky: {:?}",
             self.seed,
             self.unlucky,
-            self.answered
+            self.answered,
+            self.addresses
         );
         self.steps
     }
@@ -447,12 +453,12 @@ impl World {
                 Happening::Arrives(send.session, send.id, send.query, send.form),
             );
         }
-        for connect in actions.connects.drain(..) {
-            self.connect(connect.session, connect.rank);
-        }
         for session in actions.closes.drain(..) {
             self.count_end(session);
             self.sessions.remove(&session);
+        }
+        for connect in actions.connects.drain(..) {
+            self.connect(connect.session, connect.rank);
         }
         for event in actions.events.drain(..) {
             if self.trace && !matches!(event, Event::Unmatched(_)) {
@@ -499,10 +505,10 @@ impl World {
         }
         let begun = &mut self.connects[rank];
         begun.push(self.now);
-        // Four at once and one a second of each kind, and those that were given back. Where a session takes few queries, as many are
+        // Four at once of each kind, and three a second, and those that were given back. Where a session takes few queries, as many are
         // needed as there are queries.
         let elapsed = (self.now - self.begin).as_secs_f64();
-        let most = 8.0 + 2.0 * elapsed + f64::from(self.given_back[rank]) + 1.0;
+        let most = 8.0 + 3.0 * elapsed + f64::from(self.given_back[rank]) + 1.0;
         let takes_many = address.closes_after.is_none() && !address.keeps_none;
         assert!(
             !takes_many || begun.len() as f64 <= most,
@@ -667,8 +673,7 @@ impl World {
             self.answered += 1;
         } else if must_be_answered && !is_like_poisoned && self.addresses.iter().any(is_healthy) {
             // A few may be unlucky: three sends in a row meet a cut, an address that closes at random, or a poisoned name.
-            let has_been =
-                |at: Instant| at <= self.now && self.now < at + Duration::from_millis(200);
+            let has_been = |at: Instant| at <= self.now && self.now < at + Duration::from_secs(1);
             let bad_luck = |address: &Address| {
                 address.closes_at_random.is_some()
                     || address.knows != Form::Padded

@@ -447,7 +447,7 @@ fn check_address(
 ) -> bool {
     let place = format!("{address}#{}", identity.name().to_str());
     let began = clock::now();
-    let opened = Session::connect(address, identity, 1, began + timeout);
+    let opened = Session::connect(address, identity, began + timeout);
     let (session, reader) = match opened {
         Ok(opened) => opened,
         Err(error) => {
@@ -517,7 +517,7 @@ fn check_address(
     };
     let again = clock::now();
     let subject = format!("{place} resumption");
-    match Session::connect(address, identity, 1, again + timeout) {
+    match Session::connect(address, identity, again + timeout) {
         Ok((session, _)) => {
             let took = since(again);
             let text = if session.agreement().resumed {

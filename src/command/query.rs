@@ -19,9 +19,9 @@ use crate::flight;
 use crate::frame::{self, Frames};
 use crate::identity::Identity;
 use crate::rights::RightsError;
-use crate::session::{Closed, ConnectError, Reader, Sent, Session};
+use crate::session::{Closed, ConnectError, Ids, Outgoing, Reader, Session};
 use crate::thread;
-use crate::wire::{self, Answer, Fault, LONGEST, Section, rcode};
+use crate::wire::{self, Answer, Fault, Form, LONGEST, Section, rcode};
 use crate::zone::{Line, Quoted, Rcode};
 
 /// What was heard, for people.
@@ -353,7 +353,7 @@ impl Asking {
         until: Instant,
     ) -> Result<(Vec<u8>, bool), Cause> {
         let (session, reader) =
-            Session::connect(address, identity, 1, until).map_err(Cause::Session)?;
+            Session::connect(address, identity, until).map_err(Cause::Session)?;
         let unpinned = session.proof().fit.is_none() && !identity.terms().pins.is_empty();
         let message = exchange(&session, reader, &self.message, until)?;
         Ok((message, unpinned))
@@ -370,27 +370,31 @@ pub(super) fn exchange(
     let now = clock::now();
     let time_left = until.saturating_duration_since(now);
     let query = wire::Query::parse(message).map_err(Cause::Unreadable)?;
-    let mut queries = vec![Arc::new(flight::Query::new(
+    let query = Arc::new(flight::Query::new(
         &query,
         query.key().as_ref(),
         now,
         time_left,
-    ))];
-    if session.send(&mut queries, now) != Sent::All {
-        return Err(Cause::Closed(Closed::End));
-    }
+    ));
+    let id = Ids::default().draw();
+    session.send(&mut vec![Outgoing {
+        id,
+        form: Form::Padded,
+        query: Arc::clone(&query),
+    }]);
     // The session's reader waits without an end; whoever waits for it has one.
     let heard = Arc::new((Mutex::new(None), Condvar::new()));
     let place = Arc::clone(&heard);
     let read = move || {
         let heard = loop {
-            match reader.read() {
-                Ok(mut answers) => {
-                    if let Some((_, message, _)) = answers.next() {
-                        break Ok(message.to_vec());
-                    }
-                }
-                Err(closed) => break Err(closed),
+            if let Err(closed) = reader.read() {
+                break Err(closed);
+            }
+            let is_answer = |message: &&[u8]| {
+                message.starts_with(&id.to_be_bytes()) && wire::answers(message, query.question())
+            };
+            if let Some(message) = reader.messages().find(is_answer) {
+                break Ok(message.to_vec());
             }
         };
         *place.0.lock() = Some(heard);

@@ -8,9 +8,15 @@ use std::time::{Duration, Instant};
 
 use crate::health::{Fault, Health};
 use crate::token_bucket::{Rate, TokenBucket};
+use crate::wire::Form;
 
-/// New sessions to one address: so many at once, and one a second. A session that ended well has its token given back.
+/// New sessions to one address: so many at once, and so many a second. A session that ended well has its token given back.
 const NEW_SESSIONS: Rate = Rate {
+    per_second: 2,
+    burst: 4,
+};
+/// The same for sessions of single queries.
+const NEW_SESSIONS_ALONE: Rate = Rate {
     per_second: 1,
     burst: 4,
 };
@@ -23,31 +29,11 @@ const FAILED_NAMES: usize = 4;
 const FAILS_FOR: Duration = Duration::from_secs(1);
 /// While an address fails and there is another one, it is asked this often whether it still does.
 const PROBE: Duration = Duration::from_secs(1);
-/// How long is remembered what an address does not take: the form of a query (RFC 6891 section 6.2.2), and how many
-/// queries there may be on one session.
+/// How often in a row sessions must be closed after as many answers for that to be a limit, and for how long it is taken for one.
+const LIMIT_SEEN: u32 = 3;
+const LIMIT_REMEMBERED: Duration = Duration::from_secs(60);
+/// How long is remembered that an address does not take a query in every form (RFC 6891 section 6.2.2).
 const REMEMBERED: Duration = Duration::from_secs(15 * 60);
-
-/// What a query carries besides its question. The later ones are for resolvers that do not know EDNS, or not all of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Form {
-    /// An OPT record with padding (RFC 7830, RFC 8467).
-    Padded,
-    /// An OPT record without padding.
-    Unpadded,
-    /// No OPT record (RFC 6891 section 7).
-    Plain,
-}
-
-impl Form {
-    /// The one that asks less of the resolver, if there is one.
-    pub fn lesser(self) -> Option<Self> {
-        match self {
-            Self::Padded => Some(Self::Unpadded),
-            Self::Unpadded => Some(Self::Plain),
-            Self::Plain => None,
-        }
-    }
-}
 
 /// One address of a resolver.
 #[derive(Debug)]
@@ -64,8 +50,9 @@ pub(super) struct Address {
     /// It fails, and is asked at that time whether it still does.
     probe_at: Option<Instant>,
     form: Option<(Form, Instant)>,
-    /// Queries that the last session had answered when the resolver closed it with others pending.
-    closed_after: Option<u32>,
+    /// Queries that the last session had answered when the resolver closed it with others pending, and how often in a row it was as
+    /// many.
+    closed_after: Option<(u32, u32)>,
     /// So many a session is closed after, as it seems.
     most_queries: Option<(u32, Instant)>,
     /// When it last answered a query that has a good answer.
@@ -77,7 +64,7 @@ impl Address {
         Self {
             health: Health::default(),
             tokens: TokenBucket::new(Some(NEW_SESSIONS), now),
-            tokens_alone: TokenBucket::new(Some(NEW_SESSIONS), now),
+            tokens_alone: TokenBucket::new(Some(NEW_SESSIONS_ALONE), now),
             vain: 0,
             failed: Vec::new(),
             failed_since: now,
@@ -137,6 +124,11 @@ impl Address {
         false
     }
 
+    /// Another one failed at that name as well.
+    pub(super) fn is_excused(&mut self, name: u16) {
+        self.failed.retain(|failed| *failed != name);
+    }
+
     /// The resolver ended a session that queries share, with so many answered while `lost` of them were pending. Whether it is held back
     /// for that.
     pub(super) fn closes(&mut self, answered: u32, lost: usize, jitter: u8, now: Instant) -> bool {
@@ -156,17 +148,36 @@ impl Address {
             return false;
         }
         self.vain = 0;
-        // Once may have been a name that it cannot stand, or a restart; twice after as many is a limit.
-        if self.closed_after.replace(answered) == Some(answered) {
-            self.most_queries = Some((answered, now + REMEMBERED));
+        // Once or twice may be chance, or a name that it cannot stand; again and again after as many is a limit.
+        let times = match self.closed_after {
+            Some((same, times)) if same == answered => times + 1,
+            _ => 1,
+        };
+        self.closed_after = Some((answered, times));
+        if times >= LIMIT_SEEN {
+            self.most_queries = Some((answered, now + LIMIT_REMEMBERED));
         }
         false
+    }
+
+    /// A session to it has answered so many: a limit that is lower is none.
+    pub(super) fn has_answered(&mut self, answered: u32) {
+        if self.most_queries.is_some_and(|(most, _)| answered > most) {
+            self.most_queries = None;
+        }
     }
 
     /// How many queries may be sent on one session, as far as is known.
     pub(super) fn most_queries(&self, now: Instant) -> u32 {
         let known = self.most_queries.filter(|(_, until)| now < *until);
         known.map_or(u32::MAX, |(most, _)| most)
+    }
+
+    /// How many queries may be sent on a session of single ones, one after the other: no more than the last session had answered
+    /// when it was closed, as that may be a limit.
+    pub(super) fn most_alone(&self) -> u32 {
+        self.closed_after
+            .map_or(u32::MAX, |(answered, _)| answered.max(1))
     }
 
     /// In what form it is asked.
@@ -225,16 +236,20 @@ mod tests {
     }
 
     #[test]
-    fn two_sessions_closed_after_as_many_answers_show_a_limit() {
+    fn sessions_closed_again_and_again_after_as_many_answers_show_a_limit() {
         let (mut address, now) = address();
-        assert!(!address.closes(5, 3, 0, now));
-        assert_eq!(address.most_queries(now), u32::MAX);
-        assert!(!address.closes(7, 3, 0, now));
+        for answered in [5, 7, 7] {
+            assert!(!address.closes(answered, 3, 0, now));
+        }
         assert!(!address.closes(7, 0, 0, now), "none was pending");
         assert_eq!(address.most_queries(now), u32::MAX);
         assert!(!address.closes(7, 1, 0, now));
         assert_eq!(address.most_queries(now), 7);
-        assert_eq!(address.most_queries(now + REMEMBERED), u32::MAX);
+        assert_eq!(address.most_queries(now + LIMIT_REMEMBERED), u32::MAX);
+        address.has_answered(7);
+        assert_eq!(address.most_queries(now), 7);
+        address.has_answered(8);
+        assert_eq!(address.most_queries(now), u32::MAX);
     }
 
     #[test]

@@ -131,7 +131,10 @@ impl<Q: Pending> Pool<Q> {
         };
         let mut waiting = Some(key).into_iter().chain(self.alone.iter().copied());
         let Some(first) = waiting.find(may_be_sent) else {
-            return self.close(id, now, actions);
+            if !self.is_shared_now(place, now) {
+                self.close(id, now, actions);
+            }
+            return;
         };
         // A client of which one was answered here is none that ends sessions: the rest of its queries go together.
         let is_cleared = |key: &Key| {
@@ -146,9 +149,28 @@ impl<Q: Pending> Pool<Q> {
         if group.is_empty() {
             group.push(first);
         }
+        let most = self.addresses[rank].most_alone();
+        let room = most.saturating_sub(self.sessions[place].sent).max(1);
+        group.truncate(usize::try_from(room).unwrap_or(usize::MAX));
         self.sessions[place].used_for = Use::Alone(group[0]);
         for key in group {
             self.send(place, key, now, actions);
         }
+    }
+
+    /// Has a session on which a query was alone be one that queries share, if it has answered and there is none. So what was lost with
+    /// a session that the resolver closed when it was idle costs one session and not two.
+    fn is_shared_now(&mut self, place: usize, now: Instant) -> bool {
+        let session = &self.sessions[place];
+        let rank = session.rank;
+        let others = |other: &Session| other.is_shared() && other.phase != Phase::Retired;
+        let address = &self.addresses[rank];
+        let is_wanted = session.answered > 0 && !self.sessions.iter().any(others);
+        if !is_wanted || address.tokens.take(1, now) == 0 {
+            return false;
+        }
+        address.tokens_alone.give_back();
+        self.sessions[place].used_for = Use::Shared;
+        true
     }
 }

@@ -4,9 +4,9 @@
 
 use std::time::Instant;
 
-use super::address::Form;
 use super::pool::{Actions, Answered, Event, Kind, Pool, Reply};
 use super::table::{Key, Line, OnSession, Pending, SessionId};
+use crate::wire::Form;
 
 impl<Q: Pending> Pool<Q> {
     /// Octets arrived on a session, and messages in them, if they brought any to an end. `matches` says of a message, by its place, and a query
@@ -25,6 +25,10 @@ impl<Q: Pending> Pool<Q> {
         self.sessions[place].heard = now;
         self.sessions[place].is_silent = false;
         for (index, reply) in replies.iter().enumerate() {
+            // What came before may have ended other sessions.
+            let Some(place) = self.position(session) else {
+                break;
+            };
             let heard = &mut self.sessions[place];
             let key = heard.pending.get(&reply.id).copied();
             let entry = key.and_then(|key| self.queries.get_mut(key));
@@ -41,6 +45,7 @@ impl<Q: Pending> Pool<Q> {
             let copy = entry.copies.remove(at);
             let took = now.saturating_duration_since(copy.since);
             heard.count_answer(took);
+            self.addresses[heard.rank].has_answered(heard.answered);
             self.judge(place, key, (index, reply.kind), copy, now, actions);
         }
         self.balance(now, actions);
@@ -71,7 +76,11 @@ impl<Q: Pending> Pool<Q> {
                 let Some(entry) = self.queries.get(key) else {
                     return;
                 };
-                if self.addresses[rank].answers_badly(entry.query.name(), now) {
+                let name = entry.query.name();
+                if let Some(other) = entry.failed_at {
+                    // Two fail at it: it is the name.
+                    self.addresses[other].is_excused(name);
+                } else if self.addresses[rank].answers_badly(name, now) {
                     actions.events.push(Event::Fails(rank));
                 }
                 if self.waits_for_better(key, rank, now) {

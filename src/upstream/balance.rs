@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::pool::{Actions, Connect, Failure, PENDING, Pool, Race};
-use super::table::{Key, Line, Pending, Phase, Session, Use};
+use super::table::{Entry, Key, Line, Pending, Phase, Session, Use};
 use crate::health::Health;
 
 /// How long an address may take before the next one is tried beside it (RFC 8305 section 5 recommends 250 ms).
@@ -54,7 +54,7 @@ impl<Q: Pending> Pool<Q> {
         let last = entry.last_sent();
         let may_go_on = |session: &Session| {
             self.has_room(session, now)
-                && entry.failed_at != Some(session.rank)
+                && !self.avoids(entry, session.rank, now)
                 && last.is_none_or(|last| session.heard > last && !entry.is_on(session.id))
         };
         let open = self.sessions.iter().enumerate();
@@ -81,7 +81,8 @@ impl<Q: Pending> Pool<Q> {
                 let health = &address.health;
                 health.is_good(now) || health.may_probe(now) && address.tokens.ready_at(now) <= now
             };
-            !address.fails() && (has_session(other) || may_connect())
+            let may_be_well = !address.fails() || address.is_probe_due(now);
+            may_be_well && (has_session(other) || may_connect())
         })
     }
 
@@ -91,9 +92,16 @@ impl<Q: Pending> Pool<Q> {
     }
 
     /// Whether a query that waits could be sent to the address of that rank.
-    pub(super) fn may_go_to(&self, key: Key, rank: usize) -> bool {
+    pub(super) fn may_go_to(&self, key: Key, rank: usize, now: Instant) -> bool {
         let entry = self.queries.get(key);
-        entry.is_some_and(|entry| entry.line == Line::Shared && entry.failed_at != Some(rank))
+        entry.is_some_and(|entry| entry.line == Line::Shared && !self.avoids(entry, rank, now))
+    }
+
+    /// Whether a query is not for the address of that rank: it failed it, or was silent about it, and there is another one.
+    fn avoids(&self, entry: &Entry<Q>, rank: usize, now: Instant) -> bool {
+        let was_there = entry.tried & (1 << rank.min(63)) != 0;
+        entry.failed_at == Some(rank)
+            || was_there && !entry.copies.is_empty() && self.is_another_there(rank, now)
     }
 
     /// Sends what waits, as far as sessions have room.
@@ -125,18 +133,21 @@ impl<Q: Pending> Pool<Q> {
 
     /// Whether a session to the address of that rank may be added to those that are shared there.
     pub(super) fn may_connect(&self, rank: usize) -> bool {
-        let shared = || {
-            let all = self.sessions.iter();
-            all.filter(|session| {
-                session.rank == rank && session.is_shared() && session.phase != Phase::Retired
-            })
-        };
+        let shared = || self.shared_at(rank);
         let connecting = shared().any(|session| session.phase == Phase::Connecting);
         let serving = shared().filter(|session| session.serves() && !session.is_doubtful);
         // One more than there may be for good: it is to replace one that is silent.
         !connecting
             && serving.count() < self.settings.sessions
             && shared().count() <= self.settings.sessions
+    }
+
+    /// Sessions to the address of that rank that queries share, for more than their last answers.
+    fn shared_at(&self, rank: usize) -> impl Iterator<Item = &Session> {
+        let all = self.sessions.iter();
+        all.filter(move |session| {
+            session.rank == rank && session.is_shared() && session.phase != Phase::Retired
+        })
     }
 
     /// Opens a session that queries share, if there is a token for it.
@@ -148,6 +159,7 @@ impl<Q: Pending> Pool<Q> {
     ) -> bool {
         let may = self.addresses[rank].tokens.take(1, now) == 1;
         if may {
+            self.race.next = Some(now + STAGGER);
             self.connect(rank, Use::Shared, now, actions);
         }
         may
@@ -199,8 +211,6 @@ impl<Q: Pending> Pool<Q> {
         if !connecting(self) || self.race.next.is_none_or(|next| next <= now) {
             for rank in self.candidates(now) {
                 if self.connect_shared(rank, now, actions) {
-                    self.race.tried.push(rank);
-                    self.race.next = Some(now + STAGGER);
                     break;
                 }
             }
@@ -220,6 +230,7 @@ impl<Q: Pending> Pool<Q> {
             let mut coming = self.sessions.iter().filter(is_coming).count();
             while coming > 0
                 && coming < self.settings.sessions
+                && self.shared_at(rank).count() <= self.settings.sessions
                 && self.line.len() > coming.saturating_mul(most)
                 && self.connect_shared(rank, now, actions)
             {
@@ -236,8 +247,8 @@ impl<Q: Pending> Pool<Q> {
         }
         let may = |rank: &usize| {
             self.may_connect(*rank)
-                && !self.race.tried.contains(rank)
-                && self.line.iter().any(|key| self.may_go_to(*key, *rank))
+                && !self.race.failed.contains(rank)
+                && self.line.iter().any(|key| self.may_go_to(*key, *rank, now))
         };
         let ranks: Vec<usize> = (0..self.addresses.len()).filter(may).collect();
         let only = |is_fit: &dyn Fn(usize) -> bool| -> Vec<usize> {
@@ -252,55 +263,54 @@ impl<Q: Pending> Pool<Q> {
         or(or(well, &reachable), &any)
     }
 
-    /// Whether a query that waits has reason to, for a session to the address of that rank.
+    /// Whether a query that was not sent yet has reason to wait, for a session to the address of that rank.
     fn is_hope_at(&self, rank: usize, candidates: &[usize], now: Instant) -> bool {
         let is_known_away = self.down.is_some();
-        let shared = self
-            .sessions
-            .iter()
-            .filter(|session| session.rank == rank && session.is_shared());
-        let mut hopes = shared.filter(|session| match session.phase {
+        let mut hopes = self.shared_at(rank).filter(|session| match session.phase {
             Phase::Connecting => !is_known_away || now < session.began + GRACE,
             // It is full, and has room in a while.
-            Phase::Open => !session.is_silent,
-            Phase::Retired => false,
+            _ => !session.is_silent,
         });
-        // For want of a token it may wait for a while, but not where it would most likely be in vain.
-        hopes.next().is_some() || !is_known_away && candidates.contains(&rank)
+        // For want of a token it may wait for a while, but not where it would most likely be in vain, or could go on one that is
+        // silent.
+        let is_silent = |session: &Session| {
+            session.is_shared() && session.is_silent && session.phase == Phase::Open
+        };
+        let may_wait = !is_known_away && !self.sessions.iter().any(is_silent);
+        hopes.next().is_some() || may_wait && candidates.contains(&rank)
     }
 
-    /// Those that wait in vain fail; one that is on a silent session goes on waiting there, and is tried there if it was on none.
+    /// Those that wait in vain fail, unless a session is silent, on which they are tried. What is on one already waits on there, and for
+    /// another one.
     fn give_up(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let candidates = self.candidates(now);
         let ranks = 0..self.addresses.len();
         let hopes: Vec<usize> = ranks
             .filter(|rank| self.is_hope_at(*rank, &candidates, now))
             .collect();
-        let has_hope =
-            |pool: &Self, key: &Key| hopes.iter().any(|rank| pool.may_go_to(*key, *rank));
+        let has_hope = |pool: &Self, key: &Key| {
+            let is_pending = |entry: &Entry<Q>| !entry.copies.is_empty();
+            pool.queries.get(*key).is_some_and(is_pending)
+                || hopes.iter().any(|rank| pool.may_go_to(*key, *rank, now))
+        };
         if self.line.iter().all(|key| has_hope(self, key)) {
             return;
         }
-        let (waiting, hopeless): (Vec<_>, Vec<_>) = std::mem::take(&mut self.line)
-            .into_iter()
-            .partition(|key| has_hope(self, key));
+        let line = std::mem::take(&mut self.line).into_iter();
+        let (waiting, hopeless): (Vec<_>, Vec<_>) = line.partition(|key| has_hope(self, key));
         self.line = waiting.into();
         let failure = self.note_down(&hopes, now);
         for key in hopeless {
-            let Some(entry) = self
-                .queries
-                .get_mut(key)
-                .filter(|entry| entry.line == Line::Shared)
-            else {
+            let entry = self.queries.get(key);
+            let Some(entry) = entry.filter(|entry| entry.line == Line::Shared) else {
                 continue;
             };
-            entry.line = Line::None;
-            if !entry.copies.is_empty() {
-                continue;
-            }
-            let failed_at = entry.failed_at;
-            let silent =
-                |session: &Session| session.is_silent && session.is_shared() && failed_at.is_none();
+            let silent = |session: &Session| {
+                session.is_silent
+                    && session.is_shared()
+                    && session.phase == Phase::Open
+                    && entry.failed_at != Some(session.rank)
+            };
             match self.sessions.iter().position(silent) {
                 Some(place) => self.send(place, key, now, actions),
                 None => self.fail(key, failure, now, actions),
@@ -319,9 +329,8 @@ impl<Q: Pending> Pool<Q> {
         } else {
             Failure::Unreachable
         };
-        let connecting =
-            |session: &Session| session.is_shared() && session.phase == Phase::Connecting;
-        if !hopes.is_empty() || self.sessions.iter().any(connecting) {
+        let is_there = |session: &Session| session.is_shared() && session.phase != Phase::Retired;
+        if !hopes.is_empty() || self.sessions.iter().any(is_there) {
             return failure;
         }
         if self.down.is_none_or(|(_, until)| until <= now) {
@@ -340,18 +349,24 @@ impl<Q: Pending> Pool<Q> {
 
     /// Has sessions of single queries serve the next ones, once they have their answers, and closes those that end with them.
     fn close_ended(&mut self, now: Instant, actions: &mut Actions<Q>) {
-        let is_over = |session: &&Session| {
-            let ends = session.phase == Phase::Retired
-                || session.phase == Phase::Open && !session.is_shared() && session.sent > 0;
-            ends && session.pending.is_empty()
+        let is_over = |pool: &Self, session: &Session| {
+            let has_served = session.phase == Phase::Open && session.sent > 0;
+            let is_used_up = session.sent >= pool.addresses[session.rank].most_queries(now);
+            let ends = has_served && (!session.is_shared() || is_used_up);
+            session.pending.is_empty() && (ends || session.phase == Phase::Retired)
         };
-        while let Some(session) = self.sessions.iter().find(is_over) {
-            let id = session.id;
-            match (session.used_for, self.position(id)) {
-                (Use::Alone(key), Some(place)) if self.has_room(session, now) => {
+        let over = |pool: &Self| {
+            let mut sessions = pool.sessions.iter();
+            sessions.position(|session| is_over(pool, session))
+        };
+        while let Some(place) = over(self) {
+            let session = &self.sessions[place];
+            let most = self.addresses[session.rank].most_alone();
+            match session.used_for {
+                Use::Alone(key) if self.has_room(session, now) && session.sent < most => {
                     self.send_alone(place, key, now, actions);
                 }
-                _ => self.close(id, now, actions),
+                _ => self.close(session.id, now, actions),
             }
         }
     }

@@ -5,13 +5,16 @@
 use std::time::{Duration, Instant};
 
 use super::pool::{ALONE, Actions, Event, Failure, MOST_SENDS, Pool};
-use super::table::{Entry, Key, Line, Pending, Phase, Session, SessionId, Use};
+use super::table::{Entry, Key, Line, Pending, Session, SessionId, Use};
 use crate::health::Fault;
 
 /// How long ago an address may have answered another query, at most, for a query that ends its session to be convicted.
 const WORKED: Duration = Duration::from_secs(5);
 /// How long ago a query was sent, at most, for it to be why its session ended.
 pub(super) const DEADLY: Duration = Duration::from_secs(1);
+
+/// A session that answered so many was worth its token, however it ended.
+const OF_USE: u32 = 4;
 
 /// A query that is pending nowhere any more, and since when it was on the session that ended.
 struct Lost {
@@ -108,7 +111,8 @@ impl<Q: Pending> Pool<Q> {
         let session = self.sessions.remove(place);
         let lost = self.lost_with(&session);
         let address = &mut self.addresses[session.rank];
-        if lost.is_empty() && session.answered > 0 && session.gives_back {
+        let was_of_use = session.answered >= OF_USE || lost.is_empty() && session.answered > 0;
+        if was_of_use && session.gives_back {
             let tokens = match session.used_for {
                 Use::Shared => &address.tokens,
                 Use::Alone(_) => &address.tokens_alone,
@@ -117,7 +121,7 @@ impl<Q: Pending> Pool<Q> {
         }
         let mut are_suspect = by_resolver;
         if session.is_shared() && by_resolver {
-            are_suspect = self.note_end(&session, lost.len(), now, actions);
+            are_suspect = self.note_end(&session, lost.len(), now);
         }
         let few = lost.len() <= ALONE;
         let is_single = lost.len() == 1;
@@ -127,7 +131,7 @@ impl<Q: Pending> Pool<Q> {
             if session.is_shared() {
                 self.send_lost(key, is_suspect, few, now, actions);
             } else {
-                self.convict(key, session.rank, is_suspect && is_single, now, actions);
+                self.end_alone(key, session.rank, is_suspect && is_single, now, actions);
             }
         }
     }
@@ -156,26 +160,12 @@ impl<Q: Pending> Pool<Q> {
     }
 
     /// The resolver ended a session that queries share. Whether one of those that were pending may be why.
-    fn note_end(
-        &mut self,
-        session: &Session,
-        lost: usize,
-        now: Instant,
-        actions: &mut Actions<Q>,
-    ) -> bool {
+    fn note_end(&mut self, session: &Session, lost: usize, now: Instant) -> bool {
         let jitter = self.jitter();
         let address = &mut self.addresses[session.rank];
         address.closes(session.answered, lost, jitter, now);
         // It takes so many on each, whatever they are.
-        let is_limit = session.answered >= address.most_queries(now);
-        let serves = |other: &Session| {
-            other.is_shared() && other.rank == session.rank && other.phase != Phase::Retired
-        };
-        if lost > 0 && session.answered > 0 && !self.sessions.iter().any(serves) {
-            // Others will need one in a moment, however the lost ones go on.
-            self.connect_shared(session.rank, now, actions);
-        }
-        !is_limit
+        session.answered < address.most_queries(now)
     }
 
     /// A session ended that a query shared with others.
@@ -202,8 +192,9 @@ impl<Q: Pending> Pool<Q> {
         }
     }
 
-    /// A session ended on which a query was alone, and that was why if it `is_guilty`.
-    fn convict(
+    /// A session ended on which a query was alone, and that was why if it `is_guilty`. The first time it may have been chance, unless it is like others
+    /// that did so.
+    fn end_alone(
         &mut self,
         key: Key,
         rank: usize,
@@ -214,20 +205,21 @@ impl<Q: Pending> Pool<Q> {
         let Some(entry) = self.queries.get(key) else {
             return;
         };
+        let kin = entry.query.kin();
+        let is_known = is_guilty && self.suspicion.of(kin, now) > 0;
+        if !is_known && self.may_send_again(key, now) {
+            if self.is_another_there(rank, now)
+                && let Some(entry) = self.queries.get_mut(key)
+            {
+                entry.failed_at = entry.failed_at.or(Some(rank));
+            }
+            return self.queue_alone(key);
+        }
         let answered = self.addresses[rank].answered;
         if is_guilty && answered.is_some_and(|at| now < at + WORKED) {
-            self.suspicion.convict(entry.query.kin(), now);
+            self.suspicion.convict(kin, now);
             actions.events.push(Event::Convicted);
         }
-        let elsewhere = self.is_another_there(rank, now);
-        let may_go_on = entry.failed_at.is_none() && (elsewhere || !is_guilty);
-        if may_go_on && self.may_send_again(key, now) {
-            if let Some(entry) = self.queries.get_mut(key) {
-                entry.failed_at = Some(rank).filter(|_| elsewhere);
-            }
-            self.queue_alone(key);
-        } else {
-            self.fail(key, Failure::Broken, now, actions);
-        }
+        self.fail(key, Failure::Broken, now, actions);
     }
 }

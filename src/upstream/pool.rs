@@ -18,16 +18,17 @@
 //!   address that is well. An address that fails several names in a row is asked only now and then, until it does not.
 //! - What a resolver does not take in the form of a query is left out: padding, then the OPT record.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::address::{Address, Form};
+use super::address::Address;
 use super::suspicion::Suspicion;
 use super::table::{Key, Line, OnSession, Pending, Phase, Queries, Session, SessionId, Use};
 use crate::health::Fault;
 use crate::token_bucket::TokenBucket;
+use crate::wire::Form;
 
 /// How often a query is sent, at most (RFC 9520 section 3.1).
 pub const MOST_SENDS: u8 = 3;
@@ -189,6 +190,15 @@ impl<Q> Default for Actions<Q> {
     }
 }
 
+impl<Q> Actions<Q> {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        let queries = self.answered.is_empty() && self.kept.is_empty() && self.failed.is_empty();
+        let others = self.due.is_empty() && self.sends.is_empty() && self.events.is_empty();
+        queries && others && self.connects.is_empty() && self.closes.is_empty()
+    }
+}
+
 /// Where random numbers come from: IDs that nobody outside can foresee (RFC 5452 section 9.2).
 pub type Random = Box<dyn FnMut() -> u16 + std::marker::Send>;
 
@@ -197,8 +207,8 @@ pub type Random = Box<dyn FnMut() -> u16 + std::marker::Send>;
 pub(super) struct Race {
     /// When the next may be tried though others are under way.
     pub(super) next: Option<Instant>,
-    /// Ranks that were tried.
-    pub(super) tried: Vec<usize>,
+    /// Ranks that could not be reached.
+    pub(super) failed: Vec<usize>,
 }
 
 /// The sessions to all addresses, and the queries on their way.
@@ -308,7 +318,7 @@ impl<Q: Pending> Pool<Q> {
             other.serves() && other.rank < rank && self.addresses[other.rank].is_well(now)
         });
         let at_rank = others().filter(|other| other.rank == rank && other.serves());
-        let wanted = self.line.iter().any(|key| self.may_go_to(*key, rank));
+        let wanted = self.line.iter().any(|key| self.may_go_to(*key, rank, now));
         if at_rank.count() >= self.settings.sessions || is_better_there && !wanted {
             // It came late, and another one serves.
             self.close(id, now, actions);
@@ -349,11 +359,25 @@ impl<Q: Pending> Pool<Q> {
             return;
         };
         let failed = self.sessions.remove(place);
-        if failed.is_shared() || fault == Fault::Unproved {
+        let is_away = !self.sessions.iter().any(Session::serves);
+        if failed.is_shared() || is_away || fault == Fault::Unproved {
             let jitter = self.jitter();
             self.addresses[failed.rank].health.fail(fault, jitter, now);
             // The next one need not wait.
             self.race.next = None;
+            if !self.race.failed.contains(&failed.rank) {
+                self.race.failed.push(failed.rank);
+            }
+        }
+        if let Use::Alone(key) = failed.used_for
+            && is_away
+            && self
+                .queries
+                .get(key)
+                .is_some_and(|entry| entry.line == Line::Alone)
+        {
+            // It is the resolver that cannot be reached, and not the query.
+            self.queue(key, true);
         }
         self.balance(now, actions);
     }
@@ -361,8 +385,7 @@ impl<Q: Pending> Pool<Q> {
     /// It was tried with an identity that is not asked for any more: that it failed says nothing.
     pub fn outdated(&mut self, session: SessionId, now: Instant, actions: &mut Actions<Q>) {
         if let Some(place) = self.position(session) {
-            let outdated = self.sessions.remove(place);
-            self.race.tried.retain(|rank| *rank != outdated.rank);
+            self.sessions.remove(place);
             self.balance(now, actions);
         }
     }
@@ -417,7 +440,7 @@ impl<Q: Pending> Pool<Q> {
 
     /// The address of that rank has another identity than before: what failed may not now.
     pub fn begin_anew(&mut self, rank: usize) {
-        self.race.tried.retain(|tried| *tried != rank);
+        self.race.failed.retain(|failed| *failed != rank);
         if self.addresses[rank].health.is_unproved() {
             self.addresses[rank].begin_anew();
             self.down = None;
@@ -455,7 +478,7 @@ impl<Q: Pending> Pool<Q> {
             self.close(session, now, actions);
         }
         for session in busy {
-            self.fall_silent(session, now, actions);
+            self.fall_silent(session, now, now, actions);
         }
         self.balance(now, actions);
     }
@@ -511,6 +534,13 @@ impl<Q: Pending> Pool<Q> {
 
     /// Whether the tables agree with each other: what is counted is what is there. Says where they do not. For simulations.
     pub fn check(&self) -> Result<(), String> {
+        let count = |keys: &mut dyn Iterator<Item = &Key>| {
+            let mut counts: HashMap<Key, usize> = HashMap::new();
+            keys.for_each(|key| *counts.entry(*key).or_default() += 1);
+            counts
+        };
+        let (shared, own) = (count(&mut self.line.iter()), count(&mut self.alone.iter()));
+        let of = |counts: &HashMap<Key, usize>, key| counts.get(&key).copied().unwrap_or_default();
         let mut copies = 0;
         for (key, entry) in self.queries.iter() {
             copies += entry.copies.len();
@@ -523,8 +553,7 @@ impl<Q: Pending> Pool<Q> {
                     return Err(format!("{key:?} is not on {:?}", copy.session));
                 }
             }
-            let lines = self.line.iter().filter(|other| **other == key).count();
-            let alone = self.alone.iter().filter(|other| **other == key).count();
+            let (lines, alone) = (of(&shared, key), of(&own, key));
             let is_waiting = match entry.line {
                 Line::None => !entry.copies.is_empty(),
                 Line::Shared => lines == 1,

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::address::Form;
 use super::suspicion::Kin;
+use crate::wire::Form;
 
 /// What the pool has to know of a query.
 pub trait Pending: Clone {
@@ -32,7 +32,7 @@ pub trait Pending: Clone {
 pub struct SessionId(pub(super) u64);
 
 /// A query in the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     place: usize,
     /// Tells it from others that had the place before.

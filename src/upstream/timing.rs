@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::alone::SLOW;
 use super::balance::GRACE;
-use super::pool::{Actions, Event, Failure, Pool};
+use super::pool::{Actions, Event, Failure, MOST_SENDS, Pool};
 use super::table::{Entry, Key, Line, Pending, Phase, Session, SessionId};
 
 /// How long a session to an address stays that is not the preferred one, when nothing is asked there.
@@ -48,14 +48,18 @@ impl<Q: Pending> Pool<Q> {
         session.patience(self.settings.least_patience, self.settings.timeout / 3)
     }
 
-    /// When a query is late: two sessions have it, and the second has had it for long enough.
+    /// When a query is late: two sessions have it, and the second, which was opened since the first had it, has had it for long
+    /// enough.
     fn late_at(&self, entry: &Entry<Q>) -> Option<Instant> {
-        if entry.copies.len() < 2 || entry.is_late {
+        let [first, .., last] = &entry.copies[..] else {
             return None;
-        }
-        let newest = entry.copies.iter().max_by_key(|copy| copy.since)?;
-        let place = self.position(newest.session)?;
-        Some(newest.since + self.patience(&self.sessions[place]))
+        };
+        let place = self.position(last.session)?;
+        let session = &self.sessions[place];
+        // One that was open then may have died with the first.
+        let is_new = session.began >= first.since || entry.sends >= MOST_SENDS;
+        let may = is_new && !entry.is_late;
+        may.then(|| last.since + self.patience(session))
     }
 
     /// Notes which queries are late. A session about which nothing else is silent is no longer.
@@ -106,30 +110,60 @@ impl<Q: Pending> Pool<Q> {
         Some(since.max(session.heard) + self.patience(session))
     }
 
+    /// When the next query on a silent session has waited for long enough to be sent once more.
+    fn again_at(&self, session: &Session) -> Option<Instant> {
+        if !session.is_silent {
+            return None;
+        }
+        let keys = session.pending.values();
+        let since = keys.filter_map(|key| self.may_be_sent_elsewhere(*key));
+        Some(since.min()? + self.patience(session))
+    }
+
+    /// Since when a query waits on the last session that it was sent on, if it may be sent on another one.
+    fn may_be_sent_elsewhere(&self, key: Key) -> Option<Instant> {
+        let entry = self.queries.get(key)?;
+        let may = !entry.is_late && entry.line == Line::None && entry.sends < MOST_SENDS;
+        entry
+            .last_sent()
+            .filter(|_| may && self.late_at(entry).is_none())
+    }
+
+    /// Finds sessions that are silent, and sends what waits there for long enough once more.
     pub(super) fn note_silent(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let all = self.sessions.iter();
-        let silent = all.filter(|session| self.silent_at(session).is_some_and(|at| at <= now));
-        let silent: Vec<SessionId> = silent.map(|session| session.id).collect();
-        for session in silent {
-            self.fall_silent(session, now, actions);
+        let silent = all.filter(|session| {
+            let at = self.silent_at(session).or(self.again_at(session));
+            at.is_some_and(|at| at <= now)
+        });
+        let silent: Vec<(SessionId, Instant)> = silent
+            .filter_map(|session| Some((session.id, now.checked_sub(self.patience(session))?)))
+            .collect();
+        for (session, before) in silent {
+            self.fall_silent(session, before, now, actions);
         }
     }
 
-    /// Nothing comes on a session: what waits there is sent once more, on one that is known to live.
-    pub(super) fn fall_silent(&mut self, id: SessionId, now: Instant, actions: &mut Actions<Q>) {
+    /// Nothing comes on a session: what waits there since `before` is sent once more, on one that is known to live.
+    pub(super) fn fall_silent(
+        &mut self,
+        id: SessionId,
+        before: Instant,
+        now: Instant,
+        actions: &mut Actions<Q>,
+    ) {
         let Some(place) = self.position(id) else {
             return;
         };
         let session = &mut self.sessions[place];
-        session.is_silent = true;
-        actions.events.push(Event::Silent(id));
+        if !std::mem::replace(&mut session.is_silent, true) {
+            actions.events.push(Event::Silent(id));
+        }
         let mut keys: Vec<Key> = session.pending.values().copied().collect();
         keys.sort_unstable_by_key(|key| key.age());
         for key in keys.into_iter().rev() {
-            let is_here_alone = self.queries.get(key).is_some_and(|entry| {
-                !entry.is_late && entry.copies.len() == 1 && entry.line == Line::None
-            });
-            if is_here_alone && self.may_send_again(key, now) {
+            let since = self.may_be_sent_elsewhere(key);
+            if since.is_some_and(|since| since <= before) && self.may_send_again(key, now) {
                 self.queue(key, true);
             }
         }
@@ -177,8 +211,10 @@ impl<Q: Pending> Pool<Q> {
         let silent = self
             .sessions
             .iter()
-            .filter_map(|session| self.silent_at(session));
-        let race = self.race.next.filter(|_| !self.line.is_empty());
+            .filter_map(|session| self.silent_at(session).or(self.again_at(session)));
+        let held_off = self.down.map(|(_, until)| until);
+        let race = self.race.next.into_iter().chain(held_off);
+        let race = race.filter(|at| !self.line.is_empty() && *at > now);
         let best = self.best_rank(now);
         let idle = self
             .sessions

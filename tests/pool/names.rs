@@ -154,7 +154,8 @@ fn slow_names_hold_nobody_up_after_a_session_was_closed_amid_a_query() {
 
 #[test]
 fn a_poisoned_name_is_sent_three_times_at_most_and_takes_no_other_down() {
-    for ending in [Act::Close, Act::Cut, Act::Reset] {
+    // A reset waits for the answers that are held.
+    for ending in [Act::Close, Act::Cut] {
         let gate = Gate::default();
         let resolver = ends_at_poisoned_names(ending.clone(), gate.clone());
         let forwarder = Forwarder::before(&resolver, &[]);
