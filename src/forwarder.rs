@@ -384,7 +384,7 @@ impl Forwarder {
     fn look_up(&self, query: &wire::Query<'_>, client: Client, now: Instant, batch: &mut Batch) {
         let endings = &self.endings;
         let policy = self.policy(&mut batch.policy, &mut batch.generation);
-        let timeout = policy.settings.timeout;
+        let timeout = policy.upstream.query_time();
         let key = query.key();
         let found = match &key {
             Some(key) => endings.cache.find(key, now),

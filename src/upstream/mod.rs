@@ -50,6 +50,8 @@ pub use self::threads::Attempt;
 
 /// Attempts to connect that may be under way at a time.
 pub const RACERS: usize = 8;
+/// How long a query may take, at most, where the resolver is so far away: most clients ask again then, or wait no longer.
+const LONGEST: Duration = Duration::from_secs(5);
 /// How long a session may be silent while a query waits before it is suspect, at least.
 pub const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 /// How long an attempt to connect may take, at least: longer than most queries wait, since far resolvers take long.
@@ -117,6 +119,8 @@ pub struct Upstream {
     suspended: AtomicU64,
     tally: Arc<Tally>,
     good_time: AtomicU64,
+    /// Milliseconds that a query has, see [`Upstream::query_time`].
+    query_time: AtomicU64,
     timer: OnceLock<std::thread::Thread>,
     /// The timer sleeps until it is woken, since nothing is due.
     timer_rests: AtomicBool,
@@ -265,6 +269,7 @@ impl Upstream {
             suspended: AtomicU64::new(threads::time_suspended()),
             tally,
             good_time: AtomicU64::new(good_time),
+            query_time: AtomicU64::new(0),
             timer: OnceLock::new(),
             timer_rests: AtomicBool::new(false),
         });
@@ -402,9 +407,16 @@ impl Upstream {
         state.pool.serves() || was_open && !state.pool.is_down()
     }
 
-    /// The time of a query.
+    /// The time of a query, as it was asked for.
     pub fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// The time of a query: that, unless the last session took longer to open, by which nothing could be answered in time. Then it is half as long
+    /// again as that took, and at most [`LONGEST`].
+    pub fn query_time(&self) -> Duration {
+        let time = self.query_time.load(Ordering::Relaxed);
+        self.timeout.max(Duration::from_millis(time))
     }
 
     /// Queries on their way, and how many there may be.

@@ -302,6 +302,7 @@ impl<Q: Pending> Pool<Q> {
         let opened = &mut self.sessions[place];
         opened.phase = Phase::Open;
         (opened.heard, opened.spoke) = (now, now);
+        opened.opened_in = now.saturating_duration_since(opened.began);
         let rank = opened.rank;
         match opened.used_for {
             Use::Alone(key) => self.send_alone(place, key, now, actions),

@@ -125,6 +125,8 @@ pub(super) struct Session {
     pub(super) pending: HashMap<u16, Key, BuildHasherDefault<IdHasher>>,
     /// When the attempt began.
     pub(super) began: Instant,
+    /// How long it took to open: some round trips.
+    pub(super) opened_in: Duration,
     /// When octets last arrived.
     pub(super) heard: Instant,
     /// When a query was last sent.
@@ -154,6 +156,7 @@ impl Session {
             phase: Phase::Connecting,
             pending: HashMap::default(),
             began: now,
+            opened_in: Duration::ZERO,
             heard: now,
             spoke: now,
             round_trip: None,
@@ -182,8 +185,9 @@ impl Session {
     }
 
     /// How long it may be silent while a query waits: four round trips, though no less than `least`; or `most`, which is also
-    /// for one that has not answered yet.
+    /// for one that has not answered yet, but longer where it took long to open.
     pub(super) fn patience(&self, least: Duration, most: Duration) -> Duration {
+        let most = most.max(self.opened_in * 5 / 4);
         self.round_trip
             .map_or(most, |round_trip| (round_trip * 4).max(least).min(most))
     }
