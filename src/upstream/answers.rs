@@ -65,9 +65,11 @@ impl<Q: Pending> Pool<Q> {
         let took = now.saturating_duration_since(copy.since);
         match kind {
             Kind::Found => {
-                let entry = self.queries.get(key);
-                let kin = entry.map(|entry| entry.query.kin());
-                self.sessions[place].cleared = kin.map(|kin| kin.client);
+                let session = &mut self.sessions[place];
+                if !session.is_shared() {
+                    let entry = self.queries.get(key);
+                    session.cleared = entry.map(|entry| entry.query.kin().client);
+                }
                 if self.addresses[rank].answers_well(now) {
                     actions.events.push(Event::Well(rank));
                 }
