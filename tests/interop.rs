@@ -9,12 +9,16 @@
 //! record with its TTL. What may differ, and is left out here, is the message ID, the UDP size that is offered, and the
 //! EDNS options that belong to a connection rather than to an answer (cookie, padding, keepalive).
 //!
+//! A resolver's DNS over TLS is often another program's work: dnsdist's, which has limits of its own for each connection.
+//! Behind it many queries in a short time must all get their own answers.
+//!
 //! A program that is missing is a failure. Everything runs on loopback and asks nobody else.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -23,6 +27,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use domain::base::{Message, MessageBuilder, Name, Rtype};
+use domain::rdata::A;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PublicKeyData,
 };
@@ -36,6 +42,8 @@ const NAME: &str = "resolver.test";
 const ZONE: &str = "interop.test";
 /// The most that dns-tool sends over UDP, in octets.
 const UDP_LIMIT: usize = 1232;
+/// How long a client waits for an answer: longer than dns-tool, whose SERVFAIL tells more than none.
+const IMPATIENCE: Duration = Duration::from_secs(6);
 /// How long a program may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -284,6 +292,36 @@ fn a_clusters_resolver_that_forwards_hears_what_the_resolver_says() {
 }
 
 #[test]
+fn every_query_is_answered_behind_dnsdist() {
+    every_query_is_answered_behind(|lab, plain| lab.dnsdist(plain, None, None));
+}
+
+#[test]
+fn every_query_is_answered_behind_dnsdist_that_takes_one_at_a_time() {
+    every_query_is_answered_behind(|lab, plain| lab.dnsdist(plain, Some(1), None));
+}
+
+#[test]
+fn every_query_is_answered_behind_dnsdist_that_takes_a_hundred_at_a_time() {
+    every_query_is_answered_behind(|lab, plain| lab.dnsdist(plain, Some(100), None));
+}
+
+#[test]
+fn every_query_is_answered_behind_dnsdist_that_is_to_close_after_one() {
+    every_query_is_answered_by_sessions_of(2, |lab, plain| lab.dnsdist(plain, None, Some(1)));
+}
+
+#[test]
+fn every_query_is_answered_behind_dnsdist_that_is_to_close_after_five() {
+    every_query_is_answered_by_sessions_of(6, |lab, plain| lab.dnsdist(plain, None, Some(5)));
+}
+
+#[test]
+fn every_query_is_answered_behind_dnsdist_that_closes_with_others_on_their_way() {
+    every_query_is_answered_by_sessions_of(6, |lab, plain| lab.dnsdist(plain, Some(100), Some(5)));
+}
+
+#[test]
 fn a_hundred_thousand_queries_over_udp_are_all_answered() {
     dnsperf("udp");
 }
@@ -341,6 +379,52 @@ fn assert_same(said: &[String], heard: &[String], questions: &[String], way: &st
         );
     }
     assert_eq!(said.len(), heard.len(), "{way}");
+}
+
+/// What is put before BIND, and then before unbound, is the resolver that dns-tool asks, by whatever many clients ask at a
+/// time. `before` starts it, and is told the port where the resolver behind it speaks DNS over TCP.
+fn every_query_is_answered_behind(before: fn(&Lab, u16) -> Resolver) {
+    every_query_is_answered_by_sessions_of(usize::MAX, before);
+}
+
+/// The same where it closes each session after `most` answers at the latest.
+fn every_query_is_answered_by_sessions_of(most: usize, before: fn(&Lab, u16) -> Resolver) {
+    let ways: [(&str, Range<u8>, Ask); 4] = [
+        ("at once on one connection", 0..60, ask_by_tcp),
+        ("by a client each, UDP", 60..100, |port, hosts| {
+            ask_in_parallel(ask_by_udp, port, hosts)
+        }),
+        ("by a client each, TCP", 100..140, |port, hosts| {
+            ask_in_parallel(ask_by_tcp, port, hosts)
+        }),
+        ("one after the other", 140..200, |port, hosts| {
+            let ask = |host| ask_by_udp(port, host..host + 1);
+            hosts.flat_map(ask).collect()
+        }),
+    ];
+    let lab = Lab::new();
+    let mut failures = String::new();
+    for resolver in [lab.bind(), lab.unbound(Unbound::Authoritative)] {
+        let resolver = before(&lab, resolver.plain);
+        for (way, hosts, ask) in &ways {
+            // It has its defaults, and so a cache: each name is asked for once. The log is for whoever sees this fail.
+            let pins = [&*lab.pins.leaf];
+            let more = ["--log-level", "debug"];
+            let mut dns_tool = DnsTool::start(&resolver, &lab.ca, NAME, &pins, &more);
+            let wrong = ask(dns_tool.port, hosts.clone());
+            let all = hosts.len();
+            if wrong.is_empty() {
+                // So that it did close them, and that no answer is from the cache.
+                dns_tool.wait_for("event=session-opened", all.div_ceil(most));
+                dns_tool.wait_for("outcome=answered", all);
+            } else {
+                let log = fs::read_to_string(&dns_tool.log).expect("its log");
+                let count = wrong.len();
+                failures += &format!("{count} of {all} wrong {way}: {wrong:#?}\n{log}\n");
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
 }
 
 /// Ten clients with a hundred queries on their way, every tenth for a name that does not exist.
@@ -517,6 +601,7 @@ ns.delegated A 192.0.2.9
     zone.extend((1..8).map(|link| format!("chain{link} CNAME chain{}\n", link + 1)));
     zone.push_str("chain8 CNAME www\n");
     zone.extend((1..=90).map(|host| format!("many A 192.0.2.{host}\n")));
+    zone.extend(HOSTS.map(|host| format!("host{host} A {}\n", address_of(host))));
     zone += &format!(
         "{} A 192.0.2.10\n{} A 192.0.2.11\n",
         longest(),
@@ -531,6 +616,13 @@ ns.delegated A 192.0.2.9
         zone += &format!("txt{length} TXT {}\n", strings.join(" "));
     }
     zone
+}
+
+/// Names with an address each, so that every answer tells whose it is: `host0` and so on.
+const HOSTS: Range<u8> = 0..200;
+
+fn address_of(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(198, 51, 100, host)
 }
 
 fn longest_label() -> String {
@@ -721,6 +813,34 @@ auth-zone:
         self.resolver(unbound, ports)
     }
 
+    /// dnsdist before the resolver at `plain`, with its defaults but for how many queries of a connection it has on their way
+    /// at a time, and after how many it closes the connection. It takes one more than it is told (1.7.3).
+    fn dnsdist(&self, plain: u16, at_a_time: Option<u8>, in_all: Option<u8>) -> Resolver {
+        let ports = [free_port(), free_port()];
+        let directory = self.path().display();
+        let at_a_time = at_a_time.map_or_else(String::new, |most| format!("maxInFlight={most}"));
+        let in_all = in_all.map_or_else(String::new, |most| {
+            format!("setMaxTCPQueriesPerConnection({most})")
+        });
+        let configuration = self.write(
+            &format!("dnsdist-{}.conf", ports[0]),
+            &format!(
+                r#"setSecurityPollSuffix("")
+setLocal("127.0.0.1:{}")
+addTLSLocal("127.0.0.1:{}", "{directory}/chain.pem", "{directory}/key.pem", {{ {at_a_time} }})
+newServer({{ address="127.0.0.1:{plain}", {at_a_time} }})
+{in_all}
+"#,
+                ports[1], ports[0],
+            ),
+        );
+        let mut dnsdist = program("dnsdist", "dnsdist");
+        dnsdist
+            .args(["--supervised", "--disable-syslog", "--config"])
+            .arg(configuration);
+        self.resolver(dnsdist, ports)
+    }
+
     /// A resolver that forwards to `dns_tool`, by UDP or by TCP, but for a name of its own.
     fn cluster_resolver(
         &self,
@@ -886,7 +1006,7 @@ impl Resolver {
 
 /// The program that is tested.
 struct DnsTool {
-    _process: Process,
+    process: Process,
     port: u16,
     log: PathBuf,
 }
@@ -930,10 +1050,18 @@ impl DnsTool {
             port.is_some()
         });
         Self {
-            _process: process,
+            process,
             port: port.expect("it was waited for"),
             log,
         }
+    }
+
+    /// Waits until its log has had `text` so many times, since it may be behind.
+    fn wait_for(&mut self, text: &str, times: usize) {
+        self.process.wait_for(&self.log, || {
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            log.matches(text).count() >= times
+        });
     }
 
     /// The way to it with these options of dig or kdig.
@@ -1012,6 +1140,108 @@ fn free_port() -> u16 {
 struct Way {
     port: u16,
     options: String,
+}
+
+/// How many are asked for: on which port, and for the addresses of which hosts. Returns what is wrong with the answers.
+type Ask = fn(u16, Range<u8>) -> Vec<String>;
+
+/// Asks for the addresses of `hosts`, all in one write on one connection.
+fn ask_by_tcp(port: u16, hosts: Range<u8>) -> Vec<String> {
+    let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("dns-tool listens");
+    let limit = client.set_read_timeout(Some(IMPATIENCE));
+    limit.expect("a time limit");
+    let queries: Vec<_> = hosts
+        .clone()
+        .flat_map(|host| {
+            let query = question_for(host);
+            let length = u16::try_from(query.len()).expect("a short query");
+            [&length.to_be_bytes()[..], &query].concat()
+        })
+        .collect();
+    client.write_all(&queries).expect("room for queries");
+    wrong_among(hosts, || {
+        let mut length = [0; 2];
+        client.read_exact(&mut length)?;
+        let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+        client.read_exact(&mut answer)?;
+        Ok(answer)
+    })
+}
+
+/// The same with a datagram each.
+fn ask_by_udp(port: u16, hosts: Range<u8>) -> Vec<String> {
+    let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let limit = client.set_read_timeout(Some(IMPATIENCE));
+    limit.expect("a time limit");
+    for host in hosts.clone() {
+        let sent = client.send_to(&question_for(host), (Ipv4Addr::LOCALHOST, port));
+        sent.expect("room for a query");
+    }
+    wrong_among(hosts, || {
+        let mut answer = [0; UDP_LIMIT];
+        let length = client.recv(&mut answer)?;
+        Ok(answer[..length].to_vec())
+    })
+}
+
+/// Has a client of its own `ask` for each of `hosts`, all at the same time.
+fn ask_in_parallel(ask: Ask, port: u16, hosts: Range<u8>) -> Vec<String> {
+    let clients: Vec<_> = hosts
+        .map(|host| thread::spawn(move || ask(port, host..host + 1)))
+        .collect();
+    clients
+        .into_iter()
+        .flat_map(|client| client.join().expect("a client"))
+        .collect()
+}
+
+/// The question for a host's address; its ID is the host's number.
+fn question_for(host: u8) -> Vec<u8> {
+    let name = format!("host{host}.{ZONE}");
+    let name = Name::vec_from_str(&name).expect("a name");
+    let mut query = MessageBuilder::new_vec().question();
+    query.header_mut().set_id(host.into());
+    query.header_mut().set_rd(true);
+    query.push((name, Rtype::A)).expect("room for a question");
+    query.finish()
+}
+
+/// Hears as many answers as there are `hosts`, unless `next` fails. Returns which of the hosts have no answer, or not the
+/// one with their address.
+fn wrong_among(hosts: Range<u8>, mut next: impl FnMut() -> io::Result<Vec<u8>>) -> Vec<String> {
+    let mut heard = Vec::new();
+    let mut missing = "another answer came twice".to_owned();
+    while heard.len() < hosts.len() {
+        match next() {
+            Ok(answer) => heard.push(Message::from_octets(answer).expect("a header")),
+            Err(error) => {
+                missing = error.to_string();
+                break;
+            }
+        }
+    }
+    let wrong = hosts.filter_map(|host| {
+        let answer = heard
+            .iter()
+            .find(|answer| answer.header().id() == host.into());
+        let said = answer.map_or(missing.clone(), |answer| match is_right(answer, host) {
+            true => String::new(),
+            false => answer.display_dig_style().to_string(),
+        });
+        (!said.is_empty()).then(|| format!("host{host}: {said}"))
+    });
+    wrong.collect()
+}
+
+/// Whether this is the answer with the address of `host`, and nothing else.
+fn is_right(answer: &Message<Vec<u8>>, host: u8) -> bool {
+    let query = Message::from_octets(question_for(host)).expect("a header");
+    let records = answer.answer().map(|records| {
+        let addresses = records.limit_to::<A>().flatten();
+        addresses.map(|record| record.data().addr()).collect()
+    });
+    let addresses: Vec<_> = records.unwrap_or_default();
+    answer.is_answer(&query) && answer.no_error() && addresses == [address_of(host)]
 }
 
 /// dig's answers to `questions` (name, type and options each), as they are compared.
