@@ -1,7 +1,7 @@
 //! dns-tool between real programs.
 //!
 //! ```text
-//! dig, kdig, mdig, dnsperf --- UDP, TCP ---> dns-tool --- TLS ---> BIND or unbound, with a signed zone
+//! dig, kdig, mdig, dnsperf --- UDP, TCP ---> dns-tool --- TLS ---> BIND, unbound or Knot Resolver, with a signed zone
 //!                         \______________ the same question, directly _____________/
 //! ```
 //!
@@ -59,6 +59,14 @@ fn what_unbound_says_is_what_dig_hears() {
     let lab = Lab::new();
     let unbound = lab.unbound(Unbound::Authoritative);
     compare_with_dig(&lab, &unbound, &questions());
+}
+
+#[test]
+fn what_knot_resolver_says_is_what_dig_hears() {
+    let lab = Lab::new();
+    let bind = lab.bind();
+    let knot_resolver = lab.knot_resolver(bind.plain);
+    compare_with_dig(&lab, &knot_resolver, &questions());
 }
 
 #[test]
@@ -319,6 +327,11 @@ fn every_query_is_answered_behind_dnsdist_that_is_to_close_after_five() {
 #[test]
 fn every_query_is_answered_behind_dnsdist_that_closes_with_others_on_their_way() {
     every_query_is_answered_by_sessions_of(6, |lab, plain| lab.dnsdist(plain, Some(100), Some(5)));
+}
+
+#[test]
+fn every_query_is_answered_behind_knot_resolver() {
+    every_query_is_answered_behind(Lab::knot_resolver);
 }
 
 #[test]
@@ -839,6 +852,36 @@ newServer({{ address="127.0.0.1:{plain}", {at_a_time} }})
             .args(["--supervised", "--disable-syslog", "--config"])
             .arg(configuration);
         self.resolver(dnsdist, ports)
+    }
+
+    /// Knot Resolver, which asks the resolver at `plain` whatever it is asked. It keeps nothing, so that TTLs are what they
+    /// are there, and looks after nothing else on its own.
+    fn knot_resolver(&self, plain: u16) -> Resolver {
+        let ports = [free_port(), free_port()];
+        let directory = self.path().display();
+        let configuration = self.write(
+            &format!("kresd-{}.conf", ports[0]),
+            &format!(
+                r#"net.listen("127.0.0.1", {}, {{ kind = "tls" }})
+net.listen("127.0.0.1", {}, {{ kind = "dns" }})
+net.tls("{directory}/chain.pem", "{directory}/key.pem")
+cache.open(1 * MB, "lmdb://{directory}/kresd-{}")
+trust_anchors.remove(".")
+for _, module in ipairs({{ "detect_time_jump", "detect_time_skew", "priming", "ta_signal_query", "ta_update" }}) do
+    modules.unload(module)
+end
+policy.add(policy.all(policy.FLAGS("NO_CACHE")))
+policy.add(policy.all(policy.STUB("127.0.0.1@{plain}")))
+"#,
+                ports[0], ports[1], ports[0],
+            ),
+        );
+        let mut kresd = program("kresd", "knot-resolver");
+        kresd
+            .args(["--noninteractive", "--config"])
+            .arg(configuration)
+            .arg(self.path());
+        self.resolver(kresd, ports)
     }
 
     /// A resolver that forwards to `dns_tool`, by UDP or by TCP, but for a name of its own.
