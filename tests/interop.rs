@@ -9,8 +9,9 @@
 //! record with its TTL. What may differ, and is left out here, is the message ID, the UDP size that is offered, and the
 //! EDNS options that belong to a connection rather than to an answer (cookie, padding, keepalive).
 //!
-//! A resolver's DNS over TLS is often another program's work: dnsdist's, which has limits of its own for each connection.
-//! Behind it many queries in a short time must all get their own answers.
+//! A resolver's DNS over TLS is often another program's work: dnsdist's, which has limits of its own for each connection,
+//! or that of a TLS terminator in front of the resolver's TCP port, which knows nothing of DNS. Behind each of them many
+//! queries in a short time must all get their own answers.
 //!
 //! A program that is missing is a failure. Everything runs on loopback and asks nobody else.
 
@@ -29,6 +30,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use domain::base::{Message, MessageBuilder, Name, Rtype};
 use domain::rdata::A;
+use nix::unistd::geteuid;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PublicKeyData,
 };
@@ -332,6 +334,26 @@ fn every_query_is_answered_behind_dnsdist_that_closes_with_others_on_their_way()
 #[test]
 fn every_query_is_answered_behind_knot_resolver() {
     every_query_is_answered_behind(Lab::knot_resolver);
+}
+
+#[test]
+fn every_query_is_answered_behind_haproxy() {
+    every_query_is_answered_behind(Lab::haproxy);
+}
+
+#[test]
+fn every_query_is_answered_behind_nginx() {
+    every_query_is_answered_behind(Lab::nginx);
+}
+
+#[test]
+fn every_query_is_answered_behind_stunnel() {
+    every_query_is_answered_behind(Lab::stunnel);
+}
+
+#[test]
+fn every_query_is_answered_behind_hitch() {
+    every_query_is_answered_behind(Lab::hitch);
 }
 
 #[test]
@@ -884,6 +906,105 @@ policy.add(policy.all(policy.STUB("127.0.0.1@{plain}")))
         self.resolver(kresd, ports)
     }
 
+    fn haproxy(&self, plain: u16) -> Resolver {
+        let port = free_port();
+        let directory = self.path().display();
+        let configuration = self.write(
+            &format!("haproxy-{port}.conf"),
+            &format!(
+                "defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+listen dns
+    bind 127.0.0.1:{port} ssl crt {directory}/key-and-chain.pem
+    server resolver 127.0.0.1:{plain}
+"
+            ),
+        );
+        let mut haproxy = program("haproxy", "haproxy");
+        haproxy.args(["-db", "-f"]).arg(configuration);
+        self.resolver(haproxy, [port, plain])
+    }
+
+    /// nginx with its stream module, which is a Debian package of its own (libnginx-mod-stream). One process does all.
+    fn nginx(&self, plain: u16) -> Resolver {
+        let port = free_port();
+        let directory = self.path().display();
+        let configuration = self.write(
+            &format!("nginx-{port}.conf"),
+            &format!(
+                "load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+daemon off;
+master_process off;
+pid {directory}/nginx-{port}.pid;
+error_log stderr;
+events {{ }}
+stream {{
+    server {{
+        listen 127.0.0.1:{port} ssl;
+        ssl_certificate {directory}/chain.pem;
+        ssl_certificate_key {directory}/key.pem;
+        proxy_pass 127.0.0.1:{plain};
+    }}
+}}
+"
+            ),
+        );
+        let mut nginx = program("nginx", "nginx");
+        nginx.args(["-e", "stderr", "-c"]).arg(configuration);
+        self.resolver(nginx, [port, plain])
+    }
+
+    fn stunnel(&self, plain: u16) -> Resolver {
+        let port = free_port();
+        let directory = self.path().display();
+        let configuration = self.write(
+            &format!("stunnel-{port}.conf"),
+            &format!(
+                "foreground = yes
+syslog = no
+pid =
+[dns]
+accept = 127.0.0.1:{port}
+connect = 127.0.0.1:{plain}
+cert = {directory}/chain.pem
+key = {directory}/key.pem
+"
+            ),
+        );
+        let mut stunnel = program("stunnel4", "stunnel4");
+        stunnel.arg(configuration);
+        self.resolver(stunnel, [port, plain])
+    }
+
+    /// hitch, whose worker ends with it.
+    fn hitch(&self, plain: u16) -> Resolver {
+        let port = free_port();
+        let directory = self.path().display();
+        // It refuses to have a worker run as root, and root alone may name another user.
+        let user = match geteuid().is_root() {
+            true => "user = \"nobody\"",
+            false => "",
+        };
+        let configuration = self.write(
+            &format!("hitch-{port}.conf"),
+            &format!(
+                r#"frontend = "[127.0.0.1]:{port}"
+backend = "[127.0.0.1]:{plain}"
+pem-file = "{directory}/key-and-chain.pem"
+ocsp-dir = ""
+workers = 1
+{user}
+"#
+            ),
+        );
+        let mut hitch = program("hitch", "hitch");
+        hitch.arg("--config").arg(configuration);
+        self.resolver(hitch, [port, plain])
+    }
+
     /// A resolver that forwards to `dns_tool`, by UDP or by TCP, but for a name of its own.
     fn cluster_resolver(
         &self,
@@ -995,7 +1116,8 @@ forward-zone:
     }
 }
 
-/// Writes `root.pem`, `chain.pem` and `key.pem`: a root, a CA between, and the resolver's certificate.
+/// Writes `root.pem`, `chain.pem` and `key.pem`: a root, a CA between, and the resolver's certificate. The last two are
+/// also in one file, for programs that want them so.
 fn write_certificates(directory: &Path) -> Pins {
     let ca = |name: &str| {
         let mut params = CertificateParams::default();
@@ -1011,9 +1133,11 @@ fn write_certificates(directory: &Path) -> Pins {
     let leaf = CertificateParams::new([NAME.to_owned()])
         .and_then(|params| params.signed_by(&key, &issuer))
         .expect("a certificate");
+    let chain = leaf.pem() + &issuer.pem();
     for (name, text) in [
         ("root.pem", root.pem()),
-        ("chain.pem", leaf.pem() + &issuer.pem()),
+        ("key-and-chain.pem", key.serialize_pem() + &chain),
+        ("chain.pem", chain),
         ("key.pem", key.serialize_pem()),
     ] {
         fs::write(directory.join(name), text).expect("room for a file");
