@@ -6,7 +6,8 @@
 //! sends at most; where a healthy address is there, queries for good names must be answered; sessions must stay within
 //! their bounds.
 //!
-//! `SIMULATE_STEPS` says how many steps are made, `SIMULATE_SEED` with which seed it begins.
+//! `SIMULATE_STEPS` says how many steps are made, `SIMULATE_SEED` with which seed it begins, `SIMULATE_SECONDS` for how long at
+//! most, and `SIMULATE_TRACE` that all is printed.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
@@ -797,8 +798,11 @@ fn whatever_resolvers_do_each_query_ends_once_in_time_and_well_where_one_is_heal
     let steps = number("SIMULATE_STEPS").unwrap_or(STEPS);
     let first = number("SIMULATE_SEED").unwrap_or(1);
     let trace = env::var_os("SIMULATE_TRACE").is_some();
+    let until =
+        number("SIMULATE_SECONDS").map(|seconds| clock::now() + Duration::from_secs(seconds));
+    let is_over = || until.is_some_and(|until| clock::now() >= until);
     let (mut done, mut seed) = (0, first);
-    while done < steps {
+    while done < steps && !is_over() {
         done += World::new(seed, trace).run();
         seed += 1;
     }
