@@ -369,7 +369,8 @@ impl World {
         let zone = if client.one_zone {
             client.number
         } else {
-            number as u16
+            // None of those of a client.
+            1000 + (number % 60_000) as u16
         };
         let query = Query {
             number,

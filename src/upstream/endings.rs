@@ -8,7 +8,7 @@ use super::pool::{ALONE, Actions, Event, Failure, MOST_SENDS, Pool};
 use super::table::{Entry, Key, Line, Pending, Session, SessionId, Use};
 use crate::health::Fault;
 
-/// How long ago an address may have answered another query, at most, for a query that ends its session to be convicted.
+/// How long ago another query may have been answered, at most, for one that ends its session to be convicted.
 const WORKED: Duration = Duration::from_secs(5);
 /// How long ago a query was sent, at most, for it to be why its session ended.
 pub(super) const DEADLY: Duration = Duration::from_secs(1);
@@ -215,8 +215,9 @@ impl<Q: Pending> Pool<Q> {
             }
             return self.queue_alone(key);
         }
-        let answered = self.addresses[rank].answered;
-        if is_guilty && answered.is_some_and(|at| now < at + WORKED) {
+        let mut addresses = self.addresses.iter();
+        let works = addresses.any(|address| address.answered.is_some_and(|at| now < at + WORKED));
+        if is_guilty && works {
             self.suspicion.convict(kin, now);
             actions.events.push(Event::Convicted);
         }
