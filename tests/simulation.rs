@@ -191,6 +191,7 @@ struct World {
     asked: u64,
     answered: u64,
     unlucky: u64,
+    suspends: bool,
     connects: Vec<Vec<Instant>>,
     given_back: Vec<u32>,
     /// The timer's next look, by number; the others are void.
@@ -246,6 +247,7 @@ impl World {
             asked: 0,
             answered: 0,
             unlucky: 0,
+            suspends: false,
             tick: 0,
             rests: false,
             trace,
@@ -273,6 +275,7 @@ impl World {
             }
         }
         if self.random.u8(..) < 32 {
+            self.suspends = true;
             let when = Duration::from_millis(self.random.u64(1000..30_000));
             self.after(when, Happening::Suspend);
         }
@@ -648,6 +651,29 @@ impl World {
         }
     }
 
+    /// Where nothing happens to any address, and names are slow or dead at worst, others' queries are held up by none of them.
+    fn assert_not_held_up(&self, query: &Query) {
+        let is_calm = |address: &Address| {
+            address.is_healthy(query.began, self.now, false)
+                && address.closes_after.is_none()
+                && address.knows == Form::Padded
+        };
+        if !self.addresses.iter().all(is_calm) {
+            return;
+        }
+        let trip = |address: &Address| address.round_trip + address.connect;
+        let farthest = self.addresses.iter().map(trip).max();
+        let most = Duration::from_millis(600) + 2 * farthest.unwrap_or_default();
+        let took = self.now - query.began;
+        assert!(
+            took <= most,
+            "seed {}, {:?}: {query:?} was held up for {took:?}; {:?}",
+            self.seed,
+            self.now - self.begin,
+            self.addresses
+        );
+    }
+
     /// A query has ended: once, in time, and well if it could.
     fn end(&mut self, query: &Query, ending: Result<Kind, Failure>) {
         let open = self.open.remove(&query.number);
@@ -673,6 +699,9 @@ impl World {
         let is_like_poisoned = self.clients.iter().any(asks_too);
         if ending == Ok(Kind::Found) {
             self.answered += 1;
+            if query.name == Name::Good && !self.suspends && !self.clients.iter().any(poisons) {
+                self.assert_not_held_up(query);
+            }
         } else if must_be_answered && !is_like_poisoned && self.addresses.iter().any(is_healthy) {
             // A few may be unlucky: three sends in a row meet a cut, an address that closes at random, or a poisoned name.
             let has_been = |at: Instant| at <= self.now && self.now < at + Duration::from_secs(1);

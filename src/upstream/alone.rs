@@ -160,7 +160,7 @@ impl<Q: Pending> Pool<Q> {
 
     /// Has a session on which a query was alone be one that queries share, if it has answered and there is none. So what was lost with
     /// a session that the resolver closed when it was idle costs one session and not two.
-    fn is_shared_now(&mut self, place: usize, now: Instant) -> bool {
+    pub(super) fn is_shared_now(&mut self, place: usize, now: Instant) -> bool {
         let session = &self.sessions[place];
         let rank = session.rank;
         let others = |other: &Session| other.is_shared() && other.phase != Phase::Retired;

@@ -361,12 +361,13 @@ impl<Q: Pending> Pool<Q> {
         };
         while let Some(place) = over(self) {
             let session = &self.sessions[place];
+            let (id, used_for) = (session.id, session.used_for);
             let most = self.addresses[session.rank].most_alone();
-            match session.used_for {
-                Use::Alone(key) if self.has_room(session, now) && session.sent < most => {
-                    self.send_alone(place, key, now, actions);
-                }
-                _ => self.close(session.id, now, actions),
+            let goes_on = self.has_room(session, now) && session.sent < most;
+            match used_for {
+                Use::Alone(key) if goes_on => self.send_alone(place, key, now, actions),
+                Use::Alone(_) if self.is_shared_now(place, now) => {}
+                _ => self.close(id, now, actions),
             }
         }
     }
