@@ -108,6 +108,15 @@ struct Address {
 }
 
 impl Address {
+    fn calm_down(&mut self, keeps_none: bool) {
+        self.keeps_none = keeps_none;
+        self.troubles.clear();
+        self.cuts.clear();
+        (self.closes_after, self.closes_at_random) = (None, None);
+        self.connect = self.round_trip * 3;
+        self.knows = Form::Padded;
+    }
+
     fn trouble(&self, now: Instant) -> Option<Trouble> {
         let mut troubles = self.troubles.iter();
         let found = troubles.find(|(from, until, _)| *from <= now && now < *until);
@@ -206,6 +215,14 @@ impl World {
         let begin = clock::now();
         let count = random.usize(1..=4);
         let mut addresses: Vec<_> = (0..count).map(|_| address(&mut random, begin)).collect();
+        if random.u8(0..3) == 0 {
+            // Nothing happens to them: what goes wrong is the names' fault, or ours.
+            let keeps_none = random.bool();
+            addresses.truncate(random.usize(1..=2));
+            addresses
+                .iter_mut()
+                .for_each(|address| address.calm_down(keeps_none));
+        }
         // Where a query comes to the last address it has one send left, and none to find out what that takes.
         for other in addresses.iter_mut().skip(1) {
             other.knows = Form::Padded;
@@ -215,6 +232,7 @@ impl World {
             .iter()
             .any(|address| address.closes_after.is_some());
         let clients = clients(&mut random, begin, few);
+        let count = addresses.len();
         let settings = Settings {
             addresses: count,
             timeout: TIMEOUT,
