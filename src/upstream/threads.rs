@@ -308,15 +308,23 @@ impl Upstream {
     ) {
         let is_unproved = matches!(error, Some(ConnectError::Identity(_)));
         let complaint = error.map(ToString::to_string).unwrap_or_default();
-        let mut news = None;
+        let mut state = self.state.lock();
+        let is_current = self.targets[connect.rank].identity().is(identity);
+        let log = &mut state.addresses[connect.rank];
+        let news = log.complaint != complaint;
+        if is_current {
+            log.complaint.clone_from(&complaint);
+        }
+        drop(state);
+        if let Some(error) = error.filter(|_| is_current) {
+            // Before anybody hears of it.
+            self.complain(connect.rank, error, news);
+        }
         self.tell(|state, now, actions| {
             if is_unproved && !self.targets[connect.rank].identity().is(identity) {
                 // The pins were changed meanwhile: what came of the others says nothing.
                 return state.pool.outdated(connect.session, now, actions);
             }
-            let log = &mut state.addresses[connect.rank];
-            news = Some(log.complaint != complaint);
-            log.complaint.clone_from(&complaint);
             let fault = if is_unproved {
                 Fault::Unproved
             } else {
@@ -324,9 +332,6 @@ impl Upstream {
             };
             state.pool.failed(connect.session, fault, now, actions);
         });
-        if let (Some(error), Some(news)) = (error, news) {
-            self.complain(connect.rank, error, news);
-        }
     }
 
     /// The session's thread: delivers answers until the session ends.
