@@ -15,6 +15,8 @@ const NEW_SESSIONS: Rate = Rate {
     per_second: 2,
     burst: 4,
 };
+/// So many answers earn a token of each kind.
+const ANSWERS_A_TOKEN: u32 = 16;
 /// The same for sessions of single queries.
 const NEW_SESSIONS_ALONE: Rate = Rate {
     per_second: 1,
@@ -44,6 +46,8 @@ pub(super) struct Address {
     /// For sessions that one query has alone.
     pub(super) tokens_alone: TokenBucket,
     vain: u32,
+    /// Answers, for what they earn.
+    earned: u32,
     /// Names that failed in a row, by hash, and since when.
     failed: Vec<u16>,
     failed_since: Instant,
@@ -66,6 +70,7 @@ impl Address {
             tokens: TokenBucket::new(Some(NEW_SESSIONS), now),
             tokens_alone: TokenBucket::new(Some(NEW_SESSIONS_ALONE), now),
             vain: 0,
+            earned: 0,
             failed: Vec::new(),
             failed_since: now,
             probe_at: None,
@@ -160,8 +165,14 @@ impl Address {
         false
     }
 
-    /// A session to it has answered so many: a limit that is lower is none.
+    /// A session to it has answered so many: a limit that is lower is none. Answers earn new sessions, so that one that closes
+    /// often, and answers all the same, is asked as often as it answers.
     pub(super) fn has_answered(&mut self, answered: u32) {
+        self.earned = self.earned.wrapping_add(1);
+        if self.earned.is_multiple_of(ANSWERS_A_TOKEN) {
+            self.tokens.give_back();
+            self.tokens_alone.give_back();
+        }
         if self.most_queries.is_some_and(|(most, _)| answered > most) {
             self.most_queries = None;
         }
