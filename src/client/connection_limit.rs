@@ -22,6 +22,8 @@ use crate::clock;
 /// How long a newcomer waits for a place before it looks again; and whether one becomes free by itself, before it gets one of
 /// somebody who is busy since a moment ago.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// How long it waits in the end, where it finds none again and again: less than a client notices.
+const LOOK_SELDOM: Duration = Duration::from_millis(16);
 /// How long a connection keeps us before it is evicted for that rather than a younger one: most answers come sooner and are read at
 /// once, and whoever is evicted just before its answer has waited in vain.
 const LEAST: Duration = Duration::from_millis(500);
@@ -81,6 +83,7 @@ impl ConnectionLimit {
     /// either. None once [`ConnectionLimit::close`] was called.
     pub fn take(self: &Arc<Self>) -> Option<Slot> {
         let came = clock::now();
+        let mut pause = LOOK_AGAIN;
         loop {
             let mut places = self.places.lock();
             if places.closed {
@@ -97,8 +100,11 @@ impl ConnectionLimit {
             drop(streams);
             let mut places = self.places.lock();
             if places.taken.len() >= self.most && !places.closed {
-                self.freed.wait_for(&mut places, LOOK_AGAIN);
+                self.freed.wait_for(&mut places, pause);
             }
+            drop(places);
+            // Where nobody may go, as all came just now, to look is all that this thread would do.
+            pause = (2 * pause).min(LOOK_SELDOM);
         }
     }
 
