@@ -203,6 +203,8 @@ struct World {
     suspends: bool,
     connects: Vec<Vec<Instant>>,
     given_back: Vec<u32>,
+    /// Answers of each address.
+    answers: Vec<u32>,
     /// The timer's next look, by number; the others are void.
     tick: u64,
     rests: bool,
@@ -251,6 +253,7 @@ impl World {
             steps: 0,
             connects: vec![Vec::new(); count],
             given_back: vec![0; count],
+            answers: vec![0; count],
             addresses,
             clients,
             pool,
@@ -531,7 +534,9 @@ impl World {
         // Four at once of each kind, and three a second, and those that were given back. Where a session takes few queries, as many are
         // needed as there are queries.
         let elapsed = (self.now - self.begin).as_secs_f64();
-        let most = 8.0 + 3.0 * elapsed + f64::from(self.given_back[rank]) + 1.0;
+        // And a token of each kind for 16 answers.
+        let earned = f64::from(self.answers[rank]) / 8.0;
+        let most = 8.0 + 3.0 * elapsed + f64::from(self.given_back[rank]) + 1.0 + earned;
         let takes_many = address.closes_after.is_none() && !address.keeps_none;
         assert!(
             !takes_many || begun.len() as f64 <= most,
@@ -602,6 +607,7 @@ impl World {
             return;
         }
         session.answered += 1;
+        self.answers[session.rank] += 1;
         session.owes = session.owes.saturating_sub(1);
         session.busy = self.now;
         let answered = session.answered;
@@ -728,7 +734,9 @@ impl World {
                     || address.knows != Form::Padded
                     || address.cuts.iter().any(|(at, _)| has_been(*at))
             };
-            if self.addresses.iter().any(bad_luck) {
+            // Before it is known whose names end sessions, they may end each that others are on.
+            let is_poisoned = self.clients.iter().any(poisons);
+            if is_poisoned || self.addresses.iter().any(bad_luck) {
                 self.unlucky += 1;
                 if self.trace {
                     eprintln!("UNLUCKY {query:?} {ending:?}");

@@ -104,7 +104,7 @@ impl ConnectionLimit {
             }
             drop(places);
             // Where nobody may go, as all came just now, to look is all that this thread would do.
-            pause = (2 * pause).min(LOOK_SELDOM);
+            pause = pause.saturating_mul(2).min(LOOK_SELDOM);
         }
     }
 
