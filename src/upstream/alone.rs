@@ -78,10 +78,9 @@ impl<Q: Pending> Pool<Q> {
         };
         let order = |rank: &usize| {
             let is_slow = |session: &Session| session.rank == *rank && session.is_slow(SLOW, now);
-            let was_there = entry.tried & (1 << (*rank).min(63)) != 0;
             let slow = self.sessions.iter().any(is_slow);
             let ill = !self.addresses[*rank].is_well(now);
-            (slow, ill, is_last && was_there, *rank)
+            (slow, ill, is_last && entry.was_at(*rank), *rank)
         };
         (0..self.addresses.len()).filter(may).min_by_key(order)
     }
@@ -163,9 +162,8 @@ impl<Q: Pending> Pool<Q> {
     pub(super) fn is_shared_now(&mut self, place: usize, now: Instant) -> bool {
         let session = &self.sessions[place];
         let rank = session.rank;
-        let others = |other: &Session| other.is_shared() && other.phase != Phase::Retired;
         let address = &self.addresses[rank];
-        let is_wanted = session.answered > 0 && !self.sessions.iter().any(others);
+        let is_wanted = session.answered > 0 && !self.sessions.iter().any(Session::is_for_all);
         if !is_wanted || address.tokens.take(1, now) == 0 {
             return false;
         }

@@ -99,9 +99,8 @@ impl<Q: Pending> Pool<Q> {
 
     /// Whether a query is not for the address of that rank: it failed it, or was silent about it, and there is another one.
     fn avoids(&self, entry: &Entry<Q>, rank: usize, now: Instant) -> bool {
-        let was_there = entry.tried & (1 << rank.min(63)) != 0;
         entry.failed_at == Some(rank)
-            || was_there && !entry.copies.is_empty() && self.is_another_there(rank, now)
+            || entry.was_at(rank) && !entry.copies.is_empty() && self.is_another_there(rank, now)
     }
 
     /// Sends what waits, as far as sessions have room.
@@ -145,9 +144,7 @@ impl<Q: Pending> Pool<Q> {
     /// Sessions to the address of that rank that queries share, for more than their last answers.
     fn shared_at(&self, rank: usize) -> impl Iterator<Item = &Session> {
         let all = self.sessions.iter();
-        all.filter(move |session| {
-            session.rank == rank && session.is_shared() && session.phase != Phase::Retired
-        })
+        all.filter(move |session| session.rank == rank && session.is_for_all())
     }
 
     /// Opens a session that queries share, if there is a token for it.
@@ -184,9 +181,7 @@ impl<Q: Pending> Pool<Q> {
         let Some(best) = best.map(|session| session.rank).min() else {
             return;
         };
-        let connecting =
-            |session: &Session| session.is_shared() && session.phase == Phase::Connecting;
-        if best == 0 || self.sessions.iter().any(connecting) {
+        if best == 0 || self.sessions.iter().any(Session::is_coming) {
             return;
         }
         let is_due = |rank: &usize| {
@@ -203,12 +198,9 @@ impl<Q: Pending> Pool<Q> {
         if self.line.is_empty() {
             return;
         }
-        let connecting = |pool: &Self| {
-            let all = pool.sessions.iter();
-            all.clone()
-                .any(|session| session.is_shared() && session.phase == Phase::Connecting)
-        };
-        if !connecting(self) || self.race.next.is_none_or(|next| next <= now) {
+        if !self.sessions.iter().any(Session::is_coming)
+            || self.race.next.is_none_or(|next| next <= now)
+        {
             for rank in self.candidates(now) {
                 if self.connect_shared(rank, now, actions) {
                     break;
@@ -224,9 +216,7 @@ impl<Q: Pending> Pool<Q> {
         for rank in 0..self.addresses.len() {
             let most =
                 usize::try_from(self.addresses[rank].most_queries(now)).unwrap_or(usize::MAX);
-            let is_coming = |session: &&Session| {
-                session.rank == rank && session.is_shared() && session.phase == Phase::Connecting
-            };
+            let is_coming = |session: &&Session| session.rank == rank && session.is_coming();
             let mut coming = self.sessions.iter().filter(is_coming).count();
             while coming > 0
                 && coming < self.settings.sessions
@@ -273,10 +263,7 @@ impl<Q: Pending> Pool<Q> {
         });
         // For want of a token it may wait for a while, but not where it would most likely be in vain, or could go on one that is
         // silent.
-        let is_silent = |session: &Session| {
-            session.is_shared() && session.is_silent && session.phase == Phase::Open
-        };
-        let may_wait = !is_known_away && !self.sessions.iter().any(is_silent);
+        let may_wait = !is_known_away && !self.sessions.iter().any(Session::is_last_resort);
         hopes.next().is_some() || may_wait && candidates.contains(&rank)
     }
 
@@ -306,10 +293,7 @@ impl<Q: Pending> Pool<Q> {
                 continue;
             };
             let silent = |session: &Session| {
-                session.is_silent
-                    && session.is_shared()
-                    && session.phase == Phase::Open
-                    && entry.failed_at != Some(session.rank)
+                session.is_last_resort() && entry.failed_at != Some(session.rank)
             };
             match self.sessions.iter().position(silent) {
                 Some(place) => self.send(place, key, now, actions),
@@ -329,8 +313,7 @@ impl<Q: Pending> Pool<Q> {
         } else {
             Failure::Unreachable
         };
-        let is_there = |session: &Session| session.is_shared() && session.phase != Phase::Retired;
-        if !hopes.is_empty() || self.sessions.iter().any(is_there) {
+        if !hopes.is_empty() || self.sessions.iter().any(Session::is_for_all) {
             return failure;
         }
         if self.down.is_none_or(|(_, until)| until <= now) {

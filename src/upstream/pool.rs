@@ -329,7 +329,7 @@ impl<Q: Pending> Pool<Q> {
         self.down = None;
         self.addresses[rank].health.succeed();
         for session in &mut self.sessions {
-            if session.phase == Phase::Connecting && session.is_shared() && session.rank < rank {
+            if session.is_coming() && session.rank < rank {
                 // It is slower: it need not be tried again at once if it fails.
                 self.addresses[session.rank].health.lose(now);
             }
@@ -451,11 +451,7 @@ impl<Q: Pending> Pool<Q> {
     /// Something about an address was changed: whoever waits, or would, is seen to.
     pub fn changed(&mut self, now: Instant, actions: &mut Actions<Q>) {
         self.balance(now, actions);
-        if !self
-            .sessions
-            .iter()
-            .any(|session| session.is_shared() && session.phase != Phase::Retired)
-        {
+        if !self.sessions.iter().any(Session::is_for_all) {
             self.start(now, actions);
         }
     }
@@ -631,7 +627,7 @@ impl<Q: Pending> Pool<Q> {
             .map_or(address.form(now), |(_, form)| form);
         entry.line = Line::None;
         entry.sends += 1;
-        entry.tried |= 1 << session.rank.min(63);
+        entry.goes_to(session.rank);
         entry.copies.push(OnSession {
             session: session.id,
             id,

@@ -75,7 +75,7 @@ pub(super) struct Entry<Q> {
     /// How often it was sent.
     pub(super) sends: u8,
     /// Ranks of the addresses that it was sent to, a bit each.
-    pub(super) tried: u64,
+    tried: u64,
     pub(super) copies: SmallVec<[OnSession; 2]>,
     /// The form in which it goes to the address of that rank, where that is not what it takes otherwise.
     pub(super) form: Option<(usize, Form)>,
@@ -92,9 +92,24 @@ impl<Q> Entry<Q> {
         self.copies.iter().map(|copy| copy.since).max()
     }
 
+    /// Whether it was sent to the address of that rank.
+    pub(super) fn was_at(&self, rank: usize) -> bool {
+        self.tried & rank_bit(rank) != 0
+    }
+
+    /// It is sent there.
+    pub(super) fn goes_to(&mut self, rank: usize) {
+        self.tried |= rank_bit(rank);
+    }
+
     pub(super) fn is_on(&self, session: SessionId) -> bool {
         self.copies.iter().any(|copy| copy.session == session)
     }
+}
+
+/// A bit for each address; those from the 64th on, which nobody has, share one.
+fn rank_bit(rank: usize) -> u64 {
+    1 << rank.min(63)
 }
 
 /// What a session is for.
@@ -177,6 +192,21 @@ impl Session {
     /// Whether it is not open yet after so long.
     pub(super) fn is_slow(&self, after: Duration, now: Instant) -> bool {
         self.phase == Phase::Connecting && now >= self.began + after
+    }
+
+    /// Whether queries share it, for more than their last answers: it is open, or about to be.
+    pub(super) fn is_for_all(&self) -> bool {
+        self.is_shared() && self.phase != Phase::Retired
+    }
+
+    /// Whether queries will share it that is not open yet.
+    pub(super) fn is_coming(&self) -> bool {
+        self.is_shared() && self.phase == Phase::Connecting
+    }
+
+    /// Whether it is silent, and would take queries all the same where there is nothing better.
+    pub(super) fn is_last_resort(&self) -> bool {
+        self.is_shared() && self.phase == Phase::Open && self.is_silent
     }
 
     /// Whether it is open for queries of all kinds, as far as is known.
