@@ -534,8 +534,8 @@ impl World {
         // Four at once of each kind, and three a second, and those that were given back. Where a session takes few queries, as many are
         // needed as there are queries.
         let elapsed = (self.now - self.begin).as_secs_f64();
-        // And a token of each kind for 16 answers.
-        let earned = f64::from(self.answers[rank]) / 8.0;
+        // And a token for 16 answers.
+        let earned = f64::from(self.answers[rank]) / 16.0;
         let most = 8.0 + 3.0 * elapsed + f64::from(self.given_back[rank]) + 1.0 + earned;
         let takes_many = address.closes_after.is_none() && !address.keeps_none;
         assert!(

@@ -15,7 +15,7 @@ const NEW_SESSIONS: Rate = Rate {
     per_second: 2,
     burst: 4,
 };
-/// So many answers earn a token of each kind.
+/// So many answers earn a token for a session that queries share; none for single queries, which would end more of them.
 const ANSWERS_A_TOKEN: u32 = 16;
 /// The same for sessions of single queries.
 const NEW_SESSIONS_ALONE: Rate = Rate {
@@ -171,7 +171,6 @@ impl Address {
         self.earned = self.earned.wrapping_add(1);
         if self.earned.is_multiple_of(ANSWERS_A_TOKEN) {
             self.tokens.give_back();
-            self.tokens_alone.give_back();
         }
         if self.most_queries.is_some_and(|(most, _)| answered > most) {
             self.most_queries = None;
