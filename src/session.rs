@@ -497,8 +497,6 @@ impl Reader {
         }
         let arrived = loop {
             match (&self.session.socket).read(&mut self.encrypted) {
-                Ok(0) if self.session.state.lock().closed => return Err(Closed::Here),
-                Ok(0) => return Err(Closed::End),
                 Ok(arrived) => break arrived,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(Closed::Broken(error)),
@@ -506,6 +504,13 @@ impl Reader {
         };
         let mut state = self.session.state.lock();
         let state = &mut *state;
+        if state.closed {
+            // Nobody waits for what came after it, and rustls is not to be asked once it has said goodbye.
+            return Err(Closed::Here);
+        }
+        if arrived == 0 {
+            return Err(Closed::End);
+        }
         // What came whole before the end still counts; the end is told at the next call.
         self.ended = decrypt(&mut state.tls, &self.encrypted[..arrived], &mut self.frames).err();
         while let Some(range) = self.frames.next_message() {

@@ -18,8 +18,8 @@ use dns_tool::{clock, forwarder, thread};
 use crate::support::message;
 use crate::support::resolver::tls;
 use crate::support::{
-    Act, Ask, Chain, FakeResolver, Forwarder, Greeting, NAME, PATIENCE, UdpClient, config, pki,
-    wait_until,
+    Act, Ask, Chain, FakeResolver, Forwarder, Greeting, NAME, PANICS_MEANT, PATIENCE, UdpClient,
+    config, pki, wait_until,
 };
 
 const SERVFAIL: u16 = 2;
@@ -69,6 +69,7 @@ fn a_panic_at_one_answer_costs_that_answer_alone() {
     // However slow the machine is, there is one session.
     config.upstream.least_patience = PATIENCE;
     let panics = thread::panics();
+    PANICS_MEANT.fetch_add(1, Ordering::SeqCst);
     let now = clock::now();
     let endings = Arc::new(Endings::new(
         config.forwarder.cache,

@@ -15,6 +15,7 @@ pub(crate) mod seed;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dns_tool::Running;
@@ -29,6 +30,8 @@ pub(crate) use resolver::{Act, FakeResolver, Gate, Greeting};
 pub(crate) const NAME: &str = "resolver.test";
 /// Long enough that no machine is so slow; a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Panics that tests of this process bring about on purpose. A thread of the program that panics otherwise fails a test.
+pub(crate) static PANICS_MEANT: AtomicU64 = AtomicU64::new(0);
 
 /// A forwarder that serves until it is dropped.
 pub(crate) struct Forwarder {
@@ -102,6 +105,12 @@ impl Drop for Forwarder {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
             running.stop();
+        }
+        if !std::thread::panicking() {
+            assert!(
+                dns_tool::thread::panics() <= PANICS_MEANT.load(Ordering::SeqCst),
+                "a thread of the program panicked, in this test or in one beside it"
+            );
         }
     }
 }
