@@ -54,11 +54,12 @@ struct Query {
     name: Name,
     kin: Kin,
     began: Instant,
+    deadline: Instant,
 }
 
 impl Pending for Query {
     fn deadline(&self) -> Instant {
-        self.began + TIMEOUT
+        self.deadline
     }
 
     fn due(&self) -> Instant {
@@ -115,6 +116,14 @@ impl Address {
         (self.closes_after, self.closes_at_random) = (None, None);
         self.connect = self.round_trip * 3;
         self.knows = Form::Padded;
+    }
+
+    /// Until when nothing passes, if nothing does now.
+    fn is_mute_until(&self, now: Instant) -> Option<Instant> {
+        let mute = self.troubles.iter().filter(|(from, until, trouble)| {
+            *trouble == Trouble::Mute && *from <= now && now < *until
+        });
+        mute.map(|(_, until, _)| *until).max()
     }
 
     fn trouble(&self, now: Instant) -> Option<Trouble> {
@@ -404,6 +413,7 @@ impl World {
                 client: client.number,
             },
             began: self.now,
+            deadline: self.now + self.pool.query_time(),
         };
         self.open.insert(number, (query, 0));
         self.pool
@@ -559,8 +569,9 @@ impl World {
         let rank = session.rank;
         let address = self.addresses[rank].clone();
         let trouble = address.trouble(self.now);
-        if trouble == Some(Trouble::Mute) {
-            return;
+        if let Some(until) = address.is_mute_until(self.now) {
+            // TCP sends it again.
+            return self.at(until, Happening::Arrives(id, query_id, query, form));
         }
         let half = address.round_trip / 2;
         let jitter = Duration::from_micros(self.random.u64(0..5000));
@@ -603,8 +614,8 @@ impl World {
             return;
         };
         let address = &self.addresses[session.rank];
-        if address.trouble(self.now) == Some(Trouble::Mute) {
-            return;
+        if let Some(until) = address.is_mute_until(self.now) {
+            return self.at(until, Happening::Answers(id, query_id, number, kind));
         }
         session.answered += 1;
         self.answers[session.rank] += 1;

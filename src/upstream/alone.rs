@@ -7,17 +7,20 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::endings::DEADLY;
-use super::pool::{ALONE, Actions, Failure, MOST_ALONE, MOST_ALONE_OPEN, MOST_SENDS, Pool};
+use super::pool::{ALONE, Actions, Failure, MOST_ALONE, MOST_ALONE_OPEN, Pool};
 use super::table::{Key, Line, Pending, Phase, Session, Use};
 
 /// After how long without a connection a query that is to be alone is tried at another address.
 pub(super) const SLOW: Duration = Duration::from_millis(500);
+/// While so many wait or fewer, each gets a new session the last time that it is sent: one that has answered others may be about to be
+/// closed.
+const CROWD: usize = 32;
 /// Attempts to connect that may be under way at a time, for one more that is for a single query.
 const CONNECTING: usize = 8;
 
 impl<Q: Pending> Pool<Q> {
-    /// Opens sessions for those that are to be alone on theirs.
-    pub(super) fn connect_alone(&mut self, now: Instant, actions: &mut Actions<Q>) {
+    /// Brings those that are to be alone in their order, as far as they still wait and there is a chance for them.
+    pub(super) fn order_alone(&mut self, now: Instant, actions: &mut Actions<Q>) {
         if self.alone.is_empty() {
             return;
         }
@@ -28,11 +31,15 @@ impl<Q: Pending> Pool<Q> {
         });
         self.sort_alone(now);
         self.drop_suspects(now, actions);
+    }
+
+    /// Opens sessions for those that are to be alone on theirs.
+    pub(super) fn connect_alone(&mut self, now: Instant, actions: &mut Actions<Q>) {
         for key in self.alone.clone() {
             let is_coming = |session: &Session| {
                 session.used_for == Use::Alone(key) && !session.is_slow(SLOW, now)
             };
-            if self.sessions.iter().any(is_coming) {
+            if !self.waits_alone(key) || self.sessions.iter().any(is_coming) {
                 continue;
             }
             let Some(rank) = self.rank_alone(key, now) else {
@@ -43,6 +50,11 @@ impl<Q: Pending> Pool<Q> {
                 self.connect(rank, Use::Alone(key), now, actions);
             }
         }
+    }
+
+    fn waits_alone(&self, key: Key) -> bool {
+        let entry = self.queries.get(key);
+        entry.is_some_and(|entry| entry.line == Line::Alone)
     }
 
     /// Whether one more session for a single query may be opened to the address of that rank. Those whose query has waited for long
@@ -71,16 +83,16 @@ impl<Q: Pending> Pool<Q> {
     /// resolver may stand it.
     fn rank_alone(&self, key: Key, now: Instant) -> Option<usize> {
         let entry = self.queries.get(key)?;
-        let is_last = entry.sends + 1 >= MOST_SENDS;
+        let is_last = self.is_last(key);
         let may = |rank: &usize| {
             let health = &self.addresses[*rank].health;
-            Some(*rank) != entry.failed_at && health.may_probe(now)
+            !entry.failed.has(*rank) && health.may_probe(now)
         };
         let order = |rank: &usize| {
             let is_slow = |session: &Session| session.rank == *rank && session.is_slow(SLOW, now);
             let slow = self.sessions.iter().any(is_slow);
             let ill = !self.addresses[*rank].is_well(now);
-            (slow, ill, is_last && entry.was_at(*rank), *rank)
+            (slow, ill, is_last && entry.tried.has(*rank), *rank)
         };
         (0..self.addresses.len()).filter(may).min_by_key(order)
     }
@@ -122,9 +134,11 @@ impl<Q: Pending> Pool<Q> {
             let mut sessions = self.sessions.iter();
             sessions.any(|session| session.id != id && session.used_for == Use::Alone(key))
         };
+        let is_fresh = self.sessions[place].sent == 0;
+        let is_crowd = self.alone.len() > CROWD;
         let may_be_sent = |other: &Key| {
-            let entry = self.queries.get(*other);
-            entry.is_some_and(|entry| entry.line == Line::Alone)
+            self.waits_alone(*other)
+                && (is_fresh || is_crowd || !self.is_last(*other))
                 && (*other == key
                     || !is_coming(*other) && self.rank_alone(*other, now) == Some(rank))
         };

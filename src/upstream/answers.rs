@@ -79,15 +79,12 @@ impl<Q: Pending> Pool<Q> {
                     return;
                 };
                 let name = entry.query.name();
-                if let Some(other) = entry.failed_at {
-                    // Two fail at it: it is the name.
-                    self.addresses[other].is_excused(name);
-                } else if self.addresses[rank].answers_badly(name, now) {
+                if self.addresses[rank].answers_badly(name, now) {
                     actions.events.push(Event::Fails(rank));
                 }
                 if self.waits_for_better(key, rank, now) {
                     if let Some(entry) = self.queries.get_mut(key) {
-                        entry.failed_at = Some(rank);
+                        entry.failed.add(rank);
                         actions.kept.push((entry.query.clone(), index));
                     }
                     return;
@@ -99,6 +96,9 @@ impl<Q: Pending> Pool<Q> {
                 }
             }
             Kind::Verdict => {}
+        }
+        if matches!(kind, Kind::Failed | Kind::Verdict) {
+            self.excuse(key, rank);
         }
         let is_outage = kind == Kind::Failed && self.addresses[rank].fails();
         let Some(entry) = self.take_out(key, true, now, actions) else {
@@ -119,18 +119,30 @@ impl<Q: Pending> Pool<Q> {
         });
     }
 
+    /// A query that the address of that rank failed ends so: where others failed it too, it is the name.
+    fn excuse(&mut self, key: Key, rank: usize) {
+        let Some(entry) = self.queries.get_mut(key) else {
+            return;
+        };
+        entry.failed.add(rank);
+        let (failed, name) = (entry.failed, entry.query.name());
+        for (rank, address) in self.addresses.iter_mut().enumerate() {
+            if failed.are_several() && failed.has(rank) {
+                address.is_excused(name);
+            }
+        }
+    }
+
     /// Whether a query that the address of that rank failed is sent to another one, or is on another session still.
     fn waits_for_better(&mut self, key: Key, rank: usize, now: Instant) -> bool {
         let Some(entry) = self.queries.get(key) else {
             return false;
         };
-        if entry.failed_at.is_some() {
-            return false;
-        }
         if !entry.copies.is_empty() || entry.line != Line::None {
             return true;
         }
-        if !self.is_another_there(rank, now) || !self.may_send_again(key, now) {
+        let failed = entry.failed;
+        if !self.is_another_there(rank, failed, now) || !self.may_send_again(key, now) {
             return false;
         }
         self.queue(key, true);

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::pool::{Actions, Connect, Failure, PENDING, Pool, Race};
-use super::table::{Entry, Key, Line, Pending, Phase, Session, Use};
+use super::table::{Entry, Key, Line, Pending, Phase, Ranks, Session, Use};
 use crate::health::Health;
 
 /// How long an address may take before the next one is tried beside it (RFC 8305 section 5 recommends 250 ms).
@@ -20,9 +20,11 @@ impl<Q: Pending> Pool<Q> {
     /// Sees to all that wait.
     pub(super) fn balance(&mut self, now: Instant, actions: &mut Actions<Q>) {
         self.drain(now, actions);
+        self.order_alone(now, actions);
+        // What ends may give back what the next one costs.
+        self.close_ended(now, actions);
         self.connect_for_line(now, actions);
         self.connect_alone(now, actions);
-        self.close_ended(now, actions);
     }
 
     /// Has a query wait for a session that it shares: ahead of those that were not sent yet, if it was.
@@ -67,14 +69,15 @@ impl<Q: Pending> Pool<Q> {
         fit.min_by_key(order).map(|(place, _)| place)
     }
 
-    /// Whether a query that the address of that rank fails can be sent to another one: that is well, or could be for all that is
-    /// known now.
-    pub(super) fn is_another_there(&self, rank: usize, now: Instant) -> bool {
+    /// Whether there is an address other than that of that rank, and those that are `left_out`, to send a query to: that is well, or could be
+    /// for all that is known now.
+    pub(super) fn is_another_there(&self, rank: usize, left_out: Ranks, now: Instant) -> bool {
         let has_session = |rank: usize| {
             let mut sessions = self.sessions.iter();
             sessions.any(|session| session.rank == rank && session.serves())
         };
-        let mut others = (0..self.addresses.len()).filter(|other| *other != rank);
+        let mut others =
+            (0..self.addresses.len()).filter(|other| *other != rank && !left_out.has(*other));
         others.any(|other| {
             let address = &self.addresses[other];
             let may_connect = || {
@@ -99,8 +102,9 @@ impl<Q: Pending> Pool<Q> {
 
     /// Whether a query is not for the address of that rank: it failed it, or was silent about it, and there is another one.
     fn avoids(&self, entry: &Entry<Q>, rank: usize, now: Instant) -> bool {
-        entry.failed_at == Some(rank)
-            || entry.was_at(rank) && !entry.copies.is_empty() && self.is_another_there(rank, now)
+        let failed = entry.failed;
+        let is_silent = entry.tried.has(rank) && !entry.copies.is_empty();
+        failed.has(rank) || is_silent && self.is_another_there(rank, failed, now)
     }
 
     /// Sends what waits, as far as sessions have room.
@@ -292,9 +296,8 @@ impl<Q: Pending> Pool<Q> {
             let Some(entry) = entry.filter(|entry| entry.line == Line::Shared) else {
                 continue;
             };
-            let silent = |session: &Session| {
-                session.is_last_resort() && entry.failed_at != Some(session.rank)
-            };
+            let silent =
+                |session: &Session| session.is_last_resort() && !entry.failed.has(session.rank);
             match self.sessions.iter().position(silent) {
                 Some(place) => self.send(place, key, now, actions),
                 None => self.fail(key, failure, now, actions),

@@ -129,7 +129,8 @@ impl<Q: Pending> Pool<Q> {
             // What has waited for longer has not ended it, most likely.
             let is_suspect = are_suspect && now < since + DEADLY;
             if session.is_shared() {
-                self.send_lost(key, is_suspect, few, now, actions);
+                let alone = is_suspect && few || by_resolver && self.is_last(key);
+                self.send_lost(key, is_suspect, alone, now, actions);
             } else {
                 self.end_alone(key, session.rank, is_suspect && is_single, now, actions);
             }
@@ -168,24 +169,28 @@ impl<Q: Pending> Pool<Q> {
         session.answered < address.most_queries(now)
     }
 
+    /// Whether a query may be sent but once more: nothing but itself is to end its session then.
+    pub(super) fn is_last(&self, key: Key) -> bool {
+        let entry = self.queries.get(key);
+        entry.is_some_and(|entry| entry.sends + 1 >= MOST_SENDS)
+    }
+
     /// A session ended that a query shared with others.
     fn send_lost(
         &mut self,
         key: Key,
         is_suspect: bool,
-        few: bool,
+        alone: bool,
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
         let Some(entry) = self.queries.get(key) else {
             return;
         };
-        // The last time nothing but itself is to end its session.
-        let is_last = entry.sends + 1 >= MOST_SENDS;
-        let alone = is_suspect && (few || is_last || self.suspicion.of(entry.query.kin(), now) > 0);
+        let is_like_one = is_suspect && self.suspicion.of(entry.query.kin(), now) > 0;
         if !self.may_send_again(key, now) {
             self.fail(key, Failure::Broken, now, actions);
-        } else if alone {
+        } else if alone || is_like_one {
             self.queue_alone(key);
         } else {
             self.queue(key, true);
@@ -208,10 +213,11 @@ impl<Q: Pending> Pool<Q> {
         let kin = entry.query.kin();
         let is_known = is_guilty && self.suspicion.of(kin, now) > 0;
         if !is_known && self.may_send_again(key, now) {
-            if self.is_another_there(rank, now)
+            let failed = entry.failed;
+            if self.is_another_there(rank, failed, now)
                 && let Some(entry) = self.queries.get_mut(key)
             {
-                entry.failed_at = entry.failed_at.or(Some(rank));
+                entry.failed.add(rank);
             }
             return self.queue_alone(key);
         }

@@ -50,8 +50,6 @@ pub use self::threads::Attempt;
 
 /// Attempts to connect that may be under way at a time.
 pub const RACERS: usize = 8;
-/// How long a query may take, at most, where the resolver is so far away: most clients ask again then, or wait no longer.
-const LONGEST: Duration = Duration::from_secs(5);
 /// How long a session may be silent while a query waits before it is suspect, at least.
 pub const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 /// How long an attempt to connect may take, at least: longer than most queries wait, since far resolvers take long.
@@ -412,8 +410,7 @@ impl Upstream {
         self.timeout
     }
 
-    /// The time of a query: that, unless the last session took longer to open, by which nothing could be answered in time. Then it is half as long
-    /// again as that took, and at most [`LONGEST`].
+    /// The time of a query, see [`Pool::query_time`].
     pub fn query_time(&self) -> Duration {
         let time = self.query_time.load(Ordering::Relaxed);
         self.timeout.max(Duration::from_millis(time))

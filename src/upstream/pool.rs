@@ -225,6 +225,8 @@ pub struct Pool<Q> {
     pub(super) race: Race,
     /// Nobody can be reached, for this reason, and until then nobody is tried.
     pub(super) down: Option<(Failure, Instant)>,
+    /// How long the last session took to open.
+    pub(super) opened_in: Duration,
     /// The address that serves, as was last said.
     pub(super) serving: Option<usize>,
     next_session: u64,
@@ -254,6 +256,7 @@ impl<Q: Pending> Pool<Q> {
             suspicion: Suspicion::default(),
             race: Race::default(),
             down: None,
+            opened_in: Duration::ZERO,
             serving: None,
             next_session: 0,
             random,
@@ -303,6 +306,7 @@ impl<Q: Pending> Pool<Q> {
         opened.phase = Phase::Open;
         (opened.heard, opened.spoke) = (now, now);
         opened.opened_in = now.saturating_duration_since(opened.began);
+        self.opened_in = opened.opened_in;
         let rank = opened.rank;
         match opened.used_for {
             Use::Alone(key) => self.send_alone(place, key, now, actions),
@@ -627,7 +631,7 @@ impl<Q: Pending> Pool<Q> {
             .map_or(address.form(now), |(_, form)| form);
         entry.line = Line::None;
         entry.sends += 1;
-        entry.goes_to(session.rank);
+        entry.tried.add(session.rank);
         entry.copies.push(OnSession {
             session: session.id,
             id,

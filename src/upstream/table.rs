@@ -74,16 +74,16 @@ pub(super) struct Entry<Q> {
     pub(super) line: Line,
     /// How often it was sent.
     pub(super) sends: u8,
-    /// Ranks of the addresses that it was sent to, a bit each.
-    tried: u64,
+    /// The addresses that it was sent to.
+    pub(super) tried: Ranks,
     pub(super) copies: SmallVec<[OnSession; 2]>,
     /// The form in which it goes to the address of that rank, where that is not what it takes otherwise.
     pub(super) form: Option<(usize, Form)>,
     /// Two sessions had it for long enough: it is slow, or never answered, and its silence says nothing of them.
     pub(super) is_late: bool,
-    /// The address of this rank failed it, and it goes to another one: with a failure that is kept in case that nothing better comes, or by
-    /// ending a session on which it was alone.
-    pub(super) failed_at: Option<usize>,
+    /// The addresses that failed it, so that it goes to another one: with a failure that is kept in case that nothing better comes, or
+    /// by ending a session on which it was alone.
+    pub(super) failed: Ranks,
 }
 
 impl<Q> Entry<Q> {
@@ -92,24 +92,31 @@ impl<Q> Entry<Q> {
         self.copies.iter().map(|copy| copy.since).max()
     }
 
-    /// Whether it was sent to the address of that rank.
-    pub(super) fn was_at(&self, rank: usize) -> bool {
-        self.tried & rank_bit(rank) != 0
-    }
-
-    /// It is sent there.
-    pub(super) fn goes_to(&mut self, rank: usize) {
-        self.tried |= rank_bit(rank);
-    }
-
     pub(super) fn is_on(&self, session: SessionId) -> bool {
         self.copies.iter().any(|copy| copy.session == session)
     }
 }
 
-/// A bit for each address; those from the 64th on, which nobody has, share one.
-fn rank_bit(rank: usize) -> u64 {
-    1 << rank.min(63)
+/// Ranks of addresses, a bit each; those from the 64th on, which nobody has, share one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ranks(u64);
+
+impl Ranks {
+    fn bit(rank: usize) -> u64 {
+        1 << rank.min(63)
+    }
+
+    pub(super) fn add(&mut self, rank: usize) {
+        self.0 |= Self::bit(rank);
+    }
+
+    pub(super) fn has(self, rank: usize) -> bool {
+        self.0 & Self::bit(rank) != 0
+    }
+
+    pub(super) fn are_several(self) -> bool {
+        self.0.count_ones() > 1
+    }
 }
 
 /// What a session is for.
@@ -215,9 +222,9 @@ impl Session {
     }
 
     /// How long it may be silent while a query waits: four round trips, though no less than `least`; or `most`, which is also
-    /// for one that has not answered yet, but longer where it took long to open.
-    pub(super) fn patience(&self, least: Duration, most: Duration) -> Duration {
-        let most = most.max(self.opened_in * 5 / 4);
+    /// for one that has not answered yet, but longer where it took long to open, up to `longest`.
+    pub(super) fn patience(&self, least: Duration, most: Duration, longest: Duration) -> Duration {
+        let most = most.max((self.opened_in * 5 / 4).min(longest));
         self.round_trip
             .map_or(most, |round_trip| (round_trip * 4).max(least).min(most))
     }
@@ -260,11 +267,11 @@ impl<Q: Pending> Queries<Q> {
             query,
             line: Line::None,
             sends: 0,
-            tried: 0,
+            tried: Ranks::default(),
             copies: SmallVec::new(),
             form: None,
             is_late: false,
-            failed_at: None,
+            failed: Ranks::default(),
         });
         Key { place, number }
     }

@@ -14,7 +14,7 @@ use parking_lot::MutexGuard;
 
 use super::pool::{Actions, Answered, Connect, Event, Failure, Kind, Reply};
 use super::status::{Shown, fit};
-use super::{CONNECT, Kin, LONGEST, Open, Pending, SessionId, State, Upstream, Work};
+use super::{CONNECT, Kin, Open, Pending, SessionId, State, Upstream, Work};
 use crate::client::ReplyBatch;
 use crate::clock;
 use crate::flight::Query;
@@ -239,9 +239,6 @@ impl Upstream {
                 let took = clock::now().saturating_duration_since(began);
                 let kind = usize::from(session.agreement().resumed);
                 self.tally.handshakes[kind].observe(took, 1);
-                let longer = (took * 3 / 2).min(LONGEST).as_millis() as u64;
-                let query_time = if took > self.timeout { longer } else { 0 };
-                self.query_time.store(query_time, Ordering::Relaxed);
                 self.take_up(connect, &identity, session, reader);
             }
             Some(Err(error)) => {
@@ -292,6 +289,8 @@ impl Upstream {
             log.complaint.clear();
             log.shown = Some(Shown::of(open.session.proof()));
             state.pool.opened(open.id, now, actions);
+            let time = state.pool.query_time().as_millis() as u64;
+            self.query_time.store(time, Ordering::Relaxed);
         });
         if taken {
             self.doubt(open.session.address(), identity, open.session.proof());

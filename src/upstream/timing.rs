@@ -12,6 +12,9 @@ use super::table::{Entry, Key, Line, Pending, Phase, Session, SessionId};
 /// How long a session to an address stays that is not the preferred one, when nothing is asked there.
 const LESSER_IDLE: Duration = Duration::from_secs(10);
 
+/// How long a query may take, at most, where the resolver is so far away: most clients ask again then, or wait no longer.
+const LONGEST: Duration = Duration::from_secs(5);
+
 impl<Q: Pending> Pool<Q> {
     /// Ends queries whose deadline has passed, and finds those whose waiters are to be looked after.
     pub(super) fn expire(&mut self, now: Instant, actions: &mut Actions<Q>) {
@@ -45,7 +48,19 @@ impl<Q: Pending> Pool<Q> {
     }
 
     fn patience(&self, session: &Session) -> Duration {
-        session.patience(self.settings.least_patience, self.settings.timeout / 3)
+        let (least, timeout) = (self.settings.least_patience, self.settings.timeout);
+        session.patience(least, timeout / 3, self.query_time() * 2 / 3)
+    }
+
+    /// The time of a query: that of the settings, unless the last session took longer to open, by which nothing could be answered in
+    /// time. Then it is half as long again as that took, and at most [`LONGEST`].
+    pub fn query_time(&self) -> Duration {
+        let timeout = self.settings.timeout;
+        if self.opened_in > timeout {
+            timeout.max((self.opened_in * 3 / 2).min(LONGEST))
+        } else {
+            timeout
+        }
     }
 
     /// When a query is late: two sessions have it, and the second, which was opened since the first had it, has had it for long
