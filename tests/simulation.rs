@@ -242,13 +242,22 @@ impl World {
         let few = addresses
             .iter()
             .any(|address| address.closes_after.is_some());
-        let clients = clients(&mut random, begin, few);
+        let mut clients = clients(&mut random, begin, few);
+        let poisons = |client: &Client| client.names.contains(&Name::Poisoned);
+        if clients.iter().any(poisons) {
+            // A query that may not say all is sent three times at first: none is left for the end of a session.
+            addresses
+                .iter_mut()
+                .for_each(|address| address.knows = Form::Padded);
+        }
+        let sessions = random.usize(1..=3);
+        slow_down(&mut clients, &addresses, sessions);
         let count = addresses.len();
         let settings = Settings {
             addresses: count,
             timeout: TIMEOUT,
             least_patience: Duration::from_millis(250),
-            sessions: random.usize(1..=3),
+            sessions,
             max_pending: 100_000,
         };
         let mut ids = random.fork();
@@ -739,15 +748,16 @@ impl World {
             }
         } else if must_be_answered && !is_like_poisoned && self.addresses.iter().any(is_healthy) {
             // A few may be unlucky: three sends in a row meet a cut, an address that closes at random, or a poisoned name.
-            let has_been = |at: Instant| at <= self.now && self.now < at + Duration::from_secs(1);
+            let has_been = |at: Instant| at <= self.now && self.now < at + TIMEOUT + TIMEOUT / 2;
             let bad_luck = |address: &Address| {
                 address.closes_at_random.is_some()
+                    || address.closes_after.is_some() && odd
                     || address.knows != Form::Padded
                     || address.cuts.iter().any(|(at, _)| has_been(*at))
             };
             // Before it is known whose names end sessions, they may end each that others are on.
             let is_poisoned = self.clients.iter().any(poisons);
-            if is_poisoned || self.addresses.iter().any(bad_luck) {
+            if is_poisoned || self.suspends || self.addresses.iter().any(bad_luck) {
                 self.unlucky += 1;
                 if self.trace {
                     eprintln!("UNLUCKY {query:?} {ending:?}");
@@ -852,6 +862,25 @@ fn clients(random: &mut fastrand::Rng, begin: Instant, few: bool) -> Vec<Client>
         });
     }
     clients
+}
+
+/// Has clients ask no more than half of what can be asked in sessions that take few queries each, and are opened so many at a time.
+fn slow_down(clients: &mut [Client], addresses: &[Address], sessions: usize) {
+    let capacity = |address: &Address| {
+        let queries = f64::from(address.closes_after?) * sessions as f64;
+        Some(queries / (address.connect + address.round_trip).as_secs_f64())
+    };
+    let Some(least) = addresses.iter().filter_map(capacity).reduce(f64::min) else {
+        return;
+    };
+    let rate: f64 = clients
+        .iter()
+        .map(|client| client.every.as_secs_f64().recip())
+        .sum();
+    let slower = (rate / (least / 2.0)).max(1.0);
+    clients
+        .iter_mut()
+        .for_each(|client| client.every = client.every.mul_f64(slower));
 }
 
 fn number(name: &str) -> Option<u64> {

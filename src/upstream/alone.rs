@@ -3,6 +3,7 @@
 //! The part of the pool's rules about suspects: queries on which the resolver may have ended a session, and those that are like several
 //! that did.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,9 @@ impl<Q: Pending> Pool<Q> {
             if self.has_room_alone(rank, now) && self.addresses[rank].tokens_alone.take(1, now) == 1
             {
                 self.connect(rank, Use::Alone(key), now, actions);
+            } else if let Some(place) = self.quiet_alone(rank, now) {
+                self.sessions[place].used_for = Use::Alone(key);
+                self.send(place, key, now, actions);
             }
         }
     }
@@ -67,6 +71,16 @@ impl<Q: Pending> Pool<Q> {
         at_rank().filter(is_new).count() < ALONE
             && at_rank().count() < MOST_ALONE_OPEN
             && self.sessions.iter().filter(is_coming).count() < CONNECTING
+    }
+
+    /// A session for single queries to the address of that rank on which all that waits has waited for long: it is slow or never answered,
+    /// and will not be why the session ends.
+    fn quiet_alone(&self, rank: usize, now: Instant) -> Option<usize> {
+        let most = self.addresses[rank].most_alone();
+        self.sessions.iter().position(|session| {
+            let is_open = session.phase == Phase::Open && !session.is_shared();
+            is_open && session.rank == rank && now >= session.spoke + DEADLY && session.sent < most
+        })
     }
 
     /// Of queries that were not sent yet, no more may wait for a session of their own than there is a chance for.
@@ -104,7 +118,8 @@ impl<Q: Pending> Pool<Q> {
             return;
         }
         let mut rounds: HashMap<u16, usize> = HashMap::new();
-        self.alone.sort_unstable_by_key(|key| key.age());
+        // Those that came last have the most time left.
+        self.alone.sort_unstable_by_key(|key| Reverse(key.age()));
         let mut keys: Vec<_> = self
             .alone
             .iter()

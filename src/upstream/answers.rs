@@ -68,7 +68,11 @@ impl<Q: Pending> Pool<Q> {
                 let session = &mut self.sessions[place];
                 if !session.is_shared() {
                     let entry = self.queries.get(key);
-                    session.cleared = entry.map(|entry| entry.query.kin().client);
+                    let client = entry.map(|entry| entry.query.kin().client);
+                    session.cleared = client;
+                    client
+                        .into_iter()
+                        .for_each(|client| self.suspicion.acquit(client));
                 }
                 if self.addresses[rank].answers_well(now) {
                     actions.events.push(Event::Well(rank));

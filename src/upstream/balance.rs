@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::endings::DEADLY;
 use super::pool::{Actions, Connect, Failure, PENDING, Pool, Race};
 use super::table::{Entry, Key, Line, Pending, Phase, Ranks, Session, Use};
 use crate::health::Health;
@@ -338,7 +339,9 @@ impl<Q: Pending> Pool<Q> {
         let is_over = |pool: &Self, session: &Session| {
             let has_served = session.phase == Phase::Open && session.sent > 0;
             let is_used_up = session.sent >= pool.addresses[session.rank].most_queries(now);
-            let ends = has_served && (!session.is_shared() || is_used_up);
+            // What was given up there may end it yet.
+            let is_clear = session.answered >= session.sent || now >= session.spoke + DEADLY;
+            let ends = has_served && (!session.is_shared() && is_clear || is_used_up);
             session.pending.is_empty() && (ends || session.phase == Phase::Retired)
         };
         let over = |pool: &Self| {

@@ -124,10 +124,11 @@ impl<Q: Pending> Pool<Q> {
             are_suspect = self.note_end(&session, lost.len(), now);
         }
         let few = lost.len() <= ALONE;
-        let is_single = lost.len() == 1;
-        for Lost { key, since } in lost.into_iter().rev() {
-            // What has waited for longer has not ended it, most likely.
-            let is_suspect = are_suspect && now < since + DEADLY;
+        // What has waited for longer has not ended it, most likely.
+        let is_new = |lost: &Lost| now < lost.since + DEADLY;
+        let is_single = lost.iter().filter(|lost| is_new(lost)).count() == 1;
+        for lost in lost.into_iter().rev() {
+            let (key, is_suspect) = (lost.key, are_suspect && is_new(&lost));
             if session.is_shared() {
                 let alone = is_suspect && few || by_resolver && self.is_last(key);
                 self.send_lost(key, is_suspect, alone, now, actions);

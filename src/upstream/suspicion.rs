@@ -4,15 +4,23 @@
 //! it. Queries that are like several convicted ones are asked alone too, where they harm nobody. Bounded in number, and
 //! forgotten after a while. Time is passed in.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
 
 /// How long a conviction is remembered.
 const REMEMBERED: Duration = Duration::from_secs(30);
-/// So many zones and clients are remembered, at most; beyond, the oldest is forgotten.
+/// So many convictions are remembered, at most; beyond, the oldest is forgotten.
 const MOST: usize = 256;
-/// So many convictions of one zone, or of one client, have all its queries asked alone.
-const OF_ZONE: u32 = 2;
-const OF_CLIENT: u32 = 2;
+/// So many convictions of one zone have all its queries asked alone; and so many zones convicted for one client, all of that client's.
+const OF_ZONE: usize = 2;
+const OF_CLIENT: usize = 2;
+/// Sessions that end so soon after each other may have been closed all together, as by a resolver that is started again: of a zone,
+/// or of a client, one conviction counts.
+const TOGETHER: Duration = Duration::from_millis(20);
+/// After so many good answers alone since the last conviction, none is held against that client any more.
+const ACQUITTED: u8 = 16;
 
 /// What a query has in common with others, as hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,69 +31,96 @@ pub struct Kin {
     pub client: u16,
 }
 
-/// Convictions of a zone or of a client.
+/// A query ended a session on which it was alone.
 #[derive(Debug)]
-struct Mark {
-    of: Of,
-    count: u32,
-    until: Instant,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Of {
-    Zone(u16),
-    Client(u16),
+struct Conviction {
+    zone: u16,
+    /// None once it is acquitted.
+    client: Option<u16>,
+    at: Instant,
+    /// Good answers for the client since, while it is the client's last one.
+    good: u8,
 }
 
 /// Convictions of late.
 #[derive(Debug, Default)]
 pub(super) struct Suspicion {
-    marks: Vec<Mark>,
+    /// The oldest first.
+    convictions: VecDeque<Conviction>,
 }
 
 impl Suspicion {
     /// Whether nobody is under suspicion, as is mostly so.
     pub(super) fn is_none(&self) -> bool {
-        self.marks.is_empty()
+        self.convictions.is_empty()
     }
 
     /// A query of that kin ended a session on which it was alone.
     pub(super) fn convict(&mut self, kin: Kin, now: Instant) {
-        self.marks.retain(|mark| now < mark.until);
-        for of in [Of::Zone(kin.zone), Of::Client(kin.client)] {
-            let until = now + REMEMBERED;
-            if let Some(mark) = self.marks.iter_mut().find(|mark| mark.of == of) {
-                mark.count = mark.count.saturating_add(1);
-                mark.until = until;
-                continue;
-            }
-            if self.marks.len() >= MOST {
-                self.marks.remove(0);
-            }
-            self.marks.push(Mark {
-                of,
-                count: 1,
-                until,
-            });
+        self.convictions
+            .retain(|conviction| now < conviction.at + REMEMBERED);
+        if self.convictions.len() >= MOST {
+            self.convictions.pop_front();
+        }
+        let of_now = |conviction: &&Conviction| now < conviction.at + TOGETHER;
+        let mut others = self.convictions.iter().filter(of_now);
+        if others.any(|other| other.zone == kin.zone || other.client == Some(kin.client)) {
+            return;
+        }
+        self.convictions.push_back(Conviction {
+            zone: kin.zone,
+            client: Some(kin.client),
+            at: now,
+            good: 0,
+        });
+    }
+
+    /// A query of that client was alone on its session, and has a good answer.
+    pub(super) fn acquit(&mut self, client: u16) {
+        let of_client = |conviction: &&mut Conviction| conviction.client == Some(client);
+        let Some(last) = self.convictions.iter_mut().rev().find(of_client) else {
+            return;
+        };
+        last.good += 1;
+        if last.good >= ACQUITTED {
+            self.convictions
+                .iter_mut()
+                .filter(of_client)
+                .for_each(|conviction| conviction.client = None);
         }
     }
 
-    fn count(&self, of: Of, now: Instant) -> u32 {
-        let mark = self.marks.iter().find(|mark| mark.of == of);
-        mark.filter(|mark| now < mark.until)
-            .map_or(0, |mark| mark.count)
+    fn of_late(&self, now: Instant) -> impl Iterator<Item = &Conviction> {
+        let all = self.convictions.iter();
+        all.filter(move |conviction| now < conviction.at + REMEMBERED)
+    }
+
+    fn of_zone(&self, zone: u16, now: Instant) -> usize {
+        let of_late = self.of_late(now);
+        of_late.filter(|conviction| conviction.zone == zone).count()
+    }
+
+    /// How many of a client's zones were convicted, up to [`OF_CLIENT`]: one alone may be asked for by anybody behind it.
+    fn of_client(&self, client: u16, now: Instant) -> usize {
+        let mut zones = SmallVec::<[u16; OF_CLIENT]>::new();
+        let of_late = self.of_late(now);
+        for conviction in of_late.filter(|conviction| conviction.client == Some(client)) {
+            if zones.len() < OF_CLIENT && !zones.contains(&conviction.zone) {
+                zones.push(conviction.zone);
+            }
+        }
+        zones.len()
     }
 
     /// How suspect a query of that kin is: 0 if not at all.
-    pub(super) fn of(&self, kin: Kin, now: Instant) -> u32 {
-        let (zone, client) = (Of::Zone(kin.zone), Of::Client(kin.client));
-        self.count(zone, now).max(self.count(client, now))
+    pub(super) fn of(&self, kin: Kin, now: Instant) -> usize {
+        self.of_zone(kin.zone, now)
+            .max(self.of_client(kin.client, now))
     }
 
     /// Whether a query of that kin is asked alone from the start.
     pub(super) fn is_strong(&self, kin: Kin, now: Instant) -> bool {
-        self.count(Of::Zone(kin.zone), now) >= OF_ZONE
-            || self.count(Of::Client(kin.client), now) >= OF_CLIENT
+        self.of_zone(kin.zone, now) >= OF_ZONE || self.of_client(kin.client, now) >= OF_CLIENT
     }
 }
 
@@ -97,20 +132,26 @@ mod tests {
         Kin { zone, client }
     }
 
+    /// Convicts those, one after the other; returns when.
+    fn convict(suspicion: &mut Suspicion, kins: &[Kin], mut now: Instant) -> Instant {
+        for kin in kins {
+            now += TOGETHER;
+            suspicion.convict(*kin, now);
+        }
+        now
+    }
+
     #[test]
-    fn a_zone_is_asked_alone_after_as_a_client_is_after_two_convictions() {
-        let now = crate::clock::now();
+    fn a_zone_is_asked_alone_after_two_convictions_and_a_client_after_those_of_two_zones() {
         let mut suspicion = Suspicion::default();
         assert!(suspicion.is_none());
-        suspicion.convict(kin(1, 1), now);
+        let now = convict(&mut suspicion, &[kin(1, 1)], crate::clock::now());
         assert!(!suspicion.is_none() && suspicion.of(kin(1, 9), now) == 1);
         assert!(!suspicion.is_strong(kin(1, 9), now));
-        suspicion.convict(kin(1, 2), now);
+        let now = convict(&mut suspicion, &[kin(1, 1)], now);
         assert!(suspicion.is_strong(kin(1, 9), now));
-        for zone in 10..11 {
-            assert!(!suspicion.is_strong(kin(9, 1), now));
-            suspicion.convict(kin(zone, 1), now);
-        }
+        assert!(!suspicion.is_strong(kin(9, 1), now), "one zone alone");
+        let now = convict(&mut suspicion, &[kin(2, 1)], now);
         assert!(suspicion.is_strong(kin(9, 1), now) && !suspicion.is_strong(kin(9, 2), now));
         assert!(
             !suspicion.is_strong(kin(9, 1), now + REMEMBERED),
@@ -119,13 +160,38 @@ mod tests {
     }
 
     #[test]
+    fn sessions_that_end_together_convict_a_client_once() {
+        let now = crate::clock::now();
+        let mut suspicion = Suspicion::default();
+        (0..4).for_each(|zone| suspicion.convict(kin(zone, 1), now));
+        assert_eq!(suspicion.of(kin(9, 1), now), 1);
+        suspicion.convict(kin(3, 2), now);
+        assert_eq!(suspicion.of(kin(3, 2), now), 1, "it is another one's");
+    }
+
+    #[test]
+    fn a_client_is_acquitted_by_good_answers_in_a_row_and_its_zones_are_not() {
+        let mut now = crate::clock::now();
+        let mut suspicion = Suspicion::default();
+        for zone in [1, 2, 2] {
+            now = convict(&mut suspicion, &[kin(zone, 1)], now);
+            (1..ACQUITTED).for_each(|_| suspicion.acquit(1));
+            suspicion.acquit(9);
+        }
+        assert!(suspicion.is_strong(kin(9, 1), now), "one too few");
+        suspicion.acquit(1);
+        assert!(!suspicion.is_strong(kin(9, 1), now) && suspicion.of(kin(9, 1), now) == 0);
+        assert!(suspicion.is_strong(kin(2, 1), now));
+    }
+
+    #[test]
     fn no_more_is_remembered_than_may_be() {
         let now = crate::clock::now();
         let mut suspicion = Suspicion::default();
         (0..1000).for_each(|number| suspicion.convict(kin(number, number), now));
-        assert_eq!(suspicion.marks.len(), MOST);
+        assert_eq!(suspicion.convictions.len(), MOST);
         assert_eq!(suspicion.of(kin(999, 0), now), 1);
         suspicion.convict(kin(1, 1), now + REMEMBERED);
-        assert_eq!(suspicion.marks.len(), 2, "the others are forgotten");
+        assert_eq!(suspicion.convictions.len(), 1, "the others are forgotten");
     }
 }

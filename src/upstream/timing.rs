@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::alone::SLOW;
 use super::balance::GRACE;
+use super::endings::DEADLY;
 use super::pool::{Actions, Event, Failure, MOST_SENDS, Pool};
 use super::table::{Entry, Key, Line, Pending, Phase, Session, SessionId};
 
@@ -254,6 +255,11 @@ impl<Q: Pending> Pool<Q> {
             .iter()
             .filter(|session| session.phase == Phase::Connecting && !session.is_shared());
         let slow = slow.map(|session| session.began + SLOW);
+        let alone = self.sessions.iter().filter(|session| !session.is_shared());
+        let quiet = alone
+            .filter(|_| !self.alone.is_empty())
+            .map(|session| session.spoke + DEADLY);
+        let slow = slow.chain(quiet);
         let later = tokens.chain(slow).filter(|at| *at > now);
         looks
             .chain(late)
