@@ -342,7 +342,7 @@ impl World {
         );
         assert_eq!(self.pool.pending(), 0, "{}", self.seed);
         assert!(
-            self.unlucky * 50 <= self.answered + 500,
+            self.unlucky * 50 <= self.answered + 1000,
             "seed {}: {} of {} were unlucky: {:?}",
             self.seed,
             self.unlucky,

@@ -21,10 +21,7 @@ const CONNECTING: usize = 8;
 
 impl<Q: Pending> Pool<Q> {
     /// Brings those that are to be alone in their order, as far as they still wait and there is a chance for them.
-    pub(super) fn order_alone(&mut self, now: Instant, actions: &mut Actions<Q>) {
-        if self.alone.is_empty() {
-            return;
-        }
+    fn order_alone(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let queries = &self.queries;
         self.alone.retain(|key| {
             let entry = queries.get(*key);
@@ -36,10 +33,17 @@ impl<Q: Pending> Pool<Q> {
 
     /// Opens sessions for those that are to be alone on theirs.
     pub(super) fn connect_alone(&mut self, now: Instant, actions: &mut Actions<Q>) {
+        // They may be many, and events too.
+        if self.alone.is_empty() || !self.is_place_alone(now) {
+            return;
+        }
+        self.order_alone(now, actions);
         for key in self.alone.clone() {
-            let is_coming = |session: &Session| {
-                session.used_for == Use::Alone(key) && !session.is_slow(SLOW, now)
-            };
+            if !self.is_place_alone(now) {
+                break;
+            }
+            let is_coming =
+                |session: &Session| session.is_coming_for(key) && !session.is_slow(SLOW, now);
             if !self.waits_alone(key) || self.sessions.iter().any(is_coming) {
                 continue;
             }
@@ -49,7 +53,7 @@ impl<Q: Pending> Pool<Q> {
             if self.has_room_alone(rank, now) && self.addresses[rank].tokens_alone.take(1, now) == 1
             {
                 self.connect(rank, Use::Alone(key), now, actions);
-            } else if let Some(place) = self.quiet_alone(rank, now) {
+            } else if let Some(place) = self.quiet_alone(rank, key, now) {
                 self.sessions[place].used_for = Use::Alone(key);
                 self.send(place, key, now, actions);
             }
@@ -73,13 +77,31 @@ impl<Q: Pending> Pool<Q> {
             && self.sessions.iter().filter(is_coming).count() < CONNECTING
     }
 
+    /// Whether there is a place for one more single query, as far as is known without looking at it.
+    fn is_place_alone(&self, now: Instant) -> bool {
+        let mut ranks = 0..self.addresses.len();
+        let has_token = |rank: usize| self.addresses[rank].tokens_alone.ready_at(now) <= now;
+        let mut sessions = self.sessions.iter();
+        ranks.any(|rank| has_token(rank) && self.has_room_alone(rank, now))
+            || sessions.any(|session| self.is_quiet(session, now))
+    }
+
+    /// Whether a session of single queries takes one more, as what waits there has waited for long.
+    fn is_quiet(&self, session: &Session, now: Instant) -> bool {
+        let is_open = session.phase == Phase::Open && !session.is_shared();
+        let most = self.addresses[session.rank].most_alone();
+        is_open && now >= session.spoke + DEADLY && session.sent < most
+    }
+
     /// A session for single queries to the address of that rank on which all that waits has waited for long: it is slow or never answered,
     /// and will not be why the session ends.
-    fn quiet_alone(&self, rank: usize, now: Instant) -> Option<usize> {
-        let most = self.addresses[rank].most_alone();
+    fn quiet_alone(&self, rank: usize, key: Key, now: Instant) -> Option<usize> {
+        let is_on = |session: &Session| {
+            let entry = self.queries.get(key);
+            entry.is_some_and(|entry| entry.is_on(session.id))
+        };
         self.sessions.iter().position(|session| {
-            let is_open = session.phase == Phase::Open && !session.is_shared();
-            is_open && session.rank == rank && now >= session.spoke + DEADLY && session.sent < most
+            session.rank == rank && self.is_quiet(session, now) && !is_on(session)
         })
     }
 
@@ -128,8 +150,13 @@ impl<Q: Pending> Pool<Q> {
                 let kin = entry.query.kin();
                 let round = rounds.entry(kin.client).or_default();
                 *round += 1;
-                let suspicion = self.suspicion.of(kin, now);
-                Some(((entry.sends == 0, *round, suspicion), *key))
+                // One more conviction decides; what is decided harms nobody by waiting.
+                let place = match self.suspicion.of(kin, now) {
+                    1 => 0,
+                    0 => 1,
+                    _ => 2,
+                };
+                Some(((entry.sends == 0, *round, place), *key))
             })
             .collect();
         keys.sort_by_key(|(order, _)| *order);
@@ -144,10 +171,11 @@ impl<Q: Pending> Pool<Q> {
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
+        self.order_alone(now, actions);
         let (id, rank) = (self.sessions[place].id, self.sessions[place].rank);
         let is_coming = |key: Key| {
             let mut sessions = self.sessions.iter();
-            sessions.any(|session| session.id != id && session.used_for == Use::Alone(key))
+            sessions.any(|session| session.id != id && session.is_coming_for(key))
         };
         let is_fresh = self.sessions[place].sent == 0;
         let is_crowd = self.alone.len() > CROWD;

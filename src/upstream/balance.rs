@@ -21,7 +21,6 @@ impl<Q: Pending> Pool<Q> {
     /// Sees to all that wait.
     pub(super) fn balance(&mut self, now: Instant, actions: &mut Actions<Q>) {
         self.drain(now, actions);
-        self.order_alone(now, actions);
         // What ends may give back what the next one costs.
         self.close_ended(now, actions);
         self.connect_for_line(now, actions);
@@ -46,8 +45,24 @@ impl<Q: Pending> Pool<Q> {
         if let Some(entry) = self.queries.get_mut(key) {
             entry.line = Line::Alone;
             // It may be there from the last time.
-            self.alone.retain(|other| *other != key);
-            self.alone.push(key);
+            if !self.alone.contains(&key) {
+                self.alone.push(key);
+            }
+        }
+    }
+
+    /// Has those wait for one of their own that are like what ended sessions, and wait with others until now.
+    pub(super) fn set_apart(&mut self, now: Instant) {
+        let is_strong = |key: &Key| {
+            let entry = self.queries.get(*key);
+            let entry = entry.filter(|entry| entry.line == Line::Shared && entry.copies.is_empty());
+            entry.is_some_and(|entry| self.suspicion.is_strong(entry.query.kin(), now))
+        };
+        let line = std::mem::take(&mut self.line).into_iter();
+        let (apart, line): (Vec<_>, Vec<_>) = line.partition(is_strong);
+        self.line = line.into();
+        for key in apart {
+            self.queue_alone(key);
         }
     }
 
@@ -110,24 +125,17 @@ impl<Q: Pending> Pool<Q> {
 
     /// Sends what waits, as far as sessions have room.
     fn drain(&mut self, now: Instant, actions: &mut Actions<Q>) {
-        if self.line.is_empty() {
+        let is_free = |session: &Session| session.serves() && self.has_room(session, now);
+        if self.line.is_empty() || !self.sessions.iter().any(is_free) {
             return;
         }
         let waiting = std::mem::take(&mut self.line);
         for key in waiting {
-            let Some(entry) = self
-                .queries
-                .get(key)
-                .filter(|entry| entry.line == Line::Shared)
-            else {
+            let entry = self.queries.get(key);
+            if entry.is_none_or(|entry| entry.line != Line::Shared) {
                 continue;
-            };
-            let strong = !self.suspicion.is_none()
-                && entry.copies.is_empty()
-                && self.suspicion.is_strong(entry.query.kin(), now);
-            if strong {
-                self.queue_alone(key);
-            } else if let Some(place) = self.free_session(key, now) {
+            }
+            if let Some(place) = self.free_session(key, now) {
                 self.send(place, key, now, actions);
             } else {
                 self.line.push_back(key);

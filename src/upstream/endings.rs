@@ -188,7 +188,9 @@ impl<Q: Pending> Pool<Q> {
         let Some(entry) = self.queries.get(key) else {
             return;
         };
-        let is_like_one = is_suspect && self.suspicion.of(entry.query.kin(), now) > 0;
+        let kin = entry.query.kin();
+        let is_like_one =
+            is_suspect && self.suspicion.of(kin, now) > 0 || self.suspicion.is_strong(kin, now);
         if !self.may_send_again(key, now) {
             self.fail(key, Failure::Broken, now, actions);
         } else if alone || is_like_one {
@@ -227,6 +229,7 @@ impl<Q: Pending> Pool<Q> {
         if is_guilty && works {
             self.suspicion.convict(kin, now);
             actions.events.push(Event::Convicted);
+            self.set_apart(now);
         }
         self.fail(key, Failure::Broken, now, actions);
     }

@@ -38,6 +38,7 @@ struct Conviction {
     /// None once it is acquitted.
     client: Option<u16>,
     at: Instant,
+    until: Instant,
     /// Good answers for the client since, while it is the client's last one.
     good: u8,
 }
@@ -57,8 +58,7 @@ impl Suspicion {
 
     /// A query of that kin ended a session on which it was alone.
     pub(super) fn convict(&mut self, kin: Kin, now: Instant) {
-        self.convictions
-            .retain(|conviction| now < conviction.at + REMEMBERED);
+        self.convictions.retain(|conviction| now < conviction.until);
         if self.convictions.len() >= MOST {
             self.convictions.pop_front();
         }
@@ -71,6 +71,7 @@ impl Suspicion {
             zone: kin.zone,
             client: Some(kin.client),
             at: now,
+            until: now + REMEMBERED,
             good: 0,
         });
     }
@@ -92,7 +93,7 @@ impl Suspicion {
 
     fn of_late(&self, now: Instant) -> impl Iterator<Item = &Conviction> {
         let all = self.convictions.iter();
-        all.filter(move |conviction| now < conviction.at + REMEMBERED)
+        all.filter(move |conviction| now < conviction.until)
     }
 
     fn of_zone(&self, zone: u16, now: Instant) -> usize {

@@ -211,6 +211,11 @@ impl Session {
         self.is_shared() && self.phase == Phase::Connecting
     }
 
+    /// Whether that query will be alone on it, and it is not open yet.
+    pub(super) fn is_coming_for(&self, key: Key) -> bool {
+        self.used_for == Use::Alone(key) && self.phase == Phase::Connecting
+    }
+
     /// Whether it is silent, and would take queries all the same where there is nothing better.
     pub(super) fn is_last_resort(&self) -> bool {
         self.is_shared() && self.phase == Phase::Open && self.is_silent

@@ -8,7 +8,7 @@ use super::alone::SLOW;
 use super::balance::GRACE;
 use super::endings::DEADLY;
 use super::pool::{Actions, Event, Failure, MOST_SENDS, Pool};
-use super::table::{Entry, Key, Line, Pending, Phase, Session, SessionId};
+use super::table::{Entry, Key, Line, Pending, Phase, Session, SessionId, Use};
 
 /// How long a session to an address stays that is not the preferred one, when nothing is asked there.
 const LESSER_IDLE: Duration = Duration::from_secs(10);
@@ -158,6 +158,33 @@ impl<Q: Pending> Pool<Q> {
         for (session, before) in silent {
             self.fall_silent(session, before, now, actions);
         }
+        let alone = self.sessions.iter();
+        let alone = alone.filter_map(|session| self.alone_again_at(session, now));
+        let again: Vec<Key> = alone
+            .filter(|(_, at)| *at <= now)
+            .map(|(key, _)| key)
+            .collect();
+        for key in again {
+            if self.may_send_again(key, now) {
+                self.queue_alone(key);
+            }
+        }
+    }
+
+    /// When a query that is alone on its session is sent to another address, if nothing comes from this one by then, on whatever session.
+    fn alone_again_at(&self, session: &Session, now: Instant) -> Option<(Key, Instant)> {
+        let Use::Alone(key) = session.used_for else {
+            return None;
+        };
+        let since = self.may_be_sent_elsewhere(key)?;
+        let has_spoken = |other: &Session| {
+            let is_open = other.phase != Phase::Connecting;
+            is_open && other.rank == session.rank && other.heard > since
+        };
+        let entry = self.queries.get(key)?;
+        let is_here = entry.is_on(session.id) && !self.sessions.iter().any(has_spoken);
+        let may = is_here && self.is_another_there(session.rank, entry.failed, now);
+        may.then(|| (key, since + self.patience(session)))
     }
 
     /// Nothing comes on a session: what waits there since `before` is sent once more, on one that is known to live.
@@ -228,6 +255,10 @@ impl<Q: Pending> Pool<Q> {
             .sessions
             .iter()
             .filter_map(|session| self.silent_at(session).or(self.again_at(session)));
+        let alone_again = self
+            .sessions
+            .iter()
+            .filter_map(|session| Some(self.alone_again_at(session, now)?.1));
         let held_off = self.down.map(|(_, until)| until);
         let race = self.race.next.into_iter().chain(held_off);
         let race = race.filter(|at| !self.line.is_empty() && *at > now);
@@ -264,6 +295,7 @@ impl<Q: Pending> Pool<Q> {
         looks
             .chain(late)
             .chain(silent)
+            .chain(alone_again)
             .chain(race)
             .chain(idle)
             .chain(grace)
