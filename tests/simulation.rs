@@ -214,6 +214,9 @@ struct World {
     given_back: Vec<u32>,
     /// Answers of each address.
     answers: Vec<u32>,
+    /// Whether a look of the timer's before something is due must find nothing to do: it would be late without.
+    announces: bool,
+    announced: Option<Instant>,
     /// The timer's next look, by number; the others are void.
     tick: u64,
     rests: bool,
@@ -287,6 +290,9 @@ impl World {
             answered: 0,
             unlucky: 0,
             suspends: false,
+            // It costs as much as the rest.
+            announces: seed.is_multiple_of(4),
+            announced: None,
             tick: 0,
             rests: false,
             trace,
@@ -327,6 +333,10 @@ impl World {
             self.now = when;
             if self.happen(happening) {
                 self.act();
+                if self.announces {
+                    let due = self.pool.due(self.now);
+                    self.announced = self.announced.into_iter().chain(due).min();
+                }
                 self.steps += 1;
                 if self.steps.is_multiple_of(16) {
                     self.check();
@@ -439,7 +449,15 @@ impl World {
 
     /// The timer looks, and says when it will again.
     fn look(&mut self) {
+        let is_announced = self.announced.take().is_some_and(|at| at <= self.now);
         let due = self.pool.tick(self.now, &mut self.actions);
+        assert!(
+            is_announced || !self.announces || self.actions.is_empty(),
+            "seed {}, {:?}: nothing was due: {:?}",
+            self.seed,
+            self.now - self.begin,
+            self.actions
+        );
         assert!(
             due.is_some() || self.pool.pending() == 0,
             "seed {}: nothing is due, and queries wait",

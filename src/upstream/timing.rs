@@ -247,7 +247,7 @@ impl<Q: Pending> Pool<Q> {
     }
 
     /// When something is due, at the latest; none if nothing is under way.
-    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+    pub fn due(&self, now: Instant) -> Option<Instant> {
         let entries = || self.queries.iter().map(|(_, entry)| entry);
         let looks = entries().map(|entry| entry.query.due().min(entry.query.deadline()));
         let late = entries().filter_map(|entry| self.late_at(entry));
@@ -279,7 +279,10 @@ impl<Q: Pending> Pool<Q> {
             let address = &self.addresses[rank];
             let shared = (!self.line.is_empty()).then(|| address.tokens.ready_at(now));
             let alone = (!self.alone.is_empty()).then(|| address.tokens_alone.ready_at(now));
-            shared.into_iter().chain(alone)
+            // Or it is held back.
+            let waits = !self.line.is_empty() || !self.alone.is_empty();
+            let health = address.health.held_back_until().filter(|_| waits);
+            shared.into_iter().chain(alone).chain(health)
         });
         let slow = self
             .sessions
@@ -288,7 +291,7 @@ impl<Q: Pending> Pool<Q> {
         let slow = slow.map(|session| session.began + SLOW);
         let alone = self.sessions.iter().filter(|session| !session.is_shared());
         let quiet = alone
-            .filter(|_| !self.alone.is_empty())
+            .filter(|session| session.pending.is_empty() || !self.alone.is_empty())
             .map(|session| session.spoke + DEADLY);
         let slow = slow.chain(quiet);
         let later = tokens.chain(slow).filter(|at| *at > now);
