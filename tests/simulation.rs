@@ -18,11 +18,13 @@ use std::time::{Duration, Instant};
 use dns_tool::clock;
 use dns_tool::health::Fault;
 use dns_tool::token_bucket::TokenBucket;
-use dns_tool::upstream::pool::{Actions, Event, Failure, Kind, MOST_SENDS, Pool, Reply, Settings};
+use dns_tool::upstream::pool::{Actions, Event, Failure, Kind, Pool, Reply, Settings};
 use dns_tool::upstream::{Kin, Pending, SessionId};
 use dns_tool::wire::Form;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// RFC 9520 section 3.1.
+const MOST_SENDS: u8 = 3;
 /// How long a world lasts.
 const LASTS: Duration = Duration::from_secs(40);
 /// The timer is not more exact than this.
