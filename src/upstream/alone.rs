@@ -7,8 +7,9 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::actions::{Actions, Failure};
 use super::endings::DEADLY;
-use super::pool::{ALONE, Actions, Failure, MOST_ALONE, MOST_ALONE_OPEN, Pool};
+use super::pool::{ALONE, MOST_ALONE, MOST_ALONE_OPEN, Pool};
 use super::table::{Key, Line, Pending, Phase, Session, Use};
 
 /// After how long without a connection a query that is to be alone is tried at another address.

@@ -4,7 +4,8 @@
 
 use std::time::Instant;
 
-use super::pool::{Actions, Answered, Event, Kind, Pool, Reply};
+use super::actions::{Actions, Answered, Event, Kind, Reply};
+use super::pool::Pool;
 use super::table::{Key, Line, OnSession, Pending, SessionId};
 use crate::wire::Form;
 

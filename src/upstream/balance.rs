@@ -5,8 +5,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::actions::{Actions, Connect, Failure};
 use super::endings::DEADLY;
-use super::pool::{Actions, Connect, Failure, PENDING, Pool, Race};
+use super::pool::{PENDING, Pool, Race};
 use super::table::{Entry, Key, Line, Pending, Phase, Ranks, Session, Use};
 use crate::health::Health;
 

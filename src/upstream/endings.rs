@@ -4,7 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::pool::{ALONE, Actions, Event, Failure, MOST_SENDS, Pool};
+use super::actions::{Actions, Event, Failure};
+use super::pool::{ALONE, MOST_SENDS, Pool};
 use super::table::{Entry, Key, Line, Pending, Session, SessionId, Use};
 use crate::health::Fault;
 

@@ -8,6 +8,7 @@
 //!
 //! Locks are taken in this order: the pool's, then that of a target's identity.
 
+pub mod actions;
 mod address;
 mod alone;
 mod answers;
@@ -30,7 +31,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 
-use self::pool::{Actions, Pool};
+use self::actions::Actions;
+use self::pool::Pool;
 use self::status::Shown;
 use crate::client::ReplyBatch;
 use crate::clock;
@@ -42,7 +44,7 @@ use crate::thread;
 use crate::token_bucket::TokenBucket;
 use crate::wire::Answer;
 
-pub use self::pool::Failure;
+pub use self::actions::Failure;
 pub use self::status::{Doubts, Proved, Standing, Tally};
 pub use self::suspicion::Kin;
 pub use self::table::{Pending, SessionId};
@@ -239,7 +241,7 @@ impl Upstream {
             }));
         }
         let now = clock::now();
-        let rules = pool::Settings {
+        let rules = actions::Settings {
             addresses: targets.len(),
             timeout: settings.timeout,
             least_patience: settings.least_patience,

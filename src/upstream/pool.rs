@@ -9,13 +9,13 @@
 //! - A session on which nothing arrives while a query waits is silent: it gets no more, and its queries are sent once more on one
 //!   that has been heard since, or on a new one. If an answer comes there, the silent one is dead. If none does, the query is
 //!   late, and says nothing of sessions any more.
-//! - A query is a suspect on which the resolver ended a session. A few are sent again alone, on a session of their own; many, together
-//!   and alone the next time. What ends its own session is convicted; queries that are like several such ones ([`Suspicion`])
-//!   are sent alone from the start.
+//! - A query is a suspect on which the resolver ended a session. A few are sent again alone, on a session of their own; many, together;
+//!   the last time each goes alone, on a new session. What ends its own session is convicted; queries that are like several
+//!   such ones ([`Suspicion`]) are sent alone from the start.
 //! - New sessions to an address cost a token each ([`Address`]); one that answered all it was asked gives it back. Those that end with
 //!   their last answer have a bound of their own, and so do those of single queries.
-//! - An answer that is a failure, without a reason that lies in the name, is kept while the query is sent once more to another
-//!   address that is well. An address that fails several names in a row is asked only now and then, until it does not.
+//! - An answer that is a failure, without a reason that lies in the name, is kept while the query is sent to other addresses that
+//!   may be well. An address that fails several names in a row is asked only now and then, until it does not.
 //! - What a resolver does not take in the form of a query is left out: padding, then the OPT record.
 
 use std::collections::{HashMap, VecDeque};
@@ -23,12 +23,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::actions::{Actions, Event, Failure, Send, Settings};
 use super::address::Address;
 use super::suspicion::Suspicion;
 use super::table::{Key, Line, OnSession, Pending, Phase, Queries, Session, SessionId, Use};
 use crate::health::Fault;
 use crate::token_bucket::TokenBucket;
-use crate::wire::Form;
 
 /// How often a query is sent, at most (RFC 9520 section 3.1).
 pub const MOST_SENDS: u8 = 3;
@@ -43,161 +43,6 @@ pub const MOST_ALONE_OPEN: usize = 12;
 pub const RETIRED: usize = 8;
 /// Queries that wait for a session of their own and were not sent yet, at most.
 pub(super) const MOST_ALONE: usize = 64;
-
-/// What the pool is told once.
-#[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    /// How many addresses there are, in order of preference; at least 1.
-    pub addresses: usize,
-    /// The time of a query.
-    pub timeout: Duration,
-    /// How long a session may be silent while a query waits, at least.
-    pub least_patience: Duration,
-    /// Sessions to one address that queries share, at most; at least 1.
-    pub sessions: usize,
-    /// Queries on their way, at most.
-    pub max_pending: usize,
-}
-
-/// Why a query has no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// Its deadline passed.
-    TimedOut,
-    /// No resolver could be reached.
-    Unreachable,
-    /// What was reached did not prove that it is the resolver that was meant.
-    Unproved,
-    /// More queries are pending than may be, or more would be sent.
-    Overloaded,
-    /// The resolver answered with something that cannot be read.
-    Unreadable,
-    /// Sessions ended under it, again and again.
-    Broken,
-}
-
-/// What kind of answer a message is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// One that the resolver found: records, or that there are none.
-    Found,
-    /// A failure with a reason that lies in the name (RFC 8914), or another code that repeating would not change.
-    Verdict,
-    /// SERVFAIL or REFUSED without such a reason.
-    Failed,
-    /// FORMERR, NOTIMP or BADVERS: it may be what we added.
-    Unsupported,
-}
-
-/// A message that arrived on a session.
-#[derive(Debug, Clone, Copy)]
-pub struct Reply {
-    /// Its ID.
-    pub id: u16,
-    /// What it says.
-    pub kind: Kind,
-}
-
-/// A query that is to be sent on a session.
-#[derive(Debug)]
-pub struct Send<Q> {
-    /// On which.
-    pub session: SessionId,
-    /// Under which ID.
-    pub id: u16,
-    /// With what.
-    pub form: Form,
-    /// The query.
-    pub query: Q,
-}
-
-/// A session that is to be opened.
-#[derive(Debug, Clone, Copy)]
-pub struct Connect {
-    /// The number under which it is known from now on.
-    pub session: SessionId,
-    /// The rank of its address.
-    pub rank: usize,
-}
-
-/// A query that has its answer.
-#[derive(Debug)]
-pub struct Answered<Q> {
-    /// The query.
-    pub query: Q,
-    /// Which of the messages is its answer.
-    pub index: usize,
-    /// How long the session took.
-    pub took: Duration,
-    /// The answer is a failure, and its address fails others too: it says nothing of the name.
-    pub is_outage: bool,
-}
-
-/// What is worth a line in the log, or a count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// The address of that rank serves now, by that session.
-    Serves(usize, SessionId),
-    /// Nothing comes on that session while queries wait.
-    Silent(SessionId),
-    /// That session was silent, and others were not.
-    Dead(SessionId),
-    /// The address of that rank fails all that it is asked.
-    Fails(usize),
-    /// It does no longer.
-    Well(usize),
-    /// It does not take queries but in that form.
-    Takes(usize, Form),
-    /// A query ended a session on which it was alone.
-    Convicted,
-    /// A message answers no pending query.
-    Unmatched(SessionId),
-}
-
-/// What is to be done, in this order. Kept by whoever calls the pool, for its memory.
-#[derive(Debug)]
-pub struct Actions<Q> {
-    /// Queries that have their answer.
-    pub answered: Vec<Answered<Q>>,
-    /// Failures that are to be kept, in case that nothing better comes: for which query, and which of the messages.
-    pub kept: Vec<(Q, usize)>,
-    /// Queries that have none; if a failure was kept for one, that goes out.
-    pub failed: Vec<(Q, Failure)>,
-    /// Queries whose waiters are to be looked after.
-    pub due: Vec<Q>,
-    /// Queries to be sent.
-    pub sends: Vec<Send<Q>>,
-    /// Sessions to be opened.
-    pub connects: Vec<Connect>,
-    /// Sessions to be closed. Nothing is pending on them any more.
-    pub closes: Vec<SessionId>,
-    /// What happened.
-    pub events: Vec<Event>,
-}
-
-impl<Q> Default for Actions<Q> {
-    fn default() -> Self {
-        Self {
-            answered: Vec::new(),
-            kept: Vec::new(),
-            failed: Vec::new(),
-            due: Vec::new(),
-            sends: Vec::new(),
-            connects: Vec::new(),
-            closes: Vec::new(),
-            events: Vec::new(),
-        }
-    }
-}
-
-impl<Q> Actions<Q> {
-    /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
-        let queries = self.answered.is_empty() && self.kept.is_empty() && self.failed.is_empty();
-        let others = self.due.is_empty() && self.sends.is_empty() && self.events.is_empty();
-        queries && others && self.connects.is_empty() && self.closes.is_empty()
-    }
-}
 
 /// Where random numbers come from: IDs that nobody outside can foresee (RFC 5452 section 9.2).
 pub type Random = Box<dyn FnMut() -> u16 + std::marker::Send>;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 
-use super::pool::{Actions, Answered, Connect, Event, Failure, Kind, Reply};
+use super::actions::{Actions, Answered, Connect, Event, Failure, Kind, Reply};
 use super::status::{Shown, fit};
 use super::{CONNECT, Kin, Open, Pending, SessionId, State, Upstream, Work};
 use crate::client::ReplyBatch;

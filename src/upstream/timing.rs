@@ -4,10 +4,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::actions::{Actions, Event, Failure};
 use super::alone::SLOW;
 use super::balance::GRACE;
 use super::endings::DEADLY;
-use super::pool::{Actions, Event, Failure, MOST_SENDS, Pool};
+use super::pool::{MOST_SENDS, Pool};
 use super::table::{Entry, Key, Line, Pending, Phase, Session, SessionId, Use};
 
 /// How long a session to an address stays that is not the preferred one, when nothing is asked there.
