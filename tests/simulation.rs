@@ -162,6 +162,13 @@ struct Session {
     busy: Instant,
 }
 
+impl Session {
+    /// Whether what is sent on it arrives.
+    fn passes(&self) -> bool {
+        self.is_open && !self.is_mute
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Happening {
     Ask(usize),
@@ -591,7 +598,7 @@ impl World {
         let Some(session) = self
             .sessions
             .get_mut(&id)
-            .filter(|session| session.is_open && !session.is_mute)
+            .filter(|session| session.passes())
         else {
             return;
         };
@@ -639,7 +646,7 @@ impl World {
         let Some(session) = self
             .sessions
             .get_mut(&id)
-            .filter(|session| session.is_open && !session.is_mute)
+            .filter(|session| session.passes())
         else {
             return;
         };

@@ -134,23 +134,21 @@ impl Address {
         self.failed.retain(|failed| *failed != name);
     }
 
-    /// The resolver ended a session that queries share, with so many answered while `lost` of them were pending. Whether it is held back
-    /// for that.
-    pub(super) fn closes(&mut self, answered: u32, lost: usize, jitter: u8, now: Instant) -> bool {
+    /// The resolver ended a session that queries share, with so many answered while `lost` of them were pending.
+    pub(super) fn closes(&mut self, answered: u32, lost: usize, jitter: u8, now: Instant) {
         if lost == 0 {
-            return false;
+            return;
         }
         if answered == 0 {
             // Where others were answered a moment ago it may be the queries.
             if self.answered.is_some_and(|at| now < at + WORKED) {
-                return false;
+                return;
             }
             self.vain += 1;
             if self.vain > MOST_VAIN {
                 self.health.fail(Fault::Unreachable, jitter, now);
-                return true;
             }
-            return false;
+            return;
         }
         self.vain = 0;
         // Once or twice may be chance, or a name that it cannot stand; again and again after as many is a limit.
@@ -162,7 +160,6 @@ impl Address {
         if times >= LIMIT_SEEN {
             self.most_queries = Some((answered, now + LIMIT_REMEMBERED));
         }
-        false
     }
 
     /// A session to it has answered so many: a limit that is lower is none. Answers earn new sessions, so that one that closes
@@ -249,11 +246,11 @@ mod tests {
     fn sessions_closed_again_and_again_after_as_many_answers_show_a_limit() {
         let (mut address, now) = address();
         for answered in [5, 7, 7] {
-            assert!(!address.closes(answered, 3, 0, now));
+            address.closes(answered, 3, 0, now);
         }
-        assert!(!address.closes(7, 0, 0, now), "none was pending");
+        address.closes(7, 0, 0, now);
         assert_eq!(address.most_queries(now), u32::MAX);
-        assert!(!address.closes(7, 1, 0, now));
+        address.closes(7, 1, 0, now);
         assert_eq!(address.most_queries(now), 7);
         assert_eq!(address.most_queries(now + LIMIT_REMEMBERED), u32::MAX);
         address.has_answered(7);
@@ -266,11 +263,15 @@ mod tests {
     fn sessions_that_end_before_any_answer_hold_it_back() {
         let (mut address, now) = address();
         for _ in 0..MOST_VAIN {
-            assert!(!address.closes(0, 1, 0, now));
+            address.closes(0, 1, 0, now);
+            assert!(address.is_well(now));
         }
-        assert!(address.closes(0, 1, 0, now) && !address.is_well(now));
+        address.closes(0, 1, 0, now);
+        assert!(!address.is_well(now));
         address.begin_anew();
-        assert!(address.is_well(now) && !address.closes(0, 1, 0, now));
+        assert!(address.is_well(now));
+        address.closes(0, 1, 0, now);
+        assert!(address.is_well(now), "once again");
     }
 
     #[test]
