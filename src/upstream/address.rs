@@ -31,6 +31,8 @@ const FAILED_NAMES: usize = 4;
 const FAILS_FOR: Duration = Duration::from_secs(1);
 /// While an address fails and there is another one, it is asked this often whether it still does.
 const PROBE: Duration = Duration::from_secs(1);
+/// The same for one that says nothing, since whoever asks waits for that.
+const PROBE_MUTE: Duration = Duration::from_secs(5);
 /// How often in a row sessions must be closed after as many answers for that to be a limit, and for how long it is taken for one.
 const LIMIT_SEEN: u32 = 3;
 const LIMIT_REMEMBERED: Duration = Duration::from_secs(60);
@@ -127,6 +129,14 @@ impl Address {
             return true;
         }
         false
+    }
+
+    /// A session to it said nothing, and another address answered what it was asked there: that it can be reached is not enough. Whether it
+    /// fails from now on.
+    pub(super) fn says_nothing(&mut self, now: Instant) -> bool {
+        let failed = self.fails();
+        self.probe_at = Some(now + PROBE_MUTE);
+        !failed
     }
 
     /// Another one failed at that name as well.

@@ -23,8 +23,10 @@ impl<Q: Pending> Pool<Q> {
         let Some(place) = self.position(session) else {
             return;
         };
-        self.sessions[place].heard = now;
-        self.sessions[place].is_silent = false;
+        if replies.is_empty() {
+            // A part of a message.
+            self.sessions[place].speaks(now);
+        }
         for (index, reply) in replies.iter().enumerate() {
             // What came before may have ended other sessions.
             let Some(place) = self.position(session) else {
@@ -38,6 +40,7 @@ impl<Q: Pending> Pool<Q> {
                 actions.events.push(Event::Unmatched(session));
                 continue;
             };
+            heard.speaks(now);
             heard.is_doubtful = false;
             heard.pending.remove(&reply.id);
             let Some(at) = entry.copies.iter().position(|copy| copy.session == session) else {
@@ -106,7 +109,7 @@ impl<Q: Pending> Pool<Q> {
             self.excuse(key, rank);
         }
         let is_outage = kind == Kind::Failed && self.addresses[rank].fails();
-        let Some(entry) = self.take_out(key, true, now, actions) else {
+        let Some(entry) = self.take_out(key, Some(rank), now, actions) else {
             return;
         };
         if kind != Kind::Unsupported

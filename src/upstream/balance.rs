@@ -3,6 +3,8 @@
 //! The part of the pool's rules that looks at all of it: after each event queries that wait are sent as far as there is room,
 //! sessions are opened as far as they are needed and may be, and whoever waits in vain is told so.
 
+use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::actions::{Actions, Connect, Failure};
@@ -13,6 +15,8 @@ use crate::health::Health;
 
 /// How long an address may take before the next one is tried beside it (RFC 8305 section 5 recommends 250 ms).
 const STAGGER: Duration = Duration::from_millis(250);
+/// After how long without a connection another one is tried at the same address.
+pub(super) const SLOW_SHARED: Duration = Duration::from_secs(1);
 /// How long nobody is tried after none could be reached.
 const HOLD_OFF: Duration = Duration::from_millis(250);
 /// While none can be reached, how long a query waits for an attempt that is under way before it fails.
@@ -130,12 +134,18 @@ impl<Q: Pending> Pool<Q> {
         if self.line.is_empty() || !self.sessions.iter().any(is_free) {
             return;
         }
-        let waiting = std::mem::take(&mut self.line);
+        let mut waiting = std::mem::take(&mut self.line);
+        waiting.retain(|key| {
+            let entry = self.queries.get(*key);
+            entry.is_some_and(|entry| entry.line == Line::Shared)
+        });
+        if self.is_overloaded(&waiting, now) {
+            // Whoever waited so long has no time left once it is sent: all would be asked in vain.
+            waiting
+                .make_contiguous()
+                .sort_unstable_by_key(|key| Reverse(key.age()));
+        }
         for key in waiting {
-            let entry = self.queries.get(key);
-            if entry.is_none_or(|entry| entry.line != Line::Shared) {
-                continue;
-            }
             if let Some(place) = self.free_session(key, now) {
                 self.send(place, key, now, actions);
             } else {
@@ -144,10 +154,22 @@ impl<Q: Pending> Pool<Q> {
         }
     }
 
+    /// Whether more come than can be sent: somebody has waited for more than half of the time of a query, and was not sent yet.
+    fn is_overloaded(&self, waiting: &VecDeque<Key>, now: Instant) -> bool {
+        let half = self.query_time() / 2;
+        waiting.iter().any(|key| {
+            let entry = self.queries.get(*key);
+            entry.is_some_and(|entry| entry.sends == 0 && entry.query.deadline() <= now + half)
+        })
+    }
+
     /// Whether a session to the address of that rank may be added to those that are shared there.
-    pub(super) fn may_connect(&self, rank: usize) -> bool {
+    pub(super) fn may_connect(&self, rank: usize, now: Instant) -> bool {
         let shared = || self.shared_at(rank);
-        let connecting = shared().any(|session| session.phase == Phase::Connecting);
+        // One that is slow may be waiting for nothing.
+        let is_coming =
+            |session: &Session| session.is_coming() && !session.is_slow(SLOW_SHARED, now);
+        let connecting = shared().any(is_coming);
         let serving = shared().filter(|session| session.serves() && !session.is_doubtful);
         // One more than there may be for good: it is to replace one that is silent.
         !connecting
@@ -200,7 +222,7 @@ impl<Q: Pending> Pool<Q> {
         }
         let is_due = |rank: &usize| {
             let address = &self.addresses[*rank];
-            self.may_connect(*rank) && (address.is_well(now) || address.is_probe_due(now))
+            self.may_connect(*rank, now) && (address.is_well(now) || address.is_probe_due(now))
         };
         if let Some(rank) = (0..best).find(is_due) {
             self.connect_shared(rank, now, actions);
@@ -250,7 +272,7 @@ impl<Q: Pending> Pool<Q> {
             return Vec::new();
         }
         let may = |rank: &usize| {
-            self.may_connect(*rank)
+            self.may_connect(*rank, now)
                 && !self.race.failed.contains(rank)
                 && self.line.iter().any(|key| self.may_go_to(*key, *rank, now))
         };

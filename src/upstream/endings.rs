@@ -24,11 +24,11 @@ struct Lost {
 }
 
 impl<Q: Pending> Pool<Q> {
-    /// Takes a query out of the tables. Where it was answered, sessions that were silent about it are dead.
+    /// Takes a query out of the tables. Where it was answered, by the address of that rank, sessions that were silent about it are dead.
     pub(super) fn take_out(
         &mut self,
         key: Key,
-        is_answered: bool,
+        answered_by: Option<usize>,
         now: Instant,
         actions: &mut Actions<Q>,
     ) -> Option<Entry<Q>> {
@@ -41,23 +41,35 @@ impl<Q: Pending> Pool<Q> {
                 .find(|session| session.id == copy.session);
             if let Some(session) = session {
                 session.pending.remove(&copy.id);
-                if is_answered && session.is_silent {
+                if answered_by.is_some() && session.is_silent {
                     dead.push(session.id);
                 }
             }
         }
         for session in dead {
-            self.bury(session, now, actions);
+            self.bury(session, answered_by, now, actions);
         }
         Some(entry)
     }
 
     /// A session was silent about what another one answered: it is dead, and so may be those that were heard no later.
-    fn bury(&mut self, id: SessionId, now: Instant, actions: &mut Actions<Q>) {
+    fn bury(
+        &mut self,
+        id: SessionId,
+        answered_by: Option<usize>,
+        now: Instant,
+        actions: &mut Actions<Q>,
+    ) {
         let Some(place) = self.position(id) else {
             return;
         };
         let (rank, heard) = (self.sessions[place].rank, self.sessions[place].heard);
+        if self.sessions[place].answered == 0
+            && answered_by.is_some_and(|other| other != rank)
+            && self.addresses[rank].says_nothing(now)
+        {
+            actions.events.push(Event::Fails(rank));
+        }
         for other in self
             .sessions
             .iter_mut()
@@ -85,7 +97,7 @@ impl<Q: Pending> Pool<Q> {
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
-        if let Some(entry) = self.take_out(key, false, now, actions) {
+        if let Some(entry) = self.take_out(key, None, now, actions) {
             actions.failed.push((entry.query, failure));
         }
     }

@@ -116,7 +116,7 @@ impl<Q: Pending> Pool<Q> {
 
     /// Opens the first session before anybody asks.
     pub fn start(&mut self, now: Instant, actions: &mut Actions<Q>) {
-        if let Some(rank) = (0..self.addresses.len()).find(|rank| self.may_connect(*rank)) {
+        if let Some(rank) = (0..self.addresses.len()).find(|rank| self.may_connect(*rank, now)) {
             self.connect_shared(rank, now, actions);
         }
     }

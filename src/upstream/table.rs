@@ -234,6 +234,12 @@ impl Session {
             .map_or(most, |round_trip| (round_trip * 4).max(least).min(most))
     }
 
+    /// Something came that is of use.
+    pub(super) fn speaks(&mut self, now: Instant) {
+        self.heard = now;
+        self.is_silent = false;
+    }
+
     /// An answer came after so long.
     pub(super) fn count_answer(&mut self, took: Duration) {
         // Smoothed as TCP does it (RFC 6298 section 2): an eighth of the new.

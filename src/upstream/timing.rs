@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::actions::{Actions, Event, Failure};
 use super::alone::SLOW;
-use super::balance::GRACE;
+use super::balance::{GRACE, SLOW_SHARED};
 use super::endings::DEADLY;
 use super::pool::{MOST_SENDS, Pool};
 use super::table::{Entry, Key, Line, Pending, Phase, Session, SessionId, Use};
@@ -290,6 +290,9 @@ impl<Q: Pending> Pool<Q> {
             .iter()
             .filter(|session| session.phase == Phase::Connecting && !session.is_shared());
         let slow = slow.map(|session| session.began + SLOW);
+        let coming = self.sessions.iter().filter(|session| session.is_coming());
+        let coming = coming.map(|session| session.began + SLOW_SHARED);
+        let slow = slow.chain(coming.filter(|_| !self.line.is_empty()));
         let alone = self.sessions.iter().filter(|session| !session.is_shared());
         let quiet = alone
             .filter(|session| session.pending.is_empty() || !self.alone.is_empty())
