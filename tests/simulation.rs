@@ -92,6 +92,8 @@ enum Trouble {
     Fails,
     /// It is somebody else.
     Unproved,
+    /// It can be connected to, and answers nothing.
+    SaysNothing,
 }
 
 /// An address of a resolver, and what it is like.
@@ -574,7 +576,9 @@ impl World {
                 self.after(Duration::from_secs(10), Happening::Refused(id, false))
             }
             Some(Trouble::Unproved) => self.after(connect, Happening::Refused(id, true)),
-            Some(Trouble::Fails) | None => self.after(connect, Happening::Connected(id)),
+            Some(Trouble::Fails | Trouble::SaysNothing) | None => {
+                self.after(connect, Happening::Connected(id))
+            }
         }
         let begun = &mut self.connects[rank];
         begun.push(self.now);
@@ -617,6 +621,7 @@ impl World {
             _ if trouble == Some(Trouble::Fails) => (Kind::Failed, Duration::ZERO),
             Name::Good => (Kind::Found, jitter),
             Name::Slow(milliseconds) => (Kind::Found, Duration::from_millis(milliseconds)),
+            _ if trouble == Some(Trouble::SaysNothing) => return,
             Name::Dead => return,
             Name::Poisoned => {
                 session.is_open = false;
@@ -829,8 +834,9 @@ fn address(random: &mut fastrand::Rng, begin: Instant) -> Address {
             Trouble::Mute,
             Trouble::Fails,
             Trouble::Unproved,
+            Trouble::SaysNothing,
         ];
-        (from, from + lasts, troubles[random.usize(..4)])
+        (from, from + lasts, troubles[random.usize(..5)])
     });
     let troubles = troubles.collect();
     let cuts = (0..random.usize(0..3))

@@ -72,11 +72,9 @@ impl<Q: Pending> Pool<Q> {
                 let session = &mut self.sessions[place];
                 if !session.is_shared() {
                     let entry = self.queries.get(key);
-                    let client = entry.map(|entry| entry.query.kin().client);
-                    session.cleared = client;
-                    client
-                        .into_iter()
-                        .for_each(|client| self.suspicion.acquit(client));
+                    let kin = entry.map(|entry| entry.query.kin());
+                    session.cleared = kin.map(|kin| kin.client);
+                    kin.into_iter().for_each(|kin| self.suspicion.acquit(kin));
                 }
                 if self.addresses[rank].answers_well(now) {
                     actions.events.push(Event::Well(rank));

@@ -19,7 +19,7 @@ const OF_CLIENT: usize = 2;
 /// Sessions that end so soon after each other may have been closed all together, as by a resolver that is started again: of a zone,
 /// or of a client, one conviction counts.
 const TOGETHER: Duration = Duration::from_millis(20);
-/// After so many good answers alone since the last conviction, none is held against that client any more.
+/// After so many good answers alone since the last conviction, none is held against that zone or client any more.
 const ACQUITTED: u8 = 16;
 
 /// What a query has in common with others, as hashes.
@@ -34,14 +34,17 @@ pub struct Kin {
 /// A query ended a session on which it was alone.
 #[derive(Debug)]
 struct Conviction {
-    zone: u16,
-    /// None once it is acquitted.
+    /// None once it is acquitted, as is the client.
+    zone: Option<u16>,
     client: Option<u16>,
     at: Instant,
     until: Instant,
-    /// Good answers for the client since, while it is the client's last one.
-    good: u8,
+    /// Good answers for the zone and for the client since, while it is the last one of each.
+    good: [u8; 2],
 }
+
+/// The zone or the client of a conviction.
+type Mark = fn(&mut Conviction) -> &mut Option<u16>;
 
 /// Convictions of late.
 #[derive(Debug, Default)]
@@ -64,30 +67,38 @@ impl Suspicion {
         }
         let of_now = |conviction: &&Conviction| now < conviction.at + TOGETHER;
         let mut others = self.convictions.iter().filter(of_now);
-        if others.any(|other| other.zone == kin.zone || other.client == Some(kin.client)) {
+        if others.any(|other| other.zone == Some(kin.zone) || other.client == Some(kin.client)) {
             return;
         }
         self.convictions.push_back(Conviction {
-            zone: kin.zone,
+            zone: Some(kin.zone),
             client: Some(kin.client),
             at: now,
             until: now + REMEMBERED,
-            good: 0,
+            good: [0; 2],
         });
     }
 
-    /// A query of that client was alone on its session, and has a good answer.
-    pub(super) fn acquit(&mut self, client: u16) {
-        let of_client = |conviction: &&mut Conviction| conviction.client == Some(client);
-        let Some(last) = self.convictions.iter_mut().rev().find(of_client) else {
-            return;
-        };
-        last.good += 1;
-        if last.good >= ACQUITTED {
-            self.convictions
-                .iter_mut()
-                .filter(of_client)
-                .for_each(|conviction| conviction.client = None);
+    /// A query of that kin was alone on its session, and has a good answer.
+    pub(super) fn acquit(&mut self, kin: Kin) {
+        let marks: [(usize, Mark, u16); 2] = [
+            (0, |conviction| &mut conviction.zone, kin.zone),
+            (1, |conviction| &mut conviction.client, kin.client),
+        ];
+        for (which, mark, of) in marks {
+            let mut convictions = self.convictions.iter_mut().rev();
+            let Some(last) = convictions.find_map(|conviction| {
+                (*mark(conviction) == Some(of)).then_some(&mut conviction.good[which])
+            }) else {
+                continue;
+            };
+            *last = last.saturating_add(1);
+            if *last >= ACQUITTED {
+                let of_it = self.convictions.iter_mut().map(mark);
+                of_it
+                    .filter(|mark| **mark == Some(of))
+                    .for_each(|mark| *mark = None);
+            }
         }
     }
 
@@ -98,16 +109,20 @@ impl Suspicion {
 
     fn of_zone(&self, zone: u16, now: Instant) -> usize {
         let of_late = self.of_late(now);
-        of_late.filter(|conviction| conviction.zone == zone).count()
+        of_late
+            .filter(|conviction| conviction.zone == Some(zone))
+            .count()
     }
 
     /// How many of a client's zones were convicted, up to [`OF_CLIENT`]: one alone may be asked for by anybody behind it.
     fn of_client(&self, client: u16, now: Instant) -> usize {
-        let mut zones = SmallVec::<[u16; OF_CLIENT]>::new();
+        let mut zones = SmallVec::<[Option<u16>; OF_CLIENT]>::new();
         let of_late = self.of_late(now);
         for conviction in of_late.filter(|conviction| conviction.client == Some(client)) {
-            if zones.len() < OF_CLIENT && !zones.contains(&conviction.zone) {
-                zones.push(conviction.zone);
+            // One that is acquitted counts by itself.
+            let zone = conviction.zone;
+            if zones.len() < OF_CLIENT && (zone.is_none() || !zones.contains(&zone)) {
+                zones.push(zone);
             }
         }
         zones.len()
@@ -171,18 +186,20 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_acquitted_by_good_answers_in_a_row_and_its_zones_are_not() {
+    fn zones_and_clients_are_acquitted_by_good_answers_in_a_row() {
         let mut now = crate::clock::now();
         let mut suspicion = Suspicion::default();
         for zone in [1, 2, 2] {
             now = convict(&mut suspicion, &[kin(zone, 1)], now);
-            (1..ACQUITTED).for_each(|_| suspicion.acquit(1));
-            suspicion.acquit(9);
+            (1..ACQUITTED).for_each(|_| suspicion.acquit(kin(9, 1)));
+            suspicion.acquit(kin(9, 9));
         }
         assert!(suspicion.is_strong(kin(9, 1), now), "one too few");
-        suspicion.acquit(1);
+        suspicion.acquit(kin(9, 1));
         assert!(!suspicion.is_strong(kin(9, 1), now) && suspicion.of(kin(9, 1), now) == 0);
-        assert!(suspicion.is_strong(kin(2, 1), now));
+        assert!(suspicion.is_strong(kin(2, 1), now), "for its zone");
+        (0..ACQUITTED).for_each(|_| suspicion.acquit(kin(2, 8)));
+        assert!(!suspicion.is_strong(kin(2, 1), now));
     }
 
     #[test]
