@@ -36,6 +36,8 @@ const PROBE_MUTE: Duration = Duration::from_secs(5);
 /// How often in a row sessions must be closed after as many answers for that to be a limit, and for how long it is taken for one.
 const LIMIT_SEEN: u32 = 3;
 const LIMIT_REMEMBERED: Duration = Duration::from_secs(60);
+/// How often a session is given one query more, which is lost if it is a limit, and sent again.
+const LIMIT_TRIED: Duration = Duration::from_secs(1);
 /// How long is remembered that an address does not take a query in every form (RFC 6891 section 6.2.2).
 const REMEMBERED: Duration = Duration::from_secs(15 * 60);
 
@@ -61,6 +63,8 @@ pub(super) struct Address {
     closed_after: Option<(u32, u32)>,
     /// So many a session is closed after, as it seems.
     most_queries: Option<(u32, Instant)>,
+    /// When a session is to be given one more than that, to see.
+    exceed_at: Instant,
     /// When it last answered a query that has a good answer.
     pub(super) answered: Option<Instant>,
 }
@@ -79,6 +83,7 @@ impl Address {
             form: None,
             closed_after: None,
             most_queries: None,
+            exceed_at: now,
             answered: None,
         }
     }
@@ -169,6 +174,7 @@ impl Address {
         self.closed_after = Some((answered, times));
         if times >= LIMIT_SEEN {
             self.most_queries = Some((answered, now + LIMIT_REMEMBERED));
+            self.exceed_at = now + LIMIT_TRIED;
         }
     }
 
@@ -190,11 +196,20 @@ impl Address {
         known.map_or(u32::MAX, |(most, _)| most)
     }
 
-    /// How many queries may be sent on a session of single ones, one after the other: no more than the last session had answered
-    /// when it was closed, as that may be a limit.
+    /// Whether the next session is to show that there is no such limit, or none any more.
+    pub(super) fn is_to_exceed(&mut self, now: Instant) -> bool {
+        let is_due = self.exceed_at <= now;
+        if is_due {
+            self.exceed_at = now + LIMIT_TRIED;
+        }
+        is_due
+    }
+
+    /// How many queries may be sent on a session of single ones, one after the other: no more than two sessions in a row had answered
+    /// when they were closed, as that may be a limit.
     pub(super) fn most_alone(&self) -> u32 {
-        self.closed_after
-            .map_or(u32::MAX, |(answered, _)| answered.max(1))
+        let closed_after = self.closed_after.filter(|(_, times)| *times > 1);
+        closed_after.map_or(u32::MAX, |(answered, _)| answered.max(1))
     }
 
     /// In what form it is asked.

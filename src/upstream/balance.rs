@@ -111,8 +111,13 @@ impl<Q: Pending> Pool<Q> {
     }
 
     pub(super) fn has_room(&self, session: &Session, now: Instant) -> bool {
-        session.pending.len() < PENDING
-            && session.sent < self.addresses[session.rank].most_queries(now)
+        session.pending.len() < PENDING && !self.is_used_up(session, now)
+    }
+
+    /// Whether as many were sent on a session as its address seems to take on one.
+    fn is_used_up(&self, session: &Session, now: Instant) -> bool {
+        let most = self.addresses[session.rank].most_queries(now);
+        session.sent >= most.saturating_add(session.extra)
     }
 
     /// Whether a query that waits could be sent to the address of that rank.
@@ -369,7 +374,7 @@ impl<Q: Pending> Pool<Q> {
     fn close_ended(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let is_over = |pool: &Self, session: &Session| {
             let has_served = session.phase == Phase::Open && session.sent > 0;
-            let is_used_up = session.sent >= pool.addresses[session.rank].most_queries(now);
+            let is_used_up = pool.is_used_up(session, now);
             // What was given up there may end it yet.
             let is_clear = session.answered >= session.sent || now >= session.spoke + DEADLY;
             let ends = has_served && (!session.is_shared() && is_clear || is_used_up);

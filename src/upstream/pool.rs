@@ -499,8 +499,12 @@ impl<Q: Pending> Pool<Q> {
             form,
             query: entry.query.clone(),
         });
-        if session.sent >= address.most_queries(now) {
-            self.retire(place);
+        if session.sent >= address.most_queries(now).saturating_add(session.extra) {
+            if session.extra == 0 && session.is_shared() && address.is_to_exceed(now) {
+                session.extra = 1;
+            } else {
+                self.retire(place);
+            }
         }
     }
 

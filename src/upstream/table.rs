@@ -156,6 +156,8 @@ pub(super) struct Session {
     /// The smoothed time from query to answer; none before the first answer.
     pub(super) round_trip: Option<Duration>,
     pub(super) sent: u32,
+    /// How many more than its address seems to take on one may be sent: to see whether that is so.
+    pub(super) extra: u32,
     pub(super) answered: u32,
     /// Nothing came for too long while queries waited: it gets no more until something does.
     pub(super) is_silent: bool,
@@ -183,6 +185,7 @@ impl Session {
             spoke: now,
             round_trip: None,
             sent: 0,
+            extra: 0,
             answered: 0,
             is_silent: false,
             is_doubtful: false,
