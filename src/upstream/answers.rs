@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use super::actions::{Actions, Answered, Event, Kind, Reply};
+use super::endings::AnsweredAt;
 use super::pool::Pool;
 use super::table::{Key, Line, OnSession, Pending, SessionId};
 use crate::wire::Form;
@@ -107,7 +108,8 @@ impl<Q: Pending> Pool<Q> {
             self.excuse(key, rank);
         }
         let is_outage = kind == Kind::Failed && self.addresses[rank].fails();
-        let Some(entry) = self.take_out(key, Some(rank), now, actions) else {
+        let since = copy.since;
+        let Some(entry) = self.take_out(key, Some(AnsweredAt { rank, since }), now, actions) else {
             return;
         };
         if kind != Kind::Unsupported

@@ -17,6 +17,13 @@ pub(super) const DEADLY: Duration = Duration::from_secs(1);
 /// A session that answered so many was worth its token, however it ended.
 const OF_USE: u32 = 4;
 
+/// Where and since when a query was that has its answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AnsweredAt {
+    pub(super) rank: usize,
+    pub(super) since: Instant,
+}
+
 /// A query that is pending nowhere any more, and since when it was on the session that ended.
 struct Lost {
     key: Key,
@@ -24,11 +31,11 @@ struct Lost {
 }
 
 impl<Q: Pending> Pool<Q> {
-    /// Takes a query out of the tables. Where it was answered, by the address of that rank, sessions that were silent about it are dead.
+    /// Takes a query out of the tables. Where it was answered, sessions that were silent about it for longer are dead.
     pub(super) fn take_out(
         &mut self,
         key: Key,
-        answered_by: Option<usize>,
+        answered: Option<AnsweredAt>,
         now: Instant,
         actions: &mut Actions<Q>,
     ) -> Option<Entry<Q>> {
@@ -41,13 +48,19 @@ impl<Q: Pending> Pool<Q> {
                 .find(|session| session.id == copy.session);
             if let Some(session) = session {
                 session.pending.remove(&copy.id);
-                if answered_by.is_some() && session.is_silent {
+                let had_longer = answered.is_some_and(|answered| copy.since < answered.since);
+                if had_longer && session.is_silent {
                     dead.push(session.id);
                 }
             }
         }
         for session in dead {
-            self.bury(session, answered_by, now, actions);
+            self.bury(
+                session,
+                answered.map(|answered| answered.rank),
+                now,
+                actions,
+            );
         }
         Some(entry)
     }
