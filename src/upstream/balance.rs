@@ -281,7 +281,9 @@ impl<Q: Pending> Pool<Q> {
                 && !self.race.failed.contains(rank)
                 && self.line.iter().any(|key| self.may_go_to(*key, *rank, now))
         };
-        let ranks: Vec<usize> = (0..self.addresses.len()).filter(may).collect();
+        let mut ranks: Vec<usize> = (0..self.addresses.len()).filter(may).collect();
+        // One that is tried already, in vain so far, comes last.
+        ranks.sort_by_key(|rank| self.shared_at(*rank).any(Session::is_coming));
         let only = |is_fit: &dyn Fn(usize) -> bool| -> Vec<usize> {
             ranks.iter().copied().filter(|rank| is_fit(*rank)).collect()
         };

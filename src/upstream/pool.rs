@@ -14,8 +14,10 @@
 //!   such ones ([`Suspicion`]) are sent alone from the start.
 //! - New sessions to an address cost a token each ([`Address`]); one that answered all it was asked gives it back. Those that end with
 //!   their last answer have a bound of their own, and so do those of single queries.
+//! - Where more waits than can be sent, the youngest go first: what is sent when its time is over is sent in vain.
 //! - An answer that is a failure, without a reason that lies in the name, is kept while the query is sent to other addresses that
-//!   may be well. An address that fails several names in a row is asked only now and then, until it does not.
+//!   may be well. An address that fails several names in a row, or says nothing while another answers the same, is asked only
+//!   now and then, until it does not.
 //! - What a resolver does not take in the form of a query is left out: padding, then the OPT record.
 
 use std::collections::{HashMap, VecDeque};
