@@ -130,7 +130,11 @@ impl<Q: Pending> Pool<Q> {
                 actions.failed.push((query, Failure::Overloaded));
                 continue;
             }
-            let strong = !self.suspicion.is_none() && self.suspicion.is_strong(query.kin(), now);
+            let strong = !self.suspicion.is_none() && {
+                let kin = query.kin();
+                self.suspicion.note(kin.client, now);
+                self.suspicion.is_strong(kin, now)
+            };
             let key = self.queries.add(query);
             if strong {
                 self.queue_alone(key);

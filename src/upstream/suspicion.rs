@@ -51,12 +51,27 @@ type Mark = fn(&mut Conviction) -> &mut Option<u16>;
 pub(super) struct Suspicion {
     /// The oldest first.
     convictions: VecDeque<Conviction>,
+    /// Who asked last since there are any, and when it was last somebody else than before.
+    asks: Option<u16>,
+    changed: Option<Instant>,
 }
 
 impl Suspicion {
     /// Whether nobody is under suspicion, as is mostly so.
     pub(super) fn is_none(&self) -> bool {
         self.convictions.is_empty()
+    }
+
+    /// That client asks.
+    pub(super) fn note(&mut self, client: u16, now: Instant) {
+        if self.asks.replace(client).is_some_and(|last| last != client) {
+            self.changed = Some(now);
+        }
+    }
+
+    /// Whether several clients ask: where one alone does, it may be everybody, and none is to be protected from it.
+    fn are_several(&self, now: Instant) -> bool {
+        self.changed.is_some_and(|at| now < at + REMEMBERED)
     }
 
     /// A query of that kin ended a session on which it was alone.
@@ -116,6 +131,9 @@ impl Suspicion {
 
     /// How many of a client's zones were convicted, up to [`OF_CLIENT`]: one alone may be asked for by anybody behind it.
     fn of_client(&self, client: u16, now: Instant) -> usize {
+        if !self.are_several(now) {
+            return 0;
+        }
         let mut zones = SmallVec::<[Option<u16>; OF_CLIENT]>::new();
         let of_late = self.of_late(now);
         for conviction in of_late.filter(|conviction| conviction.client == Some(client)) {
@@ -148,8 +166,10 @@ mod tests {
         Kin { zone, client }
     }
 
-    /// Convicts those, one after the other; returns when.
+    /// Convicts those, one after the other, where others ask too; returns when.
     fn convict(suspicion: &mut Suspicion, kins: &[Kin], mut now: Instant) -> Instant {
+        suspicion.note(100, now);
+        suspicion.note(101, now);
         for kin in kins {
             now += TOGETHER;
             suspicion.convict(*kin, now);
@@ -179,6 +199,8 @@ mod tests {
     fn sessions_that_end_together_convict_a_client_once() {
         let now = crate::clock::now();
         let mut suspicion = Suspicion::default();
+        suspicion.note(1, now);
+        suspicion.note(2, now);
         (0..4).for_each(|zone| suspicion.convict(kin(zone, 1), now));
         assert_eq!(suspicion.of(kin(9, 1), now), 1);
         suspicion.convict(kin(3, 2), now);
@@ -200,6 +222,20 @@ mod tests {
         assert!(suspicion.is_strong(kin(2, 1), now), "for its zone");
         (0..ACQUITTED).for_each(|_| suspicion.acquit(kin(2, 8)));
         assert!(!suspicion.is_strong(kin(2, 1), now));
+    }
+
+    #[test]
+    fn a_client_is_convicted_only_where_others_ask() {
+        let mut suspicion = Suspicion::default();
+        let now = convict(&mut suspicion, &[kin(1, 1), kin(2, 1)], crate::clock::now());
+        let mut alone = Suspicion::default();
+        for at in [now - TOGETHER, now] {
+            alone.convict(kin(u16::from(at == now), 1), at);
+            alone.note(1, at);
+        }
+        assert!(suspicion.is_strong(kin(9, 1), now) && !alone.is_strong(kin(9, 1), now));
+        alone.note(2, now);
+        assert!(alone.is_strong(kin(9, 1), now));
     }
 
     #[test]
