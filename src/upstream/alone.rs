@@ -24,10 +24,7 @@ impl<Q: Pending> Pool<Q> {
     /// Brings those that are to be alone in their order, as far as they still wait and there is a chance for them.
     fn order_alone(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let queries = &self.queries;
-        self.alone.retain(|key| {
-            let entry = queries.get(*key);
-            entry.is_some_and(|entry| entry.line == Line::Alone)
-        });
+        self.alone.retain(|key| queries.is_in(*key, Line::Alone));
         self.sort_alone(now);
         self.drop_suspects(now, actions);
     }
@@ -45,7 +42,7 @@ impl<Q: Pending> Pool<Q> {
             }
             let is_coming =
                 |session: &Session| session.is_coming_for(key) && !session.is_slow(SLOW, now);
-            if !self.waits_alone(key) || self.sessions.iter().any(is_coming) {
+            if !self.queries.is_in(key, Line::Alone) || self.sessions.iter().any(is_coming) {
                 continue;
             }
             let Some(rank) = self.rank_alone(key, now) else {
@@ -61,9 +58,21 @@ impl<Q: Pending> Pool<Q> {
         }
     }
 
-    fn waits_alone(&self, key: Key) -> bool {
+    /// A query gets no session of its own at the address of that rank: it is tried at another one, or goes with others.
+    pub(super) fn goes_on_alone(&mut self, key: Key, rank: usize, now: Instant) {
+        if self.queries.is_in(key, Line::Alone) && !self.leaves(key, rank, now) {
+            self.queue(key, true);
+        }
+    }
+
+    /// Has a query go to another address than that of that rank, if there is one.
+    pub(super) fn leaves(&mut self, key: Key, rank: usize, now: Instant) -> bool {
         let entry = self.queries.get(key);
-        entry.is_some_and(|entry| entry.line == Line::Alone)
+        let leaves = entry.is_some_and(|entry| self.is_another_there(rank, entry.failed, now));
+        if leaves && let Some(entry) = self.queries.get_mut(key) {
+            entry.failed.add(rank);
+        }
+        leaves
     }
 
     /// Whether one more session for a single query may be opened to the address of that rank. Those whose query has waited for long
@@ -134,8 +143,8 @@ impl<Q: Pending> Pool<Q> {
         (0..self.addresses.len()).filter(may).min_by_key(order)
     }
 
-    /// Brings those that wait in their order: first those that were sent already, one of each client, then the second of each, and so
-    /// on; and of them the least suspect. So it shows soon whose query ends sessions.
+    /// Brings those that wait in their order: first those that were sent already, the youngest of each client, then the second of each,
+    /// and so on; of them those that are like one that was convicted, so that it shows soon whose query ends sessions.
     fn sort_alone(&mut self, now: Instant) {
         if self.alone.len() < 2 {
             return;
@@ -181,7 +190,7 @@ impl<Q: Pending> Pool<Q> {
         let is_fresh = self.sessions[place].sent == 0;
         let is_crowd = self.alone.len() > CROWD;
         let may_be_sent = |other: &Key| {
-            self.waits_alone(*other)
+            self.queries.is_in(*other, Line::Alone)
                 && (is_fresh || is_crowd || !self.is_last(*other))
                 && (*other == key
                     || !is_coming(*other) && self.rank_alone(*other, now) == Some(rank))

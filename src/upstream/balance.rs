@@ -93,10 +93,6 @@ impl<Q: Pending> Pool<Q> {
     /// Whether there is an address other than that of that rank, and those that are `left_out`, to send a query to: that is well, or could be
     /// for all that is known now.
     pub(super) fn is_another_there(&self, rank: usize, left_out: Ranks, now: Instant) -> bool {
-        let has_session = |rank: usize| {
-            let mut sessions = self.sessions.iter();
-            sessions.any(|session| session.rank == rank && session.serves())
-        };
         let mut others =
             (0..self.addresses.len()).filter(|other| *other != rank && !left_out.has(*other));
         others.any(|other| {
@@ -106,7 +102,7 @@ impl<Q: Pending> Pool<Q> {
                 health.is_good(now) || health.may_probe(now) && address.tokens.ready_at(now) <= now
             };
             let may_be_well = !address.fails() || address.is_probe_due(now);
-            may_be_well && (has_session(other) || may_connect())
+            may_be_well && (self.sessions_at(other) > 0 || may_connect())
         })
     }
 
@@ -140,10 +136,7 @@ impl<Q: Pending> Pool<Q> {
             return;
         }
         let mut waiting = std::mem::take(&mut self.line);
-        waiting.retain(|key| {
-            let entry = self.queries.get(*key);
-            entry.is_some_and(|entry| entry.line == Line::Shared)
-        });
+        waiting.retain(|key| self.queries.is_in(*key, Line::Shared));
         if self.is_overloaded(&waiting, now) {
             // Whoever waited so long has no time left once it is sent: all would be asked in vain.
             waiting

@@ -54,31 +54,22 @@ impl<Q: Pending> Pool<Q> {
                 }
             }
         }
-        for session in dead {
-            self.bury(
-                session,
-                answered.map(|answered| answered.rank),
-                now,
-                actions,
-            );
+        if let Some(answered) = answered {
+            for session in dead {
+                self.bury(session, answered.rank, now, actions);
+            }
         }
         Some(entry)
     }
 
     /// A session was silent about what another one answered: it is dead, and so may be those that were heard no later.
-    fn bury(
-        &mut self,
-        id: SessionId,
-        answered_by: Option<usize>,
-        now: Instant,
-        actions: &mut Actions<Q>,
-    ) {
+    fn bury(&mut self, id: SessionId, answered_by: usize, now: Instant, actions: &mut Actions<Q>) {
         let Some(place) = self.position(id) else {
             return;
         };
         let (rank, heard) = (self.sessions[place].rank, self.sessions[place].heard);
         if self.sessions[place].answered == 0
-            && answered_by.is_some_and(|other| other != rank)
+            && answered_by != rank
             && self.addresses[rank].says_nothing(now)
         {
             actions.events.push(Event::Fails(rank));
@@ -90,8 +81,7 @@ impl<Q: Pending> Pool<Q> {
         {
             other.is_doubtful = true;
         }
-        let serves = |session: &Session| session.rank == rank && session.serves();
-        if !self.sessions.iter().any(serves) {
+        if self.sessions_at(rank) == 0 {
             // What answered is another address.
             let jitter = self.jitter();
             self.addresses[rank]
@@ -242,12 +232,7 @@ impl<Q: Pending> Pool<Q> {
         let kin = entry.query.kin();
         let is_known = is_guilty && self.suspicion.of(kin, now) > 0;
         if !is_known && self.may_send_again(key, now) {
-            let failed = entry.failed;
-            if self.is_another_there(rank, failed, now)
-                && let Some(entry) = self.queries.get_mut(key)
-            {
-                entry.failed.add(rank);
-            }
+            self.leaves(key, rank, now);
             return self.queue_alone(key);
         }
         let mut addresses = self.addresses.iter();

@@ -215,8 +215,7 @@ impl<Q: Pending> Pool<Q> {
             return;
         };
         let failed = self.sessions.remove(place);
-        let serves = |session: &Session| session.rank == failed.rank && session.serves();
-        let is_away = !self.sessions.iter().any(serves);
+        let is_away = self.sessions_at(failed.rank) == 0;
         if failed.is_shared() || is_away || fault == Fault::Unproved {
             let jitter = self.jitter();
             self.addresses[failed.rank].health.fail(fault, jitter, now);
@@ -230,22 +229,6 @@ impl<Q: Pending> Pool<Q> {
             self.goes_on_alone(key, failed.rank, now);
         }
         self.balance(now, actions);
-    }
-
-    /// A query gets no session of its own at the address of that rank: it is tried at another one, or goes with others.
-    fn goes_on_alone(&mut self, key: Key, rank: usize, now: Instant) {
-        let entry = self.queries.get(key);
-        let Some(entry) = entry.filter(|entry| entry.line == Line::Alone) else {
-            return;
-        };
-        let failed = entry.failed;
-        if self.is_another_there(rank, failed, now) {
-            if let Some(entry) = self.queries.get_mut(key) {
-                entry.failed.add(rank);
-            }
-        } else {
-            self.queue(key, true);
-        }
     }
 
     /// It was tried with an identity that is not asked for any more: that it failed says nothing.

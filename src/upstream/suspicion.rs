@@ -38,9 +38,14 @@ struct Conviction {
     zone: Option<u16>,
     client: Option<u16>,
     at: Instant,
-    until: Instant,
     /// Good answers for the zone and for the client since, while it is the last one of each.
     good: [u8; 2],
+}
+
+impl Conviction {
+    fn is_of_late(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < REMEMBERED
+    }
 }
 
 /// The zone or the client of a conviction.
@@ -76,7 +81,8 @@ impl Suspicion {
 
     /// A query of that kin ended a session on which it was alone.
     pub(super) fn convict(&mut self, kin: Kin, now: Instant) {
-        self.convictions.retain(|conviction| now < conviction.until);
+        self.convictions
+            .retain(|conviction| conviction.is_of_late(now));
         if self.convictions.len() >= MOST {
             self.convictions.pop_front();
         }
@@ -89,7 +95,6 @@ impl Suspicion {
             zone: Some(kin.zone),
             client: Some(kin.client),
             at: now,
-            until: now + REMEMBERED,
             good: [0; 2],
         });
     }
@@ -119,7 +124,7 @@ impl Suspicion {
 
     fn of_late(&self, now: Instant) -> impl Iterator<Item = &Conviction> {
         let all = self.convictions.iter();
-        all.filter(move |conviction| now < conviction.until)
+        all.filter(move |conviction| conviction.is_of_late(now))
     }
 
     fn of_zone(&self, zone: u16, now: Instant) -> usize {

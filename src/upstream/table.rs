@@ -300,6 +300,11 @@ impl<Q: Pending> Queries<Q> {
         entry.filter(|entry| entry.number == key.number)
     }
 
+    /// Whether it waits there.
+    pub(super) fn is_in(&self, key: Key, line: Line) -> bool {
+        self.get(key).is_some_and(|entry| entry.line == line)
+    }
+
     /// Takes it out, as it has ended.
     pub(super) fn remove(&mut self, key: Key) -> Option<Entry<Q>> {
         self.get(key)?;

@@ -276,7 +276,22 @@ impl<Q: Pending> Pool<Q> {
             .filter(|_| self.down.is_some())
             .map(|session| session.began + GRACE)
             .filter(|at| *at > now);
-        let tokens = (0..self.addresses.len()).flat_map(|rank| {
+        let later = self.due_for_waiting(now);
+        looks
+            .chain(late)
+            .chain(silent)
+            .chain(alone_again)
+            .chain(race)
+            .chain(idle)
+            .chain(grace)
+            .chain(later)
+            .min()
+    }
+
+    /// When something may be done for those that wait for a session: there is a token, an address is no longer held back, or an attempt or
+    /// a query has taken long.
+    fn due_for_waiting(&self, now: Instant) -> impl Iterator<Item = Instant> {
+        let tokens = (0..self.addresses.len()).flat_map(move |rank| {
             let address = &self.addresses[rank];
             let shared = (!self.line.is_empty()).then(|| address.tokens.ready_at(now));
             let alone = (!self.alone.is_empty()).then(|| address.tokens_alone.ready_at(now));
@@ -298,15 +313,6 @@ impl<Q: Pending> Pool<Q> {
             .filter(|session| session.pending.is_empty() || !self.alone.is_empty())
             .map(|session| session.spoke + DEADLY);
         let slow = slow.chain(quiet);
-        let later = tokens.chain(slow).filter(|at| *at > now);
-        looks
-            .chain(late)
-            .chain(silent)
-            .chain(alone_again)
-            .chain(race)
-            .chain(idle)
-            .chain(grace)
-            .chain(later)
-            .min()
+        tokens.chain(slow).filter(move |at| *at > now)
     }
 }
