@@ -303,7 +303,8 @@ impl<Q: Pending> Pool<Q> {
         let slow = self
             .sessions
             .iter()
-            .filter(|session| session.phase == Phase::Connecting && !session.is_shared());
+            .filter(|session| session.phase == Phase::Connecting)
+            .filter(|session| !session.is_shared() || !self.alone.is_empty());
         let slow = slow.map(|session| session.began + SLOW);
         let coming = self.sessions.iter().filter(|session| session.is_coming());
         let coming = coming.map(|session| session.began + SLOW_SHARED);
