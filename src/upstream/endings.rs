@@ -235,8 +235,9 @@ impl<Q: Pending> Pool<Q> {
             self.leaves(key, rank, now);
             return self.queue_alone(key);
         }
-        let mut addresses = self.addresses.iter();
-        let works = addresses.any(|address| address.answered.is_some_and(|at| now < at + WORKED));
+        // One that answers nobody may end all sessions.
+        let answered = self.addresses[rank].answered;
+        let works = answered.is_some_and(|at| now < at + WORKED);
         if is_guilty && works {
             self.suspicion.convict(kin, now);
             actions.events.push(Event::Convicted);
