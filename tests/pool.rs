@@ -160,7 +160,7 @@ fn a_burst_survives_that_the_resolver_closes_amid_it() {
 
 #[test]
 fn a_resolver_that_answers_few_queries_a_connection_serves_all_the_same() {
-    for queries in [1, 5] {
+    for queries in [1, 2, 5] {
         let resolver = FakeResolver::honest();
         resolver.close_after(queries);
         let forwarder = Forwarder::before(&resolver, &["--timeout", "20"]);
@@ -168,6 +168,14 @@ fn a_resolver_that_answers_few_queries_a_connection_serves_all_the_same() {
         let mut client: TcpClient = forwarder.tcp();
         client.send(&asks.iter().map(Ask::octets).collect::<Vec<_>>());
         hear_each_once(|| client.hear(), &asks, "pipelined");
+        let asks = names_in(40, "at-once.test");
+        let mut clients: Vec<TcpClient> = asks.iter().map(|_| forwarder.tcp()).collect();
+        for (client, ask) in clients.iter_mut().zip(&asks) {
+            client.send(&[ask.octets()]);
+        }
+        for (client, ask) in clients.iter_mut().zip(&asks) {
+            client.hear().assert_answers(ask);
+        }
         for ask in names_in(60, "in-a-row.test") {
             let heard = client.ask(&ask.octets());
             heard.assert_answers(&ask);

@@ -212,6 +212,13 @@ impl Address {
         closed_after.map_or(u32::MAX, |(answered, _)| answered.max(1))
     }
 
+    /// After how many queries on a session of single ones none is sent there for the last time: half of what the last session had answered
+    /// when it was closed, as that may be about its limit.
+    pub(super) fn most_last(&self) -> u32 {
+        self.closed_after
+            .map_or(u32::MAX, |(answered, _)| answered / 2)
+    }
+
     /// In what form it is asked.
     pub(super) fn form(&self, now: Instant) -> Form {
         let known = self.form.filter(|(_, until)| now < *until);

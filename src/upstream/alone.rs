@@ -189,9 +189,12 @@ impl<Q: Pending> Pool<Q> {
         };
         let is_fresh = self.sessions[place].sent == 0;
         let is_crowd = self.alone.len() > CROWD;
+        let sent = self.sessions[place].sent;
+        let address = &self.addresses[rank];
+        let (most, most_last) = (address.most_alone(), address.most_last());
         let may_be_sent = |other: &Key| {
             self.queries.is_in(*other, Line::Alone)
-                && (is_fresh || is_crowd || !self.is_last(*other))
+                && (is_fresh || is_crowd && sent < most_last || !self.is_last(*other))
                 && (*other == key
                     || !is_coming(*other) && self.rank_alone(*other, now) == Some(rank))
         };
@@ -215,8 +218,11 @@ impl<Q: Pending> Pool<Q> {
         if group.is_empty() {
             group.push(first);
         }
-        let most = self.addresses[rank].most_alone();
-        let room = most.saturating_sub(self.sessions[place].sent).max(1);
+        let most = match group.iter().any(|key| self.is_last(*key)) {
+            true => most.min(most_last),
+            false => most,
+        };
+        let room = most.saturating_sub(sent).max(1);
         group.truncate(usize::try_from(room).unwrap_or(usize::MAX));
         self.sessions[place].used_for = Use::Alone(group[0]);
         for key in group {
