@@ -7,9 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use crate::metrics::Counter;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Octets that a TCP connection costs besides its queries and replies: twice the kernel's buffers in both directions (it counts
 /// twice what is asked for, see [`SEND_BUFFER`] and [`RECEIVE_BUFFER`]), the buffer that it is read into, and that in which its
@@ -98,7 +96,7 @@ pub struct Memory {
 struct Share {
     limit: usize,
     held: AtomicUsize,
-    refused: Counter,
+    refused: AtomicU64,
 }
 
 impl fmt::Debug for Memory {
@@ -148,12 +146,12 @@ impl Memory {
 
     /// How often a purpose found no room.
     pub fn refused(&self, purpose: Purpose) -> u64 {
-        self.of(purpose).refused.value()
+        self.of(purpose).refused.load(Ordering::Relaxed)
     }
 
     /// Counts that somebody was refused memory for a purpose, of which there may be some for others.
     pub fn refuse(&self, purpose: Purpose) {
-        self.of(purpose).refused.increment();
+        self.of(purpose).refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Holds so many octets, if there is room for them.
@@ -181,7 +179,7 @@ impl Memory {
         let fits = left.is_some_and(will_do);
         if !fits {
             share.held.fetch_sub(octets, Ordering::Relaxed);
-            share.refused.increment();
+            share.refused.fetch_add(1, Ordering::Relaxed);
         }
         fits
     }

@@ -15,7 +15,6 @@ use log::error;
 use parking_lot::Mutex;
 
 use crate::clock::{micros, stamp};
-use crate::metrics::Counter;
 
 /// How long a thread that panicked waits before it begins again, so that it cannot spin.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -69,11 +68,11 @@ pub fn stuck(now: Instant) -> Option<&'static str> {
         .map(|(name, _)| *name)
 }
 
-static PANICS: Counter = Counter::new();
+static PANICS: AtomicU64 = AtomicU64::new(0);
 
 /// Panics of all threads so far.
 pub fn panics() -> u64 {
-    PANICS.value()
+    PANICS.load(Ordering::Relaxed)
 }
 
 /// Runs `run`; none if it panicked, which is said and counted.
@@ -81,7 +80,7 @@ pub fn guard<T>(name: &str, run: impl FnOnce() -> T) -> Option<T> {
     // Locks are not poisoned, and whoever holds state across `run` sees to it that it makes sense at every call.
     let result = catch_unwind(AssertUnwindSafe(run));
     if result.is_err() {
-        PANICS.increment();
+        PANICS.fetch_add(1, Ordering::Relaxed);
         error!("event=panic thread={name}");
     }
     result.ok()
