@@ -6,7 +6,7 @@
 
 use rustls::pki_types::CertificateDer;
 
-use crate::date;
+use crate::system::date;
 
 /// What a certificate says. The names come from a stranger, control characters and all.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,21 +14,21 @@ use log::LevelFilter;
 use rustls::pki_types::ServerName;
 
 use crate::cache;
-use crate::clock::micros;
-use crate::date::DAY;
 use crate::forwarder;
 use crate::identity::{Anchors, Identity, PinMode, Terms};
 use crate::keys;
 use crate::limit;
-use crate::memory;
 use crate::metrics;
 use crate::options::{Given, Sources, Wanted};
 use crate::pin::{Dated, Pin, PinError, PinSet};
 use crate::pins::{Source, resolver_name};
 use crate::querylog;
-use crate::rights::{self, User};
 use crate::server;
 use crate::state::Store;
+use crate::system::clock::micros;
+use crate::system::date::DAY;
+use crate::system::memory;
+use crate::system::privileges::{self, User};
 use crate::token_bucket::Rate;
 use crate::upstream::{self, Resolver};
 use crate::waiting;
@@ -549,7 +549,8 @@ fn named_pin(text: &str) -> Result<(Option<ServerName<'static>>, Pin), String> {
 
 fn trust_anchors(path: &str) -> Result<Anchors, String> {
     const EXPECTED: &str = "expected a PEM file with at least one certificate";
-    let pem = rights::read_file(Path::new(path)).map_err(|error| format!("{error}; {EXPECTED}"))?;
+    let pem =
+        privileges::read_file(Path::new(path)).map_err(|error| format!("{error}; {EXPECTED}"))?;
     Anchors::from_pem(&pem).map_err(|error| format!("{error}; {EXPECTED}"))
 }
 

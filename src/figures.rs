@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::client::{ConnectionLimit, EvictionCounters};
-use crate::clock;
 use crate::forwarder::{Endings, Forwarder, Outcome, Source};
 use crate::journal;
-use crate::memory::Purpose;
 use crate::metrics::{Counter, Family, Kind, Spread, Value, label};
-use crate::rights;
-use crate::thread;
+use crate::system::clock;
+use crate::system::memory::Purpose;
+use crate::system::privileges;
+use crate::system::thread;
 use crate::upstream::{Standing, Tally};
 
 /// Microseconds of processor time in one of the kernel's ticks for programs, of which there are 100 in a second.
@@ -467,7 +467,11 @@ impl Sources {
                 "Descriptors that are open.",
                 process.descriptors,
             ),
-            ("process_max_fds", "How many may be.", rights::descriptors()),
+            (
+                "process_max_fds",
+                "How many may be.",
+                privileges::descriptors(),
+            ),
             (
                 "process_start_time_seconds",
                 "When the process began, since 1970.",

@@ -17,9 +17,9 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::client::Client;
-use crate::clock::micros;
 use crate::frame::{self, PREFIX};
-use crate::memory::{Memory, Purpose, Reservation};
+use crate::system::clock::micros;
+use crate::system::memory::{Memory, Purpose, Reservation};
 use crate::waiting::Place;
 use crate::wire::{self, Asked, Edns, Form, HEADER, Key};
 
@@ -635,7 +635,7 @@ mod tests {
     use std::net::UdpSocket;
 
     use super::*;
-    use crate::memory;
+    use crate::system::memory;
     use crate::waiting::{self, Waiting};
 
     const TIMEOUT: Duration = Duration::from_secs(3);

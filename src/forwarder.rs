@@ -13,13 +13,13 @@ use parking_lot::Mutex;
 
 use crate::cache::{self, Ask, Cache, Found, Kept};
 use crate::client::{Client, Connection, ReplyBatch};
-use crate::clock::{self, micros};
 use crate::flight::{Decision, Flights, Query, Spares, Waiter, Waiters};
 use crate::journal::debug;
 use crate::limit::{self, Limiter, Verdict};
-use crate::memory::{Memory, Purpose};
 use crate::metrics::{Counter, Histogram, Spread};
 use crate::querylog::{self, Line, QueryLog};
+use crate::system::clock::{self, micros};
+use crate::system::memory::{Memory, Purpose};
 use crate::token_bucket::{Rate, TokenBucket};
 use crate::upstream::{Failure, Settle, Upstream, Work};
 use crate::waiting::{self, Place, Waiting};
@@ -1007,7 +1007,7 @@ mod tests {
 
     use super::*;
     use crate::client::{ConnectionLimit, EvictionCounters, SlowReaders};
-    use crate::memory;
+    use crate::system::memory;
     use crate::upstream;
 
     #[test]

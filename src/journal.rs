@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use env_logger::Target;
 use log::{Level, LevelFilter};
 
-use crate::clock;
-use crate::date::Stamp;
 use crate::spool::Spool;
-use crate::thread;
+use crate::system::clock;
+use crate::system::date::Stamp;
+use crate::system::thread;
 
 /// Lines that may wait for stderr.
 const WAITING: usize = 1024;

@@ -15,7 +15,6 @@ use parking_lot::{Condvar, Mutex};
 use rustls::pki_types::ServerName;
 
 use crate::certificate::Facts;
-use crate::clock;
 use crate::identity::{Identity, PinMode, Proof, Terms};
 use crate::journal::{debug, error, info, warn};
 use crate::pin::PinSet;
@@ -23,7 +22,8 @@ use crate::pins::{Pins, Source, Watch};
 use crate::rollover::{Leaf, Verdict};
 use crate::session;
 use crate::state::{State, Store};
-use crate::thread;
+use crate::system::clock;
+use crate::system::thread;
 use crate::upstream::Upstream;
 
 /// How often the time is kept, and how often a resolver's addresses are looked at in the days that a new key must be seen:

@@ -19,21 +19,17 @@
 //! below it in this list:
 //!
 //! main, lib, command, config, options, keys, server, monitor, page, figures, worker, forwarder, limit, cache, upstream,
-//! health, token_bucket, session, flight, waiting, identity, certificate, pins, state, rollover, pin, client, frame, deadline,
-//! querylog, zone, wire, journal, spool, service, sandbox, rights, allocator, socket_owner, memory, thread, clock, date, metrics.
+//! health, token_bucket, session, flight, waiting, identity, certificate, pins, state, rollover, pin, client, frame,
+//! querylog, zone, wire, journal, spool, metrics, system.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the pool's table of queries, and the thread that reads an answer delivers it.
 #![forbid(unsafe_code)]
 
-pub mod allocator;
 pub mod cache;
 pub mod certificate;
 pub mod client;
-pub mod clock;
 pub mod command;
 pub mod config;
-pub mod date;
-pub mod deadline;
 pub mod figures;
 pub mod flight;
 pub mod forwarder;
@@ -43,7 +39,6 @@ pub mod identity;
 pub mod journal;
 pub mod keys;
 pub mod limit;
-pub mod memory;
 pub mod metrics;
 pub mod monitor;
 pub mod options;
@@ -51,16 +46,12 @@ pub mod page;
 pub mod pin;
 pub mod pins;
 pub mod querylog;
-pub mod rights;
 pub mod rollover;
-pub mod sandbox;
 pub mod server;
-pub mod service;
 pub mod session;
-pub mod socket_owner;
 pub mod spool;
 pub mod state;
-pub mod thread;
+pub mod system;
 pub mod token_bucket;
 pub mod upstream;
 pub mod waiting;
@@ -85,14 +76,14 @@ use crate::figures::{Sources, Start};
 use crate::forwarder::{Endings, Forwarder, Outcome};
 use crate::journal::{error, info, line, warn};
 use crate::keys::Keys;
-use crate::memory::Memory;
 use crate::metrics::Counter;
 use crate::monitor::Monitor;
 use crate::options::Given;
-use crate::rights::RightsError;
-use crate::sandbox::Needs;
 use crate::server::{BindError, Server, Sockets};
-use crate::service::Manager;
+use crate::system::memory::Memory;
+use crate::system::privileges::RightsError;
+use crate::system::sandbox::Needs;
+use crate::system::service_manager::Manager;
 use crate::upstream::{Doubts, Tally, Upstream};
 use crate::worker::Pool;
 
@@ -233,8 +224,8 @@ fn needs(config: &Config) -> Needs {
     let mut needs = Needs::default();
     // The C library looks there, for how many processors it divides memory.
     needs.read.push(PathBuf::from("/sys/devices/system/cpu"));
-    if config.server.clients > rights::threads_for_sure() {
-        needs.read.push(PathBuf::from(rights::MAPPINGS));
+    if config.server.clients > system::privileges::threads_for_sure() {
+        needs.read.push(PathBuf::from(system::privileges::MAPPINGS));
     }
     needs.read.extend(given.file().map(PathBuf::from));
     needs.read.extend(keys.source.file.clone());
@@ -259,12 +250,12 @@ fn places(config: &Config) -> usize {
         let limit = config.memory.limit;
         warn!("event=little-memory max_clients={wanted} allowed={places} max_memory={limit}");
     }
-    if places > rights::threads_for_sure() && places > rights::threads() {
-        places = rights::threads().max(1);
+    if places > system::privileges::threads_for_sure() && places > system::privileges::threads() {
+        places = system::privileges::threads().max(1);
         warn!("event=few-threads max_clients={wanted} allowed={places}");
     }
     let needed = (places + DESCRIPTORS) as u64;
-    let descriptors = rights::allow_descriptors(needed);
+    let descriptors = system::privileges::allow_descriptors(needed);
     if descriptors < needed {
         // Where there are few, half are for clients, so that sessions and the monitor have theirs.
         let allowed = usize::try_from(descriptors).unwrap_or(usize::MAX);
@@ -289,8 +280,8 @@ impl Bound {
     pub fn confine(&mut self) {
         let needs = needs(&self.config);
         // A file of options may name somebody else later.
-        rights::users();
-        match sandbox::enter(&needs) {
+        system::privileges::users();
+        match system::sandbox::enter(&needs) {
             Ok(Some(version)) => {
                 info!("event=confined landlock={version}");
                 self.confined = Some(needs);
@@ -316,7 +307,7 @@ impl Bound {
         let evictions = Arc::new(EvictionCounters::default());
         let (slow_readers, bell) = SlowReaders::new(Arc::clone(&memory), Arc::clone(&evictions))?;
         let drained = Arc::clone(&slow_readers);
-        thread::spawn_for_good("slow-readers", move || drained.drain(&bell))?;
+        system::thread::spawn_for_good("slow-readers", move || drained.drain(&bell))?;
         let left_alone: Vec<_> = config.given.left_alone().collect();
         if !left_alone.is_empty() {
             let variables = left_alone.join(" ");
@@ -324,7 +315,7 @@ impl Bound {
                 "event=variables-left-alone variables=\"{variables}\" cause=\"they are no options\""
             );
         }
-        let now = clock::now();
+        let now = system::clock::now();
         let cache_size = config.forwarder.cache.size;
         let endings = Arc::new(Endings::new(config.forwarder.cache, &memory, now));
         let tally = Arc::new(Tally::default());
@@ -363,7 +354,7 @@ impl Bound {
                 slots: Arc::clone(server.slots()),
                 evictions: Arc::clone(&evictions),
                 cache_size,
-                start: Start::new(now, clock::since_1970().as_secs()),
+                start: Start::new(now, system::clock::since_1970().as_secs()),
                 requests: Counter::new(),
                 refused: Counter::new(),
             };
@@ -472,7 +463,11 @@ impl Running {
         }
         keys.state.good_time = before.settings().state.good_time;
         keys.source
-            .may_follow(&keys.given, &before.given(), clock::since_1970().as_secs())
+            .may_follow(
+                &keys.given,
+                &before.given(),
+                system::clock::since_1970().as_secs(),
+            )
             .map_err(|error| error.to_string())?;
         let (names, old_names) = (&keys.source.names, &before.settings().source.names);
         let others =
@@ -506,14 +501,14 @@ impl Running {
             next.employ(hands);
         }
         self.forwarder
-            .change(config.forwarder.clone(), next, clock::now());
+            .change(config.forwarder.clone(), next, system::clock::now());
         if !stays {
             upstream.retire();
             applied.retired.retain(|retired| retired.strong_count() > 0);
             applied.retired.push(Arc::downgrade(&upstream));
             // Nor does who asks now wait for a resolver that was left, maybe since it does not answer.
             if others {
-                self.endings.forget(clock::now());
+                self.endings.forget(system::clock::now());
             } else {
                 self.endings.part();
             }
@@ -577,9 +572,9 @@ impl Running {
             return Ok(());
         };
         let manager = Arc::clone(manager);
-        thread::spawn_for_good("watchdog", move || {
+        system::thread::spawn_for_good("watchdog", move || {
             loop {
-                match thread::stuck(clock::now()) {
+                match system::thread::stuck(system::clock::now()) {
                     None => manager.feed(&Self::status_of(&forwarder, &endings)),
                     Some(name) => {
                         error!("event=thread-stuck thread={name}");
@@ -595,7 +590,7 @@ impl Running {
     /// Forgets the answers that are kept, and keeps none that was asked for before.
     pub fn empty_cache(&self) {
         let octets = self.endings.cache().octets();
-        let entries = self.endings.forget(clock::now());
+        let entries = self.endings.forget(system::clock::now());
         info!("event=cache-emptied entries={entries} octets={octets}");
     }
 
@@ -636,7 +631,7 @@ impl Running {
             self.evictions.no_thread,
             self.tally.doubts.unpinned,
             self.tally.doubts.clock,
-            thread::panics()
+            system::thread::panics()
         );
     }
 }

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::Mutex;
 
-use crate::clock;
 use crate::figures::Sources;
 use crate::metrics::{Format, spell};
 use crate::page::{History, Page};
-use crate::thread;
+use crate::system::clock;
+use crate::system::thread;
 
 /// Visitors at a time. Another one takes the place of the one that has been here for the longest time.
 const VISITORS: usize = 64;

@@ -11,11 +11,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
 
-use crate::clock;
-use crate::date::{DAY, Moment};
 use crate::figures::{Service, Sources, labels_of};
 use crate::forwarder::Outcome;
 use crate::metrics::{BOUNDS, Family, Spread, Value, label};
+use crate::system::clock;
+use crate::system::date::{DAY, Moment};
 use crate::upstream::Standing;
 
 /// How often the state is noted for the charts, and how often it was at most.

@@ -12,9 +12,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use rustls::pki_types::ServerName;
 
-use crate::date;
 use crate::pin::{Dated, Pin, PinSet};
-use crate::rights::{self, FileError};
+use crate::system::date;
+use crate::system::privileges::{self, FileError};
 
 /// How many milliseconds of quiet end a change: files are written in pieces, and taken away before they come back. Where it
 /// never is quiet, a change ends after so many events.
@@ -143,8 +143,8 @@ pub fn read_file(path: &Path) -> Result<Vec<Listed>, PinFileError> {
 
 /// Reads a file that says who is believed: one that its owner alone may write, and that is not too long.
 pub fn read_text(path: &Path) -> Result<String, PinFileError> {
-    let octets = rights::read_file(path).map_err(PinFileError::File)?;
-    rights::text(octets).map_err(|(line, cause)| PinFileError::Line(line, cause))
+    let octets = privileges::read_file(path).map_err(PinFileError::File)?;
+    privileges::text(octets).map_err(|(line, cause)| PinFileError::Line(line, cause))
 }
 
 /// Reads lines `NAME PIN [not-before=DATE] [not-after=DATE] [# comment]`. A date is `2026-11-24`, from its first second or

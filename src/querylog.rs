@@ -15,11 +15,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
-use crate::date::Stamp;
-use crate::memory::{Memory, Purpose, Reservation};
 use crate::metrics::seconds;
 use crate::spool::Spool;
-use crate::thread;
+use crate::system::date::Stamp;
+use crate::system::memory::{Memory, Purpose, Reservation};
+use crate::system::thread;
 use crate::wire::Spelled;
 use crate::zone::Type;
 
@@ -182,7 +182,7 @@ impl QueryLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory;
+    use crate::system::memory;
 
     fn line(client: &str, question: &[u8]) -> Line {
         Line {

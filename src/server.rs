@@ -25,12 +25,12 @@ use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::client::{Client, Connection, ConnectionLimit, EvictionCounters, Local, SlowReaders};
-use crate::clock;
 use crate::forwarder::{Batch, Forwarder};
 use crate::frame::Frames;
 use crate::journal::{debug, info, warn};
-use crate::memory;
-use crate::thread::{self, Pulse};
+use crate::system::clock;
+use crate::system::memory;
+use crate::system::thread::{self, Pulse};
 use crate::worker::{Job, Pool};
 
 /// Datagrams that are received by one system call, at most.

@@ -23,12 +23,12 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::clock;
-use crate::deadline::{Timed, left};
 use crate::flight::Query;
 use crate::frame::{Frames, PREFIX};
 use crate::identity::{Identity, PinMode, Proof, Refusal, Terms, refusal_in};
 use crate::journal::debug;
+use crate::system::clock;
+use crate::system::deadline::{Timed, left};
 use crate::wire::{Form, HEADER};
 
 /// Octets of queries that are encrypted at a time: what the socket does not take then is all that waits to be written.

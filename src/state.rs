@@ -12,9 +12,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process;
 
-use crate::date::{self, Moment};
-use crate::rights::{self, FileError, LONGEST_FILE};
 use crate::rollover::{self, Memory};
+use crate::system::date::{self, Moment};
+use crate::system::privileges::{self, FileError, LONGEST_FILE};
 
 /// The file's name in its directory.
 const FILE: &str = "state";
@@ -130,7 +130,7 @@ impl Store {
         let failed = |path: &Path, error| StateError::File(path.to_owned(), error);
         let metadata = fs::metadata(directory).map_err(FileError::Unreadable);
         let sound = metadata.and_then(|metadata| match metadata.is_dir() {
-            true => rights::owner_alone_writes(&metadata),
+            true => privileges::owner_alone_writes(&metadata),
             false => Err(FileError::OtherKind("a directory")),
         });
         sound.map_err(|error| failed(directory, error))?;
@@ -138,13 +138,13 @@ impl Store {
             directory: directory.to_owned(),
         };
         let path = directory.join(FILE);
-        let octets = match rights::read_file(&path) {
+        let octets = match privileges::read_file(&path) {
             Err(FileError::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok((store, State::default()));
             }
             read => read.map_err(|error| failed(&path, error))?,
         };
-        let text = rights::text(octets);
+        let text = privileges::text(octets);
         let text = text.map_err(|(line, cause)| StateError::Line(line, cause))?;
         Ok((store, State::parse(&text)?))
     }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::client::client_of;
-use crate::memory::{is_fair, is_little};
+use crate::system::memory::{is_fair, is_little};
 
 /// Clients that are told apart, mostly.
 const PLACES: usize = 16_384;

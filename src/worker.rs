@@ -14,12 +14,12 @@ use parking_lot::Mutex;
 use socket2::SockRef;
 
 use crate::client::{Connection, IDLE_LIMIT};
-use crate::clock;
 use crate::forwarder::{Batch, Forwarder};
 use crate::frame::Frames;
 use crate::journal::warn;
-use crate::memory::{Purpose, READ, Reservation};
-use crate::thread::{self, Pulse};
+use crate::system::clock;
+use crate::system::memory::{Purpose, READ, Reservation};
+use crate::system::thread::{self, Pulse};
 use crate::upstream::{Attempt, Hands, RACERS};
 
 /// Threads that stay though nothing is to be done.
@@ -276,7 +276,7 @@ impl Patience {
     fn apply(&mut self, socket: &TcpStream, amid_message: bool) -> io::Result<()> {
         let timeout = if amid_message {
             let began = *self.message_began.get_or_insert_with(clock::now);
-            crate::deadline::left(began + IDLE_LIMIT)?
+            crate::system::deadline::left(began + IDLE_LIMIT)?
         } else {
             self.message_began = None;
             IDLE_LIMIT

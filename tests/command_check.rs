@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dns_tool::date::{DAY, Moment};
+use dns_tool::system::date::{DAY, Moment};
 use rcgen::date_time_ymd;
 
 use crate::support::message;

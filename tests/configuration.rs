@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use ::log::Level;
 use dns_tool::client::ReplyBatch;
-use dns_tool::clock;
 use dns_tool::flight::Query;
 use dns_tool::forwarder::Endings;
-use dns_tool::memory::Memory;
+use dns_tool::system::clock;
+use dns_tool::system::memory::Memory;
 use dns_tool::upstream::{Upstream, Work};
 use dns_tool::wire;
 

@@ -131,10 +131,10 @@ fn every_query_is_counted_by_its_way_and_its_end() {
         assert_eq!(sample(at, name), value, "{name}");
     }
     // Another test of this process panics on purpose, perhaps just now.
-    let before = dns_tool::thread::panics();
+    let before = dns_tool::system::thread::panics();
     let panics = sample(at, "dns_tool_panics_total");
     let panics = panics.parse::<u64>().expect("a number");
-    assert!((before..=dns_tool::thread::panics()).contains(&panics));
+    assert!((before..=dns_tool::system::thread::panics()).contains(&panics));
     assert_ne!(sample(at, "process_resident_memory_bytes"), "0");
     assert_ne!(sample(at, "process_start_time_seconds"), "0");
 }

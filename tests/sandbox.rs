@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 
-use dns_tool::sandbox::{self, Needs};
+use dns_tool::system::sandbox::{self, Needs};
 
 use crate::support::process::Process;
 use crate::support::{Ask, FakeResolver, NAME, UdpClient};

@@ -15,8 +15,8 @@ use std::env;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dns_tool::clock;
 use dns_tool::health::Fault;
+use dns_tool::system::clock;
 use dns_tool::token_bucket::TokenBucket;
 use dns_tool::upstream::actions::{Actions, Event, Failure, Kind, Reply, Settings};
 use dns_tool::upstream::pool::Pool;

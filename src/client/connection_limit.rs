@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::stream::Stream;
 use super::{EvictionCounters, client_of};
-use crate::clock;
+use crate::system::clock;
 
 /// How long a newcomer waits for a place before it looks again; and whether one becomes free by itself, before it gets one of
 /// somebody who is busy since a moment ago.

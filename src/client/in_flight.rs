@@ -84,7 +84,7 @@ impl InFlightCount {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
+    use crate::system::clock;
 
     #[test]
     fn the_longest_wait_is_known_to_a_span() {

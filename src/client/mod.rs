@@ -3,7 +3,7 @@
 //! As a datagram from the address that was asked, cut to the size that the client takes; or into a stream, framed, and
 //! never waiting for a client that does not read. Replies are gathered in a [`ReplyBatch`] and sent together, before they are
 //! many: what a stream's socket does not take goes to its outbox, which one thread for all of them drains ([`SlowReaders`]), and
-//! is paid for in [`crate::memory`] before it is copied. [`ConnectionLimit`] says who may be connected.
+//! is paid for in [`crate::system::memory`] before it is copied. [`ConnectionLimit`] says who may be connected.
 
 // Strangers' octets come through here: what could panic or wrap is not written at all.
 #![cfg_attr(

@@ -15,7 +15,7 @@ use super::Client;
 use super::datagrams::{BATCH, Datagram, Headers, send_datagrams};
 use super::stream::{Connection, IDLE_LIMIT, Stream};
 use crate::frame::{self, PREFIX};
-use crate::memory::{GATHERED, Reservation};
+use crate::system::memory::{GATHERED, Reservation};
 use crate::wire::{Answer, Asked, ExtendedError, LONGEST, PLAIN_SIZE, Shown};
 
 /// Octets that are gathered, at most, unless one message is longer.

@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 
 use super::stream::Stream;
 use super::{EvictionCounters, later};
-use crate::clock;
-use crate::memory::{Memory, Purpose, Reservation};
-use crate::thread::Pulse;
+use crate::system::clock;
+use crate::system::memory::{Memory, Purpose, Reservation};
+use crate::system::thread::Pulse;
 
 /// How long a client may take to empty its outbox.
 pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(10);

@@ -11,16 +11,16 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::certificate::Facts;
-use crate::clock;
 use crate::command::json::Json;
 use crate::command::query::{Asking, exchange, reachable};
 use crate::config::{CheckRequest, UsageError};
-use crate::date::{DAY, Moment};
 use crate::identity::{Check, Identity, PinMode, Proof, Refusal};
 use crate::rollover::Memory;
 use crate::server::{self, Sockets};
 use crate::session::{ConnectError, Session};
 use crate::state::Store;
+use crate::system::clock;
+use crate::system::date::{DAY, Moment};
 use crate::upstream::Resolver;
 use crate::wire::{Answer, rcode};
 use crate::zone::{Name, Rcode, Type};

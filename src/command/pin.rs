@@ -11,13 +11,13 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 
 use crate::certificate::Facts;
-use crate::clock;
 use crate::command::json::Json;
 use crate::config::KeyRequest;
-use crate::date::Moment;
 use crate::identity::{Identity, Proof, Refusal, pin_of};
 use crate::pin::Pin;
 use crate::session::{self, ConnectError};
+use crate::system::clock;
+use crate::system::date::Moment;
 use crate::upstream::Resolver;
 
 /// How often each address is connected to: behind one address there may be several servers.

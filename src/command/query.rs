@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::clock;
 use crate::config::{Query, Road};
-use crate::deadline::{Timed, left};
 use crate::flight;
 use crate::frame::{self, Frames};
 use crate::identity::Identity;
-use crate::rights::RightsError;
 use crate::session::{Closed, ConnectError, Ids, Outgoing, Reader, Session};
-use crate::thread;
+use crate::system::clock;
+use crate::system::deadline::{Timed, left};
+use crate::system::privileges::RightsError;
+use crate::system::thread;
 use crate::wire::{self, Answer, Fault, Form, LONGEST, Section, rcode};
 use crate::zone::{Line, Quoted, Rcode};
 

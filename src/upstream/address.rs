@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     fn address() -> (Address, Instant) {
-        let now = crate::clock::now();
+        let now = crate::system::clock::now();
         (Address::new(now), now)
     }
 

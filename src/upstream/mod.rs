@@ -35,12 +35,12 @@ use self::actions::Actions;
 use self::pool::Pool;
 use self::status::Shown;
 use crate::client::ReplyBatch;
-use crate::clock;
 use crate::flight::Query;
 use crate::identity::{Identity, Terms};
 use crate::pin::PinSet;
 use crate::session::{self, Outgoing, Session};
-use crate::thread;
+use crate::system::clock;
+use crate::system::thread;
 use crate::token_bucket::TokenBucket;
 use crate::wire::Answer;
 

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use crate::certificate::Facts;
-use crate::clock;
 use crate::identity::{Proof, Terms};
 use crate::metrics::{Counter, Histogram};
 use crate::pin::{Fit, Pin};
 use crate::session::{Closed, ConnectError};
+use crate::system::clock;
 
 /// What became of sessions and of what was asked on them, counted over all resolvers.
 #[derive(Debug, Default)]

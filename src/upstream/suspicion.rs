@@ -186,7 +186,7 @@ mod tests {
     fn a_zone_is_asked_alone_after_two_convictions_and_a_client_after_those_of_two_zones() {
         let mut suspicion = Suspicion::default();
         assert!(suspicion.is_none());
-        let now = convict(&mut suspicion, &[kin(1, 1)], crate::clock::now());
+        let now = convict(&mut suspicion, &[kin(1, 1)], crate::system::clock::now());
         assert!(!suspicion.is_none() && suspicion.of(kin(1, 9), now) == 1);
         assert!(!suspicion.is_strong(kin(1, 9), now));
         let now = convict(&mut suspicion, &[kin(1, 1)], now);
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn sessions_that_end_together_convict_a_client_once() {
-        let now = crate::clock::now();
+        let now = crate::system::clock::now();
         let mut suspicion = Suspicion::default();
         suspicion.note(1, now);
         suspicion.note(2, now);
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn zones_and_clients_are_acquitted_by_good_answers_in_a_row() {
-        let mut now = crate::clock::now();
+        let mut now = crate::system::clock::now();
         let mut suspicion = Suspicion::default();
         for zone in [1, 2, 2] {
             now = convict(&mut suspicion, &[kin(zone, 1)], now);
@@ -232,7 +232,11 @@ mod tests {
     #[test]
     fn a_client_is_convicted_only_where_others_ask() {
         let mut suspicion = Suspicion::default();
-        let now = convict(&mut suspicion, &[kin(1, 1), kin(2, 1)], crate::clock::now());
+        let now = convict(
+            &mut suspicion,
+            &[kin(1, 1), kin(2, 1)],
+            crate::system::clock::now(),
+        );
         let mut alone = Suspicion::default();
         for at in [now - TOGETHER, now] {
             alone.convict(kin(u16::from(at == now), 1), at);
@@ -245,7 +249,7 @@ mod tests {
 
     #[test]
     fn no_more_is_remembered_than_may_be() {
-        let now = crate::clock::now();
+        let now = crate::system::clock::now();
         let mut suspicion = Suspicion::default();
         (0..1000).for_each(|number| suspicion.convict(kin(number, number), now));
         assert_eq!(suspicion.convictions.len(), MOST);

@@ -16,14 +16,14 @@ use super::actions::{Actions, Answered, Connect, Event, Failure, Kind, Reply};
 use super::status::{Shown, fit};
 use super::{CONNECT, Kin, Open, Pending, SessionId, State, Upstream, Work};
 use crate::client::ReplyBatch;
-use crate::clock;
 use crate::flight::Query;
 use crate::health::Fault;
 use crate::identity::{Identity, Proof};
 use crate::journal::{debug, error, info, warn};
 use crate::pin::PinSet;
 use crate::session::{ConnectError, Outgoing, Reader, Session};
-use crate::thread::{self, Pulse};
+use crate::system::clock;
+use crate::system::thread::{self, Pulse};
 use crate::wire::{Answer, answers, rcode, response_code};
 
 /// The timer looks no more often than this, and while something is under way no less often than the other.

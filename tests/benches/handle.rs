@@ -15,7 +15,7 @@ use dns_tool::client::{Client, ReplyBatch};
 use dns_tool::config::{self, Command};
 use dns_tool::flight::Query;
 use dns_tool::forwarder::{Batch, Endings, Forwarder, Outcome};
-use dns_tool::memory::Memory;
+use dns_tool::system::memory::Memory;
 use dns_tool::upstream::{Settle, Upstream};
 use dns_tool::wire::{self, Answer};
 

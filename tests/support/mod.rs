@@ -108,7 +108,7 @@ impl Drop for Forwarder {
         }
         if !std::thread::panicking() {
             assert!(
-                dns_tool::thread::panics() <= PANICS_MEANT.load(Ordering::SeqCst),
+                dns_tool::system::thread::panics() <= PANICS_MEANT.load(Ordering::SeqCst),
                 "a thread of the program panicked, in this test or in one beside it"
             );
         }

@@ -9,7 +9,7 @@ use dns_tool::client::ReplyBatch;
 use dns_tool::config::{self, Command};
 use dns_tool::flight::Query;
 use dns_tool::forwarder::Endings;
-use dns_tool::memory::Memory;
+use dns_tool::system::memory::Memory;
 use dns_tool::upstream::{Failure, Settle};
 use dns_tool::wire::{self, Answer};
 use dns_tool::zone::Line;

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::clock;
+use crate::system::clock;
 
 /// What is left until `deadline`; the error `TimedOut` once nothing is.
 pub fn left(deadline: Instant) -> io::Result<Duration> {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use log::error;
 use parking_lot::Mutex;
 
-use crate::clock::{micros, stamp};
+use crate::system::clock::{micros, stamp};
 
 /// How long a thread that panicked waits before it begins again, so that it cannot spin.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_thread_that_is_at_one_piece_of_work_for_too_long_is_stuck() {
         let pulse = Pulse::new("test of pulses");
-        let now = crate::clock::now();
+        let now = crate::system::clock::now();
         let is_stuck = |now| stuck(now) == Some("test of pulses");
         assert!(!is_stuck(now + 3 * STUCK), "it waits");
         pulse.works(now);

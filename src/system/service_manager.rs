@@ -10,7 +10,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::time::Duration;
 
-use crate::clock;
+use crate::system::clock;
 
 /// How long a manager that is busy is waited for: what it is told is told once.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -1,0 +1,12 @@
+//! What does the operating system give?
+
+pub mod allocator;
+pub mod clock;
+pub mod date;
+pub mod deadline;
+pub mod memory;
+pub mod privileges;
+pub mod sandbox;
+pub mod service_manager;
+pub mod socket_owner;
+pub mod thread;
