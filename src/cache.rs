@@ -17,10 +17,10 @@ use parking_lot::Mutex;
 use quick_cache::sync::DefaultLifecycle;
 use quick_cache::{Equivalent, OptionsBuilder, Weighter};
 
-use crate::upstream::Failure;
-use crate::wire::{
+use crate::message::wire::{
     Answer, ExtendedError, KeptAnswer, Key, Section, Shown, Ttls, ede, rcode, rtype,
 };
+use crate::upstream::Failure;
 
 /// The longest that an answer is kept, in seconds: 7 days (RFC 8767 section 4).
 const MOST: u32 = 604_800;
@@ -681,7 +681,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::{Asked, LONGEST, Query};
+    use crate::message::wire::{Asked, LONGEST, Query};
 
     const A: u16 = 1;
     const CNAME: u16 = 5;

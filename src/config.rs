@@ -18,6 +18,7 @@ use crate::forwarder;
 use crate::identity::{Anchors, Identity, PinMode, Terms};
 use crate::keys;
 use crate::limit;
+use crate::message::presentation::{Name, Type};
 use crate::metrics;
 use crate::options::{Given, Sources, Wanted};
 use crate::pin::{Dated, Pin, PinError, PinSet};
@@ -32,7 +33,6 @@ use crate::system::privileges::{self, User};
 use crate::token_bucket::Rate;
 use crate::upstream::{self, Resolver};
 use crate::waiting;
-use crate::zone::{Name, Type};
 
 pub use crate::options::{UsageError, help};
 

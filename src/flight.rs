@@ -17,11 +17,11 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::client::Client;
-use crate::frame::{self, PREFIX};
+use crate::message::framing::{self, PREFIX};
+use crate::message::wire::{self, Asked, Edns, Form, HEADER, Key};
 use crate::system::clock::micros;
 use crate::system::memory::{Memory, Purpose, Reservation};
 use crate::waiting::Place;
-use crate::wire::{self, Asked, Edns, Form, HEADER, Key};
 
 /// Octets of a failure that is kept while a better answer is asked for, at most.
 const KEPT: usize = 512;
@@ -220,7 +220,7 @@ impl Query {
         *kept.get_mut() = None;
         octets.clear();
         octets.reserve_exact(Self::room(query, key));
-        frame::append(octets, |out| {
+        framing::append(octets, |out| {
             if query.is_signed() {
                 out.extend_from_slice(query.message());
             } else {
@@ -446,7 +446,7 @@ impl Query {
         if self.signed || form == Form::Padded {
             out.extend_from_slice(&self.octets[..self.message_end]);
         } else {
-            frame::append(out, |out| {
+            framing::append(out, |out| {
                 form.write(self.message(), self.question.len(), out)
             });
         }

@@ -16,6 +16,9 @@ use crate::client::{Client, Connection, ReplyBatch};
 use crate::flight::{Decision, Flights, Query, Spares, Waiter, Waiters};
 use crate::journal::debug;
 use crate::limit::{self, Limiter, Verdict};
+use crate::message::wire::{
+    self, Answer, Asked, ExtendedError, Fault, Shown, Spelled, ede, rcode, rtype,
+};
 use crate::metrics::{Counter, Histogram, Spread};
 use crate::querylog::{self, Line, QueryLog};
 use crate::system::clock::{self, micros};
@@ -23,7 +26,6 @@ use crate::system::memory::{Memory, Purpose};
 use crate::token_bucket::{Rate, TokenBucket};
 use crate::upstream::{Failure, Settle, Upstream, Work};
 use crate::waiting::{self, Place, Waiting};
-use crate::wire::{self, Answer, Asked, ExtendedError, Fault, Shown, Spelled, ede, rcode, rtype};
 
 /// The longest signed message that is relayed, in octets: signatures may be long, but memory is counted.
 const LONGEST_SIGNED: usize = 4096;

@@ -436,8 +436,8 @@ mod tests {
     use crate::client::ReplyBatch;
     use crate::flight::Query;
     use crate::identity::Anchors;
+    use crate::message::wire::Answer;
     use crate::upstream::{self, Failure, Resolver, Settle};
-    use crate::wire::Answer;
 
     /// Nobody asks.
     struct Nobody;

@@ -15,12 +15,12 @@
 //!
 //! Read it in the order in which a query travels: [`server`], [`worker`], [`forwarder`], [`cache`], [`flight`],
 //! [`upstream`], [`session`],
-//! [`client`]; [`wire`] and [`frame`] know the octets, [`identity`] and [`pin`] the resolver. A file imports only files
+//! [`client`]; [`message::wire`] and [`message::framing`] know the octets, [`identity`] and [`pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
 //! main, lib, command, config, options, keys, server, monitor, page, figures, worker, forwarder, limit, cache, upstream,
-//! health, token_bucket, session, flight, waiting, identity, certificate, pins, state, rollover, pin, client, frame,
-//! querylog, zone, wire, journal, spool, metrics, system.
+//! health, token_bucket, session, flight, waiting, identity, certificate, pins, state, rollover, pin, client, querylog,
+//! journal, spool, metrics, message, system.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the pool's table of queries, and the thread that reads an answer delivers it.
 #![forbid(unsafe_code)]
@@ -33,12 +33,12 @@ pub mod config;
 pub mod figures;
 pub mod flight;
 pub mod forwarder;
-pub mod frame;
 pub mod health;
 pub mod identity;
 pub mod journal;
 pub mod keys;
 pub mod limit;
+pub mod message;
 pub mod metrics;
 pub mod monitor;
 pub mod options;
@@ -55,9 +55,7 @@ pub mod system;
 pub mod token_bucket;
 pub mod upstream;
 pub mod waiting;
-pub mod wire;
 pub mod worker;
-pub mod zone;
 
 use std::fmt;
 use std::io;

@@ -15,13 +15,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
+use crate::message::presentation::Type;
+use crate::message::wire::Spelled;
 use crate::metrics::seconds;
 use crate::spool::Spool;
 use crate::system::date::Stamp;
 use crate::system::memory::{Memory, Purpose, Reservation};
 use crate::system::thread;
-use crate::wire::Spelled;
-use crate::zone::Type;
 
 /// Lines that may wait to be written.
 const WAITING: usize = 4096;

@@ -26,8 +26,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::client::{Client, Connection, ConnectionLimit, EvictionCounters, Local, SlowReaders};
 use crate::forwarder::{Batch, Forwarder};
-use crate::frame::Frames;
 use crate::journal::{debug, info, warn};
+use crate::message::framing::Frames;
 use crate::system::clock;
 use crate::system::memory;
 use crate::system::thread::{self, Pulse};

@@ -15,8 +15,8 @@ use socket2::SockRef;
 
 use crate::client::{Connection, IDLE_LIMIT};
 use crate::forwarder::{Batch, Forwarder};
-use crate::frame::Frames;
 use crate::journal::warn;
+use crate::message::framing::Frames;
 use crate::system::clock;
 use crate::system::memory::{Purpose, READ, Reservation};
 use crate::system::thread::{self, Pulse};

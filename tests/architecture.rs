@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 33] = [
+const ROOMS: [&str; 31] = [
     "command",
     "config",
     "options",
@@ -31,13 +31,11 @@ const ROOMS: [&str; 33] = [
     "rollover",
     "pin",
     "client",
-    "frame",
     "querylog",
-    "zone",
-    "wire",
     "journal",
     "spool",
     "metrics",
+    "message",
     "system",
 ];
 

@@ -10,10 +10,10 @@ use dns_tool::client::{Client, ReplyBatch};
 use dns_tool::flight::Query;
 use dns_tool::forwarder;
 use dns_tool::forwarder::{Batch, Endings};
+use dns_tool::message::wire::Answer;
 use dns_tool::system::memory::Memory;
 use dns_tool::system::{clock, thread};
 use dns_tool::upstream::{Failure, Settle, Upstream};
-use dns_tool::wire::Answer;
 use dns_tool::worker::Pool;
 
 use crate::support::message;

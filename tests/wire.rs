@@ -6,11 +6,11 @@
 
 use std::time::{Duration, Instant};
 
-use dns_tool::wire::{
+use dns_tool::message::presentation::Line;
+use dns_tool::message::wire::{
     self, Answer, Asked, Edns, ExtendedError, Fault, KeptAnswer, LONGEST, Query, Record, Shown,
     Spelled, Ttls,
 };
-use dns_tool::zone::Line;
 use domain::base::iana::{Class, OptRcode, OptionCode, Rtype};
 use domain::base::message_builder::{OptBuilder, TreeCompressor};
 use domain::base::name::{FlattenInto, Name, ParsedName, ToName};

@@ -14,9 +14,9 @@ use smallvec::SmallVec;
 use super::Client;
 use super::datagrams::{BATCH, Datagram, Headers, send_datagrams};
 use super::stream::{Connection, IDLE_LIMIT, Stream};
-use crate::frame::{self, PREFIX};
+use crate::message::framing::{self, PREFIX};
+use crate::message::wire::{Answer, Asked, ExtendedError, LONGEST, PLAIN_SIZE, Shown};
 use crate::system::memory::{GATHERED, Reservation};
-use crate::wire::{Answer, Asked, ExtendedError, LONGEST, PLAIN_SIZE, Shown};
 
 /// Octets that are gathered, at most, unless one message is longer.
 const MOST: usize = 64 * 1024;
@@ -150,7 +150,7 @@ impl ReplyBatch {
                     // What is large is not made for nobody.
                 } else if self.make_room(stream, size) {
                     let start = self.octets.len();
-                    frame::append(&mut self.octets, write);
+                    framing::append(&mut self.octets, write);
                     let part = start..self.octets.len();
                     self.add_part(stream, part);
                 } else {

@@ -15,6 +15,8 @@ use crate::command::json::Json;
 use crate::command::query::{Asking, exchange, reachable};
 use crate::config::{CheckRequest, UsageError};
 use crate::identity::{Check, Identity, PinMode, Proof, Refusal};
+use crate::message::presentation::{Name, Rcode, Type};
+use crate::message::wire::{Answer, rcode};
 use crate::rollover::Memory;
 use crate::server::{self, Sockets};
 use crate::session::{ConnectError, Session};
@@ -22,8 +24,6 @@ use crate::state::Store;
 use crate::system::clock;
 use crate::system::date::{DAY, Moment};
 use crate::upstream::Resolver;
-use crate::wire::{Answer, rcode};
-use crate::zone::{Name, Rcode, Type};
 
 /// A certificate that expires within so many days is worth a look: most are renewed a month before.
 const SOON: u64 = 14;

@@ -14,15 +14,15 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::config::{Query, Road};
 use crate::flight;
-use crate::frame::{self, Frames};
 use crate::identity::Identity;
+use crate::message::framing::{self, Frames};
+use crate::message::presentation::{Line, Quoted, Rcode};
+use crate::message::wire::{self, Answer, Fault, Form, LONGEST, Section, rcode};
 use crate::session::{Closed, ConnectError, Ids, Outgoing, Reader, Session};
 use crate::system::clock;
 use crate::system::deadline::{Timed, left};
 use crate::system::privileges::RightsError;
 use crate::system::thread;
-use crate::wire::{self, Answer, Fault, Form, LONGEST, Section, rcode};
-use crate::zone::{Line, Quoted, Rcode};
 
 /// What was heard, for people.
 #[derive(Debug)]
@@ -297,7 +297,7 @@ impl Asking {
         let socket = TcpStream::connect_timeout(&address, left(self.deadline)?)?;
         let mut stream = Timed::new(&socket, self.deadline);
         let mut framed = Vec::new();
-        frame::append(&mut framed, |out| out.extend_from_slice(&self.message));
+        framing::append(&mut framed, |out| out.extend_from_slice(&self.message));
         stream.write_all(&framed)?;
         let mut frames = Frames::with_capacity(4096);
         loop {

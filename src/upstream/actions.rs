@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::table::SessionId;
-use crate::wire::Form;
+use crate::message::wire::Form;
 
 /// What the pool is told once.
 #[derive(Debug, Clone, Copy)]

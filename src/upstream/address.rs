@@ -7,8 +7,8 @@
 use std::time::{Duration, Instant};
 
 use crate::health::{Fault, Health};
+use crate::message::wire::Form;
 use crate::token_bucket::{Rate, TokenBucket};
-use crate::wire::Form;
 
 /// New sessions to one address: so many at once, and so many a second. A session that ended well has its token given back.
 const NEW_SESSIONS: Rate = Rate {

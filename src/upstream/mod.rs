@@ -37,12 +37,12 @@ use self::status::Shown;
 use crate::client::ReplyBatch;
 use crate::flight::Query;
 use crate::identity::{Identity, Terms};
+use crate::message::wire::Answer;
 use crate::pin::PinSet;
 use crate::session::{self, Outgoing, Session};
 use crate::system::clock;
 use crate::system::thread;
 use crate::token_bucket::TokenBucket;
-use crate::wire::Answer;
 
 pub use self::actions::Failure;
 pub use self::status::{Doubts, Proved, Standing, Tally};

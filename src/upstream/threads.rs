@@ -20,11 +20,11 @@ use crate::flight::Query;
 use crate::health::Fault;
 use crate::identity::{Identity, Proof};
 use crate::journal::{debug, error, info, warn};
+use crate::message::wire::{Answer, answers, rcode, response_code};
 use crate::pin::PinSet;
 use crate::session::{ConnectError, Outgoing, Reader, Session};
 use crate::system::clock;
 use crate::system::thread::{self, Pulse};
-use crate::wire::{Answer, answers, rcode, response_code};
 
 /// The timer looks no more often than this, and while something is under way no less often than the other.
 const TICKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
@@ -556,7 +556,7 @@ impl Upstream {
             }
             Event::Takes(rank, form) => {
                 let without = match form {
-                    crate::wire::Form::Plain => "edns",
+                    crate::message::wire::Form::Plain => "edns",
                     _ => "padding",
                 };
                 info!(

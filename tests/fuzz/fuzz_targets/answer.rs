@@ -11,8 +11,8 @@ use dns_tool::flight::Query;
 use dns_tool::forwarder::Endings;
 use dns_tool::system::memory::Memory;
 use dns_tool::upstream::{Failure, Settle};
-use dns_tool::wire::{self, Answer};
-use dns_tool::zone::Line;
+use dns_tool::message::wire::{self, Answer};
+use dns_tool::message::presentation::Line;
 use libfuzzer_sys::fuzz_target;
 
 static ENDINGS: LazyLock<(Endings, Instant)> = LazyLock::new(|| {

@@ -2,7 +2,7 @@
 //! has come, not with what is announced.
 #![no_main]
 
-use dns_tool::frame::{Frames, append};
+use dns_tool::message::framing::{Frames, append};
 use libfuzzer_sys::fuzz_target;
 
 // The first octet says how many say where to cut.
