@@ -19,17 +19,17 @@ use crate::identity::{Anchors, Identity, PinMode, Terms};
 use crate::keys;
 use crate::limit;
 use crate::message::presentation::{Name, Type};
-use crate::metrics;
 use crate::options::{Given, Sources, Wanted};
 use crate::pin::{Dated, Pin, PinError, PinSet};
 use crate::pins::{Source, resolver_name};
-use crate::querylog;
 use crate::server;
 use crate::state::Store;
 use crate::system::clock::micros;
 use crate::system::date::DAY;
 use crate::system::memory;
 use crate::system::privileges::{self, User};
+use crate::telemetry::metrics;
+use crate::telemetry::query_log;
 use crate::token_bucket::Rate;
 use crate::upstream::{self, Resolver};
 use crate::waiting;
@@ -188,9 +188,9 @@ fn settings(given: Given) -> Result<Config, UsageError> {
         given.flag("--query-log")?,
         given.flag("--query-log-clients")?,
     ) {
-        (false, false) => querylog::Mode::Off,
-        (true, false) => querylog::Mode::Prefixes,
-        (_, true) => querylog::Mode::Clients,
+        (false, false) => query_log::Mode::Off,
+        (true, false) => query_log::Mode::Prefixes,
+        (_, true) => query_log::Mode::Clients,
     };
     let forwarder = forwarder::Settings {
         timeout: upstream.timeout,

@@ -12,12 +12,12 @@ use std::time::Instant;
 
 use crate::client::{ConnectionLimit, EvictionCounters};
 use crate::forwarder::{Endings, Forwarder, Outcome, Source};
-use crate::journal;
-use crate::metrics::{Counter, Family, Kind, Spread, Value, label};
 use crate::system::clock;
 use crate::system::memory::Purpose;
 use crate::system::privileges;
 use crate::system::thread;
+use crate::telemetry::log;
+use crate::telemetry::metrics::{Counter, Family, Kind, Spread, Value, label};
 use crate::upstream::{Standing, Tally};
 
 /// Microseconds of processor time in one of the kernel's ticks for programs, of which there are 100 in a second.
@@ -422,7 +422,7 @@ impl Sources {
         all.counter(
             "dns_tool_log_lines_lost",
             "Log lines that found no room.",
-            journal::lost(),
+            log::lost(),
         );
         all.counter(
             "dns_tool_query_log_lines_lost",

@@ -14,15 +14,15 @@ use parking_lot::Mutex;
 use crate::cache::{self, Ask, Cache, Found, Kept};
 use crate::client::{Client, Connection, ReplyBatch};
 use crate::flight::{Decision, Flights, Query, Spares, Waiter, Waiters};
-use crate::journal::debug;
 use crate::limit::{self, Limiter, Verdict};
 use crate::message::wire::{
     self, Answer, Asked, ExtendedError, Fault, Shown, Spelled, ede, rcode, rtype,
 };
-use crate::metrics::{Counter, Histogram, Spread};
-use crate::querylog::{self, Line, QueryLog};
 use crate::system::clock::{self, micros};
 use crate::system::memory::{Memory, Purpose};
+use crate::telemetry::log::debug;
+use crate::telemetry::metrics::{Counter, Histogram, Spread};
+use crate::telemetry::query_log::{self, Line, QueryLog};
 use crate::token_bucket::{Rate, TokenBucket};
 use crate::upstream::{Failure, Settle, Upstream, Work};
 use crate::waiting::{self, Place, Waiting};
@@ -49,7 +49,7 @@ pub struct Settings {
     /// How much may be sent to the resolver, what is asked once more included.
     pub budget: Option<Rate>,
     /// How much is said of each query.
-    pub query_log: querylog::Mode,
+    pub query_log: query_log::Mode,
 }
 
 /// How a query ended.
@@ -1062,7 +1062,7 @@ mod tests {
             let settings = Settings {
                 timeout,
                 slo_latency: Duration::from_millis(100),
-                query_log: querylog::Mode::Off,
+                query_log: query_log::Mode::Off,
                 max_pending,
                 cache: cache::Settings {
                     size: 1 << 20,

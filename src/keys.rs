@@ -16,7 +16,6 @@ use rustls::pki_types::ServerName;
 
 use crate::certificate::Facts;
 use crate::identity::{Identity, PinMode, Proof, Terms};
-use crate::journal::{debug, error, info, warn};
 use crate::pin::PinSet;
 use crate::pins::{Pins, Source, Watch};
 use crate::rollover::{Leaf, Verdict};
@@ -24,6 +23,7 @@ use crate::session;
 use crate::state::{State, Store};
 use crate::system::clock;
 use crate::system::thread;
+use crate::telemetry::log::{debug, error, info, warn};
 use crate::upstream::Upstream;
 
 /// How often the time is kept, and how often a resolver's addresses are looked at in the days that a new key must be seen:

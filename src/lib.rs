@@ -19,8 +19,8 @@
 //! below it in this list:
 //!
 //! main, lib, command, config, options, keys, server, monitor, page, figures, worker, forwarder, limit, cache, upstream,
-//! health, token_bucket, session, flight, waiting, identity, certificate, pins, state, rollover, pin, client, querylog,
-//! journal, spool, metrics, message, system.
+//! health, token_bucket, session, flight, waiting, identity, certificate, pins, state, rollover, pin, client, telemetry,
+//! message, system.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the pool's table of queries, and the thread that reads an answer delivers it.
 #![forbid(unsafe_code)]
@@ -35,23 +35,20 @@ pub mod flight;
 pub mod forwarder;
 pub mod health;
 pub mod identity;
-pub mod journal;
 pub mod keys;
 pub mod limit;
 pub mod message;
-pub mod metrics;
 pub mod monitor;
 pub mod options;
 pub mod page;
 pub mod pin;
 pub mod pins;
-pub mod querylog;
 pub mod rollover;
 pub mod server;
 pub mod session;
-pub mod spool;
 pub mod state;
 pub mod system;
+pub mod telemetry;
 pub mod token_bucket;
 pub mod upstream;
 pub mod waiting;
@@ -72,9 +69,7 @@ use crate::client::{EvictionCounters, SlowReaders};
 use crate::config::{Command, Config};
 use crate::figures::{Sources, Start};
 use crate::forwarder::{Endings, Forwarder, Outcome};
-use crate::journal::{error, info, line, warn};
 use crate::keys::Keys;
-use crate::metrics::Counter;
 use crate::monitor::Monitor;
 use crate::options::Given;
 use crate::server::{BindError, Server, Sockets};
@@ -82,6 +77,8 @@ use crate::system::memory::Memory;
 use crate::system::privileges::RightsError;
 use crate::system::sandbox::Needs;
 use crate::system::service_manager::Manager;
+use crate::telemetry::log::{error, info, line, warn};
+use crate::telemetry::metrics::Counter;
 use crate::upstream::{Doubts, Tally, Upstream};
 use crate::worker::Pool;
 

@@ -10,12 +10,12 @@ use std::thread::Builder;
 use dns_tool::StartError;
 use dns_tool::command;
 use dns_tool::config::{self, Command, Config, Query};
-use dns_tool::journal;
 use dns_tool::options::Sources;
 use dns_tool::server::Sockets;
 use dns_tool::system::allocator;
 use dns_tool::system::privileges;
 use dns_tool::system::service_manager::Manager;
+use dns_tool::telemetry;
 use log::info;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
@@ -70,7 +70,7 @@ fn serve(config: Config) -> ExitCode {
         }
     };
     privileges::keep_memory_private();
-    let mut journal = journal::open(config.log_level);
+    let mut journal = telemetry::log::open(config.log_level);
     // From here on these signals wait to be read, so that none ends the process amid an answer.
     let mut signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]) {
         Ok(signals) => signals,

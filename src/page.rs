@@ -13,9 +13,9 @@ use ring::digest::{SHA256, digest};
 
 use crate::figures::{Service, Sources, labels_of};
 use crate::forwarder::Outcome;
-use crate::metrics::{BOUNDS, Family, Spread, Value, label};
 use crate::system::clock;
 use crate::system::date::{DAY, Moment};
+use crate::telemetry::metrics::{BOUNDS, Family, Spread, Value, label};
 use crate::upstream::Standing;
 
 /// How often the state is noted for the charts, and how often it was at most.

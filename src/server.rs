@@ -26,11 +26,11 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::client::{Client, Connection, ConnectionLimit, EvictionCounters, Local, SlowReaders};
 use crate::forwarder::{Batch, Forwarder};
-use crate::journal::{debug, info, warn};
 use crate::message::framing::Frames;
 use crate::system::clock;
 use crate::system::memory;
 use crate::system::thread::{self, Pulse};
+use crate::telemetry::log::{debug, info, warn};
 use crate::worker::{Job, Pool};
 
 /// Datagrams that are received by one system call, at most.

@@ -25,11 +25,11 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::flight::Query;
 use crate::identity::{Identity, PinMode, Proof, Refusal, Terms, refusal_in};
-use crate::journal::debug;
 use crate::message::framing::{Frames, PREFIX};
 use crate::message::wire::{Form, HEADER};
 use crate::system::clock;
 use crate::system::deadline::{Timed, left};
+use crate::telemetry::log::debug;
 
 /// Octets of queries that are encrypted at a time: what the socket does not take then is all that waits to be written.
 const PIECE: usize = 64 * 1024;

@@ -15,11 +15,11 @@ use socket2::SockRef;
 
 use crate::client::{Connection, IDLE_LIMIT};
 use crate::forwarder::{Batch, Forwarder};
-use crate::journal::warn;
 use crate::message::framing::Frames;
 use crate::system::clock;
 use crate::system::memory::{Purpose, READ, Reservation};
 use crate::system::thread::{self, Pulse};
+use crate::telemetry::log::warn;
 use crate::upstream::{Attempt, Hands, RACERS};
 
 /// Threads that stay though nothing is to be done.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 31] = [
+const ROOMS: [&str; 28] = [
     "command",
     "config",
     "options",
@@ -31,10 +31,7 @@ const ROOMS: [&str; 31] = [
     "rollover",
     "pin",
     "client",
-    "querylog",
-    "journal",
-    "spool",
-    "metrics",
+    "telemetry",
     "message",
     "system",
 ];

@@ -14,7 +14,7 @@ use nix::libc;
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 
-use crate::journal::debug;
+use crate::telemetry::log::debug;
 
 /// Datagrams that leave by one system call, at most.
 pub(super) const BATCH: usize = 64;

@@ -35,7 +35,7 @@ pub use reply_batch::ReplyBatch;
 pub use slow_readers::SlowReaders;
 pub use stream::{Connection, IDLE_LIMIT, InFlightGuard, Stream};
 
-use crate::metrics::Counter;
+use crate::telemetry::metrics::Counter;
 
 /// Bits of the prefix of an IPv6 site, whose addresses are one client's, as likely as not (RFC 6177 section 2).
 const SITE: u8 = 56;

@@ -26,10 +26,10 @@ use super::in_flight::InFlightCount;
 use super::later;
 use super::slow_readers::SlowReaders;
 use super::{Client, Slot};
-use crate::journal::debug;
 use crate::system::clock;
 use crate::system::memory::Reservation;
 use crate::system::socket_owner;
+use crate::telemetry::log::debug;
 
 /// How long a TCP client may be silent, and how long one of its messages may take to arrive (RFC 7766 section 6.2.3).
 pub const IDLE_LIMIT: Duration = Duration::from_secs(10);

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use crate::certificate::Facts;
 use crate::identity::{Proof, Terms};
-use crate::metrics::{Counter, Histogram};
 use crate::pin::{Fit, Pin};
 use crate::session::{Closed, ConnectError};
 use crate::system::clock;
+use crate::telemetry::metrics::{Counter, Histogram};
 
 /// What became of sessions and of what was asked on them, counted over all resolvers.
 #[derive(Debug, Default)]

@@ -19,12 +19,12 @@ use crate::client::ReplyBatch;
 use crate::flight::Query;
 use crate::health::Fault;
 use crate::identity::{Identity, Proof};
-use crate::journal::{debug, error, info, warn};
 use crate::message::wire::{Answer, answers, rcode, response_code};
 use crate::pin::PinSet;
 use crate::session::{ConnectError, Outgoing, Reader, Session};
 use crate::system::clock;
 use crate::system::thread::{self, Pulse};
+use crate::telemetry::log::{debug, error, info, warn};
 
 /// The timer looks no more often than this, and while something is under way no less often than the other.
 const TICKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));

@@ -17,11 +17,11 @@ use parking_lot::Mutex;
 
 use crate::message::presentation::Type;
 use crate::message::wire::Spelled;
-use crate::metrics::seconds;
-use crate::spool::Spool;
 use crate::system::date::Stamp;
 use crate::system::memory::{Memory, Purpose, Reservation};
 use crate::system::thread;
+use crate::telemetry::metrics::seconds;
+use crate::telemetry::queue::Spool;
 
 /// Lines that may wait to be written.
 const WAITING: usize = 4096;

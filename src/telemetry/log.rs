@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use env_logger::Target;
 use log::{Level, LevelFilter};
 
-use crate::spool::Spool;
 use crate::system::clock;
 use crate::system::date::Stamp;
 use crate::system::thread;
+use crate::telemetry::queue::Spool;
 
 /// Lines that may wait for stderr.
 const WAITING: usize = 1024;
@@ -34,21 +34,21 @@ pub(crate) fn say(level: Level, line: fmt::Arguments<'_>) {
 macro_rules! line {
     ($level:expr, $($part:tt)*) => {
         if $level <= log::max_level() {
-            $crate::journal::say($level, format_args!($($part)*));
+            $crate::telemetry::log::say($level, format_args!($($part)*));
         }
     };
 }
 macro_rules! debug_line {
-    ($($part:tt)*) => { $crate::journal::line!(log::Level::Debug, $($part)*) };
+    ($($part:tt)*) => { $crate::telemetry::log::line!(log::Level::Debug, $($part)*) };
 }
 macro_rules! info_line {
-    ($($part:tt)*) => { $crate::journal::line!(log::Level::Info, $($part)*) };
+    ($($part:tt)*) => { $crate::telemetry::log::line!(log::Level::Info, $($part)*) };
 }
 macro_rules! warn_line {
-    ($($part:tt)*) => { $crate::journal::line!(log::Level::Warn, $($part)*) };
+    ($($part:tt)*) => { $crate::telemetry::log::line!(log::Level::Warn, $($part)*) };
 }
 macro_rules! error_line {
-    ($($part:tt)*) => { $crate::journal::line!(log::Level::Error, $($part)*) };
+    ($($part:tt)*) => { $crate::telemetry::log::line!(log::Level::Error, $($part)*) };
 }
 pub(crate) use {
     debug_line as debug, error_line as error, info_line as info, line, warn_line as warn,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::metrics::Counter;
+use crate::telemetry::metrics::Counter;
 
 /// How long the end waits for the last lines to be written.
 const LAST: Duration = Duration::from_secs(1);
