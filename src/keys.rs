@@ -14,13 +14,13 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use rustls::pki_types::ServerName;
 
-use crate::certificate::Facts;
-use crate::identity::{Identity, PinMode, Proof, Terms};
-use crate::pin::PinSet;
-use crate::pins::{Pins, Source, Watch};
-use crate::rollover::{Leaf, Verdict};
+use crate::identity::certificate::Facts;
+use crate::identity::pin::PinSet;
+use crate::identity::pin_file::{Pins, Source, Watch};
+use crate::identity::rollover::{Leaf, Verdict};
+use crate::identity::state_file::{State, Store};
+use crate::identity::verifier::{Identity, PinMode, Proof, Terms};
 use crate::session;
-use crate::state::{State, Store};
 use crate::system::clock;
 use crate::system::thread;
 use crate::telemetry::log::{debug, error, info, warn};
@@ -435,7 +435,7 @@ mod tests {
     use super::*;
     use crate::client::ReplyBatch;
     use crate::flight::Query;
-    use crate::identity::Anchors;
+    use crate::identity::verifier::Anchors;
     use crate::message::wire::Answer;
     use crate::upstream::{self, Failure, Resolver, Settle};
 

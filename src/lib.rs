@@ -15,18 +15,16 @@
 //!
 //! Read it in the order in which a query travels: [`server`], [`worker`], [`forwarder`], [`cache`], [`flight`],
 //! [`upstream`], [`session`],
-//! [`client`]; [`message::wire`] and [`message::framing`] know the octets, [`identity`] and [`pin`] the resolver. A file imports only files
+//! [`client`]; [`message::wire`] and [`message::framing`] know the octets, [`identity::verifier`] and [`identity::pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
 //! main, lib, command, config, options, keys, server, monitor, page, figures, worker, forwarder, limit, cache, upstream,
-//! health, token_bucket, session, flight, waiting, identity, certificate, pins, state, rollover, pin, client, telemetry,
-//! message, system.
+//! health, token_bucket, session, flight, waiting, client, identity, telemetry, message, system.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the pool's table of queries, and the thread that reads an answer delivers it.
 #![forbid(unsafe_code)]
 
 pub mod cache;
-pub mod certificate;
 pub mod client;
 pub mod command;
 pub mod config;
@@ -41,12 +39,8 @@ pub mod message;
 pub mod monitor;
 pub mod options;
 pub mod page;
-pub mod pin;
-pub mod pins;
-pub mod rollover;
 pub mod server;
 pub mod session;
-pub mod state;
 pub mod system;
 pub mod telemetry;
 pub mod token_bucket;

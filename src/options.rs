@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use pico_args::Arguments;
 
-use crate::pins::{PinFileError, read_text};
+use crate::identity::pin_file::{PinFileError, read_text};
 
 /// What variables of the environment begin with that are meant for us.
 const PREFIX: &str = "DNS_TOOL_";

@@ -24,7 +24,7 @@ use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::flight::Query;
-use crate::identity::{Identity, PinMode, Proof, Refusal, Terms, refusal_in};
+use crate::identity::verifier::{Identity, PinMode, Proof, Refusal, Terms, refusal_in};
 use crate::message::framing::{Frames, PREFIX};
 use crate::message::wire::{Form, HEADER};
 use crate::system::clock;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use ::log::Level;
 use dns_tool::forwarder::Outcome;
-use dns_tool::identity::{Anchors, Check, Identity, PinMode, Terms};
-use dns_tool::pin::Pin;
-use dns_tool::pins::resolver_name;
+use dns_tool::identity::pin::Pin;
+use dns_tool::identity::pin_file::resolver_name;
+use dns_tool::identity::verifier::{Anchors, Check, Identity, PinMode, Terms};
 use dns_tool::system::date::DAY;
 use rcgen::date_time_ymd;
 use rustls::pki_types::UnixTime;

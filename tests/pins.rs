@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dns_tool::pin::Pin;
+use dns_tool::identity::pin::Pin;
 
 use crate::support::process::Process;
 use crate::support::{

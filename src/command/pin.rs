@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 
-use crate::certificate::Facts;
 use crate::command::json::Json;
 use crate::config::KeyRequest;
-use crate::identity::{Identity, Proof, Refusal, pin_of};
-use crate::pin::Pin;
+use crate::identity::certificate::Facts;
+use crate::identity::pin::Pin;
+use crate::identity::verifier::{Identity, Proof, Refusal, pin_of};
 use crate::session::{self, ConnectError};
 use crate::system::clock;
 use crate::system::date::Moment;

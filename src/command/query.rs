@@ -14,7 +14,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::config::{Query, Road};
 use crate::flight;
-use crate::identity::Identity;
+use crate::identity::verifier::Identity;
 use crate::message::framing::{self, Frames};
 use crate::message::presentation::{Line, Quoted, Rcode};
 use crate::message::wire::{self, Answer, Fault, Form, LONGEST, Section, rcode};

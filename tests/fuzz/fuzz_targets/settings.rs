@@ -4,27 +4,27 @@
 
 use dns_tool::config::{self, Command};
 use dns_tool::options::Sources;
-use dns_tool::pin::Pin;
-use dns_tool::pins;
+use dns_tool::identity::pin::Pin;
+use dns_tool::identity::pin_file;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     if let Ok(pin) = text.parse::<Pin>() {
         assert_eq!(pin.to_string().parse::<Pin>().ok(), Some(pin));
     }
-    match pins::read_lines(text) {
+    match pin_file::read_lines(text) {
         Ok(listed) => {
             let again: String = listed
                 .iter()
                 .map(|(name, dated)| format!("{} {}\n", name.to_str(), dated.pin))
                 .collect();
-            let pins = |listed: &[pins::Listed]| -> Vec<_> {
+            let pins = |listed: &[pin_file::Listed]| -> Vec<_> {
                 listed
                     .iter()
                     .map(|(name, dated)| (name.clone(), dated.pin))
                     .collect()
             };
-            let read = pins::read_lines(&again).expect("what was understood is understood again");
+            let read = pin_file::read_lines(&again).expect("what was understood is understood again");
             assert_eq!(pins(&read), pins(&listed));
         }
         Err(error) => assert_eq!(error.to_string().lines().count(), 1, "{error}"),

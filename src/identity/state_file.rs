@@ -12,7 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process;
 
-use crate::rollover::{self, Memory};
+use crate::identity::rollover::{self, Memory};
 use crate::system::date::{self, Moment};
 use crate::system::privileges::{self, FileError, LONGEST_FILE};
 

@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use rustls::pki_types::ServerName;
 
-use crate::pin::{Dated, Pin, PinSet};
+use crate::identity::pin::{Dated, Pin, PinSet};
 use crate::system::date;
 use crate::system::privileges::{self, FileError};
 

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::str::{FromStr, SplitAsciiWhitespace};
 use std::time::Duration;
 
-use crate::pin::Pin;
+use crate::identity::pin::Pin;
 use crate::system::date::{self, DAY, Moment};
 
 /// Leaves that were accepted because they were pinned, and learnt ones, that are remembered of one resolver, each.

@@ -25,7 +25,7 @@ use rustls::{
 };
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath, anchor_from_trusted_cert, spki_for_anchor};
 
-use crate::pin::{Fit, Pin, PinSet, write_pins};
+use crate::identity::pin::{Fit, Pin, PinSet, write_pins};
 use crate::system::date::{DAY, Moment};
 
 /// The protocol that we offer by ALPN: DNS over TLS (IANA's registry of ALPN protocol IDs).
