@@ -19,8 +19,10 @@ use smallvec::SmallVec;
 use crate::client::Client;
 use crate::message::framing::{self, PREFIX};
 use crate::message::wire::{self, Asked, Edns, Form, HEADER, Key};
+use crate::session::Message;
 use crate::system::clock::micros;
 use crate::system::memory::{Memory, Purpose, Reservation};
+use crate::upstream::{self, Query as _};
 use crate::waiting::Place;
 
 /// Octets of a failure that is kept while a better answer is asked for, at most.
@@ -246,40 +248,14 @@ impl Query {
         self.waiters.lock().push(waiter);
     }
 
-    /// When it was asked.
-    pub fn began(&self) -> Instant {
-        self.began
-    }
-
     /// How long a client waits for it.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// By when all that wait get an answer, of whatever kind.
-    pub fn deadline(&self) -> Instant {
-        self.began + Duration::from_micros(self.deadline.load(Ordering::Acquire))
-    }
-
-    /// When somebody is to look after those that wait, before the deadline or at it.
-    pub fn due(&self) -> Instant {
-        self.began + Duration::from_micros(self.due.load(Ordering::Acquire))
-    }
-
     /// Whether clients that wait should be content with an expired answer.
     pub fn is_late(&self, now: Instant) -> bool {
         self.late.is_some_and(|late| late <= now)
-    }
-
-    /// Gives all that wait so much longer, since nothing could come meanwhile.
-    pub fn extend(&self, by: Duration) {
-        let mut waiters = self.waiters.lock();
-        for waiter in waiters.iter_mut() {
-            waiter.since += by;
-            waiter.deadline += by;
-        }
-        self.deadline.fetch_add(micros(by), Ordering::AcqRel);
-        self.due.fetch_add(micros(by), Ordering::AcqRel);
     }
 
     /// How many wait.
@@ -368,36 +344,9 @@ impl Query {
         self.ended.store(true, Ordering::Release);
     }
 
-    /// Whether it has ended.
-    pub fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
-    }
-
-    /// Notes that its answer is a failure that says nothing of its name.
-    pub fn note_outage(&self) {
-        self.is_outage.store(true, Ordering::Release);
-    }
-
     /// Whether that is so.
     pub fn is_outage(&self) -> bool {
         self.is_outage.load(Ordering::Acquire)
-    }
-
-    /// Keeps a failure, which goes out if nothing better comes, unless it is too long or there is no memory for it.
-    pub fn keep(&self, message: &[u8]) {
-        let held = match &self.held {
-            Some(held) => match held.beside(message.len()) {
-                Some(held) => Some(held),
-                None => return,
-            },
-            None => None,
-        };
-        if message.len() <= KEPT {
-            *self.kept.lock() = Some(Kept {
-                message: message.into(),
-                _held: held,
-            });
-        }
     }
 
     /// The failure that was kept, if there is one.
@@ -426,23 +375,18 @@ impl Query {
         !self.key_octets().is_empty()
     }
 
-    /// Whether query and answer are signed, so that they pass unchanged but for the ID.
-    pub fn is_signed(&self) -> bool {
-        self.signed
-    }
-
-    /// The question's octets, as the first client spelled them.
-    pub fn question(&self) -> &[u8] {
-        &self.octets[self.question.clone()]
-    }
-
     /// The message as the resolver shall see it, its ID 0.
     pub fn message(&self) -> &[u8] {
         &self.octets[PREFIX..self.message_end]
     }
+}
 
-    /// Appends the message in that form, its length before it. A signed one has one form.
-    pub fn write_framed(&self, form: Form, out: &mut Vec<u8>) {
+impl Message for Query {
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    fn write_framed(&self, form: Form, out: &mut Vec<u8>) {
         if self.signed || form == Form::Padded {
             out.extend_from_slice(&self.octets[..self.message_end]);
         } else {
@@ -451,11 +395,62 @@ impl Query {
             });
         }
     }
+}
 
-    /// The place where its first client is counted, as a number; 0 if nobody waits.
-    pub fn first_client(&self) -> u16 {
+impl upstream::Query for Query {
+    fn began(&self) -> Instant {
+        self.began
+    }
+
+    fn deadline(&self) -> Instant {
+        self.began + Duration::from_micros(self.deadline.load(Ordering::Acquire))
+    }
+
+    fn due(&self) -> Instant {
+        self.began + Duration::from_micros(self.due.load(Ordering::Acquire))
+    }
+
+    fn extend(&self, by: Duration) {
+        let mut waiters = self.waiters.lock();
+        for waiter in waiters.iter_mut() {
+            waiter.since += by;
+            waiter.deadline += by;
+        }
+        self.deadline.fetch_add(micros(by), Ordering::AcqRel);
+        self.due.fetch_add(micros(by), Ordering::AcqRel);
+    }
+
+    fn question(&self) -> &[u8] {
+        &self.octets[self.question.clone()]
+    }
+
+    fn is_signed(&self) -> bool {
+        self.signed
+    }
+
+    fn client(&self) -> u16 {
         let waiters = self.waiters.lock();
         waiters.first().map_or(0, |waiter| waiter.place.number())
+    }
+
+    fn keep(&self, message: &[u8]) {
+        let held = match &self.held {
+            Some(held) => match held.beside(message.len()) {
+                Some(held) => Some(held),
+                None => return,
+            },
+            None => None,
+        };
+        if message.len() <= KEPT {
+            *self.kept.lock() = Some(Kept {
+                message: message.into(),
+                _held: held,
+            });
+        }
+    }
+
+    fn note_outage(&self) {
+        self.is_outage.store(true, Ordering::Release);
     }
 }
 

@@ -24,8 +24,13 @@ use crate::telemetry::log::debug;
 use crate::telemetry::metrics::{Counter, Histogram, Spread};
 use crate::telemetry::query_log::{self, Line, QueryLog};
 use crate::token_bucket::{Rate, TokenBucket};
-use crate::upstream::{Failure, Settle, Upstream, Work};
+use crate::upstream::{self, Failure, Query as _, Replies, Settle};
 use crate::waiting::{self, Place, Waiting};
+
+/// The resolvers, as they are asked by what clients send.
+pub type Upstream = upstream::Upstream<Query, ReplyBatch>;
+/// What a thread keeps for its memory that brings queries.
+pub type Work = upstream::Work<Query>;
 
 /// The longest signed message that is relayed, in octets: signatures may be long, but memory is counted.
 const LONGEST_SIGNED: usize = 4096;
@@ -912,7 +917,13 @@ fn is_failure(answer: &Answer<'_>) -> bool {
     matches!(answer.rcode(), rcode::SERVFAIL | rcode::REFUSED) && !answer.is_verdict()
 }
 
-impl Settle for Endings {
+impl Replies for ReplyBatch {
+    fn send(&mut self) {
+        Self::send(self);
+    }
+}
+
+impl Settle<Query, ReplyBatch> for Endings {
     fn settle(
         &self,
         query: &Query,
@@ -920,6 +931,14 @@ impl Settle for Endings {
         now: Instant,
         replies: &mut ReplyBatch,
     ) {
+        query.end();
+        // A failure of the resolver's says more than one of ours.
+        let failure = query.take_kept();
+        let failure = failure.as_deref().map(Answer::parse);
+        let ending = match (ending, &failure) {
+            (Err(_), Some(Ok(failure))) => Ok(failure),
+            _ => ending,
+        };
         let says_something = match ending {
             Ok(answer) => !is_failure(answer),
             Err(failure) => failure == Failure::Unreadable,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use rustls::pki_types::ServerName;
 
+use crate::forwarder::Upstream;
 use crate::identity::certificate::Facts;
 use crate::identity::pin::PinSet;
 use crate::identity::pin_file::{Pins, Source, Watch};
@@ -24,7 +25,6 @@ use crate::session;
 use crate::system::clock;
 use crate::system::thread;
 use crate::telemetry::log::{debug, error, info, warn};
-use crate::upstream::Upstream;
 
 /// How often the time is kept, and how often a resolver's addresses are looked at in the days that a new key must be seen:
 /// no more often than the first and no less often than the last.
@@ -442,7 +442,7 @@ mod tests {
     /// Nobody asks.
     struct Nobody;
 
-    impl Settle for Nobody {
+    impl Settle<Query, ReplyBatch> for Nobody {
         fn settle(
             &self,
             _: &Query,

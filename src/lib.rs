@@ -18,8 +18,8 @@
 //! [`client`]; [`message::wire`] and [`message::framing`] know the octets, [`identity::verifier`] and [`identity::pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
-//! main, lib, command, config, options, keys, server, monitor, page, figures, worker, forwarder, limit, cache, upstream,
-//! health, token_bucket, session, flight, waiting, client, identity, telemetry, message, system.
+//! main, lib, command, config, options, keys, server, monitor, page, figures, worker, forwarder, limit, flight, waiting, cache, upstream,
+//! health, token_bucket, session, client, identity, telemetry, message, system.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the pool's table of queries, and the thread that reads an answer delivers it.
 #![forbid(unsafe_code)]
@@ -62,7 +62,7 @@ use rustls::pki_types::ServerName;
 use crate::client::{EvictionCounters, SlowReaders};
 use crate::config::{Command, Config};
 use crate::figures::{Sources, Start};
-use crate::forwarder::{Endings, Forwarder, Outcome};
+use crate::forwarder::{Endings, Forwarder, Outcome, Upstream};
 use crate::keys::Keys;
 use crate::monitor::Monitor;
 use crate::options::Given;
@@ -73,7 +73,7 @@ use crate::system::sandbox::Needs;
 use crate::system::service_manager::Manager;
 use crate::telemetry::log::{error, info, line, warn};
 use crate::telemetry::metrics::Counter;
-use crate::upstream::{Doubts, Tally, Upstream};
+use crate::upstream::{Doubts, Tally};
 use crate::worker::Pool;
 
 /// Descriptors besides those of TCP clients, at most: listeners, sessions, and what the process itself needs.

@@ -23,7 +23,6 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::flight::Query;
 use crate::identity::verifier::{Identity, PinMode, Proof, Refusal, Terms, refusal_in};
 use crate::message::framing::{Frames, PREFIX};
 use crate::message::wire::{Form, HEADER};
@@ -154,15 +153,30 @@ pub fn inspect(
         .collect())
 }
 
+/// A message that goes into a session.
+pub trait Message: Send + Sync {
+    /// Nobody waits for what it would bring any more.
+    fn has_ended(&self) -> bool;
+    /// Appends it in that form, its length before it and its ID 0. A signed one has one form.
+    fn write_framed(&self, form: Form, out: &mut Vec<u8>);
+}
+
 /// A query on its way into a session.
-#[derive(Debug)]
 pub struct Outgoing {
     /// Its ID there.
     pub id: u16,
     /// What it carries.
     pub form: Form,
     /// The query.
-    pub query: Arc<Query>,
+    pub query: Arc<dyn Message>,
+}
+
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A connection to a resolver whose identity is proved.

@@ -17,10 +17,11 @@ use crate::client::{Connection, IDLE_LIMIT};
 use crate::forwarder::{Batch, Forwarder};
 use crate::message::framing::Frames;
 use crate::system::clock;
+use crate::system::executor::{self, Executor};
 use crate::system::memory::{Purpose, READ, Reservation};
 use crate::system::thread::{self, Pulse};
 use crate::telemetry::log::warn;
-use crate::upstream::{Attempt, Hands, RACERS};
+use crate::upstream::RACERS;
 
 /// Threads that stay though nothing is to be done.
 const KEPT: usize = 2;
@@ -30,12 +31,11 @@ const LINGER: Duration = Duration::from_secs(10);
 const SLOWED: Duration = Duration::from_millis(200);
 
 /// What there is to do.
-#[derive(Debug)]
 pub enum Job {
     /// Read this client's queries, the first of which may have begun to arrive.
     Client(Connection, Frames),
-    /// Connect to a resolver.
-    Attempt(Attempt),
+    /// Something else that may take long: connect to a resolver.
+    Other(executor::Job),
 }
 
 /// The workers, as many as there is work, never more than the clients' places and a reserve.
@@ -133,7 +133,7 @@ impl Pool {
     fn run(self: &Arc<Self>, job: Job, pulse: &Pulse) {
         match job {
             Job::Client(connection, frames) => self.read_queries(&connection, frames, pulse),
-            Job::Attempt(attempt) => attempt.run(),
+            Job::Other(job) => job(),
         }
     }
 
@@ -254,9 +254,9 @@ impl Pool {
     }
 }
 
-impl Hands for Pool {
-    fn take(self: Arc<Self>, attempt: Attempt) {
-        self.submit(Job::Attempt(attempt));
+impl Executor for Pool {
+    fn execute(self: Arc<Self>, job: executor::Job) {
+        self.submit(Job::Other(job));
     }
 }
 

@@ -12,11 +12,10 @@ use std::time::{Duration, Instant};
 use ::log::Level;
 use dns_tool::client::ReplyBatch;
 use dns_tool::flight::Query;
-use dns_tool::forwarder::Endings;
+use dns_tool::forwarder::{Endings, Upstream, Work};
 use dns_tool::message::wire;
 use dns_tool::system::clock;
 use dns_tool::system::memory::Memory;
-use dns_tool::upstream::{Upstream, Work};
 
 use crate::support::client::framed;
 use crate::support::pki::Authority;

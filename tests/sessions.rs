@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 
 use dns_tool::client::{Client, ReplyBatch};
 use dns_tool::flight::Query;
-use dns_tool::forwarder;
-use dns_tool::forwarder::{Batch, Endings};
+use dns_tool::forwarder::{self, Batch, Endings, Upstream};
 use dns_tool::message::wire::Answer;
 use dns_tool::system::memory::Memory;
 use dns_tool::system::{clock, thread};
-use dns_tool::upstream::{Failure, Settle, Upstream};
+use dns_tool::upstream::{Failure, Query as _, Settle};
 use dns_tool::worker::Pool;
 
 use crate::support::message;
@@ -32,7 +31,7 @@ struct Fragile {
     broken: AtomicBool,
 }
 
-impl Settle for Fragile {
+impl Settle<Query, ReplyBatch> for Fragile {
     fn settle(
         &self,
         query: &Query,

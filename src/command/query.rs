@@ -23,6 +23,7 @@ use crate::system::clock;
 use crate::system::deadline::{Timed, left};
 use crate::system::privileges::RightsError;
 use crate::system::thread;
+use crate::upstream::Query as _;
 
 /// What was heard, for people.
 #[derive(Debug)]
@@ -380,7 +381,7 @@ pub(super) fn exchange(
     session.send(&mut vec![Outgoing {
         id,
         form: Form::Padded,
-        query: Arc::clone(&query),
+        query: Arc::clone(&query) as Arc<_>,
     }]);
     // The session's reader waits without an end; whoever waits for it has one.
     let heard = Arc::new((Mutex::new(None), Condvar::new()));

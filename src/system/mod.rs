@@ -4,6 +4,7 @@ pub mod allocator;
 pub mod clock;
 pub mod date;
 pub mod deadline;
+pub mod executor;
 pub mod memory;
 pub mod privileges;
 pub mod sandbox;

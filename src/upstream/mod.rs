@@ -34,13 +34,12 @@ use rustls::pki_types::ServerName;
 use self::actions::Actions;
 use self::pool::Pool;
 use self::status::Shown;
-use crate::client::ReplyBatch;
-use crate::flight::Query;
 use crate::identity::pin::PinSet;
 use crate::identity::verifier::{Identity, Terms};
 use crate::message::wire::Answer;
-use crate::session::{self, Outgoing, Session};
+use crate::session::{self, Message, Outgoing, Session};
 use crate::system::clock;
+use crate::system::executor::Executor;
 use crate::system::thread;
 use crate::token_bucket::TokenBucket;
 
@@ -48,7 +47,6 @@ pub use self::actions::Failure;
 pub use self::status::{Doubts, Proved, Standing, Tally};
 pub use self::suspicion::Kin;
 pub use self::table::{Pending, SessionId};
-pub use self::threads::Attempt;
 
 /// Attempts to connect that may be under way at a time.
 pub const RACERS: usize = 8;
@@ -81,40 +79,62 @@ pub struct Settings {
     pub max_pending: usize,
 }
 
+/// A query on its way: what the resolver is asked, and by when.
+pub trait Query: Message + fmt::Debug + 'static {
+    /// When it was asked.
+    fn began(&self) -> Instant;
+    /// By when it ends, whatever became of it.
+    fn deadline(&self) -> Instant;
+    /// When [`Settle::look_after`] is to be called, before the deadline or at it.
+    fn due(&self) -> Instant;
+    /// Gives it so much longer, since nothing could come meanwhile.
+    fn extend(&self, by: Duration);
+    /// The question's octets: name, type and class.
+    fn question(&self) -> &[u8];
+    /// Whether it may be sent in one form only, since it is signed.
+    fn is_signed(&self) -> bool;
+    /// The client that asked first, by a number.
+    fn client(&self) -> u16;
+    /// Keeps a failure of a resolver's, which is what it ends with if nothing better comes.
+    fn keep(&self, failure: &[u8]);
+    /// Notes that its answer is a failure that says nothing of its name.
+    fn note_outage(&self);
+}
+
+/// Replies to clients that were made at a time.
+pub trait Replies: Default {
+    /// Sends them.
+    fn send(&mut self);
+}
+
 /// What becomes of queries. Called by the thread that knows it, which sends `replies` afterwards.
-pub trait Settle: Send + Sync {
+pub trait Settle<Q, R>: Send + Sync {
     /// `query` has ended: with an answer that matches it, or without. Called once for each.
     fn settle(
         &self,
-        query: &Query,
+        query: &Q,
         ending: Result<&Answer<'_>, Failure>,
         now: Instant,
-        replies: &mut ReplyBatch,
+        replies: &mut R,
     );
 
     /// A resolver that failed at all it was asked answers again: failures of the time before say nothing of their names.
     fn recover(&self, now: Instant);
 
     /// `query` goes on, but it is due ([`Query::due`]) that somebody looks after those that wait for it.
-    fn look_after(&self, query: &Query, now: Instant, replies: &mut ReplyBatch);
-}
-
-/// Who runs attempts: threads that may wait.
-pub trait Hands: Send + Sync {
-    /// Has a thread run `attempt`; drops it if there is none.
-    fn take(self: Arc<Self>, attempt: Attempt);
+    fn look_after(&self, query: &Q, now: Instant, replies: &mut R);
 }
 
 /// The resolvers and the sessions to them.
-pub struct Upstream {
+pub struct Upstream<Q, R> {
     targets: Vec<Target>,
     timeout: Duration,
     least_patience: Duration,
     sessions: usize,
     max_pending: usize,
-    settle: Arc<dyn Settle>,
-    hands: OnceLock<Weak<dyn Hands>>,
-    state: Mutex<State>,
+    settle: Arc<dyn Settle<Q, R>>,
+    executor: OnceLock<Weak<dyn Executor>>,
+    state: Mutex<State<Q>>,
     /// By how many milliseconds the clock that counts suspends is ahead of the one that does not.
     suspended: AtomicU64,
     tally: Arc<Tally>,
@@ -127,8 +147,8 @@ pub struct Upstream {
 }
 
 /// What is changed under the lock.
-struct State {
-    pool: Pool<Arc<Query>>,
+struct State<Q> {
+    pool: Pool<Arc<Q>>,
     /// Those that are open.
     sessions: Vec<Open>,
     /// By rank.
@@ -169,25 +189,33 @@ impl Target {
 }
 
 /// What a thread keeps for its memory that brings queries or answers.
-#[derive(Default)]
-pub struct Work {
-    actions: Actions<Arc<Query>>,
+pub struct Work<Q> {
+    actions: Actions<Arc<Q>>,
     outgoing: Vec<Outgoing>,
 }
 
-impl fmt::Debug for Work {
+impl<Q> Default for Work<Q> {
+    fn default() -> Self {
+        Self {
+            actions: Actions::default(),
+            outgoing: Vec::new(),
+        }
+    }
+}
+
+impl<Q> fmt::Debug for Work<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Work").finish_non_exhaustive()
     }
 }
 
-impl Upstream {
+impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// Nobody is connected to yet; `settle` is told what becomes of each query, and `tally` what becomes of sessions.
     ///
     /// Fails when the system has no thread for the timer.
     pub fn start(
         settings: Settings,
-        settle: Arc<dyn Settle>,
+        settle: Arc<dyn Settle<Q, R>>,
         tally: Arc<Tally>,
     ) -> io::Result<Arc<Self>> {
         Self::start_with(settings, settle, tally, 0)
@@ -228,7 +256,7 @@ impl Upstream {
 
     fn start_with(
         settings: Settings,
-        settle: Arc<dyn Settle>,
+        settle: Arc<dyn Settle<Q, R>>,
         tally: Arc<Tally>,
         good_time: u64,
     ) -> io::Result<Arc<Self>> {
@@ -264,7 +292,7 @@ impl Upstream {
             sessions: settings.sessions,
             max_pending: settings.max_pending,
             settle,
-            hands: OnceLock::new(),
+            executor: OnceLock::new(),
             state: Mutex::new(state),
             suspended: AtomicU64::new(threads::time_suspended()),
             tally,
@@ -283,8 +311,8 @@ impl Upstream {
     }
 
     /// Gives it the threads that run its attempts, and opens the first session before anybody asks.
-    pub fn employ(self: &Arc<Self>, hands: Weak<dyn Hands>) {
-        if self.hands.set(hands).is_ok() {
+    pub fn employ(self: &Arc<Self>, executor: Weak<dyn Executor>) {
+        if self.executor.set(executor).is_ok() {
             self.tell(|state, now, actions| state.pool.start(now, actions));
         }
     }
@@ -432,9 +460,9 @@ impl Upstream {
     /// Takes over `queries`: into a session, or to wait for one. Once it is retired it leaves them where they are.
     pub fn submit(
         self: &Arc<Self>,
-        queries: &mut Vec<Arc<Query>>,
-        work: &mut Work,
-        replies: &mut ReplyBatch,
+        queries: &mut Vec<Arc<Q>>,
+        work: &mut Work<Q>,
+        replies: &mut R,
         now: Instant,
     ) {
         if queries.is_empty() {

@@ -3,7 +3,6 @@
 //! The threads: those that bring queries and open sessions, one that reads each session, and the timer. Each tells the pool what has
 //! happened, under the lock, and does what it is told once the lock is given back.
 
-use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock, Weak};
@@ -14,9 +13,7 @@ use parking_lot::MutexGuard;
 
 use super::actions::{Actions, Answered, Connect, Event, Failure, Kind, Reply};
 use super::status::{Shown, fit};
-use super::{CONNECT, Kin, Open, Pending, SessionId, State, Upstream, Work};
-use crate::client::ReplyBatch;
-use crate::flight::Query;
+use super::{CONNECT, Kin, Open, Pending, Query, Replies, SessionId, State, Upstream, Work};
 use crate::health::Fault;
 use crate::identity::pin::PinSet;
 use crate::identity::verifier::{Identity, Proof};
@@ -31,13 +28,13 @@ const TICKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_m
 /// A suspend of so many milliseconds makes all sessions suspect.
 const SUSPEND: u64 = 1000;
 
-impl Pending for Arc<Query> {
+impl<Q: Query> Pending for Arc<Q> {
     fn deadline(&self) -> Instant {
-        Query::deadline(self)
+        Q::deadline(self)
     }
 
     fn due(&self) -> Instant {
-        Query::due(self)
+        Q::due(self)
     }
 
     fn name(&self) -> u16 {
@@ -47,12 +44,12 @@ impl Pending for Arc<Query> {
     fn kin(&self) -> Kin {
         Kin {
             zone: hash(zone(self.question())),
-            client: self.first_client(),
+            client: self.client(),
         }
     }
 
     fn is_signed(&self) -> bool {
-        Query::is_signed(self)
+        Q::is_signed(self)
     }
 }
 
@@ -78,28 +75,22 @@ fn zone(question: &[u8]) -> &[u8] {
 
 /// The right and the duty to connect: queries wait for its outcome.
 #[must_use = "queries wait until it has run"]
-pub struct Attempt {
+struct Attempt<Q: Query, R: Replies + 'static> {
     /// None once it runs.
-    upstream: Option<Arc<Upstream>>,
+    upstream: Option<Arc<Upstream<Q, R>>>,
     connect: Connect,
 }
 
-impl fmt::Debug for Attempt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attempt").finish_non_exhaustive()
-    }
-}
-
-impl Attempt {
+impl<Q: Query, R: Replies> Attempt<Q, R> {
     /// Connects, which may take longer than a query may, and lets go of the queries that wait.
-    pub fn run(mut self) {
+    fn run(mut self) {
         if let Some(upstream) = self.upstream.take() {
             upstream.connect(self.connect);
         }
     }
 }
 
-impl Drop for Attempt {
+impl<Q: Query, R: Replies> Drop for Attempt<Q, R> {
     /// Nobody could run it.
     fn drop(&mut self) {
         if let Some(upstream) = self.upstream.take() {
@@ -111,13 +102,13 @@ impl Drop for Attempt {
     }
 }
 
-impl Upstream {
+impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// Tells the pool that something has happened, and does what it says.
     pub(super) fn tell(
         self: &Arc<Self>,
-        event: impl FnOnce(&mut State, Instant, &mut Actions<Arc<Query>>),
+        event: impl FnOnce(&mut State<Q>, Instant, &mut Actions<Arc<Q>>),
     ) {
-        let (mut work, mut replies) = (Work::default(), ReplyBatch::default());
+        let (mut work, mut replies) = (Work::default(), R::default());
         let now = clock::now();
         let mut state = self.state.lock();
         event(&mut state, now, &mut work.actions);
@@ -129,9 +120,9 @@ impl Upstream {
     /// Does what the pool says, but for answers, which those know who read them.
     pub(super) fn carry(
         self: &Arc<Self>,
-        mut state: MutexGuard<'_, State>,
-        work: &mut Work,
-        replies: &mut ReplyBatch,
+        mut state: MutexGuard<'_, State<Q>>,
+        work: &mut Work<Q>,
+        replies: &mut R,
         now: Instant,
     ) {
         let Work { actions, outgoing } = work;
@@ -183,7 +174,7 @@ impl Upstream {
         // What was to go on a session that has ended since is asked again when that is known.
         actions.sends.clear();
         for (query, failure) in actions.failed.drain(..) {
-            self.end(&query, Err(failure), now, replies);
+            self.settle.settle(&query, Err(failure), now, replies);
         }
         for query in actions.due.drain(..) {
             if !query.has_ended() {
@@ -201,28 +192,9 @@ impl Upstream {
             upstream: Some(Arc::clone(self)),
             connect,
         };
-        match self.hands.get().and_then(Weak::upgrade) {
-            Some(hands) => hands.take(attempt),
-            None => drop(attempt),
+        if let Some(executor) = self.executor.get().and_then(Weak::upgrade) {
+            executor.execute(Box::new(move || attempt.run()));
         }
-    }
-
-    /// Ends a query, with what the pool or the resolver said; if it was kept, with a failure of the resolver's.
-    fn end(
-        &self,
-        query: &Query,
-        ending: Result<&Answer<'_>, Failure>,
-        now: Instant,
-        replies: &mut ReplyBatch,
-    ) {
-        query.end();
-        let kept = query.take_kept();
-        if ending.is_err()
-            && let Some(Ok(answer)) = kept.as_deref().map(Answer::parse)
-        {
-            return self.settle.settle(query, Ok(&answer), now, replies);
-        }
-        self.settle.settle(query, ending, now, replies);
     }
 
     /// Connects, and has a thread read the session.
@@ -335,7 +307,7 @@ impl Upstream {
 
     /// The session's thread: delivers answers until the session ends.
     fn read_answers(self: &Arc<Self>, open: &Open, mut reader: Reader) {
-        let (mut work, mut replies) = (Work::default(), ReplyBatch::default());
+        let (mut work, mut replies) = (Work::default(), R::default());
         let mut said = Vec::new();
         let mut keepalive = None;
         let pulse = Pulse::new("session");
@@ -348,9 +320,8 @@ impl Upstream {
                 pulse.works(now);
                 said.clear();
                 said.extend(reader.messages().map(reply));
-                let matches = |index: usize, query: &Arc<Query>| {
-                    answers(reader.message(index), query.question())
-                };
+                let matches =
+                    |index: usize, query: &Arc<Q>| answers(reader.message(index), query.question());
                 let mut state = self.state.lock();
                 let actions = &mut work.actions;
                 state.pool.answered(open.id, &said, matches, now, actions);
@@ -396,10 +367,10 @@ impl Upstream {
     /// the resolver keeps the session, if it says so.
     fn deliver(
         &self,
-        answered: &Answered<Arc<Query>>,
+        answered: &Answered<Arc<Q>>,
         answer: &[u8],
         now: Instant,
-        replies: &mut ReplyBatch,
+        replies: &mut R,
     ) -> Option<Duration> {
         let query = &answered.query;
         self.tally.exchanges.observe(answered.took, 1);
@@ -410,12 +381,13 @@ impl Upstream {
             let answer = Answer::parse(answer);
             let keepalive = answer.as_ref().ok().and_then(Answer::keepalive);
             let ending = answer.as_ref().map_err(|_| Failure::Unreadable);
-            self.end(query, ending, now, replies);
+            self.settle.settle(query, ending, now, replies);
             keepalive
         });
         if delivered.is_none() {
             thread::guard("session", || {
-                self.end(query, Err(Failure::Unreadable), now, replies);
+                self.settle
+                    .settle(query, Err(Failure::Unreadable), now, replies);
             });
         }
         delivered.flatten()
@@ -423,7 +395,7 @@ impl Upstream {
 
     /// The timer's thread.
     pub(super) fn look_for_ever(self: &Arc<Self>) {
-        let (mut work, mut replies) = (Work::default(), ReplyBatch::default());
+        let (mut work, mut replies) = (Work::default(), R::default());
         let pulse = Pulse::new("timer");
         let mut was_quiet = false;
         let longest = TICKS.1.min(self.timeout / 4);
@@ -497,8 +469,8 @@ impl Upstream {
     /// idle. Seen by the clock that goes on during a suspend.
     pub(super) fn watch_for_suspend(
         self: &Arc<Self>,
-        work: &mut Work,
-        replies: &mut ReplyBatch,
+        work: &mut Work<Q>,
+        replies: &mut R,
         now: Instant,
     ) {
         let suspended = time_suspended();
@@ -609,7 +581,7 @@ impl Upstream {
     }
 }
 
-fn open_session(state: &State, id: SessionId) -> Option<Arc<Session>> {
+fn open_session<Q>(state: &State<Q>, id: SessionId) -> Option<Arc<Session>> {
     let mut sessions = state.sessions.iter();
     let open = sessions.find(|open| open.id == id)?;
     Some(Arc::clone(&open.session))

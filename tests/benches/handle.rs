@@ -14,10 +14,10 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use dns_tool::client::{Client, ReplyBatch};
 use dns_tool::config::{self, Command};
 use dns_tool::flight::Query;
-use dns_tool::forwarder::{Batch, Endings, Forwarder, Outcome};
+use dns_tool::forwarder::{Batch, Endings, Forwarder, Outcome, Upstream};
 use dns_tool::message::wire::{self, Answer};
 use dns_tool::system::memory::Memory;
-use dns_tool::upstream::{Settle, Upstream};
+use dns_tool::upstream::Settle;
 
 /// Names that are known.
 const KNOWN: usize = 1000;
