@@ -30,7 +30,7 @@ use crate::system::memory;
 use crate::system::privileges::{self, User};
 use crate::telemetry::metrics;
 use crate::telemetry::query_log;
-use crate::token_bucket::Rate;
+use crate::upstream::token_bucket::Rate;
 use crate::upstream::{self, Resolver};
 use crate::waiting;
 

@@ -19,9 +19,9 @@ use smallvec::SmallVec;
 use crate::client::Client;
 use crate::message::framing::{self, PREFIX};
 use crate::message::wire::{self, Asked, Edns, Form, HEADER, Key};
-use crate::session::Message;
 use crate::system::clock::micros;
 use crate::system::memory::{Memory, Purpose, Reservation};
+use crate::upstream::session::Message;
 use crate::upstream::{self, Query as _};
 use crate::waiting::Place;
 

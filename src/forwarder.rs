@@ -23,7 +23,7 @@ use crate::system::memory::{Memory, Purpose};
 use crate::telemetry::log::debug;
 use crate::telemetry::metrics::{Counter, Histogram, Spread};
 use crate::telemetry::query_log::{self, Line, QueryLog};
-use crate::token_bucket::{Rate, TokenBucket};
+use crate::upstream::token_bucket::{Rate, TokenBucket};
 use crate::upstream::{self, Failure, Query as _, Replies, Settle};
 use crate::waiting::{self, Place, Waiting};
 

@@ -21,10 +21,10 @@ use crate::identity::pin_file::{Pins, Source, Watch};
 use crate::identity::rollover::{Leaf, Verdict};
 use crate::identity::state_file::{State, Store};
 use crate::identity::verifier::{Identity, PinMode, Proof, Terms};
-use crate::session;
 use crate::system::clock;
 use crate::system::thread;
 use crate::telemetry::log::{debug, error, info, warn};
+use crate::upstream::session;
 
 /// How often the time is kept, and how often a resolver's addresses are looked at in the days that a new key must be seen:
 /// no more often than the first and no less often than the last.

@@ -14,12 +14,12 @@
 //! ```
 //!
 //! Read it in the order in which a query travels: [`server`], [`worker`], [`forwarder`], [`cache`], [`flight`],
-//! [`upstream`], [`session`],
+//! [`upstream`], [`upstream::session`],
 //! [`client`]; [`message::wire`] and [`message::framing`] know the octets, [`identity::verifier`] and [`identity::pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
-//! main, lib, command, config, options, keys, server, monitor, page, figures, worker, forwarder, limit, flight, waiting, cache, upstream,
-//! health, token_bucket, session, client, identity, telemetry, message, system.
+//! main, lib, command, config, options, keys, server, monitor, page, figures, worker, forwarder, limit, flight, waiting,
+//! cache, upstream, client, identity, telemetry, message, system.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the pool's table of queries, and the thread that reads an answer delivers it.
 #![forbid(unsafe_code)]
@@ -31,7 +31,6 @@ pub mod config;
 pub mod figures;
 pub mod flight;
 pub mod forwarder;
-pub mod health;
 pub mod identity;
 pub mod keys;
 pub mod limit;
@@ -40,10 +39,8 @@ pub mod monitor;
 pub mod options;
 pub mod page;
 pub mod server;
-pub mod session;
 pub mod system;
 pub mod telemetry;
-pub mod token_bucket;
 pub mod upstream;
 pub mod waiting;
 pub mod worker;

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 
 use crate::client::client_of;
-use crate::token_bucket::{Rate, nanos};
+use crate::upstream::token_bucket::{Rate, nanos};
 
 /// Parts of the table, each with a lock of its own.
 const SHARDS: usize = 64;

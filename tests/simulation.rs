@@ -15,12 +15,12 @@ use std::env;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dns_tool::health::Fault;
 use dns_tool::message::wire::Form;
 use dns_tool::system::clock;
-use dns_tool::token_bucket::TokenBucket;
 use dns_tool::upstream::actions::{Actions, Event, Failure, Kind, Reply, Settings};
+use dns_tool::upstream::health::Fault;
 use dns_tool::upstream::pool::Pool;
+use dns_tool::upstream::token_bucket::TokenBucket;
 use dns_tool::upstream::{Kin, Pending, SessionId};
 
 const TIMEOUT: Duration = Duration::from_secs(3);

@@ -20,10 +20,10 @@ use crate::identity::verifier::{Check, Identity, PinMode, Proof, Refusal};
 use crate::message::presentation::{Name, Rcode, Type};
 use crate::message::wire::{Answer, rcode};
 use crate::server::{self, Sockets};
-use crate::session::{ConnectError, Session};
 use crate::system::clock;
 use crate::system::date::{DAY, Moment};
 use crate::upstream::Resolver;
+use crate::upstream::session::{ConnectError, Session};
 
 /// A certificate that expires within so many days is worth a look: most are renewed a month before.
 const SOON: u64 = 14;

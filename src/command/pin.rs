@@ -15,10 +15,10 @@ use crate::config::KeyRequest;
 use crate::identity::certificate::Facts;
 use crate::identity::pin::Pin;
 use crate::identity::verifier::{Identity, Proof, Refusal, pin_of};
-use crate::session::{self, ConnectError};
 use crate::system::clock;
 use crate::system::date::Moment;
 use crate::upstream::Resolver;
+use crate::upstream::session::{self, ConnectError};
 
 /// How often each address is connected to: behind one address there may be several servers.
 const CONNECTIONS: usize = 3;

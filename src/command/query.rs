@@ -18,12 +18,12 @@ use crate::identity::verifier::Identity;
 use crate::message::framing::{self, Frames};
 use crate::message::presentation::{Line, Quoted, Rcode};
 use crate::message::wire::{self, Answer, Fault, Form, LONGEST, Section, rcode};
-use crate::session::{Closed, ConnectError, Ids, Outgoing, Reader, Session};
 use crate::system::clock;
 use crate::system::deadline::{Timed, left};
 use crate::system::privileges::RightsError;
 use crate::system::thread;
 use crate::upstream::Query as _;
+use crate::upstream::session::{Closed, ConnectError, Ids, Outgoing, Reader, Session};
 
 /// What was heard, for people.
 #[derive(Debug)]

@@ -6,9 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::health::{Fault, Health};
+use super::health::{Fault, Health};
+use super::token_bucket::{Rate, TokenBucket};
 use crate::message::wire::Form;
-use crate::token_bucket::{Rate, TokenBucket};
 
 /// New sessions to one address: so many at once, and so many a second. A session that ended well has its token given back.
 const NEW_SESSIONS: Rate = Rate {

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::actions::{Actions, Connect, Failure};
 use super::endings::DEADLY;
+use super::health::Health;
 use super::pool::{PENDING, Pool, Race};
 use super::table::{Entry, Key, Line, Pending, Phase, Ranks, Session, Use};
-use crate::health::Health;
 
 /// How long an address may take before the next one is tried beside it (RFC 8305 section 5 recommends 250 ms).
 const STAGGER: Duration = Duration::from_millis(250);

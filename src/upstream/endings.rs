@@ -5,9 +5,9 @@
 use std::time::{Duration, Instant};
 
 use super::actions::{Actions, Event, Failure};
+use super::health::Fault;
 use super::pool::{ALONE, MOST_SENDS, Pool};
 use super::table::{Entry, Key, Line, Pending, Session, SessionId, Use};
-use crate::health::Fault;
 
 /// How long ago another query may have been answered, at most, for one that ends its session to be convicted.
 const WORKED: Duration = Duration::from_secs(5);

@@ -14,12 +14,15 @@ mod alone;
 mod answers;
 mod balance;
 mod endings;
+pub mod health;
 pub mod pool;
+pub mod session;
 mod status;
 mod suspicion;
 mod table;
 mod threads;
 mod timing;
+pub mod token_bucket;
 
 use std::fmt;
 use std::io;
@@ -33,15 +36,15 @@ use rustls::pki_types::ServerName;
 
 use self::actions::Actions;
 use self::pool::Pool;
+use self::session::{Message, Outgoing, Session};
 use self::status::Shown;
+use self::token_bucket::TokenBucket;
 use crate::identity::pin::PinSet;
 use crate::identity::verifier::{Identity, Terms};
 use crate::message::wire::Answer;
-use crate::session::{self, Message, Outgoing, Session};
 use crate::system::clock;
 use crate::system::executor::Executor;
 use crate::system::thread;
-use crate::token_bucket::TokenBucket;
 
 pub use self::actions::Failure;
 pub use self::status::{Doubts, Proved, Standing, Tally};

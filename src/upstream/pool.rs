@@ -27,10 +27,10 @@ use std::time::{Duration, Instant};
 
 use super::actions::{Actions, Event, Failure, Send, Settings};
 use super::address::Address;
+use super::health::Fault;
 use super::suspicion::Suspicion;
 use super::table::{Key, Line, OnSession, Pending, Phase, Queries, Session, SessionId, Use};
-use crate::health::Fault;
-use crate::token_bucket::TokenBucket;
+use super::token_bucket::TokenBucket;
 
 /// How often a query is sent, at most (RFC 9520 section 3.1).
 pub const MOST_SENDS: u8 = 3;

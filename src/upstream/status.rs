@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
+use super::session::{Closed, ConnectError};
 use crate::identity::certificate::Facts;
 use crate::identity::pin::{Fit, Pin};
 use crate::identity::verifier::{Proof, Terms};
-use crate::session::{Closed, ConnectError};
 use crate::system::clock;
 use crate::telemetry::metrics::{Counter, Histogram};
 

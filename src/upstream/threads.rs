@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use parking_lot::MutexGuard;
 
 use super::actions::{Actions, Answered, Connect, Event, Failure, Kind, Reply};
+use super::health::Fault;
+use super::session::{ConnectError, Outgoing, Reader, Session};
 use super::status::{Shown, fit};
 use super::{CONNECT, Kin, Open, Pending, Query, Replies, SessionId, State, Upstream, Work};
-use crate::health::Fault;
 use crate::identity::pin::PinSet;
 use crate::identity::verifier::{Identity, Proof};
 use crate::message::wire::{Answer, answers, rcode, response_code};
-use crate::session::{ConnectError, Outgoing, Reader, Session};
 use crate::system::clock;
 use crate::system::thread::{self, Pulse};
 use crate::telemetry::log::{debug, error, info, warn};
