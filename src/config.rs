@@ -14,13 +14,14 @@ use log::LevelFilter;
 use rustls::pki_types::ServerName;
 
 use crate::cache;
-use crate::forwarder;
+use crate::forward::forwarder;
+use crate::forward::rate_limit;
+use crate::forward::waiting;
 use crate::identity::pin::{Dated, Pin, PinError, PinSet};
 use crate::identity::pin_file::{Source, resolver_name};
 use crate::identity::state_file::Store;
 use crate::identity::verifier::{Anchors, Identity, PinMode, Terms};
 use crate::keys;
-use crate::limit;
 use crate::message::presentation::{Name, Type};
 use crate::options::{Given, Sources, Wanted};
 use crate::server;
@@ -32,7 +33,6 @@ use crate::telemetry::metrics;
 use crate::telemetry::query_log;
 use crate::upstream::token_bucket::Rate;
 use crate::upstream::{self, Resolver};
-use crate::waiting;
 
 pub use crate::options::{UsageError, help};
 
@@ -451,8 +451,8 @@ fn key_settings(
     })
 }
 
-fn limit_settings(given: &Given) -> Result<limit::Settings, UsageError> {
-    Ok(limit::Settings {
+fn limit_settings(given: &Given) -> Result<rate_limit::Settings, UsageError> {
+    Ok(rate_limit::Settings {
         allow: all(given, "--allow", prefix)?,
         limit_loopback: given.has("--rate-limit"),
         rate: known(given, "--rate-limit", |text| {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::client::{ConnectionLimit, EvictionCounters};
-use crate::forwarder::{Endings, Forwarder, Outcome, Source};
+use crate::forward::forwarder::{Endings, Forwarder, Outcome, Source};
 use crate::system::clock;
 use crate::system::memory::Purpose;
 use crate::system::privileges;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use rustls::pki_types::ServerName;
 
-use crate::forwarder::Upstream;
+use crate::forward::forwarder::Upstream;
 use crate::identity::certificate::Facts;
 use crate::identity::pin::PinSet;
 use crate::identity::pin_file::{Pins, Source, Watch};
@@ -434,7 +434,7 @@ mod tests {
 
     use super::*;
     use crate::client::ReplyBatch;
-    use crate::flight::Query;
+    use crate::forward::in_flight::Query;
     use crate::identity::verifier::Anchors;
     use crate::message::wire::Answer;
     use crate::upstream::{self, Failure, Resolver, Settle};

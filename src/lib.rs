@@ -13,13 +13,13 @@
 //! client.rs: replies leave <-- forwarder: settle <-- session thread: match the answer <----'
 //! ```
 //!
-//! Read it in the order in which a query travels: [`server`], [`worker`], [`forwarder`], [`cache`], [`flight`],
+//! Read it in the order in which a query travels: [`server`], [`worker`], [`forward::forwarder`], [`cache`], [`forward::in_flight`],
 //! [`upstream`], [`upstream::session`],
 //! [`client`]; [`message::wire`] and [`message::framing`] know the octets, [`identity::verifier`] and [`identity::pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
-//! main, lib, command, config, options, keys, server, monitor, page, figures, worker, forwarder, limit, flight, waiting,
-//! cache, upstream, client, identity, telemetry, message, system.
+//! main, lib, command, config, options, keys, server, monitor, page, figures, worker, forward, cache, upstream, client,
+//! identity, telemetry, message, system.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the pool's table of queries, and the thread that reads an answer delivers it.
 #![forbid(unsafe_code)]
@@ -29,11 +29,9 @@ pub mod client;
 pub mod command;
 pub mod config;
 pub mod figures;
-pub mod flight;
-pub mod forwarder;
+pub mod forward;
 pub mod identity;
 pub mod keys;
-pub mod limit;
 pub mod message;
 pub mod monitor;
 pub mod options;
@@ -42,7 +40,6 @@ pub mod server;
 pub mod system;
 pub mod telemetry;
 pub mod upstream;
-pub mod waiting;
 pub mod worker;
 
 use std::fmt;
@@ -59,7 +56,7 @@ use rustls::pki_types::ServerName;
 use crate::client::{EvictionCounters, SlowReaders};
 use crate::config::{Command, Config};
 use crate::figures::{Sources, Start};
-use crate::forwarder::{Endings, Forwarder, Outcome, Upstream};
+use crate::forward::forwarder::{Endings, Forwarder, Outcome, Upstream};
 use crate::keys::Keys;
 use crate::monitor::Monitor;
 use crate::options::Given;

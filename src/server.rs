@@ -25,7 +25,7 @@ use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::client::{Client, Connection, ConnectionLimit, EvictionCounters, Local, SlowReaders};
-use crate::forwarder::{Batch, Forwarder};
+use crate::forward::forwarder::{Batch, Forwarder};
 use crate::message::framing::Frames;
 use crate::system::clock;
 use crate::system::memory;

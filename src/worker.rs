@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use socket2::SockRef;
 
 use crate::client::{Connection, IDLE_LIMIT};
-use crate::forwarder::{Batch, Forwarder};
+use crate::forward::forwarder::{Batch, Forwarder};
 use crate::message::framing::Frames;
 use crate::system::clock;
 use crate::system::executor::{self, Executor};

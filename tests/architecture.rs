@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 20] = [
+const ROOMS: [&str; 17] = [
     "command",
     "config",
     "options",
@@ -15,10 +15,7 @@ const ROOMS: [&str; 20] = [
     "page",
     "figures",
     "worker",
-    "forwarder",
-    "limit",
-    "flight",
-    "waiting",
+    "forward",
     "cache",
     "upstream",
     "client",

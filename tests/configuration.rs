@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use ::log::Level;
 use dns_tool::client::ReplyBatch;
-use dns_tool::flight::Query;
-use dns_tool::forwarder::{Endings, Upstream, Work};
+use dns_tool::forward::forwarder::{Endings, Upstream, Work};
+use dns_tool::forward::in_flight::Query;
 use dns_tool::message::wire;
 use dns_tool::system::clock;
 use dns_tool::system::memory::Memory;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ::log::Level;
-use dns_tool::forwarder::Outcome;
+use dns_tool::forward::forwarder::Outcome;
 use dns_tool::identity::pin::Pin;
 use dns_tool::identity::pin_file::resolver_name;
 use dns_tool::identity::verifier::{Anchors, Check, Identity, PinMode, Terms};

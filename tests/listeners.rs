@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dns_tool::StartError;
-use dns_tool::forwarder::Outcome;
+use dns_tool::forward::forwarder::Outcome;
 
 use crate::support::message;
 use crate::support::process::Process;

@@ -3,7 +3,7 @@
 use std::fs;
 
 use dns_tool::config::{self, Command};
-use dns_tool::forwarder::Outcome;
+use dns_tool::forward::forwarder::Outcome;
 
 use crate::support::temporary_file;
 

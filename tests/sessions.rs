@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dns_tool::client::{Client, ReplyBatch};
-use dns_tool::flight::Query;
-use dns_tool::forwarder::{self, Batch, Endings, Upstream};
+use dns_tool::forward::forwarder::{self, Batch, Endings, Upstream};
+use dns_tool::forward::in_flight::Query;
 use dns_tool::message::wire::Answer;
 use dns_tool::system::memory::Memory;
 use dns_tool::system::{clock, thread};

@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::config::{Query, Road};
-use crate::flight;
+use crate::forward::in_flight;
 use crate::identity::verifier::Identity;
 use crate::message::framing::{self, Frames};
 use crate::message::presentation::{Line, Quoted, Rcode};
@@ -371,7 +371,7 @@ pub(super) fn exchange(
     let now = clock::now();
     let time_left = until.saturating_duration_since(now);
     let query = wire::Query::parse(message).map_err(Cause::Unreadable)?;
-    let query = Arc::new(flight::Query::new(
+    let query = Arc::new(in_flight::Query::new(
         &query,
         query.key().as_ref(),
         now,

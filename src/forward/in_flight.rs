@@ -17,13 +17,13 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::client::Client;
+use crate::forward::waiting::Place;
 use crate::message::framing::{self, PREFIX};
 use crate::message::wire::{self, Asked, Edns, Form, HEADER, Key};
 use crate::system::clock::micros;
 use crate::system::memory::{Memory, Purpose, Reservation};
 use crate::upstream::session::Message;
 use crate::upstream::{self, Query as _};
-use crate::waiting::Place;
 
 /// Octets of a failure that is kept while a better answer is asked for, at most.
 const KEPT: usize = 512;
@@ -630,8 +630,8 @@ mod tests {
     use std::net::UdpSocket;
 
     use super::*;
+    use crate::forward::waiting::{self, Waiting};
     use crate::system::memory;
-    use crate::waiting::{self, Waiting};
 
     const TIMEOUT: Duration = Duration::from_secs(3);
 

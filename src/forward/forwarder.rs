@@ -13,8 +13,9 @@ use parking_lot::Mutex;
 
 use crate::cache::{self, Ask, Cache, Found, Kept};
 use crate::client::{Client, Connection, ReplyBatch};
-use crate::flight::{Decision, Flights, Query, Spares, Waiter, Waiters};
-use crate::limit::{self, Limiter, Verdict};
+use crate::forward::in_flight::{Decision, Flights, Query, Spares, Waiter, Waiters};
+use crate::forward::rate_limit::{self, Limiter, Verdict};
+use crate::forward::waiting::{self, Place, Waiting};
 use crate::message::wire::{
     self, Answer, Asked, ExtendedError, Fault, Shown, Spelled, ede, rcode, rtype,
 };
@@ -25,7 +26,6 @@ use crate::telemetry::metrics::{Counter, Histogram, Spread};
 use crate::telemetry::query_log::{self, Line, QueryLog};
 use crate::upstream::token_bucket::{Rate, TokenBucket};
 use crate::upstream::{self, Failure, Query as _, Replies, Settle};
-use crate::waiting::{self, Place, Waiting};
 
 /// The resolvers, as they are asked by what clients send.
 pub type Upstream = upstream::Upstream<Query, ReplyBatch>;
@@ -50,7 +50,7 @@ pub struct Settings {
     /// What is kept.
     pub cache: cache::Settings,
     /// Who may ask, and how much.
-    pub limit: limit::Settings,
+    pub limit: rate_limit::Settings,
     /// How much may be sent to the resolver, what is asked once more included.
     pub budget: Option<Rate>,
     /// How much is said of each query.
@@ -1087,7 +1087,7 @@ mod tests {
                     size: 1 << 20,
                     serve_stale: Duration::from_secs(86_400),
                 },
-                limit: limit::Settings {
+                limit: rate_limit::Settings {
                     allow: vec!["127.0.0.1/32".parse().expect("a prefix")],
                     rate: None,
                     limit_loopback: true,

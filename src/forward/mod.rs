@@ -1,0 +1,6 @@
+//! What happens to a query?
+
+pub mod forwarder;
+pub mod in_flight;
+pub mod rate_limit;
+pub mod waiting;
