@@ -18,8 +18,8 @@
 //! [`client`]; [`message::wire`] and [`message::framing`] know the octets, [`identity::verifier`] and [`identity::pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
-//! main, lib, command, config, options, keys, server, monitor, page, figures, worker, forward, cache, upstream, client,
-//! identity, telemetry, message, system.
+//! main, lib, command, config, options, keys, server, worker, monitoring, forward, cache, upstream, client, identity,
+//! telemetry, message, system.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the pool's table of queries, and the thread that reads an answer delivers it.
 #![forbid(unsafe_code)]
@@ -28,14 +28,12 @@ pub mod cache;
 pub mod client;
 pub mod command;
 pub mod config;
-pub mod figures;
 pub mod forward;
 pub mod identity;
 pub mod keys;
 pub mod message;
-pub mod monitor;
+pub mod monitoring;
 pub mod options;
-pub mod page;
 pub mod server;
 pub mod system;
 pub mod telemetry;
@@ -55,10 +53,10 @@ use rustls::pki_types::ServerName;
 
 use crate::client::{EvictionCounters, SlowReaders};
 use crate::config::{Command, Config};
-use crate::figures::{Sources, Start};
 use crate::forward::forwarder::{Endings, Forwarder, Outcome, Upstream};
 use crate::keys::Keys;
-use crate::monitor::Monitor;
+use crate::monitoring::export::{Sources, Start};
+use crate::monitoring::http::Monitor;
 use crate::options::Given;
 use crate::server::{BindError, Server, Sockets};
 use crate::system::memory::Memory;
@@ -181,7 +179,7 @@ pub fn bind(passed: Option<Sockets>, config: Config) -> Result<Bound, StartError
     };
     let desk = config.monitor.map(|address| {
         let failed = |error| StartError::Monitor(address, error);
-        monitor::bind(address).map_err(failed)
+        monitoring::http::bind(address).map_err(failed)
     });
     let desk = desk.transpose()?;
     if let Some(user) = config.user {
@@ -218,7 +216,7 @@ fn needs(config: &Config) -> Needs {
         Ok(())
     });
     if config.monitor.is_some() {
-        needs.read.push(PathBuf::from(figures::OWN));
+        needs.read.push(PathBuf::from(monitoring::export::OWN));
     }
     needs.written.clone_from(&keys.directory);
     needs.ports = ports(&config.upstream).collect();

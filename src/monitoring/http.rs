@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::Mutex;
 
-use crate::figures::Sources;
-use crate::page::{History, Page};
+use crate::monitoring::export::Sources;
+use crate::monitoring::page::{History, Page};
 use crate::system::clock;
 use crate::system::thread;
 use crate::telemetry::metrics::{Format, spell};

@@ -11,8 +11,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
 
-use crate::figures::{Service, Sources, labels_of};
 use crate::forward::forwarder::Outcome;
+use crate::monitoring::export::{Service, Sources, labels_of};
 use crate::system::clock;
 use crate::system::date::{DAY, Moment};
 use crate::telemetry::metrics::{BOUNDS, Family, Spread, Value, label};

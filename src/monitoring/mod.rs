@@ -1,0 +1,5 @@
+//! What is shown to the outside?
+
+pub mod export;
+pub mod http;
+pub mod page;
