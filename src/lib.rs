@@ -13,13 +13,13 @@
 //! client.rs: replies leave <-- forwarder: settle <-- session thread: match the answer <----'
 //! ```
 //!
-//! Read it in the order in which a query travels: [`server`], [`worker`], [`forward::forwarder`], [`cache`], [`forward::in_flight`],
+//! Read it in the order in which a query travels: [`server::listeners`], [`server::workers`], [`forward::forwarder`], [`cache`], [`forward::in_flight`],
 //! [`upstream`], [`upstream::session`],
 //! [`client`]; [`message::wire`] and [`message::framing`] know the octets, [`identity::verifier`] and [`identity::pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
-//! main, lib, command, config, options, keys, server, worker, monitoring, forward, cache, upstream, client, identity,
-//! telemetry, message, system.
+//! main, lib, command, config, options, keys, server, monitoring, forward, cache, upstream, client, identity, telemetry,
+//! message, system.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the pool's table of queries, and the thread that reads an answer delivers it.
 #![forbid(unsafe_code)]
@@ -38,7 +38,6 @@ pub mod server;
 pub mod system;
 pub mod telemetry;
 pub mod upstream;
-pub mod worker;
 
 use std::fmt;
 use std::io;
@@ -58,7 +57,8 @@ use crate::keys::Keys;
 use crate::monitoring::export::{Sources, Start};
 use crate::monitoring::http::Monitor;
 use crate::options::Given;
-use crate::server::{BindError, Server, Sockets};
+use crate::server::listeners::{BindError, Server, Sockets};
+use crate::server::workers::Pool;
 use crate::system::memory::Memory;
 use crate::system::privileges::RightsError;
 use crate::system::sandbox::Needs;
@@ -66,7 +66,6 @@ use crate::system::service_manager::Manager;
 use crate::telemetry::log::{error, info, line, warn};
 use crate::telemetry::metrics::Counter;
 use crate::upstream::{Doubts, Tally};
-use crate::worker::Pool;
 
 /// Descriptors besides those of TCP clients, at most: listeners, sessions, and what the process itself needs.
 const DESCRIPTORS: usize = 128;

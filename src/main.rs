@@ -11,7 +11,7 @@ use dns_tool::StartError;
 use dns_tool::command;
 use dns_tool::config::{self, Command, Config, Query};
 use dns_tool::options::Sources;
-use dns_tool::server::Sockets;
+use dns_tool::server::listeners::Sockets;
 use dns_tool::system::allocator;
 use dns_tool::system::privileges;
 use dns_tool::system::service_manager::Manager;

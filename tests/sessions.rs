@@ -10,10 +10,10 @@ use dns_tool::client::{Client, ReplyBatch};
 use dns_tool::forward::forwarder::{self, Batch, Endings, Upstream};
 use dns_tool::forward::in_flight::Query;
 use dns_tool::message::wire::Answer;
+use dns_tool::server::workers::Pool;
 use dns_tool::system::memory::Memory;
 use dns_tool::system::{clock, thread};
 use dns_tool::upstream::{Failure, Query as _, Settle};
-use dns_tool::worker::Pool;
 
 use crate::support::message;
 use crate::support::resolver::tls;

@@ -27,11 +27,11 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use crate::client::{Client, Connection, ConnectionLimit, EvictionCounters, Local, SlowReaders};
 use crate::forward::forwarder::{Batch, Forwarder};
 use crate::message::framing::Frames;
+use crate::server::workers::{Job, Pool};
 use crate::system::clock;
 use crate::system::memory;
 use crate::system::thread::{self, Pulse};
 use crate::telemetry::log::{debug, info, warn};
-use crate::worker::{Job, Pool};
 
 /// Datagrams that are received by one system call, at most.
 const BATCH: usize = 64;

@@ -1,0 +1,4 @@
+//! Where do queries come from?
+
+pub mod listeners;
+pub mod workers;
