@@ -20,8 +20,8 @@ use crate::forward::waiting;
 use crate::identity::pin::{Dated, Pin, PinError, PinSet};
 use crate::identity::pin_file::{Source, resolver_name};
 use crate::identity::state_file::Store;
+use crate::identity::trust;
 use crate::identity::verifier::{Anchors, Identity, PinMode, Terms};
-use crate::keys;
 use crate::message::presentation::{Name, Type};
 use crate::options::{Given, Sources, Wanted};
 use crate::server::listeners;
@@ -90,7 +90,7 @@ pub struct Config {
     /// Whom they go to.
     pub upstream: upstream::Settings,
     /// Whose keys are believed, as time goes on.
-    pub keys: keys::Settings,
+    pub keys: trust::Settings,
     /// Where its state is read from outside, if anywhere.
     pub monitor: Option<SocketAddr>,
     /// Who it becomes once the sockets are bound.
@@ -342,7 +342,7 @@ fn server_settings(given: &Given) -> Result<listeners::Settings, UsageError> {
 fn upstream_settings(
     given: &Given,
     max_pending: usize,
-) -> Result<(upstream::Settings, keys::Settings), UsageError> {
+) -> Result<(upstream::Settings, trust::Settings), UsageError> {
     let elsewhere = given.has("--resolver-addr");
     let fqdn = known(given, "--resolver-fqdn", |text| {
         let name = resolver_name(text)?;
@@ -407,7 +407,7 @@ fn upstream_settings(
 fn key_settings(
     given: &Given,
     names: Vec<ServerName<'static>>,
-) -> Result<keys::Settings, UsageError> {
+) -> Result<trust::Settings, UsageError> {
     let fixed = all(given, "--resolver-pin", |text| {
         let (name, pin) = named_pin(text)?;
         match name {
@@ -442,7 +442,7 @@ fn key_settings(
         days.map(|days| days * DAY as u32).ok_or_else(expected)
     })?;
     let (directory, state) = kept.unzip();
-    Ok(keys::Settings {
+    Ok(trust::Settings {
         source,
         given: pins,
         directory,

@@ -5,4 +5,5 @@ pub mod pin;
 pub mod pin_file;
 pub mod rollover;
 pub mod state_file;
+pub mod trust;
 pub mod verifier;
