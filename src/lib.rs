@@ -18,8 +18,8 @@
 //! [`client`]; [`message::wire`] and [`message::framing`] know the octets, [`identity::verifier`] and [`identity::pin`] the resolver. A file imports only files
 //! below it in this list:
 //!
-//! main, lib, command, config, options, keys, server, monitoring, forward, cache, upstream, client, identity, telemetry,
-//! message, system.
+//! main, lib, command, keys, config, server, monitoring, forward, cache, upstream, client, identity, telemetry, message,
+//! system.
 //!
 //! No thread ever waits for another connection's answer: what waits is an entry in the pool's table of queries, and the thread that reads an answer delivers it.
 #![forbid(unsafe_code)]
@@ -33,7 +33,6 @@ pub mod identity;
 pub mod keys;
 pub mod message;
 pub mod monitoring;
-pub mod options;
 pub mod server;
 pub mod system;
 pub mod telemetry;
@@ -51,12 +50,12 @@ use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 
 use crate::client::{EvictionCounters, SlowReaders};
-use crate::config::{Command, Config};
+use crate::config::options::Given;
+use crate::config::settings::{Command, Config};
 use crate::forward::forwarder::{Endings, Forwarder, Outcome, Upstream};
 use crate::keys::Keys;
 use crate::monitoring::export::{Sources, Start};
 use crate::monitoring::http::Monitor;
-use crate::options::Given;
 use crate::server::listeners::{BindError, Server, Sockets};
 use crate::server::workers::Pool;
 use crate::system::memory::Memory;
@@ -399,7 +398,7 @@ impl Running {
         let Some(file) = self.started.file() else {
             return applied.keys.reload(true);
         };
-        let read = match config::read(self.started.sources()) {
+        let read = match config::settings::read(self.started.sources()) {
             Ok(Command::Serve(mut config)) => self.apply(&mut applied, &mut config),
             // The arguments are those of before.
             Ok(_) => return,

@@ -9,8 +9,8 @@ use std::thread::Builder;
 
 use dns_tool::StartError;
 use dns_tool::command;
-use dns_tool::config::{self, Command, Config, Query};
-use dns_tool::options::Sources;
+use dns_tool::config::options::Sources;
+use dns_tool::config::settings::{self, Command, Config, Query};
 use dns_tool::server::listeners::Sockets;
 use dns_tool::system::allocator;
 use dns_tool::system::privileges;
@@ -27,7 +27,7 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let sources = Sources::new(env::args_os().skip(1), env::vars_os());
-    match config::read(&sources) {
+    match settings::read(&sources) {
         Ok(Command::Serve(config)) => serve(*config),
         Ok(Command::Query(query)) => ask(&query),
         Ok(Command::Pin(request)) => {
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         }
         Ok(Command::Check(request)) => say(&command::check::run(&request)),
         Ok(Command::Describe(settings)) => print(&settings),
-        Ok(Command::Help) => print(&config::help()),
+        Ok(Command::Help) => print(&settings::help()),
         Ok(Command::Version) => print(concat!("dns-tool ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => {
             let given = |word| env::args_os().any(|argument| argument == word);

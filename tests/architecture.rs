@@ -5,11 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, from the door inwards. The README draws the same.
-const ROOMS: [&str; 14] = [
+const ROOMS: [&str; 13] = [
     "command",
-    "config",
-    "options",
     "keys",
+    "config",
     "server",
     "monitoring",
     "forward",

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use dns_tool::config::{self, Command};
+use dns_tool::config::settings::{self, Command};
 use dns_tool::forward::forwarder::Outcome;
 
 use crate::support::temporary_file;
@@ -83,7 +83,7 @@ fn every_example_is_a_command_line_that_is_understood() {
             "dns-tool.conf" => file,
             word => word,
         });
-        let understood = config::parse(arguments);
+        let understood = settings::parse(arguments);
         let printed = matches!(understood, Ok(Command::Help | Command::Version));
         assert!(understood.is_ok() && !printed, "{example}");
     }
@@ -120,7 +120,7 @@ fn options_and_defaults_are_those_of_the_help() {
         .lines()
         .filter(|line| line.starts_with("| `--"))
         .collect();
-    let help = config::help();
+    let help = settings::help();
     let options: Vec<_> = help
         .lines()
         .filter_map(|line| line.strip_prefix("  --"))

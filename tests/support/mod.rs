@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dns_tool::Running;
-use dns_tool::config::{self, Command, Config};
+use dns_tool::config::settings::{self, Command, Config};
 
 pub(crate) use client::{TcpClient, UdpClient};
 pub(crate) use message::{Ask, Heard};
@@ -131,7 +131,7 @@ pub(crate) fn config(options: &[&str]) -> Config {
     }
     arguments.extend(options);
     seed::keep("settings", &[arguments.join("\n").as_bytes()]);
-    match config::parse(arguments) {
+    match settings::parse(arguments) {
         Ok(Command::Serve(config)) => *config,
         other => panic!("{options:?}: {other:?}"),
     }

@@ -14,6 +14,7 @@ use log::LevelFilter;
 use rustls::pki_types::ServerName;
 
 use crate::cache;
+use crate::config::options::{Given, Sources, Wanted};
 use crate::forward::forwarder;
 use crate::forward::rate_limit;
 use crate::forward::waiting;
@@ -23,7 +24,6 @@ use crate::identity::state_file::Store;
 use crate::identity::trust;
 use crate::identity::verifier::{Anchors, Identity, PinMode, Terms};
 use crate::message::presentation::{Name, Type};
-use crate::options::{Given, Sources, Wanted};
 use crate::server::listeners;
 use crate::system::clock::micros;
 use crate::system::date::DAY;
@@ -34,7 +34,7 @@ use crate::telemetry::query_log;
 use crate::upstream::token_bucket::Rate;
 use crate::upstream::{self, Resolver};
 
-pub use crate::options::{UsageError, help};
+pub use crate::config::options::{UsageError, help};
 
 /// The port of DNS over TLS (RFC 7858 section 3.1).
 const DOT_PORT: u16 = 853;

@@ -1,0 +1,4 @@
+//! What did the user ask for?
+
+pub mod options;
+pub mod settings;
