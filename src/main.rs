@@ -7,10 +7,10 @@ use std::process::{ExitCode, exit};
 use std::sync::Arc;
 use std::thread::Builder;
 
-use dns_tool::StartError;
 use dns_tool::command;
 use dns_tool::config::options::Sources;
 use dns_tool::config::settings::{self, Command, Config, Query};
+use dns_tool::daemon::error::StartError;
 use dns_tool::server::listeners::Sockets;
 use dns_tool::system::allocator;
 use dns_tool::system::privileges;
@@ -77,7 +77,7 @@ fn serve(config: Config) -> ExitCode {
         Err(error) => return fail(REFUSED, &error),
     };
     let start = || {
-        let mut bound = dns_tool::bind(passed, config)?;
+        let mut bound = dns_tool::daemon::start::bind(passed, config)?;
         // Before there is another thread, so that all are held to it.
         bound.confine();
         journal.begin()?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The rooms, from the door inwards. The README draws the same.
 const ROOMS: [&str; 13] = [
     "command",
-    "keys",
+    "daemon",
     "config",
     "server",
     "monitoring",

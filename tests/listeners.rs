@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dns_tool::StartError;
+use dns_tool::daemon::error::StartError;
 use dns_tool::forward::forwarder::Outcome;
 
 use crate::support::message;
@@ -186,7 +186,7 @@ fn a_port_in_use_and_a_strange_address_are_said_in_one_line() {
         } else {
             config.server.addresses = vec!["192.0.2.1".parse().expect("an address")];
         }
-        match dns_tool::start(config) {
+        match dns_tool::daemon::start::start(config) {
             Err(error @ StartError::Bind(_)) => error.to_string(),
             Err(error) => panic!("{error}"),
             Ok(_) => panic!("it starts"),
@@ -215,7 +215,7 @@ fn a_port_is_shared_only_by_those_who_all_say_so() {
         let mut config = config(&["--resolver-addr", &resolver.address().to_string()]);
         config.server.port = port;
         config.server.reuse_port = ours;
-        match dns_tool::start(config) {
+        match dns_tool::daemon::start::start(config) {
             Ok(second) => {
                 assert!(theirs && ours, "{theirs} {ours}");
                 assert_eq!(second.addresses(), [first.address()]);
@@ -338,7 +338,7 @@ fn an_address_that_the_host_lacks_is_left_out_only_by_default() {
         "192.0.2.1".parse().expect("an address"),
     ];
     config.server.addresses_optional = true;
-    let running = dns_tool::start(config).expect("one address is enough");
+    let running = dns_tool::daemon::start::start(config).expect("one address is enough");
     assert_eq!(running.addresses().len(), 1);
     running.stop();
 }
@@ -387,7 +387,7 @@ fn more_clients_than_places_are_served_one_after_the_other() {
         "resolver.test",
     ]);
     config.server.clients = 3;
-    let running = dns_tool::start(config).expect("it starts");
+    let running = dns_tool::daemon::start::start(config).expect("it starts");
     let address = running.addresses()[0];
     let ask = Ask::a(1, "x.test");
     let clients = (0..20).map(|_| {

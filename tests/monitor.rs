@@ -609,7 +609,9 @@ fn who_comes_after_a_long_quiet_has_as_much_time_as_anybody_else() {
 fn a_port_that_is_in_use_is_named_with_its_option() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound").to_string();
-    let Err(error) = dns_tool::start(crate::support::config(&["--monitor", &address])) else {
+    let Err(error) =
+        dns_tool::daemon::start::start(crate::support::config(&["--monitor", &address]))
+    else {
         panic!("it starts");
     };
     let error = error.to_string();

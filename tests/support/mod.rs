@@ -18,8 +18,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use dns_tool::Running;
 use dns_tool::config::settings::{self, Command, Config};
+use dns_tool::daemon::running::Running;
 
 pub(crate) use client::{TcpClient, UdpClient};
 pub(crate) use message::{Ask, Heard};
@@ -56,7 +56,7 @@ impl Forwarder {
     }
 
     fn started(config: Config) -> Self {
-        let running = dns_tool::start(config).expect("the forwarder starts");
+        let running = dns_tool::daemon::start::start(config).expect("the forwarder starts");
         Self {
             running: Some(running),
         }

@@ -1,0 +1,60 @@
+//! Why could serving not begin?
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use crate::server::listeners::BindError;
+use crate::system::privileges::RightsError;
+
+/// Why serving could not begin.
+#[derive(Debug)]
+pub enum StartError {
+    /// A socket could not be had.
+    Bind(BindError),
+    /// It would have had more rights than it should.
+    Rights(RightsError),
+    /// What is to be read and written while it serves cannot be.
+    Keys(String),
+    /// The monitoring port could not be had.
+    Monitor(SocketAddr, io::Error),
+    /// The system has no more threads or descriptors.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(error) => error.fmt(f),
+            Self::Rights(error) => error.fmt(f),
+            Self::Keys(error) => error.fmt(f),
+            Self::Monitor(address, error) => write!(
+                f,
+                "--monitor {address}: {error}; expected an address of this host and a free port"
+            ),
+            Self::System(error) => {
+                write!(f, "the system refuses a thread or a descriptor: {error}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<BindError> for StartError {
+    fn from(error: BindError) -> Self {
+        Self::Bind(error)
+    }
+}
+
+impl From<RightsError> for StartError {
+    fn from(error: RightsError) -> Self {
+        Self::Rights(error)
+    }
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}

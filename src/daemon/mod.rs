@@ -1,0 +1,7 @@
+//! How is it put together, reloaded and stopped?
+
+pub mod confinement;
+pub mod error;
+pub mod key_refresh;
+pub mod running;
+pub mod start;
