@@ -3,5 +3,6 @@
 pub mod confinement;
 pub mod error;
 pub mod key_refresh;
+mod reload;
 pub mod running;
 pub mod start;

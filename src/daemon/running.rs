@@ -5,16 +5,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use log::Level;
 use parking_lot::Mutex;
-use rustls::pki_types::ServerName;
 
-use super::confinement::ports;
-use super::error::StartError;
 use super::key_refresh::Keys;
 use crate::client::{EvictionCounters, SlowReaders};
 use crate::config::options::Given;
-use crate::config::settings::{self, Command, Config};
 use crate::forward::forwarder::{Endings, Forwarder, Outcome, Upstream};
 use crate::monitoring::http::Monitor;
 use crate::server::listeners::Server;
@@ -23,22 +18,8 @@ use crate::system::clock;
 use crate::system::sandbox::Needs;
 use crate::system::service_manager::Manager;
 use crate::system::thread;
-use crate::telemetry::log::{error, info, line};
+use crate::telemetry::log::{error, info};
 use crate::upstream::{Doubts, Tally};
-
-/// Options that hold as they were at the start, whatever the file says later.
-const FIXED: [&str; 10] = [
-    "--address",
-    "--port",
-    "--reuse-port",
-    "--monitor",
-    "--cache-size",
-    "--max-memory",
-    "--max-clients",
-    "--max-clients-per-address",
-    "--state-dir",
-    "--user",
-];
 
 /// A forwarder that serves.
 pub struct Running {
@@ -90,136 +71,6 @@ impl Running {
     /// Sessions that were opened on less than all that could be asked for.
     pub fn doubts(&self) -> &Doubts {
         &self.tally.doubts
-    }
-
-    /// Reads again what it was started with: the file of options, if there is one, and pins and what is remembered. What is
-    /// on its way ends as it began. If anything is wrong with the file all options stay as they are, and the log says why;
-    /// pins and what is remembered are read again all the same.
-    pub fn reload(&self) {
-        let mut applied = self.applied.lock();
-        let Some(file) = self.started.file() else {
-            return applied.keys.reload(true);
-        };
-        let read = match settings::read(self.started.sources()) {
-            Ok(Command::Serve(mut config)) => self.apply(&mut applied, &mut config),
-            // The arguments are those of before.
-            Ok(_) => return,
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(cause) = read {
-            error!("event=configuration-kept file={file:?} cause={cause:?}");
-            if applied.keys.settings().reads_files() {
-                applied.keys.reload(true);
-            }
-        }
-    }
-
-    /// Has what can hold of a configuration hold from now on.
-    fn apply(&self, applied: &mut Applied, config: &mut Config) -> Result<(), String> {
-        let Config {
-            upstream: settings,
-            keys,
-            given,
-            ..
-        } = config;
-        if let Some(Needs { ports: open, .. }) = &self.confined
-            && let Some(port) = ports(settings).find(|port| !open.contains(port))
-        {
-            return Err(format!(
-                "resolver port {port}: the sandbox is open for {open:?} alone; expected one of these, or a restart"
-            ));
-        }
-        let mut waiting = given.changed(&self.started);
-        let mut changed = given.changed(&applied.given);
-        let elsewhere = waiting.contains(&"--state-dir");
-        let is_fixed = |name: &str| FIXED.contains(&name) || elsewhere && name == "--pin-rollover";
-        waiting.retain(|name| is_fixed(name));
-        changed.retain(|name| !is_fixed(name));
-        let before = Arc::clone(&applied.keys);
-        // What it remembers stays where it is, and the time that was good at the start stays that.
-        if elsewhere {
-            keys.directory.clone_from(&before.settings().directory);
-            keys.rollover = before.settings().rollover;
-            keys.state = before.state();
-        }
-        keys.state.good_time = before.settings().state.good_time;
-        keys.source
-            .may_follow(&keys.given, &before.given(), clock::since_1970().as_secs())
-            .map_err(|error| error.to_string())?;
-        let (names, old_names) = (&keys.source.names, &before.settings().source.names);
-        let others =
-            names.len() != old_names.len() || names.iter().any(|name| !old_names.contains(name));
-        let upstream = self.forwarder.upstream();
-        let stays = upstream.has(settings);
-        let next = if stays {
-            Arc::clone(&upstream)
-        } else {
-            let believed = |name: &ServerName<'_>| keys.believed(&keys.given, &keys.state, name);
-            let next = upstream.succeed(settings, &believed);
-            next.map_err(|error| StartError::System(error).to_string())?
-        };
-        let same_keys = stays && before.settings().are_like(keys);
-        if !same_keys {
-            before.pause(true);
-            match Keys::start(keys.clone(), &next) {
-                Ok(keys) => applied.keys = keys,
-                Err(error) => {
-                    before.pause(false);
-                    if !stays {
-                        next.retire();
-                    }
-                    return Err(StartError::System(error).to_string());
-                }
-            }
-            before.stop();
-        }
-        if !stays {
-            let hands = Arc::downgrade(&self.pool);
-            next.employ(hands);
-        }
-        self.forwarder
-            .change(config.forwarder.clone(), next, clock::now());
-        if !stays {
-            upstream.retire();
-            applied.retired.retain(|retired| retired.strong_count() > 0);
-            applied.retired.push(Arc::downgrade(&upstream));
-            // Nor does who asks now wait for a resolver that was left, maybe since it does not answer.
-            if others {
-                self.endings.forget(clock::now());
-            } else {
-                self.endings.part();
-            }
-        }
-        let query_log = self.endings.query_log().turn(config.forwarder.query_log);
-        if let Err(cause) = query_log {
-            error!("event=no-thread for=query-log cause=\"{cause}\"");
-        }
-        if changed.contains(&"--log-level") {
-            log::set_max_level(config.log_level);
-        }
-        if !stays && changed.is_empty() {
-            // The file has the same name and others in it.
-            changed.push("--resolver-ca");
-        }
-        let spell = |names: &[&str]| names.join(" ").replace("--", "");
-        let (level, waiting) = match &waiting[..] {
-            [] => (Level::Info, String::new()),
-            waiting => (
-                Level::Warn,
-                format!(" needs_restart=\"{}\"", spell(waiting)),
-            ),
-        };
-        line!(
-            level,
-            "event=configuration-read file={:?} changed=\"{}\"{waiting}",
-            given.file().unwrap_or_default(),
-            spell(&changed)
-        );
-        applied.given = given.clone();
-        if same_keys && applied.keys.settings().reads_files() {
-            applied.keys.reload(true);
-        }
-        Ok(())
     }
 
     /// How it fares, in a line for people.

@@ -1,7 +1,9 @@
 //! How is it put together?
 
+use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -11,7 +13,7 @@ use super::key_refresh::Keys;
 use super::running::{Applied, Running};
 use crate::client::{EvictionCounters, SlowReaders};
 use crate::config::settings::Config;
-use crate::forward::forwarder::{Endings, Forwarder, Upstream};
+use crate::forward::forwarder::{self, Endings, Forwarder, Upstream};
 use crate::monitoring::export::{Sources, Start};
 use crate::monitoring::http::{self, Monitor};
 use crate::server::listeners::{Server, Sockets};
@@ -23,7 +25,7 @@ use crate::system::sandbox::{self, Needs};
 use crate::system::thread;
 use crate::telemetry::log::{info, warn};
 use crate::telemetry::metrics::Counter;
-use crate::upstream::Tally;
+use crate::upstream::{self, Tally};
 
 /// Descriptors besides those of TCP clients, at most: listeners, sessions, and what the process itself needs.
 const DESCRIPTORS: usize = 128;
@@ -120,39 +122,20 @@ impl Bound {
         let clients = places(&config);
         let memory = Memory::new(config.memory);
         let evictions = Arc::new(EvictionCounters::default());
-        let (slow_readers, bell) = SlowReaders::new(Arc::clone(&memory), Arc::clone(&evictions))?;
-        let drained = Arc::clone(&slow_readers);
-        thread::spawn_for_good("slow-readers", move || drained.drain(&bell))?;
-        let left_alone: Vec<_> = config.given.left_alone().collect();
-        if !left_alone.is_empty() {
-            let variables = left_alone.join(" ");
-            warn!(
-                "event=variables-left-alone variables=\"{variables}\" cause=\"they are no options\""
-            );
-        }
+        let slow_readers = start_slow_readers(&memory, &evictions)?;
+        warn_of_variables(&config);
         let now = clock::now();
         let cache_size = config.forwarder.cache.size;
-        let endings = Arc::new(Endings::new(config.forwarder.cache, &memory, now));
-        let tally = Arc::new(Tally::default());
-        let settle = Arc::clone(&endings) as Arc<_>;
-        let upstream = Upstream::start(config.upstream, settle, Arc::clone(&tally))?;
-        let forwarder = Forwarder::new(
-            config.forwarder,
-            Arc::clone(&upstream),
-            Arc::clone(&endings),
-            now,
-        );
-        let forwarder = Arc::new(forwarder);
-        endings.query_log().turn(forwarder.settings().query_log)?;
-        let pool = Pool::new(Arc::clone(&forwarder), clients);
+        let relay = Relay::start(config.forwarder, config.upstream, &memory, now)?;
+        let pool = Pool::new(Arc::clone(&relay.forwarder), clients);
         // Before anybody can ask: a query that nobody connects for would fail.
-        let hands = Arc::downgrade(&pool);
-        upstream.employ(hands);
+        let executor = Arc::downgrade(&pool);
+        relay.upstream.employ(executor);
         let server = Server::start(
             sockets,
             &config.server,
             clients,
-            &forwarder,
+            &relay.forwarder,
             &pool,
             &slow_readers,
             &evictions,
@@ -160,12 +143,12 @@ impl Bound {
         for address in &addresses {
             info!("event=listening address={address}");
         }
-        let keys = Keys::start(config.keys, &upstream)?;
+        let keys = Keys::start(config.keys, &relay.upstream)?;
         let monitor = desk.map(|desk| {
             let sources = Sources {
-                endings: Arc::clone(&endings),
-                forwarder: Arc::clone(&forwarder),
-                tally: Arc::clone(&tally),
+                endings: Arc::clone(&relay.endings),
+                forwarder: Arc::clone(&relay.forwarder),
+                tally: Arc::clone(&relay.tally),
                 slots: Arc::clone(server.slots()),
                 evictions: Arc::clone(&evictions),
                 cache_size,
@@ -173,21 +156,18 @@ impl Bound {
                 requests: Counter::new(),
                 refused: Counter::new(),
             };
-            Monitor::start(desk, sources)
+            start_monitor(desk, sources)
         });
         let monitor = monitor.transpose()?;
-        if let Some(monitor) = &monitor {
-            info!("event=monitoring address={}", monitor.address());
-        }
         Ok(Running {
             addresses,
             server,
-            forwarder,
+            forwarder: relay.forwarder,
             pool,
             slow_readers,
-            endings,
+            endings: relay.endings,
             evictions,
-            tally,
+            tally: relay.tally,
             monitor,
             confined,
             started: config.given.clone(),
@@ -198,4 +178,61 @@ impl Bound {
             }),
         })
     }
+}
+
+/// What relays queries, whoever they come from.
+struct Relay {
+    endings: Arc<Endings>,
+    tally: Arc<Tally>,
+    upstream: Arc<Upstream>,
+    forwarder: Arc<Forwarder>,
+}
+
+impl Relay {
+    fn start(
+        settings: forwarder::Settings,
+        resolvers: upstream::Settings,
+        memory: &Arc<Memory>,
+        now: Instant,
+    ) -> io::Result<Self> {
+        let endings = Arc::new(Endings::new(settings.cache, memory, now));
+        let tally = Arc::new(Tally::default());
+        let settle = Arc::clone(&endings) as Arc<_>;
+        let upstream = Upstream::start(resolvers, settle, Arc::clone(&tally))?;
+        let forwarder = Forwarder::new(settings, Arc::clone(&upstream), Arc::clone(&endings), now);
+        endings.query_log().turn(forwarder.settings().query_log)?;
+        Ok(Self {
+            endings,
+            tally,
+            upstream,
+            forwarder: Arc::new(forwarder),
+        })
+    }
+}
+
+/// Has a thread write on to clients that are slow to read.
+fn start_slow_readers(
+    memory: &Arc<Memory>,
+    evictions: &Arc<EvictionCounters>,
+) -> io::Result<Arc<SlowReaders>> {
+    let (slow_readers, bell) = SlowReaders::new(Arc::clone(memory), Arc::clone(evictions))?;
+    let drained = Arc::clone(&slow_readers);
+    thread::spawn_for_good("slow-readers", move || drained.drain(&bell))?;
+    Ok(slow_readers)
+}
+
+/// Says in the log which variables look like options and are none.
+fn warn_of_variables(config: &Config) {
+    let left_alone: Vec<_> = config.given.left_alone().collect();
+    if !left_alone.is_empty() {
+        let variables = left_alone.join(" ");
+        warn!("event=variables-left-alone variables=\"{variables}\" cause=\"they are no options\"");
+    }
+}
+
+/// Has the monitoring port be answered from now on.
+fn start_monitor(desk: TcpListener, sources: Sources) -> io::Result<Monitor> {
+    let monitor = Monitor::start(desk, sources)?;
+    info!("event=monitoring address={}", monitor.address());
+    Ok(monitor)
 }
