@@ -23,7 +23,8 @@ use crate::server::listeners::{self, Sockets};
 use crate::system::clock;
 use crate::system::date::{DAY, Moment};
 use crate::upstream::Resolver;
-use crate::upstream::session::{ConnectError, Session};
+use crate::upstream::handshake::ConnectError;
+use crate::upstream::session::Session;
 
 /// A certificate that expires within so many days is worth a look: most are renewed a month before.
 const SOON: u64 = 14;

@@ -18,7 +18,7 @@ use crate::identity::verifier::{Identity, Proof, Refusal, pin_of};
 use crate::system::clock;
 use crate::system::date::Moment;
 use crate::upstream::Resolver;
-use crate::upstream::session::{self, ConnectError};
+use crate::upstream::handshake::{self, ConnectError};
 
 /// How often each address is connected to: behind one address there may be several servers.
 const CONNECTIONS: usize = 3;
@@ -105,7 +105,7 @@ fn look(address: SocketAddr, identity: &Identity, timeout: Duration) -> Place {
         failure: None,
     };
     for _ in 0..CONNECTIONS {
-        match session::inspect(address, identity, clock::now() + timeout) {
+        match handshake::inspect(address, identity, clock::now() + timeout) {
             Ok(shown) => {
                 let known = place
                     .chains
@@ -130,7 +130,7 @@ fn look(address: SocketAddr, identity: &Identity, timeout: Duration) -> Place {
 
 impl Chain {
     fn of(shown: Vec<CertificateDer<'static>>, identity: &Identity) -> Self {
-        let (refusal, links) = match identity.check(&shown, session::today()) {
+        let (refusal, links) = match identity.check(&shown, handshake::today()) {
             Ok(proof) => (None, links(&proof)),
             Err(refusal) => (Some(refusal), unverified_links(&shown)),
         };

@@ -23,7 +23,10 @@ use crate::system::deadline::{Timed, left};
 use crate::system::privileges::RightsError;
 use crate::system::thread;
 use crate::upstream::Query as _;
-use crate::upstream::session::{Closed, ConnectError, Ids, Outgoing, Reader, Session};
+use crate::upstream::handshake::ConnectError;
+use crate::upstream::query_ids::Ids;
+use crate::upstream::session::{Closed, Session};
+use crate::upstream::{Outgoing, Reader};
 
 /// What was heard, for people.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use crate::identity::verifier::{Identity, PinMode, Proof, Terms};
 use crate::system::clock;
 use crate::system::thread;
 use crate::telemetry::log::{debug, error, info, warn};
-use crate::upstream::session;
+use crate::upstream::handshake;
 
 /// How often the time is kept, and how often a resolver's addresses are looked at in the days that a new key must be seen:
 /// no more often than the first and no less often than the last.
@@ -244,9 +244,9 @@ impl Keys {
                 pin_mode: PinMode::Report,
                 ..identity.terms().clone()
             });
-            let shown = session::inspect(*address, &onlooker, clock::now() + LOOK);
+            let shown = handshake::inspect(*address, &onlooker, clock::now() + LOOK);
             let Ok(shown) = shown else { continue };
-            let now = session::today();
+            let now = handshake::today();
             let judged = onlooker.check(&shown, now);
             let Some(proof) = judged.ok().filter(|proof| !proof.clock_suspect) else {
                 continue;

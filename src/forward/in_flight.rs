@@ -22,8 +22,7 @@ use crate::message::framing::{self, PREFIX};
 use crate::message::wire::{self, Asked, Edns, Form, HEADER, Key};
 use crate::system::clock::micros;
 use crate::system::memory::{Memory, Purpose, Reservation};
-use crate::upstream::session::Message;
-use crate::upstream::{self, Query as _};
+use crate::upstream::{self, Message, Query as _};
 
 /// Octets of a failure that is kept while a better answer is asked for, at most.
 const KEPT: usize = 512;

@@ -117,6 +117,18 @@ pub enum Event {
     Unmatched(SessionId),
 }
 
+impl Event {
+    /// The session that it is about, if it is about one.
+    pub fn session(self) -> Option<SessionId> {
+        match self {
+            Self::Serves(_, id) | Self::Silent(id) | Self::Dead(id) | Self::Unmatched(id) => {
+                Some(id)
+            }
+            Self::Fails(_) | Self::Well(_) | Self::Takes(..) | Self::Convicted => None,
+        }
+    }
+}
+
 /// What is to be done, in this order. Kept by whoever calls the pool, for its memory.
 #[derive(Debug)]
 pub struct Actions<Q> {

@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::session::{Closed, ConnectError};
+use super::handshake::ConnectError;
+use super::session::Closed;
 use crate::identity::certificate::Facts;
 use crate::identity::pin::{Fit, Pin};
 use crate::identity::verifier::{Proof, Terms};

@@ -1,0 +1,393 @@
+//! Who keeps the pool, and does what it says?
+//!
+//! The resolvers, the sessions that are open, and the pool. Whoever brings an event tells the pool, under the lock, and does what it is
+//! told once the lock is given back. The threads that bring them are in the files above.
+//!
+//! Locks are taken in this order: the pool's, then that of a target's identity.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::actions::{self, Actions, Event};
+use super::handshake::today;
+use super::outgoing::Outgoing;
+use super::pool::Pool;
+use super::query_ids::Ids;
+use super::session::Session;
+use super::settings::Settings;
+use super::status::{Shown, Standing, Tally};
+use super::table::SessionId;
+use super::token_bucket::TokenBucket;
+use super::traits::{Query, Replies, Settle};
+use crate::identity::verifier::Identity;
+use crate::system::clock;
+use crate::system::executor::Executor;
+use crate::system::thread;
+
+/// The resolvers and the sessions to them.
+pub struct Upstream<Q, R> {
+    pub(super) targets: Vec<Target>,
+    pub(super) timeout: Duration,
+    pub(super) least_patience: Duration,
+    pub(super) sessions: usize,
+    pub(super) max_pending: usize,
+    pub(super) settle: Arc<dyn Settle<Q, R>>,
+    pub(super) executor: OnceLock<Weak<dyn Executor>>,
+    pub(super) state: Mutex<State<Q>>,
+    /// By how many milliseconds the clock that counts suspends is ahead of the one that does not.
+    pub(super) suspended: AtomicU64,
+    pub(super) tally: Arc<Tally>,
+    pub(super) good_time: AtomicU64,
+    /// Milliseconds that a query has, see [`Upstream::query_time`].
+    pub(super) query_time: AtomicU64,
+    pub(super) timer: OnceLock<std::thread::Thread>,
+    /// The timer sleeps until it is woken, since nothing is due.
+    pub(super) timer_rests: AtomicBool,
+}
+
+/// What is changed under the lock.
+pub(super) struct State<Q> {
+    pub(super) pool: Pool<Arc<Q>>,
+    /// Those that are open.
+    pub(super) sessions: Vec<Open>,
+    /// By rank.
+    pub(super) addresses: Vec<AddressLog>,
+    /// It takes no more queries, and stops when the last has ended.
+    pub(super) retired: bool,
+    pub(super) stopped: bool,
+}
+
+/// An open session.
+#[derive(Clone)]
+pub(super) struct Open {
+    pub(super) id: SessionId,
+    pub(super) rank: usize,
+    pub(super) session: Arc<Session>,
+}
+
+/// What was seen and said of an address.
+#[derive(Default)]
+pub(super) struct AddressLog {
+    /// What it showed when a session to it was last opened.
+    pub(super) shown: Option<Shown>,
+    /// What was last logged of it, so that it is said once and not with every attempt.
+    pub(super) complaint: String,
+}
+
+/// One address of a resolver. Its place in the list is its rank: the lower, the more preferred.
+pub(super) struct Target {
+    pub(super) address: SocketAddr,
+    /// Changed only under the state's lock, so that no session of an older one is taken up later.
+    pub(super) identity: Mutex<Identity>,
+}
+
+impl Target {
+    pub(super) fn identity(&self) -> Identity {
+        self.identity.lock().clone()
+    }
+}
+
+/// What a thread keeps for its memory that brings queries or answers.
+pub struct Work<Q> {
+    pub(super) actions: Actions<Arc<Q>>,
+    pub(super) outgoing: Vec<Outgoing>,
+}
+
+impl<Q> Default for Work<Q> {
+    fn default() -> Self {
+        Self {
+            actions: Actions::default(),
+            outgoing: Vec::new(),
+        }
+    }
+}
+
+impl<Q> fmt::Debug for Work<Q> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Work").finish_non_exhaustive()
+    }
+}
+
+impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
+    /// Nobody is connected to yet; `settle` is told what becomes of each query, and `tally` what becomes of sessions.
+    ///
+    /// Fails when the system has no thread for the timer.
+    pub fn start(
+        settings: Settings,
+        settle: Arc<dyn Settle<Q, R>>,
+        tally: Arc<Tally>,
+    ) -> io::Result<Arc<Self>> {
+        Self::start_with(settings, settle, tally, 0)
+    }
+
+    pub(super) fn start_with(
+        settings: Settings,
+        settle: Arc<dyn Settle<Q, R>>,
+        tally: Arc<Tally>,
+        good_time: u64,
+    ) -> io::Result<Arc<Self>> {
+        let mut targets = Vec::new();
+        for resolver in settings.resolvers {
+            let identity = resolver.identity;
+            targets.extend(resolver.addresses.into_iter().map(|address| Target {
+                address,
+                identity: Mutex::new(identity.clone()),
+            }));
+        }
+        let now = clock::now();
+        let rules = actions::Settings {
+            addresses: targets.len(),
+            timeout: settings.timeout,
+            least_patience: settings.least_patience,
+            sessions: settings.sessions,
+            max_pending: settings.max_pending,
+        };
+        let mut ids = Ids::default();
+        let no_limit = Arc::new(TokenBucket::new(None, now));
+        let state = State {
+            pool: Pool::new(rules, Box::new(move || ids.draw()), no_limit, now),
+            sessions: Vec::new(),
+            addresses: targets.iter().map(|_| AddressLog::default()).collect(),
+            retired: false,
+            stopped: false,
+        };
+        let upstream = Arc::new(Self {
+            targets,
+            timeout: settings.timeout,
+            least_patience: settings.least_patience,
+            sessions: settings.sessions,
+            max_pending: settings.max_pending,
+            settle,
+            executor: OnceLock::new(),
+            state: Mutex::new(state),
+            suspended: AtomicU64::new(time_suspended()),
+            tally,
+            good_time: AtomicU64::new(good_time),
+            query_time: AtomicU64::new(0),
+            timer: OnceLock::new(),
+            timer_rests: AtomicBool::new(false),
+        });
+        let timed = Arc::clone(&upstream);
+        let timer = thread::spawn_for_good("timer", move || timed.look_for_ever())?;
+        upstream
+            .timer
+            .set(timer.thread().clone())
+            .expect("it is set here alone");
+        Ok(upstream)
+    }
+
+    /// Gives it the threads that run its attempts, and opens the first session before anybody asks.
+    pub fn employ(self: &Arc<Self>, executor: Weak<dyn Executor>) {
+        if self.executor.set(executor).is_ok() {
+            self.tell(|state, now, actions| state.pool.start(now, actions));
+        }
+    }
+
+    /// Has what is asked once more cost a token of `budget` each from now on; until then, nothing.
+    pub fn spend(&self, budget: &Arc<TokenBucket>) {
+        self.state.lock().pool.spend(Arc::clone(budget));
+    }
+
+    /// Where the resolvers are, each with how it proves itself now.
+    pub fn targets(&self) -> Vec<(SocketAddr, Identity)> {
+        let targets = self.targets.iter();
+        targets
+            .map(|target| (target.address, target.identity()))
+            .collect()
+    }
+
+    /// When a session was last opened by certificates that hold by this machine's clock, which was right then as far as they
+    /// tell; in seconds since 1970, if ever.
+    pub fn good_time(&self) -> Option<u64> {
+        Some(self.good_time.load(Ordering::Relaxed)).filter(|time| *time > 0)
+    }
+
+    /// How each address fares.
+    pub fn standings(&self) -> Vec<Standing> {
+        let now = clock::now();
+        let state = self.state.lock();
+        let standing = |(rank, target): (usize, &Target)| {
+            let identity = target.identity();
+            let (name, terms) = (identity.name(), identity.terms());
+            let shown = state.addresses[rank].shown.as_ref();
+            Standing {
+                address: target.address,
+                name: name.to_str().into_owned(),
+                pins: terms.pins.slots().len(),
+                sessions: state.pool.sessions_at(rank),
+                healthy: state.pool.is_well(rank, now),
+                shown: shown.map(|shown| shown.proved(terms)),
+            }
+        };
+        self.targets.iter().enumerate().map(standing).collect()
+    }
+
+    /// Whether a query would find a session, or could have one opened as far as is known: one was open, and ended without a
+    /// failure since.
+    pub fn is_ready(&self) -> bool {
+        let state = self.state.lock();
+        let mut addresses = state.addresses.iter();
+        let was_open = addresses.any(|address| address.shown.is_some());
+        state.pool.serves() || was_open && !state.pool.is_down()
+    }
+
+    /// The time of a query, as it was asked for.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The time of a query, see [`Pool::query_time`].
+    pub fn query_time(&self) -> Duration {
+        let time = self.query_time.load(Ordering::Relaxed);
+        self.timeout.max(Duration::from_millis(time))
+    }
+
+    /// Queries on their way, and how many there may be.
+    pub fn pending(&self) -> (usize, usize) {
+        (self.state.lock().pool.pending(), self.max_pending)
+    }
+
+    /// Whether this machine's clock is known to be wrong.
+    pub fn suspects_clock(&self) -> bool {
+        let mut identities = self.targets.iter().map(Target::identity);
+        identities.any(|identity| identity.suspects(today()))
+    }
+
+    /// Takes over `queries`: into a session, or to wait for one. Once it is retired it leaves them where they are.
+    pub fn submit(
+        self: &Arc<Self>,
+        queries: &mut Vec<Arc<Q>>,
+        work: &mut Work<Q>,
+        replies: &mut R,
+        now: Instant,
+    ) {
+        if queries.is_empty() {
+            return;
+        }
+        self.watch_for_suspend(work, replies, now);
+        let mut state = self.state.lock();
+        if state.retired {
+            return;
+        }
+        state.pool.submit(queries, now, &mut work.actions);
+        self.carry(state, work, replies, now);
+        self.wake_timer();
+    }
+
+    /// Takes no more queries, and stops when those that it has have ended: on the sessions that they are on, or another one
+    /// if need be.
+    pub fn retire(&self) {
+        self.state.lock().retired = true;
+        self.unpark_timer();
+    }
+
+    /// Closes the sessions, and opens no more. Nobody waits for an answer any more.
+    pub fn stop(&self) {
+        let mut state = self.state.lock();
+        state.stopped = true;
+        let sessions = std::mem::take(&mut state.sessions);
+        drop(state);
+        sessions.iter().for_each(|open| open.session.close());
+        self.unpark_timer();
+    }
+
+    /// Tells the pool that something has happened, and does what it says.
+    pub(super) fn tell(
+        self: &Arc<Self>,
+        event: impl FnOnce(&mut State<Q>, Instant, &mut Actions<Arc<Q>>),
+    ) {
+        let (mut work, mut replies) = (Work::default(), R::default());
+        let now = clock::now();
+        let mut state = self.state.lock();
+        event(&mut state, now, &mut work.actions);
+        self.carry(state, &mut work, &mut replies, now);
+        replies.send();
+        self.wake_timer();
+    }
+
+    /// Does what the pool says, but for answers, which those know who read them.
+    pub(super) fn carry(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State<Q>>,
+        work: &mut Work<Q>,
+        replies: &mut R,
+        now: Instant,
+    ) {
+        let Work { actions, outgoing } = work;
+        let closed: Vec<Open> = actions
+            .closes
+            .drain(..)
+            .filter_map(|id| {
+                let place = state.sessions.iter().position(|open| open.id == id)?;
+                Some(state.sessions.swap_remove(place))
+            })
+            .collect();
+        // Mostly all go on one.
+        let first = actions.sends.first().map(|send| send.session);
+        let route = first.and_then(|id| open_session(&state, id));
+        let mut others: Vec<(SessionId, Arc<Session>)> = Vec::new();
+        for send in &actions.sends {
+            let is_known =
+                Some(send.session) == first || others.iter().any(|(id, _)| *id == send.session);
+            if !is_known && let Some(session) = open_session(&state, send.session) {
+                others.push((send.session, session));
+            }
+        }
+        let events: Vec<(Event, Option<Arc<Session>>)> = actions
+            .events
+            .drain(..)
+            .map(|event| {
+                (
+                    event,
+                    event.session().and_then(|id| open_session(&state, id)),
+                )
+            })
+            .collect();
+        drop(state);
+        for (event, session) in events {
+            self.say(event, session.as_deref(), now);
+        }
+        for Open { session, .. } in closed {
+            session.close();
+        }
+        for (id, session) in first.zip(route).into_iter().chain(others) {
+            let sends = actions.sends.extract_if(.., |send| send.session == id);
+            outgoing.extend(sends.map(|send| Outgoing {
+                id: send.id,
+                form: send.form,
+                query: send.query,
+            }));
+            session.send_together(outgoing);
+        }
+        // What was to go on a session that has ended since is asked again when that is known.
+        actions.sends.clear();
+        for (query, failure) in actions.failed.drain(..) {
+            self.settle.settle(&query, Err(failure), now, replies);
+        }
+        for query in actions.due.drain(..) {
+            if !query.has_ended() {
+                self.settle.look_after(&query, now, replies);
+            }
+        }
+        for connect in actions.connects.drain(..) {
+            self.send_for(connect);
+        }
+    }
+}
+
+pub(super) fn open_session<Q>(state: &State<Q>, id: SessionId) -> Option<Arc<Session>> {
+    let mut sessions = state.sessions.iter();
+    let open = sessions.find(|open| open.id == id)?;
+    Some(Arc::clone(&open.session))
+}
+
+/// For how many milliseconds the machine was suspended so far.
+pub(super) fn time_suspended() -> u64 {
+    u64::try_from(clock::suspended().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,104 @@
+//! What is said in the log of sessions and resolvers?
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::actions::Event;
+use super::driver::Upstream;
+use super::handshake::ConnectError;
+use super::session::Session;
+use super::status::fit;
+use super::traits::{Query, Replies};
+use crate::identity::pin::PinSet;
+use crate::identity::verifier::{Identity, Proof};
+use crate::message::wire::Form;
+use crate::system::clock;
+use crate::telemetry::log::{debug, error, info, warn};
+
+impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
+    /// Says in the log what happened.
+    pub(super) fn say(&self, event: Event, session: Option<&Session>, now: Instant) {
+        let name = |rank: usize| {
+            let identity = self.targets[rank].identity();
+            identity.name().to_str().into_owned()
+        };
+        let address = |rank: usize| self.targets[rank].address;
+        let of_session = || {
+            session.map_or_else(
+                || "gone".to_owned(),
+                |session| session.address().to_string(),
+            )
+        };
+        match event {
+            Event::Serves(rank, _) => {
+                let description = session.map(|session| session.agreement().to_string());
+                let description = description.unwrap_or_default();
+                let (address, name) = (address(rank), name(rank));
+                info!("event=resolver-serves resolver={address} name={name} {description}");
+            }
+            Event::Silent(_) => debug!("event=session-suspect resolver={}", of_session()),
+            Event::Dead(_) => debug!("event=session-silent resolver={}", of_session()),
+            Event::Fails(rank) => {
+                let (address, name) = (address(rank), name(rank));
+                warn!("event=resolver-fails resolver={address} name={name}");
+            }
+            Event::Well(rank) => {
+                self.settle.recover(now);
+                let (address, name) = (address(rank), name(rank));
+                info!("event=resolver-well resolver={address} name={name}");
+            }
+            Event::Takes(rank, form) => {
+                let without = match form {
+                    Form::Plain => "edns",
+                    _ => "padding",
+                };
+                info!(
+                    "event=resolver-takes-less resolver={} without={without}",
+                    address(rank)
+                );
+            }
+            Event::Convicted => {
+                self.tally.convicted.increment();
+                debug!("event=query-ends-session");
+            }
+            Event::Unmatched(_) => debug!("event=answer-unmatched resolver={}", of_session()),
+        }
+    }
+
+    /// Counts and says what a session was opened without.
+    pub(super) fn doubt(&self, address: SocketAddr, identity: &Identity, proof: &Proof) {
+        let (name, pins) = (identity.name().to_str(), &identity.terms().pins);
+        if !pins.is_empty() && fit(&proof.keys, identity.terms()).is_none() {
+            self.tally.doubts.unpinned.increment();
+            let shown = proof.keys.iter().copied().collect::<PinSet>();
+            warn!(
+                "event=resolver-unpinned resolver={address} name={name} expected=\"{pins}\" shown_pins=\"{shown}\""
+            );
+        }
+        if !proof.clock_suspect {
+            let now = clock::since_1970().as_secs();
+            self.good_time.store(now, Ordering::Relaxed);
+        } else {
+            self.tally.doubts.clock.increment();
+            warn!(
+                "event=clock-suspect resolver={address} name={name} cause=\"this machine's clock is behind the time at \
+                 which dns-tool was built or last knew the time; a pin stands in for it\""
+            );
+        }
+    }
+
+    /// Says once what is wrong with an address. Not under the lock: a log that nobody reads must not stop the service.
+    pub(super) fn complain(&self, rank: usize, error: &ConnectError, news: bool) {
+        let target = &self.targets[rank];
+        let (address, identity) = (target.address, target.identity());
+        let name = identity.name().to_str();
+        match error {
+            _ if !news => debug!("event=resolver-still-away resolver={address}"),
+            ConnectError::Identity(_) => {
+                error!("event=resolver-refused resolver={address} name={name} {error}");
+            }
+            _ => warn!("event=resolver-unreachable resolver={address} name={name} {error}"),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! How is a resolver connected to, and proved?
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::identity::verifier::{Identity, Proof, Refusal, refusal_in};
+use crate::system::clock;
+use crate::system::deadline::{Timed, left};
+
+/// The socket's send buffer in octets, as far as the system allows: it holds the pending queries, so that only a resolver
+/// that does not read fills it.
+const SEND_BUFFER: usize = 1024 * 1024;
+/// How long what was sent may stay unacknowledged, or wait for a resolver that does not read (TCP_USER_TIMEOUT, RFC 5482).
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Octets of data in one TCP segment, at most: 1280 (RFC 8200 section 5) less the headers of IPv6 and TCP. A path that drops
+/// larger packets without a word would stop the session at the first long answer, and again after every reconnection.
+const SEGMENT: u32 = 1220;
+/// Why there is no session.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// The resolver could not be reached: no TCP connection by the deadline.
+    Connect(io::Error),
+    /// TCP was there, TLS not.
+    Handshake(io::Error),
+    /// It is not the resolver that was meant.
+    Identity(Box<Refusal>),
+}
+
+impl fmt::Display for ConnectError {
+    /// As fields of a log line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(error) => write!(f, "stage=connect cause=\"{}\"", plain(error)),
+            Self::Handshake(error) => write!(f, "stage=handshake cause=\"{}\"", plain(error)),
+            Self::Identity(refusal) => refusal.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+/// The error's own text; for one that has none, in words.
+pub(super) fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::TimedOut => "no answer in time".to_owned(),
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => {
+            "the resolver closed the connection".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// What both sides of a connection agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agreement {
+    /// The TLS version, `1.3` or `1.2`.
+    pub version: &'static str,
+    /// It was resumed from a ticket.
+    pub resumed: bool,
+    /// It was said to be DNS over TLS (ALPN `dot`).
+    pub alpn: bool,
+}
+
+impl Agreement {
+    pub(super) fn of(tls: &ClientConnection) -> Self {
+        Self {
+            version: match tls.protocol_version() {
+                Some(ProtocolVersion::TLSv1_3) => "1.3",
+                Some(ProtocolVersion::TLSv1_2) => "1.2",
+                _ => "unknown",
+            },
+            resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
+            alpn: tls.alpn_protocol().is_some(),
+        }
+    }
+}
+
+impl fmt::Display for Agreement {
+    /// As fields of a log line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tls={} resumed={}", self.version, self.resumed)
+    }
+}
+
+/// The certificates that are shown at `address`, leaf first, whoever shows them: a handshake by `deadline`, and not a word
+/// more.
+pub fn inspect(
+    address: SocketAddr,
+    identity: &Identity,
+    deadline: Instant,
+) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
+    let socket = connect_socket(address, deadline).map_err(ConnectError::Connect)?;
+    let tls = shake_hands(&socket, identity.onlooker(), identity, deadline)?;
+    let shown = tls.peer_certificates().unwrap_or_default();
+    Ok(shown
+        .iter()
+        .cloned()
+        .map(CertificateDer::into_owned)
+        .collect())
+}
+
+/// The time by which certificates are judged, as far as this machine knows it.
+pub fn today() -> UnixTime {
+    UnixTime::since_unix_epoch(clock::since_1970())
+}
+
+pub(super) fn connect_socket(address: SocketAddr, deadline: Instant) -> io::Result<TcpStream> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // The system may give less.
+    let _ = socket.set_send_buffer_size(SEND_BUFFER);
+    socket.set_tcp_nodelay(true)?;
+    // What it does not take is given up, also when the session has ended here.
+    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+    // Neither side sends a packet that a path of the smallest IPv6 MTU could swallow. Where the kernel will not have it,
+    // paths are as they are.
+    let _ = socket.set_tcp_mss(SEGMENT);
+    socket.connect_timeout(&address.into(), left(deadline)?)?;
+    Ok(socket.into())
+}
+
+fn shake_hands(
+    socket: &TcpStream,
+    config: Arc<ClientConfig>,
+    identity: &Identity,
+    deadline: Instant,
+) -> Result<ClientConnection, ConnectError> {
+    let failed = |error: rustls::Error| match refusal_in(&error) {
+        Some(refusal) => ConnectError::Identity(Box::new(refusal.clone())),
+        None => ConnectError::Handshake(io::Error::new(ErrorKind::InvalidData, error)),
+    };
+    let mut tls = ClientConnection::new(config, identity.name().clone()).map_err(failed)?;
+    tls.set_buffer_limit(None);
+    let mut stream = Timed::new(socket, deadline);
+    while tls.is_handshaking() || tls.wants_write() {
+        tls.complete_io(&mut stream)
+            .map_err(|error| match error.downcast::<rustls::Error>() {
+                Ok(error) => failed(error),
+                Err(error) => ConnectError::Handshake(error),
+            })?;
+    }
+    stream.finish().map_err(ConnectError::Handshake)?;
+    Ok(tls)
+}
+
+pub(super) fn handshake(
+    socket: &TcpStream,
+    identity: &Identity,
+    deadline: Instant,
+) -> Result<(ClientConnection, Proof), ConnectError> {
+    let tls = shake_hands(socket, Arc::clone(identity.tls()), identity, deadline)?;
+    // No verifier is called for a resumed session: what its ticket stands for is held to today's time and pins. After a full
+    // handshake this tells how they were satisfied.
+    let chain = tls.peer_certificates().unwrap_or_default();
+    match identity.check(chain, today()) {
+        Ok(proof) => Ok((tls, proof)),
+        Err(refusal) => Err(ConnectError::Identity(Box::new(refusal))),
+    }
+}

@@ -1,0 +1,156 @@
+//! What does a resolver send in a session?
+//!
+//! The reading end of a session, for the one thread that reads it.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use rustls::ClientConnection;
+use socket2::SockRef;
+
+use super::handshake::{ConnectError, connect_socket, handshake};
+use super::session::{Closed, Session, State};
+use crate::identity::verifier::Identity;
+use crate::message::framing::Frames;
+use crate::message::wire::HEADER;
+
+/// Octets that one read takes off the socket, at most.
+const READ: usize = 32 * 1024;
+
+impl Session {
+    /// Connects to `address` and proves that it is the resolver of `identity`: TCP, TLS and every check by `deadline`.
+    pub fn connect(
+        address: SocketAddr,
+        identity: &Identity,
+        deadline: Instant,
+    ) -> Result<(Arc<Self>, Reader), ConnectError> {
+        let socket = connect_socket(address, deadline).map_err(ConnectError::Connect)?;
+        let (tls, proof) = handshake(&socket, identity, deadline)?;
+        let session = Arc::new(Self {
+            socket,
+            address,
+            proof,
+            state: Mutex::new(State {
+                tls,
+                plaintext: Vec::new(),
+                unsent: Vec::new(),
+                backlog: VecDeque::new(),
+                sent: 0,
+                received: 0,
+                closed: false,
+            }),
+            company: Mutex::default(),
+        });
+        let reader = Reader {
+            session: Arc::clone(&session),
+            encrypted: vec![0; READ],
+            frames: Frames::with_capacity(READ),
+            messages: Vec::new(),
+            ended: None,
+        };
+        Ok((session, reader))
+    }
+}
+
+/// The reading end of a session, for the one thread that reads it.
+#[derive(Debug)]
+pub struct Reader {
+    session: Arc<Session>,
+    encrypted: Vec<u8>,
+    frames: Frames,
+    messages: Vec<Range<usize>>,
+    ended: Option<Closed>,
+}
+
+impl Reader {
+    /// The session that it reads.
+    pub fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// Waits for octets from the resolver; the messages that they bring to an end are [`Reader::messages`] then.
+    pub fn read(&mut self) -> Result<(), Closed> {
+        self.messages.clear();
+        if let Some(ended) = self.ended.take() {
+            return Err(ended);
+        }
+        let arrived = loop {
+            match (&self.session.socket).read(&mut self.encrypted) {
+                Ok(arrived) => break arrived,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Closed::Broken(error)),
+            }
+        };
+        let mut state = self.session.state.lock();
+        let state = &mut *state;
+        if state.closed {
+            // Nobody waits for what came after it, and rustls is not to be asked once it has said goodbye.
+            return Err(Closed::Here);
+        }
+        if arrived == 0 {
+            return Err(Closed::End);
+        }
+        // What came whole before the end still counts; the end is told at the next call.
+        self.ended = decrypt(&mut state.tls, &self.encrypted[..arrived], &mut self.frames).err();
+        while let Some(range) = self.frames.next_message() {
+            if range.len() < HEADER {
+                self.ended = Some(Closed::Garbage);
+                break;
+            }
+            self.messages.push(range);
+        }
+        state.received += self.messages.len() as u64;
+        if state.received < state.sent {
+            // A resolver that gathers small writes (Nagle) holds the next answer back until the last one is acknowledged,
+            // which Linux otherwise puts off for 40 ms. The option lasts for one time only, and costs a packet.
+            let _ = SockRef::from(&self.session.socket).set_tcp_quickack(true);
+        }
+        // An answer to a key update, or the alert that says why rustls gave up.
+        if let Err(error) = self.session.flush(state) {
+            self.ended.get_or_insert(Closed::Broken(error));
+        }
+        Ok(())
+    }
+
+    /// The messages that the last read brought to an end, each of the length of a header or longer.
+    pub fn messages(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        let frames = &self.frames;
+        self.messages
+            .iter()
+            .map(move |range| frames.message(range.clone()))
+    }
+
+    /// One of them, by its place.
+    pub fn message(&self, index: usize) -> &[u8] {
+        self.messages
+            .get(index)
+            .map_or(&[], |range| self.frames.message(range.clone()))
+    }
+}
+
+/// Decrypts what has arrived, to behind what is in `frames`.
+fn decrypt(
+    tls: &mut ClientConnection,
+    mut encrypted: &[u8],
+    frames: &mut Frames,
+) -> Result<(), Closed> {
+    let broken =
+        |error: rustls::Error| Closed::Broken(io::Error::new(ErrorKind::InvalidData, error));
+    // rustls takes in a limited piece at a time.
+    while !encrypted.is_empty() {
+        tls.read_tls(&mut encrypted).map_err(Closed::Broken)?;
+        let processed = tls.process_new_packets();
+        // Also what came before an error: it ends with "would block", or with nothing once the resolver has closed.
+        while let Ok(1..) = frames.fill(|room| tls.reader().read(room)) {}
+        let state = processed.map_err(broken)?;
+        if state.peer_has_closed() {
+            return Err(Closed::End);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! Who reads the answers of a session?
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::actions::{Answered, Failure, Kind, Reply};
+use super::driver::{Open, Upstream, Work};
+use super::reader::Reader;
+use super::table::SessionId;
+use super::traits::{Query, Replies};
+use crate::message::wire::{Answer, answers, rcode, response_code};
+use crate::system::clock;
+use crate::system::thread::{self, Pulse};
+use crate::telemetry::log::debug;
+
+impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
+    /// The session's thread: delivers answers until the session ends.
+    pub(super) fn read_answers(self: &Arc<Self>, open: &Open, mut reader: Reader) {
+        let (mut work, mut replies) = (Work::default(), R::default());
+        let mut said = Vec::new();
+        let mut keepalive = None;
+        let pulse = Pulse::new("session");
+        let closed = thread::guard("session", || {
+            loop {
+                if let Err(closed) = reader.read() {
+                    break closed;
+                }
+                let now = clock::now();
+                pulse.works(now);
+                said.clear();
+                said.extend(reader.messages().map(reply));
+                let matches =
+                    |index: usize, query: &Arc<Q>| answers(reader.message(index), query.question());
+                let mut state = self.state.lock();
+                let actions = &mut work.actions;
+                state.pool.answered(open.id, &said, matches, now, actions);
+                let answered = std::mem::take(&mut actions.answered);
+                for (query, index) in actions.kept.drain(..) {
+                    query.keep(reader.message(index));
+                }
+                self.carry(state, &mut work, &mut replies, now);
+                let mut last = None;
+                for answered in &answered {
+                    let answer = reader.message(answered.index);
+                    last = self.deliver(answered, answer, now, &mut replies).or(last);
+                }
+                replies.send();
+                work.actions.answered = answered;
+                work.actions.answered.clear();
+                if last.is_some() && last != keepalive {
+                    keepalive = last;
+                    self.keep_alive(open.id, last.unwrap_or_default());
+                }
+                pulse.waits();
+            }
+        });
+        self.tally.count_end(closed.as_ref());
+        if let Some(closed) = closed {
+            let address = open.session.address();
+            debug!("event=session-closed resolver={address} cause=\"{closed}\"");
+        }
+        open.session.close();
+        self.tell(|state, now, actions| {
+            state.sessions.retain(|other| other.id != open.id);
+            if !state.stopped {
+                state.pool.ended(open.id, now, actions);
+            }
+        });
+    }
+
+    fn keep_alive(self: &Arc<Self>, session: SessionId, keepalive: Duration) {
+        self.tell(|state, now, actions| state.pool.keep_alive(session, keepalive, now, actions));
+    }
+
+    /// Ends a query with what the resolver answered. A panic at it costs this answer alone, and its clients hear of it. Returns for how long
+    /// the resolver keeps the session, if it says so.
+    fn deliver(
+        &self,
+        answered: &Answered<Arc<Q>>,
+        answer: &[u8],
+        now: Instant,
+        replies: &mut R,
+    ) -> Option<Duration> {
+        let query = &answered.query;
+        self.tally.exchanges.observe(answered.took, 1);
+        let delivered = thread::guard("session", || {
+            if answered.is_outage {
+                query.note_outage();
+            }
+            let answer = Answer::parse(answer);
+            let keepalive = answer.as_ref().ok().and_then(Answer::keepalive);
+            let ending = answer.as_ref().map_err(|_| Failure::Unreadable);
+            self.settle.settle(query, ending, now, replies);
+            keepalive
+        });
+        if delivered.is_none() {
+            thread::guard("session", || {
+                self.settle
+                    .settle(query, Err(Failure::Unreadable), now, replies);
+            });
+        }
+        delivered.flatten()
+    }
+}
+
+/// What a message is, whosever answer it may be.
+fn reply(message: &[u8]) -> Reply {
+    let octet = |at: usize| message.get(at).copied().unwrap_or_default();
+    let kind = match response_code(message) {
+        rcode::NOERROR | rcode::NXDOMAIN => Kind::Found,
+        rcode::FORMERR | rcode::NOTIMP | rcode::BADVERS => Kind::Unsupported,
+        rcode::SERVFAIL | rcode::REFUSED => match Answer::parse(message) {
+            Ok(answer) if !answer.is_verdict() => Kind::Failed,
+            _ => Kind::Verdict,
+        },
+        _ => Kind::Verdict,
+    };
+    Reply {
+        id: u16::from_be_bytes([octet(0), octet(1)]),
+        kind,
+    }
+}
