@@ -11,6 +11,7 @@ use dns_tool::command;
 use dns_tool::config::options::Sources;
 use dns_tool::config::settings::{self, Command, Config, Query};
 use dns_tool::daemon::error::StartError;
+use dns_tool::daemon::running::Running;
 use dns_tool::server::listeners::Sockets;
 use dns_tool::system::allocator;
 use dns_tool::system::privileges;
@@ -93,6 +94,24 @@ fn serve(config: Config) -> ExitCode {
             return fail(REFUSED, &error);
         }
     };
+    obey(&mut signals, &running, &manager);
+    // Whoever asks twice does not want to wait for the queries on their way. Where there is no thread to hear of it, the end
+    // is a few seconds away all the same.
+    let _ = Builder::new().spawn(move || {
+        if let Some(signal) = signals
+            .forever()
+            .find(|signal| [SIGTERM, SIGINT].contains(signal))
+        {
+            exit(128 + signal);
+        }
+    });
+    running.stop();
+    journal.finish();
+    ExitCode::SUCCESS
+}
+
+/// Does what signals ask for, until one asks for the end.
+fn obey(signals: &mut Signals, running: &Running, manager: &Manager) {
     for signal in signals.forever() {
         let name = match signal {
             SIGHUP => {
@@ -110,21 +129,8 @@ fn serve(config: Config) -> ExitCode {
         };
         info!("event=stopping signal={name}");
         manager.stopping();
-        break;
+        return;
     }
-    // Whoever asks twice does not want to wait for the queries on their way. Where there is no thread to hear of it, the end
-    // is a few seconds away all the same.
-    let _ = Builder::new().spawn(move || {
-        if let Some(signal) = signals
-            .forever()
-            .find(|signal| [SIGTERM, SIGINT].contains(signal))
-        {
-            exit(128 + signal);
-        }
-    });
-    running.stop();
-    journal.finish();
-    ExitCode::SUCCESS
 }
 
 fn ask(query: &Query) -> ExitCode {

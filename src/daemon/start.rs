@@ -125,7 +125,6 @@ impl Bound {
         let slow_readers = start_slow_readers(&memory, &evictions)?;
         warn_of_variables(&config);
         let now = clock::now();
-        let cache_size = config.forwarder.cache.size;
         let relay = Relay::start(config.forwarder, config.upstream, &memory, now)?;
         let pool = Pool::new(Arc::clone(&relay.forwarder), clients);
         // Before anybody can ask: a query that nobody connects for would fail.
@@ -145,18 +144,8 @@ impl Bound {
         }
         let keys = Keys::start(config.keys, &relay.upstream)?;
         let monitor = desk.map(|desk| {
-            let sources = Sources {
-                endings: Arc::clone(&relay.endings),
-                forwarder: Arc::clone(&relay.forwarder),
-                tally: Arc::clone(&relay.tally),
-                slots: Arc::clone(server.slots()),
-                evictions: Arc::clone(&evictions),
-                cache_size,
-                start: Start::new(now, clock::since_1970().as_secs()),
-                requests: Counter::new(),
-                refused: Counter::new(),
-            };
-            start_monitor(desk, sources)
+            let start = Start::new(now, clock::since_1970().as_secs());
+            start_monitor(desk, relay.sources(&server, &evictions, start))
         });
         let monitor = monitor.transpose()?;
         Ok(Running {
@@ -182,6 +171,8 @@ impl Bound {
 
 /// What relays queries, whoever they come from.
 struct Relay {
+    /// Octets that the cache may have.
+    cache_size: usize,
     endings: Arc<Endings>,
     tally: Arc<Tally>,
     upstream: Arc<Upstream>,
@@ -195,6 +186,7 @@ impl Relay {
         memory: &Arc<Memory>,
         now: Instant,
     ) -> io::Result<Self> {
+        let cache_size = settings.cache.size;
         let endings = Arc::new(Endings::new(settings.cache, memory, now));
         let tally = Arc::new(Tally::default());
         let settle = Arc::clone(&endings) as Arc<_>;
@@ -202,11 +194,27 @@ impl Relay {
         let forwarder = Forwarder::new(settings, Arc::clone(&upstream), Arc::clone(&endings), now);
         endings.query_log().turn(forwarder.settings().query_log)?;
         Ok(Self {
+            cache_size,
             endings,
             tally,
             upstream,
             forwarder: Arc::new(forwarder),
         })
+    }
+
+    /// What the monitoring port shows.
+    fn sources(&self, server: &Server, evictions: &Arc<EvictionCounters>, start: Start) -> Sources {
+        Sources {
+            endings: Arc::clone(&self.endings),
+            forwarder: Arc::clone(&self.forwarder),
+            tally: Arc::clone(&self.tally),
+            slots: Arc::clone(server.slots()),
+            evictions: Arc::clone(evictions),
+            cache_size: self.cache_size,
+            start,
+            requests: Counter::new(),
+            refused: Counter::new(),
+        }
     }
 }
 

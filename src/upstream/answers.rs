@@ -66,44 +66,10 @@ impl<Q: Pending> Pool<Q> {
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
-        let rank = self.sessions[place].rank;
-        let took = now.saturating_duration_since(copy.since);
-        match kind {
-            Kind::Found => {
-                let session = &mut self.sessions[place];
-                if !session.is_shared() {
-                    let entry = self.queries.get(key);
-                    let kin = entry.map(|entry| entry.query.kin());
-                    session.cleared = kin.map(|kin| kin.client);
-                    kin.into_iter().for_each(|kin| self.suspicion.acquit(kin));
-                }
-                if self.addresses[rank].answers_well(now) {
-                    actions.events.push(Event::Well(rank));
-                }
-            }
-            Kind::Failed => {
-                let Some(entry) = self.queries.get(key) else {
-                    return;
-                };
-                let name = entry.query.name();
-                if self.addresses[rank].answers_badly(name, now) {
-                    actions.events.push(Event::Fails(rank));
-                }
-                if self.waits_for_better(key, rank, now) {
-                    if let Some(entry) = self.queries.get_mut(key) {
-                        entry.failed.add(rank);
-                        actions.kept.push((entry.query.clone(), index));
-                    }
-                    return;
-                }
-            }
-            Kind::Unsupported => {
-                if self.is_sent_lesser(key, rank, copy.form, now) {
-                    return;
-                }
-            }
-            Kind::Verdict => {}
+        if self.goes_on(place, key, (index, kind), copy.form, now, actions) {
+            return;
         }
+        let rank = self.sessions[place].rank;
         if matches!(kind, Kind::Failed | Kind::Verdict) {
             self.excuse(key, rank);
         }
@@ -122,9 +88,55 @@ impl<Q: Pending> Pool<Q> {
         actions.answered.push(Answered {
             query: entry.query,
             index,
-            took,
+            took: now.saturating_duration_since(since),
             is_outage,
         });
+    }
+
+    /// Notes what the kind of an answer says of its address. Whether the query goes on all the same: to another address, or in another form.
+    fn goes_on(
+        &mut self,
+        place: usize,
+        key: Key,
+        (index, kind): (usize, Kind),
+        form: Form,
+        now: Instant,
+        actions: &mut Actions<Q>,
+    ) -> bool {
+        let rank = self.sessions[place].rank;
+        match kind {
+            Kind::Found => {
+                let session = &mut self.sessions[place];
+                if !session.is_shared() {
+                    let entry = self.queries.get(key);
+                    let kin = entry.map(|entry| entry.query.kin());
+                    session.cleared = kin.map(|kin| kin.client);
+                    kin.into_iter().for_each(|kin| self.suspicion.acquit(kin));
+                }
+                if self.addresses[rank].answers_well(now) {
+                    actions.events.push(Event::Well(rank));
+                }
+            }
+            Kind::Failed => {
+                let Some(entry) = self.queries.get(key) else {
+                    return true;
+                };
+                let name = entry.query.name();
+                if self.addresses[rank].answers_badly(name, now) {
+                    actions.events.push(Event::Fails(rank));
+                }
+                if self.waits_for_better(key, rank, now) {
+                    if let Some(entry) = self.queries.get_mut(key) {
+                        entry.failed.add(rank);
+                        actions.kept.push((entry.query.clone(), index));
+                    }
+                    return true;
+                }
+            }
+            Kind::Unsupported => return self.is_sent_lesser(key, rank, form, now),
+            Kind::Verdict => {}
+        }
+        false
     }
 
     /// A query that the address of that rank failed ends so: where others failed it too, it is the name.

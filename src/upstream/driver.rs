@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::actions::{self, Actions, Event};
+use super::actions::{self, Actions, Event, Send};
 use super::handshake::today;
 use super::outgoing::Outgoing;
 use super::pool::Pool;
@@ -328,25 +328,13 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 Some(state.sessions.swap_remove(place))
             })
             .collect();
-        // Mostly all go on one.
-        let first = actions.sends.first().map(|send| send.session);
-        let route = first.and_then(|id| open_session(&state, id));
-        let mut others: Vec<(SessionId, Arc<Session>)> = Vec::new();
-        for send in &actions.sends {
-            let is_known =
-                Some(send.session) == first || others.iter().any(|(id, _)| *id == send.session);
-            if !is_known && let Some(session) = open_session(&state, send.session) {
-                others.push((send.session, session));
-            }
-        }
+        let (first, others) = sessions_to_send_on(&state, &actions.sends);
         let events: Vec<(Event, Option<Arc<Session>>)> = actions
             .events
             .drain(..)
             .map(|event| {
-                (
-                    event,
-                    event.session().and_then(|id| open_session(&state, id)),
-                )
+                let session = event.session();
+                (event, session.and_then(|id| open_session(&state, id)))
             })
             .collect();
         drop(state);
@@ -356,7 +344,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         for Open { session, .. } in closed {
             session.close();
         }
-        for (id, session) in first.zip(route).into_iter().chain(others) {
+        for (id, session) in first.into_iter().chain(others) {
             let sends = actions.sends.extract_if(.., |send| send.session == id);
             outgoing.extend(sends.map(|send| Outgoing {
                 id: send.id,
@@ -379,6 +367,24 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             self.send_for(connect);
         }
     }
+}
+
+/// A session, by its number.
+type Known = (SessionId, Arc<Session>);
+
+/// The sessions that something is to be sent on: mostly it is one, which costs no memory.
+fn sessions_to_send_on<Q>(state: &State<Q>, sends: &[Send<Arc<Q>>]) -> (Option<Known>, Vec<Known>) {
+    let known = |id| open_session(state, id).map(|session| (id, session));
+    let first = sends.first().map(|send| send.session);
+    let mut others: Vec<Known> = Vec::new();
+    for send in sends {
+        let is_known =
+            Some(send.session) == first || others.iter().any(|(id, _)| *id == send.session);
+        if !is_known {
+            others.extend(known(send.session));
+        }
+    }
+    (first.and_then(known), others)
 }
 
 pub(super) fn open_session<Q>(state: &State<Q>, id: SessionId) -> Option<Arc<Session>> {

@@ -6,7 +6,7 @@
 //! it takes the lock, is told what to do, and does it once the lock is given back. Never is a query sent anywhere but into a
 //! session whose resolver is proved.
 //!
-//! - The rules: [`pool`] (and `balance`, `alone`, `answers`, `endings`, `timing`, its parts), [`actions`] (what it is told and says),
+//! - The rules: [`pool`] (and `balance`, `alone`, `answers`, `endings`, `timing`, `consistency`, its parts), [`actions`] (what it is told and says),
 //!   `table` (queries and sessions), `address`, `suspicion`, [`health`], [`token_bucket`].
 //! - The threads: `driver` (the type [`Upstream`]), `connect`, `session_thread`, `timer`, `reload`, `events` (what is logged), `status`
 //!   (what is shown and counted), `pending` (what the rules know of a query).
@@ -19,6 +19,7 @@ mod alone;
 mod answers;
 mod balance;
 mod connect;
+mod consistency;
 mod driver;
 mod endings;
 mod events;
