@@ -1,69 +1,46 @@
 //! Which day is that?
 //!
-//! Moments are seconds since 1970, UTC; people read and write them as RFC 3339 says: `2026-11-24T12:00:00Z`, or a day
-//! alone. Ours, since the parser of the library that we have for it is as large as all of our rooms.
+//! Moments are seconds since 1970, UTC; people read and write them as RFC 3339 says: `2026-11-24T12:00:00Z`, or a day alone.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use humantime::{format_rfc3339_millis, format_rfc3339_seconds, parse_rfc3339};
 
 /// Seconds of a day.
 pub const DAY: u64 = 24 * 60 * 60;
-/// The first day of the calendar that is not before 1970, counted from 1 March of the year 0 (proleptic Gregorian).
-const DAYS_TO_1970: u64 = 719_468;
-/// Days of four hundred years, after which the calendar repeats.
-const ERA: u64 = 146_097;
+/// The last second that is spelled: after it years have five digits.
+const LAST: u64 = 253_402_300_799;
 
 /// The first and the last second of what a text says: of a day, or of a moment, which is both. From 1970 to 9999; none for
 /// anything else.
 pub fn read(text: &str) -> Option<(u64, u64)> {
-    let (date, time) = match text.split_once('T') {
-        Some((date, time)) => (date, Some(time)),
-        None => (text, None),
-    };
-    let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
-    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let length = match month {
-        2 => 28 + u64::from(leap),
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => return None,
-    };
-    if year < 1970 || !(1..=length).contains(&day) {
-        return None;
-    }
-    let start = days(year, month, day) * DAY;
-    match time {
-        None => Some((start, start + DAY - 1)),
-        Some(time) => {
-            let [hour, minute, second] = numbers(time.strip_suffix('Z')?, ':', [2, 2, 2])?;
-            let moment = start + (hour * 60 + minute) * 60 + second;
-            (hour < 24 && minute < 60 && second < 60).then_some((moment, moment))
+    match text.split_once('T') {
+        None => {
+            let start = read_moment(&format!("{text}T00:00:00Z"))?;
+            Some((start, start + DAY - 1))
+        }
+        Some(_) => {
+            let moment = read_moment(text)?;
+            Some((moment, moment))
         }
     }
 }
 
-/// Three numbers of so many digits with a sign between them.
-fn numbers(text: &str, between: char, digits: [usize; 3]) -> Option<[u64; 3]> {
-    let mut parts = text.split(between);
-    let mut next = |digits| {
-        let part = parts.next()?;
-        let plain = part.len() == digits && part.bytes().all(|octet| octet.is_ascii_digit());
-        plain.then(|| part.parse().ok())?
-    };
-    let [one, two, three] = digits;
-    let read = [next(one)?, next(two)?, next(three)?];
-    parts.next().is_none().then_some(read)
+/// To the second: neither parts of one nor the 60th, which the library takes.
+fn read_moment(text: &str) -> Option<u64> {
+    let moment = parse_rfc3339(text).ok()?;
+    let seconds = moment.duration_since(UNIX_EPOCH).ok()?.as_secs();
+    (spell(seconds) == text).then_some(seconds)
 }
 
-/// Days from 1970 to this one. The year begins in March, so that the odd day of a leap year is its last.
-fn days(year: u64, month: u64, day: u64) -> u64 {
-    let (year, month) = match month {
-        1 | 2 => (year - 1, month + 9),
-        _ => (year, month - 3),
-    };
-    let of_year = (153 * month + 2) / 5 + day - 1;
-    let (era, year) = (year / 400, year % 400);
-    era * ERA + year * 365 + year / 4 - year / 100 + of_year - DAYS_TO_1970
+fn spell(seconds: u64) -> String {
+    format_rfc3339_seconds(at(Duration::from_secs(seconds))).to_string()
+}
+
+/// Those that are too late to be spelled are the last one.
+fn at(since_1970: Duration) -> SystemTime {
+    UNIX_EPOCH + since_1970.min(Duration::new(LAST, 999_999_999))
 }
 
 /// A moment, spelled as a day, or with `{:#}` to the second.
@@ -72,23 +49,9 @@ pub struct Moment(pub u64);
 
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (days, seconds) = (self.0 / DAY + DAYS_TO_1970, self.0 % DAY);
-        let (era, day) = (days / ERA, days % ERA);
-        // Leap days come every four years, but not every hundred, but every four hundred.
-        let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-        let day = day - (365 * year + year / 4 - year / 100);
-        let month = (5 * day + 2) / 153;
-        let day = day - (153 * month + 2) / 5 + 1;
-        let (year, month) = match month {
-            10.. => (era * 400 + year + 1, month - 9),
-            _ => (era * 400 + year, month + 3),
-        };
-        write!(f, "{year:04}-{month:02}-{day:02}")?;
-        if f.alternate() {
-            let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-            write!(f, "T{hour:02}:{minute:02}:{second:02}Z")?;
-        }
-        Ok(())
+        let spelled = spell(self.0);
+        let day = spelled.split_once('T').map_or(&*spelled, |(day, _)| day);
+        f.write_str(if f.alternate() { &spelled } else { day })
     }
 }
 
@@ -98,9 +61,7 @@ pub struct Stamp(pub Duration);
 
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let second = format!("{:#}", Moment(self.0.as_secs()));
-        let (second, milli) = (second.trim_end_matches('Z'), self.0.subsec_millis());
-        write!(f, "{second}.{milli:03}Z")
+        format_rfc3339_millis(at(self.0)).fmt(f)
     }
 }
 
