@@ -11,11 +11,11 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_se
 
 /// Errors of accepting or receiving: waited out, said once.
 #[derive(Debug, Default)]
-pub(super) struct Trouble {
+pub(super) struct Backoff {
     pause: Option<Duration>,
 }
 
-impl Trouble {
+impl Backoff {
     pub(super) fn wait(&mut self, what: &str, error: &io::Error) {
         let pause = match self.pause {
             Some(pause) => (pause * 2).min(PAUSE.1),

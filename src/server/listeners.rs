@@ -15,8 +15,8 @@ use crate::client::{ConnectionLimit, EvictionCounters, SlowReaders};
 use crate::forward::forwarder::Forwarder;
 use crate::server::settings::Settings;
 use crate::server::sockets::{Sockets, prepare_tcp};
-use crate::server::tcp::Door;
-use crate::server::udp::Mailbox;
+use crate::server::tcp::Acceptor;
+use crate::server::udp::Receiver;
 use crate::server::workers::Pool;
 use crate::system::clock;
 use crate::system::thread;
@@ -53,7 +53,7 @@ impl Server {
         let (ended, end) = io::pipe()?;
         for listener in sockets.tcp {
             prepare_tcp(&SockRef::from(&listener));
-            let door = Door {
+            let acceptor = Acceptor {
                 listener,
                 ended: ended.try_clone()?,
                 slots: Arc::clone(&slots),
@@ -64,10 +64,10 @@ impl Server {
                 slow_readers: Arc::clone(slow_readers),
                 stopping: Arc::clone(&stopping),
             };
-            threads.push(thread::spawn_for_good("accept", move || door.accept())?);
+            threads.push(thread::spawn_for_good("accept", move || acceptor.accept())?);
         }
         for udp in &sockets.udp {
-            let mailbox = Mailbox {
+            let receiver = Receiver {
                 socket: Arc::clone(udp),
                 own: udp.local_addr()?,
                 forwarder: Arc::clone(forwarder),
@@ -76,7 +76,7 @@ impl Server {
                 stopping: Arc::clone(&stopping),
             };
             threads.push(thread::spawn_for_good("receive", move || {
-                mailbox.receive()
+                receiver.receive()
             })?);
         }
         Ok(Self {

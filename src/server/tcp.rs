@@ -15,22 +15,22 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::client::{Connection, ConnectionLimit, SlowReaders};
 use crate::forward::forwarder::{Batch, Forwarder};
 use crate::message::framing::Frames;
-use crate::server::backoff::Trouble;
+use crate::server::backoff::Backoff;
 use crate::server::workers::{Job, Pool};
 use crate::system::clock;
 use crate::system::memory;
 use crate::system::thread::{self, Pulse};
 use crate::telemetry::log::debug;
 
-/// Connections that the thread that accepts them hears itself, at most, and how long: most clients ask one thing and go.
-const LOBBY: usize = 32;
-const YOUTH: Duration = Duration::from_secs(1);
+/// Connections that the thread that accepts them reads itself, at most, and how long: most clients ask one thing and go.
+const MOST_NEW: usize = 32;
+const NEW_FOR: Duration = Duration::from_secs(1);
 
-/// Where TCP clients come in.
+/// What accepts the clients of one TCP listener.
 ///
-/// Most of them ask one thing and go. As long as one may be of these, the thread that let it in hears it, beside others: no
+/// Most of them ask one thing and go. As long as one may be of these, the thread that accepted it reads it, beside others: no
 /// thread is woken for it alone. Who says more or stays longer is handed to a worker.
-pub(super) struct Door {
+pub(super) struct Acceptor {
     pub(super) listener: TcpListener,
     pub(super) ended: PipeReader,
     pub(super) slots: Arc<ConnectionLimit>,
@@ -42,38 +42,38 @@ pub(super) struct Door {
     pub(super) stopping: Arc<AtomicBool>,
 }
 
-/// Those who came in a moment ago.
-struct Lobby {
+/// The connections that were accepted a moment ago.
+struct NewConnections {
     /// In the order in which they came.
-    newcomers: Vec<Newcomer>,
+    connections: Vec<NewConnection>,
     /// What one of them is saying; empty in between.
     frames: Frames,
     /// What they ask.
     batch: Batch,
 }
 
-struct Newcomer {
+struct NewConnection {
     connection: Connection,
-    came: Instant,
+    accepted: Instant,
     has_asked: bool,
 }
 
-/// What a newcomer had to say.
-enum Word {
+/// What was read from a new connection.
+enum Said {
     /// Nothing yet, or the one thing that it asks.
     Little,
     /// More than that, or not all at once.
     Much,
     /// It is gone.
-    Farewell,
+    Gone,
 }
 
-impl Door {
+impl Acceptor {
     pub(super) fn accept(&self) {
-        let mut trouble = Trouble::default();
+        let mut backoff = Backoff::default();
         let pulse = Pulse::new("accept");
-        let mut lobby = Lobby {
-            newcomers: Vec::new(),
+        let mut new_connections = NewConnections {
+            connections: Vec::new(),
             frames: Frames::with_capacity(memory::READ),
             batch: Batch::default(),
         };
@@ -82,60 +82,65 @@ impl Door {
                 PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.ended.as_fd(), PollFlags::POLLIN),
             ];
-            let sockets = lobby
-                .newcomers
+            let sockets = new_connections
+                .connections
                 .iter()
-                .map(|newcomer| newcomer.connection.socket());
+                .map(|new| new.connection.socket());
             ready.extend(sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
-            if poll(&mut ready, lobby.patience()).is_err() {
+            if poll(&mut ready, new_connections.patience()).is_err() {
                 continue;
             }
-            let mut calls = ready.iter().map(|ready| ready.any().unwrap_or(true));
+            let mut readable = ready.iter().map(|ready| ready.any().unwrap_or(true));
             // An error of the listener's own is for accept to tell.
-            let knocks = calls.next().unwrap_or(false);
-            if calls.next().unwrap_or(true) {
+            let is_waited_at = readable.next().unwrap_or(false);
+            if readable.next().unwrap_or(true) {
                 break;
             }
-            let calls: Vec<_> = calls.collect();
+            let readable: Vec<_> = readable.collect();
             let now = clock::now();
             pulse.works(now);
-            self.hear_all(&mut lobby, &calls, now);
-            if knocks {
-                self.let_in(&mut lobby, &mut trouble, &pulse);
+            self.read_ready(&mut new_connections, &readable, now);
+            if is_waited_at {
+                self.accept_waiting(&mut new_connections, &mut backoff, &pulse);
             }
-            self.forwarder.dispatch(&mut lobby.batch, now);
+            self.forwarder.dispatch(&mut new_connections.batch, now);
             pulse.waits();
-            if calls.len() > 1 {
+            if readable.len() > 1 {
                 yield_now();
             }
         }
-        self.clear(&mut lobby, usize::MAX);
+        self.hand_over(&mut new_connections, usize::MAX);
     }
 
-    /// Hears those of the lobby who have something to say, and has those who were there for long go on to workers.
-    fn hear_all(&self, lobby: &mut Lobby, calls: &[bool], now: Instant) {
-        let mut calls = calls.iter();
-        let newcomers = std::mem::take(&mut lobby.newcomers);
-        for newcomer in newcomers {
-            if calls.next() == Some(&true) {
-                self.hear(lobby, newcomer, now);
+    /// Reads those new connections that have something to say, and hands those over to workers that are no longer new.
+    fn read_ready(&self, new_connections: &mut NewConnections, readable: &[bool], now: Instant) {
+        let mut readable = readable.iter();
+        let connections = std::mem::take(&mut new_connections.connections);
+        for new in connections {
+            if readable.next() == Some(&true) {
+                self.read_new(new_connections, new, now);
             } else {
-                lobby.newcomers.push(newcomer);
+                new_connections.connections.push(new);
             }
         }
-        let is_young = |newcomer: &Newcomer| now.saturating_duration_since(newcomer.came) < YOUTH;
-        let young = lobby.newcomers.iter().position(is_young);
-        self.clear(lobby, young.unwrap_or(usize::MAX));
+        let is_new = |new: &NewConnection| now.saturating_duration_since(new.accepted) < NEW_FOR;
+        let first_new = new_connections.connections.iter().position(is_new);
+        self.hand_over(new_connections, first_new.unwrap_or(usize::MAX));
     }
 
-    /// Lets in who waits at the door.
-    fn let_in(&self, lobby: &mut Lobby, trouble: &mut Trouble, pulse: &Pulse) {
-        for round in 0..LOBBY {
+    /// Accepts the connections that wait.
+    fn accept_waiting(
+        &self,
+        new_connections: &mut NewConnections,
+        backoff: &mut Backoff,
+        pulse: &Pulse,
+    ) {
+        for round in 0..MOST_NEW {
             let slot = match self.slots.take_now() {
                 // That one more waits is known of the first alone, and nobody leaves for less.
                 None if round == 0 => {
                     // It may be one of these that has to leave.
-                    self.vacate(lobby);
+                    self.hand_over_all(new_connections);
                     pulse.waits();
                     self.slots.take()
                 }
@@ -146,20 +151,23 @@ impl Door {
                 Ok((socket, peer)) => {
                     let now = clock::now();
                     pulse.works(now);
-                    trouble.is_over("accept");
+                    backoff.is_over("accept");
                     if !self.may_stay(peer.ip().to_canonical()) {
                         debug!("event=client-refused client={peer} cause=\"too many of its own\"");
                         continue;
                     }
                     let slow_readers = Arc::clone(&self.slow_readers);
-                    let newcomer = Newcomer {
+                    let new = NewConnection {
                         connection: Connection::new(socket, peer, slow_readers, slot, now),
-                        came: now,
+                        accepted: now,
                         has_asked: false,
                     };
-                    self.clear(lobby, (lobby.newcomers.len() + 1).saturating_sub(LOBBY));
+                    self.hand_over(
+                        new_connections,
+                        (new_connections.connections.len() + 1).saturating_sub(MOST_NEW),
+                    );
                     // Its query came with it, mostly.
-                    self.hear(lobby, newcomer, now);
+                    self.read_new(new_connections, new, now);
                 }
                 Err(_) if self.stopping.load(Ordering::Acquire) => return,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
@@ -170,75 +178,81 @@ impl Door {
                         ErrorKind::Interrupted | ErrorKind::ConnectionAborted
                     ) => {}
                 Err(error) => {
-                    self.vacate(lobby);
+                    self.hand_over_all(new_connections);
                     pulse.waits();
-                    return trouble.wait("accept", &error);
+                    return backoff.wait("accept", &error);
                 }
             }
         }
     }
 
-    /// Hears one newcomer, and puts it where it belongs then.
-    fn hear(&self, lobby: &mut Lobby, mut newcomer: Newcomer, now: Instant) {
+    /// Reads one new connection, and puts it where it belongs then.
+    fn read_new(&self, new_connections: &mut NewConnections, mut new: NewConnection, now: Instant) {
         // A panic costs the one at whom it happens.
-        match thread::guard("accept", || self.take_in(lobby, &mut newcomer, now)) {
-            Some(Word::Little) => lobby.newcomers.push(newcomer),
-            Some(Word::Much) => {
+        match thread::guard("accept", || self.take_in(new_connections, &mut new, now)) {
+            Some(Said::Little) => new_connections.connections.push(new),
+            Some(Said::Much) => {
                 // What it was told here comes before what a worker tells it.
-                self.forwarder.dispatch(&mut lobby.batch, now);
+                self.forwarder.dispatch(&mut new_connections.batch, now);
                 let frames = Frames::with_capacity(memory::READ);
-                let begun = std::mem::replace(&mut lobby.frames, frames);
-                self.pool.submit(Job::Client(newcomer.connection, begun));
+                let begun = std::mem::replace(&mut new_connections.frames, frames);
+                self.pool.submit(Job::Client(new.connection, begun));
             }
-            Some(Word::Farewell) => {}
-            None => lobby.frames = Frames::with_capacity(memory::READ),
+            Some(Said::Gone) => {}
+            None => new_connections.frames = Frames::with_capacity(memory::READ),
         }
     }
 
-    fn take_in(&self, lobby: &mut Lobby, newcomer: &mut Newcomer, now: Instant) -> Word {
-        let Lobby { frames, batch, .. } = lobby;
-        let connection = &newcomer.connection;
+    fn take_in(
+        &self,
+        new_connections: &mut NewConnections,
+        new: &mut NewConnection,
+        now: Instant,
+    ) -> Said {
+        let NewConnections { frames, batch, .. } = new_connections;
+        let connection = &new.connection;
         match frames.fill(|room| connection.read_now(room)) {
-            Ok(0) => return Word::Farewell,
+            Ok(0) => return Said::Gone,
             Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Word::Little,
-            Err(_) => return Word::Farewell,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Said::Little,
+            Err(_) => return Said::Gone,
         }
-        let had_asked = newcomer.has_asked;
+        let had_asked = new.has_asked;
         let mut asks = 0;
         // What is left goes on to a worker, which may wait until the client has read.
         while !batch.is_large()
             && let Some(range) = frames.next_message()
         {
             asks += 1;
-            newcomer.has_asked = true;
+            new.has_asked = true;
             let client = connection.client(now);
             self.forwarder
                 .handle(frames.message(range), client, now, batch);
         }
         if batch.was_over_limit() {
             connection.stream().mark_over_limit();
-            return Word::Much;
+            return Said::Much;
         }
         match (had_asked, asks, frames.is_amid_message()) {
-            (false, 1, false) => Word::Little,
-            _ => Word::Much,
+            (false, 1, false) => Said::Little,
+            _ => Said::Much,
         }
     }
 
     /// Leaves nobody to a thread that is about to wait: neither who asked in this round, also if it has gone on since, nor
     /// who may still ask.
-    fn vacate(&self, lobby: &mut Lobby) {
-        self.forwarder.dispatch(&mut lobby.batch, clock::now());
-        self.clear(lobby, usize::MAX);
+    fn hand_over_all(&self, new_connections: &mut NewConnections) {
+        self.forwarder
+            .dispatch(&mut new_connections.batch, clock::now());
+        self.hand_over(new_connections, usize::MAX);
     }
 
-    /// Has the first so many of the lobby go on to workers.
-    fn clear(&self, lobby: &mut Lobby, count: usize) {
-        let count = count.min(lobby.newcomers.len());
-        for newcomer in lobby.newcomers.drain(..count) {
+    /// Hands the first so many of the new connections over to workers.
+    fn hand_over(&self, new_connections: &mut NewConnections, count: usize) {
+        let count = count.min(new_connections.connections.len());
+        for new in new_connections.connections.drain(..count) {
             let nothing = Frames::with_capacity(memory::READ);
-            self.pool.submit(Job::Client(newcomer.connection, nothing));
+            self.pool.submit(Job::Client(new.connection, nothing));
         }
     }
 
@@ -248,13 +262,13 @@ impl Door {
     }
 }
 
-impl Lobby {
+impl NewConnections {
     /// Until the first of them has been here for long.
     fn patience(&self) -> PollTimeout {
-        let Some(first) = self.newcomers.first() else {
+        let Some(first) = self.connections.first() else {
             return PollTimeout::NONE;
         };
-        let left = YOUTH.saturating_sub(clock::now().saturating_duration_since(first.came));
+        let left = NEW_FOR.saturating_sub(clock::now().saturating_duration_since(first.accepted));
         // Rounded up: a timeout of zero for the last fraction of a millisecond would spin.
         PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
     }

@@ -20,7 +20,7 @@ use nix::sys::socket::{
 
 use crate::client::{Client, EvictionCounters, Local};
 use crate::forward::forwarder::{Batch, Forwarder};
-use crate::server::backoff::Trouble;
+use crate::server::backoff::Backoff;
 use crate::system::clock;
 use crate::system::thread::Pulse;
 use crate::telemetry::log::warn;
@@ -37,7 +37,7 @@ const HEAR_AGAIN: Duration = Duration::from_secs(1);
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Where datagrams come in.
-pub(super) struct Mailbox {
+pub(super) struct Receiver {
     pub(super) socket: Arc<UdpSocket>,
     pub(super) own: SocketAddr,
     pub(super) forwarder: Arc<Forwarder>,
@@ -47,9 +47,9 @@ pub(super) struct Mailbox {
     pub(super) stopping: Arc<AtomicBool>,
 }
 
-impl Mailbox {
+impl Receiver {
     pub(super) fn receive(&self) {
-        let mut trouble = Trouble::default();
+        let mut backoff = Backoff::default();
         let mut octets = vec![[0; DATAGRAM]; BATCH];
         let mut batch = Batch::default();
         let mut losses = Losses::default();
@@ -74,7 +74,7 @@ impl Mailbox {
                 .map(|datagrams| datagrams.map(|datagram| Arrival::of(&datagram)).collect());
             match received {
                 Ok(arrivals) => {
-                    trouble.is_over("receive");
+                    backoff.is_over("receive");
                     // A socket that was shut down reads as nothing once its queue is empty.
                     if stopping && arrivals.iter().all(|arrival| arrival.length == 0) {
                         return;
@@ -98,7 +98,7 @@ impl Mailbox {
                     }
                 }
                 Err(Errno::EINTR) => {}
-                Err(error) => trouble.wait("receive", &error.into()),
+                Err(error) => backoff.wait("receive", &error.into()),
             }
             if stopping {
                 last_rounds -= 1;
