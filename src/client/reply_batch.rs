@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use smallvec::SmallVec;
 
-use super::Client;
-use super::datagrams::{BATCH, Datagram, Headers, send_datagrams};
-use super::stream::{Connection, IDLE_LIMIT, Stream};
+use crate::client::connection::{Connection, IDLE_LIMIT};
+use crate::client::datagrams::{BATCH, Datagram, Headers, send_datagrams};
+use crate::client::destination::Client;
+use crate::client::stream::Stream;
 use crate::message::framing::{self, PREFIX};
 use crate::message::wire::{Answer, Asked, ExtendedError, LONGEST, PLAIN_SIZE, Shown};
 use crate::system::memory::{GATHERED, Reservation};
