@@ -377,7 +377,7 @@ mod tests {
     use rustls::pki_types::ServerName;
 
     use super::*;
-    use crate::client::ReplyBatch;
+    use crate::client::reply_batch::ReplyBatch;
     use crate::forward::in_flight::Query;
     use crate::identity::pin::PinSet;
     use crate::identity::pin_file::Source;

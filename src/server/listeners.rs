@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use crate::client::{ConnectionLimit, EvictionCounters, SlowReaders};
+use crate::client::connection_limit::ConnectionLimit;
+use crate::client::eviction_counters::EvictionCounters;
+use crate::client::slow_readers::SlowReaders;
 use crate::forward::forwarder::Forwarder;
 use crate::server::settings::Settings;
 use crate::server::sockets::{Sockets, prepare_tcp};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use crate::client::{Connection, IDLE_LIMIT};
+use crate::client::connection::{Connection, IDLE_LIMIT};
 use crate::forward::forwarder::{Batch, Forwarder};
 use crate::message::framing::Frames;
 use crate::system::clock;

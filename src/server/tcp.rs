@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::client::{Connection, ConnectionLimit, SlowReaders};
+use crate::client::connection::Connection;
+use crate::client::connection_limit::ConnectionLimit;
+use crate::client::slow_readers::SlowReaders;
 use crate::forward::forwarder::{Batch, Forwarder};
 use crate::message::framing::Frames;
 use crate::server::backoff::Backoff;

@@ -18,7 +18,9 @@ use nix::sys::socket::{
     SockaddrStorage, recvmmsg,
 };
 
-use crate::client::{Client, EvictionCounters, Local};
+use crate::client::datagrams::Local;
+use crate::client::destination::Client;
+use crate::client::eviction_counters::EvictionCounters;
 use crate::forward::forwarder::{Batch, Forwarder};
 use crate::server::backoff::Backoff;
 use crate::system::clock;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 
-use crate::client::Connection;
+use crate::client::connection::Connection;
 use crate::forward::forwarder::Forwarder;
 use crate::message::framing::Frames;
 use crate::server::reader::Reader;
