@@ -12,7 +12,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process;
 
-use crate::identity::rollover::{self, Memory};
+use crate::identity::memory_lines;
+use crate::identity::rollover::Memory;
 use crate::system::date::{self, Moment};
 use crate::system::privileges::{self, FileError, LONGEST_FILE};
 
@@ -91,7 +92,7 @@ impl State {
 
     fn read_line(&mut self, line: &str) -> Result<(), String> {
         let Some(time) = line.strip_prefix("time ") else {
-            return rollover::read_line(line, &mut self.memories);
+            return memory_lines::read_line(line, &mut self.memories);
         };
         match date::read(time.trim_ascii()) {
             Some((first, last)) if first == last && self.good_time.is_none() => {
