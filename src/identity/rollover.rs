@@ -247,17 +247,49 @@ impl Memory {
         if !leaf.holds_at(now) {
             return Err(Reason::Dates);
         }
-        // A key is no evidence for itself: one that is believed no more begins as any other.
-        let learnt = self.learnt.iter().map(|learnt| &learnt.leaf);
-        let others = self.accepted.iter().chain(learnt);
-        let others: Vec<_> = others.filter(|other| other.pin != leaf.pin).collect();
-        let same_issuer = others.iter().any(|other| other.issuer == leaf.issuer);
-        let last = others.iter().max_by_key(|other| other.age());
-        let Some(due) = last.filter(|_| same_issuer).map(|last| last.last_third()) else {
+        let Some(due) = self.replaceable_from(leaf) else {
             self.forget_candidate();
             return Err(Reason::OtherIssuer);
         };
         let went_back = self.forget_what_is_after(now);
+        let candidate = self.note_sighting(leaf, address, now);
+        if contradicts {
+            return Err(Reason::Contradiction);
+        }
+        if let Some(remembered) = went_back {
+            return Err(Reason::WentBack(remembered));
+        }
+        if now < due {
+            return Err(Reason::TooEarly(due));
+        }
+        let seen = Duration::from_secs(now.saturating_sub(candidate.since));
+        if seen < wait {
+            return Err(Reason::SeenFor { seen, wait });
+        }
+        let since = candidate.since;
+        match addresses
+            .iter()
+            .find(|address| !self.is_seen_at(address, leaf.pin, since, now))
+        {
+            Some(missing) => Err(Reason::NotSeenAt(*missing)),
+            None => Ok(candidate.leaf),
+        }
+    }
+
+    /// From when on the leaf that was accepted last may be replaced by this one; none where no other was issued under the same
+    /// key.
+    fn replaceable_from(&self, leaf: &Leaf) -> Option<u64> {
+        // A key is no evidence for itself: one that is believed no more begins as any other.
+        let learnt = self.learnt.iter().map(|learnt| &learnt.leaf);
+        let others = self.accepted.iter().chain(learnt);
+        let others = others.filter(|other| other.pin != leaf.pin);
+        let same_issuer = others.clone().any(|other| other.issuer == leaf.issuer);
+        let last = others.max_by_key(|other| other.age());
+        last.filter(|_| same_issuer).map(Leaf::last_third)
+    }
+
+    /// Remembers that `leaf` is shown at `address`, as that of the candidate, which it may become.
+    fn note_sighting(&mut self, leaf: &Leaf, address: SocketAddr, now: u64) -> Since {
         let candidate = match self.candidate.take() {
             Some(mut candidate) => {
                 candidate.leaf.renew(leaf);
@@ -278,31 +310,16 @@ impl Memory {
             pin: leaf.pin,
             at: now,
         });
-        if contradicts {
-            return Err(Reason::Contradiction);
-        }
-        if let Some(remembered) = went_back {
-            return Err(Reason::WentBack(remembered));
-        }
-        if now < due {
-            return Err(Reason::TooEarly(due));
-        }
-        let seen = Duration::from_secs(now.saturating_sub(candidate.since));
-        if seen < wait {
-            return Err(Reason::SeenFor { seen, wait });
-        }
+        candidate
+    }
+
+    /// Whether a key that is a candidate `since` then is the latest at `address`.
+    fn is_seen_at(&self, address: &SocketAddr, pin: Pin, since: u64, now: u64) -> bool {
         // Sightings of before the first can be there only if somebody wrote them.
-        let counts = |sighting: &Sighting| {
-            sighting.pin == leaf.pin && (candidate.since..=now).contains(&sighting.at)
-        };
-        let is_seen = |address: &SocketAddr| {
-            let mut seen = self.seen.iter();
-            seen.any(|sighting| sighting.address == *address && counts(sighting))
-        };
-        match addresses.iter().find(|address| !is_seen(address)) {
-            Some(missing) => Err(Reason::NotSeenAt(*missing)),
-            None => Ok(candidate.leaf),
-        }
+        let counts =
+            |sighting: &Sighting| sighting.pin == pin && (since..=now).contains(&sighting.at);
+        let mut seen = self.seen.iter();
+        seen.any(|sighting| sighting.address == *address && counts(sighting))
     }
 
     fn learn(&mut self, leaf: Leaf, now: u64) {
