@@ -23,7 +23,10 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::identity::verifier::{Identity, PinMode, Proof, Refusal, Terms, refusal_in};
+use crate::identity::chain::Proof;
+use crate::identity::refusal::Refusal;
+use crate::identity::terms::{PinMode, Terms};
+use crate::identity::verifier::{Identity, refusal_in};
 use crate::message::framing::{Frames, PREFIX};
 use crate::message::wire::{Form, HEADER};
 use crate::system::clock;
