@@ -1,7 +1,7 @@
 //! Which replies leave together?
 //!
 //! Each thread that answers has a batch of its own: what it has to say to all clients is gathered in one buffer, and leaves by a
-//! system call for each batch of datagrams and one for each stream. A batch that has grown to [`MOST`] octets is sent
+//! system call for each batch of datagrams and one for each stream. A batch that has grown to `MOST` octets is sent
 //! before anything is added, so it never holds more than that, or one message.
 
 use std::mem;

@@ -1,6 +1,6 @@
 //! How do those get their answers who read slower than they ask?
 //!
-//! One thread sends, to all of them, what their sockets did not take. Who has not taken all of it within [`WRITE_LIMIT`] loses
+//! One thread sends, to all of them, what their sockets did not take. Who has not taken all of it within ten seconds loses
 //! its connection.
 
 use std::io::{ErrorKind, PipeReader, Read};
