@@ -12,7 +12,7 @@ use dns_tool::config::options::Sources;
 use dns_tool::config::settings::{self, Command, Config, Query};
 use dns_tool::daemon::error::StartError;
 use dns_tool::daemon::running::Running;
-use dns_tool::server::listeners::Sockets;
+use dns_tool::server::sockets::Sockets;
 use dns_tool::system::allocator;
 use dns_tool::system::privileges;
 use dns_tool::system::service_manager::Manager;

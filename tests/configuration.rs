@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ::log::Level;
-use dns_tool::client::ReplyBatch;
+use dns_tool::client::reply_batch::ReplyBatch;
 use dns_tool::forward::forwarder::{Endings, Upstream, Work};
 use dns_tool::forward::in_flight::Query;
 use dns_tool::message::wire;

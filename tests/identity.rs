@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use ::log::Level;
 use dns_tool::forward::forwarder::Outcome;
+use dns_tool::identity::anchors::Anchors;
 use dns_tool::identity::pin::Pin;
 use dns_tool::identity::pin_file::resolver_name;
-use dns_tool::identity::verifier::{Anchors, Check, Identity, PinMode, Terms};
+use dns_tool::identity::refusal::Check;
+use dns_tool::identity::terms::{PinMode, Terms};
+use dns_tool::identity::verifier::Identity;
 use dns_tool::system::date::DAY;
 use rcgen::date_time_ymd;
 use rustls::pki_types::UnixTime;

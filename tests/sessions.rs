@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use dns_tool::client::{Client, ReplyBatch};
+use dns_tool::client::destination::Client;
+use dns_tool::client::reply_batch::ReplyBatch;
 use dns_tool::forward::forwarder::{self, Batch, Endings, Upstream};
 use dns_tool::forward::in_flight::Query;
 use dns_tool::message::wire::Answer;

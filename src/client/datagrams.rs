@@ -3,7 +3,7 @@
 //! Many by one system call, as long as they leave by the same socket and from the same address.
 
 use std::io::IoSlice;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -52,45 +52,62 @@ impl Datagram {
 }
 
 /// Sends a batch that leaves by one socket and from one address.
-pub(super) fn send_datagrams(headers: &mut Headers, octets: &[u8], mut batch: &[Datagram]) {
+pub(super) fn send_datagrams(headers: &mut Headers, octets: &[u8], batch: &[Datagram]) {
     let Some(Datagram { socket, local, .. }) = batch.first() else {
         return;
     };
-    let (packet_info4, packet_info6);
-    let control;
-    let headers = match local.map(|local| (local.address, local.interface)) {
+    match local.map(|local| (local.address, local.interface)) {
         None => {
-            control = None;
             let room = || MultiHeaders::preallocate(BATCH, None);
-            headers.plain.get_or_insert_with(room)
+            let headers = headers.plain.get_or_insert_with(room);
+            send_all(socket, headers, &[], octets, batch);
         }
         Some((IpAddr::V4(address), _)) => {
-            let source = libc::in_addr {
-                s_addr: u32::from_ne_bytes(address.octets()),
-            };
-            let anywhere = libc::in_addr { s_addr: 0 };
-            packet_info4 = libc::in_pktinfo {
-                ipi_ifindex: 0,
-                ipi_spec_dst: source,
-                ipi_addr: anywhere,
-            };
-            control = Some(ControlMessage::Ipv4PacketInfo(&packet_info4));
             let room = || MultiHeaders::preallocate(BATCH, Some(cmsg_space!(libc::in_pktinfo)));
-            headers.from4.get_or_insert_with(room)
+            let headers = headers.from4.get_or_insert_with(room);
+            let packet_info = packet_info4(address);
+            let control = [ControlMessage::Ipv4PacketInfo(&packet_info)];
+            send_all(socket, headers, &control, octets, batch);
         }
         Some((IpAddr::V6(address), interface)) => {
-            let source = libc::in6_addr {
-                s6_addr: address.octets(),
-            };
-            packet_info6 = libc::in6_pktinfo {
-                ipi6_addr: source,
-                ipi6_ifindex: interface,
-            };
-            control = Some(ControlMessage::Ipv6PacketInfo(&packet_info6));
             let room = || MultiHeaders::preallocate(BATCH, Some(cmsg_space!(libc::in6_pktinfo)));
-            headers.from6.get_or_insert_with(room)
+            let headers = headers.from6.get_or_insert_with(room);
+            let packet_info = packet_info6(address, interface);
+            let control = [ControlMessage::Ipv6PacketInfo(&packet_info)];
+            send_all(socket, headers, &control, octets, batch);
         }
-    };
+    }
+}
+
+/// That datagrams are to leave from `address`, as the kernel is told it.
+fn packet_info4(address: Ipv4Addr) -> libc::in_pktinfo {
+    libc::in_pktinfo {
+        ipi_ifindex: 0,
+        ipi_spec_dst: libc::in_addr {
+            s_addr: u32::from_ne_bytes(address.octets()),
+        },
+        ipi_addr: libc::in_addr { s_addr: 0 },
+    }
+}
+
+/// The same for IPv6, and by which interface; 0 for any.
+fn packet_info6(address: Ipv6Addr, interface: u32) -> libc::in6_pktinfo {
+    libc::in6_pktinfo {
+        ipi6_addr: libc::in6_addr {
+            s6_addr: address.octets(),
+        },
+        ipi6_ifindex: interface,
+    }
+}
+
+/// Sends a batch by `socket`, with the same control data for each datagram.
+fn send_all(
+    socket: &UdpSocket,
+    headers: &mut MultiHeaders<SockaddrStorage>,
+    control: &[ControlMessage<'_>],
+    octets: &[u8],
+    mut batch: &[Datagram],
+) {
     let mut fragments = false;
     while !batch.is_empty() {
         let slices: Vec<_> = batch
@@ -107,7 +124,7 @@ pub(super) fn send_datagrams(headers: &mut Headers, octets: &[u8], mut batch: &[
             headers,
             &slices,
             &peers,
-            control.as_slice(),
+            control,
             MsgFlags::MSG_DONTWAIT,
         )
         .map(Iterator::count);

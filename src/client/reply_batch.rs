@@ -1,7 +1,7 @@
 //! Which replies leave together?
 //!
 //! Each thread that answers has a batch of its own: what it has to say to all clients is gathered in one buffer, and leaves by a
-//! system call for each batch of datagrams and one for each stream. A batch that has grown to [`MOST`] octets is sent
+//! system call for each batch of datagrams and one for each stream. A batch that has grown to `MOST` octets is sent
 //! before anything is added, so it never holds more than that, or one message.
 
 use std::mem;
@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use smallvec::SmallVec;
 
-use super::Client;
-use super::datagrams::{BATCH, Datagram, Headers, send_datagrams};
-use super::stream::{Connection, IDLE_LIMIT, Stream};
+use crate::client::connection::{Connection, IDLE_LIMIT};
+use crate::client::datagrams::{BATCH, Datagram, Headers, send_datagrams};
+use crate::client::destination::Client;
+use crate::client::stream::Stream;
 use crate::message::framing::{self, PREFIX};
 use crate::message::wire::{Answer, Asked, ExtendedError, LONGEST, PLAIN_SIZE, Shown};
 use crate::system::memory::{GATHERED, Reservation};

@@ -1,13 +1,8 @@
 //! How do answers leave by a TCP connection?
 //!
-//! A connection is shared by the worker that reads it ([`Connection`]) and the threads that answer it ([`Stream`]). It closes when
-//! the last of them lets go: so a client that closed its writing side still gets all its answers (RFC 1122 section 4.2.2.13).
-//!
 //! The outbox's lock guards what is written and the socket that it is written to, the other lock how many queries are in
 //! flight. The outbox's is taken first where both are.
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
@@ -15,28 +10,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, SockaddrStorage, recv, send, sendmsg};
+use nix::sys::socket::{MsgFlags, recv};
 use parking_lot::{Condvar, Mutex};
-use smallvec::SmallVec;
 use socket2::SockRef;
 
-use super::connection_limit::Keeps;
-use super::in_flight::InFlightCount;
-use super::later;
-use super::slow_readers::SlowReaders;
-use super::{Client, Slot};
-use crate::system::clock;
-use crate::system::memory::Reservation;
+use crate::client::eviction_order::Keeps;
+use crate::client::in_flight::InFlightCount;
+use crate::client::outbox::Outbox;
+use crate::client::slots::Slot;
+use crate::client::slow_reader_list::SlowReaderList;
+use crate::system::clock::{self, later};
 use crate::system::socket_owner;
 use crate::telemetry::log::debug;
 
-/// How long a TCP client may be silent, and how long one of its messages may take to arrive (RFC 7766 section 6.2.3).
-pub const IDLE_LIMIT: Duration = Duration::from_secs(10);
-/// Octets that a part of an outbox costs besides what is in it.
-const PART: usize = 64;
-/// Pieces of memory that one system call sends, at most (UIO_MAXIOV).
-const PIECES: usize = 1024;
 /// Queries of one connection that may wait for their answers at a time; reading pauses at this many.
 const IN_FLIGHT: usize = 1024;
 /// As many it is while so many of other clients wait: whatever one has poured in, the next query of another comes after it.
@@ -54,33 +40,15 @@ pub struct Stream {
     drained: Condvar,
     /// There may be memory for what its worker answers, or it is closed.
     pub(super) memory_freed: Condvar,
-    slow_readers: Arc<SlowReaders>,
+    slow_readers: Arc<SlowReaderList<Self>>,
     in_flight: Mutex<InFlightCount>,
     in_flight_changed: Condvar,
     /// The last query that ended had no answer of the resolver.
     unanswered: AtomicBool,
     /// None once another connection has it.
-    slot: Mutex<Option<Slot>>,
+    slot: Mutex<Option<Slot<Self>>>,
     /// The user whose process it is at the other end, where that was looked up and is known.
     user: OnceLock<Option<u32>>,
-}
-
-/// What its client has not taken yet.
-#[derive(Debug)]
-struct Outbox {
-    /// None once the connection is closed: nothing more is written.
-    socket: Option<Arc<TcpStream>>,
-    /// Each part is what a write left, in order.
-    parts: VecDeque<Box<[u8]>>,
-    /// Octets of the first part that were sent.
-    sent: usize,
-    /// What the parts cost.
-    octets: usize,
-    held: Option<Reservation>,
-    /// Since when it holds anything.
-    since: Option<Instant>,
-    /// It is on the list of slow readers.
-    listed: bool,
 }
 
 /// A query's right to one answer into a stream.
@@ -111,37 +79,21 @@ impl Drop for InFlightGuard {
     }
 }
 
-/// The reading end of a client's TCP connection.
-#[derive(Debug)]
-pub struct Connection {
-    pub(super) stream: Arc<Stream>,
-    socket: Arc<TcpStream>,
-}
-
-impl Connection {
-    /// A connection from `peer`, which has `slot` until it is closed or evicted.
-    pub fn new(
-        socket: TcpStream,
+impl Stream {
+    /// The stream of a connection from `peer`, which has `slot` until it is closed or evicted.
+    pub(super) fn new(
+        socket: Arc<TcpStream>,
         peer: SocketAddr,
-        slow_readers: Arc<SlowReaders>,
-        slot: Slot,
+        slow_readers: Arc<SlowReaderList<Self>>,
+        slot: Slot<Self>,
         now: Instant,
-    ) -> Self {
-        let socket = Arc::new(socket);
+    ) -> Arc<Self> {
         let asked = later(now, GRACE);
-        let stream = Arc::new_cyclic(|stream| {
+        Arc::new_cyclic(|stream| {
             slot.belongs_to(stream);
-            Stream {
+            Self {
                 peer,
-                outbox: Mutex::new(Outbox {
-                    socket: Some(Arc::clone(&socket)),
-                    parts: VecDeque::new(),
-                    sent: 0,
-                    octets: 0,
-                    held: None,
-                    since: None,
-                    listed: false,
-                }),
+                outbox: Mutex::new(Outbox::new(socket)),
                 drained: Condvar::new(),
                 memory_freed: Condvar::new(),
                 slow_readers,
@@ -151,39 +103,16 @@ impl Connection {
                 slot: Mutex::new(Some(slot)),
                 user: OnceLock::new(),
             }
-        });
-        Self { stream, socket }
+        })
     }
 
-    /// The writing end.
-    pub fn stream(&self) -> &Stream {
-        &self.stream
+    /// Counts one more query, which has a right to an answer.
+    pub(super) fn begin_query(self: &Arc<Self>, now: Instant) -> InFlightGuard {
+        let span = self.in_flight.lock().ask(now);
+        let stream = Arc::clone(self);
+        InFlightGuard { stream, span }
     }
 
-    /// The socket, for reading.
-    pub fn socket(&self) -> &TcpStream {
-        &self.socket
-    }
-
-    /// Reads what has arrived, without waiting.
-    pub fn read_now(&self, room: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match recv(self.socket.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT) {
-                Err(Errno::EINTR) => {}
-                read => return Ok(read?),
-            }
-        }
-    }
-
-    /// The client of one more query on this connection.
-    pub fn client(&self, now: Instant) -> Client {
-        let span = self.stream.in_flight.lock().ask(now);
-        let stream = Arc::clone(&self.stream);
-        Client::Stream(InFlightGuard { stream, span })
-    }
-}
-
-impl Stream {
     /// The client's address and port.
     pub fn peer(&self) -> SocketAddr {
         self.peer
@@ -300,9 +229,9 @@ impl Stream {
     /// Waits until its client has taken what was written, or has lost its connection for not doing so. Says whether it goes on.
     pub fn wait_until_read(&self) -> bool {
         let mut outbox = self.outbox.lock();
-        let waits = |outbox: &mut Outbox| outbox.socket.is_some() && !outbox.parts.is_empty();
+        let waits = |outbox: &mut Outbox| !outbox.is_closed() && !outbox.is_empty();
         self.drained.wait_while(&mut outbox, waits);
-        outbox.socket.is_some()
+        !outbox.is_closed()
     }
 
     /// A query of its client has ended: with an answer of the resolver, of now or before, or without.
@@ -325,43 +254,30 @@ impl Stream {
         in_flight.sending = in_flight.sending.saturating_sub(1);
     }
 
-    pub(super) fn slow_readers(&self) -> &SlowReaders {
+    pub(super) fn slow_readers(&self) -> &SlowReaderList<Self> {
         &self.slow_readers
     }
 
     /// The socket, as long as it is written to.
     pub(super) fn write_socket(&self) -> Option<Arc<TcpStream>> {
-        self.outbox.lock().socket.clone()
+        self.outbox.lock().socket()
     }
 
     /// Whether nothing is written to it any more.
     pub(super) fn is_closed(&self) -> bool {
-        self.outbox.lock().socket.is_none()
+        self.outbox.lock().is_closed()
     }
 
     /// Writes parts of `octets`, one after the other, without waiting; what is not taken now waits in the outbox.
     pub(super) fn write(self: &Arc<Self>, octets: &[u8], parts: &[Range<usize>]) {
         let mut outbox = self.outbox.lock();
-        let Some(socket) = &outbox.socket else { return };
-        let part = |range: &Range<usize>| octets.get(range.clone()).unwrap_or_default();
-        let mut taken = 0;
-        if outbox.parts.is_empty() {
-            let sent = match parts {
-                [only] => send_now(socket, part(only)),
-                _ => {
-                    let slices: SmallVec<[IoSlice<'_>; 16]> = parts
-                        .iter()
-                        .take(PIECES)
-                        .map(|range| IoSlice::new(part(range)))
-                        .collect();
-                    send_all_now(socket, &slices)
-                }
-            };
-            match sent {
-                Ok(sent) => taken = sent,
-                Err(error) => return self.close_now(&mut outbox, &error.to_string()),
-            }
+        if outbox.is_closed() {
+            return;
         }
+        let taken = match outbox.write(octets, parts) {
+            Ok(taken) => taken,
+            Err(error) => return self.close_now(&mut outbox, &error.to_string()),
+        };
         let whole = parts
             .iter()
             .fold(0_usize, |sum, range| sum.saturating_add(range.len()));
@@ -369,23 +285,17 @@ impl Stream {
         if rest == 0 {
             return;
         }
-        let octets = outbox.octets.saturating_add(rest).saturating_add(PART);
-        if !self.slow_readers.may_hold(octets) {
+        let cost = outbox.cost_with(rest);
+        if !self.slow_readers.may_hold(cost) {
             self.slow_readers.evictions().not_reading.increment();
             return self.close_now(&mut outbox, "it does not read its answers");
         }
-        if !self.slow_readers.hold(&mut outbox.held, octets, self) {
+        let end = Self::try_close_over_memory;
+        if !self.slow_readers.hold_by(outbox.held(), cost, self, end) {
             self.slow_readers.evictions().over_memory.increment();
             return self.close_now(&mut outbox, "there is no memory for its answers");
         }
-        let mut left = Vec::with_capacity(rest);
-        for range in parts {
-            let skipped = taken.min(range.len());
-            taken = taken.saturating_sub(skipped);
-            left.extend_from_slice(part(range).get(skipped..).unwrap_or_default());
-        }
-        outbox.octets = octets;
-        outbox.parts.push_back(left.into_boxed_slice());
+        outbox.keep(octets, parts, taken, rest);
         let now = clock::now();
         outbox.since.get_or_insert(now);
         if !std::mem::replace(&mut outbox.listed, true) {
@@ -399,7 +309,7 @@ impl Stream {
         if let Err(error) = outbox.send() {
             self.close_now(&mut outbox, &error.to_string());
         }
-        if !outbox.parts.is_empty() {
+        if !outbox.is_empty() {
             if !is_over {
                 return;
             }
@@ -418,8 +328,7 @@ impl Stream {
     pub(crate) fn drained_and_held(&self) -> (usize, usize) {
         self.drain(false);
         let outbox = self.outbox.lock();
-        let octets = outbox.parts.iter().map(|part| part.len() + PART).sum();
-        (octets, outbox.held.as_ref().map_or(0, Reservation::octets))
+        outbox.cost_and_held()
     }
 
     /// Ends the connection, since the system has no thread that could read it.
@@ -439,7 +348,7 @@ impl Stream {
         let Some(mut outbox) = self.outbox.try_lock() else {
             return false;
         };
-        if outbox.parts.is_empty() {
+        if outbox.is_empty() {
             return false;
         }
         outbox.listed = false;
@@ -454,16 +363,13 @@ impl Stream {
     }
 
     fn close_now(&self, outbox: &mut Outbox, cause: &str) {
-        let Some(socket) = outbox.socket.take() else {
+        let Some(socket) = outbox.close() else {
             return;
         };
         debug!(
             "event=client-dropped client={} cause=\"{cause}\"",
             self.peer
         );
-        outbox.parts.clear();
-        (outbox.sent, outbox.octets, outbox.held) = (0, 0, None);
-        outbox.since = None;
         // What the kernel holds for it goes with it, and does not wait for a client that does not read.
         let _ = SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
         // It fails when the client is gone already, which is as good.
@@ -474,54 +380,5 @@ impl Stream {
         self.in_flight_changed.notify_one();
         self.memory_freed.notify_one();
         drop(self.slot.lock().take());
-    }
-}
-
-impl Outbox {
-    /// Sends what the socket takes.
-    fn send(&mut self) -> io::Result<()> {
-        let Some(socket) = &self.socket else {
-            return Ok(());
-        };
-        while let Some(part) = self.parts.front() {
-            let rest = part.get(self.sent..).unwrap_or_default();
-            let sent = send_now(socket, rest)?;
-            if sent < rest.len() {
-                self.sent = self.sent.saturating_add(sent);
-                return Ok(());
-            }
-            let cost = part.len().saturating_add(PART);
-            self.parts.pop_front();
-            self.sent = 0;
-            self.octets = self.octets.saturating_sub(cost);
-            if let Some(held) = &mut self.held {
-                // Less always fits.
-                held.resize(self.octets);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Sends what the socket takes at once.
-fn send_now(socket: &TcpStream, octets: &[u8]) -> io::Result<usize> {
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    at_once(|| send(socket.as_raw_fd(), octets, flags))
-}
-
-/// The same for several pieces, one after the other.
-fn send_all_now(socket: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    at_once(|| sendmsg::<SockaddrStorage>(socket.as_raw_fd(), pieces, &[], flags, None))
-}
-
-fn at_once(send: impl Fn() -> nix::Result<usize>) -> io::Result<usize> {
-    loop {
-        match send() {
-            Ok(sent) => return Ok(sent),
-            Err(Errno::EAGAIN) => return Ok(0),
-            Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
     }
 }

@@ -14,12 +14,16 @@ use crate::command::json::Json;
 use crate::command::query::{Asking, exchange, reachable};
 use crate::config::settings::{CheckRequest, UsageError};
 use crate::identity::certificate::Facts;
+use crate::identity::chain::Proof;
+use crate::identity::refusal::{Check, Refusal};
 use crate::identity::rollover::Memory;
 use crate::identity::state_file::Store;
-use crate::identity::verifier::{Check, Identity, PinMode, Proof, Refusal};
+use crate::identity::terms::PinMode;
+use crate::identity::verifier::Identity;
 use crate::message::presentation::{Name, Rcode, Type};
 use crate::message::wire::{Answer, rcode};
-use crate::server::listeners::{self, Sockets};
+use crate::server::settings::Settings;
+use crate::server::sockets::Sockets;
 use crate::system::clock;
 use crate::system::date::{DAY, Moment};
 use crate::upstream::Resolver;
@@ -214,7 +218,7 @@ pub fn run(request: &CheckRequest) -> Report {
         check_file(file, &mut report);
     }
     for address in &config.server.addresses {
-        let alone = listeners::Settings {
+        let alone = Settings {
             addresses: vec![*address],
             // Who shares the port is given clients, and this is nobody who serves them.
             reuse_port: false,
@@ -393,7 +397,7 @@ fn check_file(file: &Path, report: &mut Report) {
     }
 }
 
-fn check_port(settings: &listeners::Settings, report: &mut Report) {
+fn check_port(settings: &Settings, report: &mut Report) {
     let address = SocketAddr::new(settings.addresses[0], settings.port);
     let subject = format!("listening on {address}");
     let Err(error) = Sockets::bind(settings) else {

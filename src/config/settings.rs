@@ -18,13 +18,15 @@ use crate::config::options::{Given, Sources, Wanted};
 use crate::forward::forwarder;
 use crate::forward::rate_limit;
 use crate::forward::waiting;
+use crate::identity::anchors::Anchors;
 use crate::identity::pin::{Dated, Pin, PinError, PinSet};
 use crate::identity::pin_file::{Source, resolver_name};
 use crate::identity::state_file::Store;
+use crate::identity::terms::{PinMode, Terms};
 use crate::identity::trust;
-use crate::identity::verifier::{Anchors, Identity, PinMode, Terms};
+use crate::identity::verifier::Identity;
 use crate::message::presentation::{Name, Type};
-use crate::server::listeners;
+use crate::server;
 use crate::system::clock::micros;
 use crate::system::date::DAY;
 use crate::system::memory;
@@ -82,7 +84,7 @@ pub enum Command {
 #[derive(Debug)]
 pub struct Config {
     /// Where queries come from.
-    pub server: listeners::Settings,
+    pub server: server::settings::Settings,
     /// What messages may hold.
     pub memory: memory::Settings,
     /// What happens to them.
@@ -321,8 +323,8 @@ fn query(config: Config) -> Result<Query, UsageError> {
     })
 }
 
-fn server_settings(given: &Given) -> Result<listeners::Settings, UsageError> {
-    Ok(listeners::Settings {
+fn server_settings(given: &Given) -> Result<server::settings::Settings, UsageError> {
+    Ok(server::settings::Settings {
         addresses: all(given, "--address", |text| {
             text.parse()
                 .map_err(|_| "expected an IPv4 or IPv6 address".to_owned())

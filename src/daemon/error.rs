@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use crate::server::listeners::BindError;
+use crate::server::sockets::BindError;
 use crate::system::privileges::RightsError;
 
 /// Why serving could not begin.

@@ -13,11 +13,13 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::forward::forwarder::Upstream;
 use crate::identity::certificate::Facts;
+use crate::identity::chain::Proof;
 use crate::identity::pin_file::{Pins, Watch};
 use crate::identity::rollover::{Leaf, Verdict};
 use crate::identity::state_file::{State, Store};
+use crate::identity::terms::{PinMode, Terms};
 use crate::identity::trust::Settings;
-use crate::identity::verifier::{Identity, PinMode, Proof, Terms};
+use crate::identity::verifier::Identity;
 use crate::system::clock;
 use crate::system::thread;
 use crate::telemetry::log::{debug, error, info, warn};
@@ -377,11 +379,11 @@ mod tests {
     use rustls::pki_types::ServerName;
 
     use super::*;
-    use crate::client::ReplyBatch;
+    use crate::client::reply_batch::ReplyBatch;
     use crate::forward::in_flight::Query;
+    use crate::identity::anchors::Anchors;
     use crate::identity::pin::PinSet;
     use crate::identity::pin_file::Source;
-    use crate::identity::verifier::Anchors;
     use crate::message::wire::Answer;
     use crate::upstream::{self, Failure, Resolver, Settle};
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::key_refresh::Keys;
-use crate::client::{EvictionCounters, SlowReaders};
+use crate::client::eviction_counters::EvictionCounters;
+use crate::client::slow_readers::SlowReaders;
 use crate::config::options::Given;
 use crate::forward::forwarder::{Endings, Forwarder, Outcome, Upstream};
 use crate::monitoring::http::Monitor;

@@ -12,7 +12,9 @@ use log::{Level, log_enabled};
 use parking_lot::Mutex;
 
 use crate::cache::{self, Ask, Cache, Found, Kept};
-use crate::client::{Client, Connection, ReplyBatch};
+use crate::client::connection::Connection;
+use crate::client::destination::Client;
+use crate::client::reply_batch::ReplyBatch;
 use crate::forward::in_flight::{Decision, Flights, Query, Spares, Waiter, Waiters};
 use crate::forward::rate_limit::{self, Limiter, Verdict};
 use crate::forward::waiting::{self, Place, Waiting};
@@ -1027,7 +1029,9 @@ mod tests {
     use socket2::SockRef;
 
     use super::*;
-    use crate::client::{ConnectionLimit, EvictionCounters, SlowReaders};
+    use crate::client::connection_limit::ConnectionLimit;
+    use crate::client::eviction_counters::EvictionCounters;
+    use crate::client::slow_readers::SlowReaders;
     use crate::system::memory;
     use crate::upstream;
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::client::Client;
+use crate::client::destination::Client;
 use crate::forward::waiting::Place;
 use crate::message::framing::{self, PREFIX};
 use crate::message::wire::{self, Asked, Edns, Form, HEADER, Key};

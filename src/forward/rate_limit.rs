@@ -11,7 +11,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
-use crate::client::client_of;
+use crate::client::address::client_of;
 use crate::upstream::token_bucket::{Rate, nanos};
 
 /// Parts of the table, each with a lock of its own.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::client::client_of;
+use crate::client::address::client_of;
 use crate::system::memory::{is_fair, is_little};
 
 /// Clients that are told apart, mostly.

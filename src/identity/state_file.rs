@@ -12,7 +12,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process;
 
-use crate::identity::rollover::{self, Memory};
+use crate::identity::memory_lines;
+use crate::identity::rollover::Memory;
 use crate::system::date::{self, Moment};
 use crate::system::privileges::{self, FileError, LONGEST_FILE};
 
@@ -91,7 +92,7 @@ impl State {
 
     fn read_line(&mut self, line: &str) -> Result<(), String> {
         let Some(time) = line.strip_prefix("time ") else {
-            return rollover::read_line(line, &mut self.memories);
+            return memory_lines::read_line(line, &mut self.memories);
         };
         match date::read(time.trim_ascii()) {
             Some((first, last)) if first == last && self.good_time.is_none() => {
@@ -216,6 +217,64 @@ mod tests {
     const ONE: &str = "sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
     const TWO: &str = "sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
+    /// What is changed in the text into what, and how the refusal of that begins.
+    const REFUSED: [(&str, &str, &str); 14] = [
+        ("state 1", "state 2", "line 1: it is of version 2"),
+        (
+            "state 1",
+            "state 0",
+            "line 1: expected \"dns-tool state 1\"",
+        ),
+        ("state 1", "state one", "line 1: expected"),
+        ("dns-tool", "dnstool", "line 1: expected"),
+        (
+            "time 2026-03-24T12:00:00Z",
+            "time 2026-03-24",
+            "line 2: \"2026-03-24\": expected one time",
+        ),
+        (
+            "accepted dns",
+            "believed dns",
+            "line 3: \"believed\": expected a line that begins with",
+        ),
+        ("issuer=sha256", "issued=sha256", "line 3: \"issued="),
+        (
+            "not-after=2026",
+            "not-after=2025",
+            "line 3: expected not-after= to be later",
+        ),
+        (
+            " since=2026-03-20T00:00:00Z",
+            "",
+            "line 4: \"\": expected since=",
+        ),
+        (
+            "192.0.2.1:853",
+            "192.0.2.1",
+            "line 6: \"192.0.2.1\": expected an address",
+        ),
+        (
+            "[2001:db8::1]:853",
+            "192.0.2.1:853",
+            "line 7: expected one seen line",
+        ),
+        (
+            "learnt dns.example.net",
+            "candidate dns.example.org",
+            "line 5: expected one candidate line",
+        ),
+        (
+            "at=2026-03-24T12:00:00Z",
+            "at=2026-03-24T12:00:00Z x",
+            "line 6: \"x\": expected the line to end",
+        ),
+        (
+            "candidate",
+            "time 2026-03-24T12:00:00Z\n",
+            "line 5: \"2026-03-24T12:00:00Z\": expected one time",
+        ),
+    ];
+
     fn text() -> String {
         let dates = "not-before=2026-01-01T00:00:00Z not-after=2026-04-01T00:00:00Z";
         format!(
@@ -279,62 +338,7 @@ mod tests {
 
     #[test]
     fn a_refused_line_is_named_with_what_was_expected() {
-        for (from, to, expected) in [
-            ("state 1", "state 2", "line 1: it is of version 2"),
-            (
-                "state 1",
-                "state 0",
-                "line 1: expected \"dns-tool state 1\"",
-            ),
-            ("state 1", "state one", "line 1: expected"),
-            ("dns-tool", "dnstool", "line 1: expected"),
-            (
-                "time 2026-03-24T12:00:00Z",
-                "time 2026-03-24",
-                "line 2: \"2026-03-24\": expected one time",
-            ),
-            (
-                "accepted dns",
-                "believed dns",
-                "line 3: \"believed\": expected a line that begins with",
-            ),
-            ("issuer=sha256", "issued=sha256", "line 3: \"issued="),
-            (
-                "not-after=2026",
-                "not-after=2025",
-                "line 3: expected not-after= to be later",
-            ),
-            (
-                " since=2026-03-20T00:00:00Z",
-                "",
-                "line 4: \"\": expected since=",
-            ),
-            (
-                "192.0.2.1:853",
-                "192.0.2.1",
-                "line 6: \"192.0.2.1\": expected an address",
-            ),
-            (
-                "[2001:db8::1]:853",
-                "192.0.2.1:853",
-                "line 7: expected one seen line",
-            ),
-            (
-                "learnt dns.example.net",
-                "candidate dns.example.org",
-                "line 5: expected one candidate line",
-            ),
-            (
-                "at=2026-03-24T12:00:00Z",
-                "at=2026-03-24T12:00:00Z x",
-                "line 6: \"x\": expected the line to end",
-            ),
-            (
-                "candidate",
-                "time 2026-03-24T12:00:00Z\n",
-                "line 5: \"2026-03-24T12:00:00Z\": expected one time",
-            ),
-        ] {
+        for (from, to, expected) in REFUSED {
             let changed = text().replacen(from, to, 1);
             let error = State::parse(&changed).expect_err(to).to_string();
             assert!(error.starts_with(expected), "{error}");

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 
-use super::pin::PinSet;
-use super::pin_file::{Pins, Source};
-use super::state_file::{State, Store};
+use crate::identity::pin::PinSet;
+use crate::identity::pin_file::{Pins, Source};
+use crate::identity::state_file::{State, Store};
 
 /// Where pins come from, and what is remembered of keys.
 #[derive(Debug, Clone, Default)]

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::client::{ConnectionLimit, EvictionCounters};
+use crate::client::connection_limit::ConnectionLimit;
+use crate::client::eviction_counters::EvictionCounters;
 use crate::forward::forwarder::{Endings, Forwarder, Outcome, Source};
 use crate::system::clock;
 use crate::system::memory::Purpose;

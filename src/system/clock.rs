@@ -21,6 +21,11 @@ pub fn now() -> Instant {
     }
 }
 
+/// A moment so much after another; that one itself if the clock cannot tell.
+pub fn later(moment: Instant, wait: Duration) -> Instant {
+    moment.checked_add(wait).unwrap_or(moment)
+}
+
 /// A moment as microseconds on a scale that begins with the first question for the time; at least 1.
 pub fn stamp(moment: Instant) -> u64 {
     micros(moment.saturating_duration_since(BASE.0)).max(1)

@@ -10,7 +10,9 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::identity::verifier::{Identity, Proof, Refusal, refusal_in};
+use crate::identity::chain::Proof;
+use crate::identity::refusal::Refusal;
+use crate::identity::verifier::{Identity, refusal_in};
 use crate::system::clock;
 use crate::system::deadline::{Timed, left};
 

@@ -10,7 +10,8 @@ use super::driver::{Open, Upstream};
 use super::settings::Settings;
 use super::traits::{Query, Replies};
 use crate::identity::pin::PinSet;
-use crate::identity::verifier::{Identity, Terms};
+use crate::identity::terms::Terms;
+use crate::identity::verifier::Identity;
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// Another one in its place, with other settings, which goes on counting where this one does. Its sessions are new, but

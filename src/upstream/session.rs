@@ -21,7 +21,9 @@ use socket2::SockRef;
 
 use super::handshake::{Agreement, plain, today};
 use super::outgoing::{Company, Lead, Outgoing, ROUNDS};
-use crate::identity::verifier::{Identity, PinMode, Proof, Terms};
+use crate::identity::chain::Proof;
+use crate::identity::terms::{PinMode, Terms};
+use crate::identity::verifier::Identity;
 use crate::message::framing::PREFIX;
 use crate::system::clock;
 use crate::telemetry::log::debug;

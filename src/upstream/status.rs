@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use super::handshake::ConnectError;
 use super::session::Closed;
 use crate::identity::certificate::Facts;
+use crate::identity::chain::Proof;
 use crate::identity::pin::{Fit, Pin};
-use crate::identity::verifier::{Proof, Terms};
+use crate::identity::terms::Terms;
 use crate::system::clock;
 use crate::telemetry::metrics::{Counter, Histogram};
 
@@ -22,7 +23,7 @@ pub struct Tally {
     pub closed: [Counter; 4],
     /// Attempts that ended before there was a TCP connection, and before TLS was agreed on.
     pub failures: [Counter; 2],
-    /// Resolvers that were refused, by [`crate::identity::verifier::Check`].
+    /// Resolvers that were refused, by [`crate::identity::refusal::Check`].
     pub refusals: [Counter; 4],
     /// Sessions that were opened on less than all that could be asked for.
     pub doubts: Doubts,

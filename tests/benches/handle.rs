@@ -11,7 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use dns_tool::client::{Client, ReplyBatch};
+use dns_tool::client::destination::Client;
+use dns_tool::client::reply_batch::ReplyBatch;
 use dns_tool::config::settings::{self, Command};
 use dns_tool::forward::forwarder::{Batch, Endings, Forwarder, Outcome, Upstream};
 use dns_tool::forward::in_flight::Query;

@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use dns_tool::client::ReplyBatch;
+use dns_tool::client::reply_batch::ReplyBatch;
 use dns_tool::config::settings::{self, Command};
 use dns_tool::forward::in_flight::Query;
 use dns_tool::forward::forwarder::Endings;

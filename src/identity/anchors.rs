@@ -1,0 +1,60 @@
+//! Whose signature on a certificate is believed?
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, TrustAnchor};
+use webpki::anchor_from_trusted_cert;
+
+/// Whose signature on a certificate is believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anchors(pub(super) Arc<[TrustAnchor<'static>]>);
+
+/// Why a text holds no trust anchors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnchorsError {
+    /// There is no certificate in it.
+    Empty,
+    /// What begins as a certificate does not go on as PEM.
+    Pem(String),
+    /// The certificate with this number, counted from 1, is none.
+    Certificate(usize, String),
+}
+
+impl fmt::Display for AnchorsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => write!(f, "there is no certificate in it"),
+            Self::Pem(cause) => write!(f, "it is not PEM: {cause}"),
+            Self::Certificate(number, cause) => {
+                write!(f, "certificate {number} in it cannot be read: {cause}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for AnchorsError {}
+
+impl Anchors {
+    /// Mozilla's roots, as they were when the program was built.
+    pub fn built_in() -> Self {
+        Self(webpki_roots::TLS_SERVER_ROOTS.into())
+    }
+
+    /// The certificates of a PEM file; at least one.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, AnchorsError> {
+        let mut anchors = Vec::new();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|error| AnchorsError::Pem(error.to_string()))?;
+            let anchor = anchor_from_trusted_cert(&certificate)
+                .map_err(|error| AnchorsError::Certificate(anchors.len() + 1, error.to_string()))?;
+            anchors.push(anchor.to_owned());
+        }
+        if anchors.is_empty() {
+            Err(AnchorsError::Empty)
+        } else {
+            Ok(Self(anchors.into()))
+        }
+    }
+}
