@@ -12,12 +12,13 @@ use std::time::Instant;
 
 use crate::client::{ConnectionLimit, EvictionCounters};
 use crate::forward::forwarder::{Endings, Forwarder, Outcome, Source};
+use crate::monitoring::exposition::{Family, Kind, Value, label};
 use crate::system::clock;
 use crate::system::memory::Purpose;
 use crate::system::privileges;
 use crate::system::thread;
 use crate::telemetry::log;
-use crate::telemetry::metrics::{Counter, Family, Kind, Spread, Value, label};
+use crate::telemetry::metrics::{Counter, Spread};
 use crate::upstream::{Standing, Tally};
 
 /// Microseconds of processor time in one of the kernel's ticks for programs, of which there are 100 in a second.

@@ -16,10 +16,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::Mutex;
 
 use crate::monitoring::export::Sources;
+use crate::monitoring::exposition::{Format, spell};
 use crate::monitoring::page::{History, Page};
 use crate::system::clock;
 use crate::system::thread;
-use crate::telemetry::metrics::{Format, spell};
 
 /// Visitors at a time. Another one takes the place of the one that has been here for the longest time.
 const VISITORS: usize = 64;

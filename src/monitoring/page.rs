@@ -13,9 +13,10 @@ use ring::digest::{SHA256, digest};
 
 use crate::forward::forwarder::Outcome;
 use crate::monitoring::export::{Service, Sources, labels_of};
+use crate::monitoring::exposition::{Family, Value, label};
 use crate::system::clock;
 use crate::system::date::{DAY, Moment};
-use crate::telemetry::metrics::{BOUNDS, Family, Spread, Value, label};
+use crate::telemetry::metrics::{BOUNDS, Spread};
 use crate::upstream::Standing;
 
 /// How often the state is noted for the charts, and how often it was at most.
