@@ -2,7 +2,7 @@
 //!
 //! As OpenMetrics 1.0 or in the text format of Prometheus, version 0.0.4: families of numbers, each with its labels.
 
-use crate::telemetry::metrics::{BOUNDS, Spread, seconds};
+use crate::telemetry::metrics::{BOUNDS, Counter, Spread, seconds};
 
 /// What a family of numbers is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +139,75 @@ pub fn label(name: &str, value: &str) -> String {
     let value = value.replace('\\', "\\\\").replace('"', "\\\"");
     [name, "=\"", &value.replace('\n', "\\n"), "\""].concat()
 }
+/// Families in the making.
+///
+/// Its functions are called so often that copies of them in their callers would cost 10 KB.
+pub(super) struct Families(pub(super) Vec<Family>);
+
+impl Families {
+    /// Adds one of this kind.
+    #[inline(never)]
+    pub(super) fn add(
+        &mut self,
+        name: &'static str,
+        kind: Kind,
+        help: &'static str,
+        samples: Vec<(String, Value)>,
+    ) {
+        self.0.push(Family {
+            name,
+            kind,
+            help,
+            samples,
+        });
+    }
+
+    /// Adds a counter without labels.
+    #[inline(never)]
+    pub(super) fn counter(&mut self, name: &'static str, help: &'static str, value: u64) {
+        self.add(name, Kind::Counter, help, single(Value::Whole(value)));
+    }
+
+    /// Adds a gauge without labels.
+    #[inline(never)]
+    pub(super) fn gauge(&mut self, name: &'static str, help: &'static str, value: usize) {
+        self.add(name, Kind::Gauge, help, single(Value::Whole(value as u64)));
+    }
+
+    /// Adds one with a counter for each word that the label `key` can have.
+    pub(super) fn counters(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        key: &str,
+        words: &[&str],
+        counters: &[Counter],
+    ) {
+        let samples = words.iter().zip(counters);
+        let samples = samples.map(|(word, count)| (label(key, word), Value::Whole(count.value())));
+        self.add(name, Kind::Counter, help, samples.collect());
+    }
+}
+
+/// A number without labels.
+#[inline(never)]
+pub(super) fn single(value: Value) -> Vec<(String, Value)> {
+    vec![(String::new(), value)]
+}
+
+/// A histogram for each word that the label `key` can have; without labels where that is empty.
+pub(super) fn spreads(key: &str, spreads: &[(&str, Spread)]) -> Vec<(String, Value)> {
+    let spell = |(word, spread): &(&str, Spread)| {
+        let labels = if key.is_empty() {
+            String::new()
+        } else {
+            label(key, word)
+        };
+        (labels, Value::Spread(Box::new(*spread)))
+    };
+    spreads.iter().map(spell).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -4,3 +4,4 @@ pub mod export;
 pub mod exposition;
 pub mod http;
 pub mod page;
+pub mod process;
