@@ -98,11 +98,14 @@ impl Sources {
             vec![(label("version", env!("CARGO_PKG_VERSION")), Value::Whole(1))],
         );
         self.add_queries(&mut all);
-        self.add_upstream(&mut all);
+        self.add_sessions(&mut all);
+        self.add_upstream_queries(&mut all);
+        self.add_connection_failures(&mut all);
         self.add_resolvers(&mut all);
         self.add_cache(&mut all);
         self.add_clients(&mut all);
         self.add_memory(&mut all);
+        self.add_program(&mut all);
         self.add_process(&mut all);
         all.0
     }
@@ -165,9 +168,8 @@ impl Sources {
         );
     }
 
-    fn add_upstream(&self, all: &mut Families) {
+    fn add_sessions(&self, all: &mut Families) {
         let tally = &self.tally;
-        let upstream = self.forwarder.upstream();
         all.add(
             "dns_tool_upstream_exchange_seconds",
             Kind::Histogram,
@@ -208,7 +210,10 @@ impl Sources {
             "Sessions opened while the clock was known to be wrong, on a pin.",
             tally.doubts.clock.value(),
         );
-        let (pending, limit) = upstream.pending();
+    }
+
+    fn add_upstream_queries(&self, all: &mut Families) {
+        let (pending, limit) = self.forwarder.upstream().pending();
         all.gauge(
             "dns_tool_upstream_pending",
             "Queries on their way.",
@@ -218,8 +223,12 @@ impl Sources {
         all.counter(
             "dns_tool_upstream_queries_convicted",
             "Queries that were given up since they ended sessions on which they were alone.",
-            tally.convicted.value(),
+            self.tally.convicted.value(),
         );
+    }
+
+    fn add_connection_failures(&self, all: &mut Families) {
+        let tally = &self.tally;
         all.counters(
             "dns_tool_upstream_failures",
             "Attempts to connect that failed before the resolver could prove itself.",
@@ -237,7 +246,7 @@ impl Sources {
         all.gauge(
             "dns_tool_clock_suspect",
             "1 while this machine's clock is known to be wrong.",
-            upstream.suspects_clock().into(),
+            self.forwarder.upstream().suspects_clock().into(),
         );
     }
 
@@ -380,7 +389,8 @@ impl Sources {
         );
     }
 
-    fn add_process(&self, all: &mut Families) {
+    /// What the program counts of itself.
+    fn add_program(&self, all: &mut Families) {
         all.counter(
             "dns_tool_log_lines_lost",
             "Log lines that found no room.",
@@ -406,6 +416,10 @@ impl Sources {
             "HTTP connections that were closed without an answer.",
             self.refused.value(),
         );
+    }
+
+    /// What the kernel says of the process.
+    fn add_process(&self, all: &mut Families) {
         let process = Process::read();
         all.add(
             "process_cpu_seconds",
