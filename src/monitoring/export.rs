@@ -10,12 +10,13 @@ use crate::client::{ConnectionLimit, EvictionCounters};
 use crate::forward::forwarder::{Endings, Forwarder, Outcome, Source};
 use crate::monitoring::exposition::{Families, Family, Kind, Value, label, single, spreads};
 use crate::monitoring::process::{Process, Start};
+use crate::monitoring::service::Service;
 use crate::system::clock;
 use crate::system::memory::Purpose;
 use crate::system::privileges;
 use crate::system::thread;
 use crate::telemetry::log;
-use crate::telemetry::metrics::{Counter, Spread};
+use crate::telemetry::metrics::Counter;
 use crate::upstream::{Standing, Tally};
 
 /// What has counted something.
@@ -38,23 +39,6 @@ pub struct Sources {
     pub requests: Counter,
     /// HTTP connections that were closed without an answer.
     pub refused: Counter,
-}
-
-/// How long clients waited, and how many had good answers.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Service {
-    /// Queries to which an answer of the resolver was owed.
-    pub owed: u64,
-    /// Those of them that were answered as quickly as they should be.
-    pub good: u64,
-    /// Those of them that were not answered, or with an error of ours.
-    pub failed: u64,
-    /// All queries.
-    pub all: u64,
-    /// How long clients waited for what was kept.
-    pub cache: Spread,
-    /// How long clients waited for the resolver.
-    pub resolver: Spread,
 }
 
 impl Sources {

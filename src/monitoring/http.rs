@@ -17,7 +17,8 @@ use parking_lot::Mutex;
 
 use crate::monitoring::export::Sources;
 use crate::monitoring::exposition::{Format, spell};
-use crate::monitoring::page::{History, Page};
+use crate::monitoring::history::History;
+use crate::monitoring::page::Page;
 use crate::system::clock;
 use crate::system::thread;
 
