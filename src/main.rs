@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::thread::Builder;
 
 use dns_tool::command;
-use dns_tool::config::options::Sources;
+use dns_tool::config::help;
 use dns_tool::config::settings::{self, Command, Config, Query};
+use dns_tool::config::sources::Sources;
 use dns_tool::daemon::error::StartError;
 use dns_tool::server::listeners::Sockets;
 use dns_tool::system::allocator;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
         }
         Ok(Command::Check(request)) => say(&command::check::run(&request)),
         Ok(Command::Describe(settings)) => print(&settings),
-        Ok(Command::Help) => print(&settings::help()),
+        Ok(Command::Help) => print(&help::help()),
         Ok(Command::Version) => print(concat!("dns-tool ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => {
             let given = |word| env::args_os().any(|argument| argument == word);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use dns_tool::config::help;
 use dns_tool::config::settings;
 
 const MANUAL: &str = include_str!("../scripts/man/dns-tool.8");
@@ -22,7 +23,7 @@ struct Entry {
 fn entries() -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut group = String::new();
-    for line in settings::help().lines() {
+    for line in help::help().lines() {
         if let Some(option) = line.strip_prefix("  --") {
             let (name, value) = option.split_once(' ').unwrap_or((option, ""));
             entries.push(Entry {
@@ -192,7 +193,7 @@ fn the_completion_has_the_values_that_the_program_takes() {
             assert!(accepts([option, &word]), "{option} {word}");
         }
     }
-    let help = settings::help();
+    let help = help::help();
     let subcommands = list("subcommands");
     let known = help
         .lines()

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use dns_tool::config::help;
 use dns_tool::config::settings::{self, Command};
 use dns_tool::forward::forwarder::Outcome;
 
@@ -120,7 +121,7 @@ fn options_and_defaults_are_those_of_the_help() {
         .lines()
         .filter(|line| line.starts_with("| `--"))
         .collect();
-    let help = settings::help();
+    let help = help::help();
     let options: Vec<_> = help
         .lines()
         .filter_map(|line| line.strip_prefix("  --"))

@@ -1,4 +1,7 @@
 //! What did the user ask for?
 
-pub mod options;
+mod file;
+pub mod help;
+mod options;
 pub mod settings;
+pub mod sources;

@@ -14,7 +14,7 @@ use log::LevelFilter;
 use rustls::pki_types::ServerName;
 
 use crate::cache;
-use crate::config::options::{Given, Sources, Wanted};
+use crate::config::sources::{Given, Sources, UsageError, Wanted};
 use crate::forward::forwarder;
 use crate::forward::rate_limit;
 use crate::forward::waiting;
@@ -33,8 +33,6 @@ use crate::telemetry::metrics;
 use crate::telemetry::query_log;
 use crate::upstream::token_bucket::Rate;
 use crate::upstream::{self, Resolver};
-
-pub use crate::config::options::{UsageError, help};
 
 /// The port of DNS over TLS (RFC 7858 section 3.1).
 const DOT_PORT: u16 = 853;

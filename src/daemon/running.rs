@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::key_refresh::Keys;
 use crate::client::{EvictionCounters, SlowReaders};
-use crate::config::options::Given;
+use crate::config::sources::Given;
 use crate::forward::forwarder::{Endings, Forwarder, Outcome, Upstream};
 use crate::monitoring::http::Monitor;
 use crate::server::listeners::Server;

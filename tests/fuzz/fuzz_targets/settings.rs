@@ -3,7 +3,7 @@
 #![no_main]
 
 use dns_tool::config::settings::{self, Command};
-use dns_tool::config::options::Sources;
+use dns_tool::config::sources::Sources;
 use dns_tool::identity::pin::Pin;
 use dns_tool::identity::pin_file;
 use libfuzzer_sys::fuzz_target;
