@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::thread::Builder;
 
 use dns_tool::command;
+use dns_tool::config::command_line::{self, Command, Query};
 use dns_tool::config::help;
-use dns_tool::config::settings::{self, Command, Config, Query};
+use dns_tool::config::settings::Config;
 use dns_tool::config::sources::Sources;
 use dns_tool::daemon::error::StartError;
 use dns_tool::server::listeners::Sockets;
@@ -28,7 +29,7 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let sources = Sources::new(env::args_os().skip(1), env::vars_os());
-    match settings::read(&sources) {
+    match command_line::read(&sources) {
         Ok(Command::Serve(config)) => serve(*config),
         Ok(Command::Query(query)) => ask(&query),
         Ok(Command::Pin(request)) => {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use dns_tool::config::command_line;
 use dns_tool::config::help;
-use dns_tool::config::settings;
 
 const MANUAL: &str = include_str!("../scripts/man/dns-tool.8");
 const COMPLETION: &str = include_str!("../scripts/completion/dns-tool.bash");
@@ -185,7 +185,7 @@ fn the_completion_has_the_options_of_the_help() {
 
 #[test]
 fn the_completion_has_the_values_that_the_program_takes() {
-    let accepts = |arguments: [&str; 2]| settings::parse(arguments).is_ok();
+    let accepts = |arguments: [&str; 2]| command_line::parse(arguments).is_ok();
     for (option, variable) in [("--pin-mode", "modes"), ("--log-level", "levels")] {
         let words = list(variable);
         assert!(words.len() > 1);

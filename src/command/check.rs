@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::command::json::Json;
 use crate::command::query::{Asking, exchange, reachable};
-use crate::config::settings::CheckRequest;
+use crate::config::command_line::CheckRequest;
 use crate::config::sources::UsageError;
 use crate::identity::certificate::Facts;
 use crate::identity::rollover::Memory;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::config::settings::{Query, Road};
+use crate::config::command_line::{Query, Road};
 use crate::forward::in_flight;
 use crate::identity::verifier::Identity;
 use crate::message::framing::{self, Frames};
