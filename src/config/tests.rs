@@ -70,118 +70,121 @@ fn an_option_takes_one_dash_or_two_and_a_space_or_an_equals_sign() {
     }
 }
 
+/// Arguments that are wrong, and what is said of them.
+const WRONG: [(&[&str], &[&str]); 33] = [
+    (&["--port", "x"], &["--port", "\"x\"", "0 to 65535"]),
+    (&["--port", "65536"], &["--port", "65536", "0 to 65535"]),
+    (&["--port"], &["--port", "expected a value"]),
+    (&["--port="], &["--port", "\"\"", "0 to 65535"]),
+    (
+        &["--port", "1", "--port", "2"],
+        &["--port", "more than once", "expected once"],
+    ),
+    (
+        &["--address", "localhost"],
+        &["--address", "localhost", "IPv4 or IPv6"],
+    ),
+    (&["--timeout", "0"], &["--timeout", "\"0\"", "seconds from"]),
+    (
+        &["--timeout", "-1"],
+        &["--timeout", "\"-1\"", "seconds from"],
+    ),
+    (&["--timeout", "nan"], &["--timeout", "nan", "seconds from"]),
+    (&["--timeout", "3s"], &["--timeout", "3s", "seconds from"]),
+    (
+        &["--resolver-addr", "one.one.one.one"],
+        &["--resolver-addr", "one.one", "192.0.2.1:853"],
+    ),
+    (
+        &["--resolver-addr", "1.1.1.1:53"],
+        &["--resolver-addr", "1.1.1.1:53", "another port"],
+    ),
+    (
+        &["--resolver-addr", "1.1.1.1:0"],
+        &["--resolver-addr", "1.1.1.1:0", "1 to 65535"],
+    ),
+    (
+        &["--resolver-fqdn", "a b"],
+        &["--resolver-fqdn", "a b", "host name"],
+    ),
+    (
+        &["--resolver-fqdn", "dns.example"],
+        &["--resolver-fqdn", "dns.example", "--resolver-addr"],
+    ),
+    (
+        &["--resolver", "1.1.1.1"],
+        &["--resolver", "1.1.1.1", "IP#NAME"],
+    ),
+    (
+        &["--resolver-pin", "AAAA"],
+        &["--resolver-pin", "AAAA", "32 bytes", "got 3 bytes"],
+    ),
+    (
+        &["--resolver-pin", "sha256/!"],
+        &["--resolver-pin", "sha256/!", "not base64"],
+    ),
+    (
+        &["--resolver-pin", "AA=="],
+        &["--resolver-pin", "AA==", "got 1 bytes"],
+    ),
+    (
+        &["--resolver-pin", "x.example=AAAA"],
+        &["--resolver-pin", "x.example=AAAA", "got 3 bytes"],
+    ),
+    (
+        &["--resolver-ca", "/no/such/file"],
+        &["--resolver-ca", "/no/such/file", "No such file", "PEM file"],
+    ),
+    (
+        &["--resolver-ca", "/dev/zero"],
+        &["--resolver-ca", "/dev/zero", "expected a file", "PEM file"],
+    ),
+    (
+        &["--allow", "192.0.2.0/33"],
+        &["--allow", "192.0.2.0/33", "192.0.2.0/24"],
+    ),
+    (
+        &["--rate-limit", "10/0"],
+        &["--rate-limit", "10/0", "500/1000"],
+    ),
+    (
+        &["--rate-limit", "fast"],
+        &["--rate-limit", "fast", "500/1000"],
+    ),
+    (
+        &["--upstream-rate-limit", "-1"],
+        &["--upstream-rate-limit", "-1", "0 to 1000000"],
+    ),
+    (
+        &["--cache-size", "8"],
+        &["--cache-size", "\"8\"", "0, or", "from 65536"],
+    ),
+    (
+        &["--serve-stale", "604801"],
+        &["--serve-stale", "604801", "0 to 604800"],
+    ),
+    (
+        &["--user", "nobody at all"],
+        &["--user", "nobody at all", "name or number"],
+    ),
+    (&["--user", "0"], &["--user", "\"0\"", "not root"]),
+    (
+        &["--log-level", "loud"],
+        &["--log-level", "loud", "error, warn"],
+    ),
+    (&["--prot", "1"], &["--prot", "--help"]),
+    (&["serve"], &["serve", "--help"]),
+];
+
 #[test]
 fn what_is_wrong_is_said_with_option_value_and_expectation() {
     let empty = file("");
     let empty = &path(&empty)[..];
-    for (arguments, parts) in [
-        (&["--port", "x"][..], &["--port", "\"x\"", "0 to 65535"][..]),
-        (&["--port", "65536"], &["--port", "65536", "0 to 65535"]),
-        (&["--port"], &["--port", "expected a value"]),
-        (&["--port="], &["--port", "\"\"", "0 to 65535"]),
-        (
-            &["--port", "1", "--port", "2"],
-            &["--port", "more than once", "expected once"],
-        ),
-        (
-            &["--address", "localhost"],
-            &["--address", "localhost", "IPv4 or IPv6"],
-        ),
-        (&["--timeout", "0"], &["--timeout", "\"0\"", "seconds from"]),
-        (
-            &["--timeout", "-1"],
-            &["--timeout", "\"-1\"", "seconds from"],
-        ),
-        (&["--timeout", "nan"], &["--timeout", "nan", "seconds from"]),
-        (&["--timeout", "3s"], &["--timeout", "3s", "seconds from"]),
-        (
-            &["--resolver-addr", "one.one.one.one"],
-            &["--resolver-addr", "one.one", "192.0.2.1:853"],
-        ),
-        (
-            &["--resolver-addr", "1.1.1.1:53"],
-            &["--resolver-addr", "1.1.1.1:53", "another port"],
-        ),
-        (
-            &["--resolver-addr", "1.1.1.1:0"],
-            &["--resolver-addr", "1.1.1.1:0", "1 to 65535"],
-        ),
-        (
-            &["--resolver-fqdn", "a b"],
-            &["--resolver-fqdn", "a b", "host name"],
-        ),
-        (
-            &["--resolver-fqdn", "dns.example"],
-            &["--resolver-fqdn", "dns.example", "--resolver-addr"],
-        ),
-        (
-            &["--resolver", "1.1.1.1"],
-            &["--resolver", "1.1.1.1", "IP#NAME"],
-        ),
-        (
-            &["--resolver-pin", "AAAA"],
-            &["--resolver-pin", "AAAA", "32 bytes", "got 3 bytes"],
-        ),
-        (
-            &["--resolver-pin", "sha256/!"],
-            &["--resolver-pin", "sha256/!", "not base64"],
-        ),
-        (
-            &["--resolver-pin", "AA=="],
-            &["--resolver-pin", "AA==", "got 1 bytes"],
-        ),
-        (
-            &["--resolver-pin", "x.example=AAAA"],
-            &["--resolver-pin", "x.example=AAAA", "got 3 bytes"],
-        ),
-        (
-            &["--resolver-ca", "/no/such/file"],
-            &["--resolver-ca", "/no/such/file", "No such file", "PEM file"],
-        ),
-        (
-            &["--resolver-ca", empty],
-            &["--resolver-ca", empty, "no certificate", "PEM file"],
-        ),
-        (
-            &["--resolver-ca", "/dev/zero"],
-            &["--resolver-ca", "/dev/zero", "expected a file", "PEM file"],
-        ),
-        (
-            &["--allow", "192.0.2.0/33"],
-            &["--allow", "192.0.2.0/33", "192.0.2.0/24"],
-        ),
-        (
-            &["--rate-limit", "10/0"],
-            &["--rate-limit", "10/0", "500/1000"],
-        ),
-        (
-            &["--rate-limit", "fast"],
-            &["--rate-limit", "fast", "500/1000"],
-        ),
-        (
-            &["--upstream-rate-limit", "-1"],
-            &["--upstream-rate-limit", "-1", "0 to 1000000"],
-        ),
-        (
-            &["--cache-size", "8"],
-            &["--cache-size", "\"8\"", "0, or", "from 65536"],
-        ),
-        (
-            &["--serve-stale", "604801"],
-            &["--serve-stale", "604801", "0 to 604800"],
-        ),
-        (
-            &["--user", "nobody at all"],
-            &["--user", "nobody at all", "name or number"],
-        ),
-        (&["--user", "0"], &["--user", "\"0\"", "not root"]),
-        (
-            &["--log-level", "loud"],
-            &["--log-level", "loud", "error, warn"],
-        ),
-        (&["--prot", "1"], &["--prot", "--help"]),
-        (&["serve"], &["serve", "--help"]),
-    ] {
+    let empty = (
+        &["--resolver-ca", empty][..],
+        &["--resolver-ca", empty, "no certificate", "PEM file"][..],
+    );
+    for (arguments, parts) in WRONG.into_iter().chain([empty]) {
         let message = refuse(arguments);
         assert!(
             parts.iter().all(|part| message.contains(part)),
@@ -374,20 +377,53 @@ fn variables_that_are_no_option_are_left_alone_and_shown() {
     );
 }
 
-#[test]
-fn what_is_shown_of_the_settings_is_a_file_that_means_the_same() {
-    let own = file(
-        "timeout 2.5\nallow 10.0.0.0/8 # ours\nallow ::1\nresolver 192.0.2.1#dns.example\n\
-         resolver-pin dns.example=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n",
-    );
-    let path = path(&own);
-    let describe = |arguments: &[&str], environment: &[(&str, &str)]| match with_environment(
-        &[arguments, &["--check-config"]].concat(),
-        environment,
-    ) {
+/// A file of options.
+const OWN: &str = "timeout 2.5\nallow 10.0.0.0/8 # ours\nallow ::1\nresolver 192.0.2.1#dns.example\n\
+         resolver-pin dns.example=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n";
+
+/// What is shown of the settings.
+fn describe(arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    match with_environment(&[arguments, &["--check-config"]].concat(), environment) {
         Ok(Command::Describe(text)) => text,
         other => panic!("{other:?}"),
-    };
+    }
+}
+
+/// All settings of a configuration, to be compared.
+fn settings(config: &Config) -> String {
+    let Config {
+        server,
+        forwarder,
+        keys,
+        user,
+        log_level,
+        ..
+    } = config;
+    let upstream: Vec<_> = config
+        .upstream
+        .resolvers
+        .iter()
+        .map(|resolver| {
+            (
+                resolver.addresses.clone(),
+                resolver.identity.name().clone(),
+                resolver.identity.terms().pins.clone(),
+                resolver.identity.terms().pin_mode,
+            )
+        })
+        .collect();
+    let numbers = (
+        config.upstream.timeout,
+        config.upstream.sessions,
+        config.upstream.max_pending,
+    );
+    format!("{server:?} {forwarder:?} {keys:?} {user:?} {log_level:?} {upstream:?} {numbers:?}")
+}
+
+#[test]
+fn each_setting_is_shown_with_the_place_that_it_comes_from() {
+    let own = file(OWN);
+    let path = path(&own);
     let arguments = ["--config", &path, "--port", "5353"];
     let environment = [("DNS_TOOL_SESSIONS", "4")];
     let said = describe(&arguments, &environment);
@@ -407,6 +443,14 @@ fn what_is_shown_of_the_settings_is_a_file_that_means_the_same() {
         assert!(said.lines().any(|said| said == line), "{line}: {said}");
     }
     assert!(!said.contains("json") && !said.contains("check-config"));
+}
+
+#[test]
+fn what_is_shown_of_the_settings_is_a_file_that_means_the_same() {
+    let own = file(OWN);
+    let path = path(&own);
+    let arguments = ["--config", &path, "--port", "5353"];
+    let environment = [("DNS_TOOL_SESSIONS", "4")];
     for (arguments, environment) in [
         (&arguments[..], &environment[..]),
         (&[][..], &[]),
@@ -425,37 +469,6 @@ fn what_is_shown_of_the_settings_is_a_file_that_means_the_same() {
         let again = file(&describe(arguments, environment));
         let again = serve_with(&["--config", &self::path(&again)], &[]);
         let first = serve_with(arguments, environment);
-        let settings = |config: &Config| {
-            let Config {
-                server,
-                forwarder,
-                keys,
-                user,
-                log_level,
-                ..
-            } = config;
-            let upstream: Vec<_> = config
-                .upstream
-                .resolvers
-                .iter()
-                .map(|resolver| {
-                    (
-                        resolver.addresses.clone(),
-                        resolver.identity.name().clone(),
-                        resolver.identity.terms().pins.clone(),
-                        resolver.identity.terms().pin_mode,
-                    )
-                })
-                .collect();
-            let numbers = (
-                config.upstream.timeout,
-                config.upstream.sessions,
-                config.upstream.max_pending,
-            );
-            format!(
-                "{server:?} {forwarder:?} {keys:?} {user:?} {log_level:?} {upstream:?} {numbers:?}"
-            )
-        };
         assert_eq!(settings(&again), settings(&first));
         let changed = again.given.changed(&first.given);
         assert!(
