@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn say(report: &command::check::Report) -> ExitCode {
+fn say(report: &command::check_report::Report) -> ExitCode {
     print(&report.to_string());
     ExitCode::from(report.state().exit_code())
 }
