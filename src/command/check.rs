@@ -14,6 +14,8 @@ use crate::command::check_resolver::{check_resolvers, root};
 use crate::command::stub::{Asking, reachable};
 use crate::config::command_line::CheckRequest;
 use crate::config::sources::UsageError;
+use crate::identity::pin::{Dated, PinSet};
+use crate::identity::pin_file::Source;
 use crate::identity::rollover::Memory;
 use crate::identity::state_file::Store;
 use crate::identity::verifier::PinMode;
@@ -48,23 +50,30 @@ pub fn run(request: &CheckRequest) -> Report {
     if let Some(file) = &config.keys.source.file {
         check_file(file, &mut report);
     }
-    for address in &config.server.addresses {
-        let alone = listeners::Settings {
-            addresses: vec![*address],
-            // Who shares the port is given clients, and this is nobody who serves them.
-            reuse_port: false,
-            ..config.server.clone()
-        };
-        check_port(&alone, &mut report);
-    }
+    check_ports(&config.server, &mut report);
     if let Some(user) = config.user
         && let Err(error) = user.become_it()
     {
         let remedy = "start it as root, or as that user without --user";
         report.add_fault(State::Critical, "user", error, remedy);
     }
-    if let Some(file) = &config.keys.source.file
-        && let Err(error) = config.keys.source.read()
+    // From here on with the rights of that user.
+    check_reading(&config.keys.source, &mut report);
+    if let Some(directory) = &config.keys.directory {
+        check_state(directory, &mut report);
+    }
+    check_resolvers(
+        &config.upstream.resolvers,
+        config.upstream.timeout,
+        &mut report,
+    );
+    report
+}
+
+/// Whether the user that it has become may read the pins.
+fn check_reading(source: &Source, report: &mut Report) {
+    if let Some(file) = &source.file
+        && let Err(error) = source.read()
     {
         let remedy = "let the user of --user read it";
         report.add_fault(
@@ -74,27 +83,23 @@ pub fn run(request: &CheckRequest) -> Report {
             remedy,
         );
     }
-    if let Some(directory) = &config.keys.directory {
-        let subject = format!("--state-dir {directory:?}");
-        let opened = Store::open(directory).map_err(|error| error.to_string());
-        let tried = opened.and_then(|(store, state)| {
-            let written = store.try_out(&state);
-            written.map_err(|error| format!("it cannot be written: {error}"))
-        });
-        match tried {
-            Ok(()) => report.add(subject, "read, and may be written"),
-            Err(error) => {
-                let remedy = "give it to the user that dns-tool runs as";
-                report.add_fault(State::Critical, subject, error, remedy);
-            }
+}
+
+/// Whether that user may read what it remembers, and write it.
+fn check_state(directory: &Path, report: &mut Report) {
+    let subject = format!("--state-dir {directory:?}");
+    let opened = Store::open(directory).map_err(|error| error.to_string());
+    let tried = opened.and_then(|(store, state)| {
+        let written = store.try_out(&state);
+        written.map_err(|error| format!("it cannot be written: {error}"))
+    });
+    match tried {
+        Ok(()) => report.add(subject, "read, and may be written"),
+        Err(error) => {
+            let remedy = "give it to the user that dns-tool runs as";
+            report.add_fault(State::Critical, subject, error, remedy);
         }
     }
-    check_resolvers(
-        &config.upstream.resolvers,
-        config.upstream.timeout,
-        &mut report,
-    );
-    report
 }
 
 fn check_clock(request: &CheckRequest, report: &mut Report) {
@@ -129,65 +134,77 @@ fn check_pins(request: &CheckRequest, report: &mut Report) {
         let terms = resolver.identity.terms();
         let subject = format!("{} pins", terms.name.to_str());
         let slots = terms.pins.slots();
-        let late = slots.iter().enumerate();
-        for (slot, dated) in late.filter(|(_, dated)| !dated.counts_at(now)) {
-            let number = slot + 1;
-            let (text, remedy) = match (dated.not_before, dated.not_after) {
-                (_, Some(until)) if until < now => (
-                    format!("pin {number} has not counted since {}", Moment(until)),
-                    "take its line away, or give it a later not-after=",
-                ),
-                (from, _) => {
-                    let from = Moment(from.unwrap_or_default());
-                    report.add(
-                        &subject,
-                        format_args!("pin {number} will count from {from} on"),
-                    );
-                    continue;
-                }
-            };
-            report.add_fault(State::Warning, &subject, text, remedy);
-        }
-        let text = "none: any key that chain and name vouch for";
-        if slots.is_empty() && others_pinned {
-            let remedy = "pin it as well: dns-tool pin shows its keys";
-            report.add_fault(State::Warning, &subject, text, remedy);
-        } else if slots.is_empty() {
-            report.add(&subject, text);
-        } else if !slots.iter().any(|dated| dated.counts_at(now)) {
-            let remedy = "give a pin that counts now: dns-tool pin shows the keys";
-            report.add_fault(State::Critical, &subject, "none of them counts now", remedy);
-        } else if terms.pins.lacks_backup(now) {
-            let text = "one key alone: when it is changed, all names stop";
-            let remedy =
-                "give the pin of the key that comes next, or of an issuer: dns-tool pin shows them";
-            report.add_fault(State::Warning, &subject, text, remedy);
-        } else {
-            report.add(&subject, format_args!("{} of them", slots.len()));
-        }
-        let memory = request
-            .config
-            .keys
-            .state
-            .memories
-            .get(&*terms.name.to_str());
-        for pin in memory.into_iter().flat_map(Memory::learnt) {
-            let counts = slots.iter().any(|dated| dated.pin == pin);
-            let (what, when) = if counts {
-                ("learnt", "")
-            } else {
-                ("learnt, not believed", " without --pin-rollover")
-            };
-            report.add(
-                &subject,
-                format_args!("{pin} was {what}{when}; its line in --state-dir takes it back"),
-            );
+        check_dates(&subject, slots, now, report);
+        check_count(&subject, &terms.pins, others_pinned, now, report);
+        let memories = &request.config.keys.state.memories;
+        if let Some(memory) = memories.get(&*terms.name.to_str()) {
+            report_learnt(&subject, memory, slots, report);
         }
         if terms.pin_mode == PinMode::Report && !slots.is_empty() {
             let text = "--pin-mode report: a key without a pin is taken all the same";
             let remedy = "--pin-mode strict, once the pins are right";
             report.add_fault(State::Warning, &subject, text, remedy);
         }
+    }
+}
+
+/// Says which pins of a resolver do not count now.
+fn check_dates(subject: &str, slots: &[Dated], now: u64, report: &mut Report) {
+    let late = slots.iter().enumerate();
+    for (slot, dated) in late.filter(|(_, dated)| !dated.counts_at(now)) {
+        let number = slot + 1;
+        match (dated.not_before, dated.not_after) {
+            (_, Some(until)) if until < now => {
+                let text = format!("pin {number} has not counted since {}", Moment(until));
+                let remedy = "take its line away, or give it a later not-after=";
+                report.add_fault(State::Warning, subject, text, remedy);
+            }
+            (from, _) => {
+                let from = Moment(from.unwrap_or_default());
+                report.add(
+                    subject,
+                    format_args!("pin {number} will count from {from} on"),
+                );
+            }
+        }
+    }
+}
+
+/// Says whether a resolver has as many pins as it should.
+fn check_count(subject: &str, pins: &PinSet, others_pinned: bool, now: u64, report: &mut Report) {
+    let slots = pins.slots();
+    let text = "none: any key that chain and name vouch for";
+    if slots.is_empty() && others_pinned {
+        let remedy = "pin it as well: dns-tool pin shows its keys";
+        report.add_fault(State::Warning, subject, text, remedy);
+    } else if slots.is_empty() {
+        report.add(subject, text);
+    } else if !slots.iter().any(|dated| dated.counts_at(now)) {
+        let remedy = "give a pin that counts now: dns-tool pin shows the keys";
+        report.add_fault(State::Critical, subject, "none of them counts now", remedy);
+    } else if pins.lacks_backup(now) {
+        let text = "one key alone: when it is changed, all names stop";
+        let remedy =
+            "give the pin of the key that comes next, or of an issuer: dns-tool pin shows them";
+        report.add_fault(State::Warning, subject, text, remedy);
+    } else {
+        report.add(subject, format_args!("{} of them", slots.len()));
+    }
+}
+
+/// Says which keys were learnt without a pin.
+fn report_learnt(subject: &str, memory: &Memory, slots: &[Dated], report: &mut Report) {
+    for pin in memory.learnt() {
+        let counts = slots.iter().any(|dated| dated.pin == pin);
+        let (what, when) = if counts {
+            ("learnt", "")
+        } else {
+            ("learnt, not believed", " without --pin-rollover")
+        };
+        report.add(
+            subject,
+            format_args!("{pin} was {what}{when}; its line in --state-dir takes it back"),
+        );
     }
 }
 
@@ -207,6 +224,18 @@ fn check_file(file: &Path, report: &mut Report) {
             report.add_fault(State::Warning, subject, text, remedy);
         }
         _ => report.add(subject, "read, and no others may write it"),
+    }
+}
+
+fn check_ports(settings: &listeners::Settings, report: &mut Report) {
+    for address in &settings.addresses {
+        let alone = listeners::Settings {
+            addresses: vec![*address],
+            // Who shares the port is given clients, and this is nobody who serves them.
+            reuse_port: false,
+            ..settings.clone()
+        };
+        check_port(&alone, report);
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::command::check_report::{Report, State};
-use crate::command::stub::{Asking, exchange};
+use crate::command::stub::{Asking, Cause, exchange};
 use crate::identity::certificate::Facts;
 use crate::identity::verifier::{Check, Identity, Proof, Refusal};
 use crate::message::presentation::{Name, Rcode, Type};
@@ -64,8 +64,24 @@ fn check_address(
             return false;
         }
     };
+    report_session(&place, &session, identity, since(began), report);
+    let asked = clock::now();
+    let asking = Asking::new(root(), timeout, asked);
+    let answer = exchange(&session, reader, asking.message(), asked + timeout);
+    let serves = report_answer(&place, &answer, asked, report);
+    check_resumption(&place, address, identity, timeout, report);
+    serves
+}
+
+/// Says what a session has shown, which took so many milliseconds to open.
+fn report_session(
+    place: &str,
+    session: &Session,
+    identity: &Identity,
+    took: u128,
+    report: &mut Report,
+) {
     let agreed = session.agreement();
-    let took = since(began);
     report.add(
         format_args!("{place} reach"),
         format_args!("connected and shaken hands in {took} ms"),
@@ -77,53 +93,65 @@ fn check_address(
     );
     report.add(format_args!("{place} chain"), "valid, up to a trust anchor");
     report.add(format_args!("{place} name"), identity.name().to_str());
-    report_pins(&place, session.proof(), identity, report);
-    report_expiry(&place, session.proof(), report);
-    let asked = clock::now();
-    let asking = Asking::new(root(), timeout, asked);
-    let answer = exchange(&session, reader, asking.message(), asked + timeout);
+    report_pins(place, session.proof(), identity, report);
+    report_expiry(place, session.proof(), report);
+}
+
+/// Says what came of a question that was asked then; whether it was served.
+fn report_answer(
+    place: &str,
+    answer: &Result<Vec<u8>, Cause>,
+    asked: Instant,
+    report: &mut Report,
+) -> bool {
+    const REMEDY: &str = "ask its operator, or choose another resolver";
     let subject = format!("{place} query");
-    let serves = match &answer {
+    let message = match answer {
         Err(cause) => {
-            let remedy = "ask its operator, or choose another resolver";
-            report.add_fault(State::Critical, subject, cause, remedy);
-            false
+            report.add_fault(State::Critical, subject, cause, REMEDY);
+            return false;
         }
-        Ok(message) => match Answer::parse(message) {
-            Err(_) => {
-                let remedy = "ask its operator, or choose another resolver";
-                let text = "an answer that cannot be read";
-                report.add_fault(State::Critical, subject, text, remedy);
-                false
-            }
-            Ok(answer) => {
-                let (took, code) = (since(asked), answer.rcode());
-                let text = format!("{} after {took} ms", Rcode(code));
-                // Who has a root of its own has no name servers for it.
-                let serves = [rcode::NOERROR, rcode::NXDOMAIN].contains(&code);
-                if serves {
-                    report.add(subject, text);
-                } else {
-                    let remedy = "ask its operator whether this host may use it";
-                    report.add_fault(State::Critical, subject, text, remedy);
-                }
-                let padded = if answer.is_padded() { "are" } else { "are not" };
-                report.add(
-                    format_args!("{place} padding"),
-                    format_args!("answers {padded} padded"),
-                );
-                let kept = answer.keepalive().map_or(
-                    "does not say how long it keeps sessions".to_owned(),
-                    |kept| {
-                        let (seconds, tenths) = (kept.as_secs(), kept.subsec_millis() / 100);
-                        format!("keeps idle sessions for {seconds}.{tenths} s")
-                    },
-                );
-                report.add(format_args!("{place} keepalive"), kept);
-                serves
-            }
-        },
+        Ok(message) => message,
     };
+    let Ok(answer) = Answer::parse(message) else {
+        let text = "an answer that cannot be read";
+        report.add_fault(State::Critical, subject, text, REMEDY);
+        return false;
+    };
+    let (took, code) = (since(asked), answer.rcode());
+    let text = format!("{} after {took} ms", Rcode(code));
+    // Who has a root of its own has no name servers for it.
+    let serves = [rcode::NOERROR, rcode::NXDOMAIN].contains(&code);
+    if serves {
+        report.add(subject, text);
+    } else {
+        let remedy = "ask its operator whether this host may use it";
+        report.add_fault(State::Critical, subject, text, remedy);
+    }
+    let padded = if answer.is_padded() { "are" } else { "are not" };
+    report.add(
+        format_args!("{place} padding"),
+        format_args!("answers {padded} padded"),
+    );
+    let kept = answer.keepalive().map_or(
+        "does not say how long it keeps sessions".to_owned(),
+        |kept| {
+            let (seconds, tenths) = (kept.as_secs(), kept.subsec_millis() / 100);
+            format!("keeps idle sessions for {seconds}.{tenths} s")
+        },
+    );
+    report.add(format_args!("{place} keepalive"), kept);
+    serves
+}
+
+/// Connects once more, and says whether that session is resumed.
+fn check_resumption(
+    place: &str,
+    address: SocketAddr,
+    identity: &Identity,
+    timeout: Duration,
+    report: &mut Report,
+) {
     let again = clock::now();
     let subject = format!("{place} resumption");
     match Session::connect(address, identity, again + timeout) {
@@ -143,7 +171,6 @@ fn check_address(
             report.add_fault(State::Warning, subject, text, remedy);
         }
     }
-    serves
 }
 
 /// Milliseconds since then.
