@@ -92,7 +92,7 @@ struct Out<'f> {
 }
 
 impl Out<'_> {
-    // Called so often that copies would be half of the room.
+    // Called so often that copies would be half of this file in the binary.
     #[inline(never)]
     fn push(&mut self, parts: &[&str]) {
         parts.iter().for_each(|part| self.text.push_str(part));
