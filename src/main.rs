@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::thread::Builder;
 
 use dns_tool::command;
-use dns_tool::config::options::Sources;
-use dns_tool::config::settings::{self, Command, Config, Query};
+use dns_tool::config::command_line::{self, Command, Query};
+use dns_tool::config::help;
+use dns_tool::config::settings::Config;
+use dns_tool::config::sources::Sources;
 use dns_tool::daemon::error::StartError;
 use dns_tool::daemon::running::Running;
 use dns_tool::server::sockets::Sockets;
@@ -28,7 +30,7 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let sources = Sources::new(env::args_os().skip(1), env::vars_os());
-    match settings::read(&sources) {
+    match command_line::read(&sources) {
         Ok(Command::Serve(config)) => serve(*config),
         Ok(Command::Query(query)) => ask(&query),
         Ok(Command::Pin(request)) => {
@@ -38,7 +40,7 @@ fn main() -> ExitCode {
         }
         Ok(Command::Check(request)) => say(&command::check::run(&request)),
         Ok(Command::Describe(settings)) => print(&settings),
-        Ok(Command::Help) => print(&settings::help()),
+        Ok(Command::Help) => print(&help::help()),
         Ok(Command::Version) => print(concat!("dns-tool ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => {
             let given = |word| env::args_os().any(|argument| argument == word);
@@ -51,7 +53,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn say(report: &command::check::Report) -> ExitCode {
+fn say(report: &command::check_report::Report) -> ExitCode {
     print(&report.to_string());
     ExitCode::from(report.state().exit_code())
 }

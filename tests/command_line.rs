@@ -22,7 +22,7 @@ fn help_and_version_go_to_stdout() {
     assert!(help.status.success());
     assert_eq!(
         String::from_utf8_lossy(&help.stdout),
-        dns_tool::config::settings::help()
+        dns_tool::config::help::help()
     );
     let version = run(&["-V"]);
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use dns_tool::config::settings;
+use dns_tool::config::help;
 
 use crate::support::process::program;
 use crate::support::temporary_file;
@@ -58,7 +58,7 @@ fn expected() -> String {
     let defaults = defaults();
     let mut expected = String::new();
     let mut group = String::new();
-    let help = settings::help();
+    let help = help::help();
     let mut lines = help.lines().peekable();
     while let Some(line) = lines.next() {
         if let Some(name) = line.strip_suffix(':') {

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use dns_tool::config::settings;
+use dns_tool::config::command_line;
+use dns_tool::config::help;
 
 const MANUAL: &str = include_str!("../scripts/man/dns-tool.8");
 const COMPLETION: &str = include_str!("../scripts/completion/dns-tool.bash");
@@ -22,7 +23,7 @@ struct Entry {
 fn entries() -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut group = String::new();
-    for line in settings::help().lines() {
+    for line in help::help().lines() {
         if let Some(option) = line.strip_prefix("  --") {
             let (name, value) = option.split_once(' ').unwrap_or((option, ""));
             entries.push(Entry {
@@ -184,7 +185,7 @@ fn the_completion_has_the_options_of_the_help() {
 
 #[test]
 fn the_completion_has_the_values_that_the_program_takes() {
-    let accepts = |arguments: [&str; 2]| settings::parse(arguments).is_ok();
+    let accepts = |arguments: [&str; 2]| command_line::parse(arguments).is_ok();
     for (option, variable) in [("--pin-mode", "modes"), ("--log-level", "levels")] {
         let words = list(variable);
         assert!(words.len() > 1);
@@ -192,7 +193,7 @@ fn the_completion_has_the_values_that_the_program_takes() {
             assert!(accepts([option, &word]), "{option} {word}");
         }
     }
-    let help = settings::help();
+    let help = help::help();
     let subcommands = list("subcommands");
     let known = help
         .lines()

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use dns_tool::config::settings::{self, Command};
+use dns_tool::config::command_line::{self, Command};
+use dns_tool::config::help;
 use dns_tool::forward::forwarder::Outcome;
 
 use crate::support::temporary_file;
@@ -83,7 +84,7 @@ fn every_example_is_a_command_line_that_is_understood() {
             "dns-tool.conf" => file,
             word => word,
         });
-        let understood = settings::parse(arguments);
+        let understood = command_line::parse(arguments);
         let printed = matches!(understood, Ok(Command::Help | Command::Version));
         assert!(understood.is_ok() && !printed, "{example}");
     }
@@ -120,7 +121,7 @@ fn options_and_defaults_are_those_of_the_help() {
         .lines()
         .filter(|line| line.starts_with("| `--"))
         .collect();
-    let help = settings::help();
+    let help = help::help();
     let options: Vec<_> = help
         .lines()
         .filter_map(|line| line.strip_prefix("  --"))

@@ -1,4 +1,6 @@
-//! How does a report look to a program? As JSON (RFC 8259), written only, so a few lines of our own do.
+//! How does a report look to a program?
+//!
+//! As JSON (RFC 8259), written only, so a few lines of our own do.
 
 use std::fmt::{self, Write};
 

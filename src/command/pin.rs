@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 
 use crate::command::json::Json;
-use crate::config::settings::KeyRequest;
+use crate::config::command_line::KeyRequest;
 use crate::identity::certificate::Facts;
 use crate::identity::chain::{Proof, pin_of};
 use crate::identity::pin::Pin;

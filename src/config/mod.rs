@@ -1,4 +1,22 @@
 //! What did the user ask for?
+//!
+//! From top to bottom, each of these files imports only files below it:
+//!
+//! - [`command_line`]: what the command line asks for.
+//! - [`settings`]: which settings the options mean.
+//! - `values`: how the values of options are read.
+//! - [`sources`]: which options were given, and where.
+//! - `file`: how a file of options is written.
+//! - [`help`]: what the help says.
+//! - `options`: which options there are.
 
-pub mod options;
+pub mod command_line;
+mod file;
+pub mod help;
+mod options;
 pub mod settings;
+pub mod sources;
+mod values;
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::settings::Config;
-use crate::monitoring::export;
+use crate::monitoring::process;
 use crate::system::privileges;
 use crate::system::sandbox::Needs;
 use crate::upstream;
@@ -26,7 +26,7 @@ pub(super) fn needs(config: &Config) -> Needs {
         Ok(())
     });
     if config.monitor.is_some() {
-        needs.read.push(PathBuf::from(export::OWN));
+        needs.read.push(PathBuf::from(process::OWN));
     }
     needs.written.clone_from(&keys.directory);
     needs.ports = ports(&config.upstream).collect();

@@ -11,8 +11,9 @@ use super::confinement::ports;
 use super::error::StartError;
 use super::key_refresh::Keys;
 use super::running::{Applied, Running};
-use crate::config::options::Given;
-use crate::config::settings::{self, Command, Config};
+use crate::config::command_line::{self, Command};
+use crate::config::settings::Config;
+use crate::config::sources::Given;
 use crate::forward::forwarder::Upstream;
 use crate::identity::trust;
 use crate::system::clock;
@@ -86,7 +87,7 @@ impl Running {
         let Some(file) = self.started.file() else {
             return applied.keys.reload(true);
         };
-        let read = match settings::read(self.started.sources()) {
+        let read = match command_line::read(self.started.sources()) {
             Ok(Command::Serve(mut config)) => self.apply(&mut applied, &mut config),
             // The arguments are those of before.
             Ok(_) => return,

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::key_refresh::Keys;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
-use crate::config::options::Given;
+use crate::config::sources::Given;
 use crate::forward::forwarder::{Endings, Forwarder, Outcome, Upstream};
 use crate::monitoring::http::Monitor;
 use crate::server::listeners::Server;

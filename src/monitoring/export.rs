@@ -1,30 +1,26 @@
 //! Which numbers are there?
 //!
-//! Gathers what the rooms have counted, for whoever asks from outside. Labels come from lists of ours and from the
+//! Gathers what all folders have counted, for whoever asks from outside. Labels come from lists of ours and from the
 //! configuration: no name that was asked for and no client is among them, so their number has a bound.
 
-use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use crate::client::connection_limit::ConnectionLimit;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::forward::forwarder::{Endings, Forwarder, Outcome, Source};
+use crate::monitoring::exposition::{Families, Family, Kind, Value, label, single, spreads};
+use crate::monitoring::process::{Process, Start};
+use crate::monitoring::service::Service;
 use crate::system::clock;
 use crate::system::memory::Purpose;
 use crate::system::privileges;
 use crate::system::thread;
 use crate::telemetry::log;
-use crate::telemetry::metrics::{Counter, Family, Kind, Spread, Value, label};
+use crate::telemetry::metrics::Counter;
 use crate::upstream::{Standing, Tally};
 
-/// Microseconds of processor time in one of the kernel's ticks for programs, of which there are 100 in a second.
-const TICK: u64 = 10_000;
-
-/// The rooms that have counted something.
+/// What has counted something.
 pub struct Sources {
     /// How queries ended.
     pub endings: Arc<Endings>,
@@ -44,56 +40,6 @@ pub struct Sources {
     pub requests: Counter,
     /// HTTP connections that were closed without an answer.
     pub refused: Counter,
-}
-
-/// When the process began: a moment that is sure, and what this machine's clock says of it.
-pub struct Start {
-    moment: Instant,
-    since_1970: AtomicU64,
-}
-
-impl Start {
-    /// Now.
-    pub fn new(now: Instant, since_1970: u64) -> Self {
-        Self {
-            moment: now,
-            since_1970: since_1970.into(),
-        }
-    }
-
-    /// How many seconds ago it was.
-    pub fn up(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.moment).as_secs()
-    }
-
-    /// In seconds since 1970. A clock that was set since tells another time of it, but a second's difference is rounding, and
-    /// would look like another start.
-    fn time(&self, now: Instant, since_1970: u64) -> u64 {
-        let known = self.since_1970.load(Ordering::Relaxed);
-        let told = since_1970.saturating_sub(self.up(now));
-        if told.abs_diff(known) <= 60 {
-            return known;
-        }
-        self.since_1970.store(told, Ordering::Relaxed);
-        told
-    }
-}
-
-/// How long clients waited, and how many had good answers.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Service {
-    /// Queries to which an answer of the resolver was owed.
-    pub owed: u64,
-    /// Those of them that were answered as quickly as they should be.
-    pub good: u64,
-    /// Those of them that were not answered, or with an error of ours.
-    pub failed: u64,
-    /// All queries.
-    pub all: u64,
-    /// How long clients waited for what was kept.
-    pub cache: Spread,
-    /// How long clients waited for the resolver.
-    pub resolver: Spread,
 }
 
 impl Sources {
@@ -137,11 +83,14 @@ impl Sources {
             vec![(label("version", env!("CARGO_PKG_VERSION")), Value::Whole(1))],
         );
         self.add_queries(&mut all);
-        self.add_upstream(&mut all);
+        self.add_sessions(&mut all);
+        self.add_upstream_queries(&mut all);
+        self.add_connection_failures(&mut all);
         self.add_resolvers(&mut all);
         self.add_cache(&mut all);
         self.add_clients(&mut all);
         self.add_memory(&mut all);
+        self.add_program(&mut all);
         self.add_process(&mut all);
         all.0
     }
@@ -204,9 +153,8 @@ impl Sources {
         );
     }
 
-    fn add_upstream(&self, all: &mut Families) {
+    fn add_sessions(&self, all: &mut Families) {
         let tally = &self.tally;
-        let upstream = self.forwarder.upstream();
         all.add(
             "dns_tool_upstream_exchange_seconds",
             Kind::Histogram,
@@ -247,7 +195,10 @@ impl Sources {
             "Sessions opened while the clock was known to be wrong, on a pin.",
             tally.doubts.clock.value(),
         );
-        let (pending, limit) = upstream.pending();
+    }
+
+    fn add_upstream_queries(&self, all: &mut Families) {
+        let (pending, limit) = self.forwarder.upstream().pending();
         all.gauge(
             "dns_tool_upstream_pending",
             "Queries on their way.",
@@ -257,8 +208,12 @@ impl Sources {
         all.counter(
             "dns_tool_upstream_queries_convicted",
             "Queries that were given up since they ended sessions on which they were alone.",
-            tally.convicted.value(),
+            self.tally.convicted.value(),
         );
+    }
+
+    fn add_connection_failures(&self, all: &mut Families) {
+        let tally = &self.tally;
         all.counters(
             "dns_tool_upstream_failures",
             "Attempts to connect that failed before the resolver could prove itself.",
@@ -276,7 +231,7 @@ impl Sources {
         all.gauge(
             "dns_tool_clock_suspect",
             "1 while this machine's clock is known to be wrong.",
-            upstream.suspects_clock().into(),
+            self.forwarder.upstream().suspects_clock().into(),
         );
     }
 
@@ -419,7 +374,8 @@ impl Sources {
         );
     }
 
-    fn add_process(&self, all: &mut Families) {
+    /// What the program counts of itself.
+    fn add_program(&self, all: &mut Families) {
         all.counter(
             "dns_tool_log_lines_lost",
             "Log lines that found no room.",
@@ -445,6 +401,10 @@ impl Sources {
             "HTTP connections that were closed without an answer.",
             self.refused.value(),
         );
+    }
+
+    /// What the kernel says of the process.
+    fn add_process(&self, all: &mut Families) {
         let process = Process::read();
         all.add(
             "process_cpu_seconds",
@@ -493,133 +453,4 @@ pub fn labels_of(standing: &Standing) -> String {
         label("name", &standing.name),
     ]
     .join(",")
-}
-
-// Called so often that copies of them in their callers would cost 10 KB.
-struct Families(Vec<Family>);
-
-impl Families {
-    #[inline(never)]
-    fn add(
-        &mut self,
-        name: &'static str,
-        kind: Kind,
-        help: &'static str,
-        samples: Vec<(String, Value)>,
-    ) {
-        self.0.push(Family {
-            name,
-            kind,
-            help,
-            samples,
-        });
-    }
-
-    #[inline(never)]
-    fn counter(&mut self, name: &'static str, help: &'static str, value: u64) {
-        self.add(name, Kind::Counter, help, single(Value::Whole(value)));
-    }
-
-    #[inline(never)]
-    fn gauge(&mut self, name: &'static str, help: &'static str, value: usize) {
-        self.add(name, Kind::Gauge, help, single(Value::Whole(value as u64)));
-    }
-
-    /// One for each word that `key` can have.
-    fn counters(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        key: &str,
-        words: &[&str],
-        counters: &[Counter],
-    ) {
-        let samples = words.iter().zip(counters);
-        let samples = samples.map(|(word, count)| (label(key, word), Value::Whole(count.value())));
-        self.add(name, Kind::Counter, help, samples.collect());
-    }
-}
-
-#[inline(never)]
-fn single(value: Value) -> Vec<(String, Value)> {
-    vec![(String::new(), value)]
-}
-
-fn spreads(key: &str, spreads: &[(&str, Spread)]) -> Vec<(String, Value)> {
-    let spell = |(word, spread): &(&str, Spread)| {
-        let labels = if key.is_empty() {
-            String::new()
-        } else {
-            label(key, word)
-        };
-        (labels, Value::Spread(Box::new(*spread)))
-    };
-    spreads.iter().map(spell).collect()
-}
-
-/// Where the kernel says what it knows of this process.
-pub const OWN: &str = "/proc/self";
-
-/// What the kernel knows of this process; zero where it does not say.
-#[derive(Debug, Default)]
-struct Process {
-    /// Microseconds.
-    processor: u64,
-    /// Octets.
-    resident: u64,
-    threads: u64,
-    descriptors: u64,
-}
-
-impl Process {
-    fn read() -> Self {
-        let own = |file| Path::new(OWN).join(file);
-        let stat = fs::read_to_string(own("stat")).unwrap_or_default();
-        // Behind the program's name, which is in parentheses (proc(5)).
-        let fields = stat.rsplit(')').next().unwrap_or_default();
-        let field = |place| -> u64 {
-            let text = fields.split_whitespace().nth(place);
-            text.and_then(|text| text.parse().ok()).unwrap_or_default()
-        };
-        let status = fs::read_to_string(own("status")).unwrap_or_default();
-        let line = |name: &str| -> u64 {
-            let text = status.lines().find_map(|line| line.strip_prefix(name));
-            let number = text.and_then(|text| text.split_whitespace().next()?.parse().ok());
-            number.unwrap_or_default()
-        };
-        let descriptors = fs::read_dir(own("fd")).map_or(0, Iterator::count);
-        Self {
-            processor: (field(11) + field(12)) * TICK,
-            resident: line("VmRSS:") * 1024,
-            threads: line("Threads:"),
-            descriptors: descriptors as u64,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn a_start_without_a_clock_is_told_by_the_clock_that_was_set_since() {
-        let now = Instant::now();
-        let after = |seconds| now + Duration::from_secs(seconds);
-        let start = Start::new(now, 1_000);
-        assert_eq!(start.up(after(90)), 90);
-        assert_eq!(start.time(after(90), 1_090), 1_000);
-        assert_eq!(start.time(after(90), 1_150), 1_000, "no more than slewed");
-        assert_eq!(start.time(after(100), 1_800_000_100), 1_800_000_000);
-        assert_eq!(start.time(after(101), 1_800_000_100), 1_800_000_000);
-        assert_eq!(start.up(after(101)), 101);
-    }
-
-    #[test]
-    fn the_kernel_knows_this_process() {
-        let process = Process::read();
-        assert!(process.resident > 1 << 20 && process.resident < 1 << 40);
-        assert!(process.threads >= 1 && process.descriptors >= 3);
-    }
 }

@@ -16,10 +16,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::Mutex;
 
 use crate::monitoring::export::Sources;
-use crate::monitoring::page::{History, Page};
+use crate::monitoring::exposition::{Format, spell};
+use crate::monitoring::history::History;
+use crate::monitoring::page::Page;
 use crate::system::clock;
 use crate::system::thread;
-use crate::telemetry::metrics::{Format, spell};
 
 /// Visitors at a time. Another one takes the place of the one that has been here for the longest time.
 const VISITORS: usize = 64;
@@ -264,20 +265,24 @@ impl Desk {
             return Some(refuse(method, "405 Method Not Allowed"));
         }
         let path = path_of(request.path.unwrap_or_default());
-        let accept = request
-            .headers
-            .iter()
-            .filter(|header| header.name.eq_ignore_ascii_case("accept"));
-        let open_metrics = accept
-            .filter_map(|header| str::from_utf8(header.value).ok())
-            .any(|value| value.contains("application/openmetrics-text"));
+        let format = format_of(request.headers);
+        let Some((status, media_type, body)) = self.content(path, format, history) else {
+            return Some(refuse(method, "404 Not Found"));
+        };
+        let policy = self.page.policy();
+        Some(spell_answer(method, status, media_type, &body, policy))
+    }
+
+    /// What is to be had at a path: the status, the media type and the body; none if there is nothing.
+    fn content(
+        &self,
+        path: &str,
+        format: Format,
+        history: &History,
+    ) -> Option<(&'static str, &'static str, String)> {
         let plain = "text/plain; charset=utf-8";
-        let (status, media_type, body) = match path {
+        Some(match path {
             "/metrics" => {
-                let format = match open_metrics {
-                    true => Format::OpenMetrics,
-                    false => Format::Prometheus,
-                };
                 let body = spell(&self.sources.families(), format);
                 ("200 OK", format.media_type(), body)
             }
@@ -298,15 +303,8 @@ impl Desk {
                 let body = self.page.write(&self.sources, history, trouble);
                 ("200 OK", "text/html; charset=utf-8", body)
             }
-            _ => return Some(refuse(method, "404 Not Found")),
-        };
-        Some(spell_answer(
-            method,
-            status,
-            media_type,
-            &body,
-            self.page.policy(),
-        ))
+            _ => return None,
+        })
     }
 
     /// Why nobody should send queries here, if nobody should.
@@ -338,6 +336,20 @@ fn path_of(target: &str) -> &str {
             rest.find('/').map_or("/", |start| &rest[start..])
         }
         _ => target,
+    }
+}
+
+/// The format of numbers that a request asks for (RFC 9110 section 12.5.1).
+fn format_of(headers: &[httparse::Header<'_>]) -> Format {
+    let accept = headers
+        .iter()
+        .filter(|header| header.name.eq_ignore_ascii_case("accept"));
+    let open_metrics = accept
+        .filter_map(|header| str::from_utf8(header.value).ok())
+        .any(|value| value.contains("application/openmetrics-text"));
+    match open_metrics {
+        true => Format::OpenMetrics,
+        false => Format::Prometheus,
     }
 }
 

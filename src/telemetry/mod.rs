@@ -1,4 +1,11 @@
 //! What is counted and written?
+//!
+//! From top to bottom, each of these files imports only files below it:
+//!
+//! - [`query_log`]: where lines about single queries go.
+//! - [`log`]: where log lines go.
+//! - [`queue`]: what waits to be written.
+//! - [`metrics`]: how a number is counted.
 
 pub mod log;
 pub mod metrics;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, criterion_group, criterion_main};
 use dns_tool::client::destination::Client;
 use dns_tool::client::reply_batch::ReplyBatch;
-use dns_tool::config::settings::{self, Command};
+use dns_tool::config::command_line::{self, Command};
 use dns_tool::forward::forwarder::{Batch, Endings, Forwarder, Outcome, Upstream};
 use dns_tool::forward::in_flight::Query;
 use dns_tool::message::wire::{self, Answer};
@@ -113,7 +113,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let Ok(Command::Serve(config)) = settings::parse([""; 0]) else {
+        let Ok(Command::Serve(config)) = command_line::parse([""; 0]) else {
             panic!("no options are a command line");
         };
         let now = Instant::now();

@@ -18,7 +18,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use dns_tool::config::settings::{self, Command, Config};
+use dns_tool::config::command_line::{self, Command};
+use dns_tool::config::settings::Config;
 use dns_tool::daemon::running::Running;
 
 pub(crate) use client::{TcpClient, UdpClient};
@@ -131,7 +132,7 @@ pub(crate) fn config(options: &[&str]) -> Config {
     }
     arguments.extend(options);
     seed::keep("settings", &[arguments.join("\n").as_bytes()]);
-    match settings::parse(arguments) {
+    match command_line::parse(arguments) {
         Ok(Command::Serve(config)) => *config,
         other => panic!("{options:?}: {other:?}"),
     }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use dns_tool::client::reply_batch::ReplyBatch;
-use dns_tool::config::settings::{self, Command};
+use dns_tool::config::command_line::{self, Command};
 use dns_tool::forward::in_flight::Query;
 use dns_tool::forward::forwarder::Endings;
 use dns_tool::system::memory::Memory;
@@ -17,7 +17,7 @@ use libfuzzer_sys::fuzz_target;
 
 static ENDINGS: LazyLock<(Endings, Instant)> = LazyLock::new(|| {
     let options = ["--cache-size", "1048576", "--serve-stale", "100"];
-    let Ok(Command::Serve(config)) = settings::parse(options) else {
+    let Ok(Command::Serve(config)) = command_line::parse(options) else {
         panic!("these are options");
     };
     let now = Instant::now();

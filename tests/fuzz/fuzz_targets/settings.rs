@@ -2,8 +2,8 @@
 //! again as it is read.
 #![no_main]
 
-use dns_tool::config::settings::{self, Command};
-use dns_tool::config::options::Sources;
+use dns_tool::config::command_line::{self, Command};
+use dns_tool::config::sources::Sources;
 use dns_tool::identity::pin::Pin;
 use dns_tool::identity::pin_file;
 use libfuzzer_sys::fuzz_target;
@@ -44,7 +44,7 @@ fuzz_target!(|text: &str| {
         Sources::new(text.split('\n'), []),
         Sources::new([""; 0], variables),
     ] {
-        match settings::read(&sources) {
+        match command_line::read(&sources) {
             Ok(Command::Serve(config)) => {
                 assert!(!config.upstream.resolvers.is_empty());
                 let _ = config.given.describe();

@@ -1,0 +1,181 @@
+//! What did a look at everything find?
+//!
+//! Findings, each with how bad it is and what to do about it, in lines for people or as JSON for a program.
+
+use std::fmt;
+
+use crate::command::json::Json;
+
+/// How bad a finding is, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// As it should be.
+    Ok,
+    /// It could not be found out.
+    Unknown,
+    /// It serves, but not for ever, or not as well as it could.
+    Warning,
+    /// It does not serve.
+    Critical,
+}
+
+impl State {
+    /// The exit code that says so.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Warning => 1,
+            Self::Critical => 2,
+            Self::Unknown => 3,
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ok => "OK",
+            Self::Unknown => "UNKNOWN",
+            Self::Warning => "WARNING",
+            Self::Critical => "CRITICAL",
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Finding {
+    state: State,
+    /// What was looked at.
+    subject: String,
+    text: String,
+    /// What to do about it; empty where nothing is to be done.
+    remedy: String,
+}
+
+/// All findings.
+#[derive(Debug)]
+pub struct Report {
+    findings: Vec<Finding>,
+    json: bool,
+}
+
+impl Report {
+    /// Of nothing yet; `json` says that it is for a program.
+    pub(super) fn new(json: bool) -> Self {
+        Self {
+            findings: Vec::new(),
+            json,
+        }
+    }
+
+    /// How bad it is in all.
+    pub fn state(&self) -> State {
+        let states = self.findings.iter().map(|finding| finding.state);
+        states.max().unwrap_or(State::Unknown)
+    }
+
+    fn count(&self, state: State) -> usize {
+        let of_it = self
+            .findings
+            .iter()
+            .filter(|finding| finding.state == state);
+        of_it.count()
+    }
+
+    /// Adds what is as it should be.
+    pub(super) fn add(&mut self, subject: impl fmt::Display, text: impl fmt::Display) {
+        self.add_fault(State::Ok, subject, text, "");
+    }
+
+    /// Adds what is not, and what to do about it.
+    pub(super) fn add_fault(
+        &mut self,
+        state: State,
+        subject: impl fmt::Display,
+        text: impl fmt::Display,
+        remedy: impl fmt::Display,
+    ) {
+        self.push(state, [&subject, &text, &remedy]);
+    }
+
+    /// How many findings there are so far.
+    pub(super) fn findings(&self) -> usize {
+        self.findings.len()
+    }
+
+    /// Has findings be at most so bad: those from number `first` on whose subject ends in `aspect`.
+    pub(super) fn limit(&mut self, most: State, first: usize, aspect: &str) {
+        for finding in &mut self.findings[first..] {
+            if finding.subject.ends_with(aspect) {
+                finding.state = finding.state.min(most);
+            }
+        }
+    }
+
+    // Once, whatever it is that is shown.
+    #[inline(never)]
+    fn push(&mut self, state: State, shown: [&dyn fmt::Display; 3]) {
+        let [subject, text, remedy] = shown.map(ToString::to_string);
+        self.findings.push(Finding {
+            state,
+            subject,
+            text,
+            remedy,
+        });
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.json {
+            let findings = self.findings.iter().map(|finding| {
+                Json::Object(vec![
+                    ("state", Json::text(finding.state)),
+                    ("subject", Json::text(&finding.subject)),
+                    ("text", Json::text(&finding.text)),
+                    (
+                        "remedy",
+                        match &finding.remedy[..] {
+                            "" => Json::None,
+                            remedy => Json::text(remedy),
+                        },
+                    ),
+                ])
+            });
+            let report = Json::Object(vec![
+                ("state", Json::text(self.state())),
+                ("findings", Json::List(findings.collect())),
+            ]);
+            return writeln!(f, "{report}");
+        }
+        // Monitoring shows the first line.
+        writeln!(
+            f,
+            "{} dns-tool: {} findings, {} critical, {} warnings",
+            self.state(),
+            self.findings.len(),
+            self.count(State::Critical),
+            self.count(State::Warning)
+        )?;
+        for finding in &self.findings {
+            let Finding {
+                state,
+                subject,
+                text,
+                remedy,
+            } = finding;
+            // What strangers say stays within its line.
+            let text = text
+                .escape_debug()
+                .to_string()
+                .replace("\\\"", "\"")
+                .replace("\\'", "'");
+            write!(f, "{state} {subject}: {text}")?;
+            if !remedy.is_empty() {
+                write!(f, "; remedy: {remedy}")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,505 @@
+//! Do all files of this folder together make the settings that are asked for?
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use crate::config::command_line::{Command, parse, read};
+use crate::config::settings::Config;
+use crate::config::sources::{Sources, UsageError};
+
+const PIN: &str = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+
+fn serve(arguments: &[&str]) -> Config {
+    match parse(arguments.iter().copied()) {
+        Ok(Command::Serve(config)) => *config,
+        other => panic!("{arguments:?}: {other:?}"),
+    }
+}
+
+fn refuse(arguments: &[&str]) -> String {
+    parse(arguments.iter().copied())
+        .expect_err(&format!("{arguments:?}"))
+        .to_string()
+}
+
+/// A file of options, which goes when it is dropped.
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().expect("a folder for temporary files");
+    std::fs::write(file.path(), text).expect("it is writable");
+    file
+}
+
+fn path(file: &tempfile::NamedTempFile) -> String {
+    file.path().to_str().expect("a path in UTF-8").to_owned()
+}
+
+fn with_environment(
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> Result<Command, UsageError> {
+    let environment = environment.iter();
+    read(&Sources::new(
+        arguments.iter().copied(),
+        environment.map(|(name, text)| (OsString::from(name), OsString::from(text))),
+    ))
+}
+
+fn serve_with(arguments: &[&str], environment: &[(&str, &str)]) -> Config {
+    match with_environment(arguments, environment) {
+        Ok(Command::Serve(config)) => *config,
+        other => panic!("{arguments:?} {environment:?}: {other:?}"),
+    }
+}
+
+fn allowed(config: &Config) -> Vec<String> {
+    let allow = config.forwarder.limit.allow.iter();
+    allow.map(ToString::to_string).collect()
+}
+
+#[test]
+fn an_option_takes_one_dash_or_two_and_a_space_or_an_equals_sign() {
+    for arguments in [
+        &["--port", "5353", "--timeout", "2.5"][..],
+        &["-port", "5353", "-timeout", "2.5"],
+        &["--port=5353", "--timeout=2.5"],
+        &["-port=5353", "-timeout=2.5"],
+    ] {
+        let config = serve(arguments);
+        assert_eq!(config.server.port, 5353);
+        assert_eq!(config.upstream.timeout, Duration::from_millis(2500));
+    }
+}
+
+/// Arguments that are wrong, and what is said of them.
+const WRONG: [(&[&str], &[&str]); 33] = [
+    (&["--port", "x"], &["--port", "\"x\"", "0 to 65535"]),
+    (&["--port", "65536"], &["--port", "65536", "0 to 65535"]),
+    (&["--port"], &["--port", "expected a value"]),
+    (&["--port="], &["--port", "\"\"", "0 to 65535"]),
+    (
+        &["--port", "1", "--port", "2"],
+        &["--port", "more than once", "expected once"],
+    ),
+    (
+        &["--address", "localhost"],
+        &["--address", "localhost", "IPv4 or IPv6"],
+    ),
+    (&["--timeout", "0"], &["--timeout", "\"0\"", "seconds from"]),
+    (
+        &["--timeout", "-1"],
+        &["--timeout", "\"-1\"", "seconds from"],
+    ),
+    (&["--timeout", "nan"], &["--timeout", "nan", "seconds from"]),
+    (&["--timeout", "3s"], &["--timeout", "3s", "seconds from"]),
+    (
+        &["--resolver-addr", "one.one.one.one"],
+        &["--resolver-addr", "one.one", "192.0.2.1:853"],
+    ),
+    (
+        &["--resolver-addr", "1.1.1.1:53"],
+        &["--resolver-addr", "1.1.1.1:53", "another port"],
+    ),
+    (
+        &["--resolver-addr", "1.1.1.1:0"],
+        &["--resolver-addr", "1.1.1.1:0", "1 to 65535"],
+    ),
+    (
+        &["--resolver-fqdn", "a b"],
+        &["--resolver-fqdn", "a b", "host name"],
+    ),
+    (
+        &["--resolver-fqdn", "dns.example"],
+        &["--resolver-fqdn", "dns.example", "--resolver-addr"],
+    ),
+    (
+        &["--resolver", "1.1.1.1"],
+        &["--resolver", "1.1.1.1", "IP#NAME"],
+    ),
+    (
+        &["--resolver-pin", "AAAA"],
+        &["--resolver-pin", "AAAA", "32 bytes", "got 3 bytes"],
+    ),
+    (
+        &["--resolver-pin", "sha256/!"],
+        &["--resolver-pin", "sha256/!", "not base64"],
+    ),
+    (
+        &["--resolver-pin", "AA=="],
+        &["--resolver-pin", "AA==", "got 1 bytes"],
+    ),
+    (
+        &["--resolver-pin", "x.example=AAAA"],
+        &["--resolver-pin", "x.example=AAAA", "got 3 bytes"],
+    ),
+    (
+        &["--resolver-ca", "/no/such/file"],
+        &["--resolver-ca", "/no/such/file", "No such file", "PEM file"],
+    ),
+    (
+        &["--resolver-ca", "/dev/zero"],
+        &["--resolver-ca", "/dev/zero", "expected a file", "PEM file"],
+    ),
+    (
+        &["--allow", "192.0.2.0/33"],
+        &["--allow", "192.0.2.0/33", "192.0.2.0/24"],
+    ),
+    (
+        &["--rate-limit", "10/0"],
+        &["--rate-limit", "10/0", "500/1000"],
+    ),
+    (
+        &["--rate-limit", "fast"],
+        &["--rate-limit", "fast", "500/1000"],
+    ),
+    (
+        &["--upstream-rate-limit", "-1"],
+        &["--upstream-rate-limit", "-1", "0 to 1000000"],
+    ),
+    (
+        &["--cache-size", "8"],
+        &["--cache-size", "\"8\"", "0, or", "from 65536"],
+    ),
+    (
+        &["--serve-stale", "604801"],
+        &["--serve-stale", "604801", "0 to 604800"],
+    ),
+    (
+        &["--user", "nobody at all"],
+        &["--user", "nobody at all", "name or number"],
+    ),
+    (&["--user", "0"], &["--user", "\"0\"", "not root"]),
+    (
+        &["--log-level", "loud"],
+        &["--log-level", "loud", "error, warn"],
+    ),
+    (&["--prot", "1"], &["--prot", "--help"]),
+    (&["serve"], &["serve", "--help"]),
+];
+
+#[test]
+fn what_is_wrong_is_said_with_option_value_and_expectation() {
+    let empty = file("");
+    let empty = &path(&empty)[..];
+    let empty = (
+        &["--resolver-ca", empty][..],
+        &["--resolver-ca", empty, "no certificate", "PEM file"][..],
+    );
+    for (arguments, parts) in WRONG.into_iter().chain([empty]) {
+        let message = refuse(arguments);
+        assert!(
+            parts.iter().all(|part| message.contains(part)),
+            "{arguments:?}: {message}"
+        );
+        assert_eq!(message.lines().count(), 1, "{message}");
+    }
+    let stranger = format!("x.example={PIN}");
+    assert!(refuse(&["--resolver-pin", &stranger]).contains("expected the name of a --resolver"));
+}
+
+#[test]
+fn the_command_line_wins_over_the_environment_and_that_over_the_file() {
+    let file = file("port 1\ntimeout 10\nsessions 3\nallow 10.1.0.0/16\nallow 10.2.0.0/16\n");
+    let path = path(&file);
+    let config = serve_with(&["--config", &path], &[]);
+    assert_eq!(config.server.port, 1);
+    assert_eq!(allowed(&config), ["10.1.0.0/16", "10.2.0.0/16"]);
+    assert_eq!(
+        config.forwarder.max_pending, 8192,
+        "a default where nobody says anything"
+    );
+    let environment = [
+        ("DNS_TOOL_CONFIG", &*path),
+        ("DNS_TOOL_PORT", "2"),
+        ("DNS_TOOL_TIMEOUT", "20"),
+        ("DNS_TOOL_ALLOW", " 10.3.0.0/16\n10.4.0.0/16 "),
+    ];
+    let config = serve_with(&[], &environment);
+    assert_eq!(config.server.port, 2);
+    assert_eq!(allowed(&config), ["10.3.0.0/16", "10.4.0.0/16"]);
+    let arguments = ["--port", "3", "--allow", "10.5.0.0/16"];
+    let config = serve_with(&arguments, &environment);
+    assert_eq!(config.server.port, 3);
+    assert_eq!(config.upstream.timeout, Duration::from_secs(20));
+    assert_eq!(config.upstream.sessions, 3);
+    assert_eq!(allowed(&config), ["10.5.0.0/16"], "taken whole");
+    let nowhere = ("DNS_TOOL_CONFIG", "/no/such/file");
+    let config = serve_with(&["--config", &path], &[nowhere]);
+    assert_eq!(config.server.port, 1, "the file, too");
+}
+
+#[test]
+fn subcommands_take_what_the_daemon_takes_from_everywhere() {
+    let file = file("port 5353\n");
+    let path = path(&file);
+    let environment = [
+        ("DNS_TOOL_CONFIG", &*path),
+        ("DNS_TOOL_RESOLVER_ADDR", "192.0.2.1"),
+        ("DNS_TOOL_RESOLVER_FQDN", "dns.example"),
+    ];
+    match with_environment(&["query", "a.test"], &environment) {
+        Ok(Command::Query(query)) => assert_eq!(query.config.server.port, 5353),
+        other => panic!("{other:?}"),
+    }
+    match with_environment(&["pin"], &environment) {
+        Ok(Command::Pin(request)) => {
+            assert_eq!(request.resolvers[0].identity.name().to_str(), "dns.example");
+        }
+        other => panic!("{other:?}"),
+    }
+    match with_environment(&["check", "--json"], &environment) {
+        Ok(Command::Check(request)) => assert_eq!(request.config.server.port, 5353),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_error_names_the_place_of_the_value() {
+    let refuse = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let error = with_environment(arguments, environment);
+        let error = error.expect_err(&format!("{arguments:?}")).to_string();
+        assert_eq!(error.lines().count(), 1, "{error}");
+        error
+    };
+    let expected = "\"x\": expected a whole number from 0 to 65535";
+    assert_eq!(refuse(&["--port", "x"], &[]), format!("--port {expected}"));
+    assert_eq!(
+        refuse(&[], &[("DNS_TOOL_PORT", "x")]),
+        format!("DNS_TOOL_PORT {expected}")
+    );
+    let fails = |text: &str, cause: &str| {
+        let file = file(text);
+        let path = path(&file);
+        let error = refuse(&["--config", &path], &[]);
+        assert!(
+            error.starts_with(&format!("{path}:{cause}")),
+            "{text:?}: {error}"
+        );
+    };
+    fails("# one\n\nport x\n", &format!("3: port {expected}"));
+    fails("port 1\nport 2\n", "2: port: given more than once");
+    fails(
+        "allow 10.0.0.0/8\nallow 10.0.0.0/8 10.1.0.0/16\n",
+        "2: allow \"10.0.0.0/8 10.1.0.0/16\": expected",
+    );
+    fails(
+        "resolver-fqdn DNS.example.\n",
+        "1: resolver-fqdn \"DNS.example.\": expected a --resolver-addr",
+    );
+    fails(
+        "pins /no/such/file\n",
+        "1: pins \"/no/such/file\": it cannot be read",
+    );
+    fails(
+        "pin-rollover 7\n",
+        "1: pin-rollover \"7\": expected a --state-dir",
+    );
+    fails("port 1\n--port 2\n", "2: \"--port\": expected the name");
+    fails("tcp\n", "1: \"tcp\": expected on the command line");
+    assert!(
+        refuse(&["query", "a.test"], &[("DNS_TOOL_PORT", "0")])
+            .starts_with("DNS_TOOL_PORT \"0\": expected the port")
+    );
+    for text in ["", "  "] {
+        assert_eq!(
+            refuse(&[], &[("DNS_TOOL_RESOLVER_PIN", text)]),
+            format!("DNS_TOOL_RESOLVER_PIN {text:?}: expected a value, or no variable")
+        );
+        assert_eq!(
+            refuse(&["--timeout", "1"], &[("DNS_TOOL_TIMEOUT", text)]),
+            format!("DNS_TOOL_TIMEOUT {text:?}: expected a value, or no variable")
+        );
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_said_with_its_name() {
+    let long = file(&"#".repeat(1024 * 1024 + 1));
+    let latin = tempfile::NamedTempFile::new().expect("a folder for temporary files");
+    std::fs::write(latin.path(), b"port 1\n# \xe9\n").expect("it is writable");
+    let (long, latin) = (path(&long), path(&latin));
+    for (name, cause) in [
+        ("/no/such/file", "it cannot be read: No such file"),
+        ("/", "expected a file"),
+        ("/dev/null", "expected a file"),
+        (&long, "at most 1048576 octets"),
+    ] {
+        for (place, error) in [
+            ("--config", parse(["--config", name])),
+            (
+                "DNS_TOOL_CONFIG",
+                with_environment(&[], &[("DNS_TOOL_CONFIG", name)]),
+            ),
+        ] {
+            let error = error.expect_err(name).to_string();
+            assert!(
+                error.starts_with(&format!("{place} {name:?}: ")) && error.contains(cause),
+                "{error}"
+            );
+        }
+    }
+    let error = parse(["--config", &latin]).expect_err("no UTF-8");
+    assert_eq!(error.to_string(), format!("{latin}:2: expected UTF-8"));
+}
+
+#[test]
+fn variables_that_are_no_option_are_left_alone_and_shown() {
+    let environment = [
+        ("DNS_TOOL_POTR", "1"),
+        ("DNS_TOOL_PORT", "tcp://10.0.0.1:53"),
+        ("DNS_TOOL_SERVICE_HOST", "10.0.0.1"),
+        ("DNS_TOOL_JSON", "yes"),
+        ("DNS_TOOL", "x"),
+        ("PATH", "/bin"),
+    ];
+    let config = serve_with(&["--timeout", "2"], &environment);
+    assert_eq!(config.server.port, 53);
+    let left_alone: Vec<_> = config.given.left_alone().collect();
+    let expected = [
+        "DNS_TOOL_POTR",
+        "DNS_TOOL_PORT",
+        "DNS_TOOL_SERVICE_HOST",
+        "DNS_TOOL_JSON",
+    ];
+    assert_eq!(left_alone, expected);
+    let said = config.given.describe();
+    for line in [
+        "# DNS_TOOL_POTR: unknown, left alone",
+        "# DNS_TOOL_PORT: of a Kubernetes Service, left alone",
+    ] {
+        assert!(said.lines().any(|said| said == line), "{said}");
+    }
+    let udp = ("DNS_TOOL_PORT", "udp://10.0.0.1:53");
+    assert_eq!(serve_with(&["--port", "7"], &[udp]).server.port, 7);
+    assert!(with_environment(&[], &[("DNS_TOOL_PORT", "tcp:53")]).is_err());
+    assert!(
+        with_environment(&[], &[("DNS_TOOL_RESOLVER_ADDR", "tcp://10.0.0.1:53")]).is_err(),
+        "of the port alone"
+    );
+}
+
+/// A file of options.
+const OWN: &str = "timeout 2.5\nallow 10.0.0.0/8 # ours\nallow ::1\nresolver 192.0.2.1#dns.example\n\
+         resolver-pin dns.example=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n";
+
+/// What is shown of the settings.
+fn describe(arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    match with_environment(&[arguments, &["--check-config"]].concat(), environment) {
+        Ok(Command::Describe(text)) => text,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// All settings of a configuration, to be compared.
+fn settings(config: &Config) -> String {
+    let Config {
+        server,
+        forwarder,
+        keys,
+        user,
+        log_level,
+        ..
+    } = config;
+    let upstream: Vec<_> = config
+        .upstream
+        .resolvers
+        .iter()
+        .map(|resolver| {
+            (
+                resolver.addresses.clone(),
+                resolver.identity.name().clone(),
+                resolver.identity.terms().pins.clone(),
+                resolver.identity.terms().pin_mode,
+            )
+        })
+        .collect();
+    let numbers = (
+        config.upstream.timeout,
+        config.upstream.sessions,
+        config.upstream.max_pending,
+    );
+    format!("{server:?} {forwarder:?} {keys:?} {user:?} {log_level:?} {upstream:?} {numbers:?}")
+}
+
+#[test]
+fn each_setting_is_shown_with_the_place_that_it_comes_from() {
+    let own = file(OWN);
+    let path = path(&own);
+    let arguments = ["--config", &path, "--port", "5353"];
+    let environment = [("DNS_TOOL_SESSIONS", "4")];
+    let said = describe(&arguments, &environment);
+    for line in [
+        format!("# config {path:?} # --config, not in a file"),
+        "port 5353 # --port".to_owned(),
+        "sessions 4 # DNS_TOOL_SESSIONS".to_owned(),
+        format!("timeout 2.5 # {path}:1"),
+        format!("allow 10.0.0.0/8 # {path}:2"),
+        format!("allow ::1 # {path}:3"),
+        "max-pending 8192 # default".to_owned(),
+        "resolver-addr 1.1.1.1:853 # default".to_owned(),
+        "# address 127.0.0.1 and ::1 # default".to_owned(),
+        "# rate-limit 500/1000 # default".to_owned(),
+        "# resolver-ca built in # default".to_owned(),
+    ] {
+        assert!(said.lines().any(|said| said == line), "{line}: {said}");
+    }
+    assert!(!said.contains("json") && !said.contains("check-config"));
+}
+
+#[test]
+fn what_is_shown_of_the_settings_is_a_file_that_means_the_same() {
+    let own = file(OWN);
+    let path = path(&own);
+    let arguments = ["--config", &path, "--port", "5353"];
+    let environment = [("DNS_TOOL_SESSIONS", "4")];
+    for (arguments, environment) in [
+        (&arguments[..], &environment[..]),
+        (&[][..], &[]),
+        (
+            &[
+                "--rate-limit",
+                "0",
+                "--address",
+                "::1",
+                "--max-clients-per-address",
+                "16",
+            ],
+            &[("DNS_TOOL_LOG_LEVEL", "debug")],
+        ),
+    ] {
+        let again = file(&describe(arguments, environment));
+        let again = serve_with(&["--config", &self::path(&again)], &[]);
+        let first = serve_with(arguments, environment);
+        assert_eq!(settings(&again), settings(&first));
+        let changed = again.given.changed(&first.given);
+        assert!(
+            changed.iter().all(|name| *name == "--config"),
+            "{changed:?}"
+        );
+    }
+}
+
+#[test]
+fn a_value_that_no_file_can_say_is_shown_as_a_comment() {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let odd = folder.path().join("a #b");
+    std::fs::create_dir(&odd).expect("it is writable");
+    let odd = odd.to_str().expect("a path in UTF-8");
+    let Ok(Command::Describe(said)) = parse(["--check-config", "--state-dir", odd]) else {
+        panic!("a folder is fine")
+    };
+    let line = format!("# state-dir {odd:?} # --state-dir, not in a file");
+    assert!(said.lines().any(|said| said == line), "{said}");
+}
+
+#[test]
+fn what_changed_is_known_by_name() {
+    let before = serve(&["--port", "1", "--allow", "::1"]);
+    let after = serve(&["--port", "2", "--allow", "::1", "--rate-limit", "500/1000"]);
+    assert_eq!(
+        after.given.changed(&before.given),
+        ["--port", "--rate-limit"],
+        "a limit that is given holds for this host, too"
+    );
+    let same = serve(&["--port", "1", "--allow", "::1", "--timeout", "3"]);
+    assert!(same.given.changed(&before.given).is_empty());
+}

@@ -1,0 +1,181 @@
+//! How are the values of options read?
+//!
+//! Each function takes a text and gives what it means, or says what was expected.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rustls::pki_types::ServerName;
+
+use crate::config::sources::{Given, UsageError};
+use crate::identity::anchors::Anchors;
+use crate::identity::pin::{Pin, PinError};
+use crate::identity::pin_file::resolver_name;
+use crate::system::clock::micros;
+use crate::system::privileges;
+use crate::telemetry::metrics;
+use crate::upstream::token_bucket::Rate;
+
+/// The port of DNS over TLS (RFC 7858 section 3.1).
+const DOT_PORT: u16 = 853;
+/// The port of cleartext DNS, which RFC 7858 section 3.1 keeps DNS over TLS away from.
+const DNS_PORT: u16 = 53;
+/// How long a query or an answer may take, at most.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// How many a second, and at once after a rest; none where there is no limit.
+pub(super) fn rate(per_second: usize, burst: usize) -> Option<Rate> {
+    let narrow = |number| u32::try_from(number).unwrap_or(u32::MAX);
+    (per_second > 0).then(|| Rate {
+        per_second: narrow(per_second),
+        burst: narrow(burst),
+    })
+}
+
+/// A network, or an address alone.
+pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
+    text.parse()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| {
+            "expected an address or a prefix such as 192.0.2.0/24 or 2001:db8::/32".to_owned()
+        })
+}
+
+/// The address of a resolver, at the port of DNS over TLS unless another is said.
+pub(super) fn resolver_address(text: &str) -> Result<SocketAddr, String> {
+    let address = text
+        .parse()
+        .or_else(|_| text.parse().map(|ip| SocketAddr::new(ip, DOT_PORT)))
+        .map_err(|_| "expected an address such as 192.0.2.1:853 or [2001:db8::1]:853".to_owned())?;
+    match address.port() {
+        0 => Err("expected a port from 1 to 65535".to_owned()),
+        DNS_PORT => {
+            Err("expected another port: 53 is for cleartext DNS (RFC 7858 section 3.1)".to_owned())
+        }
+        _ => Ok(address),
+    }
+}
+
+/// The address of a further resolver, and its name.
+pub(super) fn further_resolver(text: &str) -> Result<(SocketAddr, ServerName<'static>), String> {
+    let (address, fqdn) = text
+        .split_once('#')
+        .ok_or("expected IP#NAME or IP:PORT#NAME such as 192.0.2.1#dns.example.net")?;
+    Ok((resolver_address(address)?, resolver_name(fqdn)?))
+}
+
+/// A pin, with the name of its resolver where one is said.
+pub(super) fn named_pin(text: &str) -> Result<(Option<ServerName<'static>>, Pin), String> {
+    // Base64 ends in an equals sign and one spelling has another, so a name is what precedes the first one and is neither.
+    match (text.parse(), text.split_once('=')) {
+        (Err(_), Some((left, pin)))
+            if left != "pin-sha256" && !pin.trim_matches('=').is_empty() =>
+        {
+            let pin = pin.parse().map_err(|error: PinError| error.to_string())?;
+            Ok((Some(resolver_name(left)?), pin))
+        }
+        (pin, _) => Ok((None, pin.map_err(|error: PinError| error.to_string())?)),
+    }
+}
+
+/// The certificates in a PEM file.
+pub(super) fn trust_anchors(path: &str) -> Result<Anchors, String> {
+    const EXPECTED: &str = "expected a PEM file with at least one certificate";
+    let pem =
+        privileges::read_file(Path::new(path)).map_err(|error| format!("{error}; {EXPECTED}"))?;
+    Anchors::from_pem(&pem).map_err(|error| format!("{error}; {EXPECTED}"))
+}
+
+/// A whole number in a range.
+pub(super) fn whole(text: &str, range: &RangeInclusive<usize>) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ => Err(format!(
+            "expected a whole number from {} to {}",
+            range.start(),
+            range.end()
+        )),
+    }
+}
+
+/// Seconds from `least` to 60, whole or decimal.
+pub(super) fn seconds(text: &str, least: Duration) -> Result<Duration, String> {
+    match decimal(text) {
+        Some(seconds) if (least..=LONGEST).contains(&seconds) => Ok(seconds),
+        _ => {
+            let least = metrics::seconds(micros(least));
+            Err(format!(
+                "expected seconds from {least} to 60, such as 3 or 2.5"
+            ))
+        }
+    }
+}
+
+/// Seconds with at most nine digits behind the point. Not as a number with a floating point: to read and spell those takes
+/// more of the binary than all of this file.
+pub(super) fn decimal(text: &str) -> Option<Duration> {
+    const DIGITS: usize = 9;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let number = |digits: &str| {
+        let plain = digits.bytes().all(|octet| octet.is_ascii_digit());
+        plain.then(|| digits.parse().ok())?
+    };
+    let nanoseconds = format!("{fraction:0<DIGITS$}");
+    let short = fraction.len() <= DIGITS;
+    Some(Duration::new(
+        number(whole)?,
+        short
+            .then(|| number(&nanoseconds))?
+            .and_then(|nanoseconds| u32::try_from(nanoseconds).ok())?,
+    ))
+}
+
+/// Has `read` understand every value of an option.
+pub(super) fn all<T>(
+    given: &Given,
+    option: &str,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, UsageError> {
+    let mut values = Vec::new();
+    given.each(option, &mut |text| {
+        values.push(read(text)?);
+        Ok(())
+    })?;
+    Ok(values)
+}
+
+/// Has `read` understand the value of an option, if it has one.
+pub(super) fn one<T>(
+    given: &Given,
+    option: &str,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, UsageError> {
+    let mut value = None;
+    given.each(option, &mut |text| {
+        value = Some(read(text)?);
+        Ok(())
+    })?;
+    Ok(value)
+}
+
+/// The value of an option that has a default.
+pub(super) fn known<T>(
+    given: &Given,
+    option: &str,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<T, UsageError> {
+    let missing = || UsageError(format!("{option}: expected a value"));
+    one(given, option, read)?.ok_or_else(missing)
+}
+
+/// A whole number that has a default.
+pub(super) fn number(
+    given: &Given,
+    option: &str,
+    range: RangeInclusive<usize>,
+) -> Result<usize, UsageError> {
+    known(given, option, |text| whole(text, &range))
+}

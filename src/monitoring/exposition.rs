@@ -1,0 +1,266 @@
+//! How are numbers spelled for a program that collects them?
+//!
+//! As OpenMetrics 1.0 or in the text format of Prometheus, version 0.0.4: families of numbers, each with its labels.
+
+use crate::telemetry::metrics::{BOUNDS, Counter, Spread, seconds};
+
+/// What a family of numbers is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// They only grow.
+    Counter,
+    /// They go up and down.
+    Gauge,
+    /// They are histograms.
+    Histogram,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// As it is.
+    Whole(u64),
+    /// Microseconds, spelled as seconds.
+    Micros(u64),
+    /// How long things took.
+    Spread(Box<Spread>),
+}
+
+/// Numbers of one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Family {
+    /// The name, without `_total`.
+    pub name: &'static str,
+    /// What they are.
+    pub kind: Kind,
+    /// What they say, in a sentence.
+    pub help: &'static str,
+    /// Each number with its labels, spelled as in `outcome="answered"`, or none.
+    pub samples: Vec<(String, Value)>,
+}
+
+/// How numbers are spelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The text format of Prometheus, version 0.0.4.
+    Prometheus,
+    /// OpenMetrics, version 1.0.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The media type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// Spells numbers.
+pub fn spell(families: &[Family], format: Format) -> String {
+    let mut out = String::with_capacity(16 * 1024);
+    for family in families {
+        let Family { name, help, .. } = family;
+        let total = match family.kind {
+            Kind::Counter => "_total",
+            _ => "",
+        };
+        // There a family bears the name of its numbers, here of what they count.
+        let suffix = match format {
+            Format::Prometheus => total,
+            Format::OpenMetrics => "",
+        };
+        let kind = family.kind.name();
+        push(&mut out, &["# HELP ", name, suffix, " ", help, "\n"]);
+        push(&mut out, &["# TYPE ", name, suffix, " ", kind, "\n"]);
+        for unit in ["seconds", "bytes"] {
+            let ends = name
+                .strip_suffix(unit)
+                .is_some_and(|rest| rest.ends_with('_'));
+            if ends && format == Format::OpenMetrics {
+                push(&mut out, &["# UNIT ", name, " ", unit, "\n"]);
+            }
+        }
+        for (labels, value) in &family.samples {
+            match value {
+                Value::Whole(number) => sample(&mut out, name, total, labels, &number.to_string()),
+                Value::Micros(micros) => sample(&mut out, name, total, labels, &seconds(*micros)),
+                Value::Spread(spread) => write_spread(&mut out, name, labels, spread),
+            }
+        }
+    }
+    if format == Format::OpenMetrics {
+        out.push_str("# EOF\n");
+    }
+    out
+}
+
+fn write_spread(out: &mut String, name: &str, labels: &str, spread: &Spread) {
+    let mut count = 0;
+    let comma = if labels.is_empty() { "" } else { "," };
+    for (index, class) in spread.classes.iter().enumerate() {
+        count += class;
+        let bound = BOUNDS.get(index).map(|bound| seconds(*bound));
+        let bound = bound.as_deref().unwrap_or("+Inf");
+        let labels = [labels, comma, "le=\"", bound, "\""].concat();
+        sample(out, name, "_bucket", &labels, &count.to_string());
+    }
+    sample(out, name, "_sum", labels, &seconds(spread.sum));
+    sample(out, name, "_count", labels, &count.to_string());
+}
+
+fn sample(out: &mut String, name: &str, suffix: &str, labels: &str, value: &str) {
+    push(out, &[name, suffix]);
+    if !labels.is_empty() {
+        push(out, &["{", labels, "}"]);
+    }
+    push(out, &[" ", value, "\n"]);
+}
+
+#[inline(never)]
+fn push(out: &mut String, parts: &[&str]) {
+    parts.iter().for_each(|part| out.push_str(part));
+}
+
+/// A label and its value, in which what would end it is escaped.
+pub fn label(name: &str, value: &str) -> String {
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+    [name, "=\"", &value.replace('\n', "\\n"), "\""].concat()
+}
+/// Families in the making.
+///
+/// Its functions are called so often that copies of them in their callers would cost 10 KB.
+pub(super) struct Families(pub(super) Vec<Family>);
+
+impl Families {
+    /// Adds one of this kind.
+    #[inline(never)]
+    pub(super) fn add(
+        &mut self,
+        name: &'static str,
+        kind: Kind,
+        help: &'static str,
+        samples: Vec<(String, Value)>,
+    ) {
+        self.0.push(Family {
+            name,
+            kind,
+            help,
+            samples,
+        });
+    }
+
+    /// Adds a counter without labels.
+    #[inline(never)]
+    pub(super) fn counter(&mut self, name: &'static str, help: &'static str, value: u64) {
+        self.add(name, Kind::Counter, help, single(Value::Whole(value)));
+    }
+
+    /// Adds a gauge without labels.
+    #[inline(never)]
+    pub(super) fn gauge(&mut self, name: &'static str, help: &'static str, value: usize) {
+        self.add(name, Kind::Gauge, help, single(Value::Whole(value as u64)));
+    }
+
+    /// Adds one with a counter for each word that the label `key` can have.
+    pub(super) fn counters(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        key: &str,
+        words: &[&str],
+        counters: &[Counter],
+    ) {
+        let samples = words.iter().zip(counters);
+        let samples = samples.map(|(word, count)| (label(key, word), Value::Whole(count.value())));
+        self.add(name, Kind::Counter, help, samples.collect());
+    }
+}
+
+/// A number without labels.
+#[inline(never)]
+pub(super) fn single(value: Value) -> Vec<(String, Value)> {
+    vec![(String::new(), value)]
+}
+
+/// A histogram for each word that the label `key` can have; without labels where that is empty.
+pub(super) fn spreads(key: &str, spreads: &[(&str, Spread)]) -> Vec<(String, Value)> {
+    let spell = |(word, spread): &(&str, Spread)| {
+        let labels = if key.is_empty() {
+            String::new()
+        } else {
+            label(key, word)
+        };
+        (labels, Value::Spread(Box::new(*spread)))
+    };
+    spreads.iter().map(spell).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::telemetry::metrics::Histogram;
+
+    #[test]
+    fn both_formats_say_the_same_numbers() {
+        let spread = Histogram::new();
+        spread.observe(Duration::from_millis(3), 2);
+        let families = [
+            Family {
+                name: "x_things",
+                kind: Kind::Counter,
+                help: "Things.",
+                samples: vec![(label("kind", "a\"b\\c\n"), Value::Whole(7))],
+            },
+            Family {
+                name: "x_answer_seconds",
+                kind: Kind::Histogram,
+                help: "Times.",
+                samples: vec![(String::new(), Value::Spread(Box::new(spread.value())))],
+            },
+            Family {
+                name: "x_cpu_seconds",
+                kind: Kind::Counter,
+                help: "Time.",
+                samples: vec![(String::new(), Value::Micros(1_500_000))],
+            },
+        ];
+        let plain = spell(&families, Format::Prometheus);
+        let open = spell(&families, Format::OpenMetrics);
+        assert!(plain.starts_with(
+            "# HELP x_things_total Things.\n# TYPE x_things_total counter\n\
+             x_things_total{kind=\"a\\\"b\\\\c\\n\"} 7\n"
+        ));
+        assert!(
+            open.starts_with("# HELP x_things Things.\n# TYPE x_things counter\nx_things_total{")
+        );
+        assert!(open.contains("# TYPE x_cpu_seconds counter\n# UNIT x_cpu_seconds seconds\n"));
+        assert!(open.ends_with("x_cpu_seconds_total 1.5\n# EOF\n"));
+        assert!(!plain.contains("# UNIT") && !plain.contains("# EOF"));
+        for text in [&plain, &open] {
+            assert!(text.contains("x_answer_seconds_bucket{le=\"0.0025\"} 0\n"));
+            assert!(text.contains("x_answer_seconds_bucket{le=\"0.005\"} 2\n"));
+            assert!(text.contains("x_answer_seconds_bucket{le=\"+Inf\"} 2\n"));
+            assert!(text.contains("x_answer_seconds_sum 0.006\nx_answer_seconds_count 2\n"));
+        }
+        let samples = |text: &str| {
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(samples(&plain), samples(&open));
+    }
+}

@@ -1,0 +1,114 @@
+//! What is known of this process itself?
+//!
+//! When it began, and what the kernel says in its folder of `/proc`.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Where the kernel says what it knows of this process.
+pub const OWN: &str = "/proc/self";
+
+/// Microseconds of processor time in one of the kernel's ticks for programs, of which there are 100 in a second.
+const TICK: u64 = 10_000;
+
+/// When the process began: a moment that is sure, and what this machine's clock says of it.
+pub struct Start {
+    moment: Instant,
+    since_1970: AtomicU64,
+}
+
+impl Start {
+    /// Now.
+    pub fn new(now: Instant, since_1970: u64) -> Self {
+        Self {
+            moment: now,
+            since_1970: since_1970.into(),
+        }
+    }
+
+    /// How many seconds ago it was.
+    pub fn up(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.moment).as_secs()
+    }
+
+    /// In seconds since 1970. A clock that was set since tells another time of it, but a second's difference is rounding, and
+    /// would look like another start.
+    pub(super) fn time(&self, now: Instant, since_1970: u64) -> u64 {
+        let known = self.since_1970.load(Ordering::Relaxed);
+        let told = since_1970.saturating_sub(self.up(now));
+        if told.abs_diff(known) <= 60 {
+            return known;
+        }
+        self.since_1970.store(told, Ordering::Relaxed);
+        told
+    }
+}
+
+/// What the kernel knows of this process; zero where it does not say.
+#[derive(Debug, Default)]
+pub(super) struct Process {
+    /// Microseconds.
+    pub(super) processor: u64,
+    /// Octets.
+    pub(super) resident: u64,
+    /// How many there are.
+    pub(super) threads: u64,
+    /// How many are open.
+    pub(super) descriptors: u64,
+}
+
+impl Process {
+    /// As it is now.
+    pub(super) fn read() -> Self {
+        let own = |file| Path::new(OWN).join(file);
+        let stat = fs::read_to_string(own("stat")).unwrap_or_default();
+        // Behind the program's name, which is in parentheses (proc(5)).
+        let fields = stat.rsplit(')').next().unwrap_or_default();
+        let field = |place| -> u64 {
+            let text = fields.split_whitespace().nth(place);
+            text.and_then(|text| text.parse().ok()).unwrap_or_default()
+        };
+        let status = fs::read_to_string(own("status")).unwrap_or_default();
+        let line = |name: &str| -> u64 {
+            let text = status.lines().find_map(|line| line.strip_prefix(name));
+            let number = text.and_then(|text| text.split_whitespace().next()?.parse().ok());
+            number.unwrap_or_default()
+        };
+        let descriptors = fs::read_dir(own("fd")).map_or(0, Iterator::count);
+        Self {
+            processor: (field(11) + field(12)) * TICK,
+            resident: line("VmRSS:") * 1024,
+            threads: line("Threads:"),
+            descriptors: descriptors as u64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_start_without_a_clock_is_told_by_the_clock_that_was_set_since() {
+        let now = Instant::now();
+        let after = |seconds| now + Duration::from_secs(seconds);
+        let start = Start::new(now, 1_000);
+        assert_eq!(start.up(after(90)), 90);
+        assert_eq!(start.time(after(90), 1_090), 1_000);
+        assert_eq!(start.time(after(90), 1_150), 1_000, "no more than slewed");
+        assert_eq!(start.time(after(100), 1_800_000_100), 1_800_000_000);
+        assert_eq!(start.time(after(101), 1_800_000_100), 1_800_000_000);
+        assert_eq!(start.up(after(101)), 101);
+    }
+
+    #[test]
+    fn the_kernel_knows_this_process() {
+        let process = Process::read();
+        assert!(process.resident > 1 << 20 && process.resident < 1 << 40);
+        assert!(process.threads >= 1 && process.descriptors >= 3);
+    }
+}
