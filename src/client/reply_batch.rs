@@ -15,7 +15,7 @@ use super::Client;
 use super::datagrams::{BATCH, Datagram, Headers, send_datagrams};
 use super::stream::{Connection, IDLE_LIMIT, Stream};
 use crate::message::framing::{self, PREFIX};
-use crate::message::wire::{Answer, Asked, ExtendedError, LONGEST, PLAIN_SIZE, Shown};
+use crate::message::{Answer, Asked, ExtendedError, LONGEST, PLAIN_SIZE, Shown};
 use crate::system::memory::{GATHERED, Reservation};
 
 /// Octets that are gathered, at most, unless one message is longer.

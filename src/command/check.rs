@@ -18,7 +18,7 @@ use crate::identity::rollover::Memory;
 use crate::identity::state_file::Store;
 use crate::identity::verifier::{Check, Identity, PinMode, Proof, Refusal};
 use crate::message::presentation::{Name, Rcode, Type};
-use crate::message::wire::{Answer, rcode};
+use crate::message::{Answer, rcode};
 use crate::server::listeners::{self, Sockets};
 use crate::system::clock;
 use crate::system::date::{DAY, Moment};

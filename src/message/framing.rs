@@ -18,7 +18,7 @@
 use std::io;
 use std::ops::Range;
 
-use crate::message::wire::LONGEST;
+use super::wire::LONGEST;
 
 /// Octets of the length before each message.
 pub const PREFIX: usize = 2;

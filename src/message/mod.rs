@@ -2,4 +2,10 @@
 
 pub mod framing;
 pub mod presentation;
-pub mod wire;
+mod wire;
+
+pub use wire::{
+    Answer, Asked, Edns, ExtendedError, Fault, Form, HEADER, KeptAnswer, Key, LONGEST,
+    LONGEST_NAME, PAYLOAD_SIZE, PLAIN_SIZE, Query, Record, Section, Shown, Spelled, Ttls, answers,
+    ede, rcode, response_code, rtype, write_query,
+};

@@ -20,7 +20,7 @@ use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use crate::message::wire::{self, Answer, LONGEST_NAME, Record};
+use super::wire::{self, Answer, LONGEST_NAME, Record};
 
 /// The longest label in octets (RFC 1035 section 2.3.4).
 const LONGEST_LABEL: usize = 63;

@@ -336,7 +336,7 @@ fn name_end(message: &[u8], at: usize) -> Result<usize, Fault> {
 }
 
 /// The name at `at`, spelled out: its labels, each behind its length, the root's too. And one past where it stands.
-pub fn name(message: &[u8], at: usize) -> Result<(Vec<u8>, usize), Fault> {
+pub(super) fn name(message: &[u8], at: usize) -> Result<(Vec<u8>, usize), Fault> {
     let end = name_end(message, at)?;
     let (mut octets, mut position) = (Vec::new(), at);
     // It was followed before, so it ends.

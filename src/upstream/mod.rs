@@ -41,7 +41,7 @@ use self::status::Shown;
 use self::token_bucket::TokenBucket;
 use crate::identity::pin::PinSet;
 use crate::identity::verifier::{Identity, Terms};
-use crate::message::wire::Answer;
+use crate::message::Answer;
 use crate::system::clock;
 use crate::system::executor::Executor;
 use crate::system::thread;

@@ -25,7 +25,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::identity::verifier::{Identity, PinMode, Proof, Refusal, Terms, refusal_in};
 use crate::message::framing::{Frames, PREFIX};
-use crate::message::wire::{Form, HEADER};
+use crate::message::{Form, HEADER};
 use crate::system::clock;
 use crate::system::deadline::{Timed, left};
 use crate::telemetry::log::debug;

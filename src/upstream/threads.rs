@@ -18,7 +18,7 @@ use super::status::{Shown, fit};
 use super::{CONNECT, Kin, Open, Pending, Query, Replies, SessionId, State, Upstream, Work};
 use crate::identity::pin::PinSet;
 use crate::identity::verifier::{Identity, Proof};
-use crate::message::wire::{Answer, answers, rcode, response_code};
+use crate::message::{Answer, answers, rcode, response_code};
 use crate::system::clock;
 use crate::system::thread::{self, Pulse};
 use crate::telemetry::log::{debug, error, info, warn};
@@ -528,7 +528,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             }
             Event::Takes(rank, form) => {
                 let without = match form {
-                    crate::message::wire::Form::Plain => "edns",
+                    crate::message::Form::Plain => "edns",
                     _ => "padding",
                 };
                 info!(
