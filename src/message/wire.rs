@@ -958,21 +958,11 @@ impl<'m> Asked<'m> {
         shown: &Shown,
         limit: usize,
     ) {
-        if self.edns.is_none() && answer.extended_rcode() != 0 {
-            // Without an OPT the upper bits have no place, and the lower ones alone would say something else.
-            return self.write_reply(out, rcode::SERVFAIL, None);
-        }
-        if answer.question_end == HEADER {
-            // An error without its question: the client still gets its own back.
-            return self.write_reply(out, answer.rcode(), None);
-        }
-        if !same_question(answer.question(), self.question) {
-            // The caller asks `answers` first; an answer to somebody else must not leave even if it forgets.
-            return self.write_reply(out, rcode::SERVFAIL, None);
+        if let Some(rcode) = self.rcode_instead(answer) {
+            return self.write_reply(out, rcode, None);
         }
         let opt = self.edns.map_or(0, |_| SHORTEST_OPT);
-        let is_cut = limit < LONGEST;
-        if is_cut && answer.length_without_opt().saturating_add(opt) > limit {
+        if limit < LONGEST && answer.length_without_opt().saturating_add(opt) > limit {
             return self.write_truncated(out, answer);
         }
         let start = out.len();
@@ -992,27 +982,54 @@ impl<'m> Asked<'m> {
             && let Some(with_opt) = additional.checked_add(1)
         {
             additional = with_opt;
-            let ours = shown
-                .ede
-                .map_or(0, |ede| EDE_HEAD.saturating_add(ede.text.len()));
-            let errors = answer.errors_length().saturating_add(ours);
             write_opt(out, answer.extended_rcode(), edns.dnssec_ok, |out| {
-                if is_cut && !has_room(out, start, errors, limit) {
-                    set_bits(out, start, [0x02, 0]);
-                } else {
-                    answer.write_extended_errors(out, start);
-                    if let Some(ede) = &shown.ede
-                        && has_room(out, start, ours, LONGEST)
-                    {
-                        write_extended_error(out, ede);
-                    }
-                }
-                if has_room(out, start, KEEPALIVE_LENGTH, limit.min(LONGEST)) {
-                    self.write_keepalive(out);
-                }
+                self.write_options(out, start, answer, shown.ede.as_ref(), limit);
             });
         }
         put_additional(out, start, additional);
+    }
+
+    /// The code of the error that this client gets in place of an answer that cannot be its own.
+    fn rcode_instead(&self, answer: &Answer<'_>) -> Option<u16> {
+        if self.edns.is_none() && answer.extended_rcode() != 0 {
+            // Without an OPT the upper bits have no place, and the lower ones alone would say something else.
+            Some(rcode::SERVFAIL)
+        } else if answer.question().is_empty() {
+            // An error without its question: the client still gets its own back.
+            Some(answer.rcode())
+        } else if !same_question(answer.question(), self.question) {
+            // The caller asks `answers` first; an answer to somebody else must not leave even if it forgets.
+            Some(rcode::SERVFAIL)
+        } else {
+            None
+        }
+    }
+
+    /// Appends the options for the OPT of the message that was begun at `start`: the answer's Extended DNS Errors and one of
+    /// ours, or TC=1 in the header if they are not to fit into `limit`; and how long the connection is kept.
+    fn write_options(
+        &self,
+        out: &mut Vec<u8>,
+        start: usize,
+        answer: &Answer<'_>,
+        ede: Option<&ExtendedError>,
+        limit: usize,
+    ) {
+        let ours = ede.map_or(0, |ede| EDE_HEAD.saturating_add(ede.text.len()));
+        let errors = answer.errors_length().saturating_add(ours);
+        if limit < LONGEST && !has_room(out, start, errors, limit) {
+            set_bits(out, start, [0x02, 0]);
+        } else {
+            answer.write_extended_errors(out, start);
+            if let Some(ede) = ede
+                && has_room(out, start, ours, LONGEST)
+            {
+                write_extended_error(out, ede);
+            }
+        }
+        if has_room(out, start, KEEPALIVE_LENGTH, limit.min(LONGEST)) {
+            self.write_keepalive(out);
+        }
     }
 
     /// Appends a signed answer: unchanged but for the ID (RFC 8945 section 5.5); or, if it has more than `limit` octets, what
