@@ -116,15 +116,6 @@ pub mod ede {
     pub const INVALID_DATA: u16 = 24;
 }
 
-impl ExtendedError {
-    /// Whether a code of an error says that the resolver did decide about the name, and how: its signatures are not right (1, 2, 5
-    /// to 12), or it is not to be had there (4 Forged Answer, 15 Blocked, 16 Censored, 17 Filtered, 18 Prohibited). All others say
-    /// that it could not.
-    fn is_verdict(code: u16) -> bool {
-        matches!(code, 1 | 2 | 4..=12 | 15..=18)
-    }
-}
-
 /// An Extended DNS Error of ours (RFC 8914 section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExtendedError {
@@ -132,6 +123,15 @@ pub struct ExtendedError {
     pub code: u16,
     /// More words for people.
     pub text: &'static str,
+}
+
+impl ExtendedError {
+    /// Whether a code of an error says that the resolver did decide about the name, and how: its signatures are not right (1, 2, 5
+    /// to 12), or it is not to be had there (4 Forged Answer, 15 Blocked, 16 Censored, 17 Filtered, 18 Prohibited). All others say
+    /// that it could not.
+    fn is_verdict(code: u16) -> bool {
+        matches!(code, 1 | 2 | 4..=12 | 15..=18)
+    }
 }
 
 /// How an answer that was kept is shown, in place of how it came.
@@ -415,6 +415,26 @@ impl<'m> Records<'m> {
         })
     }
 
+    /// Those of a message in which they were all found sound before.
+    fn found_sound(
+        message: &'m [u8],
+        question_end: usize,
+    ) -> impl Iterator<Item = Record> + use<'m> {
+        Self::after_question(message, question_end)
+            .map(|records| Self {
+                sound: true,
+                ..records
+            })
+            .into_iter()
+            .flatten()
+            .flatten()
+    }
+
+    /// One past the last record that was read.
+    fn position(&self) -> usize {
+        self.position
+    }
+
     fn read(&mut self, section: Section) -> Result<Record, Fault> {
         let start = self.position;
         let fixed = if self.sound {
@@ -594,7 +614,7 @@ impl<'m> Query<'m> {
             }
         }
         Ok(Self {
-            message: within(message, 0..records.position),
+            message: within(message, 0..records.position()),
             header,
             question: within(message, HEADER..question_end),
             qtype,
@@ -651,10 +671,12 @@ impl<'m> Query<'m> {
     pub fn flags(&self) -> [u8; 2] {
         self.header.flags()
     }
+}
 
+impl Query<'_> {
     /// Octets of the query as [`Query::write_for_resolver`] writes it.
     pub fn length_for_resolver(&self) -> usize {
-        let subnet = if self.edns.is_some_and(|edns| edns.subnet_private) {
+        let subnet = if self.edns().is_some_and(|edns| edns.subnet_private) {
             OPTION_HEAD.saturating_add(4)
         } else {
             0
@@ -693,9 +715,9 @@ impl<'m> Query<'m> {
             1,
         ]);
         out.extend_from_slice(self.question());
-        let dnssec_ok = self.edns.is_some_and(|edns| edns.dnssec_ok);
+        let dnssec_ok = self.edns().is_some_and(|edns| edns.dnssec_ok);
         write_opt(out, 0, dnssec_ok, |out| {
-            if self.edns.is_some_and(|edns| edns.subnet_private) {
+            if self.edns().is_some_and(|edns| edns.subnet_private) {
                 // FAMILY 1, no bits of source, no scope.
                 write_option(out, option::CLIENT_SUBNET, &[0, 1, 0, 0]);
             }
@@ -733,9 +755,7 @@ impl Form {
             Self::Plain => None,
         }
     }
-}
 
-impl Form {
     /// Appends a query that [`Query::write_for_resolver`] wrote, in this form; its question has so many octets.
     pub fn write(self, message: &[u8], question: usize, out: &mut Vec<u8>) {
         let start = out.len();
@@ -861,7 +881,7 @@ impl<'m> Asked<'m> {
             id: query.id(),
             flags: query.flags(),
             question: query.question(),
-            edns: query.edns,
+            edns: query.edns().copied(),
             keepalive: None,
         }
     }
@@ -906,7 +926,7 @@ impl<'m> Asked<'m> {
 
     /// Appends `answer` cut down to what fits any client: TC=1, the question, and an OPT if there was one in the query.
     pub fn write_truncated(&self, out: &mut Vec<u8>, answer: &Answer<'_>) {
-        let [high, low] = answer.header.flags();
+        let [high, low] = answer.flags();
         let start = out.len();
         self.write_head(out, low & 0x80, low & 0x0f);
         set_bits(out, start, [0x02 | (high & 0x04), 0]);
@@ -1035,11 +1055,11 @@ impl<'m> Asked<'m> {
     /// Appends a signed answer: unchanged but for the ID (RFC 8945 section 5.5); or, if it has more than `limit` octets, what
     /// [`Asked::write_truncated`] writes.
     pub fn write_signed_answer(&self, out: &mut Vec<u8>, answer: &Answer<'_>, limit: usize) {
-        if answer.message.len() > limit {
+        if answer.message().len() > limit {
             return self.write_truncated(out, answer);
         }
         let start = out.len();
-        out.extend_from_slice(answer.message);
+        out.extend_from_slice(answer.message());
         put(out, start, &self.id.to_be_bytes());
     }
 
@@ -1209,13 +1229,144 @@ fn same_question(one: &[u8], other: &[u8]) -> bool {
     }
 }
 
+/// A message whose every record was found sound, names followed.
+#[derive(Debug, Clone, Copy)]
+struct SoundMessage<'m> {
+    /// The message, without any octets after its last record.
+    octets: &'m [u8],
+    question_end: usize,
+}
+
+impl<'m> SoundMessage<'m> {
+    fn new(octets: &'m [u8], question_end: usize) -> Self {
+        Self {
+            octets,
+            question_end,
+        }
+    }
+
+    fn octets(&self) -> &'m [u8] {
+        self.octets
+    }
+
+    /// The question's octets; none in an error that came without its question.
+    fn question(&self) -> &'m [u8] {
+        within(self.octets, HEADER..self.question_end)
+    }
+
+    /// The records, in order.
+    fn records(&self) -> impl Iterator<Item = Record> + use<'m> {
+        Records::found_sound(self.octets, self.question_end)
+    }
+
+    /// Whether its OPT, which lies at `opt`, can be taken out. It can if the names of the records behind it do not need it:
+    /// each pointer of theirs leads to labels that end before the OPT, or to labels behind it that no moved pointer is in, but
+    /// for the one at their end.
+    fn check_without(&self, opt: &Range<usize>) -> Result<(), Fault> {
+        // The pointers so far, in the order of their positions.
+        let (mut sound, mut pointers) = (true, Vec::new());
+        self.for_tail_pointers(opt, |at, target, in_data| {
+            // What it leads to lies before it, and each further pointer on the way leads to before that. Of owner names
+            // that is known.
+            sound = sound && (!in_data || name_end(self.octets, at).is_ok());
+            if !sound {
+                return;
+            }
+            let mut last = None;
+            let end = visit_pointer(self.octets, target, &mut |at, _| last = Some(at));
+            sound = if target < opt.end {
+                end <= opt.start
+            } else {
+                let touched = pointers
+                    .partition_point(|&pointer: &usize| pointer.saturating_add(2) <= target);
+                pointers.get(touched).copied().filter(|&at| at < end) == last
+            };
+            pointers.push(at);
+        });
+        if sound { Ok(()) } else { Err(Fault::Name) }
+    }
+
+    /// Appends the message without its OPT, which lies at `opt`. ARCOUNT is left as it was.
+    fn write_without(&self, opt: &Range<usize>, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(within(self.octets, 0..opt.start));
+        out.extend_from_slice(from(self.octets, opt.end));
+        let cut = opt.len();
+        self.for_tail_pointers(opt, |at, target, _| {
+            if target >= opt.end {
+                // Both lay behind the OPT and have moved down by its length.
+                let at = start.saturating_add(at).saturating_sub(cut);
+                let moved = 0xc000 | target.saturating_sub(cut) as u16;
+                put(out, at, &moved.to_be_bytes());
+            }
+        });
+    }
+
+    /// Whether a name takes octets of a TTL for its own, so that it would change as the TTL is counted down. No compressor
+    /// makes such a pointer.
+    fn has_names_in_ttls(&self) -> bool {
+        let records = self.records().filter(|record| record.rtype != rtype::OPT);
+        let ttls: Vec<_> = records.map(|record| record.ttl_at).collect();
+        let (mut followed, mut found) = (Vec::new(), false);
+        self.for_pointers(self.question_end, |_, target, _| {
+            let mut next = Some(target);
+            while let Some(position) = next.take() {
+                // Anything longer, or that points elsewhere, is no name, and its record nobody's to understand.
+                // A pointer takes an octet more than the root label.
+                let most = position.saturating_add(LONGEST_NAME).saturating_add(1);
+                let part = within(self.octets, 0..most.min(self.octets.len()));
+                let end = visit_pointer(part, position, &mut |_, target| {
+                    next = Some(target).filter(|target| *target < position);
+                });
+                // Before the first record there is no TTL. Where many pointers lead to one place, once is enough.
+                if end <= self.question_end {
+                    return;
+                }
+                if followed.is_empty() {
+                    followed.resize(self.octets.len(), false);
+                }
+                match followed.get_mut(position) {
+                    Some(followed) if !*followed => *followed = true,
+                    _ => return,
+                }
+                let behind = ttls.partition_point(|ttl| ttl.saturating_add(4) <= position);
+                found |= ttls.get(behind).is_some_and(|ttl| *ttl < end);
+            }
+        });
+        found
+    }
+
+    /// [`SoundMessage::for_pointers`] of the records behind `opt`.
+    fn for_tail_pointers(&self, opt: &Range<usize>, visit: impl FnMut(usize, usize, bool)) {
+        if opt.end < self.octets.len() {
+            self.for_pointers(opt.end, visit);
+        }
+    }
+
+    /// Calls `visit` with position and target of every compression pointer in the records from `start` on: in their owner
+    /// names and in the RDATA of the types that may compress names (RFC 3597 section 4); and with whether it is there.
+    fn for_pointers(&self, start: usize, mut visit: impl FnMut(usize, usize, bool)) {
+        for record in self.records().filter(|record| record.start >= start) {
+            visit_pointer(self.octets, record.start, &mut |at, target| {
+                visit(at, target, false)
+            });
+            // A name that runs past its RDATA is broken, and what follows is not its to change.
+            let whole = within(self.octets, 0..record.data.end);
+            let (skip, names) = compressible_names(record.rtype, from(whole, record.data.start));
+            let mut position = record.data.start.saturating_add(skip);
+            for _ in 0..names {
+                position =
+                    visit_pointer(whole, position, &mut |at, target| visit(at, target, true));
+            }
+        }
+    }
+}
+
 /// A resolver's answer whose every record was found sound.
 #[derive(Debug, Clone)]
 pub struct Answer<'m> {
-    /// The message, without any octets after its last record.
-    message: &'m [u8],
+    message: SoundMessage<'m>,
     header: Header,
-    question_end: usize,
     opt: Option<Opt>,
 }
 
@@ -1255,29 +1406,62 @@ impl<'m> Answer<'m> {
                 }
             }
         }
-        let answer = Self {
-            message: within(message, 0..records.position),
+        let message = SoundMessage::new(within(message, 0..records.position()), question_end);
+        if let Some(opt) = &opt {
+            message.check_without(&opt.record)?;
+        }
+        Ok(Self {
+            message,
             header,
-            question_end,
             opt,
-        };
-        answer.check_tail()?;
-        Ok(answer)
+        })
+    }
+
+    /// What a copy of ours says, which was sound when it was made. Its OPT, if it has one, begins at `opt_at`, is the last
+    /// record, and holds nothing but Extended DNS Errors.
+    fn of_copy(copy: &'m [u8], question_end: usize, opt_at: Option<usize>) -> Self {
+        let opt = opt_at.map(|at| {
+            let record = at..copy.len();
+            let data = record.start.saturating_add(SHORTEST_OPT)..record.end;
+            Opt {
+                errors: data.len(),
+                data,
+                record,
+                edns: Edns {
+                    size: PAYLOAD_SIZE,
+                    extended_rcode: 0,
+                    version: 0,
+                    dnssec_ok: false,
+                    subnet_private: false,
+                    keepalive: false,
+                },
+            }
+        });
+        Self {
+            message: SoundMessage::new(copy, question_end),
+            header: Header::of(copy).unwrap_or_default(),
+            opt,
+        }
     }
 
     /// The message, without any octets after its last record.
     pub fn message(&self) -> &'m [u8] {
-        self.message
+        self.message.octets()
     }
 
     /// The question's octets; none in an error that came without its question.
     fn question(&self) -> &'m [u8] {
-        within(self.message, HEADER..self.question_end)
+        self.message.question()
     }
 
     /// What its OPT says, if it has one.
     pub fn edns(&self) -> Option<&Edns> {
         self.opt.as_ref().map(|opt| &opt.edns)
+    }
+
+    /// The two octets of the header's flags.
+    fn flags(&self) -> [u8; 2] {
+        self.header.flags()
     }
 
     /// The whole response code, the OPT's upper bits included.
@@ -1306,7 +1490,7 @@ impl<'m> Answer<'m> {
     pub fn is_signed(&self) -> bool {
         self.records().any(|record| match record.rtype {
             rtype::TSIG => true,
-            rtype::SIG => within(self.message, record.data).starts_with(&[0, 0]),
+            rtype::SIG => within(self.message(), record.data).starts_with(&[0, 0]),
             _ => false,
         })
     }
@@ -1319,7 +1503,7 @@ impl<'m> Answer<'m> {
 
     /// A record's TTL in seconds. One with the top bit set counts as 0 (RFC 2181 section 8).
     pub fn ttl(&self, record: &Record) -> u32 {
-        let octets = from(self.message, record.ttl_at).first_chunk();
+        let octets = from(self.message(), record.ttl_at).first_chunk();
         let ttl = octets.map_or(0, |octets| u32::from_be_bytes(*octets));
         if ttl > i32::MAX as u32 { 0 } else { ttl }
     }
@@ -1327,7 +1511,7 @@ impl<'m> Answer<'m> {
     /// For how many seconds the absence that a SOA record vouches for holds: the least of its TTL and its MINIMUM field,
     /// which is the last of its RDATA (RFC 2308 section 5).
     pub fn negative_ttl(&self, soa: &Record) -> u32 {
-        let minimum = within(self.message, soa.data.clone()).last_chunk();
+        let minimum = within(self.message(), soa.data.clone()).last_chunk();
         let minimum = minimum.map_or(0, |octets| u32::from_be_bytes(*octets));
         self.ttl(soa).min(minimum)
     }
@@ -1352,14 +1536,7 @@ impl<'m> Answer<'m> {
 
     /// The records, in order. They were sound when the answer was parsed.
     pub fn records(&self) -> impl Iterator<Item = Record> + use<'m> {
-        Records::after_question(self.message, self.question_end)
-            .map(|records| Records {
-                sound: true,
-                ..records
-            })
-            .into_iter()
-            .flatten()
-            .flatten()
+        self.message.records()
     }
 
     /// How long the resolver keeps an idle session, if it says so (RFC 7828 section 3.1).
@@ -1383,7 +1560,7 @@ impl<'m> Answer<'m> {
         let data = self
             .opt
             .as_ref()
-            .map_or(&[][..], |opt| within(self.message, opt.data.clone()));
+            .map_or(&[][..], |opt| within(self.message(), opt.data.clone()));
         options(data).flatten()
     }
 
@@ -1423,7 +1600,7 @@ impl<'m> Answer<'m> {
     /// The octets of the message without its OPT.
     fn length_without_opt(&self) -> usize {
         let opt = self.opt.as_ref().map_or(0, |opt| opt.record.len());
-        self.message.len().saturating_sub(opt)
+        self.message().len().saturating_sub(opt)
     }
 
     /// Records of the additional section, the OPT aside.
@@ -1432,109 +1609,18 @@ impl<'m> Answer<'m> {
         additional.saturating_sub(self.opt.is_some().into())
     }
 
-    /// The OPT can be taken out only if the names of the records behind it do not need it: each pointer of theirs leads
-    /// to labels that end before the OPT, or to labels behind it that no moved pointer is in, but for the one at their end.
-    fn check_tail(&self) -> Result<(), Fault> {
-        let Some(opt) = &self.opt else { return Ok(()) };
-        // The pointers so far, in the order of their positions.
-        let (mut sound, mut pointers) = (true, Vec::new());
-        self.for_tail_pointers(&opt.record, |at, target, in_data| {
-            // What it leads to lies before it, and each further pointer on the way leads to before that. Of owner names
-            // that is known.
-            sound = sound && (!in_data || name_end(self.message, at).is_ok());
-            if !sound {
-                return;
-            }
-            let mut last = None;
-            let end = visit_pointer(self.message, target, &mut |at, _| last = Some(at));
-            sound = if target < opt.record.end {
-                end <= opt.record.start
-            } else {
-                let touched = pointers
-                    .partition_point(|&pointer: &usize| pointer.saturating_add(2) <= target);
-                pointers.get(touched).copied().filter(|&at| at < end) == last
-            };
-            pointers.push(at);
-        });
-        if sound { Ok(()) } else { Err(Fault::Name) }
-    }
-
     /// Appends the message without its OPT. ARCOUNT is left as it was.
     fn write_without_opt(&self, out: &mut Vec<u8>) {
-        let Some(opt) = &self.opt else {
-            return out.extend_from_slice(self.message);
-        };
-        let start = out.len();
-        out.extend_from_slice(within(self.message, 0..opt.record.start));
-        out.extend_from_slice(from(self.message, opt.record.end));
-        let cut = opt.record.len();
-        self.for_tail_pointers(&opt.record, |at, target, _| {
-            if target >= opt.record.end {
-                // Both lay behind the OPT and have moved down by its length.
-                let at = start.saturating_add(at).saturating_sub(cut);
-                let moved = 0xc000 | target.saturating_sub(cut) as u16;
-                put(out, at, &moved.to_be_bytes());
-            }
-        });
+        match &self.opt {
+            Some(opt) => self.message.write_without(&opt.record, out),
+            None => out.extend_from_slice(self.message()),
+        }
     }
 
     /// Whether a name takes octets of a TTL for its own, so that it would change as the TTL is counted down. No compressor
     /// makes such a pointer.
     fn has_names_in_ttls(&self) -> bool {
-        let records = self.records().filter(|record| record.rtype != rtype::OPT);
-        let ttls: Vec<_> = records.map(|record| record.ttl_at).collect();
-        let (mut followed, mut found) = (Vec::new(), false);
-        self.for_pointers(self.question_end, |_, target, _| {
-            let mut next = Some(target);
-            while let Some(position) = next.take() {
-                // Anything longer, or that points elsewhere, is no name, and its record nobody's to understand.
-                // A pointer takes an octet more than the root label.
-                let most = position.saturating_add(LONGEST_NAME).saturating_add(1);
-                let part = within(self.message, 0..most.min(self.message.len()));
-                let end = visit_pointer(part, position, &mut |_, target| {
-                    next = Some(target).filter(|target| *target < position);
-                });
-                // Before the first record there is no TTL. Where many pointers lead to one place, once is enough.
-                if end <= self.question_end {
-                    return;
-                }
-                if followed.is_empty() {
-                    followed.resize(self.message.len(), false);
-                }
-                match followed.get_mut(position) {
-                    Some(followed) if !*followed => *followed = true,
-                    _ => return,
-                }
-                let behind = ttls.partition_point(|ttl| ttl.saturating_add(4) <= position);
-                found |= ttls.get(behind).is_some_and(|ttl| *ttl < end);
-            }
-        });
-        found
-    }
-
-    /// [`Answer::for_pointers`] of the records behind `opt`.
-    fn for_tail_pointers(&self, opt: &Range<usize>, visit: impl FnMut(usize, usize, bool)) {
-        if opt.end < self.message.len() {
-            self.for_pointers(opt.end, visit);
-        }
-    }
-
-    /// Calls `visit` with position and target of every compression pointer in the records from `start` on: in their owner
-    /// names and in the RDATA of the types that may compress names (RFC 3597 section 4); and with whether it is there.
-    fn for_pointers(&self, start: usize, mut visit: impl FnMut(usize, usize, bool)) {
-        for record in self.records().filter(|record| record.start >= start) {
-            visit_pointer(self.message, record.start, &mut |at, target| {
-                visit(at, target, false)
-            });
-            // A name that runs past its RDATA is broken, and what follows is not its to change.
-            let whole = within(self.message, 0..record.data.end);
-            let (skip, names) = compressible_names(record.rtype, from(whole, record.data.start));
-            let mut position = record.data.start.saturating_add(skip);
-            for _ in 0..names {
-                position =
-                    visit_pointer(whole, position, &mut |at, target| visit(at, target, true));
-            }
-        }
+        self.message.has_names_in_ttls()
     }
 }
 
@@ -1562,7 +1648,7 @@ impl KeptAnswer {
         {
             return None;
         }
-        let mut octets = Vec::with_capacity(answer.message.len());
+        let mut octets = Vec::with_capacity(answer.message().len());
         answer.write_without_opt(&mut octets);
         put(&mut octets, HEADER, question);
         // A copy is not the authority's own word (AA).
@@ -1625,30 +1711,11 @@ impl KeptAnswer {
 
     /// The answer. It was sound when it was kept.
     pub fn answer(&self) -> Answer<'_> {
-        let opt = self.opt_at.map(|at| {
-            let record = usize::from(at.get())..self.octets.len();
-            let data = record.start.saturating_add(SHORTEST_OPT)..record.end;
-            Opt {
-                // There is nothing else in it.
-                errors: data.len(),
-                data,
-                record,
-                edns: Edns {
-                    size: PAYLOAD_SIZE,
-                    extended_rcode: 0,
-                    version: 0,
-                    dnssec_ok: false,
-                    subnet_private: false,
-                    keepalive: false,
-                },
-            }
-        });
-        Answer {
-            message: &self.octets,
-            header: Header::of(&self.octets).unwrap_or_default(),
-            question_end: self.question_end.into(),
-            opt,
-        }
+        Answer::of_copy(
+            &self.octets,
+            self.question_end.into(),
+            self.opt_at.map(|at| at.get().into()),
+        )
     }
 }
 
@@ -2538,6 +2605,10 @@ mod tests {
         assert_eq!(answer_fault(&straddling), None);
         let straddling = straddling.record(ADDITIONAL, &owner, A, &[]);
         assert_eq!(answer_fault(&straddling), Some(Fault::Name));
+    }
+
+    #[test]
+    fn an_opt_before_names_that_cannot_be_moved_is_refused() {
         // Names behind the OPT that are sound where they are, and would not be anywhere else.
         type Tail = fn(Draft, usize) -> Draft;
         let tails: [Tail; 4] = [
