@@ -2,6 +2,8 @@
 
 pub mod framing;
 pub mod presentation;
+#[cfg(test)]
+mod test_messages;
 mod wire;
 
 pub use wire::{

@@ -20,7 +20,7 @@ use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use super::wire::{self, Answer, LONGEST_NAME, Record};
+use super::wire::{Answer, LONGEST_NAME, Record, name};
 
 /// The longest label in octets (RFC 1035 section 2.3.4).
 const LONGEST_LABEL: usize = 63;
@@ -162,7 +162,7 @@ pub struct Name {
 impl Name {
     /// The name at `at` in a message, followed through its compression pointers, and one past where it stands.
     fn read(message: &[u8], at: usize) -> Option<(Self, usize)> {
-        let (octets, end) = wire::name(message, at).ok()?;
+        let (octets, end) = name(message, at).ok()?;
         Some((Self { octets }, end))
     }
 

@@ -33,7 +33,6 @@ pub const LONGEST: usize = 65_535;
 pub const PAYLOAD_SIZE: u16 = 1232;
 /// What a client takes over UDP that says nothing of its size (RFC 1035 section 4.2.1, RFC 6891 section 6.2.3).
 pub const PLAIN_SIZE: u16 = 512;
-
 /// Queries over TLS are padded to a multiple of this (RFC 8467 section 4.1).
 const PADDING_BLOCK: usize = 128;
 /// The longest name in octets, length octets and root label included (RFC 1035 section 2.3.4).
@@ -171,11 +170,11 @@ impl Ttls {
 }
 
 /// EDNS options that a forwarder has to know (IANA's registry of DNS EDNS0 Option Codes).
-mod option {
-    pub(super) const CLIENT_SUBNET: u16 = 8;
-    pub(super) const KEEPALIVE: u16 = 11;
-    pub(super) const PADDING: u16 = 12;
-    pub(super) const EXTENDED_ERROR: u16 = 15;
+pub(super) mod option {
+    pub(in crate::message) const CLIENT_SUBNET: u16 = 8;
+    pub(in crate::message) const KEEPALIVE: u16 = 11;
+    pub(in crate::message) const PADDING: u16 = 12;
+    pub(in crate::message) const EXTENDED_ERROR: u16 = 15;
 }
 
 /// Why a message cannot be used.
@@ -233,7 +232,7 @@ fn within(message: &[u8], range: Range<usize>) -> &[u8] {
 }
 
 /// The two octets at `at`, in network order.
-fn u16_at(message: &[u8], at: usize) -> Result<u16, Fault> {
+pub(super) fn u16_at(message: &[u8], at: usize) -> Result<u16, Fault> {
     match from(message, at).first_chunk() {
         Some(octets) => Ok(u16::from_be_bytes(*octets)),
         None => Err(Fault::Cut),
@@ -846,7 +845,7 @@ fn has_room(out: &[u8], start: usize, more: usize, limit: usize) -> bool {
 }
 
 /// Appends an option to an OPT's RDATA; `value` has at most 65,535 octets.
-fn write_option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
+pub(super) fn write_option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
     out.extend_from_slice(&code.to_be_bytes());
     out.extend_from_slice(&(value.len() as u16).to_be_bytes());
     out.extend_from_slice(value);
@@ -1791,153 +1790,16 @@ impl fmt::Display for Spelled<'_> {
 mod tests {
     use std::collections::HashSet;
 
-    use super::*;
-
-    const ANSWER: usize = 1;
-    const AUTHORITY: usize = 2;
-    const ADDITIONAL: usize = 3;
-    const A: u16 = 1;
-    const NS: u16 = 2;
-    /// A type of no meaning, in whose RDATA nothing is a name.
-    const UNKNOWN: u16 = 65_280;
-
-    /// A message in the making. Records are added section by section, and their counts follow.
-    #[derive(Clone)]
-    struct Draft(Vec<u8>);
-
-    impl Draft {
-        fn new(flags: [u8; 2], question: &[u8]) -> Self {
-            let [high, low] = flags;
-            let header = [0x12, 0x34, high, low, 0, 1, 0, 0, 0, 0, 0, 0];
-            Self([&header, question].concat())
-        }
-
-        /// A query with RD set.
-        fn query(question: &[u8]) -> Self {
-            Self::new([0x01, 0], question)
-        }
-
-        /// An answer with RD and RA set.
-        fn answer(question: &[u8]) -> Self {
-            Self::new([0x81, 0x80], question)
-        }
-
-        fn count(mut self, section: usize, count: u16) -> Self {
-            self.0[4 + 2 * section..6 + 2 * section].copy_from_slice(&count.to_be_bytes());
-            self
-        }
-
-        fn octets(mut self, octets: &[u8]) -> Self {
-            self.0.extend_from_slice(octets);
-            self
-        }
-
-        /// A record of class IN with a TTL of 300 seconds.
-        fn record(self, section: usize, owner: &[u8], rtype: u16, data: &[u8]) -> Self {
-            self.record_saying(section, owner, rtype, 1, [0, 0, 1, 44], data)
-        }
-
-        fn record_saying(
-            self,
-            section: usize,
-            owner: &[u8],
-            rtype: u16,
-            class: u16,
-            ttl: [u8; 4],
-            data: &[u8],
-        ) -> Self {
-            let count = u16_at(&self.0, 4 + 2 * section).unwrap() + 1;
-            self.count(section, count)
-                .octets(owner)
-                .octets(&rtype.to_be_bytes())
-                .octets(&class.to_be_bytes())
-                .octets(&ttl)
-                .octets(&(data.len() as u16).to_be_bytes())
-                .octets(data)
-        }
-
-        /// An OPT that offers 4096 octets.
-        fn opt(self, options: &[u8]) -> Self {
-            self.opt_saying([0; 4], options)
-        }
-
-        /// An OPT with these upper bits of the response code, version and flags.
-        fn opt_saying(self, ttl: [u8; 4], options: &[u8]) -> Self {
-            self.record_saying(ADDITIONAL, &[0], rtype::OPT, 4096, ttl, options)
-        }
-
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-    }
-
-    /// A name from its labels.
-    fn labels(labels: &[&[u8]]) -> Vec<u8> {
-        let mut name = Vec::new();
-        for label in labels {
-            name.push(label.len() as u8);
-            name.extend_from_slice(label);
-        }
-        name.push(0);
-        name
-    }
-
-    fn name(dotted: &str) -> Vec<u8> {
-        labels(&dotted.split('.').map(str::as_bytes).collect::<Vec<_>>())
-    }
-
-    /// A question of class IN.
-    fn ask(mut name: Vec<u8>, qtype: u16) -> Vec<u8> {
-        name.extend_from_slice(&qtype.to_be_bytes());
-        name.extend_from_slice(&[0, 1]);
-        name
-    }
-
-    fn question() -> Vec<u8> {
-        ask(name("www.example.com"), A)
-    }
-
-    /// An option of an OPT.
-    fn option(code: u16, value: &[u8]) -> Vec<u8> {
-        let mut out = Vec::new();
-        write_option(&mut out, code, value);
-        out
-    }
-
-    fn pointer(target: usize) -> [u8; 2] {
-        (0xc000 | u16::try_from(target).unwrap()).to_be_bytes()
-    }
-
-    fn query_fault(draft: &Draft) -> Option<Fault> {
-        Query::parse(&draft.0).err()
-    }
-
-    fn answer_fault(draft: &Draft) -> Option<Fault> {
-        Answer::parse(&draft.0).err()
-    }
-
-    /// What `write` appends. There are octets before it, as a length prefix or another message of a batch would be.
-    fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-        let mut out = b"before".to_vec();
-        write(&mut out);
-        out.split_off(b"before".len())
-    }
-
-    fn sent_to_resolver(query: &Draft) -> Vec<u8> {
-        written(|out| Query::parse(&query.0).unwrap().write_for_resolver(out))
-    }
-
-    fn relayed(query: &Draft, answer: &Draft) -> Vec<u8> {
-        let (query, answer) = (Query::parse(&query.0).unwrap(), Answer::parse(&answer.0));
-        written(|out| Asked::by(&query).write_answer(out, &answer.unwrap()))
-    }
-
-    /// The OPT that we send.
-    fn our_opt(extended_rcode: u8, flags: u8, options: &[u8]) -> Vec<u8> {
-        let length = (options.len() as u16).to_be_bytes();
-        let head = [0, 0, 41, 4, 208, extended_rcode, 0, flags, 0];
-        [&head, &length[..], options].concat()
-    }
+    use super::{
+        Answer, Asked, Edns, ExtendedError, Fault, HEADER, KeptAnswer, Key, LONGEST, MOST_RECORDS,
+        Query, Record, Section, Shown, Spelled, Ttls, answers, ede, name_end, option, rcode, rtype,
+        u16_at,
+    };
+    use crate::message::test_messages::{
+        A, ADDITIONAL, ANSWER, AUTHORITY, Draft, NS, UNKNOWN, answer_fault, ask, labels, name,
+        option, our_opt, pointer, query_fault, question, relayed, sent_to_resolver, with_tail,
+        written,
+    };
 
     #[test]
     fn every_legal_name_is_read() {
@@ -2500,19 +2362,6 @@ mod tests {
         ] {
             assert_eq!(relayed(&query, &Draft::answer(&other)), failure.0);
         }
-    }
-
-    /// An answer whose additional section begins with an OPT, or would, and goes on with a name, with `record` and with a
-    /// record that has no name but looks like it. `record` is given where the name is.
-    fn with_tail(opt: bool, record: impl Fn(Draft, usize) -> Draft) -> Draft {
-        let mut draft = Draft::answer(&question());
-        if opt {
-            draft = draft.opt(&option(option::PADDING, &[0; 17]));
-        }
-        let tail = draft.len();
-        let owner = [&b"\x04tail"[..], &pointer(HEADER + 4)].concat();
-        let draft = record(draft.record(ADDITIONAL, &owner, A, &[0xc0; 4]), tail);
-        draft.record(ADDITIONAL, &pointer(tail + 5), UNKNOWN, &[0xff; 8])
     }
 
     #[test]
