@@ -18,7 +18,7 @@
 use std::io;
 use std::ops::Range;
 
-use super::wire::LONGEST;
+use super::codes::LONGEST;
 
 /// Octets of the length before each message.
 pub const PREFIX: usize = 2;

@@ -1,13 +1,16 @@
 //! What do these octets say?
 
+mod codes;
+mod fault;
 pub mod framing;
 pub mod presentation;
 #[cfg(test)]
 mod test_messages;
 mod wire;
 
+pub use codes::{HEADER, LONGEST, LONGEST_NAME, PAYLOAD_SIZE, PLAIN_SIZE, ede, rcode, rtype};
+pub use fault::Fault;
 pub use wire::{
-    Answer, Asked, Edns, ExtendedError, Fault, Form, HEADER, KeptAnswer, Key, LONGEST,
-    LONGEST_NAME, PAYLOAD_SIZE, PLAIN_SIZE, Query, Record, Section, Shown, Spelled, Ttls, answers,
-    ede, rcode, response_code, rtype, write_query,
+    Answer, Asked, Edns, ExtendedError, Form, KeptAnswer, Key, Query, Record, Section, Shown,
+    Spelled, Ttls, answers, response_code, write_query,
 };

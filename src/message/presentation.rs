@@ -20,7 +20,8 @@ use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use super::wire::{Answer, LONGEST_NAME, Record, name};
+use super::codes::LONGEST_NAME;
+use super::wire::{Answer, Record, name};
 
 /// The longest label in octets (RFC 1035 section 2.3.4).
 const LONGEST_LABEL: usize = 63;

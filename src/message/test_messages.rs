@@ -2,7 +2,9 @@
 //!
 //! As octets and by hand, so that they do not believe the code that they test.
 
-use super::wire::{Answer, Asked, Fault, HEADER, Query, option, rtype, u16_at, write_option};
+use super::codes::{HEADER, option, rtype};
+use super::fault::Fault;
+use super::wire::{Answer, Asked, Query, u16_at, write_option};
 
 pub(super) const ANSWER: usize = 1;
 pub(super) const AUTHORITY: usize = 2;

@@ -24,19 +24,11 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-/// Octets of the header that every message begins with (RFC 1035 section 4.1.1).
-pub const HEADER: usize = 12;
-/// Octets of the longest message: what a two-octet length can say (RFC 1035 section 4.2.2).
-pub const LONGEST: usize = 65_535;
-/// The UDP payload size that we offer, and the most that we send over UDP (the DNS flag day 2020 value; RFC 9715
-/// recommends at most 1400).
-pub const PAYLOAD_SIZE: u16 = 1232;
-/// What a client takes over UDP that says nothing of its size (RFC 1035 section 4.2.1, RFC 6891 section 6.2.3).
-pub const PLAIN_SIZE: u16 = 512;
+use super::codes::{HEADER, LONGEST, LONGEST_NAME, PAYLOAD_SIZE, PLAIN_SIZE, option, rcode, rtype};
+use super::fault::Fault;
+
 /// Queries over TLS are padded to a multiple of this (RFC 8467 section 4.1).
 const PADDING_BLOCK: usize = 128;
-/// The longest name in octets, length octets and root label included (RFC 1035 section 2.3.4).
-pub const LONGEST_NAME: usize = 255;
 /// The most compression pointers of a name: as many as it can have labels. A longer chain costs time and says nothing.
 const MOST_POINTERS: usize = 127;
 /// Records of a query, at most. It has an OPT and a signature, if anything, and each more costs time to read that its sender does
@@ -52,68 +44,6 @@ const OPTION_HEAD: usize = 4;
 const EDE_HEAD: usize = OPTION_HEAD + 2;
 /// Octets of a keepalive option that tells a time (RFC 7828 section 3.1).
 const KEEPALIVE_LENGTH: usize = OPTION_HEAD + 2;
-
-/// Resource record types that a forwarder has to know.
-pub mod rtype {
-    /// The start of a zone's authority (RFC 1035 section 3.3.13).
-    pub const SOA: u16 = 6;
-    /// SIG, which signs a whole message when it covers type 0 (RFC 2931).
-    pub const SIG: u16 = 24;
-    /// The EDNS pseudo-record (RFC 6891).
-    pub const OPT: u16 = 41;
-    /// A signature over records (RFC 4034 section 3).
-    pub const RRSIG: u16 = 46;
-    /// What there is not (RFC 4034 section 4).
-    pub const NSEC: u16 = 47;
-    /// What there is not, hashed (RFC 5155 section 3).
-    pub const NSEC3: u16 = 50;
-    /// A transaction signature (RFC 8945).
-    pub const TSIG: u16 = 250;
-    /// An incremental zone transfer (RFC 1995).
-    pub const IXFR: u16 = 251;
-    /// A zone transfer (RFC 5936).
-    pub const AXFR: u16 = 252;
-    /// All records of a name (RFC 8482).
-    pub const ANY: u16 = 255;
-}
-
-/// Response codes that a forwarder has to know (RFC 1035 section 4.1.1, RFC 6891 section 9).
-pub mod rcode {
-    /// An answer, with records or without.
-    pub const NOERROR: u16 = 0;
-    /// The query cannot be read.
-    pub const FORMERR: u16 = 1;
-    /// No answer could be had.
-    pub const SERVFAIL: u16 = 2;
-    /// There is no such name.
-    pub const NXDOMAIN: u16 = 3;
-    /// An operation that we do not offer.
-    pub const NOTIMP: u16 = 4;
-    /// An operation that we will not do.
-    pub const REFUSED: u16 = 5;
-    /// An EDNS version that we do not speak.
-    pub const BADVERS: u16 = 16;
-}
-
-/// Extended DNS Errors that we send (RFC 8914 section 4).
-pub mod ede {
-    /// Stale Answer.
-    pub const STALE_ANSWER: u16 = 3;
-    /// Cached Error.
-    pub const CACHED_ERROR: u16 = 13;
-    /// Prohibited.
-    pub const PROHIBITED: u16 = 18;
-    /// Stale NXDOMAIN Answer.
-    pub const STALE_NXDOMAIN: u16 = 19;
-    /// Not Supported.
-    pub const NOT_SUPPORTED: u16 = 21;
-    /// No Reachable Authority.
-    pub const NO_REACHABLE_AUTHORITY: u16 = 22;
-    /// Network Error.
-    pub const NETWORK_ERROR: u16 = 23;
-    /// Invalid Data.
-    pub const INVALID_DATA: u16 = 24;
-}
 
 /// An Extended DNS Error of ours (RFC 8914 section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,58 +98,6 @@ impl Ttls {
         }
     }
 }
-
-/// EDNS options that a forwarder has to know (IANA's registry of DNS EDNS0 Option Codes).
-pub(super) mod option {
-    pub(in crate::message) const CLIENT_SUBNET: u16 = 8;
-    pub(in crate::message) const KEEPALIVE: u16 = 11;
-    pub(in crate::message) const PADDING: u16 = 12;
-    pub(in crate::message) const EXTENDED_ERROR: u16 = 15;
-}
-
-/// Why a message cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// Shorter than a header: there is no ID to answer to.
-    Short,
-    /// A response where a query was due, or a query where a response was.
-    Direction,
-    /// An operation other than QUERY.
-    Opcode(u8),
-    /// Not exactly one question (RFC 9619 section 4).
-    QuestionCount(u16),
-    /// A name with a label type, a length or a pointer that no name has.
-    Name,
-    /// The message ends before what its counts and lengths promise.
-    Cut,
-    /// A query that carries records in its answer or authority section.
-    Section,
-    /// A query with so many records.
-    RecordCount(u32),
-    /// More than one OPT, one that is not in the additional section or not at the root, or options that do not fit.
-    Opt,
-    /// A transaction signature that is not the last record (RFC 8945 section 5.1).
-    Signature,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Short => write!(f, "shorter than a header"),
-            Self::Direction => write!(f, "a response for a query or a query for a response"),
-            Self::Opcode(opcode) => write!(f, "opcode {opcode}"),
-            Self::QuestionCount(count) => write!(f, "{count} questions"),
-            Self::Name => write!(f, "a broken name"),
-            Self::Cut => write!(f, "cut short"),
-            Self::Section => write!(f, "records in a section that a query leaves empty"),
-            Self::RecordCount(count) => write!(f, "{count} records in a query"),
-            Self::Opt => write!(f, "a broken OPT record"),
-            Self::Signature => write!(f, "a signature that is not the last record"),
-        }
-    }
-}
-
-impl std::error::Error for Fault {}
 
 /// The octets from `at` on; none where a message is shorter.
 fn from(message: &[u8], at: usize) -> &[u8] {
@@ -1370,7 +1248,7 @@ pub struct Answer<'m> {
 }
 
 #[derive(Debug, Clone)]
-struct Opt {
+pub(super) struct Opt {
     record: Range<usize>,
     data: Range<usize>,
     edns: Edns,
@@ -1791,10 +1669,11 @@ mod tests {
     use std::collections::HashSet;
 
     use super::{
-        Answer, Asked, Edns, ExtendedError, Fault, HEADER, KeptAnswer, Key, LONGEST, MOST_RECORDS,
-        Query, Record, Section, Shown, Spelled, Ttls, answers, ede, name_end, option, rcode, rtype,
-        u16_at,
+        Answer, Asked, Edns, ExtendedError, KeptAnswer, Key, MOST_RECORDS, Query, Record, Section,
+        Shown, Spelled, Ttls, answers, name_end, u16_at,
     };
+    use crate::message::codes::{HEADER, LONGEST, ede, option, rcode, rtype};
+    use crate::message::fault::Fault;
     use crate::message::test_messages::{
         A, ADDITIONAL, ANSWER, AUTHORITY, Draft, NS, UNKNOWN, answer_fault, ask, labels, name,
         option, our_opt, pointer, query_fault, question, relayed, sent_to_resolver, with_tail,
