@@ -3,6 +3,8 @@
 mod codes;
 mod fault;
 pub mod framing;
+mod header;
+mod octets;
 pub mod presentation;
 #[cfg(test)]
 mod test_messages;

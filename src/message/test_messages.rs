@@ -4,7 +4,8 @@
 
 use super::codes::{HEADER, option, rtype};
 use super::fault::Fault;
-use super::wire::{Answer, Asked, Query, u16_at, write_option};
+use super::octets::u16_at;
+use super::wire::{Answer, Asked, Query, write_option};
 
 pub(super) const ANSWER: usize = 1;
 pub(super) const AUTHORITY: usize = 2;

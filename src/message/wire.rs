@@ -26,6 +26,8 @@ use smallvec::SmallVec;
 
 use super::codes::{HEADER, LONGEST, LONGEST_NAME, PAYLOAD_SIZE, PLAIN_SIZE, option, rcode, rtype};
 use super::fault::Fault;
+use super::header::{Header, clear_bits, put_additional, set_bits};
+use super::octets::{from, has_room, length_since, put, u16_at, within};
 
 /// Queries over TLS are padded to a multiple of this (RFC 8467 section 4.1).
 const PADDING_BLOCK: usize = 128;
@@ -96,77 +98,6 @@ impl Ttls {
             Self::Counted { most, age } => ttl.min(most).saturating_sub(age),
             Self::Passed(seconds) => seconds,
         }
-    }
-}
-
-/// The octets from `at` on; none where a message is shorter.
-fn from(message: &[u8], at: usize) -> &[u8] {
-    message.get(at..).unwrap_or_default()
-}
-
-/// The octets of a range that was found in this message.
-fn within(message: &[u8], range: Range<usize>) -> &[u8] {
-    message.get(range).unwrap_or_default()
-}
-
-/// The two octets at `at`, in network order.
-pub(super) fn u16_at(message: &[u8], at: usize) -> Result<u16, Fault> {
-    match from(message, at).first_chunk() {
-        Some(octets) => Ok(u16::from_be_bytes(*octets)),
-        None => Err(Fault::Cut),
-    }
-}
-
-/// The place of `N` octets at `at` in a message of ours.
-fn place<const N: usize>(message: &mut [u8], at: usize) -> Option<&mut [u8; N]> {
-    message.get_mut(at..)?.first_chunk_mut()
-}
-
-/// Puts `octets` over those at `at` in a message of ours, which has that many there.
-fn put(message: &mut [u8], at: usize, octets: &[u8]) {
-    let there = message
-        .get_mut(at..)
-        .and_then(|rest| rest.get_mut(..octets.len()));
-    debug_assert!(there.is_some(), "nothing to put {octets:?} over at {at}");
-    if let Some(there) = there {
-        there.copy_from_slice(octets);
-    }
-}
-
-/// What every message begins with (RFC 1035 section 4.1.1).
-#[derive(Debug, Clone, Copy, Default)]
-struct Header([u8; HEADER]);
-
-impl Header {
-    fn of(message: &[u8]) -> Result<Self, Fault> {
-        message.first_chunk().copied().map(Self).ok_or(Fault::Short)
-    }
-
-    fn id(self) -> u16 {
-        u16::from_be_bytes([self.0[0], self.0[1]])
-    }
-
-    fn flags(self) -> [u8; 2] {
-        [self.0[2], self.0[3]]
-    }
-
-    fn is_response(self) -> bool {
-        self.0[2] & 0x80 != 0
-    }
-
-    fn opcode(self) -> u8 {
-        (self.0[2] >> 3) & 0x0f
-    }
-
-    fn rcode(self) -> u16 {
-        u16::from(self.0[3] & 0x0f)
-    }
-
-    /// The number of entries in the sections question, answer, authority, additional.
-    fn counts(self) -> [u16; 4] {
-        let [_, _, _, _, counts @ ..] = self.0;
-        let [q1, q2, n1, n2, u1, u2, d1, d2] = counts;
-        [[q1, q2], [n1, n2], [u1, u2], [d1, d2]].map(u16::from_be_bytes)
     }
 }
 
@@ -712,16 +643,6 @@ fn write_opt(
     put(out, data.saturating_sub(2), &length.to_be_bytes());
 }
 
-/// Octets that were appended to `out` since it had `start`.
-fn length_since(out: &[u8], start: usize) -> usize {
-    out.len().saturating_sub(start)
-}
-
-/// Whether the message that was begun at `start` can be so many octets longer and have no more than `limit`.
-fn has_room(out: &[u8], start: usize, more: usize, limit: usize) -> bool {
-    length_since(out, start).saturating_add(more) <= limit
-}
-
 /// Appends an option to an OPT's RDATA; `value` has at most 65,535 octets.
 pub(super) fn write_option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
     out.extend_from_slice(&code.to_be_bytes());
@@ -948,27 +869,6 @@ impl<'m> Asked<'m> {
         set_bits(out, start, [high & 0x01, low & 0x10]);
         put(out, start.saturating_add(HEADER), self.question);
     }
-}
-
-/// Sets bits in the two octets of flags of the message that was begun at `start`.
-fn set_bits(out: &mut [u8], start: usize, bits: [u8; 2]) {
-    if let Some([_, _, high, low]) = place(out, start) {
-        *high |= bits[0];
-        *low |= bits[1];
-    }
-}
-
-/// Clears bits as [`set_bits`] sets them.
-fn clear_bits(out: &mut [u8], start: usize, bits: [u8; 2]) {
-    if let Some([_, _, high, low]) = place(out, start) {
-        *high &= !bits[0];
-        *low &= !bits[1];
-    }
-}
-
-/// Says how many records the additional section has of the message that was begun at `start`.
-fn put_additional(out: &mut [u8], start: usize, count: u16) {
-    put(out, start.saturating_add(10), &count.to_be_bytes());
 }
 
 /// `bit`, if it is set.
@@ -1670,10 +1570,11 @@ mod tests {
 
     use super::{
         Answer, Asked, Edns, ExtendedError, KeptAnswer, Key, MOST_RECORDS, Query, Record, Section,
-        Shown, Spelled, Ttls, answers, name_end, u16_at,
+        Shown, Spelled, Ttls, answers, name_end,
     };
     use crate::message::codes::{HEADER, LONGEST, ede, option, rcode, rtype};
     use crate::message::fault::Fault;
+    use crate::message::octets::u16_at;
     use crate::message::test_messages::{
         A, ADDITIONAL, ANSWER, AUTHORITY, Draft, NS, UNKNOWN, answer_fault, ask, labels, name,
         option, our_opt, pointer, query_fault, question, relayed, sent_to_resolver, with_tail,
