@@ -4,15 +4,19 @@ mod codes;
 mod fault;
 pub mod framing;
 mod header;
+mod name;
 mod octets;
 pub mod presentation;
+mod question;
+mod record;
 #[cfg(test)]
 mod test_messages;
 mod wire;
 
 pub use codes::{HEADER, LONGEST, LONGEST_NAME, PAYLOAD_SIZE, PLAIN_SIZE, ede, rcode, rtype};
 pub use fault::Fault;
+pub use record::{Record, Section};
 pub use wire::{
-    Answer, Asked, Edns, ExtendedError, Form, KeptAnswer, Key, Query, Record, Section, Shown,
-    Spelled, Ttls, answers, response_code, write_query,
+    Answer, Asked, Edns, ExtendedError, Form, KeptAnswer, Key, Query, Shown, Spelled, Ttls,
+    answers, response_code, write_query,
 };

@@ -27,19 +27,18 @@ use smallvec::SmallVec;
 use super::codes::{HEADER, LONGEST, LONGEST_NAME, PAYLOAD_SIZE, PLAIN_SIZE, option, rcode, rtype};
 use super::fault::Fault;
 use super::header::{Header, clear_bits, put_additional, set_bits};
+use super::name::{name_end, visit_pointer};
 use super::octets::{from, has_room, length_since, put, u16_at, within};
+use super::question::{TYPE_AND_CLASS, question_end, same_question};
+use super::record::{Record, Records, Section, compressible_names};
 
 /// Queries over TLS are padded to a multiple of this (RFC 8467 section 4.1).
 const PADDING_BLOCK: usize = 128;
-/// The most compression pointers of a name: as many as it can have labels. A longer chain costs time and says nothing.
-const MOST_POINTERS: usize = 127;
 /// Records of a query, at most. It has an OPT and a signature, if anything, and each more costs time to read that its sender does
 /// not need to make it.
 const MOST_RECORDS: u32 = 32;
 /// The shortest OPT record: root name, type, class, TTL, an empty RDATA (RFC 6891 section 6.1.2).
 const SHORTEST_OPT: usize = 11;
-/// Octets of a question behind its name (RFC 1035 section 4.1.2).
-const TYPE_AND_CLASS: usize = 4;
 /// Octets of an EDNS option before its value: code and length (RFC 6891 section 6.1.2).
 const OPTION_HEAD: usize = 4;
 /// Octets of an Extended DNS Error before its text (RFC 8914 section 2).
@@ -98,196 +97,6 @@ impl Ttls {
             Self::Counted { most, age } => ttl.min(most).saturating_sub(age),
             Self::Passed(seconds) => seconds,
         }
-    }
-}
-
-/// One past the name that begins at `at`; the name is followed through its compression pointers and checked whole.
-///
-/// A pointer must lead to "a prior occurrence" (RFC 1035 section 4.1.4): not into the header, where no name is, but to a
-/// name that begins and ends before the labels that the pointer ends. So every name ends, and depends on no octet behind
-/// it.
-fn name_end(message: &[u8], at: usize) -> Result<usize, Fault> {
-    let (mut octets, mut position, mut labels_start) = (message, at, at);
-    let (mut length, mut pointers, mut end) = (0_usize, 0_usize, None);
-    loop {
-        let beyond = if pointers == 0 {
-            Fault::Cut
-        } else {
-            Fault::Name
-        };
-        let octet = usize::from(*octets.get(position).ok_or(beyond)?);
-        match octet {
-            0 => return Ok(end.unwrap_or(position.saturating_add(1))),
-            1..=63 => {
-                let label = octet.saturating_add(1);
-                length = length.saturating_add(label);
-                position = position.saturating_add(label);
-                // The root label is yet to come.
-                if length >= LONGEST_NAME {
-                    return Err(Fault::Name);
-                }
-            }
-            0xc0.. => {
-                let target = usize::from(u16_at(octets, position).or(Err(beyond))? & 0x3fff);
-                pointers = pointers.saturating_add(1);
-                if target < HEADER || pointers > MOST_POINTERS {
-                    return Err(Fault::Name);
-                }
-                end.get_or_insert(position.saturating_add(2));
-                // What comes next is read from before these labels, or not at all.
-                octets = within(message, 0..labels_start);
-                (position, labels_start) = (target, target);
-            }
-            _ => return Err(Fault::Name),
-        }
-    }
-}
-
-/// The name at `at`, spelled out: its labels, each behind its length, the root's too. And one past where it stands.
-pub(super) fn name(message: &[u8], at: usize) -> Result<(Vec<u8>, usize), Fault> {
-    let end = name_end(message, at)?;
-    let (mut octets, mut position) = (Vec::new(), at);
-    // It was followed before, so it ends.
-    while let Some(&octet @ 1..) = message.get(position) {
-        if octet >= 0xc0 {
-            position = usize::from(u16_at(message, position)? & 0x3fff);
-        } else {
-            let next = position.saturating_add(1).saturating_add(octet.into());
-            octets.extend_from_slice(within(message, position..next));
-            position = next;
-        }
-    }
-    octets.push(0);
-    Ok((octets, end))
-}
-
-/// One past the one question of `message`. Its name must be spelled out: nothing stands before it to point to.
-fn question_end(message: &[u8]) -> Result<usize, Fault> {
-    let [questions, ..] = Header::of(message)?.counts();
-    if questions != 1 {
-        return Err(Fault::QuestionCount(questions));
-    }
-    let end = name_end(message, HEADER)?.saturating_add(TYPE_AND_CLASS);
-    if end > message.len() {
-        Err(Fault::Cut)
-    } else {
-        Ok(end)
-    }
-}
-
-/// A section of a message that holds records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Section {
-    /// Records that answer the question.
-    Answer,
-    /// Records that name an authority.
-    Authority,
-    /// Records that help, and the OPT.
-    Additional,
-}
-
-/// Where one record lies.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// The section that it is in.
-    pub section: Section,
-    /// Position of the first octet of its owner name.
-    pub start: usize,
-    /// Its type.
-    pub rtype: u16,
-    /// Its class; of an OPT, the UDP payload size.
-    pub class: u16,
-    /// Position of the four octets of its TTL; of an OPT, of its extended RCODE, version and flags.
-    pub ttl_at: usize,
-    /// Positions of its RDATA.
-    pub data: Range<usize>,
-}
-
-/// The records of a message one after the other, from the end of its question on. Ends after the first fault.
-struct Records<'m> {
-    message: &'m [u8],
-    position: usize,
-    left: [u16; 3],
-    /// The names were followed before: their ends are all there is to find.
-    sound: bool,
-}
-
-impl<'m> Records<'m> {
-    fn after_question(message: &'m [u8], question_end: usize) -> Result<Self, Fault> {
-        let [_, left @ ..] = Header::of(message)?.counts();
-        Ok(Self {
-            message,
-            position: question_end,
-            left,
-            sound: false,
-        })
-    }
-
-    /// Those of a message in which they were all found sound before.
-    fn found_sound(
-        message: &'m [u8],
-        question_end: usize,
-    ) -> impl Iterator<Item = Record> + use<'m> {
-        Self::after_question(message, question_end)
-            .map(|records| Self {
-                sound: true,
-                ..records
-            })
-            .into_iter()
-            .flatten()
-            .flatten()
-    }
-
-    /// One past the last record that was read.
-    fn position(&self) -> usize {
-        self.position
-    }
-
-    fn read(&mut self, section: Section) -> Result<Record, Fault> {
-        let start = self.position;
-        let fixed = if self.sound {
-            visit_pointer(self.message, start, &mut |_, _| {})
-        } else {
-            name_end(self.message, start)?
-        };
-        // Type, class, TTL, the length of the RDATA (RFC 1035 section 4.1.3).
-        let (octets, behind) = from(self.message, fixed)
-            .split_first_chunk::<10>()
-            .ok_or(Fault::Cut)?;
-        let [t1, t2, c1, c2, _, _, _, _, l1, l2] = *octets;
-        let length = usize::from(u16::from_be_bytes([l1, l2]));
-        if length > behind.len() {
-            return Err(Fault::Cut);
-        }
-        let data_start = fixed.saturating_add(octets.len());
-        self.position = data_start.saturating_add(length);
-        Ok(Record {
-            section,
-            start,
-            rtype: u16::from_be_bytes([t1, t2]),
-            class: u16::from_be_bytes([c1, c2]),
-            ttl_at: fixed.saturating_add(4),
-            data: data_start..self.position,
-        })
-    }
-}
-
-impl Iterator for Records<'_> {
-    type Item = Result<Record, Fault>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        const SECTIONS: [Section; 3] = [Section::Answer, Section::Authority, Section::Additional];
-        let (left, section) = self
-            .left
-            .iter_mut()
-            .zip(SECTIONS)
-            .find(|(left, _)| **left > 0)?;
-        *left = left.saturating_sub(1);
-        let record = self.read(section);
-        if record.is_err() {
-            self.left = [0; 3];
-        }
-        Some(record)
     }
 }
 
@@ -993,19 +802,6 @@ fn is_opt_alone(octets: &[u8]) -> bool {
         && length.is_ok_and(|length| octets.len() == SHORTEST_OPT.saturating_add(length))
 }
 
-/// Compares two questions whose names are spelled out. Length octets are below 64, where there are no letters.
-fn same_question(one: &[u8], other: &[u8]) -> bool {
-    match (
-        one.split_last_chunk::<TYPE_AND_CLASS>(),
-        other.split_last_chunk(),
-    ) {
-        (Some((name, rest)), Some((other_name, other_rest))) => {
-            rest == other_rest && name.eq_ignore_ascii_case(other_name)
-        }
-        _ => false,
-    }
-}
-
 /// A message whose every record was found sound, names followed.
 #[derive(Debug, Clone, Copy)]
 struct SoundMessage<'m> {
@@ -1496,41 +1292,6 @@ impl KeptAnswer {
     }
 }
 
-/// Calls `visit` with position and target of the pointer that ends the name at `at`, if one does. Returns the name's end.
-fn visit_pointer(message: &[u8], at: usize, visit: &mut impl FnMut(usize, usize)) -> usize {
-    let mut position = at;
-    while let Some(&octet @ 1..=63) = message.get(position) {
-        position = position.saturating_add(1).saturating_add(octet.into());
-    }
-    match u16_at(message, position) {
-        Ok(pointer) if pointer >= 0xc000 => {
-            visit(position, usize::from(pointer & 0x3fff));
-            position.saturating_add(2)
-        }
-        _ => position.saturating_add(1),
-    }
-}
-
-/// How many octets of RDATA come before the names of a type, and how many names there are: the types of RFC 1035 and those
-/// whose names RFC 3597 section 4 tells readers to decompress.
-fn compressible_names(rtype: u16, data: &[u8]) -> (usize, usize) {
-    match rtype {
-        2..=5 | 7..=9 | 12 | 30 | 39 => (0, 1), // NS MD MF CNAME MB MG MR PTR NXT DNAME
-        6 | 14 | 17 => (0, 2),                  // SOA MINFO RP
-        15 | 18 | 21 | 36 => (2, 1),            // MX AFSDB RT KX
-        26 => (2, 2),                           // PX
-        33 => (6, 1),                           // SRV
-        24 => (18, 1),                          // SIG
-        // NAPTR: its name comes after two numbers and three strings.
-        35 => {
-            let length = |at: usize| usize::from(data.get(at).copied().unwrap_or(0));
-            let behind = |at: usize| at.saturating_add(1).saturating_add(length(at));
-            (behind(behind(behind(4))), 1)
-        }
-        _ => (0, 0),
-    }
-}
-
 /// A question as people write it: name, type number. For log lines at debug only; control octets are escaped.
 pub struct Spelled<'m>(
     /// The question's octets: name, type, class.
@@ -1569,132 +1330,18 @@ mod tests {
     use std::collections::HashSet;
 
     use super::{
-        Answer, Asked, Edns, ExtendedError, KeptAnswer, Key, MOST_RECORDS, Query, Record, Section,
-        Shown, Spelled, Ttls, answers, name_end,
+        Answer, Asked, Edns, ExtendedError, KeptAnswer, Key, MOST_RECORDS, Query, Shown, Spelled,
+        Ttls, answers,
     };
     use crate::message::codes::{HEADER, LONGEST, ede, option, rcode, rtype};
     use crate::message::fault::Fault;
     use crate::message::octets::u16_at;
+    use crate::message::record::{Record, Section};
     use crate::message::test_messages::{
         A, ADDITIONAL, ANSWER, AUTHORITY, Draft, NS, UNKNOWN, answer_fault, ask, labels, name,
         option, our_opt, pointer, query_fault, question, relayed, sent_to_resolver, with_tail,
         written,
     };
-
-    #[test]
-    fn every_legal_name_is_read() {
-        let long = [b'x'; 63];
-        let names = [
-            vec![0],
-            name("example.com"),
-            labels(&[&long]),
-            labels(&[b"a" as &[u8]; 127]),
-            labels(&[&long, &long, &long, &long[..61]]),
-            labels(&[b"\0", b"\xff\x80", b".", b"\xc0\x0c", b"@ \\"]),
-        ];
-        for name in names {
-            let question = ask(name, 65_535);
-            let draft = Draft::query(&question);
-            let query = Query::parse(&draft.0).unwrap();
-            assert_eq!(query.question(), question);
-            assert_eq!(query.qtype(), 65_535);
-            assert_eq!(query.message(), draft.0);
-            let answer = Draft::answer(&question).record(ANSWER, &pointer(HEADER), A, &[0; 4]);
-            assert_eq!(answer_fault(&answer), None);
-        }
-    }
-
-    #[test]
-    fn a_name_beyond_255_octets_is_refused_however_it_is_spelled() {
-        let long = [b'x'; 63];
-        let longest = labels(&[&long, &long, &long, &long[..61]]);
-        for name in [
-            labels(&[&long, &long, &long, &long[..62]]),
-            labels(&[&long, &long, &long, &long]),
-            labels(&[b"a" as &[u8]; 128]),
-        ] {
-            assert_eq!(query_fault(&Draft::query(&ask(name, A))), Some(Fault::Name));
-        }
-        let answer = Draft::answer(&ask(longest, A));
-        let with_owner = |owner: &[u8]| answer_fault(&answer.clone().record(1, owner, A, &[]));
-        assert_eq!(with_owner(&pointer(HEADER)), None);
-        let longer = [&b"\x01a"[..], &pointer(HEADER)].concat();
-        assert_eq!(with_owner(&longer), Some(Fault::Name));
-    }
-
-    #[test]
-    fn label_types_that_no_name_has_are_refused() {
-        for octet in [0x40, 0x41, 0x7f, 0x80, 0xbf] {
-            for name in [vec![octet, 0, 0], vec![1, b'a', octet, 0, 0]] {
-                assert_eq!(query_fault(&Draft::query(&ask(name, A))), Some(Fault::Name));
-            }
-        }
-    }
-
-    #[test]
-    fn a_pointer_leads_to_a_name_before_it() {
-        // From octet 12: "example.com"; from 25: "www" and a pointer to it; from 31: a pointer to that; and so on.
-        let front = Draft(vec![0; HEADER])
-            .octets(&name("example.com"))
-            .octets(b"\x03www\xc0\x0c")
-            .octets(b"\xc0\x19");
-        for (at, end) in [(12, 25), (20, 25), (25, 31), (29, 31), (31, 33)] {
-            assert_eq!(name_end(&front.0, at), Ok(end), "at {at}");
-        }
-        for (tail, fault) in [
-            (&b"\xc0\x21"[..], Fault::Name), // to itself
-            (b"\xc0\x22\0", Fault::Name),    // into itself
-            (b"\xc0\x23\0", Fault::Name),    // forward
-            (b"\x01a\xc0\x21", Fault::Name), // to the labels that it ends
-            (b"\x01a\xc0\x22", Fault::Name), // into the labels that it ends
-            (b"\xc0\x00", Fault::Name),      // to the header
-            (b"\xc0\x0b", Fault::Name),      // to the header's last octet
-            (b"\xff\xff", Fault::Name),      // past the end
-            (b"\x80\x0c", Fault::Name),      // no pointer
-            (b"\xc0", Fault::Cut),           // half a pointer
-            (b"", Fault::Cut),               // nothing
-            (b"\x03www", Fault::Cut),        // no end
-            (b"\x04www", Fault::Cut),        // half a label
-        ] {
-            let draft = front.clone().octets(tail);
-            assert_eq!(name_end(&draft.0, 33), Err(fault), "{tail:?}");
-        }
-    }
-
-    #[test]
-    fn what_a_pointer_leads_to_ends_before_the_name_that_it_is_in() {
-        // A label at 12 that covers the pointer at 14, whichever octets follow; and one whose end is that pointer.
-        for octets in [&b"\x04a\xc0\x0c\0\0\0\0"[..], b"\x01a\xc0\x0c\0"] {
-            let draft = Draft(vec![0; HEADER]).octets(octets);
-            assert_eq!(name_end(&draft.0, 14), Err(Fault::Name));
-        }
-        let sound = Draft(vec![0; HEADER]).octets(b"\x01a\0\xc0\x0c");
-        assert_eq!(name_end(&sound.0, 15), Ok(17));
-    }
-
-    #[test]
-    fn a_chain_of_pointers_is_as_long_as_a_name_has_labels() {
-        // Each name is a pointer to the one before it, the first one is the root.
-        let mut draft = Draft(vec![0; HEADER + 1]).octets(&pointer(HEADER));
-        for _ in 1..128 {
-            let previous = pointer(draft.len() - 2);
-            draft = draft.octets(&previous);
-        }
-        let at = |pointers: usize| HEADER + 1 + 2 * (pointers - 1);
-        assert_eq!(name_end(&draft.0, at(127)), Ok(at(128)));
-        assert_eq!(name_end(&draft.0, at(128)), Err(Fault::Name));
-    }
-
-    #[test]
-    fn a_pointer_in_a_question_is_refused() {
-        for target in [0, 11, 12, 13, 30, 0x3fff] {
-            for labels in [&b""[..], b"\x01a"] {
-                let name = [labels, &pointer(target), &[0; 20]].concat();
-                let draft = Draft::query(&ask(name, A));
-                assert_eq!(query_fault(&draft), Some(Fault::Name), "to {target}");
-            }
-        }
-    }
 
     #[test]
     fn every_prefix_of_a_query_is_short_or_cut() {
