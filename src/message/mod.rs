@@ -1,6 +1,7 @@
 //! What do these octets say?
 
 mod codes;
+mod edns;
 mod fault;
 pub mod framing;
 mod header;
@@ -14,9 +15,10 @@ mod test_messages;
 mod wire;
 
 pub use codes::{HEADER, LONGEST, LONGEST_NAME, PAYLOAD_SIZE, PLAIN_SIZE, ede, rcode, rtype};
+pub use edns::{Edns, ExtendedError};
 pub use fault::Fault;
 pub use record::{Record, Section};
 pub use wire::{
-    Answer, Asked, Edns, ExtendedError, Form, KeptAnswer, Key, Query, Shown, Spelled, Ttls,
-    answers, response_code, write_query,
+    Answer, Asked, Form, KeptAnswer, Key, Query, Shown, Spelled, Ttls, answers, response_code,
+    write_query,
 };

@@ -3,9 +3,10 @@
 //! As octets and by hand, so that they do not believe the code that they test.
 
 use super::codes::{HEADER, option, rtype};
+use super::edns::write_option;
 use super::fault::Fault;
 use super::octets::u16_at;
-use super::wire::{Answer, Asked, Query, write_option};
+use super::wire::{Answer, Asked, Query};
 
 pub(super) const ANSWER: usize = 1;
 pub(super) const AUTHORITY: usize = 2;
