@@ -170,11 +170,12 @@ mod tests {
     use super::Edns;
     use crate::message::codes::{HEADER, rtype};
     use crate::message::fault::Fault;
+    use crate::message::query::Query;
     use crate::message::test_messages::{
         A, ADDITIONAL, ANSWER, AUTHORITY, Draft, answer_fault, ask, name, option, pointer,
         query_fault, question,
     };
-    use crate::message::wire::{Answer, Query};
+    use crate::message::wire::Answer;
 
     #[test]
     fn an_opt_says_what_its_sender_takes() {

@@ -5,9 +5,11 @@ mod edns;
 mod fault;
 pub mod framing;
 mod header;
+mod key;
 mod name;
 mod octets;
 pub mod presentation;
+mod query;
 mod question;
 mod record;
 #[cfg(test)]
@@ -17,8 +19,9 @@ mod wire;
 pub use codes::{HEADER, LONGEST, LONGEST_NAME, PAYLOAD_SIZE, PLAIN_SIZE, ede, rcode, rtype};
 pub use edns::{Edns, ExtendedError};
 pub use fault::Fault;
+pub use key::Key;
+pub use query::Query;
 pub use record::{Record, Section};
 pub use wire::{
-    Answer, Asked, Form, KeptAnswer, Key, Query, Shown, Spelled, Ttls, answers, response_code,
-    write_query,
+    Answer, Asked, Form, KeptAnswer, Shown, Spelled, Ttls, answers, response_code, write_query,
 };

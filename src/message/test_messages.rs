@@ -6,7 +6,8 @@ use super::codes::{HEADER, option, rtype};
 use super::edns::write_option;
 use super::fault::Fault;
 use super::octets::u16_at;
-use super::wire::{Answer, Asked, Query};
+use super::query::Query;
+use super::wire::{Answer, Asked};
 
 pub(super) const ANSWER: usize = 1;
 pub(super) const AUTHORITY: usize = 2;

@@ -1,10 +1,10 @@
 use super::name_end;
 use crate::message::codes::HEADER;
 use crate::message::fault::Fault;
+use crate::message::query::Query;
 use crate::message::test_messages::{
     A, ANSWER, Draft, answer_fault, ask, labels, name, pointer, query_fault,
 };
-use crate::message::wire::Query;
 
 #[test]
 fn every_legal_name_is_read() {
