@@ -10,6 +10,7 @@ mod name;
 mod octets;
 pub mod presentation;
 mod query;
+mod query_writing;
 mod question;
 mod record;
 #[cfg(test)]
@@ -21,7 +22,6 @@ pub use edns::{Edns, ExtendedError};
 pub use fault::Fault;
 pub use key::Key;
 pub use query::Query;
+pub use query_writing::{Form, write_query};
 pub use record::{Record, Section};
-pub use wire::{
-    Answer, Asked, Form, KeptAnswer, Shown, Spelled, Ttls, answers, response_code, write_query,
-};
+pub use wire::{Answer, Asked, KeptAnswer, Shown, Spelled, Ttls, answers, response_code};
