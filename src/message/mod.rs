@@ -1,6 +1,7 @@
 //! What do these octets say?
 
 mod codes;
+mod compression;
 mod edns;
 mod fault;
 pub mod framing;
