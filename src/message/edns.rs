@@ -168,6 +168,7 @@ pub(super) fn write_extended_error(out: &mut Vec<u8>, ede: &ExtendedError) {
 #[cfg(test)]
 mod tests {
     use super::Edns;
+    use crate::message::answer::Answer;
     use crate::message::codes::{HEADER, rtype};
     use crate::message::fault::Fault;
     use crate::message::query::Query;
@@ -175,7 +176,6 @@ mod tests {
         A, ADDITIONAL, ANSWER, AUTHORITY, Draft, answer_fault, ask, name, option, pointer,
         query_fault, question,
     };
-    use crate::message::wire::Answer;
 
     #[test]
     fn an_opt_says_what_its_sender_takes() {

@@ -1,5 +1,6 @@
 //! What do these octets say?
 
+mod answer;
 mod codes;
 mod compression;
 mod edns;
@@ -18,6 +19,7 @@ mod record;
 mod test_messages;
 mod wire;
 
+pub use answer::{Answer, Ttls, answers, response_code};
 pub use codes::{HEADER, LONGEST, LONGEST_NAME, PAYLOAD_SIZE, PLAIN_SIZE, ede, rcode, rtype};
 pub use edns::{Edns, ExtendedError};
 pub use fault::Fault;
@@ -25,4 +27,4 @@ pub use key::Key;
 pub use query::Query;
 pub use query_writing::{Form, write_query};
 pub use record::{Record, Section};
-pub use wire::{Answer, Asked, KeptAnswer, Shown, Spelled, Ttls, answers, response_code};
+pub use wire::{Asked, KeptAnswer, Shown, Spelled};

@@ -20,10 +20,10 @@ use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use super::answer::Answer;
 use super::codes::LONGEST_NAME;
 use super::name::name;
 use super::record::Record;
-use super::wire::Answer;
 
 /// The longest label in octets (RFC 1035 section 2.3.4).
 const LONGEST_LABEL: usize = 63;

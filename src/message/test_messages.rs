@@ -2,12 +2,13 @@
 //!
 //! As octets and by hand, so that they do not believe the code that they test.
 
+use super::answer::Answer;
 use super::codes::{HEADER, option, rtype};
 use super::edns::write_option;
 use super::fault::Fault;
 use super::octets::u16_at;
 use super::query::Query;
-use super::wire::{Answer, Asked};
+use super::wire::Asked;
 
 pub(super) const ANSWER: usize = 1;
 pub(super) const AUTHORITY: usize = 2;
