@@ -15,6 +15,7 @@ mod query;
 mod query_writing;
 mod question;
 mod record;
+mod response;
 #[cfg(test)]
 mod test_messages;
 mod wire;
@@ -27,4 +28,5 @@ pub use key::Key;
 pub use query::Query;
 pub use query_writing::{Form, write_query};
 pub use record::{Record, Section};
-pub use wire::{Asked, KeptAnswer, Shown, Spelled};
+pub use response::{Asked, Shown};
+pub use wire::{KeptAnswer, Spelled};

@@ -8,7 +8,7 @@ use super::edns::write_option;
 use super::fault::Fault;
 use super::octets::u16_at;
 use super::query::Query;
-use super::wire::Asked;
+use super::response::Asked;
 
 pub(super) const ANSWER: usize = 1;
 pub(super) const AUTHORITY: usize = 2;

@@ -2,11 +2,11 @@ use super::{MOST_RECORDS, Query};
 use crate::message::answer::Answer;
 use crate::message::codes::{HEADER, option, rtype};
 use crate::message::fault::Fault;
+use crate::message::response::Asked;
 use crate::message::test_messages::{
     A, ADDITIONAL, ANSWER, AUTHORITY, Draft, UNKNOWN, answer_fault, ask, name, option, our_opt,
     pointer, query_fault, question, relayed,
 };
-use crate::message::wire::Asked;
 
 #[test]
 fn every_prefix_of_a_query_is_short_or_cut() {
