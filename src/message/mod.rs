@@ -1,6 +1,7 @@
 //! What do these octets say?
 
 mod answer;
+mod cached_answer;
 mod codes;
 mod compression;
 mod edns;
@@ -21,6 +22,7 @@ mod test_messages;
 mod wire;
 
 pub use answer::{Answer, Ttls, answers, response_code};
+pub use cached_answer::KeptAnswer;
 pub use codes::{HEADER, LONGEST, LONGEST_NAME, PAYLOAD_SIZE, PLAIN_SIZE, ede, rcode, rtype};
 pub use edns::{Edns, ExtendedError};
 pub use fault::Fault;
@@ -29,4 +31,4 @@ pub use query::Query;
 pub use query_writing::{Form, write_query};
 pub use record::{Record, Section};
 pub use response::{Asked, Shown};
-pub use wire::{KeptAnswer, Spelled};
+pub use wire::Spelled;

@@ -1,5 +1,6 @@
 use super::{Asked, Shown};
 use crate::message::answer::{Answer, Ttls};
+use crate::message::cached_answer::KeptAnswer;
 use crate::message::codes::{HEADER, LONGEST, ede, option, rcode, rtype};
 use crate::message::edns::ExtendedError;
 use crate::message::key::Key;
@@ -9,7 +10,6 @@ use crate::message::test_messages::{
     A, ADDITIONAL, ANSWER, AUTHORITY, Draft, NS, UNKNOWN, ask, name, option, our_opt, pointer,
     question, relayed, written,
 };
-use crate::message::wire::KeptAnswer;
 
 #[test]
 fn a_reply_of_ours_repeats_id_opcode_rd_cd_and_question() {
