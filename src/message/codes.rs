@@ -19,11 +19,11 @@ pub const HEADER: usize = 12;
 pub const LONGEST: usize = 65_535;
 /// The UDP payload size that we offer, and the most that we send over UDP (the DNS flag day 2020 value; RFC 9715
 /// recommends at most 1400).
-pub const PAYLOAD_SIZE: u16 = 1232;
+pub(super) const PAYLOAD_SIZE: u16 = 1232;
 /// What a client takes over UDP that says nothing of its size (RFC 1035 section 4.2.1, RFC 6891 section 6.2.3).
 pub const PLAIN_SIZE: u16 = 512;
 /// The longest name in octets, length octets and root label included (RFC 1035 section 2.3.4).
-pub const LONGEST_NAME: usize = 255;
+pub(super) const LONGEST_NAME: usize = 255;
 
 /// Resource record types that a forwarder has to know.
 pub mod rtype {

@@ -19,16 +19,15 @@ mod record;
 mod response;
 #[cfg(test)]
 mod test_messages;
-mod wire;
 
 pub use answer::{Answer, Ttls, answers, response_code};
 pub use cached_answer::KeptAnswer;
-pub use codes::{HEADER, LONGEST, LONGEST_NAME, PAYLOAD_SIZE, PLAIN_SIZE, ede, rcode, rtype};
+pub use codes::{HEADER, LONGEST, PLAIN_SIZE, ede, rcode, rtype};
 pub use edns::{Edns, ExtendedError};
 pub use fault::Fault;
 pub use key::Key;
 pub use query::Query;
 pub use query_writing::{Form, write_query};
+pub use question::Spelled;
 pub use record::{Record, Section};
 pub use response::{Asked, Shown};
-pub use wire::Spelled;
