@@ -1,18 +1,5 @@
 //! What does an OPT record say, and how is one written?
 
-// Strangers' octets come through here: what could panic or wrap is not written at all.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::unreachable,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
-
 use super::codes::{PAYLOAD_SIZE, PLAIN_SIZE, option, rtype};
 use super::fault::Fault;
 use super::octets::{from, length_since, put, within};

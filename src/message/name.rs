@@ -1,18 +1,5 @@
 //! Where does a name end, and is it sound?
 
-// Strangers' octets come through here: what could panic or wrap is not written at all.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::unreachable,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
-
 use super::codes::{HEADER, LONGEST_NAME};
 use super::fault::Fault;
 use super::octets::{u16_at, within};

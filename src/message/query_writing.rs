@@ -1,18 +1,5 @@
 //! How is a query written?
 
-// Strangers' octets come through here: what could panic or wrap is not written at all.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::unreachable,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
-
 use super::codes::{HEADER, option};
 use super::edns::{OPTION_HEAD, SHORTEST_OPT, write_opt, write_option};
 use super::octets::{length_since, put, u16_at, within};
