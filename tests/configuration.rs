@@ -13,7 +13,6 @@ use ::log::Level;
 use dns_tool::client::reply_batch::ReplyBatch;
 use dns_tool::forward::forwarder::{Endings, Upstream, Work};
 use dns_tool::forward::in_flight::Query;
-use dns_tool::message::wire;
 use dns_tool::system::clock;
 use dns_tool::system::memory::Memory;
 
@@ -880,7 +879,7 @@ fn an_upstream_that_is_retired_leaves_queries_to_the_next_one() {
     ));
     let upstream = Upstream::start(config.upstream, endings, Arc::default()).expect("a thread");
     let octets = Ask::a(1, "x.test").octets();
-    let query = wire::Query::parse(&octets).expect("a query");
+    let query = dns_tool::message::Query::parse(&octets).expect("a query");
     let mut queries = vec![Arc::new(Query::new(
         &query,
         query.key().as_ref(),

@@ -10,7 +10,7 @@ use dns_tool::client::destination::Client;
 use dns_tool::client::reply_batch::ReplyBatch;
 use dns_tool::forward::forwarder::{self, Batch, Endings, Upstream};
 use dns_tool::forward::in_flight::Query;
-use dns_tool::message::wire::Answer;
+use dns_tool::message::Answer;
 use dns_tool::server::workers::Pool;
 use dns_tool::system::memory::Memory;
 use dns_tool::system::{clock, thread};

@@ -15,7 +15,7 @@ use std::env;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dns_tool::message::wire::Form;
+use dns_tool::message::Form;
 use dns_tool::system::clock;
 use dns_tool::upstream::actions::{Actions, Event, Failure, Kind, Reply, Settings};
 use dns_tool::upstream::health::Fault;

@@ -1,13 +1,13 @@
-//! `wire` and `zone` against the `domain` crate, which reads and writes messages and zone files by code of its own.
+//! `message` against the `domain` crate, which reads and writes messages and zone files by code of its own.
 //!
 //! Sound messages must mean the same to both, broken ones must be refused by both, and each difference is an
-//! [`Exception`] with a reason. Whatever octets come, nothing panics, and what `wire` writes is sound.
-//! Not tested here: what single rules say of single octets; that is beside the rules, in `wire` itself.
+//! [`Exception`] with a reason. Whatever octets come, nothing panics, and what `message` writes is sound.
+//! Not tested here: what single rules say of single octets; that is beside the rules, in `message` itself.
 
 use std::time::{Duration, Instant};
 
 use dns_tool::message::presentation::Line;
-use dns_tool::message::wire::{
+use dns_tool::message::{
     self, Answer, Asked, Edns, ExtendedError, Fault, KeptAnswer, LONGEST, Query, Record, Shown,
     Spelled, Ttls,
 };
@@ -44,7 +44,7 @@ struct Seen {
 /// What a record says wherever it stands: names are spelled out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Content {
-    section: wire::Section,
+    section: message::Section,
     owner: Vec<u8>,
     rtype: u16,
     class: u16,
@@ -73,9 +73,9 @@ fn read(octets: &[u8]) -> Option<Reading> {
     let question_end = questions.pos();
     let (mut records, mut rest) = (Vec::new(), Some(questions.answer().ok()?));
     for section in [
-        wire::Section::Answer,
-        wire::Section::Authority,
-        wire::Section::Additional,
+        message::Section::Answer,
+        message::Section::Authority,
+        message::Section::Additional,
     ] {
         let mut found = rest?;
         loop {
@@ -119,7 +119,7 @@ impl Reading {
     fn opts(&self) -> impl Iterator<Item = &Seen> {
         self.records
             .iter()
-            .filter(|seen| seen.content.rtype == wire::rtype::OPT)
+            .filter(|seen| seen.content.rtype == message::rtype::OPT)
     }
 
     /// What the records but the OPT say.
@@ -127,13 +127,13 @@ impl Reading {
         self.records
             .iter()
             .map(|seen| seen.content.clone())
-            .filter(|content| content.rtype != wire::rtype::OPT)
+            .filter(|content| content.rtype != message::rtype::OPT)
             .collect()
     }
 }
 
 /// What a line of a zone file says. `None` is domain's refusal.
-fn read_line(line: &str, section: wire::Section) -> Option<Content> {
+fn read_line(line: &str, section: message::Section) -> Option<Content> {
     let mut file = Zonefile::from(&format!("{line}\n")[..]).allow_invalid();
     let Ok(Some(Entry::Record(record))) = file.next_entry() else {
         return None;
@@ -248,7 +248,7 @@ impl Exception {
                     Some(Self::ManyOpts)
                 } else if read
                     .opts()
-                    .any(|opt| opt.content.section != wire::Section::Additional)
+                    .any(|opt| opt.content.section != message::Section::Additional)
                 {
                     Some(Self::OptSection)
                 } else {
@@ -260,14 +260,14 @@ impl Exception {
             Fault::Signature => {
                 // A SIG signs the message when it covers no type (RFC 2931).
                 let signs = |seen: &Seen| match seen.content.rtype {
-                    wire::rtype::TSIG => true,
-                    wire::rtype::SIG => octets[seen.end - seen.length..].starts_with(&[0, 0]),
+                    message::rtype::TSIG => true,
+                    message::rtype::SIG => octets[seen.end - seen.length..].starts_with(&[0, 0]),
                     _ => false,
                 };
                 others?.iter().any(signs).then_some(Self::SignatureNotLast)
             }
             Fault::Name => {
-                let names = std::iter::once(wire::HEADER);
+                let names = std::iter::once(message::HEADER);
                 names
                     .chain(read.records.iter().map(|seen| seen.start))
                     .find_map(|at| PointerException::find(octets, at))
@@ -301,7 +301,7 @@ impl PointerException {
             }
             let target =
                 usize::from(octets[position] & 0x3f) << 8 | usize::from(octets[position + 1]);
-            if target < wire::HEADER {
+            if target < message::HEADER {
                 return Some(Self::IntoHeader);
             }
             if target >= start {
@@ -544,7 +544,7 @@ impl Thrift {
         let ttl = [opt.extended_rcode, opt.version, flags, 0];
         self.record(&Planned {
             owner: vec![0],
-            rtype: wire::rtype::OPT,
+            rtype: message::rtype::OPT,
             class: opt.size,
             ttl: u32::from_be_bytes(ttl),
             data: vec![Piece::Octets(data)],
@@ -874,11 +874,11 @@ fn assert_sound(octets: &[u8]) -> Reading {
 fn examine(octets: &[u8]) {
     let theirs = read(octets);
     let _ = Spelled(octets).to_string();
-    let _ = wire::answers(octets, octets);
+    let _ = message::answers(octets, octets);
     if let Some(asked) = Asked::by_unreadable(octets) {
         // Not read again: UPDATE and others have their opcode in the reply.
-        let reply = written(|out| asked.write_reply(out, wire::rcode::FORMERR, None));
-        assert_eq!(reply.len(), wire::HEADER);
+        let reply = written(|out| asked.write_reply(out, message::rcode::FORMERR, None));
+        assert_eq!(reply.len(), message::HEADER);
     }
     match (Query::parse(octets), &theirs) {
         (Ok(query), Some(theirs)) => examine_query(octets, &query, theirs),
@@ -904,7 +904,10 @@ fn examine_query(octets: &[u8], query: &Query<'_>, theirs: &Reading) {
     let message = Message::from_slice(octets).unwrap();
     let question = message.sole_question().unwrap();
     assert_eq!(query.id(), message.header().id());
-    assert_eq!(query.question(), &octets[wire::HEADER..theirs.question_end]);
+    assert_eq!(
+        query.question(),
+        &octets[message::HEADER..theirs.question_end]
+    );
     assert_eq!(query.qtype(), question.qtype().to_int());
     let end = theirs
         .records
@@ -924,14 +927,14 @@ fn examine_query(octets: &[u8], query: &Query<'_>, theirs: &Reading) {
     assert_eq!(written(|out| sent_query.write_for_resolver(out)), sent);
 
     let asked = Asked::by(query);
-    for rcode in [wire::rcode::SERVFAIL, wire::rcode::BADVERS] {
+    for rcode in [message::rcode::SERVFAIL, message::rcode::BADVERS] {
         let ede = ExtendedError {
-            code: wire::ede::NETWORK_ERROR,
+            code: message::ede::NETWORK_ERROR,
             text: "unreachable",
         };
         let reply = written(|out| asked.write_reply(out, rcode, Some(ede)));
         assert_sound(&reply);
-        assert!(wire::answers(&reply, query.question()));
+        assert!(message::answers(&reply, query.question()));
         assert_eq!(
             Answer::parse(&reply).unwrap().edns().is_some(),
             query.edns().is_some()
@@ -949,7 +952,7 @@ fn examine_answer(octets: &[u8], answer: &Answer<'_>, theirs: &Reading) {
     );
     assert_eq!(answer.rcode(), rcode);
 
-    let question = &octets[wire::HEADER..theirs.question_end];
+    let question = &octets[message::HEADER..theirs.question_end];
     let other_question = b"\x05other\x04name\0\0\x01\0\x01";
     let edns = Edns {
         size: 4096,
@@ -970,7 +973,7 @@ fn examine_answer(octets: &[u8], answer: &Answer<'_>, theirs: &Reading) {
         let foreign = asked(other_question);
         let relayed = written(|out| foreign.write_answer(out, answer));
         assert_sound(&relayed);
-        assert!(wire::answers(&relayed, other_question));
+        assert!(message::answers(&relayed, other_question));
         if question.is_empty() {
             continue;
         }
@@ -1006,7 +1009,7 @@ fn cut_in_steps(asked: &Asked<'_>, answer: &Answer<'_>, shown: &Shown, limit: us
         return octets;
     }
     let opt = read(&octets).unwrap().records.pop();
-    if let Some(opt) = opt.filter(|opt| opt.content.rtype == wire::rtype::OPT) {
+    if let Some(opt) = opt.filter(|opt| opt.content.rtype == message::rtype::OPT) {
         octets.truncate(opt.start + 11);
         octets[opt.start + 9..].fill(0);
         octets[2] |= 0x02;
@@ -1065,7 +1068,7 @@ proptest! {
         let answer = Answer::parse(&octets).unwrap();
         let theirs = read(&octets).unwrap();
         for (record, Seen { content, .. }) in answer.records().zip(theirs.records) {
-            if content.rtype == wire::rtype::OPT {
+            if content.rtype == message::rtype::OPT {
                 continue;
             }
             let line = Line { answer: &answer, record: &record }.to_string();
@@ -1087,7 +1090,7 @@ proptest! {
         let query = question.by_domain();
         let query = Query::parse(&query).unwrap();
         for octets in [plan.by_domain(), plan.by_thrift()] {
-            prop_assert!(wire::answers(&octets, query.question()));
+            prop_assert!(message::answers(&octets, query.question()));
             let answer = Answer::parse(&octets).unwrap();
             let relayed = written(|out| Asked::by(&query).write_answer(out, &answer));
             let (before, after) = (read(&octets).unwrap(), assert_sound(&relayed));
@@ -1208,7 +1211,7 @@ fn samples() -> Vec<Vec<u8>> {
         opt: opt(&[(10, b"a cookie"), (8, &[0, 1, 0, 0]), (65_001, b"")]),
         ..query.clone()
     };
-    let signature = planned("key", wire::rtype::TSIG, &[octets(b"signed")]);
+    let signature = planned("key", message::rtype::TSIG, &[octets(b"signed")]);
     let signed = Plan {
         additional: [vec![], vec![signature]],
         ..edns.clone()

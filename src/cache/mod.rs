@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use quick_cache::sync::DefaultLifecycle;
 use quick_cache::{Equivalent, OptionsBuilder, Weighter};
 
-use crate::message::wire::{
+use crate::message::{
     Answer, ExtendedError, KeptAnswer, Key, Section, Shown, Ttls, ede, rcode, rtype,
 };
 use crate::upstream::Failure;
@@ -681,7 +681,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::message::wire::{Asked, LONGEST, Query};
+    use crate::message::{Asked, LONGEST, Query};
 
     const A: u16 = 1;
     const CNAME: u16 = 5;

@@ -16,7 +16,7 @@ use crate::client::datagrams::{BATCH, Datagram, Headers, send_datagrams};
 use crate::client::destination::Client;
 use crate::client::stream::Stream;
 use crate::message::framing::{self, PREFIX};
-use crate::message::wire::{Answer, Asked, ExtendedError, LONGEST, PLAIN_SIZE, Shown};
+use crate::message::{Answer, Asked, ExtendedError, LONGEST, PLAIN_SIZE, Shown};
 use crate::system::memory::{GATHERED, Reservation};
 
 /// Octets that are gathered, at most, unless one message is longer.

@@ -12,7 +12,7 @@ use crate::identity::chain::Proof;
 use crate::identity::refusal::{Check, Refusal};
 use crate::identity::verifier::Identity;
 use crate::message::presentation::{Name, Rcode, Type};
-use crate::message::wire::{Answer, rcode};
+use crate::message::{Answer, rcode};
 use crate::system::clock;
 use crate::system::date::DAY;
 use crate::upstream::Resolver;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::command::stub::{Asking, Cause, Heard, Whom};
 use crate::config::command_line::{Query, Road};
 use crate::message::presentation::{Line, Quoted, Rcode};
-use crate::message::wire::{Answer, Fault, Section, rcode};
+use crate::message::{Answer, Fault, Section, rcode};
 use crate::system::clock;
 use crate::system::privileges::RightsError;
 

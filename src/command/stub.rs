@@ -14,7 +14,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::forward::in_flight;
 use crate::identity::verifier::Identity;
 use crate::message::framing::{self, Frames};
-use crate::message::wire::{self, Answer, Fault, Form, LONGEST};
+use crate::message::{self, Answer, Fault, Form, LONGEST};
 use crate::system::clock;
 use crate::system::deadline::{Timed, left};
 use crate::system::thread;
@@ -91,7 +91,7 @@ impl Asking {
             .expect("Linux has a random number generator, and it does not fail");
         let id = u16::from_be_bytes(id);
         let mut message = Vec::new();
-        wire::write_query(&mut message, id, &question);
+        message::write_query(&mut message, id, &question);
         Self {
             question,
             id,
@@ -108,7 +108,7 @@ impl Asking {
 
     /// Whether a message is the answer: its ID, and the question that it repeats.
     fn is_answered_by(&self, message: &[u8]) -> bool {
-        message.starts_with(&self.id.to_be_bytes()) && wire::answers(message, &self.question)
+        message.starts_with(&self.id.to_be_bytes()) && message::answers(message, &self.question)
     }
 
     pub(super) fn by_udp(&self, listening: IpAddr, port: u16) -> Result<Heard, Vec<(Whom, Cause)>> {
@@ -254,7 +254,7 @@ pub(super) fn exchange(
 ) -> Result<Vec<u8>, Cause> {
     let now = clock::now();
     let time_left = until.saturating_duration_since(now);
-    let query = wire::Query::parse(message).map_err(Cause::Unreadable)?;
+    let query = message::Query::parse(message).map_err(Cause::Unreadable)?;
     let query = Arc::new(in_flight::Query::new(
         &query,
         query.key().as_ref(),
@@ -276,7 +276,8 @@ pub(super) fn exchange(
                 break Err(closed);
             }
             let is_answer = |message: &&[u8]| {
-                message.starts_with(&id.to_be_bytes()) && wire::answers(message, query.question())
+                message.starts_with(&id.to_be_bytes())
+                    && message::answers(message, query.question())
             };
             if let Some(message) = reader.messages().find(is_answer) {
                 break Ok(message.to_vec());

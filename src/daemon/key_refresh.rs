@@ -384,7 +384,7 @@ mod tests {
     use crate::identity::anchors::Anchors;
     use crate::identity::pin::PinSet;
     use crate::identity::pin_file::Source;
-    use crate::message::wire::Answer;
+    use crate::message::Answer;
     use crate::upstream::{self, Failure, Resolver, Settle};
 
     /// Nobody asks.

@@ -18,7 +18,7 @@ use crate::client::reply_batch::ReplyBatch;
 use crate::forward::in_flight::{Decision, Flights, Query, Spares, Waiter, Waiters};
 use crate::forward::rate_limit::{self, Limiter, Verdict};
 use crate::forward::waiting::{self, Place, Waiting};
-use crate::message::wire::{
+use crate::message::{
     self, Answer, Asked, ExtendedError, Fault, Shown, Spelled, ede, rcode, rtype,
 };
 use crate::system::clock::{self, micros};
@@ -365,7 +365,7 @@ impl Forwarder {
             return endings.end(&client, &[], Outcome::Dropped, now);
         }
         batch.over_limit |= verdict != Verdict::Pass;
-        let query = match wire::Query::parse(message) {
+        let query = match message::Query::parse(message) {
             Ok(query) => query,
             // Nothing is owed to it that it could be told.
             Err(_) if verdict != Verdict::Pass => {
@@ -390,7 +390,7 @@ impl Forwarder {
 
     /// Answers a query that may be asked from what is known, or has it go on to the resolver; or both, where what is known is
     /// to be renewed.
-    fn look_up(&self, query: &wire::Query<'_>, client: Client, now: Instant, batch: &mut Batch) {
+    fn look_up(&self, query: &message::Query<'_>, client: Client, now: Instant, batch: &mut Batch) {
         let endings = &self.endings;
         let policy = self.policy(&mut batch.policy, &mut batch.generation);
         let timeout = policy.upstream.query_time();
@@ -490,7 +490,7 @@ impl Forwarder {
 }
 
 /// Why a query is not looked up, if it may not be asked here at all.
-fn refusal(verdict: Verdict, query: &wire::Query<'_>) -> Option<Outcome> {
+fn refusal(verdict: Verdict, query: &message::Query<'_>) -> Option<Outcome> {
     if verdict == Verdict::Refuse {
         Some(Outcome::NotAllowed)
     } else if verdict != Verdict::Pass {
@@ -509,8 +509,8 @@ fn refusal(verdict: Verdict, query: &wire::Query<'_>) -> Option<Outcome> {
 /// A query that is to go on to the resolver.
 #[derive(Clone, Copy)]
 struct Relay<'q> {
-    query: &'q wire::Query<'q>,
-    key: Option<&'q wire::Key<'q>>,
+    query: &'q message::Query<'q>,
+    key: Option<&'q message::Key<'q>>,
     /// How long it may take.
     timeout: Duration,
     /// After so long who waits is content with an expired answer, if there is one.
@@ -775,7 +775,7 @@ impl Endings {
     /// Has the ending of `query` kept, unless all is forgotten meanwhile.
     fn note(
         &self,
-        key: &wire::Key<'_>,
+        key: &message::Key<'_>,
         query: &Query,
         ending: Result<&Answer<'_>, Failure>,
         now: Instant,
@@ -1278,7 +1278,7 @@ mod tests {
     fn an_answer_that_comes_while_all_is_forgotten_is_not_kept() {
         let mut bench = Bench::new();
         let question = query(0, "www.example");
-        let key = wire::Query::parse(&question).expect("a query").key();
+        let key = message::Query::parse(&question).expect("a query").key();
         let key = key.expect("a key");
         // At every moment of it, sooner or later.
         for turn in 0..2000 {

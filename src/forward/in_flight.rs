@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 use crate::client::destination::Client;
 use crate::forward::waiting::Place;
 use crate::message::framing::{self, PREFIX};
-use crate::message::wire::{self, Asked, Edns, Form, HEADER, Key};
+use crate::message::{self, Asked, Edns, Form, HEADER, Key};
 use crate::system::clock::micros;
 use crate::system::memory::{Memory, Purpose, Reservation};
 use crate::upstream::{self, Message, Query as _};
@@ -102,7 +102,7 @@ impl Waiter {
     /// The client of `query`, which was asked at `since` and gets an answer within `timeout` of that. It is counted at `place`
     /// with so many octets.
     pub fn new(
-        query: &wire::Query<'_>,
+        query: &message::Query<'_>,
         client: Client,
         since: Instant,
         timeout: Duration,
@@ -136,7 +136,7 @@ impl Waiter {
 impl Query {
     /// A query for which nobody waits yet, to be answered within `timeout` of `now`. `key` is that of `query`.
     pub fn new(
-        query: &wire::Query<'_>,
+        query: &message::Query<'_>,
         key: Option<&Key<'_>>,
         now: Instant,
         timeout: Duration,
@@ -168,12 +168,12 @@ impl Query {
     }
 
     /// Octets that it costs to have `query` on its way, known by `key`, with a client that waits for it.
-    pub fn cost(query: &wire::Query<'_>, key: Option<&Key<'_>>) -> usize {
+    pub fn cost(query: &message::Query<'_>, key: Option<&Key<'_>>) -> usize {
         ITSELF + Self::room(query, key).max(USUAL)
     }
 
     /// Octets of its message and key, at most.
-    fn room(query: &wire::Query<'_>, key: Option<&Key<'_>>) -> usize {
+    fn room(query: &message::Query<'_>, key: Option<&Key<'_>>) -> usize {
         let message = if query.is_signed() {
             query.message().len()
         } else {
@@ -185,7 +185,7 @@ impl Query {
     /// Makes it what [`Query::new`] does, whatever it was before.
     pub fn begin(
         &mut self,
-        query: &wire::Query<'_>,
+        query: &message::Query<'_>,
         key: Option<&Key<'_>>,
         now: Instant,
         timeout: Duration,
@@ -637,7 +637,7 @@ mod tests {
     fn begin(query: &mut Query, name: &[u8], now: Instant) {
         let header = [0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
         let message = [&header, name, &[0, 0, 1, 0, 1]].concat();
-        let asked = wire::Query::parse(&message).expect("a query");
+        let asked = message::Query::parse(&message).expect("a query");
         query.begin(&asked, asked.key().as_ref(), now, TIMEOUT);
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let peer = socket.local_addr().expect("bound");
@@ -748,7 +748,7 @@ mod tests {
         for more in [&[][..], &tsig] {
             let header = [0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(!more.is_empty())];
             let message = [&header, &b"\x07example\0"[..], &[0, 1, 0, 1], more].concat();
-            let asked = wire::Query::parse(&message).expect("a query");
+            let asked = message::Query::parse(&message).expect("a query");
             let key = asked.key();
             let cost = Query::cost(&asked, key.as_ref());
             let begin = |query: &mut Query| query.begin(&asked, key.as_ref(), now, TIMEOUT);

@@ -2,23 +2,10 @@
 //!
 //! Over TCP and TLS each message goes behind its length in two octets (RFC 1035 section 4.2.2, RFC 7858 section 3.3).
 
-// Strangers' octets come through here: what could panic or wrap is not written at all.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::unreachable,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
-
 use std::io;
 use std::ops::Range;
 
-use crate::message::wire::LONGEST;
+use super::codes::LONGEST;
 
 /// Octets of the length before each message.
 pub const PREFIX: usize = 2;

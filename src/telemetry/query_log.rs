@@ -15,8 +15,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
+use crate::message::Spelled;
 use crate::message::presentation::Type;
-use crate::message::wire::Spelled;
 use crate::system::date::Stamp;
 use crate::system::memory::{Memory, Purpose, Reservation};
 use crate::system::thread;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::table::SessionId;
-use crate::message::wire::Form;
+use crate::message::Form;
 
 /// What the pool is told once.
 #[derive(Debug, Clone, Copy)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::health::{Fault, Health};
 use super::token_bucket::{Rate, TokenBucket};
-use crate::message::wire::Form;
+use crate::message::Form;
 
 /// New sessions to one address: so many at once, and so many a second. A session that ended well has its token given back.
 const NEW_SESSIONS: Rate = Rate {

@@ -8,7 +8,7 @@ use super::actions::{Actions, Answered, Event, Kind, Reply};
 use super::endings::AnsweredAt;
 use super::pool::Pool;
 use super::table::{Key, Line, OnSession, Pending, SessionId};
-use crate::message::wire::Form;
+use crate::message::Form;
 
 impl<Q: Pending> Pool<Q> {
     /// Octets arrived on a session, and messages in them, if they brought any to an end. `matches` says of a message, by its place, and a query

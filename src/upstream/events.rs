@@ -13,7 +13,7 @@ use super::traits::{Query, Replies};
 use crate::identity::chain::Proof;
 use crate::identity::pin::PinSet;
 use crate::identity::verifier::Identity;
-use crate::message::wire::Form;
+use crate::message::Form;
 use crate::system::clock;
 use crate::telemetry::log::{debug, error, info, warn};
 

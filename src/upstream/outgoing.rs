@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::message::wire::Form;
+use crate::message::Form;
 
 /// Batches that one thread sends for others, one after the other, before they send themselves.
 pub(super) const ROUNDS: usize = 8;

@@ -16,8 +16,8 @@ use socket2::SockRef;
 use super::handshake::{ConnectError, connect_socket, handshake};
 use super::session::{Closed, Session, State};
 use crate::identity::verifier::Identity;
+use crate::message::HEADER;
 use crate::message::framing::Frames;
-use crate::message::wire::HEADER;
 
 /// Octets that one read takes off the socket, at most.
 const READ: usize = 32 * 1024;

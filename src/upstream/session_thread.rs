@@ -8,7 +8,7 @@ use super::driver::{Open, Upstream, Work};
 use super::reader::Reader;
 use super::table::SessionId;
 use super::traits::{Query, Replies};
-use crate::message::wire::{Answer, answers, rcode, response_code};
+use crate::message::{Answer, answers, rcode, response_code};
 use crate::system::clock;
 use crate::system::thread::{self, Pulse};
 use crate::telemetry::log::debug;

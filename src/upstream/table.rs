@@ -11,7 +11,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::suspicion::Kin;
-use crate::message::wire::Form;
+use crate::message::Form;
 
 /// What the pool has to know of a query.
 pub trait Pending: Clone {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::actions::Failure;
 use super::outgoing::Message;
-use crate::message::wire::Answer;
+use crate::message::Answer;
 
 /// A query on its way: what the resolver is asked, and by when.
 pub trait Query: Message + fmt::Debug + 'static {

@@ -16,7 +16,7 @@ use dns_tool::client::reply_batch::ReplyBatch;
 use dns_tool::config::command_line::{self, Command};
 use dns_tool::forward::forwarder::{Batch, Endings, Forwarder, Outcome, Upstream};
 use dns_tool::forward::in_flight::Query;
-use dns_tool::message::wire::{self, Answer};
+use dns_tool::message::{self, Answer};
 use dns_tool::system::memory::Memory;
 use dns_tool::upstream::Settle;
 
@@ -55,7 +55,7 @@ fn answer(query: &[u8]) -> Vec<u8> {
 fn long_answer(query: &[u8]) -> Vec<u8> {
     let (head, opt) = query.split_at(query.len() - 11);
     let record = b"\xc0\x0c\0\x01\0\x01\0\0\x0e\x10\0\x04\xc0\0\x02\x01";
-    let records = (wire::LONGEST - query.len()) / record.len();
+    let records = (message::LONGEST - query.len()) / record.len();
     let mut message = [head, &record.repeat(records), opt].concat();
     message[2] |= 0x80;
     message[3] |= 0x80;
@@ -94,7 +94,7 @@ fn worst_answer() -> Vec<u8> {
     }
     message.extend_from_slice(b"\0\0\x29\x04\xd0\0\0\0\0\0\0");
     let mut records = 1_u16;
-    while message.len() + 14 <= wire::LONGEST {
+    while message.len() + 14 <= message::LONGEST {
         // A name server, at a name and with a name.
         message.extend_from_slice(&pointer);
         message.extend_from_slice(b"\0\x02\0\x01\0\0\0\0\0\x02");
@@ -130,7 +130,7 @@ impl Bench {
         ];
         for (number, answer) in known.chain(large) {
             let message = query(number);
-            let asked = wire::Query::parse(&message).expect("a query");
+            let asked = message::Query::parse(&message).expect("a query");
             let asked = Query::new(&asked, asked.key().as_ref(), now, config.forwarder.timeout);
             let answer = answer(&message);
             let answer = Answer::parse(&answer).expect("an answer");
@@ -215,11 +215,11 @@ fn parse(criterion: &mut Criterion) {
         bencher.iter(|| Answer::parse(&message).expect("a sound answer").rcode());
     });
     let asked = query(0);
-    let key = wire::Query::parse(&asked).expect("a query").key();
+    let key = message::Query::parse(&asked).expect("a query").key();
     let key = key.expect("one that may be shared");
     let worst = Answer::parse(&message).expect("a sound answer");
     criterion.bench_function("the worst answer to keep", |bencher| {
-        bencher.iter(|| wire::KeptAnswer::new(&worst, &key).map(|kept| kept.size()));
+        bencher.iter(|| message::KeptAnswer::new(&worst, &key).map(|kept| kept.size()));
     });
 }
 

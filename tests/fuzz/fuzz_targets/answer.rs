@@ -11,7 +11,7 @@ use dns_tool::forward::in_flight::Query;
 use dns_tool::forward::forwarder::Endings;
 use dns_tool::system::memory::Memory;
 use dns_tool::upstream::{Failure, Settle};
-use dns_tool::message::wire::{self, Answer};
+use dns_tool::message::{self, Answer};
 use dns_tool::message::presentation::Line;
 use libfuzzer_sys::fuzz_target;
 
@@ -60,12 +60,12 @@ fuzz_target!(|input: &[u8]| {
         None => b"\x01a\0\0\x01\0\x01",
     };
     let query = [b"\0\0\x01\0\0\x01\0\0\0\0\0\0", question].concat();
-    let Ok(query) = wire::Query::parse(&query) else {
+    let Ok(query) = message::Query::parse(&query) else {
         return;
     };
     let asked = Query::new(&query, query.key().as_ref(), now, Duration::from_secs(3));
     let mut replies = ReplyBatch::default();
-    if wire::answers(message, question) {
+    if message::answers(message, question) {
         endings.settle(&asked, Ok(&answer), now, &mut replies);
     } else {
         endings.settle(&asked, Err(Failure::Unreadable), now, &mut replies);
@@ -73,16 +73,16 @@ fuzz_target!(|input: &[u8]| {
     let Some(key) = query.key() else { return };
     if let Some(kept) = endings.cache().any(&key, now) {
         let mut out = Vec::new();
-        wire::Asked::by(&query).write_within(
+        message::Asked::by(&query).write_within(
             &mut out,
             &kept.answer(),
             kept.shown(),
-            wire::LONGEST,
+            message::LONGEST,
         );
         let shown = Answer::parse(&out).expect("what is served can be read");
         for record in shown
             .records()
-            .filter(|record| record.rtype != wire::rtype::OPT)
+            .filter(|record| record.rtype != message::rtype::OPT)
         {
             assert!((1..=604_800).contains(&shown.ttl(&record)));
         }

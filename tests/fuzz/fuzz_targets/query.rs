@@ -2,7 +2,7 @@
 //! resolver can be read there.
 #![no_main]
 
-use dns_tool::message::wire::{Asked, Query, rcode};
+use dns_tool::message::{Asked, Query, rcode};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|message: &[u8]| {

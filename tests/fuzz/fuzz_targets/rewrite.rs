@@ -2,7 +2,7 @@
 //! when it sent one.
 #![no_main]
 
-use dns_tool::message::wire::{
+use dns_tool::message::{
     Answer, Asked, ExtendedError, KeptAnswer, LONGEST, PLAIN_SIZE, Query, Shown, Ttls, answers,
 };
 use libfuzzer_sys::fuzz_target;

@@ -1,0 +1,502 @@
+//! What does a resolver answer, and to which question?
+
+use std::ops::Range;
+use std::time::Duration;
+
+use super::codes::{HEADER, LONGEST, PAYLOAD_SIZE, option, rcode, rtype};
+use super::compression::SoundMessage;
+use super::edns::{
+    Edns, ExtendedError, OPTION_HEAD, SHORTEST_OPT, errors_length, options, write_option,
+};
+use super::fault::Fault;
+use super::header::Header;
+use super::octets::{from, has_room, put, u16_at, within};
+use super::question::{TYPE_AND_CLASS, question_end, same_question};
+use super::record::{Record, Records};
+
+/// What becomes of the TTLs of an answer's records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ttls {
+    /// They stay as they came.
+    #[default]
+    Same,
+    /// Each is at most `most`, less the answer's `age`, in seconds.
+    Counted {
+        /// The most, before the age is taken off.
+        most: u32,
+        /// How long ago the answer came.
+        age: u32,
+    },
+    /// All are so many seconds, since their own have passed. Nothing vouches for such records: AD goes.
+    Passed(u32),
+}
+
+impl Ttls {
+    fn of(self, ttl: u32) -> u32 {
+        match self {
+            Self::Same => ttl,
+            Self::Counted { most, age } => ttl.min(most).saturating_sub(age),
+            Self::Passed(seconds) => seconds,
+        }
+    }
+}
+
+/// A resolver's answer whose every record was found sound.
+#[derive(Debug, Clone)]
+pub struct Answer<'m> {
+    message: SoundMessage<'m>,
+    header: Header,
+    opt: Option<Opt>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Opt {
+    record: Range<usize>,
+    data: Range<usize>,
+    edns: Edns,
+    /// Octets of its Extended DNS Errors, each with its code and length.
+    errors: usize,
+}
+
+impl<'m> Answer<'m> {
+    /// Reads a resolver's message: its header, its question and the frame of every record, names followed.
+    pub fn parse(message: &'m [u8]) -> Result<Self, Fault> {
+        let header = Header::of(message)?;
+        if !header.is_response() {
+            return Err(Fault::Direction);
+        }
+        let question_end = match header.counts() {
+            [0, ..] => HEADER,
+            _ => question_end(message)?,
+        };
+        let mut records = Records::after_question(message, question_end)?;
+        let mut opt = None;
+        for record in records.by_ref() {
+            let record = record?;
+            if record.rtype == rtype::OPT {
+                let found = Opt {
+                    edns: Edns::read(message, &record)?,
+                    errors: errors_length(within(message, record.data.clone())),
+                    record: record.start..record.data.end,
+                    data: record.data,
+                };
+                if opt.replace(found).is_some() {
+                    return Err(Fault::Opt);
+                }
+            }
+        }
+        let message = SoundMessage::new(within(message, 0..records.position()), question_end);
+        if let Some(opt) = &opt {
+            message.check_without(&opt.record)?;
+        }
+        Ok(Self {
+            message,
+            header,
+            opt,
+        })
+    }
+
+    /// What a copy of ours says, which was sound when it was made. Its OPT, if it has one, begins at `opt_at`, is the last
+    /// record, and holds nothing but Extended DNS Errors.
+    pub(super) fn of_copy(copy: &'m [u8], question_end: usize, opt_at: Option<usize>) -> Self {
+        let opt = opt_at.map(|at| {
+            let record = at..copy.len();
+            let data = record.start.saturating_add(SHORTEST_OPT)..record.end;
+            Opt {
+                errors: data.len(),
+                data,
+                record,
+                edns: Edns {
+                    size: PAYLOAD_SIZE,
+                    extended_rcode: 0,
+                    version: 0,
+                    dnssec_ok: false,
+                    subnet_private: false,
+                    keepalive: false,
+                },
+            }
+        });
+        Self {
+            message: SoundMessage::new(copy, question_end),
+            header: Header::of(copy).unwrap_or_default(),
+            opt,
+        }
+    }
+
+    /// The message, without any octets after its last record.
+    pub fn message(&self) -> &'m [u8] {
+        self.message.octets()
+    }
+
+    /// The question's octets; none in an error that came without its question.
+    pub(super) fn question(&self) -> &'m [u8] {
+        self.message.question()
+    }
+
+    /// What its OPT says, if it has one.
+    pub fn edns(&self) -> Option<&Edns> {
+        self.opt.as_ref().map(|opt| &opt.edns)
+    }
+
+    /// The two octets of the header's flags.
+    pub(super) fn flags(&self) -> [u8; 2] {
+        self.header.flags()
+    }
+
+    /// The whole response code, the OPT's upper bits included.
+    pub fn rcode(&self) -> u16 {
+        u16::from(self.extended_rcode()) << 4 | self.header.rcode()
+    }
+
+    /// Whether records are missing for lack of room (TC).
+    pub fn is_truncated(&self) -> bool {
+        self.header.flags()[0] & 0x02 != 0
+    }
+
+    /// Whether the resolver vouches for it (AD, RFC 4035 section 3.2.3).
+    pub fn is_authentic(&self) -> bool {
+        self.header.flags()[1] & 0x20 != 0
+    }
+
+    /// Whether it was made for a part of the network alone: ECS with a scope prefix of some bits (RFC 7871 section 7.2.1).
+    pub fn is_scoped(&self) -> bool {
+        self.options().any(|(code, value)| {
+            code == option::CLIENT_SUBNET && value.get(3).is_some_and(|scope| *scope > 0)
+        })
+    }
+
+    /// Whether it is signed as a whole, for one asker, by TSIG or SIG(0).
+    pub fn is_signed(&self) -> bool {
+        self.records().any(|record| match record.rtype {
+            rtype::TSIG => true,
+            rtype::SIG => within(self.message(), record.data).starts_with(&[0, 0]),
+            _ => false,
+        })
+    }
+
+    /// The question's type; none in an error that came without its question.
+    pub fn qtype(&self) -> Option<u16> {
+        let at = self.question().len().checked_sub(TYPE_AND_CLASS)?;
+        u16_at(self.question(), at).ok()
+    }
+
+    /// A record's TTL in seconds. One with the top bit set counts as 0 (RFC 2181 section 8).
+    pub fn ttl(&self, record: &Record) -> u32 {
+        let octets = from(self.message(), record.ttl_at).first_chunk();
+        let ttl = octets.map_or(0, |octets| u32::from_be_bytes(*octets));
+        if ttl > i32::MAX as u32 { 0 } else { ttl }
+    }
+
+    /// For how many seconds the absence that a SOA record vouches for holds: the least of its TTL and its MINIMUM field,
+    /// which is the last of its RDATA (RFC 2308 section 5).
+    pub fn negative_ttl(&self, soa: &Record) -> u32 {
+        let minimum = within(self.message(), soa.data.clone()).last_chunk();
+        let minimum = minimum.map_or(0, |octets| u32::from_be_bytes(*octets));
+        self.ttl(soa).min(minimum)
+    }
+
+    /// Puts other TTLs into a copy of the message without its OPT, which was begun at `start`.
+    pub(super) fn write_ttls(&self, out: &mut [u8], start: usize, ttls: Ttls) {
+        let mut cut = 0;
+        for record in self.records() {
+            if record.rtype == rtype::OPT {
+                // What is behind it has moved down by its length.
+                cut = record.data.end.saturating_sub(record.start);
+                continue;
+            }
+            let at = start.saturating_add(record.ttl_at).saturating_sub(cut);
+            put(out, at, &ttls.of(self.ttl(&record)).to_be_bytes());
+        }
+    }
+
+    pub(super) fn extended_rcode(&self) -> u8 {
+        self.opt.as_ref().map_or(0, |opt| opt.edns.extended_rcode)
+    }
+
+    /// The records, in order. They were sound when the answer was parsed.
+    pub fn records(&self) -> impl Iterator<Item = Record> + use<'m> {
+        self.message.records()
+    }
+
+    /// How long the resolver keeps an idle session, if it says so (RFC 7828 section 3.1).
+    pub fn keepalive(&self) -> Option<Duration> {
+        const UNIT_MS: u64 = 100;
+        let timeout = self
+            .options()
+            .find(|&(code, _)| code == option::KEEPALIVE)?
+            .1;
+        let timeout: [u8; 2] = timeout.try_into().ok()?;
+        let milliseconds = u64::from(u16::from_be_bytes(timeout)).saturating_mul(UNIT_MS);
+        Some(Duration::from_millis(milliseconds))
+    }
+
+    /// Whether it is padded (RFC 7830).
+    pub fn is_padded(&self) -> bool {
+        self.options().any(|(code, _)| code == option::PADDING)
+    }
+
+    fn options(&self) -> impl Iterator<Item = (u16, &'m [u8])> + use<'m> {
+        let data = self
+            .opt
+            .as_ref()
+            .map_or(&[][..], |opt| within(self.message(), opt.data.clone()));
+        options(data).flatten()
+    }
+
+    /// The Extended DNS Errors, each as it is sent: two octets of its code, then its text (RFC 8914 section 2).
+    pub fn extended_errors(&self) -> impl Iterator<Item = &'m [u8]> + use<'m> {
+        self.options()
+            .filter(|&(code, _)| code == option::EXTENDED_ERROR)
+            .map(|(_, value)| value)
+    }
+
+    /// Whether it is an error by which the resolver says what it has decided about the name (RFC 8914 section 4), not that it could
+    /// not answer.
+    pub fn is_verdict(&self) -> bool {
+        let is_error = !matches!(self.rcode(), rcode::NOERROR | rcode::NXDOMAIN);
+        let code = |value: &[u8]| u16_at(value, 0).ok();
+        is_error
+            && self
+                .extended_errors()
+                .filter_map(code)
+                .any(ExtendedError::is_verdict)
+    }
+
+    /// Appends them to the RDATA of an OPT, as far as they fit into a message that begins at `start`.
+    pub(super) fn write_extended_errors(&self, out: &mut Vec<u8>, start: usize) {
+        for value in self.extended_errors() {
+            if has_room(out, start, OPTION_HEAD.saturating_add(value.len()), LONGEST) {
+                write_option(out, option::EXTENDED_ERROR, value);
+            }
+        }
+    }
+
+    /// The octets that they take of an OPT's RDATA.
+    pub(super) fn errors_length(&self) -> usize {
+        self.opt.as_ref().map_or(0, |opt| opt.errors)
+    }
+
+    /// The octets of the message without its OPT.
+    pub(super) fn length_without_opt(&self) -> usize {
+        let opt = self.opt.as_ref().map_or(0, |opt| opt.record.len());
+        self.message().len().saturating_sub(opt)
+    }
+
+    /// Records of the additional section, the OPT aside.
+    pub(super) fn count_without_opt(&self) -> u16 {
+        let [.., additional] = self.header.counts();
+        additional.saturating_sub(self.opt.is_some().into())
+    }
+
+    /// Appends the message without its OPT. ARCOUNT is left as it was.
+    pub(super) fn write_without_opt(&self, out: &mut Vec<u8>) {
+        match &self.opt {
+            Some(opt) => self.message.write_without(&opt.record, out),
+            None => out.extend_from_slice(self.message()),
+        }
+    }
+
+    /// Whether a name takes octets of a TTL for its own, so that it would change as the TTL is counted down. No compressor
+    /// makes such a pointer.
+    pub(super) fn has_names_in_ttls(&self) -> bool {
+        self.message.has_names_in_ttls()
+    }
+}
+
+/// Whether `message` answers `question`: a response to a QUERY with the same name (without regard to case, RFC 4343),
+/// type and class. An error code without question, answer and authority counts as well, alone or with an OPT: RFC 7858 section 3.3
+/// compares the question "if present".
+pub fn answers(message: &[u8], question: &[u8]) -> bool {
+    let Ok(header) = Header::of(message) else {
+        return false;
+    };
+    if !header.is_response() || header.opcode() != 0 {
+        return false;
+    }
+    match header.counts() {
+        [0, 0, 0, 0] => header.rcode() != 0 && message.len() == HEADER,
+        [0, 0, 0, 1] => response_code(message) != 0 && is_opt_alone(from(message, HEADER)),
+        [1, ..] => from(message, HEADER)
+            .get(..question.len())
+            .is_some_and(|found| same_question(found, question)),
+        _ => false,
+    }
+}
+
+/// The code of a message that has a header, with the upper bits of its OPT where that comes first or is all that follows the
+/// question, as in errors.
+pub fn response_code(message: &[u8]) -> u16 {
+    let Ok(header) = Header::of(message) else {
+        return rcode::FORMERR;
+    };
+    let lower = header.rcode();
+    let upper = match header.counts() {
+        [0, 0, 0, 1] => message.get(HEADER.saturating_add(5)).copied(),
+        [1, 0, 0, 1] => Answer::parse(message)
+            .ok()
+            .map(|answer| (answer.rcode() >> 4) as u8),
+        _ => None,
+    };
+    lower | u16::from(upper.unwrap_or_default()) << 4
+}
+
+/// Whether this is one OPT record and nothing more.
+fn is_opt_alone(octets: &[u8]) -> bool {
+    let [high, low] = rtype::OPT.to_be_bytes();
+    let length = u16_at(octets, SHORTEST_OPT.saturating_sub(2)).map(usize::from);
+    octets.starts_with(&[0, high, low])
+        && length.is_ok_and(|length| octets.len() == SHORTEST_OPT.saturating_add(length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Answer, answers};
+    use crate::message::codes::{HEADER, rtype};
+    use crate::message::record::{Record, Section};
+    use crate::message::test_messages::{
+        A, ADDITIONAL, ANSWER, AUTHORITY, Draft, NS, answer_fault, ask, name, option, pointer,
+        question,
+    };
+
+    #[test]
+    fn the_records_of_an_answer_are_where_they_are_said_to_be() {
+        let draft = Draft::answer(&question());
+        let start = draft.len();
+        let draft = draft
+            .record_saying(ANSWER, &pointer(HEADER), A, 1, [0, 0, 0, 5], &[0; 4])
+            .record_saying(AUTHORITY, &name("com"), NS, 3, [0x80, 0, 0, 1], &[0])
+            .opt(&[]);
+        let answer = Answer::parse(&draft.0).unwrap();
+        let record = |section, start, rtype, class, fixed: usize, length| Record {
+            section,
+            start,
+            rtype,
+            class,
+            ttl_at: fixed + 4,
+            data: fixed + 10..fixed + 10 + length,
+        };
+        let expected = [
+            record(Section::Answer, start, A, 1, start + 2, 4),
+            record(Section::Authority, start + 16, NS, 3, start + 21, 1),
+            record(Section::Additional, start + 32, 41, 4096, start + 33, 0),
+        ];
+        assert_eq!(answer.records().collect::<Vec<_>>(), expected);
+        // What is promised and not there is a fault, and no reason to reserve room for it.
+        for (section, count) in [(ANSWER, 65_535), (AUTHORITY, 2), (ADDITIONAL, 3)] {
+            let fault = answer_fault(&draft.clone().count(section, count));
+            assert!(fault.is_some(), "{section}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_to_the_question_that_it_repeats() {
+        let asked = question();
+        let is_answer = |draft: &Draft| answers(&draft.0, &asked);
+        assert!(is_answer(&Draft::answer(&asked)));
+        assert!(is_answer(&Draft::answer(&ask(name("WWW.Example.cOM"), A))));
+        assert!(is_answer(&Draft::answer(&asked).record(1, &[0], A, &[])));
+        let other_class = [&name("www.example.com")[..], &[0, 1, 0, 3]].concat();
+        for other in [
+            ask(name("www.example.org"), A),
+            ask(name("www.example.co"), A),
+            ask(name("www.example.com.x"), A),
+            ask(name("www.example.com"), NS),
+            ask(name("www.example.com"), 0x2001),
+            other_class,
+            vec![],
+        ] {
+            assert!(!is_answer(&Draft::answer(&other)), "{other:?}");
+        }
+        // Type 65 is no other case of type 97, and bit 0x20 is case in letters alone.
+        let types = [65, 97].map(|qtype| ask(name("www.example.com"), qtype));
+        assert!(!answers(&Draft::answer(&types[0]).0, &types[1]));
+        assert!(!answers(
+            &Draft::answer(&ask(name("a@b"), A)).0,
+            &ask(name("a`b"), A)
+        ));
+        assert!(!is_answer(&Draft::query(&asked)));
+        assert!(!is_answer(&Draft::new([0xa8, 0], &asked)));
+        for count in [0, 2] {
+            assert!(!is_answer(&Draft::answer(&asked).count(0, count)));
+        }
+        for length in 0..Draft::answer(&asked).len() {
+            assert!(!answers(&Draft::answer(&asked).0[..length], &asked));
+        }
+        assert!(!answers(&Draft::answer(&[]).0, &[]));
+    }
+
+    #[test]
+    fn an_error_alone_answers_any_question() {
+        let header = |low| Draft::new([0x80, low], &[]).count(0, 0);
+        for code in 1..16 {
+            assert!(answers(&header(code).0, &question()));
+        }
+        assert!(!answers(&header(0).0, &question()));
+        assert!(!answers(&header(0x80).0, &question()));
+        assert!(!answers(&header(2).octets(&[0]).0, &question()));
+        assert!(!answers(&header(2).count(0, 1).0, &question()));
+        // An OPT says why, mostly, or has the upper bits of the code.
+        for options in [&[][..], &[0, 15, 0, 2, 0, 22]] {
+            assert!(answers(&header(2).opt(options).0, &question()));
+            assert!(!answers(&header(0).opt(options).0, &question()));
+            assert!(!answers(
+                &header(2).opt(options).octets(&[0]).0,
+                &question()
+            ));
+            assert!(!answers(
+                &header(2).opt(options).count(ADDITIONAL, 2).0,
+                &question()
+            ));
+            let whole = header(2).opt(options).0;
+            for length in HEADER..whole.len() {
+                assert!(!answers(&whole[..length], &question()), "{length}");
+            }
+        }
+        assert!(!answers(
+            &header(2).record(ADDITIONAL, &[0], A, &[]).0,
+            &question()
+        ));
+        assert!(!answers(&Draft::new([0x00, 2], &[]).0, &question()));
+    }
+
+    #[test]
+    fn what_decides_whether_an_answer_may_be_kept_is_read() {
+        let read = |draft: &Draft| {
+            let answer = Answer::parse(&draft.0).unwrap();
+            (
+                answer.is_truncated(),
+                answer.is_scoped(),
+                answer.is_signed(),
+            )
+        };
+        let plain = Draft::answer(&question());
+        assert_eq!(read(&plain), (false, false, false));
+        let truncated = Draft::new([0x83, 0x80], &question());
+        assert_eq!(read(&truncated), (true, false, false));
+        let scoped = |scope| plain.clone().opt(&option(8, &[0, 1, 24, scope, 192, 0, 2]));
+        assert_eq!(read(&scoped(24)), (false, true, false));
+        assert_eq!(read(&scoped(0)), (false, false, false));
+        for (rtype, data, signed) in [
+            (rtype::TSIG, &b""[..], true),
+            (rtype::SIG, b"\0\0", true),
+            (rtype::SIG, b"\0\x01", false),
+        ] {
+            let draft = plain.clone().record(ADDITIONAL, &[0], rtype, data);
+            assert_eq!(read(&draft), (false, false, signed));
+        }
+        let soa = |ttl: u32, minimum: u32| {
+            let data = [&[0, 0][..], &[9; 16], &minimum.to_be_bytes()].concat();
+            let ttl = ttl.to_be_bytes();
+            let draft = plain
+                .clone()
+                .record_saying(AUTHORITY, &[0], rtype::SOA, 1, ttl, &data);
+            let answer = Answer::parse(&draft.0).unwrap();
+            let record = answer.records().next().unwrap();
+            (answer.ttl(&record), answer.negative_ttl(&record))
+        };
+        assert_eq!(soa(300, 60), (300, 60));
+        assert_eq!(soa(60, 300), (60, 60));
+        assert_eq!(soa(0x8000_0000, 60), (0, 0));
+        assert_eq!(soa(0x7fff_ffff, u32::MAX), (0x7fff_ffff, 0x7fff_ffff));
+    }
+}

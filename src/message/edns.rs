@@ -1,0 +1,240 @@
+//! What does an OPT record say, and how is one written?
+
+use super::codes::{PAYLOAD_SIZE, PLAIN_SIZE, option, rtype};
+use super::fault::Fault;
+use super::octets::{from, length_since, put, within};
+use super::record::{Record, Section};
+
+/// The shortest OPT record: root name, type, class, TTL, an empty RDATA (RFC 6891 section 6.1.2).
+pub(super) const SHORTEST_OPT: usize = 11;
+/// Octets of an EDNS option before its value: code and length (RFC 6891 section 6.1.2).
+pub(super) const OPTION_HEAD: usize = 4;
+/// Octets of an Extended DNS Error before its text (RFC 8914 section 2).
+pub(super) const EDE_HEAD: usize = OPTION_HEAD + 2;
+/// Octets of a keepalive option that tells a time (RFC 7828 section 3.1).
+pub(super) const KEEPALIVE_LENGTH: usize = OPTION_HEAD + 2;
+
+/// What an OPT record says (RFC 6891 section 6.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edns {
+    /// The UDP payload size that the sender takes, in octets, as sent.
+    pub size: u16,
+    /// The upper eight bits of a response's code.
+    pub extended_rcode: u8,
+    /// The EDNS version.
+    pub version: u8,
+    /// The sender takes DNSSEC records (RFC 3225).
+    pub dnssec_ok: bool,
+    /// The sender wants its address told to nobody: ECS with a source prefix of no bits (RFC 7871 section 7.1.2).
+    pub subnet_private: bool,
+    /// The sender asks how long an idle connection is kept (RFC 7828).
+    pub keepalive: bool,
+}
+
+impl Edns {
+    pub(super) fn read(message: &[u8], record: &Record) -> Result<Self, Fault> {
+        if record.section != Section::Additional || message.get(record.start) != Some(&0) {
+            return Err(Fault::Opt);
+        }
+        let (mut subnet_private, mut keepalive) = (false, false);
+        for option in options(within(message, record.data.clone())) {
+            let (code, value) = option?;
+            // FAMILY (2), SOURCE PREFIX-LENGTH (1), SCOPE PREFIX-LENGTH (1), no ADDRESS: RFC 7871 section 6.
+            subnet_private |= code == option::CLIENT_SUBNET && matches!(value, [_, _, 0, _]);
+            keepalive |= code == option::KEEPALIVE;
+        }
+        let &[extended_rcode, version, flags, _] = from(message, record.ttl_at)
+            .first_chunk()
+            .ok_or(Fault::Cut)?;
+        Ok(Self {
+            size: record.class,
+            extended_rcode,
+            version,
+            dnssec_ok: flags & 0x80 != 0,
+            subnet_private,
+            keepalive,
+        })
+    }
+
+    /// The most octets that a UDP answer to this sender may have: what it offers, at least 512, at most ours.
+    pub fn limit(&self) -> usize {
+        usize::from(self.size.clamp(PLAIN_SIZE, PAYLOAD_SIZE))
+    }
+}
+
+/// An Extended DNS Error of ours (RFC 8914 section 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExtendedError {
+    /// Its code, one of [`ede`](super::codes::ede).
+    pub code: u16,
+    /// More words for people.
+    pub text: &'static str,
+}
+
+impl ExtendedError {
+    /// Whether a code of an error says that the resolver did decide about the name, and how: its signatures are not right (1, 2, 5
+    /// to 12), or it is not to be had there (4 Forged Answer, 15 Blocked, 16 Censored, 17 Filtered, 18 Prohibited). All others say
+    /// that it could not.
+    pub(super) fn is_verdict(code: u16) -> bool {
+        matches!(code, 1 | 2 | 4..=12 | 15..=18)
+    }
+}
+
+/// The options of an OPT's RDATA, as code and value. Ends after the first fault.
+pub(super) fn options(data: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Fault>> {
+    let mut rest = data;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let Some((head, tail)) = rest.split_first_chunk::<4>() else {
+            rest = &[];
+            return Some(Err(Fault::Opt));
+        };
+        let length = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        let Some((value, next)) = tail.split_at_checked(length) else {
+            rest = &[];
+            return Some(Err(Fault::Opt));
+        };
+        rest = next;
+        Some(Ok((u16::from_be_bytes([head[0], head[1]]), value)))
+    })
+}
+
+/// The octets that the Extended DNS Errors take of an OPT's RDATA.
+pub(super) fn errors_length(data: &[u8]) -> usize {
+    options(data)
+        .flatten()
+        .filter(|&(code, _)| code == option::EXTENDED_ERROR)
+        .map(|(_, value)| OPTION_HEAD.saturating_add(value.len()))
+        .fold(0, usize::saturating_add)
+}
+
+/// Appends an OPT record of ours; `options` appends its RDATA, at most 65,535 octets.
+pub(super) fn write_opt(
+    out: &mut Vec<u8>,
+    extended_rcode: u8,
+    dnssec_ok: bool,
+    options: impl FnOnce(&mut Vec<u8>),
+) {
+    let [size_high, size_low] = PAYLOAD_SIZE.to_be_bytes();
+    let [type_high, type_low] = rtype::OPT.to_be_bytes();
+    let flags = if dnssec_ok { 0x80 } else { 0 };
+    out.extend_from_slice(&[
+        0,
+        type_high,
+        type_low,
+        size_high,
+        size_low,
+        extended_rcode,
+        0,
+        flags,
+        0,
+        0,
+        0,
+    ]);
+    let data = out.len();
+    options(out);
+    let length = length_since(out, data) as u16;
+    put(out, data.saturating_sub(2), &length.to_be_bytes());
+}
+
+/// Appends an option to an OPT's RDATA; `value` has at most 65,535 octets.
+pub(super) fn write_option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
+    out.extend_from_slice(&code.to_be_bytes());
+    out.extend_from_slice(&(value.len() as u16).to_be_bytes());
+    out.extend_from_slice(value);
+}
+
+/// Appends an Extended DNS Error to an OPT's RDATA (RFC 8914 section 2).
+pub(super) fn write_extended_error(out: &mut Vec<u8>, ede: &ExtendedError) {
+    let value = [&ede.code.to_be_bytes(), ede.text.as_bytes()].concat();
+    write_option(out, option::EXTENDED_ERROR, &value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Edns;
+    use crate::message::answer::Answer;
+    use crate::message::codes::{HEADER, rtype};
+    use crate::message::fault::Fault;
+    use crate::message::query::Query;
+    use crate::message::test_messages::{
+        A, ADDITIONAL, ANSWER, AUTHORITY, Draft, answer_fault, ask, name, option, pointer,
+        query_fault, question,
+    };
+
+    #[test]
+    fn an_opt_says_what_its_sender_takes() {
+        let draft = Draft::query(&question());
+        assert_eq!(Query::parse(&draft.0).unwrap().edns(), None);
+        // Flags that nobody knows are no fault (RFC 6891 section 6.1.4), nor are unknown options and versions.
+        let draft = draft.opt_saying([7, 1, 0xff, 0xff], &option(65_001, b"?"));
+        let edns = Edns {
+            size: 4096,
+            extended_rcode: 7,
+            version: 1,
+            dnssec_ok: true,
+            subnet_private: false,
+            keepalive: false,
+        };
+        assert_eq!(Query::parse(&draft.0).unwrap().edns(), Some(&edns));
+        let draft = Draft::answer(&question()).opt_saying([1, 0, 0x7f, 0xff], &[]);
+        let answer = Answer::parse(&draft.0).unwrap();
+        assert_eq!(answer.rcode(), 16);
+        assert!(!answer.edns().unwrap().dnssec_ok);
+    }
+
+    #[test]
+    fn a_udp_answer_has_at_least_512_and_at_most_1232_octets() {
+        for (size, limit) in [
+            (0, 512),
+            (511, 512),
+            (512, 512),
+            (513, 513),
+            (1231, 1231),
+            (1232, 1232),
+            (1233, 1232),
+            (65_535, 1232),
+        ] {
+            let draft = Draft::query(&question()).record_saying(3, &[0], 41, size, [0; 4], &[]);
+            let query = Query::parse(&draft.0).unwrap();
+            let edns = query.edns().unwrap();
+            assert_eq!((edns.size, edns.limit()), (size, limit));
+        }
+    }
+
+    #[test]
+    fn a_broken_opt_is_refused() {
+        // IXFR, so that each section may have records.
+        let query = Draft::query(&ask(name("example.com"), rtype::IXFR));
+        let answer = Draft::answer(&question());
+        for draft in [query, answer] {
+            let fault = |draft: Draft| match draft.0[2] & 0x80 {
+                0 => query_fault(&draft),
+                _ => answer_fault(&draft),
+            };
+            assert_eq!(fault(draft.clone().opt(&[])), None);
+            let twice = draft.clone().opt(&[]).opt(&[]);
+            assert_eq!(fault(twice), Some(Fault::Opt));
+            let apart = draft.clone().opt(&[]).record(3, &[0], A, &[]).opt(&[]);
+            assert_eq!(fault(apart), Some(Fault::Opt));
+            for section in [ANSWER, AUTHORITY] {
+                let misplaced = draft.clone().record(section, &[0], rtype::OPT, &[]);
+                assert_eq!(fault(misplaced), Some(Fault::Opt));
+            }
+            // The root behind a pointer is a name that is not spelled as RFC 6891 section 6.1.2 wants it.
+            let root = pointer(HEADER + 12);
+            for owner in [&name("a")[..], &pointer(HEADER), &root] {
+                let owned = draft.clone().record(ADDITIONAL, owner, rtype::OPT, &[]);
+                assert_eq!(fault(owned), Some(Fault::Opt), "{owner:?}");
+            }
+            for options in [&[0][..], &[0, 12, 0], &[0, 12, 0, 1], &[0, 12, 0, 0, 0]] {
+                let past = draft.clone().opt(options);
+                assert_eq!(fault(past), Some(Fault::Opt), "{options:?}");
+            }
+            let empty_options = draft.clone().opt(&[0, 12, 0, 0, 0, 3, 0, 0]);
+            assert_eq!(fault(empty_options), None);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What does the header of a message say?
+
+use super::codes::HEADER;
+use super::fault::Fault;
+use super::octets::{place, put};
+
+/// What every message begins with (RFC 1035 section 4.1.1).
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Header([u8; HEADER]);
+
+impl Header {
+    pub(super) fn of(message: &[u8]) -> Result<Self, Fault> {
+        message.first_chunk().copied().map(Self).ok_or(Fault::Short)
+    }
+
+    pub(super) fn id(self) -> u16 {
+        u16::from_be_bytes([self.0[0], self.0[1]])
+    }
+
+    pub(super) fn flags(self) -> [u8; 2] {
+        [self.0[2], self.0[3]]
+    }
+
+    pub(super) fn is_response(self) -> bool {
+        self.0[2] & 0x80 != 0
+    }
+
+    pub(super) fn opcode(self) -> u8 {
+        (self.0[2] >> 3) & 0x0f
+    }
+
+    pub(super) fn rcode(self) -> u16 {
+        u16::from(self.0[3] & 0x0f)
+    }
+
+    /// The number of entries in the sections question, answer, authority, additional.
+    pub(super) fn counts(self) -> [u16; 4] {
+        let [_, _, _, _, counts @ ..] = self.0;
+        let [q1, q2, n1, n2, u1, u2, d1, d2] = counts;
+        [[q1, q2], [n1, n2], [u1, u2], [d1, d2]].map(u16::from_be_bytes)
+    }
+}
+
+/// Sets bits in the two octets of flags of the message that was begun at `start`.
+pub(super) fn set_bits(out: &mut [u8], start: usize, bits: [u8; 2]) {
+    if let Some([_, _, high, low]) = place(out, start) {
+        *high |= bits[0];
+        *low |= bits[1];
+    }
+}
+
+/// Clears bits as [`set_bits`] sets them.
+pub(super) fn clear_bits(out: &mut [u8], start: usize, bits: [u8; 2]) {
+    if let Some([_, _, high, low]) = place(out, start) {
+        *high &= !bits[0];
+        *low &= !bits[1];
+    }
+}
+
+/// Says how many records the additional section has of the message that was begun at `start`.
+pub(super) fn put_additional(out: &mut [u8], start: usize, count: u16) {
+    put(out, start.saturating_add(10), &count.to_be_bytes());
+}

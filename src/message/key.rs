@@ -1,0 +1,114 @@
+//! Which queries can share an answer?
+
+use smallvec::SmallVec;
+
+use super::octets::from;
+use super::question::TYPE_AND_CLASS;
+
+/// What makes two questions one, so that they can share an answer: the name without regard to case (RFC 4343), the type,
+/// the class, the bits DO and CD, which change what the resolver answers, and the wish to have one's address told to
+/// nobody, which changes what it asks.
+pub struct Key<'k>(KeyOctets<'k>);
+
+/// The bits, then the question in lower case.
+enum KeyOctets<'k> {
+    /// Most names are short.
+    Own(SmallVec<[u8; 64]>),
+    Lent(&'k [u8]),
+}
+
+impl Key<'_> {
+    pub(super) const DNSSEC_OK: u8 = 1;
+    pub(super) const CHECKING_DISABLED: u8 = 2;
+    pub(super) const SUBNET_PRIVATE: u8 = 4;
+
+    /// The key of a query for `question`, which was parsed before, with DO and CD as they are in it.
+    #[cfg(test)]
+    pub(crate) fn new(question: &[u8], dnssec_ok: bool, checking_disabled: bool) -> Self {
+        let dnssec_ok = bit(dnssec_ok, Self::DNSSEC_OK);
+        let checking_disabled = bit(checking_disabled, Self::CHECKING_DISABLED);
+        Self::with_bits(question, dnssec_ok | checking_disabled)
+    }
+
+    pub(super) fn with_bits(question: &[u8], bits: u8) -> Self {
+        let mut octets = SmallVec::new();
+        octets.push(bits);
+        octets.extend_from_slice(question);
+        if let Some((name, _)) = octets.split_last_chunk_mut::<TYPE_AND_CLASS>() {
+            // Bits and length octets are below 64, where there are no letters.
+            name.make_ascii_lowercase();
+        }
+        Self(KeyOctets::Own(octets))
+    }
+
+    /// The question in lower case.
+    pub fn question(&self) -> &[u8] {
+        from(self.octets(), 1)
+    }
+
+    /// The bits, in one octet.
+    pub fn bits(&self) -> u8 {
+        self.octets().first().copied().unwrap_or_default()
+    }
+
+    /// Whether the asker takes DNSSEC records.
+    pub fn dnssec_ok(&self) -> bool {
+        self.bits() & Self::DNSSEC_OK != 0
+    }
+
+    /// All of it.
+    pub fn octets(&self) -> &[u8] {
+        match &self.0 {
+            KeyOctets::Own(octets) => octets,
+            KeyOctets::Lent(octets) => octets,
+        }
+    }
+}
+
+impl<'k> Key<'k> {
+    /// The key whose [`Key::octets`] these are.
+    pub fn of_octets(octets: &'k [u8]) -> Self {
+        Self(KeyOctets::Lent(octets))
+    }
+}
+
+/// `bit`, if it is set.
+pub(super) fn bit(is_set: bool, bit: u8) -> u8 {
+    if is_set { bit } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::Key;
+    use crate::message::test_messages::{A, NS, ask, labels, name};
+
+    #[test]
+    fn questions_share_a_key_when_they_differ_in_case_alone() {
+        let key = |question: &[u8]| Key::new(question, false, false);
+        let lower = ask(name("www.example.com"), A);
+        assert_eq!(key(&lower).question(), lower);
+        assert_eq!(
+            key(&ask(name("wWw.EXAMPLE.com"), A)).octets(),
+            key(&lower).octets()
+        );
+        // Types and classes have no case: 65 is not 97.
+        let odd = [&name("www.example.com")[..], &[0x41, 0x42, 0x43, 0x44]].concat();
+        assert_eq!(key(&odd).question(), odd);
+        let others = [
+            key(&ask(name("www.example.org"), A)),
+            key(&ask(name("www.example.com"), NS)),
+            key(&odd),
+            Key::new(&lower, true, false),
+            Key::new(&lower, false, true),
+            Key::new(&lower, true, true),
+        ];
+        let different: HashSet<_> = others.iter().map(Key::octets).collect();
+        assert_eq!(different.len(), others.len());
+        assert!(!different.contains(key(&lower).octets()));
+        let long = [b'X'; 63];
+        let longest = ask(labels(&[&long, &long, &long, &long[..61]]), 65_535);
+        assert_eq!(key(&longest).question(), longest.to_ascii_lowercase());
+    }
+}

@@ -1,0 +1,129 @@
+//! What does a client ask?
+
+use super::codes::{HEADER, rtype};
+use super::edns::Edns;
+use super::fault::Fault;
+use super::header::Header;
+use super::key::{Key, bit};
+use super::octets::{u16_at, within};
+use super::question::{TYPE_AND_CLASS, question_end};
+use super::record::Records;
+
+/// Records of a query, at most. It has an OPT and a signature, if anything, and each more costs time to read that its sender does
+/// not need to make it.
+const MOST_RECORDS: u32 = 32;
+
+/// A query that may be relayed: one question, sound names, at most one OPT.
+#[derive(Debug, Clone)]
+pub struct Query<'m> {
+    /// The message, without any octets after its last record.
+    message: &'m [u8],
+    header: Header,
+    question: &'m [u8],
+    qtype: u16,
+    edns: Option<Edns>,
+    signed: bool,
+}
+
+impl<'m> Query<'m> {
+    /// Reads a client's message.
+    ///
+    /// Octets after the last record are left out. [`Fault::Short`] and [`Fault::Direction`] say that no answer is owed.
+    pub fn parse(message: &'m [u8]) -> Result<Self, Fault> {
+        let header = Header::of(message)?;
+        if header.is_response() {
+            return Err(Fault::Direction);
+        }
+        if header.opcode() != 0 {
+            return Err(Fault::Opcode(header.opcode()));
+        }
+        let question_end = question_end(message)?;
+        let qtype = u16_at(message, question_end.saturating_sub(TYPE_AND_CLASS))?;
+        // Only IXFR has a use for one of the two sections, and it is refused for what it is.
+        if qtype != rtype::IXFR && !matches!(header.counts(), [_, 0, 0, _]) {
+            return Err(Fault::Section);
+        }
+        let [_, answers, authorities, additional] = header.counts();
+        let count = [answers, authorities, additional]
+            .iter()
+            .fold(0_u32, |sum, count| sum.saturating_add((*count).into()));
+        if count > MOST_RECORDS {
+            return Err(Fault::RecordCount(count));
+        }
+        let mut records = Records::after_question(message, question_end)?;
+        let (mut edns, mut signed) = (None, false);
+        for record in records.by_ref() {
+            let record = record?;
+            if signed {
+                return Err(Fault::Signature);
+            }
+            match record.rtype {
+                rtype::OPT if edns.is_some() => return Err(Fault::Opt),
+                rtype::OPT => edns = Some(Edns::read(message, &record)?),
+                rtype::TSIG => signed = true,
+                rtype::SIG => signed = within(message, record.data).starts_with(&[0, 0]),
+                _ => {}
+            }
+        }
+        Ok(Self {
+            message: within(message, 0..records.position()),
+            header,
+            question: within(message, HEADER..question_end),
+            qtype,
+            edns,
+            signed,
+        })
+    }
+
+    /// The message ID.
+    pub fn id(&self) -> u16 {
+        self.header.id()
+    }
+
+    /// The question's octets: name, type, class (RFC 1035 section 4.1.2).
+    pub fn question(&self) -> &'m [u8] {
+        self.question
+    }
+
+    /// The question's type.
+    pub fn qtype(&self) -> u16 {
+        self.qtype
+    }
+
+    /// What its OPT says, if it has one.
+    pub fn edns(&self) -> Option<&Edns> {
+        self.edns.as_ref()
+    }
+
+    /// Whether the whole message is signed, by TSIG or SIG(0), so that it may not be changed but for its ID.
+    pub fn is_signed(&self) -> bool {
+        self.signed
+    }
+
+    /// What it asks, if another client's answer to the same can be its own. It must want what a resolver makes of the
+    /// whole of the DNS (RD), be signed by nobody, and ask for data: types from 128 on are for operations, but for ANY
+    /// (RFC 6895 section 3.1).
+    pub fn key(&self) -> Option<Key<'static>> {
+        let data = matches!(self.qtype(), 1..128 | rtype::ANY..) && self.qtype() != rtype::OPT;
+        let [high, low] = self.flags();
+        let shared = data && high & 0x01 != 0 && !self.signed;
+        let says = |what: fn(&Edns) -> bool| self.edns.as_ref().is_some_and(what);
+        let bits = bit(says(|edns| edns.dnssec_ok), Key::DNSSEC_OK)
+            | bit(low & 0x10 != 0, Key::CHECKING_DISABLED)
+            | bit(says(|edns| edns.subnet_private), Key::SUBNET_PRIVATE);
+        shared.then(|| Key::with_bits(self.question(), bits))
+    }
+
+    /// The message as it came, without any octets after its last record.
+    pub fn message(&self) -> &'m [u8] {
+        self.message
+    }
+
+    /// The two octets of the header's flags.
+    pub fn flags(&self) -> [u8; 2] {
+        self.header.flags()
+    }
+}
+
+#[cfg(test)]
+mod tests;

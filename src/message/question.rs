@@ -1,0 +1,97 @@
+//! How is a question read, compared and spelled?
+
+use std::fmt;
+
+use super::codes::HEADER;
+use super::fault::Fault;
+use super::header::Header;
+use super::name::name_end;
+
+/// Octets of a question behind its name (RFC 1035 section 4.1.2).
+pub(super) const TYPE_AND_CLASS: usize = 4;
+
+/// One past the one question of `message`. Its name must be spelled out: nothing stands before it to point to.
+pub(super) fn question_end(message: &[u8]) -> Result<usize, Fault> {
+    let [questions, ..] = Header::of(message)?.counts();
+    if questions != 1 {
+        return Err(Fault::QuestionCount(questions));
+    }
+    let end = name_end(message, HEADER)?.saturating_add(TYPE_AND_CLASS);
+    if end > message.len() {
+        Err(Fault::Cut)
+    } else {
+        Ok(end)
+    }
+}
+
+/// Compares two questions whose names are spelled out. Length octets are below 64, where there are no letters.
+pub(super) fn same_question(one: &[u8], other: &[u8]) -> bool {
+    match (
+        one.split_last_chunk::<TYPE_AND_CLASS>(),
+        other.split_last_chunk(),
+    ) {
+        (Some((name, rest)), Some((other_name, other_rest))) => {
+            rest == other_rest && name.eq_ignore_ascii_case(other_name)
+        }
+        _ => false,
+    }
+}
+
+/// A question as people write it: name, type number. For log lines at debug only; control octets are escaped.
+pub struct Spelled<'m>(
+    /// The question's octets: name, type, class.
+    pub &'m [u8],
+);
+
+impl fmt::Display for Spelled<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        if rest.first() == Some(&0) {
+            write!(f, ".")?;
+        }
+        while let Some((&length @ 1..=63, tail)) = rest.split_first() {
+            let (label, tail) = tail
+                .split_at_checked(usize::from(length))
+                .unwrap_or((tail, &[]));
+            for &octet in label {
+                match octet {
+                    b'.' | b'\\' | b'"' | b'=' => write!(f, "\\{}", char::from(octet))?,
+                    0x21..=0x7e => write!(f, "{}", char::from(octet))?,
+                    _ => write!(f, "\\{octet:03}")?,
+                }
+            }
+            write!(f, ".")?;
+            rest = tail;
+        }
+        match rest {
+            [0, high, low, ..] => write!(f, "/{}", u16::from_be_bytes([*high, *low])),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Spelled;
+    use crate::message::test_messages::{ask, labels, name};
+
+    #[test]
+    fn a_question_is_spelled_as_people_write_it() {
+        for (question, spelled) in [
+            (ask(vec![0], 2), "./2"),
+            (
+                ask(name("www.Example.com"), 65_535),
+                "www.Example.com./65535",
+            ),
+            (
+                ask(labels(&[b"a.b\\\"=", b"\0 \n\x7f\xff"]), 1),
+                "a\\.b\\\\\\\"\\=.\\000\\032\\010\\127\\255./1",
+            ),
+            (vec![], ""),
+            (vec![5, b'a'], "a."),
+            (vec![1, b'a', 0, 1], "a."),
+        ] {
+            assert_eq!(Spelled(&question).to_string(), spelled);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Where do the records of a message lie?
+
+use std::ops::Range;
+
+use super::fault::Fault;
+use super::header::Header;
+use super::name::{name_end, visit_pointer};
+use super::octets::from;
+
+/// A section of a message that holds records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    /// Records that answer the question.
+    Answer,
+    /// Records that name an authority.
+    Authority,
+    /// Records that help, and the OPT.
+    Additional,
+}
+
+/// Where one record lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The section that it is in.
+    pub section: Section,
+    /// Position of the first octet of its owner name.
+    pub start: usize,
+    /// Its type.
+    pub rtype: u16,
+    /// Its class; of an OPT, the UDP payload size.
+    pub class: u16,
+    /// Position of the four octets of its TTL; of an OPT, of its extended RCODE, version and flags.
+    pub ttl_at: usize,
+    /// Positions of its RDATA.
+    pub data: Range<usize>,
+}
+
+/// The records of a message one after the other, from the end of its question on. Ends after the first fault.
+pub(super) struct Records<'m> {
+    message: &'m [u8],
+    position: usize,
+    left: [u16; 3],
+    /// The names were followed before: their ends are all there is to find.
+    sound: bool,
+}
+
+impl<'m> Records<'m> {
+    pub(super) fn after_question(message: &'m [u8], question_end: usize) -> Result<Self, Fault> {
+        let [_, left @ ..] = Header::of(message)?.counts();
+        Ok(Self {
+            message,
+            position: question_end,
+            left,
+            sound: false,
+        })
+    }
+
+    /// Those of a message in which they were all found sound before.
+    pub(super) fn found_sound(
+        message: &'m [u8],
+        question_end: usize,
+    ) -> impl Iterator<Item = Record> + use<'m> {
+        Self::after_question(message, question_end)
+            .map(|records| Self {
+                sound: true,
+                ..records
+            })
+            .into_iter()
+            .flatten()
+            .flatten()
+    }
+
+    /// One past the last record that was read.
+    pub(super) fn position(&self) -> usize {
+        self.position
+    }
+
+    fn read(&mut self, section: Section) -> Result<Record, Fault> {
+        let start = self.position;
+        let fixed = if self.sound {
+            visit_pointer(self.message, start, &mut |_, _| {})
+        } else {
+            name_end(self.message, start)?
+        };
+        // Type, class, TTL, the length of the RDATA (RFC 1035 section 4.1.3).
+        let (octets, behind) = from(self.message, fixed)
+            .split_first_chunk::<10>()
+            .ok_or(Fault::Cut)?;
+        let [t1, t2, c1, c2, _, _, _, _, l1, l2] = *octets;
+        let length = usize::from(u16::from_be_bytes([l1, l2]));
+        if length > behind.len() {
+            return Err(Fault::Cut);
+        }
+        let data_start = fixed.saturating_add(octets.len());
+        self.position = data_start.saturating_add(length);
+        Ok(Record {
+            section,
+            start,
+            rtype: u16::from_be_bytes([t1, t2]),
+            class: u16::from_be_bytes([c1, c2]),
+            ttl_at: fixed.saturating_add(4),
+            data: data_start..self.position,
+        })
+    }
+}
+
+impl Iterator for Records<'_> {
+    type Item = Result<Record, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        const SECTIONS: [Section; 3] = [Section::Answer, Section::Authority, Section::Additional];
+        let (left, section) = self
+            .left
+            .iter_mut()
+            .zip(SECTIONS)
+            .find(|(left, _)| **left > 0)?;
+        *left = left.saturating_sub(1);
+        let record = self.read(section);
+        if record.is_err() {
+            self.left = [0; 3];
+        }
+        Some(record)
+    }
+}
+
+/// How many octets of RDATA come before the names of a type, and how many names there are: the types of RFC 1035 and those
+/// whose names RFC 3597 section 4 tells readers to decompress.
+pub(super) fn compressible_names(rtype: u16, data: &[u8]) -> (usize, usize) {
+    match rtype {
+        2..=5 | 7..=9 | 12 | 30 | 39 => (0, 1), // NS MD MF CNAME MB MG MR PTR NXT DNAME
+        6 | 14 | 17 => (0, 2),                  // SOA MINFO RP
+        15 | 18 | 21 | 36 => (2, 1),            // MX AFSDB RT KX
+        26 => (2, 2),                           // PX
+        33 => (6, 1),                           // SRV
+        24 => (18, 1),                          // SIG
+        // NAPTR: its name comes after two numbers and three strings.
+        35 => {
+            let length = |at: usize| usize::from(data.get(at).copied().unwrap_or(0));
+            let behind = |at: usize| at.saturating_add(1).saturating_add(length(at));
+            (behind(behind(behind(4))), 1)
+        }
+        _ => (0, 0),
+    }
+}

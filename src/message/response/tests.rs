@@ -1,0 +1,326 @@
+use super::{Asked, Shown};
+use crate::message::answer::{Answer, Ttls};
+use crate::message::cached_answer::KeptAnswer;
+use crate::message::codes::{HEADER, LONGEST, ede, option, rcode, rtype};
+use crate::message::edns::ExtendedError;
+use crate::message::key::Key;
+use crate::message::octets::u16_at;
+use crate::message::query::Query;
+use crate::message::test_messages::{
+    A, ADDITIONAL, ANSWER, AUTHORITY, Draft, NS, UNKNOWN, ask, name, option, our_opt, pointer,
+    question, relayed, written,
+};
+
+#[test]
+fn a_reply_of_ours_repeats_id_opcode_rd_cd_and_question() {
+    let reply = |query: &Draft, rcode, ede| {
+        let query = Query::parse(&query.0).unwrap();
+        written(|out| Asked::by(&query).write_reply(out, rcode, ede))
+    };
+    let question = ask(name("wWw.eXample"), A);
+    for (flags, kept) in [
+        ([0, 0], [0x80, 0x80]),
+        ([0x01, 0x10], [0x81, 0x90]),
+        ([0x07, 0xff], [0x81, 0x90]),
+    ] {
+        let head = [0x12, 0x34, kept[0], kept[1] | 2, 0, 1, 0, 0, 0, 0, 0];
+        let query = Draft::new(flags, &question);
+        let plain = [&head, &[0][..], &question].concat();
+        // No EDE without EDNS (RFC 8914 section 2).
+        let network = ExtendedError {
+            code: ede::NETWORK_ERROR,
+            text: "why",
+        };
+        for ede in [None, Some(network)] {
+            assert_eq!(reply(&query, rcode::SERVFAIL, ede), plain);
+        }
+        let query = query.opt_saying([0, 0, 0x80, 0], &[]);
+        let edns = [&head, &[1][..], &question, &our_opt(0, 0x80, &[])].concat();
+        assert_eq!(reply(&query, rcode::SERVFAIL, None), edns);
+        let ede = our_opt(0, 0x80, &[0, 15, 0, 5, 0, 23, b'w', b'h', b'y']);
+        let explained = [&head, &[1][..], &question, &ede].concat();
+        let found = reply(&query, rcode::SERVFAIL, Some(network));
+        assert_eq!(found, explained);
+    }
+    let query = Draft::query(&question).opt_saying([0, 1, 0, 0], &[]);
+    let found = reply(&query, rcode::BADVERS, None);
+    assert_eq!(found[3], 0x80);
+    assert!(found.ends_with(&our_opt(1, 0, &[])));
+}
+
+#[test]
+fn a_reply_to_what_cannot_be_read_is_a_header() {
+    // UPDATE with all flags set.
+    let message = [0xab, 0xcd, 0x2f, 0xff, 0, 2, 0, 3, 0, 4, 0, 5, 99];
+    let asked = Asked::by_unreadable(&message).unwrap();
+    let ede = ExtendedError {
+        code: ede::NOT_SUPPORTED,
+        text: "",
+    };
+    let reply = written(|out| asked.write_reply(out, rcode::NOTIMP, Some(ede)));
+    assert_eq!(reply, [0xab, 0xcd, 0xa9, 0x94, 0, 0, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn an_answer_takes_the_id_rd_cd_and_spelling_of_its_query() {
+    let record = |draft: Draft| draft.record(ANSWER, &pointer(HEADER), A, &[192, 0, 2, 1]);
+    let spelled = ask(name("wWw.eXample.Com"), A);
+    for (asked, found, expected) in [
+        ([0x00, 0x00], [0x81, 0x80], [0x80, 0x80]),
+        ([0x01, 0x10], [0x80, 0x80], [0x81, 0x90]),
+        ([0x00, 0x00], [0x81, 0x90], [0x80, 0x80]),
+        // AA, TC, RA, Z and the response code are the answer's own.
+        ([0x06, 0x4f], [0x86, 0xc3], [0x86, 0xc3]),
+        // AD is for who asks for it (RFC 6840 section 5.8).
+        ([0x00, 0x20], [0x80, 0xa0], [0x80, 0xa0]),
+        ([0x00, 0x20], [0x80, 0x80], [0x80, 0x80]),
+        ([0x00, 0x00], [0x80, 0xa0], [0x80, 0x80]),
+    ] {
+        let query = Draft::new(asked, &spelled);
+        let mut answer = record(Draft::new(found, &question()));
+        answer.0[..2].copy_from_slice(&[0xff, 0xff]);
+        let relayed = relayed(&query, &answer);
+        assert_eq!(relayed, record(Draft::new(expected, &spelled)).0);
+    }
+    // DO asks for it as well.
+    let query = Draft::query(&question()).opt_saying([0, 0, 0x80, 0], &[]);
+    let answer = record(Draft::new([0x81, 0xa0], &question()));
+    assert_eq!(relayed(&query, &answer)[3], 0xa0);
+    let query = Draft::query(&question()).opt(&[]);
+    assert_eq!(relayed(&query, &answer)[3], 0x80);
+}
+
+#[test]
+fn an_answer_has_an_opt_exactly_when_its_query_had_one() {
+    let plain = Draft::query(&question());
+    let edns = plain
+        .clone()
+        .opt_saying([0, 0, 0x80, 0], &option(10, b"a cookie"));
+    let bare = Draft::answer(&question()).record(ANSWER, &pointer(HEADER), A, &[0; 4]);
+    let with_ours = |opt: &[u8]| Draft([&bare.0, opt].concat()).count(ADDITIONAL, 1);
+    assert_eq!(relayed(&plain, &bare), bare.0);
+    assert_eq!(relayed(&edns, &bare), with_ours(&our_opt(0, 0x80, &[])).0);
+    // Of the resolver's options only the errors go on, in their order, texts included.
+    let errors = [option(15, b"\0\x03stale"), option(15, &[0, 22])];
+    let options = [
+        option(option::PADDING, &[0; 64]),
+        errors[0].clone(),
+        option(10, b"a cookie of the resolver"),
+        errors[1].clone(),
+        option(11, &[0, 100]),
+    ];
+    let answer = bare.clone().opt_saying([0, 0, 0, 0], &options.concat());
+    assert_eq!(relayed(&plain, &answer), bare.0);
+    let ours = our_opt(0, 0x80, &errors.concat());
+    assert_eq!(relayed(&edns, &answer), with_ours(&ours).0);
+}
+
+#[test]
+fn an_extended_response_code_becomes_servfail_where_it_cannot_be_said() {
+    let bad_cookie = Draft::new([0x81, 0x87], &question()).opt_saying([1, 0, 0, 0], &[]);
+    assert_eq!(Answer::parse(&bad_cookie.0).unwrap().rcode(), 23);
+    let plain = Draft::query(&question());
+    let failure = Draft::new([0x81, 0x82], &question());
+    assert_eq!(relayed(&plain, &bad_cookie), failure.0);
+    let said = [
+        &Draft::new([0x81, 0x87], &question()).count(3, 1).0[..],
+        &our_opt(1, 0, &[]),
+    ];
+    assert_eq!(relayed(&plain.opt(&[]), &bad_cookie), said.concat());
+}
+
+#[test]
+fn an_error_without_its_question_gets_it_back() {
+    let refusal = Draft::new([0x80, 0x05], &[]).count(0, 0);
+    let plain = Draft::query(&question());
+    let expected = Draft::new([0x81, 0x85], &question());
+    assert_eq!(relayed(&plain, &refusal), expected.0);
+    let expected = expected.octets(&our_opt(0, 0, &[])).count(ADDITIONAL, 1);
+    assert_eq!(relayed(&plain.opt(&[]), &refusal), expected.0);
+}
+
+#[test]
+fn an_answer_to_another_question_is_not_relayed() {
+    let query = Draft::query(&question());
+    let failure = Draft::new([0x81, 0x82], &question());
+    for other in [
+        ask(name("www.example.org"), A),
+        ask(vec![0], A),
+        ask(name("www.example.com"), NS),
+        ask(name("a.much.longer.name.than.www.example.com"), A),
+    ] {
+        assert_eq!(relayed(&query, &Draft::answer(&other)), failure.0);
+    }
+}
+
+#[test]
+fn no_answer_grows_beyond_what_a_length_can_say() {
+    let plain = Draft::query(&question());
+    let edns = plain.clone().opt(&[]);
+    let filled = |length: usize| {
+        let draft = Draft::answer(&question());
+        let data = vec![0; length - draft.len() - 11];
+        draft.record(ANSWER, &[0], UNKNOWN, &data)
+    };
+    for (length, expected) in [
+        (65_523, 65_534),
+        (65_524, 65_535),
+        (65_525, 65_525),
+        (65_535, 65_535),
+    ] {
+        let answer = filled(length);
+        assert_eq!(relayed(&plain, &answer), answer.0);
+        let relayed = relayed(&edns, &answer);
+        assert_eq!(relayed.len(), expected);
+        let additional = u16::from(length != expected);
+        assert_eq!(u16_at(&relayed, 10), Ok(additional));
+        assert_eq!(Answer::parse(&relayed).unwrap().message(), relayed);
+    }
+    // An OPT that fits gives way to one that fits, errors and all.
+    let error = option(15, &[0; 100]);
+    let answer = filled(65_535 - 11 - error.len()).opt(&error);
+    assert_eq!(relayed(&edns, &answer).len(), 65_535);
+    assert!(relayed(&edns, &answer).ends_with(&error));
+}
+
+#[test]
+fn a_truncated_answer_is_a_question_and_an_opt() {
+    let record = |draft: Draft| draft.record(ANSWER, &pointer(HEADER), A, &[0; 4]);
+    let truncated = |query: &Draft, answer: &Draft| {
+        let (query, answer) = (Query::parse(&query.0).unwrap(), Answer::parse(&answer.0));
+        written(|out| Asked::by(&query).write_truncated(out, &answer.unwrap()))
+    };
+    let spelled = ask(name("wWw.eXample.Com"), A);
+    for (asked, found, expected) in [
+        ([0x01, 0x00], [0x81, 0x80], [0x83, 0x80]),
+        ([0x00, 0x10], [0x81, 0x80], [0x82, 0x90]),
+        ([0x01, 0x00], [0x85, 0x03], [0x87, 0x03]),
+        // A cut answer is authentic to nobody.
+        ([0x01, 0x20], [0x81, 0xb0], [0x83, 0x80]),
+    ] {
+        let query = Draft::new(asked, &spelled);
+        let answer = record(Draft::new(found, &question())).opt_saying([1, 0, 0, 0], &[]);
+        let plain = Draft::new(expected, &spelled);
+        assert_eq!(truncated(&query, &answer), plain.0);
+        let opt = plain.octets(&our_opt(1, 0x80, &[])).count(ADDITIONAL, 1);
+        let query = query.opt_saying([0, 0, 0x80, 0], &[]);
+        assert_eq!(truncated(&query, &answer), opt.0);
+    }
+}
+
+#[test]
+fn an_answer_in_little_room_loses_its_errors_and_then_its_records() {
+    let error = option(15, &[0; 30]);
+    let ours = ExtendedError {
+        code: 3,
+        text: "four",
+    };
+    let without_opt = Draft::answer(&question()).record(ANSWER, &pointer(HEADER), A, &[0; 4]);
+    let options = [&option(option::PADDING, &[0; 500]), &error[..]].concat();
+    let answer = without_opt.clone().opt(&options);
+    let shown = |ede| Shown {
+        ede,
+        ..Shown::default()
+    };
+    let (edns, plain) = (
+        Draft::query(&question()).opt(&[]),
+        Draft::query(&question()),
+    );
+    let kept = KeptAnswer::new(
+        &Answer::parse(&answer.0).unwrap(),
+        &Key::new(&question(), false, false),
+    );
+    let kept = kept.unwrap();
+    for answer in [Answer::parse(&answer.0).unwrap(), kept.answer()] {
+        let written = |query: &Draft, ede, limit| {
+            let query = Query::parse(&query.0).unwrap();
+            written(|out| Asked::by(&query).write_within(out, &answer, &shown(ede), limit))
+        };
+        let truncated = |out: &[u8]| out[2] & 0x02 != 0;
+        let bare = without_opt.len() + 11;
+        for (ede, errors) in [(None, error.len()), (Some(ours), error.len() + 4 + 2 + 4)] {
+            let whole = written(&edns, ede, bare + errors);
+            assert_eq!(whole, written(&edns, ede, LONGEST));
+            assert_eq!((whole.len(), truncated(&whole)), (bare + errors, false));
+            for limit in [bare, bare + 1, bare + errors - 1] {
+                let less = written(&edns, ede, limit);
+                assert_eq!((less.len(), truncated(&less)), (bare, true));
+                assert!(less.ends_with(&our_opt(0, 0, &[])));
+                assert_eq!(u16_at(&less, 6), Ok(1), "the record is there");
+            }
+            let none = written(&edns, ede, bare - 1);
+            assert_eq!((none.len(), truncated(&none)), (edns.len(), true));
+            assert_eq!(none[4..12], [0, 1, 0, 0, 0, 0, 0, 1]);
+        }
+        let whole = written(&plain, Some(ours), without_opt.len());
+        assert_eq!(
+            (whole.len(), truncated(&whole)),
+            (without_opt.len(), false),
+            "errors are nothing to who has no OPT"
+        );
+        let none = written(&plain, Some(ours), without_opt.len() - 1);
+        assert_eq!((none.len(), truncated(&none)), (plain.len(), true));
+    }
+}
+
+#[test]
+fn a_signed_answer_is_changed_in_nothing_but_its_id() {
+    let query = Draft::query(&ask(name("WWW.example.com"), A)).record(3, &[0], 250, &[]);
+    let mut answer = Draft::new([0x80, 0xb0], &question())
+        .opt(&option(option::PADDING, &[0; 9]))
+        .record(ADDITIONAL, &name("key"), rtype::TSIG, b"mac");
+    answer.0[..2].copy_from_slice(&[0xff, 0xff]);
+    let (asked, parsed) = (Query::parse(&query.0).unwrap(), Answer::parse(&answer.0));
+    let (asked, parsed) = (Asked::by(&asked), parsed.unwrap());
+    let within = |limit| written(|out| asked.write_signed_answer(out, &parsed, limit));
+    let relayed = within(answer.len());
+    assert_eq!(relayed[..2], [0x12, 0x34]);
+    assert_eq!(relayed[2..], answer.0[2..]);
+    let truncated = written(|out| asked.write_truncated(out, &parsed));
+    assert_eq!(within(answer.len() - 1), truncated);
+}
+
+#[test]
+fn ttls_are_counted_in_every_section_and_an_opt_has_none() {
+    let ttls = [300_u32, 3, 0x7fff_ffff, 0x8000_0001];
+    let answer = |ttls: [u32; 4], extra: &[u8]| {
+        let [one, two, three, four] = ttls.map(u32::to_be_bytes);
+        Draft::new([0x81, 0xa0], &question())
+            .record_saying(ANSWER, &pointer(HEADER), A, 1, one, &[0; 4])
+            .record_saying(AUTHORITY, &pointer(HEADER + 4), NS, 1, two, &[0])
+            .record_saying(ADDITIONAL, &[0], A, 1, three, &[0; 4])
+            .record_saying(ADDITIONAL, &[0], A, 1, four, &[0; 4])
+            .octets(extra)
+    };
+    let opt = our_opt(0, 0x80, &option(15, b"\0\x03"));
+    let query = Draft::new([0x01, 0x20], &question()).opt_saying([0, 0, 0x80, 0], &[]);
+    let asked = Query::parse(&query.0).unwrap();
+    let came = answer(ttls, &[]);
+    let came = Answer::parse(&came.0).unwrap();
+    for (change, expected) in [
+        (Ttls::Same, ttls),
+        (Ttls::Counted { most: 1000, age: 2 }, [298, 1, 998, 0]),
+        (Ttls::Counted { most: 9, age: 9 }, [0, 0, 0, 0]),
+        (Ttls::Passed(30), [30; 4]),
+    ] {
+        let shown = Shown {
+            ttls: change,
+            ede: Some(ExtendedError { code: 3, text: "" }),
+        };
+        let mut expected = answer(expected, &opt).count(ADDITIONAL, 3);
+        if change == Ttls::Passed(30) {
+            expected.0[3] &= !0x20;
+        }
+        let found = written(|out| Asked::by(&asked).write_within(out, &came, &shown, LONGEST));
+        assert_eq!(found, expected.0, "{change:?}");
+        // An OPT before the other records moves them, and only them.
+        let middle = our_opt(0, 0, &option(option::PADDING, &[0; 30]));
+        let start = came.records().nth(2).unwrap().start;
+        let mut moved = came.message().to_vec();
+        moved.splice(start..start, middle);
+        moved[11] += 1;
+        let moved = Answer::parse(&moved).unwrap();
+        let found = written(|out| Asked::by(&asked).write_within(out, &moved, &shown, LONGEST));
+        assert_eq!(found, expected.0, "{change:?}");
+    }
+}
