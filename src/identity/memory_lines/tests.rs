@@ -1,0 +1,314 @@
+use std::time::Duration;
+
+use super::*;
+use crate::identity::rollover::tests::{
+    HOUR, OTHERS, OURS, START, WAIT, addresses, day, leaf, learnt, pin, pinned, rolled, see,
+};
+use crate::identity::rollover::{LAST, Reason, Verdict};
+use crate::system::date::DAY;
+
+const NAME: &str = "dns.example.net";
+
+fn read(text: &str) -> Result<Memory, String> {
+    let mut memories = BTreeMap::new();
+    for line in text.lines() {
+        read_line(line, &mut memories)?;
+    }
+    Ok(memories.remove(NAME).unwrap_or_default())
+}
+
+#[test]
+fn a_key_whose_line_is_deleted_must_pass_all_rules_anew() {
+    let mut memory = learnt();
+    // It has been seen, renewed and pinned for a while; nothing of that brings it back.
+    let all = addresses();
+    memory.see(&leaf(1, OURS, 65), true, all[0], &all, WAIT, day(66));
+    see(&mut memory, leaf(1, OURS, 65), 1, day(66));
+    let text = memory.lines(NAME).to_string();
+    assert_eq!(text.matches("\nlearnt ").count(), 1);
+    let kept = text.lines().filter(|line| !line.starts_with("learnt"));
+    let kept: Vec<_> = kept.collect();
+    let mut memory = read(&kept.join("\n")).expect("the other lines");
+    assert_eq!(memory.learnt().count(), 0);
+    for now in 70..73 {
+        for place in 0..4 {
+            let verdict = see(&mut memory, leaf(1, OURS, 65), place, day(now));
+            assert!(matches!(verdict, Verdict::NotYet(_)), "{verdict:?}");
+        }
+    }
+    let key = leaf(1, OURS, 65);
+    assert_eq!(see(&mut memory, key, 0, day(73)), Verdict::Accepted);
+}
+
+#[test]
+fn a_key_that_is_taken_back_is_evidence_for_nothing() {
+    // It was learnt, and another issuer signed it.
+    let mut memory = learnt();
+    see(&mut memory, leaf(1, OTHERS, 64), 0, day(66));
+    let text = memory.lines(NAME).to_string();
+    let kept = text.lines().filter(|line| !line.starts_with("learnt"));
+    let kept: Vec<_> = kept.collect();
+    let mut memory = read(&kept.join("\n")).expect("the other lines");
+    for key in [1, 2] {
+        let verdict = see(&mut memory, leaf(key, OTHERS, 64), 0, day(67));
+        assert_eq!(verdict, Verdict::NotYet(Reason::OtherIssuer));
+    }
+    // The only key, whose pin is taken back, does not follow itself.
+    let mut memory = pinned();
+    for now in 1..90 {
+        for place in 0..4 {
+            let all = addresses();
+            let old = leaf(0, OURS, 0);
+            let verdict = memory.see(&old, false, all[place], &all, WAIT, day(now));
+            assert_eq!(verdict, Verdict::NotYet(Reason::OtherIssuer));
+        }
+    }
+}
+
+#[test]
+fn what_is_remembered_is_bounded_and_the_oldest_goes() {
+    let mut memory = Memory::default();
+    let all = addresses();
+    for key in 0..20 {
+        let from = 3 * u64::from(key);
+        memory.see(
+            &leaf(key, OURS, from),
+            true,
+            all[0],
+            &all,
+            WAIT,
+            day(from + 1),
+        );
+    }
+    assert_eq!(memory.accepted.len(), MOST);
+    assert!(
+        memory
+            .accepted
+            .iter()
+            .all(|leaf| leaf.not_before >= day(36))
+    );
+    let mut memory = pinned();
+    for key in 1..20 {
+        let from = 60 * u64::from(key);
+        for place in 0..4 {
+            see(&mut memory, leaf(key, OURS, from), place, day(from));
+        }
+        let verdict = see(&mut memory, leaf(key, OURS, from), 0, day(from + 3));
+        assert_eq!(verdict, Verdict::Accepted);
+    }
+    let last: Vec<_> = (12..20).map(pin).collect();
+    assert_eq!(memory.learnt().collect::<Vec<_>>(), last);
+    assert!(memory.seen.len() <= all.len());
+    let lines = memory.lines(NAME).to_string();
+    let ninth = Since {
+        leaf: leaf(99, OURS, 0),
+        since: day(1),
+    };
+    memory.learnt.push(ninth);
+    read(&lines).expect("as many as there may be");
+    let error = read(&memory.lines(NAME).to_string()).expect_err("one more");
+    assert_eq!(error, "expected at most 8 learnt lines of a resolver");
+}
+
+#[test]
+fn memories_are_written_as_they_are_read() {
+    let mut memory = learnt();
+    see(&mut memory, leaf(2, OURS, 122), 0, day(122));
+    see(&mut memory, leaf(2, OURS, 122), 1, day(122));
+    let text = memory.lines(NAME).to_string();
+    assert_eq!(text.lines().count(), 5, "{text}");
+    let expected = format!(
+        "learnt {NAME} {} issuer={} not-before=2026-03-03T00:00:00Z not-after=2026-06-01T00:00:00Z since=2026-03-07T00:00:00Z\n",
+        pin(1),
+        pin(OURS)
+    );
+    assert!(text.contains(&expected), "{text}");
+    assert_eq!(read(&text), Ok(memory));
+    assert_eq!(Memory::default().lines(NAME).to_string(), "");
+}
+
+#[test]
+fn sightings_without_their_key_or_of_before_it_count_for_nothing() {
+    let key = leaf(1, OURS, 61);
+    let text = rolled().lines(NAME).to_string();
+    // Whoever deletes the candidate's line lets it begin anew.
+    let kept: Vec<_> = text
+        .lines()
+        .filter(|line| !line.starts_with("candidate"))
+        .collect();
+    let mut memory = read(&kept.join("\n")).expect("the other lines");
+    let verdict = see(&mut memory, key, 0, day(66));
+    let seen = Duration::ZERO;
+    assert_eq!(
+        verdict,
+        Verdict::NotYet(Reason::SeenFor { seen, wait: WAIT })
+    );
+    let missing = Verdict::NotYet(Reason::NotSeenAt(addresses()[1]));
+    assert_eq!(see(&mut memory, key, 0, day(69)), missing);
+    let earlier = text.replace("at=2026-03-04", "at=2026-03-03");
+    assert_ne!(earlier, text);
+    let mut memory = read(&earlier).expect("other times");
+    let missing = Verdict::NotYet(Reason::NotSeenAt(addresses()[1]));
+    assert_eq!(see(&mut memory, key, 0, day(65)), missing);
+}
+
+/// How a year went in which every address was seen every six hours.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Year {
+    /// Rounds in which no address showed a leaf that is believed.
+    outages: usize,
+    /// Leaves of somebody else that were believed, and those of the operator that were sooner than the rules say.
+    wrong: usize,
+    /// Keys that were accepted.
+    accepted: usize,
+}
+
+/// An operator that makes a new key every so many days and rolls it out over some.
+#[derive(Clone, Copy)]
+struct Operator {
+    every: u64,
+    over: u64,
+}
+
+impl Operator {
+    /// The leaf that an address shows at an hour of the year, and since which hour any does.
+    fn shows(self, place: usize, hour: u64) -> (Leaf, u64) {
+        let late = self.over * 24 * place as u64 / 3;
+        let key = hour.saturating_sub(late) / (self.every * 24);
+        let number = u8::try_from(key).expect("few keys in a year");
+        (leaf(number, OURS, key * self.every), key * self.every * 24)
+    }
+}
+
+const STAGED: Operator = Operator { every: 62, over: 6 };
+/// A key of the attacker.
+const ATTACKER: u8 = 100;
+
+/// A year in which `attack` may show something else at an address at an hour, and `clock` some other time. The memory is
+/// written and read again every day, as by a restart.
+fn year(
+    operator: Operator,
+    attack: impl Fn(usize, u64) -> Option<Leaf>,
+    clock: impl Fn(u64) -> u64,
+) -> Year {
+    let (mut memory, mut year) = (Memory::default(), Year::default());
+    for hour in (0..365 * 24).step_by(6) {
+        let now = clock(hour);
+        let mut believed = 0;
+        for place in 0..4 {
+            let (own, since) = operator.shows(place, hour);
+            let attacked = attack(place, hour);
+            match see(&mut memory, attacked.unwrap_or(own), place, now) {
+                Verdict::NotYet(_) => continue,
+                _ if attacked.is_some() => year.wrong += 1,
+                Verdict::Accepted => {
+                    year.accepted += 1;
+                    let everywhere =
+                        (0..4).all(|place| operator.shows(place, hour).0.pin == own.pin);
+                    let waited = (hour - since) * HOUR >= WAIT.as_secs();
+                    year.wrong += usize::from(!everywhere || !waited);
+                }
+                Verdict::Pinned | Verdict::Learnt => {}
+            }
+            believed += 1;
+        }
+        year.outages += usize::from(believed == 0);
+        if hour % 24 == 0 {
+            memory = read(&memory.lines(NAME).to_string()).expect("what was written");
+        }
+    }
+    year
+}
+
+fn nobody(_: usize, _: u64) -> Option<Leaf> {
+    None
+}
+
+fn right(hour: u64) -> u64 {
+    START + hour * HOUR
+}
+
+#[test]
+fn in_a_year_of_staged_roll_overs_nothing_fails() {
+    for every in [60, 61, 62, 75, 84] {
+        for over in [3, 6] {
+            let year = year(Operator { every, over }, nobody, right);
+            assert_eq!((year.outages, year.wrong), (0, 0), "{every} {over}");
+            let rolled = (365 - over) / every;
+            assert_eq!(year.accepted as u64, rolled, "{every} {over}");
+        }
+    }
+}
+
+#[test]
+fn in_a_year_with_a_week_of_another_authority_at_all_addresses_nothing_of_it_is_believed() {
+    // Amid life, when the old leaf is due, and in the roll-over, which then takes longer.
+    for (first, rolling) in [(20, false), (175, false), (126, true)] {
+        let attack = |_, hour: u64| {
+            let attacked = (first * 24..(first + 7) * 24).contains(&hour);
+            attacked.then(|| leaf(ATTACKER, OTHERS, first))
+        };
+        let year = year(STAGED, attack, right);
+        assert_eq!((year.wrong, year.accepted), (0, 5), "{first}");
+        // The week has 28 rounds in which nobody showed a leaf of the operator.
+        let waiting = if rolling { 3 * 4 } else { 0 };
+        assert_eq!(year.outages, 28 + waiting, "{first}");
+    }
+}
+
+#[test]
+fn in_a_year_with_a_month_of_one_path_lying_nothing_of_it_is_believed() {
+    for place in 0..4 {
+        // Between two roll-overs, the old leaf being due at the end.
+        let lies = |first: u64| {
+            move |at: usize, hour: u64| {
+                let attacked = at == place && (first * 24..(first + 30) * 24).contains(&hour);
+                attacked.then(|| leaf(ATTACKER, OURS, first))
+            }
+        };
+        let between = year(STAGED, lies(94), right);
+        let expected = Year {
+            outages: 0,
+            wrong: 0,
+            accepted: 5,
+        };
+        assert_eq!(between, expected);
+        // Across one: who can lie at one address can hold up what is new until the lie ends, and a wait longer.
+        let across = year(STAGED, lies(120), right);
+        assert_eq!((across.wrong, across.accepted), (0, 5));
+        assert!(across.outages > 0, "{across:?}");
+    }
+}
+
+#[test]
+fn in_a_year_with_a_clock_that_is_wrong_for_a_while_nothing_fails() {
+    // Before, in and after the first roll-over, from day 62 to 68.
+    for first in [30, 58, 62, 64, 66, 70] {
+        for wrong in [0, day(0) - 5 * 365 * DAY, day(3650), LAST, u64::MAX] {
+            let clock = |hour| match (first * 24..first * 24 + 36).contains(&hour) {
+                true => wrong,
+                false => right(hour),
+            };
+            let year = year(STAGED, nobody, clock);
+            let expected = Year {
+                outages: 0,
+                wrong: 0,
+                accepted: 5,
+            };
+            assert_eq!(year, expected, "{first} {wrong}");
+        }
+    }
+}
+
+#[test]
+fn in_a_year_of_an_operator_that_switches_all_at_once_each_switch_costs_the_wait() {
+    let at_once = Operator { every: 62, over: 0 };
+    // With the leaf's pin alone that is how long it lasts; a second pin, or the issuer's, avoids it.
+    let rounds = WAIT.as_secs() / (6 * HOUR);
+    let expected = Year {
+        outages: 5 * usize::try_from(rounds).expect("a few rounds"),
+        wrong: 0,
+        accepted: 5,
+    };
+    assert_eq!(year(at_once, nobody, right), expected);
+}
