@@ -3,7 +3,7 @@
 //! Moments are seconds since 1970, UTC; people read and write them as RFC 3339 says: `2026-11-24T12:00:00Z`, or a day alone.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use humantime::{format_rfc3339_millis, format_rfc3339_seconds, parse_rfc3339};
 
@@ -34,13 +34,12 @@ fn read_moment(text: &str) -> Option<u64> {
     (spell(seconds) == text).then_some(seconds)
 }
 
+/// To the second; in words where the year has more than four digits, which is not read.
 fn spell(seconds: u64) -> String {
-    format_rfc3339_seconds(at(Duration::from_secs(seconds))).to_string()
-}
-
-/// Those that are too late to be spelled are the last one.
-fn at(since_1970: Duration) -> SystemTime {
-    UNIX_EPOCH + since_1970.min(Duration::new(LAST, 999_999_999))
+    match seconds {
+        ..=LAST => format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string(),
+        _ => "after 9999".to_owned(),
+    }
 }
 
 /// A moment, spelled as a day, or with `{:#}` to the second.
@@ -61,7 +60,9 @@ pub struct Stamp(pub Duration);
 
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        format_rfc3339_millis(at(self.0)).fmt(f)
+        // No clock shows a later one.
+        let time = self.0.min(Duration::new(LAST, 999_999_999));
+        format_rfc3339_millis(UNIX_EPOCH + time).fmt(f)
     }
 }
 
@@ -120,8 +121,10 @@ mod tests {
 
     #[test]
     fn what_is_no_date_is_refused() {
+        assert_eq!(Moment(u64::MAX).to_string(), "after 9999");
         for text in [
             "",
+            "after 9999",
             "2026",
             "2026-11",
             "2026-11-24-",
