@@ -226,19 +226,20 @@ impl<Q: Pending> Pool<Q> {
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
-        let Some(entry) = self.queries.get(key) else {
+        // One that answers nobody may end all sessions.
+        let answered = self.addresses[rank].answered;
+        let works = answered.is_some_and(|at| now < at + WORKED);
+        let Some(entry) = self.queries.get_mut(key) else {
             return;
         };
-        let kin = entry.query.kin();
+        entry.has_ended_one |= is_guilty && works;
+        let (kin, is_convicted) = (entry.query.kin(), is_guilty && entry.has_ended_one);
         let is_known = is_guilty && self.suspicion.of(kin, now) > 0;
         if !is_known && self.may_send_again(key, now) {
             self.leaves(key, rank, now);
             return self.queue_alone(key);
         }
-        // One that answers nobody may end all sessions.
-        let answered = self.addresses[rank].answered;
-        let works = answered.is_some_and(|at| now < at + WORKED);
-        if is_guilty && works {
+        if is_convicted {
             self.suspicion.convict(kin, now);
             actions.events.push(Event::Convicted);
             self.set_apart(now);
