@@ -1,9 +1,9 @@
 //! How does an answer leave?
 //!
 //! As a datagram from the address that was asked, cut to the size that the client takes; or into a stream, framed, and
-//! never waiting for a client that does not read. Replies are gathered in a [`ReplyBatch`] and sent together, before they are
-//! many: what a stream's socket does not take goes to its outbox, which one thread for all of them drains ([`SlowReaders`]), and
-//! is paid for in [`crate::system::memory`] before it is copied. [`ConnectionLimit`] says who may be connected.
+//! never waiting for a client that does not read. Replies are gathered in a [`ReplyBatch`](reply_batch::ReplyBatch) and sent together, before they are
+//! many: what a stream's socket does not take goes to its outbox, which one thread for all of them drains ([`SlowReaders`](slow_readers::SlowReaders)), and
+//! is paid for in [`crate::system::memory`] before it is copied. [`ConnectionLimit`](connection_limit::ConnectionLimit) says who may be connected.
 //!
 //! Each file imports only files below it in this list:
 //!
@@ -49,14 +49,3 @@ pub mod slots;
 pub mod slow_reader_list;
 pub mod slow_readers;
 pub mod stream;
-
-pub use address::client_of;
-pub use connection::{Connection, IDLE_LIMIT};
-pub use connection_limit::ConnectionLimit;
-pub use datagrams::Local;
-pub use destination::Client;
-pub use eviction_counters::EvictionCounters;
-pub use reply_batch::ReplyBatch;
-pub use slots::Slot;
-pub use slow_readers::SlowReaders;
-pub use stream::{InFlightGuard, Stream};

@@ -24,6 +24,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Octets of data in one TCP segment, at most: 1280 (RFC 8200 section 5) less the headers of IPv6 and TCP. A path that drops
 /// larger packets without a word would stop the session at the first long answer, and again after every reconnection.
 const SEGMENT: u32 = 1220;
+
 /// Why there is no session.
 #[derive(Debug)]
 pub enum ConnectError {

@@ -11,7 +11,7 @@
 //! - The threads: `driver` (the type [`Upstream`]), `connect`, `session_thread`, `timer`, `reload`, `events` (what is logged), `status`
 //!   (what is shown and counted), `pending` (what the rules know of a query).
 //! - One connection: [`session`], `outgoing`, `reader`, [`handshake`], [`query_ids`].
-//! - What is asked for and needed: [`settings`], `traits`.
+//! - What is asked for and needed: `settings`, `traits`.
 
 pub mod actions;
 mod address;
@@ -33,7 +33,7 @@ mod reader;
 mod reload;
 pub mod session;
 mod session_thread;
-pub mod settings;
+mod settings;
 mod status;
 mod suspicion;
 mod table;

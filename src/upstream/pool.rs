@@ -11,8 +11,8 @@
 //!   late, and says nothing of sessions any more.
 //! - A query is a suspect on which the resolver ended a session. A few are sent again alone, on a session of their own; many, together;
 //!   the last time each goes alone, on a new session. What ends its own session is convicted; queries that are like several
-//!   such ones ([`Suspicion`]) are sent alone from the start.
-//! - New sessions to an address cost a token each ([`Address`]); one that answered all it was asked gives it back. Those that end with
+//!   such ones (`Suspicion`) are sent alone from the start.
+//! - New sessions to an address cost a token each (`Address`); one that answered all it was asked gives it back. Those that end with
 //!   their last answer have a bound of their own, and so do those of single queries.
 //! - Where more waits than can be sent, the youngest go first: what is sent when its time is over is sent in vain.
 //! - An answer that is a failure, without a reason that lies in the name, is kept while the query is sent to other addresses that
@@ -353,13 +353,6 @@ impl<Q: Pending> Pool<Q> {
         let open = self.sessions.iter();
         open.filter(|session| session.rank == rank && session.serves())
             .count()
-    }
-
-    /// All sessions, and attempts to open one.
-    pub fn all_sessions(&self) -> impl Iterator<Item = (SessionId, usize)> {
-        self.sessions
-            .iter()
-            .map(|session| (session.id, session.rank))
     }
 
     /// Whether the address of that rank is preferred: it is not held back after a failure, and does not fail.

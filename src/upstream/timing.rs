@@ -55,7 +55,7 @@ impl<Q: Pending> Pool<Q> {
     }
 
     /// The time of a query: that of the settings, unless the last session took longer to open, by which nothing could be answered in
-    /// time. Then it is half as long again as that took, and at most [`LONGEST`].
+    /// time. Then it is half as long again as that took, and at most `LONGEST`.
     pub fn query_time(&self) -> Duration {
         let timeout = self.settings.timeout;
         if self.opened_in > timeout {
