@@ -1,0 +1,673 @@
+//! What is known of this question?
+//!
+//! Memory is bounded in octets, and what is used seldom leaves first. Time is passed in.
+
+use std::fmt;
+use std::hash::{Hash, Hasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use quick_cache::sync::DefaultLifecycle;
+use quick_cache::{Equivalent, OptionsBuilder, Weighter};
+
+use crate::message::{
+    Answer, ExtendedError, KeptAnswer, Key, Section, Shown, Ttls, ede, rcode, rtype,
+};
+use crate::upstream::Failure;
+
+/// The longest that an answer is kept, in seconds: 7 days (RFC 8767 section 4).
+const MOST: u32 = 604_800;
+/// The longest that the absence of a name or of its records is believed, in seconds: 3 hours (RFC 2308 section 5).
+const MOST_NEGATIVE: u32 = 10_800;
+/// The TTL of what is served past its time, in seconds (RFC 8767 section 4).
+const STALE_TTL: u32 = 30;
+/// What is past its time and could not be renewed is asked for again no sooner than this (RFC 8767 section 5).
+const RECHECK: u64 = 30_000;
+/// How long a failure is kept in milliseconds, at first and at most (RFC 9520 section 3.2).
+const FAILURE: (u64, u64) = (1000, 300_000);
+/// An answer is popular when it was given so often from here.
+const POPULAR: u8 = 2;
+/// How many traces of entries that left are kept, for each that is there: who comes back is worth more than a stranger.
+const TRACES: f64 = 0.25;
+/// Octets that an entry costs besides its own: its place in the store's tables, and the traces of entries that left.
+const PLACE: usize = 88;
+/// Parts of the store, each with a lock and a share of the memory: no answer may be larger than that.
+const SHARDS: usize = 16;
+/// What an entry of an ordinary answer costs, in octets: an estimate for the size of the store's tables.
+const ORDINARY: usize = 320;
+
+/// What this room can be told.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Octets that may be used; 0 keeps nothing.
+    pub size: usize,
+    /// How long an answer may be served past its time; zero never does.
+    pub serve_stale: Duration,
+}
+
+/// What is known of a question.
+#[derive(Debug)]
+pub enum Found {
+    /// Nothing that could be served.
+    Nothing,
+    /// An answer within its time.
+    Fresh {
+        /// The answer.
+        kept: Kept,
+        /// It is popular and soon past its time: the caller is to renew it. Said once.
+        renew: bool,
+    },
+    /// It failed lately, and is not to be asked for again yet.
+    Failed(Kept),
+    /// An answer past its time, for when there is no better one.
+    Stale {
+        /// The answer.
+        kept: Kept,
+        /// What to do for a fresh one.
+        ask: Ask,
+    },
+}
+
+/// Whether what is past its time is asked for again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// Yes, and the client waits a while for it.
+    First,
+    /// Yes, but that has failed before: the client does not wait.
+    Behind,
+    /// No: it failed lately.
+    NotYet,
+}
+
+/// An answer that was kept, and how it is to be shown now.
+#[derive(Debug)]
+pub struct Kept {
+    entry: Arc<Entry>,
+    shown: Shown,
+}
+
+impl Kept {
+    /// The answer.
+    pub fn answer(&self) -> Answer<'_> {
+        self.entry.answer.answer()
+    }
+
+    /// How it is to be shown.
+    pub fn shown(&self) -> &Shown {
+        &self.shown
+    }
+
+    /// Whether it is a failure.
+    pub fn is_failure(&self) -> bool {
+        self.entry.is_failure()
+    }
+
+    /// Whether it is past its time.
+    pub fn is_stale(&self) -> bool {
+        matches!(self.shown.ttls, Ttls::Passed(_))
+    }
+}
+
+/// Why an answer is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unkept {
+    /// Records are missing from it.
+    Truncated,
+    /// It is for a part of the network.
+    Scoped,
+    /// It is signed for one asker.
+    Signed,
+    /// It has DNSSEC records that were not asked for (RFC 4035 section 3.2.1), and would show them to everybody.
+    Unasked,
+    /// It says that there is nothing, and not for how long (RFC 2308 section 5).
+    Endless,
+    /// It is to be used once.
+    Momentary,
+    /// It is none to this question.
+    Other,
+}
+
+#[derive(Debug)]
+struct Entry {
+    answer: KeptAnswer,
+    bits: u8,
+    /// In milliseconds on the cache's clock.
+    stored: u64,
+    /// Seconds; 0 for a failure.
+    life: u32,
+    /// The most that a TTL in it may be, in seconds.
+    most: u32,
+    /// How often it was given, counted as far as it matters.
+    given: AtomicU8,
+    renewed: AtomicBool,
+    trouble: Mutex<Trouble>,
+}
+
+/// How asking for it went wrong since it was stored.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// How often in a row.
+    times: u32,
+    since: u64,
+    /// It is not asked for again before.
+    until: u64,
+    /// The resolver answered nobody: once it answers, this is over.
+    outage: bool,
+}
+
+impl Trouble {
+    /// Notes one more failure at `now`, and holds back for `least` milliseconds or more.
+    fn grow(&mut self, outage: bool, least: u64, now: u64) {
+        if now > self.until + FAILURE.1 {
+            self.times = 0;
+        }
+        self.since = now;
+        self.outage = outage;
+        let pause = if outage {
+            FAILURE.0
+        } else {
+            self.times += 1;
+            let doublings = self.times.saturating_sub(1).min(16);
+            (FAILURE.0 << doublings).min(FAILURE.1)
+        };
+        self.until = now + pause.max(least);
+    }
+
+    /// Whether it may still be as bad as it was.
+    fn is_over(&self, heard: u64) -> bool {
+        self.until == 0 || self.outage && heard > self.since
+    }
+
+    /// Whether it is not to be asked for again yet.
+    fn lasts(&self, now: u64, heard: u64) -> bool {
+        now < self.until && !self.is_over(heard)
+    }
+}
+
+impl Entry {
+    fn is_failure(&self) -> bool {
+        self.life == 0
+    }
+
+    /// Whether it is popular, this time included.
+    fn is_popular(&self) -> bool {
+        // No write once it is: all threads that give it read this.
+        self.given.load(Ordering::Relaxed) >= POPULAR
+            || self.given.fetch_add(1, Ordering::Relaxed) + 1 >= POPULAR
+    }
+}
+
+/// An entry by its question.
+struct ByKey(Arc<Entry>);
+
+impl ByKey {
+    fn parts(&self) -> (&[u8], u8) {
+        (self.0.answer.question(), self.0.bits)
+    }
+}
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for ByKey {}
+
+impl Hash for ByKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.parts().hash(state);
+    }
+}
+
+/// A question that is looked for.
+struct Sought<'k>(&'k Key<'k>);
+
+impl Hash for Sought<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.0.question(), self.0.bits()).hash(state);
+    }
+}
+
+impl Equivalent<ByKey> for Sought<'_> {
+    fn equivalent(&self, entry: &ByKey) -> bool {
+        (self.0.question(), self.0.bits()) == entry.parts()
+    }
+}
+
+/// What an entry costs in octets.
+#[derive(Clone)]
+struct Cost;
+
+impl Weighter<ByKey, Arc<Entry>> for Cost {
+    fn weight(&self, _: &ByKey, entry: &Arc<Entry>) -> u64 {
+        let counts = 2 * size_of::<usize>();
+        let octets = allocated(counts + size_of::<Entry>()) + allocated(entry.answer.size());
+        (octets + PLACE) as u64
+    }
+}
+
+/// What the system's allocator takes for so many octets: a length before them, and units of 16.
+fn allocated(octets: usize) -> usize {
+    (octets + 8).next_multiple_of(16)
+}
+
+type Store = quick_cache::sync::Cache<
+    ByKey,
+    Arc<Entry>,
+    Cost,
+    RandomState,
+    DefaultLifecycle<ByKey, Arc<Entry>>,
+>;
+
+/// The answers that are kept.
+pub struct Cache {
+    /// None if nothing is to be kept.
+    store: Option<Store>,
+    /// In milliseconds.
+    serve_stale: AtomicU64,
+    start: Instant,
+    /// When the resolver last answered anything.
+    heard: AtomicU64,
+    /// Until when any of the answers is within its time; 0 where there was none.
+    lasts: AtomicU64,
+    writes: Mutex<()>,
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("entries", &self.entries())
+            .field("octets", &self.octets())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cache {
+    /// An empty cache, whose clock starts now.
+    pub fn new(settings: Settings, now: Instant) -> Self {
+        // Rounded down, so that the shards' shares make no more than the whole.
+        let capacity = (settings.size & !0xfff) as u64;
+        let options = OptionsBuilder::new()
+            .shards(SHARDS)
+            .ghost_allocation(TRACES)
+            .estimated_items_capacity(settings.size / ORDINARY)
+            .weight_capacity(capacity)
+            .build()
+            .ok()
+            .filter(|_| capacity > 0);
+        Self {
+            store: options.map(|options| {
+                Store::with_options(
+                    options,
+                    Cost,
+                    RandomState::new(),
+                    DefaultLifecycle::default(),
+                )
+            }),
+            serve_stale: AtomicU64::new(millis(settings.serve_stale)),
+            start: now,
+            heard: AtomicU64::new(0),
+            lasts: AtomicU64::new(0),
+            writes: Mutex::new(()),
+        }
+    }
+
+    /// How many answers and failures are kept.
+    pub fn entries(&self) -> usize {
+        self.store.as_ref().map_or(0, Store::len)
+    }
+
+    /// Whether there may be an answer to serve, within its time or past it.
+    pub fn can_serve(&self, now: Instant) -> bool {
+        let lasts = self.lasts.load(Ordering::Relaxed);
+        self.entries() > 0 && lasts > 0 && self.time(now) < self.end(lasts)
+    }
+
+    /// How many octets they cost.
+    pub fn octets(&self) -> u64 {
+        self.store.as_ref().map_or(0, Store::weight)
+    }
+
+    /// How long an answer may be served past its time, from now on.
+    pub fn serve_stale(&self, time: Duration) {
+        self.serve_stale.store(millis(time), Ordering::Relaxed);
+    }
+
+    /// Until when an answer may be served that is past its time then; or until which age.
+    fn end(&self, life: u64) -> u64 {
+        life + self.serve_stale.load(Ordering::Relaxed)
+    }
+
+    /// Forgets everything; returns how many entries there were.
+    pub fn empty(&self) -> usize {
+        let entries = self.entries();
+        self.lasts.store(0, Ordering::Relaxed);
+        if let Some(store) = &self.store {
+            store.clear();
+        }
+        entries
+    }
+
+    /// Forgets what is known of the question of `key`.
+    pub fn remove(&self, key: &Key<'_>) {
+        if let Some(store) = &self.store {
+            store.remove(&Sought(key));
+        }
+    }
+
+    /// What is known of the question of `key`.
+    pub fn find(&self, key: &Key<'_>, now: Instant) -> Found {
+        let Some(entry) = self.get(key) else {
+            return Found::Nothing;
+        };
+        let now = self.time(now);
+        let (age, life) = (now.saturating_sub(entry.stored), life(&entry));
+        if age < life {
+            let last_tenth = age >= life - life / 10;
+            let renew =
+                entry.is_popular() && last_tenth && !entry.renewed.swap(true, Ordering::Relaxed);
+            return Found::Fresh {
+                kept: fresh(entry, age),
+                renew,
+            };
+        }
+        let heard = self.heard.load(Ordering::Relaxed);
+        let ask = match &*entry.trouble.lock() {
+            trouble if trouble.lasts(now, heard) => Ask::NotYet,
+            trouble if trouble.is_over(heard) => Ask::First,
+            _ => Ask::Behind,
+        };
+        if !entry.is_failure() && age < self.end(life) {
+            let kept = stale(entry);
+            Found::Stale { kept, ask }
+        } else if entry.is_failure() && ask == Ask::NotYet {
+            Found::Failed(failed(entry))
+        } else {
+            Found::Nothing
+        }
+    }
+
+    /// Takes note that the resolver answered somebody.
+    pub fn hear(&self, now: Instant) {
+        self.heard.store(self.time(now), Ordering::Relaxed);
+    }
+
+    /// An answer to the question of `key`, within its time or past it.
+    pub fn any(&self, key: &Key<'_>, now: Instant) -> Option<Kept> {
+        self.servable(self.get(key)?, self.time(now))
+    }
+
+    /// Takes note of how a query for `key` ended that began at `began`. Returns the answer that is to be served in place of
+    /// that ending, if it is a failure and there is one.
+    pub fn note(
+        &self,
+        key: &Key<'_>,
+        ending: Result<&Answer<'_>, Failure>,
+        began: Instant,
+        now: Instant,
+    ) -> Option<Kept> {
+        let store = self.store.as_ref()?;
+        let (began, now) = (self.time(began), self.time(now));
+        let silence = self.heard.load(Ordering::Relaxed) <= began;
+        // No failure may take the place of an answer that comes at the same time.
+        let _alone = self.writes.lock();
+        if ending.is_ok_and(Answer::is_verdict)
+            && store
+                .get(&Sought(key))
+                .is_some_and(|entry| !entry.is_failure())
+        {
+            // What was kept is not what the resolver would say of the name now: it does not cover that.
+            store.remove(&Sought(key));
+        }
+        match ending {
+            Ok(answer) => match answer.rcode() {
+                rcode::NOERROR | rcode::NXDOMAIN => {
+                    self.replace(store, key, answer, now);
+                    None
+                }
+                rcode::SERVFAIL => {
+                    let whole = may_be_kept(answer)
+                        .and_then(|()| KeptAnswer::new(answer, key).ok_or(Unkept::Other));
+                    let failure = whole.ok().or_else(|| KeptAnswer::servfail(key));
+                    self.fail(store, key, failure, false, now)
+                }
+                // It is the resolver's word on this one query, not to be repeated.
+                _ => self.refuse(store, key, now),
+            },
+            Err(Failure::Unreadable) => {
+                self.fail(store, key, KeptAnswer::servfail(key), false, now)
+            }
+            // It is this name's fault only if others were answered meanwhile.
+            Err(Failure::TimedOut | Failure::Broken) => {
+                self.fail(store, key, KeptAnswer::servfail(key), silence, now)
+            }
+            // It was not asked, or may not be asked again: no name's fault.
+            Err(Failure::Unreachable | Failure::Unproved | Failure::Overloaded) => {
+                self.fail(store, key, None, true, now)
+            }
+        }
+    }
+
+    /// Takes note that the resolver failed at `key` as it does at others: that says nothing of the name, and is over once it
+    /// answers one. Returns the answer that is to be served in place of that, if there is one.
+    pub fn note_outage(
+        &self,
+        key: &Key<'_>,
+        ending: Result<&Answer<'_>, Failure>,
+        now: Instant,
+    ) -> Option<Kept> {
+        let store = self.store.as_ref()?;
+        let now = self.time(now);
+        let _alone = self.writes.lock();
+        let whole = ending.ok().filter(|answer| may_be_kept(answer).is_ok());
+        let failure = whole.and_then(|answer| KeptAnswer::new(answer, key));
+        let failure = failure.or_else(|| KeptAnswer::servfail(key));
+        self.fail(store, key, failure, true, now)
+    }
+
+    /// A fresh answer takes the place of whatever was there, even if it may not be kept itself.
+    fn replace(&self, store: &Store, key: &Key<'_>, answer: &Answer<'_>, now: u64) {
+        let kept = lifetime(answer, key)
+            .and_then(|times| Ok((KeptAnswer::new(answer, key).ok_or(Unkept::Other)?, times)));
+        match kept {
+            Ok((answer, Lifetime { life, most })) => self.insert(
+                store,
+                Entry {
+                    answer,
+                    bits: key.bits(),
+                    stored: now,
+                    life,
+                    most,
+                    given: AtomicU8::new(0),
+                    renewed: AtomicBool::new(false),
+                    trouble: Mutex::default(),
+                },
+            ),
+            Err(_) => drop(store.remove(&Sought(key))),
+        }
+    }
+
+    /// Notes that it could not be had. Returns what there is in its place. `failure` is kept if there is nothing.
+    fn fail(
+        &self,
+        store: &Store,
+        key: &Key<'_>,
+        failure: Option<KeptAnswer>,
+        outage: bool,
+        now: u64,
+    ) -> Option<Kept> {
+        if let Some(entry) = store.get(&Sought(key)) {
+            if let Some(kept) = self.servable(Arc::clone(&entry), now) {
+                entry.trouble.lock().grow(outage, RECHECK, now);
+                return Some(kept);
+            }
+            if entry.is_failure() {
+                if failure.is_some() {
+                    entry.trouble.lock().grow(outage, 0, now);
+                }
+                return None;
+            }
+        }
+        let mut trouble = Trouble::default();
+        trouble.grow(outage, 0, now);
+        self.insert(
+            store,
+            Entry {
+                answer: failure?,
+                bits: key.bits(),
+                stored: now,
+                life: 0,
+                most: 0,
+                given: AtomicU8::new(0),
+                renewed: AtomicBool::new(false),
+                trouble: Mutex::new(trouble),
+            },
+        );
+        None
+    }
+
+    /// Notes that the resolver would not answer, which is not kept but ends a failure.
+    fn refuse(&self, store: &Store, key: &Key<'_>, now: u64) -> Option<Kept> {
+        let instead = self.fail(store, key, None, false, now);
+        if instead.is_none() {
+            store.remove(&Sought(key));
+        }
+        instead
+    }
+
+    fn servable(&self, entry: Arc<Entry>, now: u64) -> Option<Kept> {
+        let (age, life) = (now.saturating_sub(entry.stored), life(&entry));
+        if age < life {
+            Some(fresh(entry, age))
+        } else if age < self.end(life) && !entry.is_failure() {
+            Some(stale(entry))
+        } else {
+            None
+        }
+    }
+
+    fn get(&self, key: &Key<'_>) -> Option<Arc<Entry>> {
+        self.store.as_ref()?.get(&Sought(key))
+    }
+
+    fn insert(&self, store: &Store, entry: Entry) {
+        if !entry.is_failure() {
+            let lasts = entry.stored + life(&entry);
+            self.lasts.fetch_max(lasts, Ordering::Relaxed);
+        }
+        let entry = Arc::new(entry);
+        store.insert(ByKey(Arc::clone(&entry)), entry);
+    }
+
+    /// Milliseconds since the start.
+    fn time(&self, now: Instant) -> u64 {
+        millis(now.saturating_duration_since(self.start))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// An entry's life in milliseconds.
+fn life(entry: &Entry) -> u64 {
+    u64::from(entry.life) * 1000
+}
+
+fn fresh(entry: Arc<Entry>, age: u64) -> Kept {
+    let ttls = Ttls::Counted {
+        most: entry.most,
+        age: u32::try_from(age / 1000).unwrap_or(u32::MAX),
+    };
+    let shown = Shown { ttls, ede: None };
+    Kept { entry, shown }
+}
+
+fn stale(entry: Arc<Entry>) -> Kept {
+    let code = match entry.answer.answer().rcode() {
+        rcode::NXDOMAIN => ede::STALE_NXDOMAIN,
+        _ => ede::STALE_ANSWER,
+    };
+    let shown = Shown {
+        ttls: Ttls::Passed(STALE_TTL),
+        ede: Some(ExtendedError { code, text: "" }),
+    };
+    Kept { entry, shown }
+}
+
+fn failed(entry: Arc<Entry>) -> Kept {
+    let ede = ExtendedError {
+        code: ede::CACHED_ERROR,
+        text: "",
+    };
+    let shown = Shown {
+        ttls: Ttls::Same,
+        ede: Some(ede),
+    };
+    Kept { entry, shown }
+}
+
+/// How long an answer may be kept.
+#[derive(Debug, PartialEq, Eq)]
+struct Lifetime {
+    /// Seconds, at least 1.
+    life: u32,
+    /// The most that each of its TTLs may be, in seconds.
+    most: u32,
+}
+
+/// Whether an answer may be given to another asker, whatever it says.
+fn may_be_kept(answer: &Answer<'_>) -> Result<(), Unkept> {
+    if answer.is_truncated() {
+        Err(Unkept::Truncated)
+    } else if answer.is_scoped() {
+        Err(Unkept::Scoped)
+    } else if answer.is_signed() {
+        Err(Unkept::Signed)
+    } else {
+        Ok(())
+    }
+}
+
+/// How long an answer to `key` with the code NOERROR or NXDOMAIN may be kept.
+fn lifetime(answer: &Answer<'_>, key: &Key<'_>) -> Result<Lifetime, Unkept> {
+    may_be_kept(answer)?;
+    let qtype = answer.qtype().ok_or(Unkept::Other)?;
+    let asked_for = |rtype| rtype == qtype || qtype == rtype::ANY;
+    let (mut least, mut absence, mut is_there) = (MOST, None, false);
+    for record in answer.records().filter(|record| record.rtype != rtype::OPT) {
+        let signature = matches!(record.rtype, rtype::RRSIG | rtype::NSEC | rtype::NSEC3);
+        if signature && !key.dnssec_ok() && !asked_for(record.rtype) {
+            return Err(Unkept::Unasked);
+        }
+        least = least.min(answer.ttl(&record));
+        match record.section {
+            Section::Answer => is_there |= asked_for(record.rtype),
+            Section::Authority if record.rtype == rtype::SOA => {
+                absence = Some(answer.negative_ttl(&record));
+            }
+            _ => {}
+        }
+    }
+    let lifetime = if is_there && answer.rcode() == rcode::NOERROR {
+        Lifetime {
+            life: least,
+            most: MOST,
+        }
+    } else {
+        let absence = absence.ok_or(Unkept::Endless)?;
+        let life = least.min(absence).min(MOST_NEGATIVE);
+        // Whoever keeps it in turn goes by the SOA record's TTL and its MINIMUM: one of them must count down.
+        Lifetime { life, most: life }
+    };
+    if lifetime.life == 0 {
+        return Err(Unkept::Momentary);
+    }
+    Ok(lifetime)
+}
+
+#[cfg(test)]
+mod tests;
