@@ -8,7 +8,9 @@
 //! From top to bottom; each file imports only files below it.
 //!
 //! - `store`: what is known of a question.
+//! - `cacheability`: may an answer be kept, and for how long.
 
+mod cacheability;
 mod store;
 
 pub use store::{Ask, Cache, Found, Kept, Settings};

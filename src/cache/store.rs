@@ -12,15 +12,10 @@ use parking_lot::Mutex;
 use quick_cache::sync::DefaultLifecycle;
 use quick_cache::{Equivalent, OptionsBuilder, Weighter};
 
-use crate::message::{
-    Answer, ExtendedError, KeptAnswer, Key, Section, Shown, Ttls, ede, rcode, rtype,
-};
+use crate::cache::cacheability::{Lifetime, Unkept, lifetime, may_be_kept};
+use crate::message::{Answer, ExtendedError, KeptAnswer, Key, Shown, Ttls, ede, rcode};
 use crate::upstream::Failure;
 
-/// The longest that an answer is kept, in seconds: 7 days (RFC 8767 section 4).
-const MOST: u32 = 604_800;
-/// The longest that the absence of a name or of its records is believed, in seconds: 3 hours (RFC 2308 section 5).
-const MOST_NEGATIVE: u32 = 10_800;
 /// The TTL of what is served past its time, in seconds (RFC 8767 section 4).
 const STALE_TTL: u32 = 30;
 /// What is past its time and could not be renewed is asked for again no sooner than this (RFC 8767 section 5).
@@ -108,25 +103,6 @@ impl Kept {
     pub fn is_stale(&self) -> bool {
         matches!(self.shown.ttls, Ttls::Passed(_))
     }
-}
-
-/// Why an answer is not kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unkept {
-    /// Records are missing from it.
-    Truncated,
-    /// It is for a part of the network.
-    Scoped,
-    /// It is signed for one asker.
-    Signed,
-    /// It has DNSSEC records that were not asked for (RFC 4035 section 3.2.1), and would show them to everybody.
-    Unasked,
-    /// It says that there is nothing, and not for how long (RFC 2308 section 5).
-    Endless,
-    /// It is to be used once.
-    Momentary,
-    /// It is none to this question.
-    Other,
 }
 
 #[derive(Debug)]
@@ -608,65 +584,6 @@ fn failed(entry: Arc<Entry>) -> Kept {
         ede: Some(ede),
     };
     Kept { entry, shown }
-}
-
-/// How long an answer may be kept.
-#[derive(Debug, PartialEq, Eq)]
-struct Lifetime {
-    /// Seconds, at least 1.
-    life: u32,
-    /// The most that each of its TTLs may be, in seconds.
-    most: u32,
-}
-
-/// Whether an answer may be given to another asker, whatever it says.
-fn may_be_kept(answer: &Answer<'_>) -> Result<(), Unkept> {
-    if answer.is_truncated() {
-        Err(Unkept::Truncated)
-    } else if answer.is_scoped() {
-        Err(Unkept::Scoped)
-    } else if answer.is_signed() {
-        Err(Unkept::Signed)
-    } else {
-        Ok(())
-    }
-}
-
-/// How long an answer to `key` with the code NOERROR or NXDOMAIN may be kept.
-fn lifetime(answer: &Answer<'_>, key: &Key<'_>) -> Result<Lifetime, Unkept> {
-    may_be_kept(answer)?;
-    let qtype = answer.qtype().ok_or(Unkept::Other)?;
-    let asked_for = |rtype| rtype == qtype || qtype == rtype::ANY;
-    let (mut least, mut absence, mut is_there) = (MOST, None, false);
-    for record in answer.records().filter(|record| record.rtype != rtype::OPT) {
-        let signature = matches!(record.rtype, rtype::RRSIG | rtype::NSEC | rtype::NSEC3);
-        if signature && !key.dnssec_ok() && !asked_for(record.rtype) {
-            return Err(Unkept::Unasked);
-        }
-        least = least.min(answer.ttl(&record));
-        match record.section {
-            Section::Answer => is_there |= asked_for(record.rtype),
-            Section::Authority if record.rtype == rtype::SOA => {
-                absence = Some(answer.negative_ttl(&record));
-            }
-            _ => {}
-        }
-    }
-    let lifetime = if is_there && answer.rcode() == rcode::NOERROR {
-        Lifetime {
-            life: least,
-            most: MOST,
-        }
-    } else {
-        let absence = absence.ok_or(Unkept::Endless)?;
-        let life = least.min(absence).min(MOST_NEGATIVE);
-        // Whoever keeps it in turn goes by the SOA record's TTL and its MINIMUM: one of them must count down.
-        Lifetime { life, most: life }
-    };
-    if lifetime.life == 0 {
-        return Err(Unkept::Momentary);
-    }
-    Ok(lifetime)
 }
 
 #[cfg(test)]

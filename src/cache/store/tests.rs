@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::message::{Asked, LONGEST, Query};
+use crate::message::{Asked, LONGEST, Query, rtype};
 
 const A: u16 = 1;
 const CNAME: u16 = 5;
