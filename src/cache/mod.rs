@@ -8,9 +8,16 @@
 //! From top to bottom; each file imports only files below it.
 //!
 //! - `store`: what is known of a question.
+//! - `kept`: how a kept answer is shown.
+//! - `entry`: how an answer is kept, by what it is found, and what it costs.
 //! - `cacheability`: may an answer be kept, and for how long.
+//! - `backoff`: when what failed may be asked for again.
 
+mod backoff;
 mod cacheability;
+mod entry;
+mod kept;
 mod store;
 
-pub use store::{Ask, Cache, Found, Kept, Settings};
+pub use kept::Kept;
+pub use store::{Ask, Cache, Found, Settings};

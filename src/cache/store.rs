@@ -3,31 +3,26 @@
 //! Memory is bounded in octets, and what is used seldom leaves first. Time is passed in.
 
 use std::fmt;
-use std::hash::{Hash, Hasher, RandomState};
+use std::hash::RandomState;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use quick_cache::OptionsBuilder;
 use quick_cache::sync::DefaultLifecycle;
-use quick_cache::{Equivalent, OptionsBuilder, Weighter};
 
-use crate::cache::cacheability::{Lifetime, Unkept, lifetime, may_be_kept};
-use crate::message::{Answer, ExtendedError, KeptAnswer, Key, Shown, Ttls, ede, rcode};
+use crate::cache::backoff::Trouble;
+use crate::cache::cacheability::{Unkept, lifetime, may_be_kept};
+use crate::cache::entry::{ByKey, Cost, Entry, Sought};
+use crate::cache::kept::Kept;
+use crate::message::{Answer, KeptAnswer, Key, rcode};
 use crate::upstream::Failure;
 
-/// The TTL of what is served past its time, in seconds (RFC 8767 section 4).
-const STALE_TTL: u32 = 30;
 /// What is past its time and could not be renewed is asked for again no sooner than this (RFC 8767 section 5).
 const RECHECK: u64 = 30_000;
-/// How long a failure is kept in milliseconds, at first and at most (RFC 9520 section 3.2).
-const FAILURE: (u64, u64) = (1000, 300_000);
-/// An answer is popular when it was given so often from here.
-const POPULAR: u8 = 2;
 /// How many traces of entries that left are kept, for each that is there: who comes back is worth more than a stranger.
 const TRACES: f64 = 0.25;
-/// Octets that an entry costs besides its own: its place in the store's tables, and the traces of entries that left.
-const PLACE: usize = 88;
 /// Parts of the store, each with a lock and a share of the memory: no answer may be larger than that.
 const SHARDS: usize = 16;
 /// What an entry of an ordinary answer costs, in octets: an estimate for the size of the store's tables.
@@ -74,160 +69,6 @@ pub enum Ask {
     Behind,
     /// No: it failed lately.
     NotYet,
-}
-
-/// An answer that was kept, and how it is to be shown now.
-#[derive(Debug)]
-pub struct Kept {
-    entry: Arc<Entry>,
-    shown: Shown,
-}
-
-impl Kept {
-    /// The answer.
-    pub fn answer(&self) -> Answer<'_> {
-        self.entry.answer.answer()
-    }
-
-    /// How it is to be shown.
-    pub fn shown(&self) -> &Shown {
-        &self.shown
-    }
-
-    /// Whether it is a failure.
-    pub fn is_failure(&self) -> bool {
-        self.entry.is_failure()
-    }
-
-    /// Whether it is past its time.
-    pub fn is_stale(&self) -> bool {
-        matches!(self.shown.ttls, Ttls::Passed(_))
-    }
-}
-
-#[derive(Debug)]
-struct Entry {
-    answer: KeptAnswer,
-    bits: u8,
-    /// In milliseconds on the cache's clock.
-    stored: u64,
-    /// Seconds; 0 for a failure.
-    life: u32,
-    /// The most that a TTL in it may be, in seconds.
-    most: u32,
-    /// How often it was given, counted as far as it matters.
-    given: AtomicU8,
-    renewed: AtomicBool,
-    trouble: Mutex<Trouble>,
-}
-
-/// How asking for it went wrong since it was stored.
-#[derive(Debug, Default)]
-struct Trouble {
-    /// How often in a row.
-    times: u32,
-    since: u64,
-    /// It is not asked for again before.
-    until: u64,
-    /// The resolver answered nobody: once it answers, this is over.
-    outage: bool,
-}
-
-impl Trouble {
-    /// Notes one more failure at `now`, and holds back for `least` milliseconds or more.
-    fn grow(&mut self, outage: bool, least: u64, now: u64) {
-        if now > self.until + FAILURE.1 {
-            self.times = 0;
-        }
-        self.since = now;
-        self.outage = outage;
-        let pause = if outage {
-            FAILURE.0
-        } else {
-            self.times += 1;
-            let doublings = self.times.saturating_sub(1).min(16);
-            (FAILURE.0 << doublings).min(FAILURE.1)
-        };
-        self.until = now + pause.max(least);
-    }
-
-    /// Whether it may still be as bad as it was.
-    fn is_over(&self, heard: u64) -> bool {
-        self.until == 0 || self.outage && heard > self.since
-    }
-
-    /// Whether it is not to be asked for again yet.
-    fn lasts(&self, now: u64, heard: u64) -> bool {
-        now < self.until && !self.is_over(heard)
-    }
-}
-
-impl Entry {
-    fn is_failure(&self) -> bool {
-        self.life == 0
-    }
-
-    /// Whether it is popular, this time included.
-    fn is_popular(&self) -> bool {
-        // No write once it is: all threads that give it read this.
-        self.given.load(Ordering::Relaxed) >= POPULAR
-            || self.given.fetch_add(1, Ordering::Relaxed) + 1 >= POPULAR
-    }
-}
-
-/// An entry by its question.
-struct ByKey(Arc<Entry>);
-
-impl ByKey {
-    fn parts(&self) -> (&[u8], u8) {
-        (self.0.answer.question(), self.0.bits)
-    }
-}
-
-impl PartialEq for ByKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.parts() == other.parts()
-    }
-}
-
-impl Eq for ByKey {}
-
-impl Hash for ByKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.parts().hash(state);
-    }
-}
-
-/// A question that is looked for.
-struct Sought<'k>(&'k Key<'k>);
-
-impl Hash for Sought<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.0.question(), self.0.bits()).hash(state);
-    }
-}
-
-impl Equivalent<ByKey> for Sought<'_> {
-    fn equivalent(&self, entry: &ByKey) -> bool {
-        (self.0.question(), self.0.bits()) == entry.parts()
-    }
-}
-
-/// What an entry costs in octets.
-#[derive(Clone)]
-struct Cost;
-
-impl Weighter<ByKey, Arc<Entry>> for Cost {
-    fn weight(&self, _: &ByKey, entry: &Arc<Entry>) -> u64 {
-        let counts = 2 * size_of::<usize>();
-        let octets = allocated(counts + size_of::<Entry>()) + allocated(entry.answer.size());
-        (octets + PLACE) as u64
-    }
-}
-
-/// What the system's allocator takes for so many octets: a length before them, and units of 16.
-fn allocated(octets: usize) -> usize {
-    (octets + 8).next_multiple_of(16)
 }
 
 type Store = quick_cache::sync::Cache<
@@ -340,15 +181,11 @@ impl Cache {
             return Found::Nothing;
         };
         let now = self.time(now);
-        let (age, life) = (now.saturating_sub(entry.stored), life(&entry));
+        let (age, life) = (entry.age(now), entry.life());
         if age < life {
-            let last_tenth = age >= life - life / 10;
-            let renew =
-                entry.is_popular() && last_tenth && !entry.renewed.swap(true, Ordering::Relaxed);
-            return Found::Fresh {
-                kept: fresh(entry, age),
-                renew,
-            };
+            let renew = entry.claim_renewal(age);
+            let kept = Kept::fresh(entry, age);
+            return Found::Fresh { kept, renew };
         }
         let heard = self.heard.load(Ordering::Relaxed);
         let ask = match &*entry.trouble.lock() {
@@ -357,10 +194,10 @@ impl Cache {
             _ => Ask::Behind,
         };
         if !entry.is_failure() && age < self.end(life) {
-            let kept = stale(entry);
+            let kept = Kept::stale(entry);
             Found::Stale { kept, ask }
         } else if entry.is_failure() && ask == Ask::NotYet {
-            Found::Failed(failed(entry))
+            Found::Failed(Kept::failed(entry))
         } else {
             Found::Nothing
         }
@@ -449,19 +286,9 @@ impl Cache {
         let kept = lifetime(answer, key)
             .and_then(|times| Ok((KeptAnswer::new(answer, key).ok_or(Unkept::Other)?, times)));
         match kept {
-            Ok((answer, Lifetime { life, most })) => self.insert(
-                store,
-                Entry {
-                    answer,
-                    bits: key.bits(),
-                    stored: now,
-                    life,
-                    most,
-                    given: AtomicU8::new(0),
-                    renewed: AtomicBool::new(false),
-                    trouble: Mutex::default(),
-                },
-            ),
+            Ok((answer, lifetime)) => {
+                self.insert(store, Entry::of_success(answer, key, lifetime, now));
+            }
             Err(_) => drop(store.remove(&Sought(key))),
         }
     }
@@ -489,19 +316,7 @@ impl Cache {
         }
         let mut trouble = Trouble::default();
         trouble.grow(outage, 0, now);
-        self.insert(
-            store,
-            Entry {
-                answer: failure?,
-                bits: key.bits(),
-                stored: now,
-                life: 0,
-                most: 0,
-                given: AtomicU8::new(0),
-                renewed: AtomicBool::new(false),
-                trouble: Mutex::new(trouble),
-            },
-        );
+        self.insert(store, Entry::of_failure(failure?, key, trouble, now));
         None
     }
 
@@ -515,11 +330,11 @@ impl Cache {
     }
 
     fn servable(&self, entry: Arc<Entry>, now: u64) -> Option<Kept> {
-        let (age, life) = (now.saturating_sub(entry.stored), life(&entry));
+        let (age, life) = (entry.age(now), entry.life());
         if age < life {
-            Some(fresh(entry, age))
+            Some(Kept::fresh(entry, age))
         } else if age < self.end(life) && !entry.is_failure() {
-            Some(stale(entry))
+            Some(Kept::stale(entry))
         } else {
             None
         }
@@ -531,8 +346,7 @@ impl Cache {
 
     fn insert(&self, store: &Store, entry: Entry) {
         if !entry.is_failure() {
-            let lasts = entry.stored + life(&entry);
-            self.lasts.fetch_max(lasts, Ordering::Relaxed);
+            self.lasts.fetch_max(entry.end(), Ordering::Relaxed);
         }
         let entry = Arc::new(entry);
         store.insert(ByKey(Arc::clone(&entry)), entry);
@@ -546,44 +360,6 @@ impl Cache {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// An entry's life in milliseconds.
-fn life(entry: &Entry) -> u64 {
-    u64::from(entry.life) * 1000
-}
-
-fn fresh(entry: Arc<Entry>, age: u64) -> Kept {
-    let ttls = Ttls::Counted {
-        most: entry.most,
-        age: u32::try_from(age / 1000).unwrap_or(u32::MAX),
-    };
-    let shown = Shown { ttls, ede: None };
-    Kept { entry, shown }
-}
-
-fn stale(entry: Arc<Entry>) -> Kept {
-    let code = match entry.answer.answer().rcode() {
-        rcode::NXDOMAIN => ede::STALE_NXDOMAIN,
-        _ => ede::STALE_ANSWER,
-    };
-    let shown = Shown {
-        ttls: Ttls::Passed(STALE_TTL),
-        ede: Some(ExtendedError { code, text: "" }),
-    };
-    Kept { entry, shown }
-}
-
-fn failed(entry: Arc<Entry>) -> Kept {
-    let ede = ExtendedError {
-        code: ede::CACHED_ERROR,
-        text: "",
-    };
-    let shown = Shown {
-        ttls: Ttls::Same,
-        ede: Some(ede),
-    };
-    Kept { entry, shown }
 }
 
 #[cfg(test)]

@@ -155,7 +155,7 @@ fn ttls(kept: &Kept) -> Vec<u32> {
 
 /// An answer as a client gets it.
 fn shown(kept: &Kept, edns: bool) -> Vec<u8> {
-    let question = kept.answer().message()[12..12 + kept.entry.answer.question().len()].to_vec();
+    let question = kept.answer().message()[12..12 + kept.question().len()].to_vec();
     let header = [7, 7, 1, 0x20, 0, 1, 0, 0, 0, 0, 0, u8::from(edns)];
     let opt = [0, 0, 41, 4, 0xd0, 0, 0, 0, 0, 0, 0];
     let query = [&header, &question[..], &opt[..if edns { 11 } else { 0 }]].concat();
