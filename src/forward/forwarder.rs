@@ -15,7 +15,8 @@ use crate::cache::{self, Ask, Cache, Found, Kept};
 use crate::client::connection::Connection;
 use crate::client::destination::Client;
 use crate::client::reply_batch::ReplyBatch;
-use crate::forward::in_flight::{Decision, Flights, Query, Spares, Waiter, Waiters};
+use crate::forward::flights::{Decision, Flights, Spares};
+use crate::forward::in_flight::{Query, Waiter, Waiters};
 use crate::forward::rate_limit::{self, Limiter, Verdict};
 use crate::forward::waiting::{self, Place, Waiting};
 use crate::message::{
