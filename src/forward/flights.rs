@@ -131,7 +131,7 @@ impl Flights {
                 return true;
             }
             let place = match flights.entry(Flight(Arc::clone(query))) {
-                Entry::Occupied(place) if place.key().0.takes_on(now) => {
+                Entry::Occupied(place) if place.key().0.clients().takes_on(now) => {
                     let flight = &place.key().0;
                     flight.take_on(query);
                     joined.push(Arc::clone(flight));
@@ -198,7 +198,7 @@ mod tests {
 
     use super::*;
     use crate::client::destination::Client;
-    use crate::forward::in_flight::Waiter;
+    use crate::forward::waiters::Waiter;
     use crate::forward::waiting::{self, Waiting};
     use crate::message;
     use crate::system::memory;
@@ -226,7 +226,9 @@ mod tests {
         };
         let place = waiting.admit(waiting.places(peer, true), 1, &bounds);
         let place = place.expect("there is room");
-        query.add(Waiter::new(&asked, client, now, TIMEOUT, (place, 1)));
+        query
+            .clients()
+            .add(Waiter::new(&asked, client, now, TIMEOUT, (place, 1)));
     }
 
     fn memory() -> Arc<Memory> {
@@ -251,9 +253,9 @@ mod tests {
 
     /// All about it but the socket and port of the client.
     fn described(query: &Query) -> String {
-        let waiters = query.take_waiters();
+        let waiters = query.clients().take_waiters();
         let client = |waiter: &Waiter| {
-            let asked = waiter.asked(query);
+            let asked = waiter.asked(query.question());
             (waiter.since, waiter.deadline, asked.id, asked.flags)
         };
         let clients: Vec<_> = waiters.iter().map(client).collect();
@@ -267,7 +269,7 @@ mod tests {
         let (flights, mut spares, memory) = (Flights::default(), Spares::default(), memory());
         let first = spares.reuse(&memory, 1000, now, |query| {
             begin(query, b"\x07example\x03org", now);
-            query.be_content_after(Duration::from_secs(1));
+            query.clients_mut().be_content_after(Duration::from_secs(1));
         });
         let first = first.expect("there is room");
         board(&flights, &[Arc::clone(&first)], &mut spares);

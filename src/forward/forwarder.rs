@@ -16,8 +16,9 @@ use crate::client::connection::Connection;
 use crate::client::destination::Client;
 use crate::client::reply_batch::ReplyBatch;
 use crate::forward::flights::{Decision, Flights, Spares};
-use crate::forward::in_flight::{Query, Waiter, Waiters};
+use crate::forward::in_flight::Query;
 use crate::forward::rate_limit::{self, Limiter, Verdict};
+use crate::forward::waiters::{Waiter, Waiters};
 use crate::forward::waiting::{self, Place, Waiting};
 use crate::message::{
     self, Answer, Asked, ExtendedError, Fault, Shown, Spelled, ede, rcode, rtype,
@@ -419,7 +420,13 @@ impl Forwarder {
             let Batch { spares, before, .. } = batch;
             if let Some((going, waits)) = endings.relay_for(relay, &client, now, spares, *before) {
                 endings.misses.increment();
-                going.add(Waiter::new(query, client, now, going.timeout(), waits));
+                going.clients().add(Waiter::new(
+                    query,
+                    client,
+                    now,
+                    going.clients().timeout(),
+                    waits,
+                ));
                 return batch.queries.push(going);
             }
         }
@@ -716,7 +723,7 @@ impl Endings {
         spares.reuse(&self.memory, cost, now, |going| {
             going.begin(relay.query, relay.key, now, relay.timeout);
             if let Some(patience) = relay.patience {
-                going.be_content_after(patience);
+                going.clients_mut().be_content_after(patience);
             }
         })
     }
@@ -734,7 +741,7 @@ impl Endings {
         let joined = self.flights.board(queries, spares, now, |query| {
             // Its answer may have come between its being looked for and now. What renews one is for the next one.
             let kept = query.key().and_then(|key| self.cache.any(&key, now));
-            let kept = kept.filter(|kept| !kept.is_stale() && query.count_waiters() > 0);
+            let kept = kept.filter(|kept| !kept.is_stale() && query.clients().count_waiters() > 0);
             if let Some(kept) = kept {
                 known.push((Arc::clone(query), kept));
                 Decision::Known
@@ -748,7 +755,7 @@ impl Endings {
         for (query, kept) in known {
             let ending = Err(Failure::TimedOut);
             self.end_waiters(
-                query.take_waiters(),
+                query.clients().take_waiters(),
                 &query,
                 ending,
                 Some(&kept),
@@ -756,7 +763,7 @@ impl Endings {
                 replies,
             );
         }
-        for flight in joined.iter().filter(|flight| flight.is_late(now)) {
+        for flight in joined.iter().filter(|flight| flight.clients().is_late(now)) {
             self.look_after(flight, now, replies);
         }
         queries.retain(|query| {
@@ -804,7 +811,7 @@ impl Endings {
         replies: &mut ReplyBatch,
     ) {
         for waiter in waiters {
-            let (client, asked) = (&waiter.client, &waiter.asked(query));
+            let (client, asked) = (&waiter.client, &waiter.asked(query.question()));
             let since = waiter.since;
             let (source, outcome) = match (instead, ending) {
                 (Some(kept), _) => {
@@ -950,11 +957,25 @@ impl Settle<Query, ReplyBatch> for Endings {
             self.cache.hear(now);
         }
         let Some(key) = query.key() else {
-            return self.end_waiters(query.take_waiters(), query, ending, None, now, replies);
+            return self.end_waiters(
+                query.clients().take_waiters(),
+                query,
+                ending,
+                None,
+                now,
+                replies,
+            );
         };
         if self.is_forgotten(query) {
             self.flights.land(query);
-            return self.end_waiters(query.take_waiters(), query, ending, None, now, replies);
+            return self.end_waiters(
+                query.clients().take_waiters(),
+                query,
+                ending,
+                None,
+                now,
+                replies,
+            );
         }
         let note = || self.note(&key, query, ending, now);
         let (kept, successor) = if ending.is_ok() {
@@ -974,7 +995,7 @@ impl Settle<Query, ReplyBatch> for Endings {
         // Who asked after all was forgotten waits for an answer from after it.
         let successor = successor.filter(|_| !self.is_forgotten(query));
         self.end_waiters(
-            query.take_waiters(),
+            query.clients().take_waiters(),
             query,
             ending,
             kept.as_ref(),
@@ -983,7 +1004,7 @@ impl Settle<Query, ReplyBatch> for Endings {
         );
         // An answer is an answer, whichever of two queries for it brought it.
         if let (Some(successor), Ok(_)) = (successor, ending) {
-            let waiters = successor.take_waiters();
+            let waiters = successor.clients().take_waiters();
             self.end_waiters(waiters, &successor, ending, kept.as_ref(), now, replies);
         }
     }
@@ -994,15 +1015,15 @@ impl Settle<Query, ReplyBatch> for Endings {
 
     fn look_after(&self, query: &Query, now: Instant, replies: &mut ReplyBatch) {
         let Some(key) = query.key() else { return };
-        let mut kept = if query.is_late(now) {
+        let mut kept = if query.clients().is_late(now) {
             self.cache.any(&key, now)
         } else {
             None
         };
         let waiters = if kept.is_some() {
-            query.take_waiters()
+            query.clients().take_waiters()
         } else {
-            query.take_overdue(now)
+            query.clients().take_overdue(now)
         };
         let ending = Err(Failure::TimedOut);
         if kept.is_none() && !waiters.is_empty() {
@@ -1014,7 +1035,7 @@ impl Settle<Query, ReplyBatch> for Endings {
             };
         }
         self.end_waiters(waiters, query, ending, kept.as_ref(), now, replies);
-        query.look_again(now);
+        query.clients().look_again(now);
     }
 }
 
@@ -1313,7 +1334,7 @@ mod tests {
         let first = bench.ask(&asked[..2]);
         assert_eq!(first.len(), 1, "of one batch");
         assert!(bench.ask(&asked[2..]).is_empty(), "of different batches");
-        assert_eq!(first[0].count_waiters(), 3);
+        assert_eq!(first[0].clients().count_waiters(), 3);
         bench.settle(&first[0], Ok(&answer(&first[0], 300)));
         let mut heard: Vec<_> = asked.iter().map(|_| bench.hear()).collect();
         heard.sort();
@@ -1399,7 +1420,7 @@ mod tests {
             bench.pass(0.5);
             let second = bench.ask(&[query(3, "www.EXAMPLE")]);
             assert_eq!((first.len(), second.len()), (1, 1));
-            assert_eq!(second[0].count_waiters(), 3);
+            assert_eq!(second[0].clients().count_waiters(), 3);
             (bench, Arc::clone(&first[0]), Arc::clone(&second[0]))
         };
         let all = [(1, NOERROR), (2, NOERROR), (3, NOERROR)];
@@ -1530,7 +1551,7 @@ mod tests {
         // Asked for again, but nobody waits for what has failed before.
         bench.pass(30.0);
         let again = bench.ask(&[query(4, "www.example"), query(5, "www.example")]);
-        assert_eq!((again.len(), again[0].count_waiters()), (1, 0));
+        assert_eq!((again.len(), again[0].clients().count_waiters()), (1, 0));
         bench.hear_codes(&[(4, NOERROR), (5, NOERROR)]);
         assert_eq!(bench.count(Outcome::Stale), 5);
     }
@@ -1691,7 +1712,7 @@ mod tests {
         let renewal = bench.ask(&[query(3, "www.example"), query(4, "www.example")]);
         assert_eq!(renewal.len(), 1, "once");
         bench.hear_codes(&[(3, NOERROR), (4, NOERROR)]);
-        assert_eq!(renewal[0].count_waiters(), 0);
+        assert_eq!(renewal[0].clients().count_waiters(), 0);
         bench.pass(1.0);
         bench.settle(&renewal[0], Ok(&answer(&renewal[0], 100)));
         bench.assert_silent();
@@ -1873,7 +1894,11 @@ mod tests {
             let pending: usize = self.pending.iter().map(|query| query.held()).sum();
             let held = pending + endings.flights.held_by_landed();
             assert_eq!(memory.held(Purpose::Queries), held);
-            let waiters: usize = self.pending.iter().map(|query| query.count_waiters()).sum();
+            let waiters: usize = self
+                .pending
+                .iter()
+                .map(|query| query.clients().count_waiters())
+                .sum();
             assert_eq!(endings.waiting(), waiters);
             let mut replies = 0;
             for (_, connection) in self.clients.iter().flatten() {

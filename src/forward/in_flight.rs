@@ -1,21 +1,16 @@
-//! Who waits for this answer?
+//! What is on its way to the resolver?
 //!
-//! A query on its way to the resolver, and the clients that wait for what comes of it. Clients that ask the same while it
-//! is on its way wait with the first: the resolver is asked once, and each gets the answer to its own message by its own
-//! deadline.
+//! A query, what is known of it so far, and the clients that wait for what comes of it.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 
-use crate::client::destination::Client;
-use crate::forward::waiting::Place;
+use crate::forward::waiters::WaitingClients;
 use crate::message::framing::{self, PREFIX};
-use crate::message::{self, Asked, Edns, Form, HEADER, Key};
-use crate::system::clock::micros;
+use crate::message::{self, Form, HEADER, Key};
 use crate::system::memory::Reservation;
 use crate::upstream::{self, Message, Query as _};
 
@@ -30,16 +25,7 @@ const ITSELF: usize = size_of::<Query>() + 2 * size_of::<usize>() + IN_TABLES;
 /// A query on its way to the resolver: what is asked there, and who waits for it here.
 #[derive(Debug)]
 pub struct Query {
-    began: Instant,
-    /// How long a client waits for it.
-    timeout: Duration,
-    /// When the last of its clients gets an answer, of whatever kind, in microseconds since it began.
-    deadline: AtomicU64,
-    /// When somebody is to look after those that wait, on the same scale.
-    due: AtomicU64,
-    /// When clients are content with an expired answer, if there is one.
-    late: Option<Instant>,
-    waiters: Mutex<Waiters>,
+    clients: WaitingClients,
     /// Somebody waited for it in vain.
     overdue: AtomicBool,
     /// An ending was found for it.
@@ -65,64 +51,6 @@ struct Kept {
     _held: Option<Reservation>,
 }
 
-/// The clients that wait for a query: mostly there is one.
-pub type Waiters = SmallVec<[Waiter; 1]>;
-
-/// A client that waits.
-#[derive(Debug)]
-pub struct Waiter {
-    /// Who asked.
-    pub client: Client,
-    /// When it asked.
-    pub since: Instant,
-    /// By when it gets an answer, of whatever kind.
-    pub deadline: Instant,
-    /// Where it is counted, and with how many octets.
-    pub place: Place,
-    /// Those octets.
-    pub octets: u32,
-    id: u16,
-    flags: [u8; 2],
-    edns: Option<Edns>,
-    /// Its question, where it spells the name in another way than the query does.
-    spelling: Option<Box<[u8]>>,
-}
-
-impl Waiter {
-    /// The client of `query`, which was asked at `since` and gets an answer within `timeout` of that. It is counted at `place`
-    /// with so many octets.
-    pub fn new(
-        query: &message::Query<'_>,
-        client: Client,
-        since: Instant,
-        timeout: Duration,
-        (place, octets): (Place, u32),
-    ) -> Self {
-        Self {
-            client,
-            since,
-            deadline: since + timeout,
-            place,
-            octets,
-            id: query.id(),
-            flags: query.flags(),
-            edns: query.edns().copied(),
-            spelling: None,
-        }
-    }
-
-    /// What its answer must repeat, when it waits for `query`.
-    pub fn asked<'q>(&'q self, query: &'q Query) -> Asked<'q> {
-        Asked {
-            id: self.id,
-            flags: self.flags,
-            question: self.spelling.as_deref().unwrap_or(query.question()),
-            edns: self.edns,
-            keepalive: None,
-        }
-    }
-}
-
 impl Query {
     /// A query for which nobody waits yet, to be answered within `timeout` of `now`. `key` is that of `query`.
     pub fn new(
@@ -139,12 +67,7 @@ impl Query {
     /// None yet.
     pub(super) fn blank(now: Instant) -> Self {
         Self {
-            began: now,
-            timeout: Duration::ZERO,
-            deadline: AtomicU64::new(0),
-            due: AtomicU64::new(0),
-            late: None,
-            waiters: Mutex::default(),
+            clients: WaitingClients::new(now),
             overdue: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             is_outage: AtomicBool::new(false),
@@ -182,12 +105,7 @@ impl Query {
     ) {
         // Each field by its name, so that none is forgotten.
         let Self {
-            began,
-            timeout: whole,
-            deadline,
-            due,
-            late,
-            waiters,
+            clients,
             overdue,
             ended,
             is_outage,
@@ -199,12 +117,7 @@ impl Query {
             // It was settled before.
             held: _,
         } = self;
-        *began = now;
-        *whole = timeout;
-        *deadline.get_mut() = micros(timeout);
-        *due.get_mut() = micros(timeout);
-        *late = None;
-        waiters.get_mut().clear();
+        clients.begin(now, timeout);
         for flag in [overdue, ended, is_outage] {
             *flag.get_mut() = false;
         }
@@ -226,45 +139,20 @@ impl Query {
         *signed = query.is_signed();
     }
 
-    /// After so long its clients are content with an expired answer.
-    pub fn be_content_after(&mut self, patience: Duration) {
-        self.late = Some(self.began + patience);
-        *self.due.get_mut() = micros(patience.min(self.timeout));
+    /// The clients that wait for it.
+    pub(super) fn clients(&self) -> &WaitingClients {
+        &self.clients
     }
 
-    /// Has a client wait for it.
-    pub fn add(&self, waiter: Waiter) {
-        self.waiters.lock().push(waiter);
+    /// Those, of a query that is not on its way yet.
+    pub(super) fn clients_mut(&mut self) -> &mut WaitingClients {
+        &mut self.clients
     }
 
-    /// How long a client waits for it.
-    pub fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
-    /// Whether clients that wait should be content with an expired answer.
-    pub fn is_late(&self, now: Instant) -> bool {
-        self.late.is_some_and(|late| late <= now)
-    }
-
-    /// How many wait.
-    pub fn count_waiters(&self) -> usize {
-        self.waiters.lock().len()
-    }
-
-    /// Takes all that wait off the list.
-    pub fn take_waiters(&self) -> Waiters {
-        std::mem::take(&mut *self.waiters.lock())
-    }
-
-    /// Takes those off the list whose time is over.
-    pub fn take_overdue(&self, now: Instant) -> Waiters {
-        let mut waiters = self.waiters.lock();
-        let (overdue, others) = std::mem::take(&mut *waiters)
-            .into_iter()
-            .partition(|waiter| waiter.deadline <= now);
-        *waiters = others;
-        overdue
+    /// Has the clients of an equal query wait for this one.
+    pub(super) fn take_on(&self, other: &Self) {
+        let respelled = (other.question() != self.question()).then(|| other.question());
+        self.clients.take_on(&other.clients, respelled);
     }
 
     /// Notes that somebody waited in vain; whether that is news.
@@ -275,57 +163,6 @@ impl Query {
     /// Whether somebody waited in vain.
     pub fn is_overdue(&self) -> bool {
         self.overdue.load(Ordering::Relaxed)
-    }
-
-    /// Sets when to look again, and by when it ends: not later for those who do not wait any more.
-    pub fn look_again(&self, now: Instant) {
-        let waiters = self.waiters.lock();
-        let deadlines = || {
-            waiters
-                .iter()
-                .map(|waiter| self.since_began(waiter.deadline))
-        };
-        let late = self.late.filter(|late| *late > now);
-        let late = late.map(|late| self.since_began(late));
-        let deadline = deadlines().max().unwrap_or(0).max(micros(self.timeout));
-        let due = deadlines().chain(late).min().unwrap_or(deadline);
-        self.deadline.store(deadline, Ordering::Release);
-        self.due.store(due.min(deadline), Ordering::Release);
-    }
-
-    /// Has the clients of an equal query wait for this one.
-    pub(super) fn take_on(&self, other: &Self) {
-        let respelled = (other.question() != self.question()).then(|| other.question());
-        let arrivals = other.take_waiters();
-        let mut waiters = self.waiters.lock();
-        for mut waiter in arrivals {
-            if waiter.spelling.is_none() {
-                waiter.spelling = respelled.map(Box::from);
-            }
-            let deadline = self.since_began(waiter.deadline);
-            self.deadline.fetch_max(deadline, Ordering::AcqRel);
-            self.due.fetch_min(deadline, Ordering::AcqRel);
-            waiters.push(waiter);
-        }
-        // Whoever looked after the others may have been here just now, and thinks that nobody waits.
-        if let Some(late) = self.late {
-            self.due.fetch_min(self.since_began(late), Ordering::AcqRel);
-        }
-    }
-
-    /// Whether others may still join. Later it may be lost on its way, and they ask anew; but those that are content with
-    /// an expired answer need not.
-    pub(super) fn takes_on(&self, now: Instant) -> bool {
-        let patience = if self.is_late(now) {
-            self.timeout
-        } else {
-            self.timeout / 2
-        };
-        now < self.began + patience
-    }
-
-    fn since_began(&self, moment: Instant) -> u64 {
-        micros(moment.saturating_duration_since(self.began))
     }
 
     /// Notes that it has ended.
@@ -403,25 +240,19 @@ impl Message for Query {
 
 impl upstream::Query for Query {
     fn began(&self) -> Instant {
-        self.began
+        self.clients.began()
     }
 
     fn deadline(&self) -> Instant {
-        self.began + Duration::from_micros(self.deadline.load(Ordering::Acquire))
+        self.clients.deadline()
     }
 
     fn due(&self) -> Instant {
-        self.began + Duration::from_micros(self.due.load(Ordering::Acquire))
+        self.clients.due()
     }
 
     fn extend(&self, by: Duration) {
-        let mut waiters = self.waiters.lock();
-        for waiter in waiters.iter_mut() {
-            waiter.since += by;
-            waiter.deadline += by;
-        }
-        self.deadline.fetch_add(micros(by), Ordering::AcqRel);
-        self.due.fetch_add(micros(by), Ordering::AcqRel);
+        self.clients.extend(by);
     }
 
     fn question(&self) -> &[u8] {
@@ -433,8 +264,7 @@ impl upstream::Query for Query {
     }
 
     fn client(&self) -> u16 {
-        let waiters = self.waiters.lock();
-        waiters.first().map_or(0, |waiter| waiter.place.number())
+        self.clients.first()
     }
 
     fn keep(&self, message: &[u8]) {

@@ -4,4 +4,5 @@ pub mod flights;
 pub mod forwarder;
 pub mod in_flight;
 pub mod rate_limit;
+pub mod waiters;
 pub mod waiting;
