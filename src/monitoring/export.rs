@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use crate::client::connection_limit::ConnectionLimit;
 use crate::client::eviction_counters::EvictionCounters;
-use crate::forward::forwarder::{Endings, Forwarder, Outcome, Source};
+use crate::forward::forwarder::{Endings, Forwarder, Source};
+use crate::forward::outcome::Outcome;
 use crate::monitoring::exposition::{Families, Family, Kind, Value, label, single, spreads};
 use crate::monitoring::process::{Process, Start};
 use crate::monitoring::service::Service;

@@ -14,29 +14,6 @@ use crate::client::slow_readers::SlowReaders;
 use crate::system::memory;
 use crate::upstream;
 
-#[test]
-fn every_outcome_has_a_counter_of_its_own() {
-    for (index, outcome) in Outcome::ALL.into_iter().enumerate() {
-        assert_eq!(outcome as usize, index, "{}", outcome.name());
-    }
-}
-
-#[test]
-fn an_outcome_without_a_reply_is_one_that_owes_none() {
-    for outcome in Outcome::ALL {
-        let silent = matches!(
-            outcome,
-            Outcome::Ignored
-                | Outcome::Dropped
-                | Outcome::Answered
-                | Outcome::Cached
-                | Outcome::Stale
-                | Outcome::FailedBefore
-        );
-        assert_eq!(outcome.reply().is_none(), silent, "{}", outcome.name());
-    }
-}
-
 const TIMEOUT: Duration = Duration::from_secs(3);
 const NOERROR: u8 = 0;
 const SERVFAIL: u8 = 2;
