@@ -67,7 +67,7 @@ impl Running {
 
     /// How many queries ended so.
     pub fn count(&self, outcome: Outcome) -> u64 {
-        self.endings.count(outcome)
+        self.endings.counts().count(outcome)
     }
 
     /// Sessions that were opened on less than all that could be asked for.
@@ -87,7 +87,7 @@ impl Running {
             format!("{} at {} serves", standing.name, standing.address)
         });
         let all: u64 = Outcome::ALL
-            .map(|outcome| endings.count(outcome))
+            .map(|outcome| endings.counts().count(outcome))
             .iter()
             .sum();
         format!("{resolver}; {all} queries")
@@ -145,7 +145,8 @@ impl Running {
         if let Some(monitor) = &self.monitor {
             monitor.stop();
         }
-        let counts = Outcome::ALL.map(|outcome| (outcome.name(), self.endings.count(outcome)));
+        let counts =
+            Outcome::ALL.map(|outcome| (outcome.name(), self.endings.counts().count(outcome)));
         let counts: Vec<_> = counts
             .iter()
             .map(|(name, count)| format!("{name}={count}"))

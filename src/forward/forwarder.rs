@@ -15,6 +15,7 @@ use crate::cache::{self, Ask, Cache, Found, Kept};
 use crate::client::connection::Connection;
 use crate::client::destination::Client;
 use crate::client::reply_batch::ReplyBatch;
+use crate::forward::counts::{Counts, Source};
 use crate::forward::flights::{Decision, Flights, Spares};
 use crate::forward::in_flight::Query;
 use crate::forward::outcome::Outcome;
@@ -25,7 +26,6 @@ use crate::message::{self, Answer, Asked, Fault, Shown, Spelled, rcode, rtype};
 use crate::system::clock::{self, micros};
 use crate::system::memory::{Memory, Purpose};
 use crate::telemetry::log::debug;
-use crate::telemetry::metrics::{Counter, Histogram, Spread};
 use crate::telemetry::query_log::{self, Line, QueryLog};
 use crate::upstream::token_bucket::{Rate, TokenBucket};
 use crate::upstream::{self, Failure, Query as _, Replies, Settle};
@@ -129,7 +129,7 @@ impl Forwarder {
         endings: Arc<Endings>,
         now: Instant,
     ) -> Self {
-        endings.aim(&settings);
+        endings.counts.aim(settings.slo_latency);
         let budget = Arc::new(TokenBucket::new(settings.budget, now));
         upstream.spend(&budget);
         let policy = Policy {
@@ -149,7 +149,7 @@ impl Forwarder {
     /// stays. Only then may another upstream that had them be retired.
     pub fn change(&self, settings: Settings, upstream: Arc<Upstream>, now: Instant) {
         self.endings.cache.serve_stale(settings.cache.serve_stale);
-        self.endings.aim(&settings);
+        self.endings.counts.aim(settings.slo_latency);
         let mut policy = self.policy.lock();
         let budget = if settings.budget == policy.settings.budget {
             Arc::clone(&policy.budget)
@@ -260,7 +260,7 @@ impl Forwarder {
         if ask == Some(Ask::First) {
             let Batch { spares, before, .. } = batch;
             if let Some((going, waits)) = endings.relay_for(relay, &client, now, spares, *before) {
-                endings.misses.increment();
+                endings.counts.add_miss();
                 going.clients().add(Waiter::new(
                     query,
                     client,
@@ -287,14 +287,14 @@ impl Forwarder {
             && let Some(going) =
                 endings.relay(&relay, relay.cost(), now, &mut batch.spares, batch.before)
         {
-            endings.renewals.increment();
+            endings.counts.add_renewal();
             batch.queries.push(going);
         }
     }
 
     /// Counts a message that nobody can have sent.
     pub fn ignore(&self) {
-        self.endings.counts[0][Outcome::Ignored as usize].increment();
+        self.endings.counts.add(false, Outcome::Ignored);
     }
 
     /// Sends on what [`Forwarder::handle`] took in.
@@ -324,7 +324,9 @@ impl Forwarder {
         let served = std::mem::take(&mut batch.served);
         if given > 0 {
             let took = clock::now().saturating_duration_since(now);
-            self.endings.measure(Source::Cache, took, given, served);
+            self.endings
+                .counts
+                .measure(Source::Cache, took, given, served);
         }
     }
 
@@ -375,15 +377,6 @@ impl Relay<'_> {
     }
 }
 
-/// Where an answer came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// It was kept.
-    Cache,
-    /// It was waited for.
-    Resolver,
-}
-
 /// Where every query comes out: answers its clients, keeps the answer, and counts how it ended.
 #[derive(Debug)]
 pub struct Endings {
@@ -394,16 +387,7 @@ pub struct Endings {
     forgotten: AtomicU64,
     waiting: Waiting,
     memory: Arc<Memory>,
-    /// By UDP, and by TCP.
-    counts: [[Counter; Outcome::ALL.len()]; 2],
-    /// How long clients waited, by [`Source`].
-    answers: [Histogram; 2],
-    /// Queries whose clients got the resolver's answer in time.
-    good: Counter,
-    /// In what time they should get it, in microseconds.
-    slo_latency: AtomicU64,
-    misses: Counter,
-    renewals: Counter,
+    counts: Counts,
     query_log: Arc<QueryLog>,
 }
 
@@ -417,44 +401,9 @@ impl Endings {
             forgotten: AtomicU64::new(0),
             waiting: Waiting::default(),
             memory: Arc::clone(memory),
-            counts: Default::default(),
-            answers: Default::default(),
-            slo_latency: AtomicU64::new(0),
-            good: Counter::new(),
-            misses: Counter::new(),
-            renewals: Counter::new(),
+            counts: Counts::new(),
             query_log: QueryLog::new(Arc::clone(memory)),
         }
-    }
-
-    /// How many queries ended so.
-    pub fn count(&self, outcome: Outcome) -> u64 {
-        self.count_by(false, outcome) + self.count_by(true, outcome)
-    }
-
-    /// How many of those that came by TCP ended so, or of those that came by UDP.
-    pub fn count_by(&self, tcp: bool, outcome: Outcome) -> u64 {
-        self.counts[usize::from(tcp)][outcome as usize].value()
-    }
-
-    /// How long clients waited for answers from there.
-    pub fn answers(&self, source: Source) -> Spread {
-        self.answers[source as usize].value()
-    }
-
-    /// Queries whose clients got the resolver's answer as quickly as they should.
-    pub fn good(&self) -> u64 {
-        self.good.value()
-    }
-
-    /// Queries to which no answer was kept.
-    pub fn misses(&self) -> u64 {
-        self.misses.value()
-    }
-
-    /// Answers that were given and asked for again behind it.
-    pub fn renewals(&self) -> u64 {
-        self.renewals.value()
     }
 
     /// Clients' queries whose answer has not left.
@@ -467,23 +416,14 @@ impl Endings {
         &self.memory
     }
 
+    /// How many queries ended how, and how soon.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
     /// Where lines about single queries go.
     pub fn query_log(&self) -> &Arc<QueryLog> {
         &self.query_log
-    }
-
-    /// Has answers be good that are as quick as these settings want.
-    fn aim(&self, settings: &Settings) {
-        let goal = micros(settings.slo_latency);
-        self.slo_latency.store(goal, Ordering::Relaxed);
-    }
-
-    /// Notes that so many answers took so long, and how many of them were the resolver's.
-    fn measure(&self, source: Source, took: Duration, answers: u64, served: u64) {
-        self.answers[source as usize].observe(took, answers);
-        if micros(took) <= self.slo_latency.load(Ordering::Relaxed) {
-            self.good.add(served);
-        }
     }
 
     /// What is kept.
@@ -675,7 +615,8 @@ impl Endings {
                 }
             };
             let took = now.saturating_duration_since(since);
-            self.measure(source, took, 1, outcome.is_served().into());
+            self.counts
+                .measure(source, took, 1, outcome.is_served().into());
             self.waiting.end(waiter.place, waiter.octets);
             replies.count_down(self.waiting.counter());
         }
@@ -742,7 +683,7 @@ impl Endings {
     /// The one line in which every query is counted, that was asked at `since`.
     fn end(&self, client: &Client, question: &[u8], outcome: Outcome, since: Instant) {
         let tcp = matches!(client, Client::Stream(_));
-        self.counts[usize::from(tcp)][outcome as usize].increment();
+        self.counts.add(tcp, outcome);
         if self.query_log.is_on() {
             self.query_log.say(Line {
                 time: clock::since_1970(),

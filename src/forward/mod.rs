@@ -1,5 +1,6 @@
 //! What happens to a query?
 
+pub mod counts;
 pub mod flights;
 pub mod forwarder;
 pub mod in_flight;

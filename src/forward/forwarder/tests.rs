@@ -175,7 +175,7 @@ impl Bench {
     }
 
     fn count(&self, outcome: Outcome) -> u64 {
-        self.endings.count(outcome)
+        self.endings.counts().count(outcome)
     }
 }
 
