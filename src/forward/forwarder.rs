@@ -19,46 +19,22 @@ use crate::forward::counts::{Counts, Source};
 use crate::forward::flights::{Decision, Flights, Spares};
 use crate::forward::in_flight::Query;
 use crate::forward::outcome::Outcome;
-use crate::forward::rate_limit::{self, Limiter, Verdict};
+use crate::forward::policy::{Policy, Settings, Upstream, Work};
+use crate::forward::rate_limit::Verdict;
 use crate::forward::waiters::{Waiter, Waiters};
 use crate::forward::waiting::{self, Place, Waiting};
 use crate::message::{self, Answer, Asked, Fault, Shown, Spelled, rcode, rtype};
 use crate::system::clock::{self, micros};
 use crate::system::memory::{Memory, Purpose};
 use crate::telemetry::log::debug;
-use crate::telemetry::query_log::{self, Line, QueryLog};
-use crate::upstream::token_bucket::{Rate, TokenBucket};
-use crate::upstream::{self, Failure, Query as _, Replies, Settle};
-
-/// The resolvers, as they are asked by what clients send.
-pub type Upstream = upstream::Upstream<Query, ReplyBatch>;
-/// What a thread keeps for its memory that brings queries.
-pub type Work = upstream::Work<Query>;
+use crate::telemetry::query_log::{Line, QueryLog};
+use crate::upstream::{Failure, Query as _, Replies, Settle};
 
 /// The longest signed message that is relayed, in octets: signatures may be long, but memory is counted.
 const LONGEST_SIGNED: usize = 4096;
 /// How long a client waits for a fresh answer before it gets an expired one (RFC 8767 section 5), unless half of its time
 /// is less.
 const PATIENCE: Duration = Duration::from_millis(1800);
-
-/// What this room can be told.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The time of a query, from a client's message to its answer.
-    pub timeout: Duration,
-    /// How long an answer may take to count as a good one.
-    pub slo_latency: Duration,
-    /// Queries of one client that wait for an answer at a time, at most.
-    pub max_pending: usize,
-    /// What is kept.
-    pub cache: cache::Settings,
-    /// Who may ask, and how much.
-    pub limit: rate_limit::Settings,
-    /// How much may be sent to the resolver, what is asked once more included.
-    pub budget: Option<Rate>,
-    /// How much is said of each query.
-    pub query_log: query_log::Mode,
-}
 
 /// What a thread that brings queries keeps from one batch to the next.
 #[derive(Default)]
@@ -105,14 +81,6 @@ impl Batch {
     }
 }
 
-/// What holds for queries that come in, and may be replaced while they do.
-struct Policy {
-    settings: Settings,
-    limiter: Limiter,
-    budget: Arc<TokenBucket>,
-    upstream: Arc<Upstream>,
-}
-
 /// Where every query goes in.
 pub struct Forwarder {
     endings: Arc<Endings>,
@@ -130,14 +98,7 @@ impl Forwarder {
         now: Instant,
     ) -> Self {
         endings.counts.aim(settings.slo_latency);
-        let budget = Arc::new(TokenBucket::new(settings.budget, now));
-        upstream.spend(&budget);
-        let policy = Policy {
-            limiter: Limiter::new(settings.limit.clone(), now),
-            budget,
-            settings,
-            upstream,
-        };
+        let policy = Policy::new(settings, upstream, now);
         Self {
             endings,
             policy: Mutex::new(Arc::new(policy)),
@@ -151,20 +112,7 @@ impl Forwarder {
         self.endings.cache.serve_stale(settings.cache.serve_stale);
         self.endings.counts.aim(settings.slo_latency);
         let mut policy = self.policy.lock();
-        let budget = if settings.budget == policy.settings.budget {
-            Arc::clone(&policy.budget)
-        } else {
-            Arc::new(TokenBucket::new(settings.budget, now))
-        };
-        // What is on its way by the one before is asked once more from the same budget.
-        policy.upstream.spend(&budget);
-        upstream.spend(&budget);
-        *policy = Arc::new(Policy {
-            limiter: policy.limiter.with(settings.limit.clone(), now),
-            budget,
-            settings,
-            upstream,
-        });
+        *policy = Arc::new(policy.with(settings, upstream, now));
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 

@@ -5,6 +5,7 @@ pub mod flights;
 pub mod forwarder;
 pub mod in_flight;
 pub mod outcome;
+pub mod policy;
 pub mod rate_limit;
 pub mod waiters;
 pub mod waiting;

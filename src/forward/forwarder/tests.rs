@@ -11,8 +11,11 @@ use super::*;
 use crate::client::connection_limit::ConnectionLimit;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
+use crate::forward::rate_limit;
 use crate::system::memory;
+use crate::telemetry::query_log;
 use crate::upstream;
+use crate::upstream::token_bucket::Rate;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 const NOERROR: u8 = 0;
