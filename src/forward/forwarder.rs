@@ -15,6 +15,7 @@ use crate::cache::{self, Ask, Cache, Found, Kept};
 use crate::client::connection::Connection;
 use crate::client::destination::Client;
 use crate::client::reply_batch::ReplyBatch;
+use crate::forward::checks::refusal;
 use crate::forward::counts::{Counts, Source};
 use crate::forward::flights::{Decision, Flights, Spares};
 use crate::forward::in_flight::Query;
@@ -23,15 +24,13 @@ use crate::forward::policy::{Policy, Settings, Upstream, Work};
 use crate::forward::rate_limit::Verdict;
 use crate::forward::waiters::{Waiter, Waiters};
 use crate::forward::waiting::{self, Place, Waiting};
-use crate::message::{self, Answer, Asked, Fault, Shown, Spelled, rcode, rtype};
+use crate::message::{self, Answer, Asked, Fault, Shown, Spelled, rcode};
 use crate::system::clock::{self, micros};
 use crate::system::memory::{Memory, Purpose};
 use crate::telemetry::log::debug;
 use crate::telemetry::query_log::{Line, QueryLog};
 use crate::upstream::{Failure, Query as _, Replies, Settle};
 
-/// The longest signed message that is relayed, in octets: signatures may be long, but memory is counted.
-const LONGEST_SIGNED: usize = 4096;
 /// How long a client waits for a fresh answer before it gets an expired one (RFC 8767 section 5), unless half of its time
 /// is less.
 const PATIENCE: Duration = Duration::from_millis(1800);
@@ -285,23 +284,6 @@ impl Forwarder {
         while self.endings.waiting() > 0 && clock::now() < deadline {
             sleep(Duration::from_millis(10));
         }
-    }
-}
-
-/// Why a query is not looked up, if it may not be asked here at all.
-fn refusal(verdict: Verdict, query: &message::Query<'_>) -> Option<Outcome> {
-    if verdict == Verdict::Refuse {
-        Some(Outcome::NotAllowed)
-    } else if verdict != Verdict::Pass {
-        Some(Outcome::OverLimit)
-    } else if query.edns().is_some_and(|edns| edns.version > 0) {
-        Some(Outcome::OtherVersion)
-    } else if matches!(query.qtype(), rtype::AXFR | rtype::IXFR) {
-        Some(Outcome::Transfer)
-    } else if query.is_signed() && query.message().len() > LONGEST_SIGNED {
-        Some(Outcome::LongSignature)
-    } else {
-        None
     }
 }
 

@@ -1,5 +1,6 @@
 //! What happens to a query?
 
+mod checks;
 pub mod counts;
 pub mod flights;
 pub mod forwarder;
