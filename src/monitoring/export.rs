@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use crate::client::connection_limit::ConnectionLimit;
 use crate::client::eviction_counters::EvictionCounters;
+use crate::forward::completion::Endings;
 use crate::forward::counts::Source;
-use crate::forward::forwarder::{Endings, Forwarder};
+use crate::forward::forwarder::Forwarder;
 use crate::forward::outcome::Outcome;
 use crate::monitoring::exposition::{Families, Family, Kind, Value, label, single, spreads};
 use crate::monitoring::process::{Process, Start};

@@ -8,14 +8,17 @@ use proptest::prelude::*;
 use socket2::SockRef;
 
 use super::*;
+use crate::cache;
 use crate::client::connection_limit::ConnectionLimit;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
 use crate::forward::rate_limit;
-use crate::system::memory;
+use crate::message::Answer;
+use crate::system::memory::{self, Purpose};
 use crate::telemetry::query_log;
 use crate::upstream;
 use crate::upstream::token_bucket::Rate;
+use crate::upstream::{Failure, Query as _, Settle};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 const NOERROR: u8 = 0;
