@@ -5,13 +5,13 @@
 //! time it stays for a while, to be served in place of a failure (RFC 8767). Failures are kept too, for seconds, so that a
 //! name that cannot be resolved is not asked for again and again (RFC 9520).
 //!
-//! From top to bottom; each file imports only files below it.
+//! Each file imports only files below it in this list:
 //!
-//! - `store`: what is known of a question.
-//! - `kept`: how a kept answer is shown.
-//! - `entry`: how an answer is kept, by what it is found, and what it costs.
-//! - `cacheability`: may an answer be kept, and for how long.
-//! - `backoff`: when what failed may be asked for again.
+//! - `store`: what is known of this question?
+//! - `kept`: how is a kept answer shown?
+//! - `entry`: how is an answer kept, by what is it found, and what does it cost?
+//! - `cacheability`: may an answer be kept, and for how long?
+//! - `backoff`: when may what failed be asked for again?
 
 mod backoff;
 mod cacheability;

@@ -1,7 +1,7 @@
-//! What happens to this query?
+//! What happens to this query, in order?
 //!
-//! The policy in order, the same for every transport. Each query ends in one [`Outcome`], from which the response code,
-//! the EDE, the count and the log line follow.
+//! The policy is the same for every transport. Each query ends in one [`Outcome`], from which the response code, the EDE, the count
+//! and the log line follow.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
