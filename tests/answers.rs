@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use dns_tool::forward::forwarder::Outcome;
+use dns_tool::forward::outcome::Outcome;
 
 use crate::support::message::{self, Edns, record};
 use crate::support::{

@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dns_tool::forward::forwarder::Outcome;
+use dns_tool::forward::outcome::Outcome;
 
 use crate::support::message::{self, Edns, record};
 use crate::support::process::Process;

@@ -11,7 +11,7 @@ use crate::support::process::Process;
 use crate::support::{
     Act, Ask, FakeResolver, Forwarder, TcpClient, UdpClient, message, wait_until,
 };
-use dns_tool::forward::forwarder::Outcome;
+use dns_tool::forward::outcome::Outcome;
 
 const SERVFAIL: u16 = 2;
 const REFUSED: u16 = 5;

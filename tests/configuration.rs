@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use ::log::Level;
 use dns_tool::client::reply_batch::ReplyBatch;
-use dns_tool::forward::forwarder::{Endings, Upstream, Work};
+use dns_tool::forward::completion::Endings;
 use dns_tool::forward::in_flight::Query;
+use dns_tool::forward::policy::{Upstream, Work};
 use dns_tool::system::clock;
 use dns_tool::system::memory::Memory;
 

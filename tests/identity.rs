@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ::log::Level;
-use dns_tool::forward::forwarder::Outcome;
+use dns_tool::forward::outcome::Outcome;
 use dns_tool::identity::anchors::Anchors;
 use dns_tool::identity::pin::Pin;
 use dns_tool::identity::pin_file::resolver_name;

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dns_tool::daemon::error::StartError;
-use dns_tool::forward::forwarder::Outcome;
+use dns_tool::forward::outcome::Outcome;
 
 use crate::support::message;
 use crate::support::process::Process;

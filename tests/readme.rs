@@ -4,7 +4,7 @@ use std::fs;
 
 use dns_tool::config::command_line::{self, Command};
 use dns_tool::config::help;
-use dns_tool::forward::forwarder::Outcome;
+use dns_tool::forward::outcome::Outcome;
 
 use crate::support::temporary_file;
 

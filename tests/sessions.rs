@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use dns_tool::client::destination::Client;
 use dns_tool::client::reply_batch::ReplyBatch;
-use dns_tool::forward::forwarder::{self, Batch, Endings, Upstream};
+use dns_tool::forward::completion::Endings;
+use dns_tool::forward::forwarder::{self, Batch};
 use dns_tool::forward::in_flight::Query;
+use dns_tool::forward::policy::Upstream;
 use dns_tool::message::Answer;
 use dns_tool::server::workers::Pool;
 use dns_tool::system::memory::Memory;

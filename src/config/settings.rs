@@ -16,7 +16,7 @@ use crate::config::values::{
     all, decimal, further_resolver, known, named_pin, number, one, prefix, rate, resolver_address,
     seconds, trust_anchors, whole,
 };
-use crate::forward::forwarder;
+use crate::forward::policy;
 use crate::forward::rate_limit;
 use crate::forward::waiting;
 use crate::identity::anchors::Anchors;
@@ -56,7 +56,7 @@ pub struct Config {
     /// What messages may hold.
     pub memory: memory::Settings,
     /// What happens to them.
-    pub forwarder: forwarder::Settings,
+    pub forwarder: policy::Settings,
     /// Whom they go to.
     pub upstream: upstream::Settings,
     /// Whose keys are believed, as time goes on.
@@ -86,7 +86,7 @@ impl Config {
             (true, false) => query_log::Mode::Prefixes,
             (_, true) => query_log::Mode::Clients,
         };
-        let forwarder = forwarder::Settings {
+        let forwarder = policy::Settings {
             timeout: upstream.timeout,
             slo_latency: known(&given, "--slo-latency", |text| seconds(text, LEAST_LATENCY))?,
             max_pending,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::forward::forwarder::Upstream;
+use crate::forward::policy::Upstream;
 use crate::identity::certificate::Facts;
 use crate::identity::chain::Proof;
 use crate::identity::pin_file::{Pins, Watch};

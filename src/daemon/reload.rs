@@ -14,7 +14,7 @@ use super::running::{Applied, Running};
 use crate::config::command_line::{self, Command};
 use crate::config::settings::Config;
 use crate::config::sources::Given;
-use crate::forward::forwarder::Upstream;
+use crate::forward::policy::Upstream;
 use crate::identity::trust;
 use crate::system::clock;
 use crate::system::sandbox::Needs;

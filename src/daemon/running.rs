@@ -11,7 +11,10 @@ use super::key_refresh::Keys;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
 use crate::config::sources::Given;
-use crate::forward::forwarder::{Endings, Forwarder, Outcome, Upstream};
+use crate::forward::completion::Endings;
+use crate::forward::forwarder::Forwarder;
+use crate::forward::outcome::Outcome;
+use crate::forward::policy::Upstream;
 use crate::monitoring::http::Monitor;
 use crate::server::listeners::Server;
 use crate::server::workers::Pool;
@@ -66,7 +69,7 @@ impl Running {
 
     /// How many queries ended so.
     pub fn count(&self, outcome: Outcome) -> u64 {
-        self.endings.count(outcome)
+        self.endings.counts().count(outcome)
     }
 
     /// Sessions that were opened on less than all that could be asked for.
@@ -86,7 +89,7 @@ impl Running {
             format!("{} at {} serves", standing.name, standing.address)
         });
         let all: u64 = Outcome::ALL
-            .map(|outcome| endings.count(outcome))
+            .map(|outcome| endings.counts().count(outcome))
             .iter()
             .sum();
         format!("{resolver}; {all} queries")
@@ -144,7 +147,8 @@ impl Running {
         if let Some(monitor) = &self.monitor {
             monitor.stop();
         }
-        let counts = Outcome::ALL.map(|outcome| (outcome.name(), self.endings.count(outcome)));
+        let counts =
+            Outcome::ALL.map(|outcome| (outcome.name(), self.endings.counts().count(outcome)));
         let counts: Vec<_> = counts
             .iter()
             .map(|(name, count)| format!("{name}={count}"))

@@ -14,7 +14,9 @@ use super::running::{Applied, Running};
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
 use crate::config::settings::Config;
-use crate::forward::forwarder::{self, Endings, Forwarder, Upstream};
+use crate::forward::completion::Endings;
+use crate::forward::forwarder::Forwarder;
+use crate::forward::policy::{self, Upstream};
 use crate::monitoring::export::Sources;
 use crate::monitoring::http::{self, Monitor};
 use crate::monitoring::process::Start;
@@ -184,7 +186,7 @@ struct Relay {
 
 impl Relay {
     fn start(
-        settings: forwarder::Settings,
+        settings: policy::Settings,
         resolvers: upstream::Settings,
         memory: &Arc<Memory>,
         now: Instant,

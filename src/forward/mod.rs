@@ -1,6 +1,30 @@
 //! What happens to a query?
+//!
+//! It goes in at [`forwarder`] and comes out at [`completion`], with exactly one [`outcome`]. Each file imports only files below it in
+//! this list:
+//!
+//! - [`forwarder`]: what happens to this query, in order?
+//! - `relay`: how does a query get on its way to the resolver?
+//! - `checks`: may this query be asked here at all?
+//! - [`completion`]: what becomes of a query that has ended?
+//! - [`policy`]: what holds for queries that come in?
+//! - [`counts`]: how many queries ended how, and how soon?
+//! - [`flights`]: is an equal query on its way already?
+//! - [`in_flight`]: what is on its way to the resolver?
+//! - [`waiters`]: who waits for this answer, and until when?
+//! - [`outcome`]: how did a query end?
+//! - [`rate_limit`]: may this client ask now?
+//! - [`waiting`]: may this client have one more query on its way?
 
+mod checks;
+pub mod completion;
+pub mod counts;
+pub mod flights;
 pub mod forwarder;
 pub mod in_flight;
+pub mod outcome;
+pub mod policy;
 pub mod rate_limit;
+mod relay;
+pub mod waiters;
 pub mod waiting;

@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use crate::client::connection_limit::ConnectionLimit;
 use crate::client::eviction_counters::EvictionCounters;
-use crate::forward::forwarder::{Endings, Forwarder, Outcome, Source};
+use crate::forward::completion::Endings;
+use crate::forward::counts::Source;
+use crate::forward::forwarder::Forwarder;
+use crate::forward::outcome::Outcome;
 use crate::monitoring::exposition::{Families, Family, Kind, Value, label, single, spreads};
 use crate::monitoring::process::{Process, Start};
 use crate::monitoring::service::Service;
@@ -47,13 +50,13 @@ impl Sources {
     pub fn service(&self) -> Service {
         let endings = &self.endings;
         let mut service = Service {
-            good: endings.good(),
-            cache: endings.answers(Source::Cache),
-            resolver: endings.answers(Source::Resolver),
+            good: endings.counts().good(),
+            cache: endings.counts().answers(Source::Cache),
+            resolver: endings.counts().answers(Source::Resolver),
             ..Service::default()
         };
         for outcome in Outcome::ALL {
-            let count = endings.count(outcome);
+            let count = endings.counts().count(outcome);
             service.all += count;
             if outcome.is_owed() {
                 service.owed += count;
@@ -104,7 +107,7 @@ impl Sources {
                     label("transport", transport),
                     label("outcome", outcome.name()),
                 ];
-                let count = endings.count_by(tcp, outcome);
+                let count = endings.counts().count_by(tcp, outcome);
                 counts.push((labels.join(","), Value::Whole(count)));
             }
         }
@@ -289,22 +292,22 @@ impl Sources {
         all.counter(
             "dns_tool_cache_hits",
             "Queries answered by what was kept, within its time.",
-            endings.count(Outcome::Cached),
+            endings.counts().count(Outcome::Cached),
         );
         all.counter(
             "dns_tool_cache_misses",
             "Queries that waited for the resolver.",
-            endings.misses(),
+            endings.counts().misses(),
         );
         all.counter(
             "dns_tool_cache_stale",
             "Queries answered by what had expired.",
-            endings.count(Outcome::Stale),
+            endings.counts().count(Outcome::Stale),
         );
         all.counter(
             "dns_tool_cache_renewals",
             "Answers that were given and asked for again in the background.",
-            endings.renewals(),
+            endings.counts().renewals(),
         );
     }
 

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
 
-use crate::forward::forwarder::Outcome;
+use crate::forward::outcome::Outcome;
 use crate::monitoring::chart;
 use crate::monitoring::export::{Sources, labels_of};
 use crate::monitoring::exposition::{Family, Value, label};

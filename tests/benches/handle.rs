@@ -14,8 +14,11 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use dns_tool::client::destination::Client;
 use dns_tool::client::reply_batch::ReplyBatch;
 use dns_tool::config::command_line::{self, Command};
-use dns_tool::forward::forwarder::{Batch, Endings, Forwarder, Outcome, Upstream};
+use dns_tool::forward::completion::Endings;
+use dns_tool::forward::forwarder::{Batch, Forwarder};
 use dns_tool::forward::in_flight::Query;
+use dns_tool::forward::outcome::Outcome;
+use dns_tool::forward::policy::Upstream;
 use dns_tool::message::{self, Answer};
 use dns_tool::system::memory::Memory;
 use dns_tool::upstream::Settle;
@@ -200,11 +203,11 @@ fn handle(criterion: &mut Criterion) {
         ("miss", 1, &misses),
         ("miss, 2 threads", 2, &misses),
     ] {
-        let before = bench.endings.count(Outcome::Cached);
+        let before = bench.endings.counts().count(Outcome::Cached);
         criterion.bench_function(name, |bencher| {
             bencher.iter_custom(|count| bench.time_of_threads(threads, messages, count));
         });
-        let known = bench.endings.count(Outcome::Cached) > before;
+        let known = bench.endings.counts().count(Outcome::Cached) > before;
         assert_eq!(known, name.starts_with("hit"), "{name}");
     }
 }

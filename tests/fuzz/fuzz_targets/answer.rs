@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use dns_tool::client::reply_batch::ReplyBatch;
 use dns_tool::config::command_line::{self, Command};
+use dns_tool::forward::completion::Endings;
 use dns_tool::forward::in_flight::Query;
-use dns_tool::forward::forwarder::Endings;
 use dns_tool::system::memory::Memory;
 use dns_tool::upstream::{Failure, Settle};
 use dns_tool::message::{self, Answer};
