@@ -724,7 +724,9 @@ impl World {
     }
 
     fn close_idle(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get_mut(&id).filter(|session| session.is_open) else {
+        // Of one that is mute nothing is heard, and it owes its answers for ever.
+        let is_heard = |session: &&mut Session| session.is_open && !session.is_mute;
+        let Some(session) = self.sessions.get_mut(&id).filter(is_heard) else {
             return;
         };
         let Some(after) = self.addresses[session.rank].closes_idle_after else {
