@@ -188,13 +188,15 @@ impl<Q: Pending> Pool<Q> {
             sessions.any(|session| session.id != id && session.is_coming_for(key))
         };
         let is_fresh = self.sessions[place].sent == 0;
-        let is_crowd = self.alone.len() > CROWD;
         let sent = self.sessions[place].sent;
         let address = &self.addresses[rank];
         let (most, most_last) = (address.most_alone(), address.most_last());
+        // Where some names end sessions, it is not that one has answered others, and those that wait use up the new ones.
+        let is_by_name = !self.suspicion.is_none() && address.tokens_alone.ready_at(now) > now;
+        let may_share = (is_by_name || self.alone.len() > CROWD) && sent < most_last;
         let may_be_sent = |other: &Key| {
             self.queries.is_in(*other, Line::Alone)
-                && (is_fresh || is_crowd && sent < most_last || !self.is_last(*other))
+                && (is_fresh || may_share || !self.is_last(*other))
                 && (*other == key
                     || !is_coming(*other) && self.rank_alone(*other, now) == Some(rank))
         };
