@@ -178,6 +178,11 @@ impl Address {
         }
     }
 
+    /// A query ended a session by itself: what seemed a limit may have been others like it.
+    pub(super) fn forget_limit(&mut self) {
+        (self.most_queries, self.closed_after) = (None, None);
+    }
+
     /// A session to it has answered so many: a limit that is lower is none. Answers earn new sessions, so that one that closes
     /// often, and answers all the same, is asked as often as it answers.
     pub(super) fn has_answered(&mut self, answered: u32) {

@@ -149,7 +149,7 @@ impl<Q: Pending> Pool<Q> {
                 let alone = is_suspect && few || by_resolver && self.is_last(key);
                 self.send_lost(key, is_suspect, alone, now, actions);
             } else {
-                self.end_alone(key, session.rank, is_suspect && is_single, now, actions);
+                self.end_alone(&lost, session.rank, is_suspect && is_single, now, actions);
             }
         }
     }
@@ -220,7 +220,7 @@ impl<Q: Pending> Pool<Q> {
     /// that did so.
     fn end_alone(
         &mut self,
-        key: Key,
+        lost: &Lost,
         rank: usize,
         is_guilty: bool,
         now: Instant,
@@ -229,21 +229,42 @@ impl<Q: Pending> Pool<Q> {
         // One that answers nobody may end all sessions.
         let answered = self.addresses[rank].answered;
         let works = answered.is_some_and(|at| now < at + WORKED);
-        let Some(entry) = self.queries.get_mut(key) else {
+        let Some(entry) = self.queries.get(lost.key) else {
             return;
         };
-        entry.has_ended_one |= is_guilty && works;
-        let (kin, is_convicted) = (entry.query.kin(), is_guilty && entry.has_ended_one);
+        let kin = entry.query.kin();
+        let has_ended_one = entry.ended_one.is_some() || works;
+        // Sessions that ended before say the same as this one, as when the resolver is started again.
+        let apart = answered.map_or(lost.since, |at| at.max(lost.since));
         let is_known = is_guilty && self.suspicion.of(kin, now) > 0;
-        if !is_known && self.may_send_again(key, now) {
-            self.leaves(key, rank, now);
-            return self.queue_alone(key);
-        }
-        if is_convicted {
-            self.suspicion.convict(kin, now);
+        let is_convicted = is_guilty && has_ended_one;
+        let goes_on = !is_known && self.may_send_again(lost.key, now);
+        if is_convicted && (!goes_on || works && self.is_second_of_its_zone(lost.key, apart)) {
+            self.suspicion.convict(kin, apart, now);
+            self.addresses[rank].forget_limit();
             actions.events.push(Event::Convicted);
             self.set_apart(now);
         }
-        self.fail(key, Failure::Broken, now, actions);
+        if !goes_on {
+            return self.fail(lost.key, Failure::Broken, now, actions);
+        }
+        if let Some(entry) = self.queries.get_mut(lost.key)
+            && is_guilty
+            && works
+        {
+            entry.ended_one = Some(now);
+        }
+        self.leaves(lost.key, rank, now);
+        self.queue_alone(lost.key);
+    }
+
+    /// Whether another query of its zone had ended a session of its own before that moment.
+    fn is_second_of_its_zone(&self, key: Key, before: Instant) -> bool {
+        let zone = |entry: &Entry<Q>| entry.query.kin().zone;
+        let own = self.queries.get(key).map(zone);
+        let mut entries = self.queries.iter();
+        entries.any(|(_, entry)| {
+            Some(zone(entry)) == own && entry.ended_one.is_some_and(|at| at < before)
+        })
     }
 }

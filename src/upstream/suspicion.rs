@@ -16,9 +16,6 @@ const MOST: usize = 256;
 /// So many convictions of one zone have all its queries asked alone; and so many zones convicted for one client, all of that client's.
 const OF_ZONE: usize = 2;
 const OF_CLIENT: usize = 2;
-/// Sessions that end so soon after each other may have been closed all together, as by a resolver that is started again: of a zone,
-/// or of a client, one conviction counts.
-const TOGETHER: Duration = Duration::from_millis(20);
 /// After so many good answers alone since the last conviction, none is held against that zone or client any more.
 const ACQUITTED: u8 = 16;
 
@@ -79,15 +76,17 @@ impl Suspicion {
         self.changed.is_some_and(|at| now < at + REMEMBERED)
     }
 
-    /// A query of that kin ended a session on which it was alone.
-    pub(super) fn convict(&mut self, kin: Kin, now: Instant) {
+    /// A query of that kin ended a session on which it was alone, and was sent then, or others were answered since. Sessions that ended
+    /// later than that may have been closed all together, as by a resolver that is started again: of a zone, or of a client, one conviction
+    /// counts.
+    pub(super) fn convict(&mut self, kin: Kin, apart: Instant, now: Instant) {
         self.convictions
             .retain(|conviction| conviction.is_of_late(now));
         if self.convictions.len() >= MOST {
             self.convictions.pop_front();
         }
-        let of_now = |conviction: &&Conviction| now < conviction.at + TOGETHER;
-        let mut others = self.convictions.iter().filter(of_now);
+        let is_same = |conviction: &&Conviction| apart <= conviction.at;
+        let mut others = self.convictions.iter().filter(is_same);
         if others.any(|other| other.zone == Some(kin.zone) || other.client == Some(kin.client)) {
             return;
         }
@@ -167,6 +166,8 @@ impl Suspicion {
 mod tests {
     use super::*;
 
+    const LATER: Duration = Duration::from_millis(1);
+
     fn kin(zone: u16, client: u16) -> Kin {
         Kin { zone, client }
     }
@@ -176,8 +177,8 @@ mod tests {
         suspicion.note(100, now);
         suspicion.note(101, now);
         for kin in kins {
-            now += TOGETHER;
-            suspicion.convict(*kin, now);
+            now += LATER;
+            suspicion.convict(*kin, now, now);
         }
         now
     }
@@ -201,14 +202,15 @@ mod tests {
     }
 
     #[test]
-    fn sessions_that_end_together_convict_a_client_once() {
+    fn sessions_that_end_of_one_event_convict_a_client_once() {
         let now = crate::system::clock::now();
         let mut suspicion = Suspicion::default();
         suspicion.note(1, now);
         suspicion.note(2, now);
-        (0..4).for_each(|zone| suspicion.convict(kin(zone, 1), now));
-        assert_eq!(suspicion.of(kin(9, 1), now), 1);
-        suspicion.convict(kin(3, 2), now);
+        (0..4).for_each(|zone| suspicion.convict(kin(zone, 1), now, now));
+        suspicion.convict(kin(4, 1), now, now + LATER);
+        assert_eq!(suspicion.of(kin(9, 1), now), 1, "it was on its way then");
+        suspicion.convict(kin(3, 2), now, now);
         assert_eq!(suspicion.of(kin(3, 2), now), 1, "it is another one's");
     }
 
@@ -238,8 +240,8 @@ mod tests {
             crate::system::clock::now(),
         );
         let mut alone = Suspicion::default();
-        for at in [now - TOGETHER, now] {
-            alone.convict(kin(u16::from(at == now), 1), at);
+        for at in [now - LATER, now] {
+            alone.convict(kin(u16::from(at == now), 1), at, at);
             alone.note(1, at);
         }
         assert!(suspicion.is_strong(kin(9, 1), now) && !alone.is_strong(kin(9, 1), now));
@@ -251,10 +253,11 @@ mod tests {
     fn no_more_is_remembered_than_may_be() {
         let now = crate::system::clock::now();
         let mut suspicion = Suspicion::default();
-        (0..1000).for_each(|number| suspicion.convict(kin(number, number), now));
+        (0..1000).for_each(|number| suspicion.convict(kin(number, number), now, now));
         assert_eq!(suspicion.convictions.len(), MOST);
         assert_eq!(suspicion.of(kin(999, 0), now), 1);
-        suspicion.convict(kin(1, 1), now + REMEMBERED);
+        let later = now + REMEMBERED;
+        suspicion.convict(kin(1, 1), later, later);
         assert_eq!(suspicion.convictions.len(), 1, "the others are forgotten");
     }
 }

@@ -81,8 +81,8 @@ pub(super) struct Entry<Q> {
     pub(super) form: Option<(usize, Form)>,
     /// Two sessions had it for long enough: it is slow, or never answered, and its silence says nothing of them.
     pub(super) is_late: bool,
-    /// A session that it was alone on ended with it, at an address that answers others.
-    pub(super) has_ended_one: bool,
+    /// When a session that it was alone on ended with it, at an address that answers others.
+    pub(super) ended_one: Option<Instant>,
     /// The addresses that failed it, so that it goes to another one: with a failure that is kept in case that nothing better comes, or
     /// by ending a session on which it was alone.
     pub(super) failed: Ranks,
@@ -287,7 +287,7 @@ impl<Q: Pending> Queries<Q> {
             copies: SmallVec::new(),
             form: None,
             is_late: false,
-            has_ended_one: false,
+            ended_one: None,
             failed: Ranks::default(),
         });
         Key { place, number }

@@ -183,6 +183,7 @@ fn a_poisoned_name_is_sent_three_times_at_most_and_takes_no_other_down() {
 fn many_poisoned_names_of_one_zone_cost_few_connections_and_no_other_answer() {
     let resolver = ends_at_poisoned_names(Act::Close, Gate::default());
     let forwarder = Forwarder::before(&resolver, &[]);
+    let began = Instant::now();
     let poison = names_in(30, "poison.test");
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -210,6 +211,8 @@ fn many_poisoned_names_of_one_zone_cost_few_connections_and_no_other_answer() {
         let sent = resolver.count(&ask.name);
         assert!(sent <= MOST_SENT, "{} {sent} times", ask.name);
     }
+    // So many a second, where it takes longer on a machine that is busy.
+    let most = 10 * (began.elapsed().as_secs() + 2);
     let connections = resolver.connections();
-    assert!(connections <= 20, "{connections} connections");
+    assert!(connections as u64 <= most, "{connections} connections");
 }
