@@ -179,7 +179,7 @@ const WINGS: [(&str, &[&str]); 13] = [
             "name",
             "codes",
             "octets",
-            "fault",
+            "parse_error",
         ],
     ),
     (

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use dns_tool::message::presentation::Line;
 use dns_tool::message::{
-    self, Answer, Asked, Edns, ExtendedError, Fault, KeptAnswer, LONGEST, Query, Record, Shown,
-    Spelled, Ttls,
+    self, Answer, Asked, Edns, ExtendedError, KeptAnswer, LONGEST, ParseError, Query, Record,
+    Shown, Spelled, Ttls,
 };
 use domain::base::iana::{Class, OptRcode, OptionCode, Rtype};
 use domain::base::message_builder::{OptBuilder, TreeCompressor};
@@ -223,27 +223,29 @@ enum PointerException {
 
 impl Exception {
     /// Why ours says `fault` of what domain reads. `due` is the QR bit that the message was to have.
-    fn find(octets: &[u8], due: bool, fault: Fault, read: &Reading) -> Option<Self> {
+    fn find(octets: &[u8], due: bool, fault: ParseError, read: &Reading) -> Option<Self> {
         let header = Message::from_slice(octets).unwrap().header_section();
         let (last, others) = read.records.split_last().unzip();
         match fault {
             // Both can only be found by reading on, which domain did without finding them.
-            Fault::Short | Fault::Cut => None,
-            Fault::Direction => (header.header().qr() != due).then_some(Self::Direction),
-            Fault::Opcode(opcode) => (opcode != 0 && header.header().opcode().to_int() == opcode)
+            ParseError::TooShort | ParseError::UnexpectedEnd => None,
+            ParseError::UnexpectedQr => (header.header().qr() != due).then_some(Self::Direction),
+            ParseError::Opcode(opcode) => (opcode != 0
+                && header.header().opcode().to_int() == opcode)
                 .then_some(Self::Operation),
-            Fault::QuestionCount(count) => {
+            ParseError::QuestionCount(count) => {
                 (count != 1 && header.counts().qdcount() == count).then_some(Self::Questions)
             }
-            Fault::Section => (header.counts().ancount() > 0 || header.counts().nscount() > 0)
+            ParseError::UnexpectedRecords => (header.counts().ancount() > 0
+                || header.counts().nscount() > 0)
                 .then_some(Self::QuerySections),
-            Fault::RecordCount(count) => {
+            ParseError::TooManyRecords(count) => {
                 let counts = header.counts();
                 let all = [counts.ancount(), counts.nscount(), counts.arcount()];
                 let all: u32 = all.into_iter().map(u32::from).sum();
                 (count == all && count > 32).then_some(Self::ManyRecords)
             }
-            Fault::Opt => {
+            ParseError::Opt => {
                 if read.opts().count() > 1 {
                     Some(Self::ManyOpts)
                 } else if read
@@ -257,7 +259,7 @@ impl Exception {
                         .then_some(Self::OptOwner)
                 }
             }
-            Fault::Signature => {
+            ParseError::SignatureNotLast => {
                 // A SIG signs the message when it covers no type (RFC 2931).
                 let signs = |seen: &Seen| match seen.content.rtype {
                     message::rtype::TSIG => true,
@@ -266,7 +268,7 @@ impl Exception {
                 };
                 others?.iter().any(signs).then_some(Self::SignatureNotLast)
             }
-            Fault::Name => {
+            ParseError::Name => {
                 let names = std::iter::once(message::HEADER);
                 names
                     .chain(read.records.iter().map(|seen| seen.start))
@@ -1342,7 +1344,7 @@ const FRONT: usize = 12 + 5 + 11;
 const BOUND: Duration = Duration::from_secs(2);
 
 /// How long it takes to read a message and to relay it.
-fn time_to_relay(octets: &[u8]) -> (Result<(), Fault>, Duration) {
+fn time_to_relay(octets: &[u8]) -> (Result<(), ParseError>, Duration) {
     let start = Instant::now();
     let result = Answer::parse(octets).map(|answer| {
         let asked = Asked {
@@ -1413,6 +1415,6 @@ fn a_message_full_of_pointers_to_pointers_is_refused_in_bounded_time() {
         target = pointer;
     }
     let (result, time) = time_to_relay(&bomb(&front, target));
-    assert_eq!(result, Err(Fault::Name));
+    assert_eq!(result, Err(ParseError::Name));
     assert!(time < BOUND, "{time:?}");
 }

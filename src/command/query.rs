@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::command::stub::{Asking, Cause, Heard, Whom};
 use crate::config::command_line::{Query, Road};
 use crate::message::presentation::{Line, Quoted, Rcode};
-use crate::message::{Answer, Fault, Section, rcode};
+use crate::message::{Answer, ParseError, Section, rcode};
 use crate::system::clock;
 use crate::system::privileges::RightsError;
 
@@ -78,7 +78,7 @@ pub fn run(query: &Query) -> Result<Report, QueryError> {
 }
 
 /// The answer in lines: what became of the question, then the records.
-fn report(heard: &Heard, took: Duration) -> Result<Report, Fault> {
+fn report(heard: &Heard, took: Duration) -> Result<Report, ParseError> {
     let answer = Answer::parse(&heard.message)?;
     let records = |section| {
         answer

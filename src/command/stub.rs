@@ -14,7 +14,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::forward::in_flight;
 use crate::identity::verifier::Identity;
 use crate::message::framing::{self, Frames};
-use crate::message::{self, Answer, Fault, Form, LONGEST};
+use crate::message::{self, Answer, Form, LONGEST, ParseError};
 use crate::system::clock;
 use crate::system::deadline::{Timed, left};
 use crate::system::thread;
@@ -47,7 +47,7 @@ pub enum Cause {
     /// There was one, and it ended.
     Closed(Closed),
     /// What came cannot be read.
-    Unreadable(Fault),
+    Unreadable(ParseError),
 }
 
 impl fmt::Display for Cause {

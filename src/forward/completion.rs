@@ -18,7 +18,7 @@ use crate::forward::in_flight::Query;
 use crate::forward::outcome::Outcome;
 use crate::forward::waiters::Waiters;
 use crate::forward::waiting::Waiting;
-use crate::message::{self, Answer, Asked, Fault, Shown, Spelled, rcode};
+use crate::message::{self, Answer, Asked, ParseError, Shown, Spelled, rcode};
 use crate::system::clock::{self, micros};
 use crate::system::memory::Memory;
 use crate::telemetry::log::debug;
@@ -224,7 +224,7 @@ impl Endings {
         &self,
         message: &[u8],
         client: &Client,
-        fault: Fault,
+        fault: ParseError,
         since: Instant,
         replies: &mut ReplyBatch,
     ) {

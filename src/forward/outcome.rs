@@ -2,7 +2,7 @@
 //!
 //! The response code, the EDE, the count and the log line of each query follow from its [`Outcome`].
 
-use crate::message::{ExtendedError, Fault, ede, rcode};
+use crate::message::{ExtendedError, ParseError, ede, rcode};
 use crate::upstream::Failure;
 
 /// How a query ended.
@@ -141,11 +141,11 @@ impl Outcome {
     }
 }
 
-impl From<Fault> for Outcome {
-    fn from(fault: Fault) -> Self {
+impl From<ParseError> for Outcome {
+    fn from(fault: ParseError) -> Self {
         match fault {
-            Fault::Short | Fault::Direction => Self::Ignored,
-            Fault::Opcode(_) => Self::OtherOpcode,
+            ParseError::TooShort | ParseError::UnexpectedQr => Self::Ignored,
+            ParseError::Opcode(_) => Self::OtherOpcode,
             _ => Self::Malformed,
         }
     }

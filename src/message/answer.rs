@@ -8,9 +8,9 @@ use super::compression::SoundMessage;
 use super::edns::{
     Edns, ExtendedError, OPTION_HEAD, SHORTEST_OPT, errors_length, options, write_option,
 };
-use super::fault::Fault;
 use super::header::Header;
 use super::octets::{from, has_room, put, u16_at, within};
+use super::parse_error::ParseError;
 use super::question::{TYPE_AND_CLASS, question_end, same_question};
 use super::record::{Record, Records};
 
@@ -60,10 +60,10 @@ pub(super) struct Opt {
 
 impl<'m> Answer<'m> {
     /// Reads a resolver's message: its header, its question and the frame of every record, names followed.
-    pub fn parse(message: &'m [u8]) -> Result<Self, Fault> {
+    pub fn parse(message: &'m [u8]) -> Result<Self, ParseError> {
         let header = Header::of(message)?;
         if !header.is_response() {
-            return Err(Fault::Direction);
+            return Err(ParseError::UnexpectedQr);
         }
         let question_end = match header.counts() {
             [0, ..] => HEADER,
@@ -81,7 +81,7 @@ impl<'m> Answer<'m> {
                     data: record.data,
                 };
                 if opt.replace(found).is_some() {
-                    return Err(Fault::Opt);
+                    return Err(ParseError::Opt);
                 }
             }
         }
@@ -354,7 +354,7 @@ mod tests {
     use crate::message::codes::{HEADER, rtype};
     use crate::message::record::{Record, Section};
     use crate::message::test_messages::{
-        A, ADDITIONAL, ANSWER, AUTHORITY, Draft, NS, answer_fault, ask, name, option, pointer,
+        A, ADDITIONAL, ANSWER, AUTHORITY, Draft, NS, answer_error, ask, name, option, pointer,
         question,
     };
 
@@ -383,8 +383,8 @@ mod tests {
         assert_eq!(answer.records().collect::<Vec<_>>(), expected);
         // What is promised and not there is a fault, and no reason to reserve room for it.
         for (section, count) in [(ANSWER, 65_535), (AUTHORITY, 2), (ADDITIONAL, 3)] {
-            let fault = answer_fault(&draft.clone().count(section, count));
-            assert!(fault.is_some(), "{section}");
+            let error = answer_error(&draft.clone().count(section, count));
+            assert!(error.is_some(), "{section}");
         }
     }
 

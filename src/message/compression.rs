@@ -6,9 +6,9 @@
 use std::ops::Range;
 
 use super::codes::{HEADER, LONGEST_NAME, rtype};
-use super::fault::Fault;
 use super::name::{name_end, visit_pointer};
 use super::octets::{from, put, within};
+use super::parse_error::ParseError;
 use super::record::{Record, Records, compressible_names};
 
 /// A message whose every record was found sound, names followed.
@@ -44,7 +44,7 @@ impl<'m> SoundMessage<'m> {
     /// Whether its OPT, which lies at `opt`, can be taken out. It can if the names of the records behind it do not need it:
     /// each pointer of theirs leads to labels that end before the OPT, or to labels behind it that no moved pointer is in, but
     /// for the one at their end.
-    pub(super) fn check_without(&self, opt: &Range<usize>) -> Result<(), Fault> {
+    pub(super) fn check_without(&self, opt: &Range<usize>) -> Result<(), ParseError> {
         // The pointers so far, in the order of their positions.
         let (mut sound, mut pointers) = (true, Vec::new());
         self.for_tail_pointers(opt, |at, target, in_data| {
@@ -65,7 +65,7 @@ impl<'m> SoundMessage<'m> {
             };
             pointers.push(at);
         });
-        if sound { Ok(()) } else { Err(Fault::Name) }
+        if sound { Ok(()) } else { Err(ParseError::Name) }
     }
 
     /// Appends the message without its OPT, which lies at `opt`. ARCOUNT is left as it was.
@@ -146,10 +146,10 @@ impl<'m> SoundMessage<'m> {
 
 #[cfg(test)]
 mod tests {
-    use crate::message::fault::Fault;
     use crate::message::octets::u16_at;
+    use crate::message::parse_error::ParseError;
     use crate::message::test_messages::{
-        A, ADDITIONAL, ANSWER, Draft, NS, UNKNOWN, answer_fault, our_opt, pointer, question,
+        A, ADDITIONAL, ANSWER, Draft, NS, UNKNOWN, answer_error, our_opt, pointer, question,
         relayed, with_tail,
     };
 
@@ -231,18 +231,18 @@ mod tests {
             for labels in [&b""[..], b"\x01a"] {
                 let name = [labels, &pointer(target)].concat();
                 let owner = with_tail(true, |draft, _| draft.record(3, &name, A, &[]));
-                assert_eq!(answer_fault(&owner), Some(Fault::Name));
+                assert_eq!(answer_error(&owner), Some(ParseError::Name));
                 let data = with_tail(true, |draft, _| draft.record(3, &[0], NS, &name));
-                assert_eq!(answer_fault(&data), Some(Fault::Name));
+                assert_eq!(answer_error(&data), Some(ParseError::Name));
             }
         }
         // A name that begins before the OPT and ends in it: its label is the OPT's owner, its end is the type's upper octet.
         let front = Draft::answer(&question()).record(ANSWER, &[0], UNKNOWN, &[1]);
         let straddling = front.clone().opt(&[]);
         let owner = pointer(front.len() - 1);
-        assert_eq!(answer_fault(&straddling), None);
+        assert_eq!(answer_error(&straddling), None);
         let straddling = straddling.record(ADDITIONAL, &owner, A, &[]);
-        assert_eq!(answer_fault(&straddling), Some(Fault::Name));
+        assert_eq!(answer_error(&straddling), Some(ParseError::Name));
     }
 
     #[test]
@@ -283,10 +283,10 @@ mod tests {
             |draft, _| draft.record(ADDITIONAL, &[0], NS, &pointer(10)),
         ];
         for tail in tails {
-            assert_eq!(answer_fault(&with_tail(true, tail)), Some(Fault::Name));
-            assert_eq!(answer_fault(&with_tail(false, tail)), None);
+            assert_eq!(answer_error(&with_tail(true, tail)), Some(ParseError::Name));
+            assert_eq!(answer_error(&with_tail(false, tail)), None);
             // Behind all names the OPT hinders nobody.
-            assert_eq!(answer_fault(&with_tail(false, tail).opt(&[])), None);
+            assert_eq!(answer_error(&with_tail(false, tail).opt(&[])), None);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What does an OPT record say, and how is one written?
 
 use super::codes::{PAYLOAD_SIZE, PLAIN_SIZE, option, rtype};
-use super::fault::Fault;
 use super::octets::{from, length_since, put, within};
+use super::parse_error::ParseError;
 use super::record::{Record, Section};
 
 /// The shortest OPT record: root name, type, class, TTL, an empty RDATA (RFC 6891 section 6.1.2).
@@ -32,9 +32,9 @@ pub struct Edns {
 }
 
 impl Edns {
-    pub(super) fn read(message: &[u8], record: &Record) -> Result<Self, Fault> {
+    pub(super) fn read(message: &[u8], record: &Record) -> Result<Self, ParseError> {
         if record.section != Section::Additional || message.get(record.start) != Some(&0) {
-            return Err(Fault::Opt);
+            return Err(ParseError::Opt);
         }
         let (mut subnet_private, mut keepalive) = (false, false);
         for option in options(within(message, record.data.clone())) {
@@ -45,7 +45,7 @@ impl Edns {
         }
         let &[extended_rcode, version, flags, _] = from(message, record.ttl_at)
             .first_chunk()
-            .ok_or(Fault::Cut)?;
+            .ok_or(ParseError::UnexpectedEnd)?;
         Ok(Self {
             size: record.class,
             extended_rcode,
@@ -81,7 +81,7 @@ impl ExtendedError {
 }
 
 /// The options of an OPT's RDATA, as code and value. Ends after the first fault.
-pub(super) fn options(data: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Fault>> {
+pub(super) fn options(data: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), ParseError>> {
     let mut rest = data;
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -89,12 +89,12 @@ pub(super) fn options(data: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), 
         }
         let Some((head, tail)) = rest.split_first_chunk::<4>() else {
             rest = &[];
-            return Some(Err(Fault::Opt));
+            return Some(Err(ParseError::Opt));
         };
         let length = usize::from(u16::from_be_bytes([head[2], head[3]]));
         let Some((value, next)) = tail.split_at_checked(length) else {
             rest = &[];
-            return Some(Err(Fault::Opt));
+            return Some(Err(ParseError::Opt));
         };
         rest = next;
         Some(Ok((u16::from_be_bytes([head[0], head[1]]), value)))
@@ -157,11 +157,11 @@ mod tests {
     use super::Edns;
     use crate::message::answer::Answer;
     use crate::message::codes::{HEADER, rtype};
-    use crate::message::fault::Fault;
+    use crate::message::parse_error::ParseError;
     use crate::message::query::Query;
     use crate::message::test_messages::{
-        A, ADDITIONAL, ANSWER, AUTHORITY, Draft, answer_fault, ask, name, option, pointer,
-        query_fault, question,
+        A, ADDITIONAL, ANSWER, AUTHORITY, Draft, answer_error, ask, name, option, pointer,
+        query_error, question,
     };
 
     #[test]
@@ -210,31 +210,31 @@ mod tests {
         let query = Draft::query(&ask(name("example.com"), rtype::IXFR));
         let answer = Draft::answer(&question());
         for draft in [query, answer] {
-            let fault = |draft: Draft| match draft.0[2] & 0x80 {
-                0 => query_fault(&draft),
-                _ => answer_fault(&draft),
+            let error = |draft: Draft| match draft.0[2] & 0x80 {
+                0 => query_error(&draft),
+                _ => answer_error(&draft),
             };
-            assert_eq!(fault(draft.clone().opt(&[])), None);
+            assert_eq!(error(draft.clone().opt(&[])), None);
             let twice = draft.clone().opt(&[]).opt(&[]);
-            assert_eq!(fault(twice), Some(Fault::Opt));
+            assert_eq!(error(twice), Some(ParseError::Opt));
             let apart = draft.clone().opt(&[]).record(3, &[0], A, &[]).opt(&[]);
-            assert_eq!(fault(apart), Some(Fault::Opt));
+            assert_eq!(error(apart), Some(ParseError::Opt));
             for section in [ANSWER, AUTHORITY] {
                 let misplaced = draft.clone().record(section, &[0], rtype::OPT, &[]);
-                assert_eq!(fault(misplaced), Some(Fault::Opt));
+                assert_eq!(error(misplaced), Some(ParseError::Opt));
             }
             // The root behind a pointer is a name that is not spelled as RFC 6891 section 6.1.2 wants it.
             let root = pointer(HEADER + 12);
             for owner in [&name("a")[..], &pointer(HEADER), &root] {
                 let owned = draft.clone().record(ADDITIONAL, owner, rtype::OPT, &[]);
-                assert_eq!(fault(owned), Some(Fault::Opt), "{owner:?}");
+                assert_eq!(error(owned), Some(ParseError::Opt), "{owner:?}");
             }
             for options in [&[0][..], &[0, 12, 0], &[0, 12, 0, 1], &[0, 12, 0, 0, 0]] {
                 let past = draft.clone().opt(options);
-                assert_eq!(fault(past), Some(Fault::Opt), "{options:?}");
+                assert_eq!(error(past), Some(ParseError::Opt), "{options:?}");
             }
             let empty_options = draft.clone().opt(&[0, 12, 0, 0, 0, 3, 0, 0]);
-            assert_eq!(fault(empty_options), None);
+            assert_eq!(error(empty_options), None);
         }
     }
 }

@@ -1,16 +1,20 @@
 //! What does the header of a message say?
 
 use super::codes::HEADER;
-use super::fault::Fault;
 use super::octets::{place, put};
+use super::parse_error::ParseError;
 
 /// What every message begins with (RFC 1035 section 4.1.1).
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Header([u8; HEADER]);
 
 impl Header {
-    pub(super) fn of(message: &[u8]) -> Result<Self, Fault> {
-        message.first_chunk().copied().map(Self).ok_or(Fault::Short)
+    pub(super) fn of(message: &[u8]) -> Result<Self, ParseError> {
+        message
+            .first_chunk()
+            .copied()
+            .map(Self)
+            .ok_or(ParseError::TooShort)
     }
 
     pub(super) fn id(self) -> u16 {

@@ -20,7 +20,7 @@
 //! - `name`: where a name ends, and whether it is sound.
 //! - `header`: what the header of a message says.
 //! - `octets`: what lies at a position of a message.
-//! - `fault`: why a message cannot be used.
+//! - `parse_error`: why a message cannot be used.
 //! - [`framing`]: where a message ends in a stream.
 //! - `codes`: which codes and sizes the protocol defines.
 
@@ -42,12 +42,12 @@ mod cached_answer;
 mod codes;
 mod compression;
 mod edns;
-mod fault;
 pub mod framing;
 mod header;
 mod key;
 mod name;
 mod octets;
+mod parse_error;
 pub mod presentation;
 mod query;
 mod query_writing;
@@ -61,8 +61,8 @@ pub use answer::{Answer, Ttls, answers, response_code};
 pub use cached_answer::KeptAnswer;
 pub use codes::{HEADER, LONGEST, PLAIN_SIZE, ede, rcode, rtype};
 pub use edns::{Edns, ExtendedError};
-pub use fault::Fault;
 pub use key::Key;
+pub use parse_error::ParseError;
 pub use query::Query;
 pub use query_writing::{Form, write_query};
 pub use question::Spelled;

@@ -1,8 +1,8 @@
 //! Where does a name end, and is it sound?
 
 use super::codes::{HEADER, LONGEST_NAME};
-use super::fault::Fault;
 use super::octets::{u16_at, within};
+use super::parse_error::ParseError;
 
 /// The most compression pointers of a name: as many as it can have labels. A longer chain costs time and says nothing.
 const MOST_POINTERS: usize = 127;
@@ -12,14 +12,14 @@ const MOST_POINTERS: usize = 127;
 /// A pointer must lead to "a prior occurrence" (RFC 1035 section 4.1.4): not into the header, where no name is, but to a
 /// name that begins and ends before the labels that the pointer ends. So every name ends, and depends on no octet behind
 /// it.
-pub(super) fn name_end(message: &[u8], at: usize) -> Result<usize, Fault> {
+pub(super) fn name_end(message: &[u8], at: usize) -> Result<usize, ParseError> {
     let (mut octets, mut position, mut labels_start) = (message, at, at);
     let (mut length, mut pointers, mut end) = (0_usize, 0_usize, None);
     loop {
         let beyond = if pointers == 0 {
-            Fault::Cut
+            ParseError::UnexpectedEnd
         } else {
-            Fault::Name
+            ParseError::Name
         };
         let octet = usize::from(*octets.get(position).ok_or(beyond)?);
         match octet {
@@ -30,27 +30,27 @@ pub(super) fn name_end(message: &[u8], at: usize) -> Result<usize, Fault> {
                 position = position.saturating_add(label);
                 // The root label is yet to come.
                 if length >= LONGEST_NAME {
-                    return Err(Fault::Name);
+                    return Err(ParseError::Name);
                 }
             }
             0xc0.. => {
                 let target = usize::from(u16_at(octets, position).or(Err(beyond))? & 0x3fff);
                 pointers = pointers.saturating_add(1);
                 if target < HEADER || pointers > MOST_POINTERS {
-                    return Err(Fault::Name);
+                    return Err(ParseError::Name);
                 }
                 end.get_or_insert(position.saturating_add(2));
                 // What comes next is read from before these labels, or not at all.
                 octets = within(message, 0..labels_start);
                 (position, labels_start) = (target, target);
             }
-            _ => return Err(Fault::Name),
+            _ => return Err(ParseError::Name),
         }
     }
 }
 
 /// The name at `at`, spelled out: its labels, each behind its length, the root's too. And one past where it stands.
-pub(super) fn name(message: &[u8], at: usize) -> Result<(Vec<u8>, usize), Fault> {
+pub(super) fn name(message: &[u8], at: usize) -> Result<(Vec<u8>, usize), ParseError> {
     let end = name_end(message, at)?;
     let (mut octets, mut position) = (Vec::new(), at);
     // It was followed before, so it ends.

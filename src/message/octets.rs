@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::fault::Fault;
+use super::parse_error::ParseError;
 
 /// The octets from `at` on; none where a message is shorter.
 pub(super) fn from(message: &[u8], at: usize) -> &[u8] {
@@ -17,10 +17,10 @@ pub(super) fn within(message: &[u8], range: Range<usize>) -> &[u8] {
 }
 
 /// The two octets at `at`, in network order.
-pub(super) fn u16_at(message: &[u8], at: usize) -> Result<u16, Fault> {
+pub(super) fn u16_at(message: &[u8], at: usize) -> Result<u16, ParseError> {
     match from(message, at).first_chunk() {
         Some(octets) => Ok(u16::from_be_bytes(*octets)),
-        None => Err(Fault::Cut),
+        None => Err(ParseError::UnexpectedEnd),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::codes::{HEADER, rtype};
 use super::edns::Edns;
-use super::fault::Fault;
 use super::header::Header;
 use super::key::{Key, bit};
 use super::octets::{u16_at, within};
+use super::parse_error::ParseError;
 use super::question::{TYPE_AND_CLASS, question_end};
 use super::record::Records;
 
@@ -28,37 +28,37 @@ pub struct Query<'m> {
 impl<'m> Query<'m> {
     /// Reads a client's message.
     ///
-    /// Octets after the last record are left out. [`Fault::Short`] and [`Fault::Direction`] say that no answer is owed.
-    pub fn parse(message: &'m [u8]) -> Result<Self, Fault> {
+    /// Octets after the last record are left out. [`ParseError::TooShort`] and [`ParseError::UnexpectedQr`] say that no answer is owed.
+    pub fn parse(message: &'m [u8]) -> Result<Self, ParseError> {
         let header = Header::of(message)?;
         if header.is_response() {
-            return Err(Fault::Direction);
+            return Err(ParseError::UnexpectedQr);
         }
         if header.opcode() != 0 {
-            return Err(Fault::Opcode(header.opcode()));
+            return Err(ParseError::Opcode(header.opcode()));
         }
         let question_end = question_end(message)?;
         let qtype = u16_at(message, question_end.saturating_sub(TYPE_AND_CLASS))?;
         // Only IXFR has a use for one of the two sections, and it is refused for what it is.
         if qtype != rtype::IXFR && !matches!(header.counts(), [_, 0, 0, _]) {
-            return Err(Fault::Section);
+            return Err(ParseError::UnexpectedRecords);
         }
         let [_, answers, authorities, additional] = header.counts();
         let count = [answers, authorities, additional]
             .iter()
             .fold(0_u32, |sum, count| sum.saturating_add((*count).into()));
         if count > MOST_RECORDS {
-            return Err(Fault::RecordCount(count));
+            return Err(ParseError::TooManyRecords(count));
         }
         let mut records = Records::after_question(message, question_end)?;
         let (mut edns, mut signed) = (None, false);
         for record in records.by_ref() {
             let record = record?;
             if signed {
-                return Err(Fault::Signature);
+                return Err(ParseError::SignatureNotLast);
             }
             match record.rtype {
-                rtype::OPT if edns.is_some() => return Err(Fault::Opt),
+                rtype::OPT if edns.is_some() => return Err(ParseError::Opt),
                 rtype::OPT => edns = Some(Edns::read(message, &record)?),
                 rtype::TSIG => signed = true,
                 rtype::SIG => signed = within(message, record.data).starts_with(&[0, 0]),

@@ -3,22 +3,22 @@
 use std::fmt;
 
 use super::codes::HEADER;
-use super::fault::Fault;
 use super::header::Header;
 use super::name::name_end;
+use super::parse_error::ParseError;
 
 /// Octets of a question behind its name (RFC 1035 section 4.1.2).
 pub(super) const TYPE_AND_CLASS: usize = 4;
 
 /// One past the one question of `message`. Its name must be spelled out: nothing stands before it to point to.
-pub(super) fn question_end(message: &[u8]) -> Result<usize, Fault> {
+pub(super) fn question_end(message: &[u8]) -> Result<usize, ParseError> {
     let [questions, ..] = Header::of(message)?.counts();
     if questions != 1 {
-        return Err(Fault::QuestionCount(questions));
+        return Err(ParseError::QuestionCount(questions));
     }
     let end = name_end(message, HEADER)?.saturating_add(TYPE_AND_CLASS);
     if end > message.len() {
-        Err(Fault::Cut)
+        Err(ParseError::UnexpectedEnd)
     } else {
         Ok(end)
     }

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::fault::Fault;
 use super::header::Header;
 use super::name::{name_end, visit_pointer};
 use super::octets::from;
+use super::parse_error::ParseError;
 
 /// A section of a message that holds records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,10 @@ pub(super) struct Records<'m> {
 }
 
 impl<'m> Records<'m> {
-    pub(super) fn after_question(message: &'m [u8], question_end: usize) -> Result<Self, Fault> {
+    pub(super) fn after_question(
+        message: &'m [u8],
+        question_end: usize,
+    ) -> Result<Self, ParseError> {
         let [_, left @ ..] = Header::of(message)?.counts();
         Ok(Self {
             message,
@@ -75,7 +78,7 @@ impl<'m> Records<'m> {
         self.position
     }
 
-    fn read(&mut self, section: Section) -> Result<Record, Fault> {
+    fn read(&mut self, section: Section) -> Result<Record, ParseError> {
         let start = self.position;
         let fixed = if self.sound {
             visit_pointer(self.message, start, &mut |_, _| {})
@@ -85,11 +88,11 @@ impl<'m> Records<'m> {
         // Type, class, TTL, the length of the RDATA (RFC 1035 section 4.1.3).
         let (octets, behind) = from(self.message, fixed)
             .split_first_chunk::<10>()
-            .ok_or(Fault::Cut)?;
+            .ok_or(ParseError::UnexpectedEnd)?;
         let [t1, t2, c1, c2, _, _, _, _, l1, l2] = *octets;
         let length = usize::from(u16::from_be_bytes([l1, l2]));
         if length > behind.len() {
-            return Err(Fault::Cut);
+            return Err(ParseError::UnexpectedEnd);
         }
         let data_start = fixed.saturating_add(octets.len());
         self.position = data_start.saturating_add(length);
@@ -105,7 +108,7 @@ impl<'m> Records<'m> {
 }
 
 impl Iterator for Records<'_> {
-    type Item = Result<Record, Fault>;
+    type Item = Result<Record, ParseError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         const SECTIONS: [Section; 3] = [Section::Answer, Section::Authority, Section::Additional];

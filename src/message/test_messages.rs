@@ -5,8 +5,8 @@
 use super::answer::Answer;
 use super::codes::{HEADER, option, rtype};
 use super::edns::write_option;
-use super::fault::Fault;
 use super::octets::u16_at;
+use super::parse_error::ParseError;
 use super::query::Query;
 use super::response::Asked;
 
@@ -125,11 +125,11 @@ pub(super) fn pointer(target: usize) -> [u8; 2] {
     (0xc000 | u16::try_from(target).unwrap()).to_be_bytes()
 }
 
-pub(super) fn query_fault(draft: &Draft) -> Option<Fault> {
+pub(super) fn query_error(draft: &Draft) -> Option<ParseError> {
     Query::parse(&draft.0).err()
 }
 
-pub(super) fn answer_fault(draft: &Draft) -> Option<Fault> {
+pub(super) fn answer_error(draft: &Draft) -> Option<ParseError> {
     Answer::parse(&draft.0).err()
 }
 

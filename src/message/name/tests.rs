@@ -1,9 +1,9 @@
 use super::name_end;
 use crate::message::codes::HEADER;
-use crate::message::fault::Fault;
+use crate::message::parse_error::ParseError;
 use crate::message::query::Query;
 use crate::message::test_messages::{
-    A, ANSWER, Draft, answer_fault, ask, labels, name, pointer, query_fault,
+    A, ANSWER, Draft, answer_error, ask, labels, name, pointer, query_error,
 };
 
 #[test]
@@ -25,7 +25,7 @@ fn every_legal_name_is_read() {
         assert_eq!(query.qtype(), 65_535);
         assert_eq!(query.message(), draft.0);
         let answer = Draft::answer(&question).record(ANSWER, &pointer(HEADER), A, &[0; 4]);
-        assert_eq!(answer_fault(&answer), None);
+        assert_eq!(answer_error(&answer), None);
     }
 }
 
@@ -38,20 +38,26 @@ fn a_name_beyond_255_octets_is_refused_however_it_is_spelled() {
         labels(&[&long, &long, &long, &long]),
         labels(&[b"a" as &[u8]; 128]),
     ] {
-        assert_eq!(query_fault(&Draft::query(&ask(name, A))), Some(Fault::Name));
+        assert_eq!(
+            query_error(&Draft::query(&ask(name, A))),
+            Some(ParseError::Name)
+        );
     }
     let answer = Draft::answer(&ask(longest, A));
-    let with_owner = |owner: &[u8]| answer_fault(&answer.clone().record(1, owner, A, &[]));
+    let with_owner = |owner: &[u8]| answer_error(&answer.clone().record(1, owner, A, &[]));
     assert_eq!(with_owner(&pointer(HEADER)), None);
     let longer = [&b"\x01a"[..], &pointer(HEADER)].concat();
-    assert_eq!(with_owner(&longer), Some(Fault::Name));
+    assert_eq!(with_owner(&longer), Some(ParseError::Name));
 }
 
 #[test]
 fn label_types_that_no_name_has_are_refused() {
     for octet in [0x40, 0x41, 0x7f, 0x80, 0xbf] {
         for name in [vec![octet, 0, 0], vec![1, b'a', octet, 0, 0]] {
-            assert_eq!(query_fault(&Draft::query(&ask(name, A))), Some(Fault::Name));
+            assert_eq!(
+                query_error(&Draft::query(&ask(name, A))),
+                Some(ParseError::Name)
+            );
         }
     }
 }
@@ -66,23 +72,23 @@ fn a_pointer_leads_to_a_name_before_it() {
     for (at, end) in [(12, 25), (20, 25), (25, 31), (29, 31), (31, 33)] {
         assert_eq!(name_end(&front.0, at), Ok(end), "at {at}");
     }
-    for (tail, fault) in [
-        (&b"\xc0\x21"[..], Fault::Name), // to itself
-        (b"\xc0\x22\0", Fault::Name),    // into itself
-        (b"\xc0\x23\0", Fault::Name),    // forward
-        (b"\x01a\xc0\x21", Fault::Name), // to the labels that it ends
-        (b"\x01a\xc0\x22", Fault::Name), // into the labels that it ends
-        (b"\xc0\x00", Fault::Name),      // to the header
-        (b"\xc0\x0b", Fault::Name),      // to the header's last octet
-        (b"\xff\xff", Fault::Name),      // past the end
-        (b"\x80\x0c", Fault::Name),      // no pointer
-        (b"\xc0", Fault::Cut),           // half a pointer
-        (b"", Fault::Cut),               // nothing
-        (b"\x03www", Fault::Cut),        // no end
-        (b"\x04www", Fault::Cut),        // half a label
+    for (tail, error) in [
+        (&b"\xc0\x21"[..], ParseError::Name),    // to itself
+        (b"\xc0\x22\0", ParseError::Name),       // into itself
+        (b"\xc0\x23\0", ParseError::Name),       // forward
+        (b"\x01a\xc0\x21", ParseError::Name),    // to the labels that it ends
+        (b"\x01a\xc0\x22", ParseError::Name),    // into the labels that it ends
+        (b"\xc0\x00", ParseError::Name),         // to the header
+        (b"\xc0\x0b", ParseError::Name),         // to the header's last octet
+        (b"\xff\xff", ParseError::Name),         // past the end
+        (b"\x80\x0c", ParseError::Name),         // no pointer
+        (b"\xc0", ParseError::UnexpectedEnd),    // half a pointer
+        (b"", ParseError::UnexpectedEnd),        // nothing
+        (b"\x03www", ParseError::UnexpectedEnd), // no end
+        (b"\x04www", ParseError::UnexpectedEnd), // half a label
     ] {
         let draft = front.clone().octets(tail);
-        assert_eq!(name_end(&draft.0, 33), Err(fault), "{tail:?}");
+        assert_eq!(name_end(&draft.0, 33), Err(error), "{tail:?}");
     }
 }
 
@@ -91,7 +97,7 @@ fn what_a_pointer_leads_to_ends_before_the_name_that_it_is_in() {
     // A label at 12 that covers the pointer at 14, whichever octets follow; and one whose end is that pointer.
     for octets in [&b"\x04a\xc0\x0c\0\0\0\0"[..], b"\x01a\xc0\x0c\0"] {
         let draft = Draft(vec![0; HEADER]).octets(octets);
-        assert_eq!(name_end(&draft.0, 14), Err(Fault::Name));
+        assert_eq!(name_end(&draft.0, 14), Err(ParseError::Name));
     }
     let sound = Draft(vec![0; HEADER]).octets(b"\x01a\0\xc0\x0c");
     assert_eq!(name_end(&sound.0, 15), Ok(17));
@@ -107,7 +113,7 @@ fn a_chain_of_pointers_is_as_long_as_a_name_has_labels() {
     }
     let at = |pointers: usize| HEADER + 1 + 2 * (pointers - 1);
     assert_eq!(name_end(&draft.0, at(127)), Ok(at(128)));
-    assert_eq!(name_end(&draft.0, at(128)), Err(Fault::Name));
+    assert_eq!(name_end(&draft.0, at(128)), Err(ParseError::Name));
 }
 
 #[test]
@@ -116,7 +122,7 @@ fn a_pointer_in_a_question_is_refused() {
         for labels in [&b""[..], b"\x01a"] {
             let name = [labels, &pointer(target), &[0; 20]].concat();
             let draft = Draft::query(&ask(name, A));
-            assert_eq!(query_fault(&draft), Some(Fault::Name), "to {target}");
+            assert_eq!(query_error(&draft), Some(ParseError::Name), "to {target}");
         }
     }
 }

@@ -1,11 +1,11 @@
 use super::{MOST_RECORDS, Query};
 use crate::message::answer::Answer;
 use crate::message::codes::{HEADER, option, rtype};
-use crate::message::fault::Fault;
+use crate::message::parse_error::ParseError;
 use crate::message::response::Asked;
 use crate::message::test_messages::{
-    A, ADDITIONAL, ANSWER, AUTHORITY, Draft, UNKNOWN, answer_fault, ask, name, option, our_opt,
-    pointer, query_fault, question, relayed,
+    A, ADDITIONAL, ANSWER, AUTHORITY, Draft, UNKNOWN, answer_error, ask, name, option, our_opt,
+    pointer, query_error, question, relayed,
 };
 
 #[test]
@@ -14,21 +14,24 @@ fn every_prefix_of_a_query_is_short_or_cut() {
     let draft = Draft::query(&question())
         .record(ADDITIONAL, &owner, UNKNOWN, b"data")
         .opt(&option(option::PADDING, b"padding"));
-    assert_eq!(query_fault(&draft), None);
+    assert_eq!(query_error(&draft), None);
     for length in 0..draft.len() {
-        let fault = if length < HEADER {
-            Fault::Short
+        let error = if length < HEADER {
+            ParseError::TooShort
         } else {
-            Fault::Cut
+            ParseError::UnexpectedEnd
         };
         assert_eq!(
             Query::parse(&draft.0[..length]).err(),
-            Some(fault),
+            Some(error),
             "{length}"
         );
         if length < HEADER {
             assert!(Asked::by_unreadable(&draft.0[..length]).is_none());
-            assert_eq!(Answer::parse(&draft.0[..length]).err(), Some(Fault::Short));
+            assert_eq!(
+                Answer::parse(&draft.0[..length]).err(),
+                Some(ParseError::TooShort)
+            );
         }
     }
 }
@@ -40,10 +43,10 @@ fn a_query_has_one_question() {
         let draft = Draft::query(&question())
             .octets(&question())
             .count(0, count);
-        assert_eq!(query_fault(&draft), Some(Fault::QuestionCount(count)));
+        assert_eq!(query_error(&draft), Some(ParseError::QuestionCount(count)));
     }
     let two = Draft::answer(&question()).octets(&question()).count(0, 2);
-    assert_eq!(answer_fault(&two), Some(Fault::QuestionCount(2)));
+    assert_eq!(answer_error(&two), Some(ParseError::QuestionCount(2)));
 }
 
 #[test]
@@ -52,17 +55,17 @@ fn a_query_has_no_records_but_additional_ones() {
     for section in [ANSWER, AUTHORITY] {
         for count in [1, 65_535] {
             let promised = query.clone().count(section, count);
-            assert_eq!(query_fault(&promised), Some(Fault::Section));
+            assert_eq!(query_error(&promised), Some(ParseError::UnexpectedRecords));
         }
         let given = query.clone().record(section, &[0], A, &[0; 4]);
-        assert_eq!(query_fault(&given), Some(Fault::Section));
+        assert_eq!(query_error(&given), Some(ParseError::UnexpectedRecords));
     }
     let additional = query.record(ADDITIONAL, &[0], A, &[0; 4]);
-    assert_eq!(query_fault(&additional), None);
+    assert_eq!(query_error(&additional), None);
     // Promised, but not there.
     assert_eq!(
-        query_fault(&additional.count(ADDITIONAL, 2)),
-        Some(Fault::Cut)
+        query_error(&additional.count(ADDITIONAL, 2)),
+        Some(ParseError::UnexpectedEnd)
     );
 }
 
@@ -80,15 +83,15 @@ fn an_ixfr_has_the_zone_that_is_known_in_its_authority_section() {
 fn operations_other_than_query_are_told_apart() {
     for opcode in 0..16 {
         let draft = Draft::new([opcode << 3 | 0x07, 0xff], &question());
-        let fault = (opcode != 0).then_some(Fault::Opcode(opcode));
-        assert_eq!(query_fault(&draft), fault);
+        let error = (opcode != 0).then_some(ParseError::Opcode(opcode));
+        assert_eq!(query_error(&draft), error);
         // A response is never answered, so that no two forwarders answer each other for ever.
         let response = Draft::new([0x80 | opcode << 3, 0], &question());
-        assert_eq!(query_fault(&response), Some(Fault::Direction));
+        assert_eq!(query_error(&response), Some(ParseError::UnexpectedQr));
     }
     assert_eq!(
-        answer_fault(&Draft::query(&question())),
-        Some(Fault::Direction)
+        answer_error(&Draft::query(&question())),
+        Some(ParseError::UnexpectedQr)
     );
 }
 
@@ -102,8 +105,8 @@ fn a_query_has_no_more_records_than_may_be() {
         draft.0
     };
     assert!(Query::parse(&with(MOST_RECORDS)).is_ok());
-    let fault = Query::parse(&with(MOST_RECORDS + 1)).err();
-    assert_eq!(fault, Some(Fault::RecordCount(MOST_RECORDS + 1)));
+    let error = Query::parse(&with(MOST_RECORDS + 1)).err();
+    assert_eq!(error, Some(ParseError::TooManyRecords(MOST_RECORDS + 1)));
 }
 
 #[test]
@@ -125,7 +128,7 @@ fn a_signature_is_the_last_record() {
         assert_eq!(signed(&last), Ok(signs), "{rtype} {data:?}");
         let then = last.record(ADDITIONAL, &key, UNKNOWN, &[]);
         let after = if signs {
-            Err(Fault::Signature)
+            Err(ParseError::SignatureNotLast)
         } else {
             Ok(false)
         };
