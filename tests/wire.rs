@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use dns_tool::message::presentation::Line;
 use dns_tool::message::{
-    self, Answer, Asked, Edns, ExtendedError, KeptAnswer, LONGEST, ParseError, Query, Record,
-    Shown, Spelled, Ttls,
+    self, Answer, CachedAnswer, Edns, ExtendedError, LONGEST, ParseError, Query,
+    QuestionPresentation, Record, ReplyOptions, ReplyTo, TtlRewrite,
 };
 use domain::base::iana::{Class, OptRcode, OptionCode, Rtype};
 use domain::base::message_builder::{OptBuilder, TreeCompressor};
@@ -875,11 +875,11 @@ fn assert_sound(octets: &[u8]) -> Reading {
 /// Does with octets all that can be done with them, and holds what comes of it against domain.
 fn examine(octets: &[u8]) {
     let theirs = read(octets);
-    let _ = Spelled(octets).to_string();
-    let _ = message::answers(octets, octets);
-    if let Some(asked) = Asked::by_unreadable(octets) {
+    let _ = QuestionPresentation(octets).to_string();
+    let _ = message::is_response_to(octets, octets);
+    if let Some(asked) = ReplyTo::from_malformed(octets) {
         // Not read again: UPDATE and others have their opcode in the reply.
-        let reply = written(|out| asked.write_reply(out, message::rcode::FORMERR, None));
+        let reply = written(|out| asked.write_empty_response(out, message::rcode::FORMERR, None));
         assert_eq!(reply.len(), message::HEADER);
     }
     match (Query::parse(octets), &theirs) {
@@ -928,15 +928,15 @@ fn examine_query(octets: &[u8], query: &Query<'_>, theirs: &Reading) {
     assert_eq!(sent_edns.dnssec_ok, dnssec_ok);
     assert_eq!(written(|out| sent_query.write_for_resolver(out)), sent);
 
-    let asked = Asked::by(query);
+    let asked = ReplyTo::from_query(query);
     for rcode in [message::rcode::SERVFAIL, message::rcode::BADVERS] {
         let ede = ExtendedError {
             code: message::ede::NETWORK_ERROR,
             text: "unreachable",
         };
-        let reply = written(|out| asked.write_reply(out, rcode, Some(ede)));
+        let reply = written(|out| asked.write_empty_response(out, rcode, Some(ede)));
         assert_sound(&reply);
-        assert!(message::answers(&reply, query.question()));
+        assert!(message::is_response_to(&reply, query.question()));
         assert_eq!(
             Answer::parse(&reply).unwrap().edns().is_some(),
             query.edns().is_some()
@@ -965,7 +965,7 @@ fn examine_answer(octets: &[u8], answer: &Answer<'_>, theirs: &Reading) {
         keepalive: true,
     };
     for edns in [None, Some(edns)] {
-        let asked = |question| Asked {
+        let asked = |question| ReplyTo {
             id: 0xabcd,
             flags: [0x01, 0x10],
             question,
@@ -975,7 +975,7 @@ fn examine_answer(octets: &[u8], answer: &Answer<'_>, theirs: &Reading) {
         let foreign = asked(other_question);
         let relayed = written(|out| foreign.write_answer(out, answer));
         assert_sound(&relayed);
-        assert!(message::answers(&relayed, other_question));
+        assert!(message::is_response_to(&relayed, other_question));
         if question.is_empty() {
             continue;
         }
@@ -997,16 +997,21 @@ fn examine_answer(octets: &[u8], answer: &Answer<'_>, theirs: &Reading) {
         assert_eq!(written(|out| asked.write_answer(out, &again)), relayed);
         let truncated = written(|out| asked.write_truncated(out, answer));
         assert_sound(&truncated);
-        let signed = written(|out| asked.write_signed_answer(out, answer, LONGEST));
+        let signed = written(|out| asked.write_verbatim(out, answer, LONGEST));
         assert_eq!(signed.len(), answer.message().len());
         assert_sound(&signed);
     }
 }
 
-/// What [`Asked::write_within`] is to write, found in other steps: everything; if that is too long, the same without the
+/// What [`ReplyTo::write_answer_with`] is to write, found in other steps: everything; if that is too long, the same without the
 /// options of its OPT; if that is too long, no records either.
-fn cut_in_steps(asked: &Asked<'_>, answer: &Answer<'_>, shown: &Shown, limit: usize) -> Vec<u8> {
-    let mut octets = written(|out| asked.write_within(out, answer, shown, LONGEST));
+fn cut_in_steps(
+    asked: &ReplyTo<'_>,
+    answer: &Answer<'_>,
+    shown: &ReplyOptions,
+    limit: usize,
+) -> Vec<u8> {
+    let mut octets = written(|out| asked.write_answer_with(out, answer, shown, LONGEST));
     if octets.len() <= limit {
         return octets;
     }
@@ -1092,9 +1097,9 @@ proptest! {
         let query = question.by_domain();
         let query = Query::parse(&query).unwrap();
         for octets in [plan.by_domain(), plan.by_thrift()] {
-            prop_assert!(message::answers(&octets, query.question()));
+            prop_assert!(message::is_response_to(&octets, query.question()));
             let answer = Answer::parse(&octets).unwrap();
-            let relayed = written(|out| Asked::by(&query).write_answer(out, &answer));
+            let relayed = written(|out| ReplyTo::from_query(&query).write_answer(out, &answer));
             let (before, after) = (read(&octets).unwrap(), assert_sound(&relayed));
             prop_assert_eq!(after.opts().count(), usize::from(query.edns().is_some()));
             prop_assert!(relayed[12..].starts_with(query.question()));
@@ -1121,23 +1126,23 @@ proptest! {
         plan in answer_plan(),
         asked in query_plan(),
         with_error in any::<bool>(),
-        ttls in select(vec![Ttls::Same, Ttls::Counted { most: 900, age: 7 }, Ttls::Passed(30)]),
+        ttls in select(vec![TtlRewrite::Unchanged, TtlRewrite::Decremented { max: 900, age: 7 }, TtlRewrite::Fixed(30)]),
         rooms in vec(any::<Index>(), 8),
     ) {
         let question = Plan { flags: asked.flags, opt: asked.opt, ..plan.question() }.by_domain();
         let query = Query::parse(&question).unwrap();
-        let asked = Asked::by(&query);
+        let asked = ReplyTo::from_query(&query);
         let ede = with_error.then_some(ExtendedError { code: 3, text: "some words" });
-        let shown = Shown { ttls, ede };
+        let shown = ReplyOptions { ttls, ede };
         for octets in [plan.by_domain(), plan.by_thrift()] {
             let answer = Answer::parse(&octets).unwrap();
-            let kept = query.key().and_then(|key| KeptAnswer::new(&answer, &key));
-            for answer in std::iter::once(answer).chain(kept.as_ref().map(KeptAnswer::answer)) {
-                let whole = written(|out| asked.write_within(out, &answer, &shown, LONGEST));
+            let kept = query.key().and_then(|key| CachedAnswer::new(&answer, &key));
+            for answer in std::iter::once(answer).chain(kept.as_ref().map(CachedAnswer::answer)) {
+                let whole = written(|out| asked.write_answer_with(out, &answer, &shown, LONGEST));
                 let least = written(|out| asked.write_truncated(out, &answer)).len();
                 for room in &rooms {
                     let limit = least + room.index(whole.len() - least + 2);
-                    let found = written(|out| asked.write_within(out, &answer, &shown, limit));
+                    let found = written(|out| asked.write_answer_with(out, &answer, &shown, limit));
                     prop_assert!(found.len() <= limit);
                     prop_assert_eq!(found, cut_in_steps(&asked, &answer, &shown, limit));
                 }
@@ -1347,7 +1352,7 @@ const BOUND: Duration = Duration::from_secs(2);
 fn time_to_relay(octets: &[u8]) -> (Result<(), ParseError>, Duration) {
     let start = Instant::now();
     let result = Answer::parse(octets).map(|answer| {
-        let asked = Asked {
+        let asked = ReplyTo {
             id: 1,
             flags: [0, 0],
             question: &octets[12..17],
@@ -1400,7 +1405,7 @@ fn a_message_full_of_pointers_to_names_without_an_end_is_kept_or_not_in_bounded_
     let query = [&[0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0], &octets[12..17]].concat();
     let key = Query::parse(&query).unwrap().key().unwrap();
     let start = Instant::now();
-    assert!(KeptAnswer::new(&answer, &key).is_some());
+    assert!(CachedAnswer::new(&answer, &key).is_some());
     let time = start.elapsed();
     assert!(time < Duration::from_millis(300), "{time:?}");
 }

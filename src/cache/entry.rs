@@ -9,7 +9,7 @@ use quick_cache::{Equivalent, Weighter};
 
 use crate::cache::backoff::Trouble;
 use crate::cache::cacheability::Lifetime;
-use crate::message::{KeptAnswer, Key};
+use crate::message::{CachedAnswer, Key};
 
 /// An answer is popular when it was given so often from here.
 const POPULAR: u8 = 2;
@@ -19,7 +19,7 @@ const PLACE: usize = 88;
 /// An answer or a failure, as it is kept.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) answer: KeptAnswer,
+    pub(super) answer: CachedAnswer,
     bits: u8,
     /// In milliseconds on the cache's clock.
     stored: u64,
@@ -36,7 +36,7 @@ pub(super) struct Entry {
 impl Entry {
     /// One of a success, which lives so long from `now`.
     pub(super) fn of_success(
-        answer: KeptAnswer,
+        answer: CachedAnswer,
         key: &Key<'_>,
         Lifetime { life, most }: Lifetime,
         now: u64,
@@ -55,7 +55,7 @@ impl Entry {
 
     /// One of a failure, which is over when its `trouble` is.
     pub(super) fn of_failure(
-        answer: KeptAnswer,
+        answer: CachedAnswer,
         key: &Key<'_>,
         trouble: Trouble,
         now: u64,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::cache::entry::Entry;
-use crate::message::{Answer, ExtendedError, Shown, Ttls, ede, rcode};
+use crate::message::{Answer, ExtendedError, ReplyOptions, TtlRewrite, ede, rcode};
 
 /// The TTL of what is served past its time, in seconds (RFC 8767 section 4).
 const STALE_TTL: u32 = 30;
@@ -12,17 +12,17 @@ const STALE_TTL: u32 = 30;
 #[derive(Debug)]
 pub struct Kept {
     entry: Arc<Entry>,
-    shown: Shown,
+    shown: ReplyOptions,
 }
 
 impl Kept {
     /// One within its time, of that age in milliseconds.
     pub(super) fn fresh(entry: Arc<Entry>, age: u64) -> Self {
-        let ttls = Ttls::Counted {
-            most: entry.most,
+        let ttls = TtlRewrite::Decremented {
+            max: entry.most,
             age: u32::try_from(age / 1000).unwrap_or(u32::MAX),
         };
-        let shown = Shown { ttls, ede: None };
+        let shown = ReplyOptions { ttls, ede: None };
         Self { entry, shown }
     }
 
@@ -32,8 +32,8 @@ impl Kept {
             rcode::NXDOMAIN => ede::STALE_NXDOMAIN,
             _ => ede::STALE_ANSWER,
         };
-        let shown = Shown {
-            ttls: Ttls::Passed(STALE_TTL),
+        let shown = ReplyOptions {
+            ttls: TtlRewrite::Fixed(STALE_TTL),
             ede: Some(ExtendedError { code, text: "" }),
         };
         Self { entry, shown }
@@ -45,8 +45,8 @@ impl Kept {
             code: ede::CACHED_ERROR,
             text: "",
         };
-        let shown = Shown {
-            ttls: Ttls::Same,
+        let shown = ReplyOptions {
+            ttls: TtlRewrite::Unchanged,
             ede: Some(ede),
         };
         Self { entry, shown }
@@ -64,7 +64,7 @@ impl Kept {
     }
 
     /// How it is to be shown.
-    pub fn shown(&self) -> &Shown {
+    pub fn shown(&self) -> &ReplyOptions {
         &self.shown
     }
 
@@ -75,6 +75,6 @@ impl Kept {
 
     /// Whether it is past its time.
     pub fn is_stale(&self) -> bool {
-        matches!(self.shown.ttls, Ttls::Passed(_))
+        matches!(self.shown.ttls, TtlRewrite::Fixed(_))
     }
 }

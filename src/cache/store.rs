@@ -16,7 +16,7 @@ use crate::cache::backoff::Trouble;
 use crate::cache::cacheability::{Unkept, lifetime, may_be_kept};
 use crate::cache::entry::{ByKey, Cost, Entry, Sought};
 use crate::cache::kept::Kept;
-use crate::message::{Answer, KeptAnswer, Key, rcode};
+use crate::message::{Answer, CachedAnswer, Key, rcode};
 use crate::upstream::Failure;
 
 /// What is past its time and could not be renewed is asked for again no sooner than this (RFC 8767 section 5).
@@ -243,19 +243,19 @@ impl Cache {
                 }
                 rcode::SERVFAIL => {
                     let whole = may_be_kept(answer)
-                        .and_then(|()| KeptAnswer::new(answer, key).ok_or(Unkept::Other));
-                    let failure = whole.ok().or_else(|| KeptAnswer::servfail(key));
+                        .and_then(|()| CachedAnswer::new(answer, key).ok_or(Unkept::Other));
+                    let failure = whole.ok().or_else(|| CachedAnswer::servfail(key));
                     self.fail(store, key, failure, false, now)
                 }
                 // It is the resolver's word on this one query, not to be repeated.
                 _ => self.refuse(store, key, now),
             },
             Err(Failure::Unreadable) => {
-                self.fail(store, key, KeptAnswer::servfail(key), false, now)
+                self.fail(store, key, CachedAnswer::servfail(key), false, now)
             }
             // It is this name's fault only if others were answered meanwhile.
             Err(Failure::TimedOut | Failure::Broken) => {
-                self.fail(store, key, KeptAnswer::servfail(key), silence, now)
+                self.fail(store, key, CachedAnswer::servfail(key), silence, now)
             }
             // It was not asked, or may not be asked again: no name's fault.
             Err(Failure::Unreachable | Failure::Unproved | Failure::Overloaded) => {
@@ -276,15 +276,15 @@ impl Cache {
         let now = self.time(now);
         let _alone = self.writes.lock();
         let whole = ending.ok().filter(|answer| may_be_kept(answer).is_ok());
-        let failure = whole.and_then(|answer| KeptAnswer::new(answer, key));
-        let failure = failure.or_else(|| KeptAnswer::servfail(key));
+        let failure = whole.and_then(|answer| CachedAnswer::new(answer, key));
+        let failure = failure.or_else(|| CachedAnswer::servfail(key));
         self.fail(store, key, failure, true, now)
     }
 
     /// A fresh answer takes the place of whatever was there, even if it may not be kept itself.
     fn replace(&self, store: &Store, key: &Key<'_>, answer: &Answer<'_>, now: u64) {
         let kept = lifetime(answer, key)
-            .and_then(|times| Ok((KeptAnswer::new(answer, key).ok_or(Unkept::Other)?, times)));
+            .and_then(|times| Ok((CachedAnswer::new(answer, key).ok_or(Unkept::Other)?, times)));
         match kept {
             Ok((answer, lifetime)) => {
                 self.insert(store, Entry::of_success(answer, key, lifetime, now));
@@ -298,7 +298,7 @@ impl Cache {
         &self,
         store: &Store,
         key: &Key<'_>,
-        failure: Option<KeptAnswer>,
+        failure: Option<CachedAnswer>,
         outage: bool,
         now: u64,
     ) -> Option<Kept> {

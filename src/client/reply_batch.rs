@@ -16,7 +16,7 @@ use crate::client::datagrams::{BATCH, Datagram, Headers, send_datagrams};
 use crate::client::destination::Client;
 use crate::client::stream::Stream;
 use crate::message::framing::{self, PREFIX};
-use crate::message::{Answer, Asked, ExtendedError, LONGEST, PLAIN_SIZE, Shown};
+use crate::message::{Answer, ExtendedError, LONGEST, PLAIN_SIZE, ReplyOptions, ReplyTo};
 use crate::system::memory::{GATHERED, Reservation};
 
 /// Octets that are gathered, at most, unless one message is longer.
@@ -65,26 +65,26 @@ impl ReplyBatch {
     pub fn push_answer(
         &mut self,
         client: &Client,
-        asked: &Asked<'_>,
+        asked: &ReplyTo<'_>,
         answer: &Answer<'_>,
-        shown: &Shown,
+        shown: &ReplyOptions,
     ) {
         let asked = &told_keepalive(client, asked);
         let limit = limit(client, asked);
         let size = answer.message().len().saturating_add(ADDED).min(limit);
         note_answer(client, true);
         self.push(client, size, |out| {
-            asked.write_within(out, answer, shown, limit);
+            asked.write_answer_with(out, answer, shown, limit);
         });
     }
 
     /// Adds an answer that is signed for its client.
-    pub fn push_signed(&mut self, client: &Client, asked: &Asked<'_>, answer: &Answer<'_>) {
+    pub fn push_signed(&mut self, client: &Client, asked: &ReplyTo<'_>, answer: &Answer<'_>) {
         let limit = limit(client, asked);
         let size = answer.message().len().min(limit);
         note_answer(client, true);
         self.push(client, size, |out| {
-            asked.write_signed_answer(out, answer, limit);
+            asked.write_verbatim(out, answer, limit);
         });
     }
 
@@ -93,7 +93,7 @@ impl ReplyBatch {
     pub fn push_reply(
         &mut self,
         client: &Client,
-        asked: &Asked<'_>,
+        asked: &ReplyTo<'_>,
         rcode: u16,
         ede: Option<ExtendedError>,
         most: usize,
@@ -102,18 +102,18 @@ impl ReplyBatch {
         note_answer(client, false);
         self.push(client, OWN_REPLY, |out| {
             let start = out.len();
-            asked.write_reply(out, rcode, ede);
+            asked.write_empty_response(out, rcode, ede);
             let too_long = out.len().saturating_sub(start) > most;
             if ede.is_some() && too_long && matches!(client, Client::Datagram { .. }) {
                 out.truncate(start);
-                asked.write_reply(out, rcode, None);
+                asked.write_empty_response(out, rcode, None);
             }
         });
     }
 
     /// Adds an answer that brings nothing but the advice to ask over TCP (TC=1).
-    pub fn push_tc(&mut self, client: &Client, asked: &Asked<'_>) {
-        self.push(client, OWN_REPLY, |out| asked.write_advice(out));
+    pub fn push_tc(&mut self, client: &Client, asked: &ReplyTo<'_>) {
+        self.push(client, OWN_REPLY, |out| asked.write_empty_tc(out));
     }
 
     /// Whether so much is gathered that it should be sent before more queries are taken in.
@@ -245,20 +245,22 @@ fn note_answer(client: &Client, answered: bool) {
 }
 
 /// Octets that the client takes as an answer.
-fn limit(client: &Client, asked: &Asked<'_>) -> usize {
+fn limit(client: &Client, asked: &ReplyTo<'_>) -> usize {
     match client {
-        Client::Datagram { .. } => asked.edns.map_or(PLAIN_SIZE.into(), |edns| edns.limit()),
+        Client::Datagram { .. } => asked
+            .edns
+            .map_or(PLAIN_SIZE.into(), |edns| edns.udp_payload_limit()),
         Client::Stream(_) => LONGEST,
     }
 }
 
 /// Over TCP a client is told how long its connection is kept when it is idle, if it asks.
-fn told_keepalive<'m>(client: &Client, asked: &Asked<'m>) -> Asked<'m> {
+fn told_keepalive<'m>(client: &Client, asked: &ReplyTo<'m>) -> ReplyTo<'m> {
     let keepalive = match client {
         Client::Datagram { .. } => None,
         Client::Stream(_) => u16::try_from(IDLE_LIMIT.as_millis() / 100).ok(),
     };
-    Asked {
+    ReplyTo {
         keepalive,
         ..*asked
     }

@@ -108,7 +108,8 @@ impl Asking {
 
     /// Whether a message is the answer: its ID, and the question that it repeats.
     fn is_answered_by(&self, message: &[u8]) -> bool {
-        message.starts_with(&self.id.to_be_bytes()) && message::answers(message, &self.question)
+        message.starts_with(&self.id.to_be_bytes())
+            && message::is_response_to(message, &self.question)
     }
 
     pub(super) fn by_udp(&self, listening: IpAddr, port: u16) -> Result<Heard, Vec<(Whom, Cause)>> {
@@ -277,7 +278,7 @@ pub(super) fn exchange(
             }
             let is_answer = |message: &&[u8]| {
                 message.starts_with(&id.to_be_bytes())
-                    && message::answers(message, query.question())
+                    && message::is_response_to(message, query.question())
             };
             if let Some(message) = reader.messages().find(is_answer) {
                 break Ok(message.to_vec());

@@ -18,7 +18,9 @@ use crate::forward::in_flight::Query;
 use crate::forward::outcome::Outcome;
 use crate::forward::waiters::Waiters;
 use crate::forward::waiting::Waiting;
-use crate::message::{self, Answer, Asked, ParseError, Shown, Spelled, rcode};
+use crate::message::{
+    self, Answer, ParseError, QuestionPresentation, ReplyOptions, ReplyTo, rcode,
+};
 use crate::system::clock::{self, micros};
 use crate::system::memory::Memory;
 use crate::telemetry::log::debug;
@@ -179,7 +181,7 @@ impl Endings {
                     if query.is_signed() {
                         replies.push_signed(client, asked, answer);
                     } else {
-                        replies.push_answer(client, asked, answer, &Shown::default());
+                        replies.push_answer(client, asked, answer, &ReplyOptions::default());
                     }
                     self.end(client, asked.question, Outcome::Answered, since);
                     (Source::Resolver, Outcome::Answered)
@@ -202,7 +204,7 @@ impl Endings {
     pub(super) fn give(
         &self,
         client: &Client,
-        asked: &Asked<'_>,
+        asked: &ReplyTo<'_>,
         kept: &Kept,
         since: Instant,
         replies: &mut ReplyBatch,
@@ -232,7 +234,7 @@ impl Endings {
             "event=unreadable client={} cause=\"{fault}\"",
             client.peer()
         );
-        match Asked::by_unreadable(message) {
+        match ReplyTo::from_malformed(message) {
             Some(asked) => {
                 let most = message.len();
                 self.refuse(client, &asked, fault.into(), most, since, replies);
@@ -245,7 +247,7 @@ impl Endings {
     pub(super) fn refuse(
         &self,
         client: &Client,
-        asked: &Asked<'_>,
+        asked: &ReplyTo<'_>,
         outcome: Outcome,
         most: usize,
         since: Instant,
@@ -272,7 +274,7 @@ impl Endings {
             });
         }
         if log_enabled!(Level::Debug) {
-            let (client, question) = (client.peer(), Spelled(question));
+            let (client, question) = (client.peer(), QuestionPresentation(question));
             debug!(
                 "event=query client={client} question=\"{question}\" outcome={}",
                 outcome.name()

@@ -24,7 +24,7 @@ use crate::forward::policy::{Policy, Settings, Upstream, Work};
 use crate::forward::rate_limit::Verdict;
 use crate::forward::relay::Relay;
 use crate::forward::waiters::Waiter;
-use crate::message::{self, Asked};
+use crate::message::{self, ReplyTo};
 use crate::system::clock;
 use crate::system::memory::Memory;
 
@@ -163,7 +163,7 @@ impl Forwarder {
             }
         };
         let refusal = refusal(verdict, &query);
-        let asked = Asked::by(&query);
+        let asked = ReplyTo::from_query(&query);
         if refusal == Some(Outcome::OverLimit) && is_datagram {
             replies.push_tc(&client, &asked);
             return endings.end(&client, asked.question, Outcome::OverLimit, now);
@@ -210,7 +210,7 @@ impl Forwarder {
                 return batch.queries.push(going);
             }
         }
-        let asked = Asked::by(query);
+        let asked = ReplyTo::from_query(query);
         let replies = &mut batch.replies;
         let Some(kept) = kept else {
             let outcome = Outcome::Overloaded;

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use crate::client::destination::Client;
 use crate::forward::waiting::Place;
-use crate::message::{self, Asked, Edns};
+use crate::message::{self, Edns, ReplyTo};
 use crate::system::clock::micros;
 
 /// The clients that wait for a query: mostly there is one.
@@ -60,8 +60,8 @@ impl Waiter {
     }
 
     /// What its answer must repeat, when it waits for a query with that question.
-    pub fn asked<'q>(&'q self, question: &'q [u8]) -> Asked<'q> {
-        Asked {
+    pub fn asked<'q>(&'q self, question: &'q [u8]) -> ReplyTo<'q> {
+        ReplyTo {
             id: self.id,
             flags: self.flags,
             question: self.spelling.as_deref().unwrap_or(question),

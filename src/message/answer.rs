@@ -1,4 +1,4 @@
-//! What does a resolver answer, and to which question?
+//! What is in a resolver's answer, and to which question is it a response?
 
 use std::ops::Range;
 use std::time::Duration;
@@ -14,29 +14,30 @@ use super::parse_error::ParseError;
 use super::question::{TYPE_AND_CLASS, question_end, same_question};
 use super::record::{Record, Records};
 
-/// What becomes of the TTLs of an answer's records.
+/// How the TTLs of an answer's records are changed. All values are seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Ttls {
-    /// They stay as they came.
+pub enum TtlRewrite {
+    /// TTLs stay as received.
     #[default]
-    Same,
-    /// Each is at most `most`, less the answer's `age`, in seconds.
-    Counted {
-        /// The most, before the age is taken off.
-        most: u32,
-        /// How long ago the answer came.
+    Unchanged,
+    /// Each TTL is limited to `max` and then decremented by `age`, to not less than 0 (RFC 1035 section 7.3).
+    Decremented {
+        /// The maximum, before the age is subtracted.
+        max: u32,
+        /// How long ago the answer was received.
         age: u32,
     },
-    /// All are so many seconds, since their own have passed. Nothing vouches for such records: AD goes.
-    Passed(u32),
+    /// All TTLs are this value, since the original ones have expired (RFC 8767 section 4). AD is cleared, since expired records
+    /// are not validated.
+    Fixed(u32),
 }
 
-impl Ttls {
-    fn of(self, ttl: u32) -> u32 {
+impl TtlRewrite {
+    fn apply(self, ttl: u32) -> u32 {
         match self {
-            Self::Same => ttl,
-            Self::Counted { most, age } => ttl.min(most).saturating_sub(age),
-            Self::Passed(seconds) => seconds,
+            Self::Unchanged => ttl,
+            Self::Decremented { max, age } => ttl.min(max).saturating_sub(age),
+            Self::Fixed(seconds) => seconds,
         }
     }
 }
@@ -98,7 +99,11 @@ impl<'m> Answer<'m> {
 
     /// What a copy of ours says, which was sound when it was made. Its OPT, if it has one, begins at `opt_at`, is the last
     /// record, and holds nothing but Extended DNS Errors.
-    pub(super) fn of_copy(copy: &'m [u8], question_end: usize, opt_at: Option<usize>) -> Self {
+    pub(super) fn from_cached_copy(
+        copy: &'m [u8],
+        question_end: usize,
+        opt_at: Option<usize>,
+    ) -> Self {
         let opt = opt_at.map(|at| {
             let record = at..copy.len();
             let data = record.start.saturating_add(SHORTEST_OPT)..record.end;
@@ -196,7 +201,7 @@ impl<'m> Answer<'m> {
     }
 
     /// Puts other TTLs into a copy of the message without its OPT, which was begun at `start`.
-    pub(super) fn write_ttls(&self, out: &mut [u8], start: usize, ttls: Ttls) {
+    pub(super) fn write_ttls(&self, out: &mut [u8], start: usize, rewrite: TtlRewrite) {
         let mut cut = 0;
         for record in self.records() {
             if record.rtype == rtype::OPT {
@@ -205,7 +210,7 @@ impl<'m> Answer<'m> {
                 continue;
             }
             let at = start.saturating_add(record.ttl_at).saturating_sub(cut);
-            put(out, at, &ttls.of(self.ttl(&record)).to_be_bytes());
+            put(out, at, &rewrite.apply(self.ttl(&record)).to_be_bytes());
         }
     }
 
@@ -298,15 +303,15 @@ impl<'m> Answer<'m> {
 
     /// Whether a name takes octets of a TTL for its own, so that it would change as the TTL is counted down. No compressor
     /// makes such a pointer.
-    pub(super) fn has_names_in_ttls(&self) -> bool {
-        self.message.has_names_in_ttls()
+    pub(super) fn names_overlap_ttls(&self) -> bool {
+        self.message.names_overlap_ttls()
     }
 }
 
 /// Whether `message` answers `question`: a response to a QUERY with the same name (without regard to case, RFC 4343),
 /// type and class. An error code without question, answer and authority counts as well, alone or with an OPT: RFC 7858 section 3.3
 /// compares the question "if present".
-pub fn answers(message: &[u8], question: &[u8]) -> bool {
+pub fn is_response_to(message: &[u8], question: &[u8]) -> bool {
     let Ok(header) = Header::of(message) else {
         return false;
     };
@@ -350,7 +355,7 @@ fn is_opt_alone(octets: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Answer, answers};
+    use super::{Answer, is_response_to};
     use crate::message::codes::{HEADER, rtype};
     use crate::message::record::{Record, Section};
     use crate::message::test_messages::{
@@ -391,7 +396,7 @@ mod tests {
     #[test]
     fn an_answer_is_to_the_question_that_it_repeats() {
         let asked = question();
-        let is_answer = |draft: &Draft| answers(&draft.0, &asked);
+        let is_answer = |draft: &Draft| is_response_to(&draft.0, &asked);
         assert!(is_answer(&Draft::answer(&asked)));
         assert!(is_answer(&Draft::answer(&ask(name("WWW.Example.cOM"), A))));
         assert!(is_answer(&Draft::answer(&asked).record(1, &[0], A, &[])));
@@ -409,8 +414,8 @@ mod tests {
         }
         // Type 65 is no other case of type 97, and bit 0x20 is case in letters alone.
         let types = [65, 97].map(|qtype| ask(name("www.example.com"), qtype));
-        assert!(!answers(&Draft::answer(&types[0]).0, &types[1]));
-        assert!(!answers(
+        assert!(!is_response_to(&Draft::answer(&types[0]).0, &types[1]));
+        assert!(!is_response_to(
             &Draft::answer(&ask(name("a@b"), A)).0,
             &ask(name("a`b"), A)
         ));
@@ -420,43 +425,43 @@ mod tests {
             assert!(!is_answer(&Draft::answer(&asked).count(0, count)));
         }
         for length in 0..Draft::answer(&asked).len() {
-            assert!(!answers(&Draft::answer(&asked).0[..length], &asked));
+            assert!(!is_response_to(&Draft::answer(&asked).0[..length], &asked));
         }
-        assert!(!answers(&Draft::answer(&[]).0, &[]));
+        assert!(!is_response_to(&Draft::answer(&[]).0, &[]));
     }
 
     #[test]
     fn an_error_alone_answers_any_question() {
         let header = |low| Draft::new([0x80, low], &[]).count(0, 0);
         for code in 1..16 {
-            assert!(answers(&header(code).0, &question()));
+            assert!(is_response_to(&header(code).0, &question()));
         }
-        assert!(!answers(&header(0).0, &question()));
-        assert!(!answers(&header(0x80).0, &question()));
-        assert!(!answers(&header(2).octets(&[0]).0, &question()));
-        assert!(!answers(&header(2).count(0, 1).0, &question()));
+        assert!(!is_response_to(&header(0).0, &question()));
+        assert!(!is_response_to(&header(0x80).0, &question()));
+        assert!(!is_response_to(&header(2).octets(&[0]).0, &question()));
+        assert!(!is_response_to(&header(2).count(0, 1).0, &question()));
         // An OPT says why, mostly, or has the upper bits of the code.
         for options in [&[][..], &[0, 15, 0, 2, 0, 22]] {
-            assert!(answers(&header(2).opt(options).0, &question()));
-            assert!(!answers(&header(0).opt(options).0, &question()));
-            assert!(!answers(
+            assert!(is_response_to(&header(2).opt(options).0, &question()));
+            assert!(!is_response_to(&header(0).opt(options).0, &question()));
+            assert!(!is_response_to(
                 &header(2).opt(options).octets(&[0]).0,
                 &question()
             ));
-            assert!(!answers(
+            assert!(!is_response_to(
                 &header(2).opt(options).count(ADDITIONAL, 2).0,
                 &question()
             ));
             let whole = header(2).opt(options).0;
             for length in HEADER..whole.len() {
-                assert!(!answers(&whole[..length], &question()), "{length}");
+                assert!(!is_response_to(&whole[..length], &question()), "{length}");
             }
         }
-        assert!(!answers(
+        assert!(!is_response_to(
             &header(2).record(ADDITIONAL, &[0], A, &[]).0,
             &question()
         ));
-        assert!(!answers(&Draft::new([0x00, 2], &[]).0, &question()));
+        assert!(!is_response_to(&Draft::new([0x00, 2], &[]).0, &question()));
     }
 
     #[test]

@@ -1,44 +1,44 @@
-//! How is an answer kept?
+//! How is an answer stored in the cache?
 
 use std::num::NonZeroU16;
 
 use super::answer::Answer;
 use super::codes::{HEADER, rcode};
 use super::edns::write_opt;
-use super::header::{clear_bits, put_additional};
+use super::header::{clear_bits, set_arcount};
 use super::key::Key;
 use super::octets::{put, within};
 use super::question::same_question;
-use super::response::Asked;
+use super::response::ReplyTo;
 
-/// An answer that outlives the message that it came in: its question in lower case, and of its OPT only what is for
-/// clients, at its end.
+/// A copy of an answer for the cache. Its question is in lower case. Its OPT record, if it has one, is the last record and
+/// holds only Extended DNS Errors.
 ///
-/// Its memory comes in units, so that what leaves makes room for what comes, of whatever length: else the holes between
-/// answers would grow with time.
+/// Allocations are rounded up to a multiple of 64 octets, so that the memory of an evicted answer fits the next one: otherwise
+/// the heap would fragment over time.
 #[derive(Debug)]
-pub struct KeptAnswer {
+pub struct CachedAnswer {
     octets: Vec<u8>,
     question_end: u16,
-    /// Where its OPT begins, if it has one.
+    /// Position of the OPT record, if there is one.
     opt_at: Option<NonZeroU16>,
 }
 
-impl KeptAnswer {
-    /// A copy of `answer`; none if it is to another question than the key's, its response code needs an OPT, or its names
-    /// would change with its TTLs.
+impl CachedAnswer {
+    /// Copies `answer`. Returns none if the answer is to another question than that of `key`, if its response code does not fit
+    /// into the header, or if names overlap TTLs (see [`Answer::names_overlap_ttls`]).
     pub fn new(answer: &Answer<'_>, key: &Key<'_>) -> Option<Self> {
         let question = key.question();
         if !same_question(answer.question(), question)
             || answer.extended_rcode() != 0
-            || answer.has_names_in_ttls()
+            || answer.names_overlap_ttls()
         {
             return None;
         }
         let mut octets = Vec::with_capacity(answer.message().len());
         answer.write_without_opt(&mut octets);
         put(&mut octets, HEADER, question);
-        // A copy is not the authority's own word (AA).
+        // A cached answer is not authoritative (AA).
         clear_bits(&mut octets, 0, [0x04, 0]);
         let mut additional = answer.count_without_opt();
         let mut opt_at = None;
@@ -51,13 +51,13 @@ impl KeptAnswer {
                 answer.write_extended_errors(out, 0);
             });
         }
-        put_additional(&mut octets, 0, additional);
-        Self::of(&octets, question, opt_at)
+        set_arcount(&mut octets, 0, additional);
+        Self::from_octets(&octets, question, opt_at)
     }
 
-    /// SERVFAIL to the question of `key`, without a word on why.
+    /// A SERVFAIL response to the question of `key`, without an Extended DNS Error.
     pub fn servfail(key: &Key<'_>) -> Option<Self> {
-        let asked = Asked {
+        let reply_to = ReplyTo {
             id: 0,
             flags: [0x01, 0],
             question: key.question(),
@@ -65,19 +65,19 @@ impl KeptAnswer {
             keepalive: None,
         };
         let mut octets = Vec::new();
-        asked.write_reply(&mut octets, rcode::SERVFAIL, None);
-        Self::of(&octets, key.question(), None)
+        reply_to.write_empty_response(&mut octets, rcode::SERVFAIL, None);
+        Self::from_octets(&octets, key.question(), None)
     }
 
-    /// What the system's allocator takes for it is a multiple of this, with the length that it puts before it.
-    const UNIT: usize = 64;
+    /// The system's allocator takes a multiple of this many octets, its own header included.
+    const ALLOCATION_UNIT: usize = 64;
 
-    fn of(message: &[u8], question: &[u8], opt_at: Option<NonZeroU16>) -> Option<Self> {
-        const LENGTH: usize = size_of::<usize>();
-        let whole = LENGTH
+    fn from_octets(message: &[u8], question: &[u8], opt_at: Option<NonZeroU16>) -> Option<Self> {
+        const ALLOCATOR_HEADER_LEN: usize = size_of::<usize>();
+        let whole = ALLOCATOR_HEADER_LEN
             .saturating_add(message.len())
-            .next_multiple_of(Self::UNIT);
-        let mut octets = Vec::with_capacity(whole.saturating_sub(LENGTH));
+            .next_multiple_of(Self::ALLOCATION_UNIT);
+        let mut octets = Vec::with_capacity(whole.saturating_sub(ALLOCATOR_HEADER_LEN));
         octets.extend_from_slice(message);
         Some(Self {
             question_end: u16::try_from(HEADER.saturating_add(question.len())).ok()?,
@@ -91,14 +91,14 @@ impl KeptAnswer {
         within(&self.octets, HEADER..self.question_end.into())
     }
 
-    /// How many octets it takes, for itself and to fill up its last unit.
+    /// The allocated octets: the message, and what rounding up to the allocator's unit adds.
     pub fn size(&self) -> usize {
         self.octets.capacity()
     }
 
-    /// The answer. It was sound when it was kept.
+    /// The answer. It was validated before it was copied, and is not validated again.
     pub fn answer(&self) -> Answer<'_> {
-        Answer::of_copy(
+        Answer::from_cached_copy(
             &self.octets,
             self.question_end.into(),
             self.opt_at.map(|at| at.get().into()),
@@ -108,25 +108,25 @@ impl KeptAnswer {
 
 #[cfg(test)]
 mod tests {
-    use super::KeptAnswer;
+    use super::CachedAnswer;
     use crate::message::answer::Answer;
     use crate::message::codes::HEADER;
     use crate::message::key::Key;
     use crate::message::query::Query;
-    use crate::message::response::Asked;
+    use crate::message::response::ReplyTo;
     use crate::message::test_messages::{
         A, ADDITIONAL, ANSWER, AUTHORITY, Draft, NS, UNKNOWN, ask, labels, name, option, pointer,
         question, relayed, with_tail, written,
     };
 
     #[test]
-    fn a_kept_answer_is_shown_to_each_asker_as_the_first_one_was() {
-        let kept = |answer: &Draft| {
+    fn a_cached_answer_is_written_for_each_client_as_the_first_one_was() {
+        let cached = |answer: &Draft| {
             let key = Key::new(&question(), false, false);
-            KeptAnswer::new(&Answer::parse(&answer.0).unwrap(), &key).unwrap()
+            CachedAnswer::new(&Answer::parse(&answer.0).unwrap(), &key).unwrap()
         };
         let spelled = ask(name("wWw.eXample.Com"), A);
-        let askers = [
+        let clients = [
             Draft::query(&question()),
             Draft::new([0x01, 0x20], &spelled),
             Draft::query(&spelled).opt_saying([0, 0, 0x80, 0], &[]),
@@ -149,40 +149,41 @@ mod tests {
                 draft.record(ADDITIONAL, &pointer(tail), NS, &pointer(tail))
             }),
         ] {
-            let kept = kept(&answer);
-            assert!(kept.size() < answer.len() + KeptAnswer::UNIT);
-            assert_eq!(kept.question(), question());
-            for asker in &askers {
-                let query = Query::parse(&asker.0).unwrap();
-                let again = written(|out| Asked::by(&query).write_answer(out, &kept.answer()));
-                assert_eq!(again, relayed(asker, &answer));
+            let cached = cached(&answer);
+            assert!(cached.size() < answer.len() + CachedAnswer::ALLOCATION_UNIT);
+            assert_eq!(cached.question(), question());
+            for client in &clients {
+                let query = Query::parse(&client.0).unwrap();
+                let again =
+                    written(|out| ReplyTo::from_query(&query).write_answer(out, &cached.answer()));
+                assert_eq!(again, relayed(client, &answer));
             }
         }
         let other = Key::new(&ask(name("www.example.org"), A), false, false);
         let answer = Answer::parse(&records.0).unwrap();
-        assert!(KeptAnswer::new(&answer, &other).is_none());
+        assert!(CachedAnswer::new(&answer, &other).is_none());
         let extended = records.opt_saying([1, 0, 0, 0], &[]);
         let key = Key::new(&question(), false, false);
-        assert!(KeptAnswer::new(&Answer::parse(&extended.0).unwrap(), &key).is_none());
+        assert!(CachedAnswer::new(&Answer::parse(&extended.0).unwrap(), &key).is_none());
     }
 
     #[test]
-    fn a_kept_error_is_the_code_and_the_question() {
+    fn a_cached_error_is_the_code_and_the_question() {
         let key = Key::new(&question(), false, false);
-        let kept = KeptAnswer::servfail(&key).unwrap();
+        let cached = CachedAnswer::servfail(&key).unwrap();
         let query = Draft::query(&question());
         let asked = Query::parse(&query.0).unwrap();
-        let shown = written(|out| Asked::by(&asked).write_answer(out, &kept.answer()));
+        let shown = written(|out| ReplyTo::from_query(&asked).write_answer(out, &cached.answer()));
         assert_eq!(shown, Draft::new([0x81, 0x82], &question()).0);
     }
 
     #[test]
-    fn an_answer_whose_names_would_change_with_its_ttls_is_not_kept() {
+    fn an_answer_whose_names_overlap_its_ttls_is_not_cacheable() {
         let question = question();
         let key = Key::new(&question, false, false);
-        let kept = |answer: &Draft| {
+        let cached = |answer: &Draft| {
             let answer = Answer::parse(&answer.0).expect("it can be read");
-            KeptAnswer::new(&answer, &key).is_some()
+            CachedAnswer::new(&answer, &key).is_some()
         };
         let first = Draft::answer(&question).record(ANSWER, &pointer(HEADER), NS, &name("ns.test"));
         let names = first.len() - name("ns.test").len();
@@ -191,7 +192,7 @@ mod tests {
                 .clone()
                 .record(ADDITIONAL, &pointer(target), A, &[0; 4])
                 .record(ADDITIONAL, &pointer(names), NS, &pointer(target));
-            assert!(kept(&sound), "{target}");
+            assert!(cached(&sound), "{target}");
         }
         // The class and TTL of the first record, 0 1 0 0, as a name: one label that holds an octet, and the root.
         let odd = Draft::answer(&question).record_saying(
@@ -210,11 +211,12 @@ mod tests {
                 .clone()
                 .record(ADDITIONAL, &pointer(odd.len()), A, &[0; 4]);
             // The first octet of the class is a root, and no part of a TTL.
-            assert_eq!(kept(&owner), target == class, "{target}");
-            assert_eq!(kept(&data), target == class, "{target}");
-            assert_eq!(kept(&far), target == class, "{target}");
+            assert_eq!(cached(&owner), target == class, "{target}");
+            assert_eq!(cached(&data), target == class, "{target}");
+            assert_eq!(cached(&far), target == class, "{target}");
         }
-        // Both are a root. The longest name that a pointer can end lies where nobody looks for names but who is sent there.
+        // Both targets are a root label. The longest name that a pointer can end lies in RDATA that holds no names, so that
+        // only a pointer leads to it.
         for target in [class, class + 2] {
             let mut longest = labels(&[&[b'x'; 63], &[b'x'; 63], &[b'x'; 63], &[b'x'; 61]]);
             longest.pop();
@@ -222,7 +224,7 @@ mod tests {
             let hidden = odd.clone().record(ADDITIONAL, &[0], UNKNOWN, &longest);
             let at = hidden.len() - longest.len();
             let sent = hidden.record(ADDITIONAL, &pointer(at), A, &[0; 4]);
-            assert_eq!(kept(&sent), target == class, "{target}");
+            assert_eq!(cached(&sent), target == class, "{target}");
         }
     }
 }

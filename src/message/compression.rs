@@ -86,7 +86,7 @@ impl<'m> SoundMessage<'m> {
 
     /// Whether a name takes octets of a TTL for its own, so that it would change as the TTL is counted down. No compressor
     /// makes such a pointer.
-    pub(super) fn has_names_in_ttls(&self) -> bool {
+    pub(super) fn names_overlap_ttls(&self) -> bool {
         let records = self.records().filter(|record| record.rtype != rtype::OPT);
         let ttls: Vec<_> = records.map(|record| record.ttl_at).collect();
         let (mut followed, mut found) = (Vec::new(), false);

@@ -57,7 +57,7 @@ impl Edns {
     }
 
     /// The most octets that a UDP answer to this sender may have: what it offers, at least 512, at most ours.
-    pub fn limit(&self) -> usize {
+    pub fn udp_payload_limit(&self) -> usize {
         usize::from(self.size.clamp(PLAIN_SIZE, PAYLOAD_SIZE))
     }
 }
@@ -200,7 +200,7 @@ mod tests {
             let draft = Draft::query(&question()).record_saying(3, &[0], 41, size, [0; 4], &[]);
             let query = Query::parse(&draft.0).unwrap();
             let edns = query.edns().unwrap();
-            assert_eq!((edns.size, edns.limit()), (size, limit));
+            assert_eq!((edns.size, edns.udp_payload_limit()), (size, limit));
         }
     }
 

@@ -62,6 +62,6 @@ pub(super) fn clear_bits(out: &mut [u8], start: usize, bits: [u8; 2]) {
 }
 
 /// Says how many records the additional section has of the message that was begun at `start`.
-pub(super) fn put_additional(out: &mut [u8], start: usize, count: u16) {
+pub(super) fn set_arcount(out: &mut [u8], start: usize, count: u16) {
     put(out, start.saturating_add(10), &count.to_be_bytes());
 }

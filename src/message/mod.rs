@@ -7,9 +7,9 @@
 //! From top to bottom; each file imports only files below it.
 //!
 //! - [`presentation`]: how names, types and records are spelled.
-//! - `cached_answer`: how an answer is kept.
-//! - `response`: what a client gets back.
-//! - `answer`: what a resolver answers, and to which question.
+//! - `cached_answer`: how an answer is stored in the cache.
+//! - `response`: how a response to a client is written.
+//! - `answer`: what is in a resolver's answer, and to which question it is a response.
 //! - `compression`: what becomes of compressed names when a message is changed.
 //! - `query_writing`: how a query is written.
 //! - `query`: what a client asks.
@@ -57,14 +57,14 @@ mod response;
 #[cfg(test)]
 mod test_messages;
 
-pub use answer::{Answer, Ttls, answers, response_code};
-pub use cached_answer::KeptAnswer;
+pub use answer::{Answer, TtlRewrite, is_response_to, response_code};
+pub use cached_answer::CachedAnswer;
 pub use codes::{HEADER, LONGEST, PLAIN_SIZE, ede, rcode, rtype};
 pub use edns::{Edns, ExtendedError};
 pub use key::Key;
 pub use parse_error::ParseError;
 pub use query::Query;
 pub use query_writing::{Form, write_query};
-pub use question::Spelled;
+pub use question::QuestionPresentation;
 pub use record::{Record, Section};
-pub use response::{Asked, Shown};
+pub use response::{ReplyOptions, ReplyTo};

@@ -38,12 +38,12 @@ pub(super) fn same_question(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// A question as people write it: name, type number. For log lines at debug only; control octets are escaped.
-pub struct Spelled<'m>(
+pub struct QuestionPresentation<'m>(
     /// The question's octets: name, type, class.
     pub &'m [u8],
 );
 
-impl fmt::Display for Spelled<'_> {
+impl fmt::Display for QuestionPresentation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = self.0;
         if rest.first() == Some(&0) {
@@ -72,7 +72,7 @@ impl fmt::Display for Spelled<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::Spelled;
+    use super::QuestionPresentation;
     use crate::message::test_messages::{ask, labels, name};
 
     #[test]
@@ -91,7 +91,7 @@ mod tests {
             (vec![5, b'a'], "a."),
             (vec![1, b'a', 0, 1], "a."),
         ] {
-            assert_eq!(Spelled(&question).to_string(), spelled);
+            assert_eq!(QuestionPresentation(&question).to_string(), spelled);
         }
     }
 }

@@ -1,44 +1,44 @@
-//! What does a client get back?
+//! How is a response to a client written?
 
-use super::answer::{Answer, Ttls};
+use super::answer::{Answer, TtlRewrite};
 use super::codes::{HEADER, LONGEST, PLAIN_SIZE, option, rcode};
 use super::edns::{
     EDE_HEAD, Edns, ExtendedError, KEEPALIVE_LENGTH, SHORTEST_OPT, write_extended_error, write_opt,
     write_option,
 };
-use super::header::{Header, clear_bits, put_additional, set_bits};
+use super::header::{Header, clear_bits, set_arcount, set_bits};
 use super::octets::{has_room, put};
 use super::query::Query;
 use super::question::same_question;
 
-/// How an answer that was kept is shown, in place of how it came.
+/// Changes that are made to a cached answer when it is written for a client.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Shown {
-    /// What its records' TTLs become.
-    pub ttls: Ttls,
-    /// One more Extended DNS Error, for clients that speak EDNS.
+pub struct ReplyOptions {
+    /// What becomes of the TTLs of its records.
+    pub ttls: TtlRewrite,
+    /// An Extended DNS Error to add, if the client sent an OPT record.
     pub ede: Option<ExtendedError>,
 }
 
-/// What of a query its answer must repeat.
+/// The header fields, the question and the EDNS of a query: what a response to it repeats or depends on.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'m> {
+pub struct ReplyTo<'m> {
     /// The client's message ID.
     pub id: u16,
     /// The two octets of the flags of the client's header.
     pub flags: [u8; 2],
     /// The question's octets in the client's spelling; empty where the query's question could not be read.
     pub question: &'m [u8],
-    /// What the client's OPT said.
+    /// The client's OPT record; none if it sent none.
     pub edns: Option<Edns>,
-    /// How long its idle connection is kept, in units of 100 ms, to be told if it asked (RFC 7828 section 3.1). None over
-    /// UDP.
+    /// How long the client's idle connection is kept open, in units of 100 ms; sent only if the client asked for it (RFC 7828
+    /// section 3.1). None over UDP.
     pub keepalive: Option<u16>,
 }
 
-impl<'m> Asked<'m> {
-    /// What an answer to `query` must repeat.
-    pub fn by(query: &Query<'m>) -> Self {
+impl<'m> ReplyTo<'m> {
+    /// For a response to `query`.
+    pub fn from_query(query: &Query<'m>) -> Self {
         Self {
             id: query.id(),
             flags: query.flags(),
@@ -48,8 +48,8 @@ impl<'m> Asked<'m> {
         }
     }
 
-    /// What an answer to a message that cannot be read must repeat: its header alone; none for less than a header.
-    pub fn by_unreadable(message: &'m [u8]) -> Option<Self> {
+    /// For a response to a message that cannot be parsed: its header alone. None if the message is shorter than a header.
+    pub fn from_malformed(message: &'m [u8]) -> Option<Self> {
         let header = Header::of(message).ok()?;
         Some(Self {
             id: header.id(),
@@ -60,15 +60,16 @@ impl<'m> Asked<'m> {
         })
     }
 
-    /// The most octets that an answer over UDP may have.
-    pub fn udp_limit(&self) -> usize {
-        self.edns.map_or(PLAIN_SIZE.into(), |edns| edns.limit())
+    /// The maximum length of a response over UDP, in octets: what the client's OPT offers, from 512 to 1232; 512 without EDNS.
+    pub fn udp_payload_limit(&self) -> usize {
+        self.edns
+            .map_or(PLAIN_SIZE.into(), |edns| edns.udp_payload_limit())
     }
 
-    /// Appends an answer of our own: a response code, no records, and an EDE when the client speaks EDNS.
-    pub fn write_reply(&self, out: &mut Vec<u8>, rcode: u16, ede: Option<ExtendedError>) {
+    /// Appends a response without records: a response code, the question and, if the client sent an OPT, an OPT with `ede`.
+    pub fn write_empty_response(&self, out: &mut Vec<u8>, rcode: u16, ede: Option<ExtendedError>) {
         // RA is set: recursion is what a forwarder offers.
-        self.write_head(out, 0x80, low_nibble(rcode));
+        self.write_header_and_question(out, 0x80, header_rcode(rcode));
         if let Some(edns) = &self.edns {
             write_opt(out, (rcode >> 4) as u8, edns.dnssec_ok, |out| {
                 if let Some(ede) = &ede {
@@ -79,18 +80,18 @@ impl<'m> Asked<'m> {
         }
     }
 
-    /// Appends an answer that brings nothing but the advice to ask over TCP: TC=1 and no records.
-    pub fn write_advice(&self, out: &mut Vec<u8>) {
+    /// Appends an empty response with TC=1, which tells the client to retry over TCP.
+    pub fn write_empty_tc(&self, out: &mut Vec<u8>) {
         let start = out.len();
-        self.write_reply(out, rcode::NOERROR, None);
+        self.write_empty_response(out, rcode::NOERROR, None);
         set_bits(out, start, [0x02, 0]);
     }
 
-    /// Appends `answer` cut down to what fits any client: TC=1, the question, and an OPT if there was one in the query.
+    /// Appends `answer` without its records, with TC=1: header, question, and an OPT if the query had one. Fits any client.
     pub fn write_truncated(&self, out: &mut Vec<u8>, answer: &Answer<'_>) {
         let [high, low] = answer.flags();
         let start = out.len();
-        self.write_head(out, low & 0x80, low & 0x0f);
+        self.write_header_and_question(out, low & 0x80, low & 0x0f);
         set_bits(out, start, [0x02 | (high & 0x04), 0]);
         if let Some(edns) = &self.edns {
             write_opt(out, answer.extended_rcode(), edns.dnssec_ok, |_| {});
@@ -109,8 +110,9 @@ impl<'m> Asked<'m> {
         }
     }
 
-    /// A response header with QR=1, the client's ID, opcode, RD and CD, and the question; ARCOUNT says whether an OPT follows.
-    fn write_head(&self, out: &mut Vec<u8>, low_flags: u8, rcode: u8) {
+    /// Appends a header with QR=1 and the client's ID, opcode, RD and CD, and the question. ARCOUNT is 1 if the query had an OPT,
+    /// since one follows then.
+    fn write_header_and_question(&self, out: &mut Vec<u8>, low_flags: u8, rcode: u8) {
         let [high, low] = self.flags;
         let questions = u8::from(!self.question.is_empty());
         out.extend_from_slice(&self.id.to_be_bytes());
@@ -119,29 +121,28 @@ impl<'m> Asked<'m> {
         out.extend_from_slice(self.question);
     }
 
-    /// Appends the resolver's answer as this client shall see it: its ID, its spelling of the name, its RD and CD bits, an
-    /// OPT exactly when it sent one (RFC 6891 section 6.1.1), AD only when it asked for it (RFC 6840 section 5.8); every
-    /// record octet for octet.
+    /// Appends the resolver's answer for this client: with the client's ID, case of the name, RD and CD bits; with an OPT only if
+    /// the query had one (RFC 6891 section 6.1.1); with AD only if the query asked for it (RFC 6840 section 5.8). All other
+    /// records are copied unchanged.
     pub fn write_answer(&self, out: &mut Vec<u8>, answer: &Answer<'_>) {
-        self.write_within(out, answer, &Shown::default(), LONGEST);
+        self.write_answer_with(out, answer, &ReplyOptions::default(), LONGEST);
     }
 
-    /// Appends an answer as [`Asked::write_answer`] does, but for how it is to be shown, and in at most `limit` octets: over
-    /// TCP [`LONGEST`], over UDP [`Asked::udp_limit`], which is at least [`PLAIN_SIZE`].
+    /// Appends an answer as [`ReplyTo::write_answer`] does, changed by `options`, in at most `limit` octets: over TCP
+    /// [`LONGEST`], over UDP [`ReplyTo::udp_payload_limit`], which is at least [`PLAIN_SIZE`].
     ///
-    /// If the Extended DNS Errors do not all fit, none is written, and TC=1 says so; if the records do not either, what is
-    /// written is [`Asked::write_truncated`], and the time that takes does not depend on the length of the answer (RFC 8914
-    /// section 3, RFC 2181 section 9). Over TCP, where nobody can ask for more, an OPT or an error of ours that finds no room
-    /// is left out without TC=1.
-    pub fn write_within(
+    /// If the Extended DNS Errors do not all fit, none is written and TC is set (RFC 8914 section 3). If the records do not fit
+    /// either, [`ReplyTo::write_truncated`] is used instead (RFC 2181 section 9), in a time that does not depend on the length of
+    /// the answer. Over TCP, where the client cannot retry for more, an OPT or error that does not fit is left out without TC.
+    pub fn write_answer_with(
         &self,
         out: &mut Vec<u8>,
         answer: &Answer<'_>,
-        shown: &Shown,
+        options: &ReplyOptions,
         limit: usize,
     ) {
-        if let Some(rcode) = self.rcode_instead(answer) {
-            return self.write_reply(out, rcode, None);
+        if let Some(rcode) = self.replacement_rcode(answer) {
+            return self.write_empty_response(out, rcode, None);
         }
         let opt = self.edns.map_or(0, |_| SHORTEST_OPT);
         if limit < LONGEST && answer.length_without_opt().saturating_add(opt) > limit {
@@ -149,14 +150,13 @@ impl<'m> Asked<'m> {
         }
         let start = out.len();
         answer.write_without_opt(out);
-        self.write_over_head(out, start);
-        let wants_authenticated =
-            self.flags[1] & 0x20 != 0 || self.edns.is_some_and(|edns| edns.dnssec_ok);
-        if !wants_authenticated || matches!(shown.ttls, Ttls::Passed(_)) {
+        self.patch_header(out, start);
+        let wants_ad = self.flags[1] & 0x20 != 0 || self.edns.is_some_and(|edns| edns.dnssec_ok);
+        if !wants_ad || matches!(options.ttls, TtlRewrite::Fixed(_)) {
             clear_bits(out, start, [0, 0x20]);
         }
-        if shown.ttls != Ttls::Same {
-            answer.write_ttls(out, start, shown.ttls);
+        if options.ttls != TtlRewrite::Unchanged {
+            answer.write_ttls(out, start, options.ttls);
         }
         let mut additional = answer.count_without_opt();
         if let Some(edns) = &self.edns
@@ -165,30 +165,30 @@ impl<'m> Asked<'m> {
         {
             additional = with_opt;
             write_opt(out, answer.extended_rcode(), edns.dnssec_ok, |out| {
-                self.write_options(out, start, answer, shown.ede.as_ref(), limit);
+                self.write_options(out, start, answer, options.ede.as_ref(), limit);
             });
         }
-        put_additional(out, start, additional);
+        set_arcount(out, start, additional);
     }
 
-    /// The code of the error that this client gets in place of an answer that cannot be its own.
-    fn rcode_instead(&self, answer: &Answer<'_>) -> Option<u16> {
+    /// The response code to send instead of an answer that this client cannot be sent; none if it can.
+    fn replacement_rcode(&self, answer: &Answer<'_>) -> Option<u16> {
         if self.edns.is_none() && answer.extended_rcode() != 0 {
-            // Without an OPT the upper bits have no place, and the lower ones alone would say something else.
+            // Without an OPT there is no room for the upper bits, and the lower ones alone are another code.
             Some(rcode::SERVFAIL)
         } else if answer.question().is_empty() {
-            // An error without its question: the client still gets its own back.
+            // The resolver's error has no question: the client's own is put back.
             Some(answer.rcode())
         } else if !same_question(answer.question(), self.question) {
-            // The caller asks `answers` first; an answer to somebody else must not leave even if it forgets.
+            // The caller checks `is_response_to` first. An answer to another question must not be sent even if it does not.
             Some(rcode::SERVFAIL)
         } else {
             None
         }
     }
 
-    /// Appends the options for the OPT of the message that was begun at `start`: the answer's Extended DNS Errors and one of
-    /// ours, or TC=1 in the header if they are not to fit into `limit`; and how long the connection is kept.
+    /// Appends the options of the OPT of the message that begins at `start`: the answer's Extended DNS Errors and `ede`, or sets
+    /// TC in the header if they do not fit into `limit`; then the keepalive timeout if it fits.
     fn write_options(
         &self,
         out: &mut Vec<u8>,
@@ -214,9 +214,9 @@ impl<'m> Asked<'m> {
         }
     }
 
-    /// Appends a signed answer: unchanged but for the ID (RFC 8945 section 5.5); or, if it has more than `limit` octets, what
-    /// [`Asked::write_truncated`] writes.
-    pub fn write_signed_answer(&self, out: &mut Vec<u8>, answer: &Answer<'_>, limit: usize) {
+    /// Appends an answer with a TSIG or SIG(0) unchanged except for the ID (RFC 8945 section 5.5). If it is longer than `limit`
+    /// octets, [`ReplyTo::write_truncated`] is used instead.
+    pub fn write_verbatim(&self, out: &mut Vec<u8>, answer: &Answer<'_>, limit: usize) {
         if answer.message().len() > limit {
             return self.write_truncated(out, answer);
         }
@@ -225,8 +225,8 @@ impl<'m> Asked<'m> {
         put(out, start, &self.id.to_be_bytes());
     }
 
-    /// Puts the client's ID, RD, CD and spelling into a copy of an answer to its question.
-    fn write_over_head(&self, out: &mut [u8], start: usize) {
+    /// Overwrites ID, RD, CD and question of a copied answer with the client's.
+    fn patch_header(&self, out: &mut [u8], start: usize) {
         let [high, low] = self.flags;
         put(out, start, &self.id.to_be_bytes());
         clear_bits(out, start, [0x01, 0x10]);
@@ -235,8 +235,8 @@ impl<'m> Asked<'m> {
     }
 }
 
-/// The four bits of a response code that the header holds.
-fn low_nibble(rcode: u16) -> u8 {
+/// The lower four bits of a response code, which the header holds.
+fn header_rcode(rcode: u16) -> u8 {
     (rcode & 0x0f) as u8
 }
 

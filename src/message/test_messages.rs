@@ -8,7 +8,7 @@ use super::edns::write_option;
 use super::octets::u16_at;
 use super::parse_error::ParseError;
 use super::query::Query;
-use super::response::Asked;
+use super::response::ReplyTo;
 
 pub(super) const ANSWER: usize = 1;
 pub(super) const AUTHORITY: usize = 2;
@@ -146,7 +146,7 @@ pub(super) fn sent_to_resolver(query: &Draft) -> Vec<u8> {
 
 pub(super) fn relayed(query: &Draft, answer: &Draft) -> Vec<u8> {
     let (query, answer) = (Query::parse(&query.0).unwrap(), Answer::parse(&answer.0));
-    written(|out| Asked::by(&query).write_answer(out, &answer.unwrap()))
+    written(|out| ReplyTo::from_query(&query).write_answer(out, &answer.unwrap()))
 }
 
 /// The OPT that we send.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
-use crate::message::Spelled;
+use crate::message::QuestionPresentation;
 use crate::message::presentation::Type;
 use crate::system::date::Stamp;
 use crate::system::memory::{Memory, Purpose, Reservation};
@@ -65,7 +65,7 @@ impl Line {
     fn write(&self, out: &mut String, mode: Mode) {
         let time = Stamp(self.time);
         let transport = if self.tcp { "tcp" } else { "udp" };
-        let question = Spelled(&self.question).to_string();
+        let question = QuestionPresentation(&self.question).to_string();
         let (name, qtype) = question.rsplit_once('/').unwrap_or(("", ""));
         let qtype = qtype.parse().map(|qtype| Type(qtype).to_string());
         let qtype = qtype.unwrap_or_default();

@@ -8,7 +8,7 @@ use super::driver::{Open, Upstream, Work};
 use super::reader::Reader;
 use super::table::SessionId;
 use super::traits::{Query, Replies};
-use crate::message::{Answer, answers, rcode, response_code};
+use crate::message::{Answer, is_response_to, rcode, response_code};
 use crate::system::clock;
 use crate::system::thread::{self, Pulse};
 use crate::telemetry::log::debug;
@@ -29,8 +29,9 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 pulse.works(now);
                 said.clear();
                 said.extend(reader.messages().map(reply));
-                let matches =
-                    |index: usize, query: &Arc<Q>| answers(reader.message(index), query.question());
+                let matches = |index: usize, query: &Arc<Q>| {
+                    is_response_to(reader.message(index), query.question())
+                };
                 let mut state = self.state.lock();
                 let actions = &mut work.actions;
                 state.pool.answered(open.id, &said, matches, now, actions);

@@ -222,7 +222,7 @@ fn parse(criterion: &mut Criterion) {
     let key = key.expect("one that may be shared");
     let worst = Answer::parse(&message).expect("a sound answer");
     criterion.bench_function("the worst answer to keep", |bencher| {
-        bencher.iter(|| message::KeptAnswer::new(&worst, &key).map(|kept| kept.size()));
+        bencher.iter(|| message::CachedAnswer::new(&worst, &key).map(|kept| kept.size()));
     });
 }
 

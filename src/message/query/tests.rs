@@ -2,7 +2,7 @@ use super::{MOST_RECORDS, Query};
 use crate::message::answer::Answer;
 use crate::message::codes::{HEADER, option, rtype};
 use crate::message::parse_error::ParseError;
-use crate::message::response::Asked;
+use crate::message::response::ReplyTo;
 use crate::message::test_messages::{
     A, ADDITIONAL, ANSWER, AUTHORITY, Draft, UNKNOWN, answer_error, ask, name, option, our_opt,
     pointer, query_error, question, relayed,
@@ -27,7 +27,7 @@ fn every_prefix_of_a_query_is_short_or_cut() {
             "{length}"
         );
         if length < HEADER {
-            assert!(Asked::by_unreadable(&draft.0[..length]).is_none());
+            assert!(ReplyTo::from_malformed(&draft.0[..length]).is_none());
             assert_eq!(
                 Answer::parse(&draft.0[..length]).err(),
                 Some(ParseError::TooShort)

@@ -1,6 +1,6 @@
-use super::{Asked, Shown};
-use crate::message::answer::{Answer, Ttls};
-use crate::message::cached_answer::KeptAnswer;
+use super::{ReplyOptions, ReplyTo};
+use crate::message::answer::{Answer, TtlRewrite};
+use crate::message::cached_answer::CachedAnswer;
 use crate::message::codes::{HEADER, LONGEST, ede, option, rcode, rtype};
 use crate::message::edns::ExtendedError;
 use crate::message::key::Key;
@@ -15,7 +15,7 @@ use crate::message::test_messages::{
 fn a_reply_of_ours_repeats_id_opcode_rd_cd_and_question() {
     let reply = |query: &Draft, rcode, ede| {
         let query = Query::parse(&query.0).unwrap();
-        written(|out| Asked::by(&query).write_reply(out, rcode, ede))
+        written(|out| ReplyTo::from_query(&query).write_empty_response(out, rcode, ede))
     };
     let question = ask(name("wWw.eXample"), A);
     for (flags, kept) in [
@@ -52,12 +52,12 @@ fn a_reply_of_ours_repeats_id_opcode_rd_cd_and_question() {
 fn a_reply_to_what_cannot_be_read_is_a_header() {
     // UPDATE with all flags set.
     let message = [0xab, 0xcd, 0x2f, 0xff, 0, 2, 0, 3, 0, 4, 0, 5, 99];
-    let asked = Asked::by_unreadable(&message).unwrap();
+    let asked = ReplyTo::from_malformed(&message).unwrap();
     let ede = ExtendedError {
         code: ede::NOT_SUPPORTED,
         text: "",
     };
-    let reply = written(|out| asked.write_reply(out, rcode::NOTIMP, Some(ede)));
+    let reply = written(|out| asked.write_empty_response(out, rcode::NOTIMP, Some(ede)));
     assert_eq!(reply, [0xab, 0xcd, 0xa9, 0x94, 0, 0, 0, 0, 0, 0, 0, 0]);
 }
 
@@ -188,7 +188,7 @@ fn a_truncated_answer_is_a_question_and_an_opt() {
     let record = |draft: Draft| draft.record(ANSWER, &pointer(HEADER), A, &[0; 4]);
     let truncated = |query: &Draft, answer: &Draft| {
         let (query, answer) = (Query::parse(&query.0).unwrap(), Answer::parse(&answer.0));
-        written(|out| Asked::by(&query).write_truncated(out, &answer.unwrap()))
+        written(|out| ReplyTo::from_query(&query).write_truncated(out, &answer.unwrap()))
     };
     let spelled = ask(name("wWw.eXample.Com"), A);
     for (asked, found, expected) in [
@@ -218,15 +218,15 @@ fn an_answer_in_little_room_loses_its_errors_and_then_its_records() {
     let without_opt = Draft::answer(&question()).record(ANSWER, &pointer(HEADER), A, &[0; 4]);
     let options = [&option(option::PADDING, &[0; 500]), &error[..]].concat();
     let answer = without_opt.clone().opt(&options);
-    let shown = |ede| Shown {
+    let shown = |ede| ReplyOptions {
         ede,
-        ..Shown::default()
+        ..ReplyOptions::default()
     };
     let (edns, plain) = (
         Draft::query(&question()).opt(&[]),
         Draft::query(&question()),
     );
-    let kept = KeptAnswer::new(
+    let kept = CachedAnswer::new(
         &Answer::parse(&answer.0).unwrap(),
         &Key::new(&question(), false, false),
     );
@@ -234,7 +234,9 @@ fn an_answer_in_little_room_loses_its_errors_and_then_its_records() {
     for answer in [Answer::parse(&answer.0).unwrap(), kept.answer()] {
         let written = |query: &Draft, ede, limit| {
             let query = Query::parse(&query.0).unwrap();
-            written(|out| Asked::by(&query).write_within(out, &answer, &shown(ede), limit))
+            written(|out| {
+                ReplyTo::from_query(&query).write_answer_with(out, &answer, &shown(ede), limit)
+            })
         };
         let truncated = |out: &[u8]| out[2] & 0x02 != 0;
         let bare = without_opt.len() + 11;
@@ -271,8 +273,8 @@ fn a_signed_answer_is_changed_in_nothing_but_its_id() {
         .record(ADDITIONAL, &name("key"), rtype::TSIG, b"mac");
     answer.0[..2].copy_from_slice(&[0xff, 0xff]);
     let (asked, parsed) = (Query::parse(&query.0).unwrap(), Answer::parse(&answer.0));
-    let (asked, parsed) = (Asked::by(&asked), parsed.unwrap());
-    let within = |limit| written(|out| asked.write_signed_answer(out, &parsed, limit));
+    let (asked, parsed) = (ReplyTo::from_query(&asked), parsed.unwrap());
+    let within = |limit| written(|out| asked.write_verbatim(out, &parsed, limit));
     let relayed = within(answer.len());
     assert_eq!(relayed[..2], [0x12, 0x34]);
     assert_eq!(relayed[2..], answer.0[2..]);
@@ -298,20 +300,25 @@ fn ttls_are_counted_in_every_section_and_an_opt_has_none() {
     let came = answer(ttls, &[]);
     let came = Answer::parse(&came.0).unwrap();
     for (change, expected) in [
-        (Ttls::Same, ttls),
-        (Ttls::Counted { most: 1000, age: 2 }, [298, 1, 998, 0]),
-        (Ttls::Counted { most: 9, age: 9 }, [0, 0, 0, 0]),
-        (Ttls::Passed(30), [30; 4]),
+        (TtlRewrite::Unchanged, ttls),
+        (
+            TtlRewrite::Decremented { max: 1000, age: 2 },
+            [298, 1, 998, 0],
+        ),
+        (TtlRewrite::Decremented { max: 9, age: 9 }, [0, 0, 0, 0]),
+        (TtlRewrite::Fixed(30), [30; 4]),
     ] {
-        let shown = Shown {
+        let shown = ReplyOptions {
             ttls: change,
             ede: Some(ExtendedError { code: 3, text: "" }),
         };
         let mut expected = answer(expected, &opt).count(ADDITIONAL, 3);
-        if change == Ttls::Passed(30) {
+        if change == TtlRewrite::Fixed(30) {
             expected.0[3] &= !0x20;
         }
-        let found = written(|out| Asked::by(&asked).write_within(out, &came, &shown, LONGEST));
+        let found = written(|out| {
+            ReplyTo::from_query(&asked).write_answer_with(out, &came, &shown, LONGEST)
+        });
         assert_eq!(found, expected.0, "{change:?}");
         // An OPT before the other records moves them, and only them.
         let middle = our_opt(0, 0, &option(option::PADDING, &[0; 30]));
@@ -320,7 +327,9 @@ fn ttls_are_counted_in_every_section_and_an_opt_has_none() {
         moved.splice(start..start, middle);
         moved[11] += 1;
         let moved = Answer::parse(&moved).unwrap();
-        let found = written(|out| Asked::by(&asked).write_within(out, &moved, &shown, LONGEST));
+        let found = written(|out| {
+            ReplyTo::from_query(&asked).write_answer_with(out, &moved, &shown, LONGEST)
+        });
         assert_eq!(found, expected.0, "{change:?}");
     }
 }

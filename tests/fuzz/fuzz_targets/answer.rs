@@ -65,7 +65,7 @@ fuzz_target!(|input: &[u8]| {
     };
     let asked = Query::new(&query, query.key().as_ref(), now, Duration::from_secs(3));
     let mut replies = ReplyBatch::default();
-    if message::answers(message, question) {
+    if message::is_response_to(message, question) {
         endings.settle(&asked, Ok(&answer), now, &mut replies);
     } else {
         endings.settle(&asked, Err(Failure::Unreadable), now, &mut replies);
@@ -73,7 +73,7 @@ fuzz_target!(|input: &[u8]| {
     let Some(key) = query.key() else { return };
     if let Some(kept) = endings.cache().any(&key, now) {
         let mut out = Vec::new();
-        message::Asked::by(&query).write_within(
+        message::ReplyTo::from_query(&query).write_answer_with(
             &mut out,
             &kept.answer(),
             kept.shown(),

@@ -2,7 +2,7 @@
 //! resolver can be read there.
 #![no_main]
 
-use dns_tool::message::{Asked, Query, rcode};
+use dns_tool::message::{ReplyTo, Query, rcode};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|message: &[u8]| {
@@ -13,7 +13,7 @@ fuzz_target!(|message: &[u8]| {
             if let Some(key) = query.key() {
                 assert!(key.question().eq_ignore_ascii_case(query.question()));
             }
-            Asked::by(&query).write_reply(&mut out, rcode::SERVFAIL, None);
+            ReplyTo::from_query(&query).write_empty_response(&mut out, rcode::SERVFAIL, None);
             assert_eq!(out[..2], message[..2]);
             assert!(out.len() <= message.len(), "no larger than what it answers");
             if !query.is_signed() {
@@ -26,8 +26,8 @@ fuzz_target!(|message: &[u8]| {
             }
         }
         Err(_) => {
-            if let Some(asked) = Asked::by_unreadable(message) {
-                asked.write_reply(&mut out, rcode::FORMERR, None);
+            if let Some(asked) = ReplyTo::from_malformed(message) {
+                asked.write_empty_response(&mut out, rcode::FORMERR, None);
                 assert!(out.len() <= message.len());
             }
         }

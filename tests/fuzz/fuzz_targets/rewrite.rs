@@ -3,7 +3,7 @@
 #![no_main]
 
 use dns_tool::message::{
-    Answer, Asked, ExtendedError, KeptAnswer, LONGEST, PLAIN_SIZE, Query, Shown, Ttls, answers,
+    Answer, ReplyTo, ExtendedError, CachedAnswer, LONGEST, PLAIN_SIZE, Query, ReplyOptions, TtlRewrite, is_response_to,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -18,13 +18,13 @@ fuzz_target!(|input: &[u8]| {
     let (Ok(query), Ok(answer)) = (Query::parse(query), Answer::parse(answer)) else {
         return;
     };
-    if !answers(answer.message(), query.question()) || query.is_signed() {
+    if !is_response_to(answer.message(), query.question()) || query.is_signed() {
         return;
     }
-    let asked = Asked::by(&query);
-    let shown = Shown {
-        ttls: Ttls::Counted {
-            most: 604_800,
+    let asked = ReplyTo::from_query(&query);
+    let shown = ReplyOptions {
+        ttls: TtlRewrite::Decremented {
+            max: 604_800,
             age: 7,
         },
         ede: Some(ExtendedError { code: 3, text: "" }),
@@ -33,7 +33,7 @@ fuzz_target!(|input: &[u8]| {
         assert!(out.len() <= LONGEST);
         assert_eq!(out[..2], query.message()[..2]);
         let read = Answer::parse(out).expect("the client can read it");
-        assert!(answers(out, query.question()));
+        assert!(is_response_to(out, query.question()));
         assert!(out[12..].starts_with(query.question()));
         // Only an answer that leaves no room for one goes without.
         assert!(read.edns().is_some() == query.edns().is_some() || out.len() > LONGEST - 11);
@@ -45,7 +45,7 @@ fuzz_target!(|input: &[u8]| {
     asked.write_truncated(&mut out, &answer);
     check(&out);
     if let Some(key) = query.key()
-        && let Some(kept) = KeptAnswer::new(&answer, &key)
+        && let Some(kept) = CachedAnswer::new(&answer, &key)
     {
         out.clear();
         asked.write_answer(&mut out, &kept.answer());
@@ -54,12 +54,12 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(out, relayed, "kept and given again it is the same");
         // Only of what may be kept are TTLs counted down.
         out.clear();
-        asked.write_within(&mut out, &kept.answer(), &shown, LONGEST);
+        asked.write_answer_with(&mut out, &kept.answer(), &shown, LONGEST);
         check(&out);
         // The client's ID is any number.
         let limit = usize::from(query.id()).max(PLAIN_SIZE.into());
         out.clear();
-        asked.write_within(&mut out, &kept.answer(), &shown, limit);
+        asked.write_answer_with(&mut out, &kept.answer(), &shown, limit);
         check(&out);
         assert!(out.len() <= limit);
     }
