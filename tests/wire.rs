@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use dns_tool::message::presentation::Line;
 use dns_tool::message::{
-    self, Answer, CachedAnswer, Edns, ExtendedError, LONGEST, ParseError, Query,
+    self, Answer, CachedAnswer, Edns, ExtendedError, MAX_MESSAGE_LEN, ParseError, Query,
     QuestionPresentation, Record, ReplyOptions, ReplyTo, TtlRewrite,
 };
 use domain::base::iana::{Class, OptRcode, OptionCode, Rtype};
@@ -269,7 +269,7 @@ impl Exception {
                 others?.iter().any(signs).then_some(Self::SignatureNotLast)
             }
             ParseError::Name => {
-                let names = std::iter::once(message::HEADER);
+                let names = std::iter::once(message::HEADER_LEN);
                 names
                     .chain(read.records.iter().map(|seen| seen.start))
                     .find_map(|at| PointerException::find(octets, at))
@@ -303,7 +303,7 @@ impl PointerException {
             }
             let target =
                 usize::from(octets[position] & 0x3f) << 8 | usize::from(octets[position + 1]);
-            if target < message::HEADER {
+            if target < message::HEADER_LEN {
                 return Some(Self::IntoHeader);
             }
             if target >= start {
@@ -880,7 +880,7 @@ fn examine(octets: &[u8]) {
     if let Some(asked) = ReplyTo::from_malformed(octets) {
         // Not read again: UPDATE and others have their opcode in the reply.
         let reply = written(|out| asked.write_empty_response(out, message::rcode::FORMERR, None));
-        assert_eq!(reply.len(), message::HEADER);
+        assert_eq!(reply.len(), message::HEADER_LEN);
     }
     match (Query::parse(octets), &theirs) {
         (Ok(query), Some(theirs)) => examine_query(octets, &query, theirs),
@@ -908,7 +908,7 @@ fn examine_query(octets: &[u8], query: &Query<'_>, theirs: &Reading) {
     assert_eq!(query.id(), message.header().id());
     assert_eq!(
         query.question(),
-        &octets[message::HEADER..theirs.question_end]
+        &octets[message::HEADER_LEN..theirs.question_end]
     );
     assert_eq!(query.qtype(), question.qtype().to_int());
     let end = theirs
@@ -954,7 +954,7 @@ fn examine_answer(octets: &[u8], answer: &Answer<'_>, theirs: &Reading) {
     );
     assert_eq!(answer.rcode(), rcode);
 
-    let question = &octets[message::HEADER..theirs.question_end];
+    let question = &octets[message::HEADER_LEN..theirs.question_end];
     let other_question = b"\x05other\x04name\0\0\x01\0\x01";
     let edns = Edns {
         size: 4096,
@@ -997,7 +997,7 @@ fn examine_answer(octets: &[u8], answer: &Answer<'_>, theirs: &Reading) {
         assert_eq!(written(|out| asked.write_answer(out, &again)), relayed);
         let truncated = written(|out| asked.write_truncated(out, answer));
         assert_sound(&truncated);
-        let signed = written(|out| asked.write_verbatim(out, answer, LONGEST));
+        let signed = written(|out| asked.write_verbatim(out, answer, MAX_MESSAGE_LEN));
         assert_eq!(signed.len(), answer.message().len());
         assert_sound(&signed);
     }
@@ -1011,7 +1011,7 @@ fn cut_in_steps(
     shown: &ReplyOptions,
     limit: usize,
 ) -> Vec<u8> {
-    let mut octets = written(|out| asked.write_answer_with(out, answer, shown, LONGEST));
+    let mut octets = written(|out| asked.write_answer_with(out, answer, shown, MAX_MESSAGE_LEN));
     if octets.len() <= limit {
         return octets;
     }
@@ -1138,7 +1138,7 @@ proptest! {
             let answer = Answer::parse(&octets).unwrap();
             let kept = query.key().and_then(|key| CachedAnswer::new(&answer, &key));
             for answer in std::iter::once(answer).chain(kept.as_ref().map(CachedAnswer::answer)) {
-                let whole = written(|out| asked.write_answer_with(out, &answer, &shown, LONGEST));
+                let whole = written(|out| asked.write_answer_with(out, &answer, &shown, MAX_MESSAGE_LEN));
                 let least = written(|out| asked.write_truncated(out, &answer)).len();
                 for room in &rooms {
                     let limit = least + room.index(whole.len() - least + 2);
@@ -1333,7 +1333,7 @@ fn bomb(front: &[u8], target: usize) -> Vec<u8> {
     octets.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
     let [high, low] = (0xc000 | target as u16).to_be_bytes();
     let mut records = 1u16;
-    while octets.len() + 14 <= LONGEST {
+    while octets.len() + 14 <= MAX_MESSAGE_LEN {
         // NS, whose RDATA is a name too.
         octets.extend_from_slice(&[high, low, 0, 2, 0, 1, 0, 0, 0, 0, 0, 2, high, low]);
         records += 1;
@@ -1394,7 +1394,7 @@ fn a_message_full_of_pointers_to_names_without_an_end_is_kept_or_not_in_bounded_
     assert_eq!(octets.len(), FRONT);
     octets.resize(FRONT + LABELS, 1);
     let mut records = 1_u16;
-    while octets.len() + 13 <= LONGEST {
+    while octets.len() + 13 <= MAX_MESSAGE_LEN {
         // NS, whose RDATA is a name; no two lead to one place.
         let [high, low] = (0xc000 | (FRONT as u16 + records)).to_be_bytes();
         octets.extend_from_slice(&[0, 0, 2, 0, 1, 0, 0, 0, 0, 0, 2, high, low]);

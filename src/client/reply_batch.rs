@@ -15,8 +15,10 @@ use crate::client::connection::{Connection, IDLE_LIMIT};
 use crate::client::datagrams::{BATCH, Datagram, Headers, send_datagrams};
 use crate::client::destination::Client;
 use crate::client::stream::Stream;
-use crate::message::framing::{self, PREFIX};
-use crate::message::{Answer, ExtendedError, LONGEST, PLAIN_SIZE, ReplyOptions, ReplyTo};
+use crate::message::framing::{self, LENGTH_PREFIX_LEN};
+use crate::message::{
+    Answer, ExtendedError, MAX_MESSAGE_LEN, MIN_UDP_PAYLOAD, ReplyOptions, ReplyTo,
+};
 use crate::system::memory::{GATHERED, Reservation};
 
 /// Octets that are gathered, at most, unless one message is longer.
@@ -123,7 +125,7 @@ impl ReplyBatch {
 
     /// Adds a reply of `size` octets at most, which `write` appends.
     fn push(&mut self, client: &Client, size: usize, write: impl FnOnce(&mut Vec<u8>)) {
-        let size = size.saturating_add(PREFIX);
+        let size = size.saturating_add(LENGTH_PREFIX_LEN);
         let is_full = self.octets.len().saturating_add(size) > MOST
             || self.datagrams.len() >= BATCH
             || self.streams.len() >= STREAMS;
@@ -249,8 +251,8 @@ fn limit(client: &Client, asked: &ReplyTo<'_>) -> usize {
     match client {
         Client::Datagram { .. } => asked
             .edns
-            .map_or(PLAIN_SIZE.into(), |edns| edns.udp_payload_limit()),
-        Client::Stream(_) => LONGEST,
+            .map_or(MIN_UDP_PAYLOAD.into(), |edns| edns.udp_payload_limit()),
+        Client::Stream(_) => MAX_MESSAGE_LEN,
     }
 }
 

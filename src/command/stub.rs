@@ -14,7 +14,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::forward::in_flight;
 use crate::identity::verifier::Identity;
 use crate::message::framing::{self, Frames};
-use crate::message::{self, Answer, Form, LONGEST, ParseError};
+use crate::message::{self, Answer, Form, MAX_MESSAGE_LEN, ParseError};
 use crate::system::clock;
 use crate::system::deadline::{Timed, left};
 use crate::system::thread;
@@ -142,7 +142,7 @@ impl Asking {
         // The kernel leaves out what comes from elsewhere, and says so when nobody listens.
         socket.connect(address)?;
         let again = self.began + self.deadline.saturating_duration_since(self.began) / 3;
-        let mut octets = vec![0; LONGEST];
+        let mut octets = vec![0; MAX_MESSAGE_LEN];
         for until in [again, self.deadline] {
             socket.send(&self.message)?;
             while let Ok(left) = left(until) {

@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::forward::waiters::WaitingClients;
-use crate::message::framing::{self, PREFIX};
-use crate::message::{self, Form, HEADER, Key};
+use crate::message::framing::{self, LENGTH_PREFIX_LEN};
+use crate::message::{self, Form, HEADER_LEN, Key};
 use crate::system::memory::Reservation;
 use crate::upstream::{self, Message, Query as _};
 
 /// Octets of a failure that is kept while a better answer is asked for, at most.
 const KEPT: usize = 512;
 /// Octets of a padded query with its length, and of its key.
-const USUAL: usize = PREFIX + 192;
+const USUAL: usize = LENGTH_PREFIX_LEN + 192;
 /// Octets that a query costs in the tables of what is on its way and of what is pending on sessions, about; and besides itself.
 const IN_TABLES: usize = 192;
 const ITSELF: usize = size_of::<Query>() + 2 * size_of::<usize>() + IN_TABLES;
@@ -92,7 +92,7 @@ impl Query {
         } else {
             query.length_for_resolver()
         };
-        PREFIX + message + key.map_or(0, |key| key.octets().len())
+        LENGTH_PREFIX_LEN + message + key.map_or(0, |key| key.octets().len())
     }
 
     /// Makes it what [`Query::new`] does, whatever it was before.
@@ -135,7 +135,8 @@ impl Query {
         if let Some(key) = key {
             octets.extend_from_slice(key.octets());
         }
-        *question = PREFIX + HEADER..PREFIX + HEADER + query.question().len();
+        *question =
+            LENGTH_PREFIX_LEN + HEADER_LEN..LENGTH_PREFIX_LEN + HEADER_LEN + query.question().len();
         *signed = query.is_signed();
     }
 
@@ -218,7 +219,7 @@ impl Query {
 
     /// The message as the resolver shall see it, its ID 0.
     pub fn message(&self) -> &[u8] {
-        &self.octets[PREFIX..self.message_end]
+        &self.octets[LENGTH_PREFIX_LEN..self.message_end]
     }
 }
 

@@ -3,15 +3,16 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::codes::{HEADER, LONGEST, PAYLOAD_SIZE, option, rcode, rtype};
+use super::codes::{HEADER_LEN, MAX_MESSAGE_LEN, MAX_UDP_PAYLOAD, option, rcode, rtype};
 use super::compression::SoundMessage;
 use super::edns::{
-    Edns, ExtendedError, OPTION_HEAD, SHORTEST_OPT, errors_length, options, write_option,
+    EDNS_OPTION_HEADER_LEN, Edns, ExtendedError, OPT_FIXED_LEN, errors_length, options,
+    write_option,
 };
 use super::header::Header;
-use super::octets::{from, has_room, put, u16_at, within};
+use super::octets::{has_room, overwrite, slice_at, slice_from, u16_at};
 use super::parse_error::ParseError;
-use super::question::{TYPE_AND_CLASS, question_end, same_question};
+use super::question::{QTYPE_QCLASS_LEN, question_end, same_question};
 use super::record::{Record, Records};
 
 /// How the TTLs of an answer's records are changed. All values are seconds.
@@ -20,7 +21,7 @@ pub enum TtlRewrite {
     /// TTLs stay as received.
     #[default]
     Unchanged,
-    /// Each TTL is limited to `max` and then decremented by `age`, to not less than 0 (RFC 1035 section 7.3).
+    /// Each TTL is limited to `max` and then decremented by `age`, to not less than 0.
     Decremented {
         /// The maximum, before the age is subtracted.
         max: u32,
@@ -67,7 +68,7 @@ impl<'m> Answer<'m> {
             return Err(ParseError::UnexpectedQr);
         }
         let question_end = match header.counts() {
-            [0, ..] => HEADER,
+            [0, ..] => HEADER_LEN,
             _ => question_end(message)?,
         };
         let mut records = Records::after_question(message, question_end)?;
@@ -77,7 +78,7 @@ impl<'m> Answer<'m> {
             if record.rtype == rtype::OPT {
                 let found = Opt {
                     edns: Edns::read(message, &record)?,
-                    errors: errors_length(within(message, record.data.clone())),
+                    errors: errors_length(slice_at(message, record.data.clone())),
                     record: record.start..record.data.end,
                     data: record.data,
                 };
@@ -86,7 +87,7 @@ impl<'m> Answer<'m> {
                 }
             }
         }
-        let message = SoundMessage::new(within(message, 0..records.position()), question_end);
+        let message = SoundMessage::new(slice_at(message, 0..records.position()), question_end);
         if let Some(opt) = &opt {
             message.check_without(&opt.record)?;
         }
@@ -106,13 +107,13 @@ impl<'m> Answer<'m> {
     ) -> Self {
         let opt = opt_at.map(|at| {
             let record = at..copy.len();
-            let data = record.start.saturating_add(SHORTEST_OPT)..record.end;
+            let data = record.start.saturating_add(OPT_FIXED_LEN)..record.end;
             Opt {
                 errors: data.len(),
                 data,
                 record,
                 edns: Edns {
-                    size: PAYLOAD_SIZE,
+                    size: MAX_UDP_PAYLOAD,
                     extended_rcode: 0,
                     version: 0,
                     dnssec_ok: false,
@@ -174,20 +175,20 @@ impl<'m> Answer<'m> {
     pub fn is_signed(&self) -> bool {
         self.records().any(|record| match record.rtype {
             rtype::TSIG => true,
-            rtype::SIG => within(self.message(), record.data).starts_with(&[0, 0]),
+            rtype::SIG => slice_at(self.message(), record.data).starts_with(&[0, 0]),
             _ => false,
         })
     }
 
     /// The question's type; none in an error that came without its question.
     pub fn qtype(&self) -> Option<u16> {
-        let at = self.question().len().checked_sub(TYPE_AND_CLASS)?;
+        let at = self.question().len().checked_sub(QTYPE_QCLASS_LEN)?;
         u16_at(self.question(), at).ok()
     }
 
     /// A record's TTL in seconds. One with the top bit set counts as 0 (RFC 2181 section 8).
     pub fn ttl(&self, record: &Record) -> u32 {
-        let octets = from(self.message(), record.ttl_at).first_chunk();
+        let octets = slice_from(self.message(), record.ttl_at).first_chunk();
         let ttl = octets.map_or(0, |octets| u32::from_be_bytes(*octets));
         if ttl > i32::MAX as u32 { 0 } else { ttl }
     }
@@ -195,7 +196,7 @@ impl<'m> Answer<'m> {
     /// For how many seconds the absence that a SOA record vouches for holds: the least of its TTL and its MINIMUM field,
     /// which is the last of its RDATA (RFC 2308 section 5).
     pub fn negative_ttl(&self, soa: &Record) -> u32 {
-        let minimum = within(self.message(), soa.data.clone()).last_chunk();
+        let minimum = slice_at(self.message(), soa.data.clone()).last_chunk();
         let minimum = minimum.map_or(0, |octets| u32::from_be_bytes(*octets));
         self.ttl(soa).min(minimum)
     }
@@ -210,7 +211,7 @@ impl<'m> Answer<'m> {
                 continue;
             }
             let at = start.saturating_add(record.ttl_at).saturating_sub(cut);
-            put(out, at, &rewrite.apply(self.ttl(&record)).to_be_bytes());
+            overwrite(out, at, &rewrite.apply(self.ttl(&record)).to_be_bytes());
         }
     }
 
@@ -244,7 +245,7 @@ impl<'m> Answer<'m> {
         let data = self
             .opt
             .as_ref()
-            .map_or(&[][..], |opt| within(self.message(), opt.data.clone()));
+            .map_or(&[][..], |opt| slice_at(self.message(), opt.data.clone()));
         options(data).flatten()
     }
 
@@ -270,7 +271,12 @@ impl<'m> Answer<'m> {
     /// Appends them to the RDATA of an OPT, as far as they fit into a message that begins at `start`.
     pub(super) fn write_extended_errors(&self, out: &mut Vec<u8>, start: usize) {
         for value in self.extended_errors() {
-            if has_room(out, start, OPTION_HEAD.saturating_add(value.len()), LONGEST) {
+            if has_room(
+                out,
+                start,
+                EDNS_OPTION_HEADER_LEN.saturating_add(value.len()),
+                MAX_MESSAGE_LEN,
+            ) {
                 write_option(out, option::EXTENDED_ERROR, value);
             }
         }
@@ -319,9 +325,11 @@ pub fn is_response_to(message: &[u8], question: &[u8]) -> bool {
         return false;
     }
     match header.counts() {
-        [0, 0, 0, 0] => header.rcode() != 0 && message.len() == HEADER,
-        [0, 0, 0, 1] => response_code(message) != 0 && is_opt_alone(from(message, HEADER)),
-        [1, ..] => from(message, HEADER)
+        [0, 0, 0, 0] => header.rcode() != 0 && message.len() == HEADER_LEN,
+        [0, 0, 0, 1] => {
+            response_code(message) != 0 && is_opt_alone(slice_from(message, HEADER_LEN))
+        }
+        [1, ..] => slice_from(message, HEADER_LEN)
             .get(..question.len())
             .is_some_and(|found| same_question(found, question)),
         _ => false,
@@ -336,7 +344,7 @@ pub fn response_code(message: &[u8]) -> u16 {
     };
     let lower = header.rcode();
     let upper = match header.counts() {
-        [0, 0, 0, 1] => message.get(HEADER.saturating_add(5)).copied(),
+        [0, 0, 0, 1] => message.get(HEADER_LEN.saturating_add(5)).copied(),
         [1, 0, 0, 1] => Answer::parse(message)
             .ok()
             .map(|answer| (answer.rcode() >> 4) as u8),
@@ -348,15 +356,15 @@ pub fn response_code(message: &[u8]) -> u16 {
 /// Whether this is one OPT record and nothing more.
 fn is_opt_alone(octets: &[u8]) -> bool {
     let [high, low] = rtype::OPT.to_be_bytes();
-    let length = u16_at(octets, SHORTEST_OPT.saturating_sub(2)).map(usize::from);
+    let length = u16_at(octets, OPT_FIXED_LEN.saturating_sub(2)).map(usize::from);
     octets.starts_with(&[0, high, low])
-        && length.is_ok_and(|length| octets.len() == SHORTEST_OPT.saturating_add(length))
+        && length.is_ok_and(|length| octets.len() == OPT_FIXED_LEN.saturating_add(length))
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Answer, is_response_to};
-    use crate::message::codes::{HEADER, rtype};
+    use crate::message::codes::{HEADER_LEN, rtype};
     use crate::message::record::{Record, Section};
     use crate::message::test_messages::{
         A, ADDITIONAL, ANSWER, AUTHORITY, Draft, NS, answer_error, ask, name, option, pointer,
@@ -368,7 +376,7 @@ mod tests {
         let draft = Draft::answer(&question());
         let start = draft.len();
         let draft = draft
-            .record_saying(ANSWER, &pointer(HEADER), A, 1, [0, 0, 0, 5], &[0; 4])
+            .record_saying(ANSWER, &pointer(HEADER_LEN), A, 1, [0, 0, 0, 5], &[0; 4])
             .record_saying(AUTHORITY, &name("com"), NS, 3, [0x80, 0, 0, 1], &[0])
             .opt(&[]);
         let answer = Answer::parse(&draft.0).unwrap();
@@ -453,7 +461,7 @@ mod tests {
                 &question()
             ));
             let whole = header(2).opt(options).0;
-            for length in HEADER..whole.len() {
+            for length in HEADER_LEN..whole.len() {
                 assert!(!is_response_to(&whole[..length], &question()), "{length}");
             }
         }

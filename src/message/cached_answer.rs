@@ -3,11 +3,11 @@
 use std::num::NonZeroU16;
 
 use super::answer::Answer;
-use super::codes::{HEADER, rcode};
+use super::codes::{HEADER_LEN, rcode};
 use super::edns::write_opt;
 use super::header::{clear_bits, set_arcount};
 use super::key::Key;
-use super::octets::{put, within};
+use super::octets::{overwrite, slice_at};
 use super::question::same_question;
 use super::response::ReplyTo;
 
@@ -37,7 +37,7 @@ impl CachedAnswer {
         }
         let mut octets = Vec::with_capacity(answer.message().len());
         answer.write_without_opt(&mut octets);
-        put(&mut octets, HEADER, question);
+        overwrite(&mut octets, HEADER_LEN, question);
         // A cached answer is not authoritative (AA).
         clear_bits(&mut octets, 0, [0x04, 0]);
         let mut additional = answer.count_without_opt();
@@ -80,7 +80,7 @@ impl CachedAnswer {
         let mut octets = Vec::with_capacity(whole.saturating_sub(ALLOCATOR_HEADER_LEN));
         octets.extend_from_slice(message);
         Some(Self {
-            question_end: u16::try_from(HEADER.saturating_add(question.len())).ok()?,
+            question_end: u16::try_from(HEADER_LEN.saturating_add(question.len())).ok()?,
             opt_at,
             octets,
         })
@@ -88,7 +88,7 @@ impl CachedAnswer {
 
     /// The question's octets, in lower case.
     pub fn question(&self) -> &[u8] {
-        within(&self.octets, HEADER..self.question_end.into())
+        slice_at(&self.octets, HEADER_LEN..self.question_end.into())
     }
 
     /// The allocated octets: the message, and what rounding up to the allocator's unit adds.
@@ -110,7 +110,7 @@ impl CachedAnswer {
 mod tests {
     use super::CachedAnswer;
     use crate::message::answer::Answer;
-    use crate::message::codes::HEADER;
+    use crate::message::codes::HEADER_LEN;
     use crate::message::key::Key;
     use crate::message::query::Query;
     use crate::message::response::ReplyTo;
@@ -133,8 +133,13 @@ mod tests {
         ];
         let (error, padding) = (option(15, b"\0\x11x"), option(12, &[0; 40]));
         let records = Draft::new([0x81, 0xa0], &question())
-            .record(ANSWER, &pointer(HEADER), A, &[0; 4])
-            .record(AUTHORITY, &pointer(HEADER + 4), NS, &pointer(HEADER));
+            .record(ANSWER, &pointer(HEADER_LEN), A, &[0; 4])
+            .record(
+                AUTHORITY,
+                &pointer(HEADER_LEN + 4),
+                NS,
+                &pointer(HEADER_LEN),
+            );
         for answer in [
             records.clone(),
             records.clone().opt(&padding),
@@ -185,9 +190,10 @@ mod tests {
             let answer = Answer::parse(&answer.0).expect("it can be read");
             CachedAnswer::new(&answer, &key).is_some()
         };
-        let first = Draft::answer(&question).record(ANSWER, &pointer(HEADER), NS, &name("ns.test"));
+        let first =
+            Draft::answer(&question).record(ANSWER, &pointer(HEADER_LEN), NS, &name("ns.test"));
         let names = first.len() - name("ns.test").len();
-        for target in [HEADER, HEADER + 4, names, names + 3] {
+        for target in [HEADER_LEN, HEADER_LEN + 4, names, names + 3] {
             let sound = first
                 .clone()
                 .record(ADDITIONAL, &pointer(target), A, &[0; 4])
@@ -197,7 +203,7 @@ mod tests {
         // The class and TTL of the first record, 0 1 0 0, as a name: one label that holds an octet, and the root.
         let odd = Draft::answer(&question).record_saying(
             ANSWER,
-            &pointer(HEADER),
+            &pointer(HEADER_LEN),
             A,
             1,
             [0, 0, 1, 44],

@@ -5,9 +5,9 @@
 
 use std::ops::Range;
 
-use super::codes::{HEADER, LONGEST_NAME, rtype};
+use super::codes::{HEADER_LEN, MAX_NAME_LEN, rtype};
 use super::name::{name_end, visit_pointer};
-use super::octets::{from, put, within};
+use super::octets::{overwrite, slice_at, slice_from};
 use super::parse_error::ParseError;
 use super::record::{Record, Records, compressible_names};
 
@@ -33,12 +33,12 @@ impl<'m> SoundMessage<'m> {
 
     /// The question's octets; none in an error that came without its question.
     pub(super) fn question(&self) -> &'m [u8] {
-        within(self.octets, HEADER..self.question_end)
+        slice_at(self.octets, HEADER_LEN..self.question_end)
     }
 
     /// The records, in order.
     pub(super) fn records(&self) -> impl Iterator<Item = Record> + use<'m> {
-        Records::found_sound(self.octets, self.question_end)
+        Records::validated_records(self.octets, self.question_end)
     }
 
     /// Whether its OPT, which lies at `opt`, can be taken out. It can if the names of the records behind it do not need it:
@@ -71,15 +71,15 @@ impl<'m> SoundMessage<'m> {
     /// Appends the message without its OPT, which lies at `opt`. ARCOUNT is left as it was.
     pub(super) fn write_without(&self, opt: &Range<usize>, out: &mut Vec<u8>) {
         let start = out.len();
-        out.extend_from_slice(within(self.octets, 0..opt.start));
-        out.extend_from_slice(from(self.octets, opt.end));
+        out.extend_from_slice(slice_at(self.octets, 0..opt.start));
+        out.extend_from_slice(slice_from(self.octets, opt.end));
         let cut = opt.len();
         self.for_tail_pointers(opt, |at, target, _| {
             if target >= opt.end {
                 // Both lay behind the OPT and have moved down by its length.
                 let at = start.saturating_add(at).saturating_sub(cut);
                 let moved = 0xc000 | target.saturating_sub(cut) as u16;
-                put(out, at, &moved.to_be_bytes());
+                overwrite(out, at, &moved.to_be_bytes());
             }
         });
     }
@@ -95,8 +95,8 @@ impl<'m> SoundMessage<'m> {
             while let Some(position) = next.take() {
                 // Anything longer, or that points elsewhere, is no name, and its record nobody's to understand.
                 // A pointer takes an octet more than the root label.
-                let most = position.saturating_add(LONGEST_NAME).saturating_add(1);
-                let part = within(self.octets, 0..most.min(self.octets.len()));
+                let max_end = position.saturating_add(MAX_NAME_LEN).saturating_add(1);
+                let part = slice_at(self.octets, 0..max_end.min(self.octets.len()));
                 let end = visit_pointer(part, position, &mut |_, target| {
                     next = Some(target).filter(|target| *target < position);
                 });
@@ -133,8 +133,9 @@ impl<'m> SoundMessage<'m> {
                 visit(at, target, false)
             });
             // A name that runs past its RDATA is broken, and what follows is not its to change.
-            let whole = within(self.octets, 0..record.data.end);
-            let (skip, names) = compressible_names(record.rtype, from(whole, record.data.start));
+            let whole = slice_at(self.octets, 0..record.data.end);
+            let (skip, names) =
+                compressible_names(record.rtype, slice_from(whole, record.data.start));
             let mut position = record.data.start.saturating_add(skip);
             for _ in 0..names {
                 position =

@@ -1,18 +1,18 @@
 //! What does an OPT record say, and how is one written?
 
-use super::codes::{PAYLOAD_SIZE, PLAIN_SIZE, option, rtype};
-use super::octets::{from, length_since, put, within};
+use super::codes::{MAX_UDP_PAYLOAD, MIN_UDP_PAYLOAD, option, rtype};
+use super::octets::{length_since, overwrite, slice_at, slice_from};
 use super::parse_error::ParseError;
 use super::record::{Record, Section};
 
 /// The shortest OPT record: root name, type, class, TTL, an empty RDATA (RFC 6891 section 6.1.2).
-pub(super) const SHORTEST_OPT: usize = 11;
+pub(super) const OPT_FIXED_LEN: usize = 11;
 /// Octets of an EDNS option before its value: code and length (RFC 6891 section 6.1.2).
-pub(super) const OPTION_HEAD: usize = 4;
+pub(super) const EDNS_OPTION_HEADER_LEN: usize = 4;
 /// Octets of an Extended DNS Error before its text (RFC 8914 section 2).
-pub(super) const EDE_HEAD: usize = OPTION_HEAD + 2;
+pub(super) const EDE_FIXED_LEN: usize = EDNS_OPTION_HEADER_LEN + 2;
 /// Octets of a keepalive option that tells a time (RFC 7828 section 3.1).
-pub(super) const KEEPALIVE_LENGTH: usize = OPTION_HEAD + 2;
+pub(super) const KEEPALIVE_OPTION_LEN: usize = EDNS_OPTION_HEADER_LEN + 2;
 
 /// What an OPT record says (RFC 6891 section 6.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,13 +37,13 @@ impl Edns {
             return Err(ParseError::Opt);
         }
         let (mut subnet_private, mut keepalive) = (false, false);
-        for option in options(within(message, record.data.clone())) {
+        for option in options(slice_at(message, record.data.clone())) {
             let (code, value) = option?;
             // FAMILY (2), SOURCE PREFIX-LENGTH (1), SCOPE PREFIX-LENGTH (1), no ADDRESS: RFC 7871 section 6.
             subnet_private |= code == option::CLIENT_SUBNET && matches!(value, [_, _, 0, _]);
             keepalive |= code == option::KEEPALIVE;
         }
-        let &[extended_rcode, version, flags, _] = from(message, record.ttl_at)
+        let &[extended_rcode, version, flags, _] = slice_from(message, record.ttl_at)
             .first_chunk()
             .ok_or(ParseError::UnexpectedEnd)?;
         Ok(Self {
@@ -58,7 +58,7 @@ impl Edns {
 
     /// The most octets that a UDP answer to this sender may have: what it offers, at least 512, at most ours.
     pub fn udp_payload_limit(&self) -> usize {
-        usize::from(self.size.clamp(PLAIN_SIZE, PAYLOAD_SIZE))
+        usize::from(self.size.clamp(MIN_UDP_PAYLOAD, MAX_UDP_PAYLOAD))
     }
 }
 
@@ -106,7 +106,7 @@ pub(super) fn errors_length(data: &[u8]) -> usize {
     options(data)
         .flatten()
         .filter(|&(code, _)| code == option::EXTENDED_ERROR)
-        .map(|(_, value)| OPTION_HEAD.saturating_add(value.len()))
+        .map(|(_, value)| EDNS_OPTION_HEADER_LEN.saturating_add(value.len()))
         .fold(0, usize::saturating_add)
 }
 
@@ -117,7 +117,7 @@ pub(super) fn write_opt(
     dnssec_ok: bool,
     options: impl FnOnce(&mut Vec<u8>),
 ) {
-    let [size_high, size_low] = PAYLOAD_SIZE.to_be_bytes();
+    let [size_high, size_low] = MAX_UDP_PAYLOAD.to_be_bytes();
     let [type_high, type_low] = rtype::OPT.to_be_bytes();
     let flags = if dnssec_ok { 0x80 } else { 0 };
     out.extend_from_slice(&[
@@ -136,7 +136,7 @@ pub(super) fn write_opt(
     let data = out.len();
     options(out);
     let length = length_since(out, data) as u16;
-    put(out, data.saturating_sub(2), &length.to_be_bytes());
+    overwrite(out, data.saturating_sub(2), &length.to_be_bytes());
 }
 
 /// Appends an option to an OPT's RDATA; `value` has at most 65,535 octets.
@@ -156,7 +156,7 @@ pub(super) fn write_extended_error(out: &mut Vec<u8>, ede: &ExtendedError) {
 mod tests {
     use super::Edns;
     use crate::message::answer::Answer;
-    use crate::message::codes::{HEADER, rtype};
+    use crate::message::codes::{HEADER_LEN, rtype};
     use crate::message::parse_error::ParseError;
     use crate::message::query::Query;
     use crate::message::test_messages::{
@@ -224,8 +224,8 @@ mod tests {
                 assert_eq!(error(misplaced), Some(ParseError::Opt));
             }
             // The root behind a pointer is a name that is not spelled as RFC 6891 section 6.1.2 wants it.
-            let root = pointer(HEADER + 12);
-            for owner in [&name("a")[..], &pointer(HEADER), &root] {
+            let root = pointer(HEADER_LEN + 12);
+            for owner in [&name("a")[..], &pointer(HEADER_LEN), &root] {
                 let owned = draft.clone().record(ADDITIONAL, owner, rtype::OPT, &[]);
                 assert_eq!(error(owned), Some(ParseError::Opt), "{owner:?}");
             }

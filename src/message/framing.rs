@@ -5,21 +5,21 @@
 use std::io;
 use std::ops::Range;
 
-use super::codes::LONGEST;
+use super::codes::MAX_MESSAGE_LEN;
 
 /// Octets of the length before each message.
-pub const PREFIX: usize = 2;
+pub const LENGTH_PREFIX_LEN: usize = 2;
 
 /// Appends one message with its length before it; `write` appends the message, at most 65,535 octets.
 pub fn append(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
-    out.extend_from_slice(&[0; PREFIX]);
+    out.extend_from_slice(&[0; LENGTH_PREFIX_LEN]);
     write(out);
     if let Some((prefix, message)) = out
         .get_mut(start..)
-        .and_then(<[u8]>::split_first_chunk_mut::<PREFIX>)
+        .and_then(<[u8]>::split_first_chunk_mut::<LENGTH_PREFIX_LEN>)
     {
-        debug_assert!(message.len() <= LONGEST);
+        debug_assert!(message.len() <= MAX_MESSAGE_LEN);
         *prefix = (message.len() as u16).to_be_bytes();
     }
 }
@@ -58,12 +58,12 @@ impl Frames {
     /// The next whole message, as a range for [`Frames::message`]; none until more arrives.
     pub fn next_message(&mut self) -> Option<Range<usize>> {
         let rest = self.octets.get(self.start..self.end)?;
-        let (prefix, rest) = rest.split_first_chunk::<PREFIX>()?;
+        let (prefix, rest) = rest.split_first_chunk::<LENGTH_PREFIX_LEN>()?;
         let length = usize::from(u16::from_be_bytes(*prefix));
         if rest.len() < length {
             return None;
         }
-        let begin = self.start.saturating_add(PREFIX);
+        let begin = self.start.saturating_add(LENGTH_PREFIX_LEN);
         self.start = begin.saturating_add(length);
         Some(begin..self.start)
     }
@@ -112,7 +112,7 @@ impl Frames {
 
     /// The next size of its memory: twice as much, but no more than one longest message needs.
     fn larger(&self) -> usize {
-        let longest = PREFIX + LONGEST;
+        let longest = LENGTH_PREFIX_LEN + MAX_MESSAGE_LEN;
         let doubled = self.octets.len().saturating_mul(2).max(64);
         if self.octets.len() < longest {
             doubled.min(longest)
@@ -154,7 +154,7 @@ mod tests {
             vec![1; 3],
             vec![],
             vec![2; 300],
-            vec![3; LONGEST],
+            vec![3; MAX_MESSAGE_LEN],
             vec![4; 1],
         ];
         let stream = framed(&messages);
@@ -184,7 +184,7 @@ mod tests {
         let mut frames = Frames::with_capacity(16);
         assert!(feed(&mut frames, &[0xff, 0xff, 1]).is_empty());
         assert_eq!(frames.octets.len(), 16);
-        assert!(feed(&mut frames, &vec![0; LONGEST - 2]).is_empty());
-        assert!(frames.octets.len() <= PREFIX + LONGEST);
+        assert!(feed(&mut frames, &vec![0; MAX_MESSAGE_LEN - 2]).is_empty());
+        assert!(frames.octets.len() <= LENGTH_PREFIX_LEN + MAX_MESSAGE_LEN);
     }
 }

@@ -1,12 +1,12 @@
-//! What does the header of a message say?
+//! What is in the header of a message?
 
-use super::codes::HEADER;
-use super::octets::{place, put};
+use super::codes::HEADER_LEN;
+use super::octets::{array_mut_at, overwrite};
 use super::parse_error::ParseError;
 
-/// What every message begins with (RFC 1035 section 4.1.1).
+/// The header of a message (RFC 1035 section 4.1.1).
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Header([u8; HEADER]);
+pub(super) struct Header([u8; HEADER_LEN]);
 
 impl Header {
     pub(super) fn of(message: &[u8]) -> Result<Self, ParseError> {
@@ -45,23 +45,23 @@ impl Header {
     }
 }
 
-/// Sets bits in the two octets of flags of the message that was begun at `start`.
+/// Sets bits in the two flag octets of the message that begins at `start`.
 pub(super) fn set_bits(out: &mut [u8], start: usize, bits: [u8; 2]) {
-    if let Some([_, _, high, low]) = place(out, start) {
+    if let Some([_, _, high, low]) = array_mut_at(out, start) {
         *high |= bits[0];
         *low |= bits[1];
     }
 }
 
-/// Clears bits as [`set_bits`] sets them.
+/// Clears bits in the two flag octets of the message that begins at `start`.
 pub(super) fn clear_bits(out: &mut [u8], start: usize, bits: [u8; 2]) {
-    if let Some([_, _, high, low]) = place(out, start) {
+    if let Some([_, _, high, low]) = array_mut_at(out, start) {
         *high &= !bits[0];
         *low &= !bits[1];
     }
 }
 
-/// Says how many records the additional section has of the message that was begun at `start`.
+/// Overwrites ARCOUNT, the number of additional records, of the message that begins at `start`.
 pub(super) fn set_arcount(out: &mut [u8], start: usize, count: u16) {
-    put(out, start.saturating_add(10), &count.to_be_bytes());
+    overwrite(out, start.saturating_add(10), &count.to_be_bytes());
 }

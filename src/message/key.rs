@@ -2,8 +2,8 @@
 
 use smallvec::SmallVec;
 
-use super::octets::from;
-use super::question::TYPE_AND_CLASS;
+use super::octets::slice_from;
+use super::question::QTYPE_QCLASS_LEN;
 
 /// What makes two questions one, so that they can share an answer: the name without regard to case (RFC 4343), the type,
 /// the class, the bits DO and CD, which change what the resolver answers, and the wish to have one's address told to
@@ -34,7 +34,7 @@ impl Key<'_> {
         let mut octets = SmallVec::new();
         octets.push(bits);
         octets.extend_from_slice(question);
-        if let Some((name, _)) = octets.split_last_chunk_mut::<TYPE_AND_CLASS>() {
+        if let Some((name, _)) = octets.split_last_chunk_mut::<QTYPE_QCLASS_LEN>() {
             // Bits and length octets are below 64, where there are no letters.
             name.make_ascii_lowercase();
         }
@@ -43,7 +43,7 @@ impl Key<'_> {
 
     /// The question in lower case.
     pub fn question(&self) -> &[u8] {
-        from(self.octets(), 1)
+        slice_from(self.octets(), 1)
     }
 
     /// The bits, in one octet.

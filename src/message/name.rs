@@ -1,16 +1,16 @@
-//! Where does a name end, and is it sound?
+//! Where does a name end, and is it valid?
 
-use super::codes::{HEADER, LONGEST_NAME};
-use super::octets::{u16_at, within};
+use super::codes::{HEADER_LEN, MAX_NAME_LEN};
+use super::octets::{slice_at, u16_at};
 use super::parse_error::ParseError;
 
-/// The most compression pointers of a name: as many as it can have labels. A longer chain costs time and says nothing.
-const MOST_POINTERS: usize = 127;
+/// Maximum number of compression pointers in a name: as many as a name can have labels. A longer chain only costs time.
+const MAX_COMPRESSION_POINTERS: usize = 127;
 
-/// One past the name that begins at `at`; the name is followed through its compression pointers and checked whole.
+/// Returns the position after the name at `at`. The whole name is validated, through its compression pointers.
 ///
-/// A pointer must lead to "a prior occurrence" (RFC 1035 section 4.1.4): not into the header, where no name is, but to a
-/// name that begins and ends before the labels that the pointer ends. So every name ends, and depends on no octet behind
+/// A pointer must lead to "a prior occurrence" (RFC 1035 section 4.1.4): not into the header, which holds no name, but to a
+/// name that begins and ends before the labels that the pointer follows. So every name ends, and depends on no octet after
 /// it.
 pub(super) fn name_end(message: &[u8], at: usize) -> Result<usize, ParseError> {
     let (mut octets, mut position, mut labels_start) = (message, at, at);
@@ -28,20 +28,20 @@ pub(super) fn name_end(message: &[u8], at: usize) -> Result<usize, ParseError> {
                 let label = octet.saturating_add(1);
                 length = length.saturating_add(label);
                 position = position.saturating_add(label);
-                // The root label is yet to come.
-                if length >= LONGEST_NAME {
+                // The root label still has to fit.
+                if length >= MAX_NAME_LEN {
                     return Err(ParseError::Name);
                 }
             }
             0xc0.. => {
                 let target = usize::from(u16_at(octets, position).or(Err(beyond))? & 0x3fff);
                 pointers = pointers.saturating_add(1);
-                if target < HEADER || pointers > MOST_POINTERS {
+                if target < HEADER_LEN || pointers > MAX_COMPRESSION_POINTERS {
                     return Err(ParseError::Name);
                 }
                 end.get_or_insert(position.saturating_add(2));
-                // What comes next is read from before these labels, or not at all.
-                octets = within(message, 0..labels_start);
+                // The next label is read from the octets before these labels.
+                octets = slice_at(message, 0..labels_start);
                 (position, labels_start) = (target, target);
             }
             _ => return Err(ParseError::Name),
@@ -49,17 +49,17 @@ pub(super) fn name_end(message: &[u8], at: usize) -> Result<usize, ParseError> {
     }
 }
 
-/// The name at `at`, spelled out: its labels, each behind its length, the root's too. And one past where it stands.
-pub(super) fn name(message: &[u8], at: usize) -> Result<(Vec<u8>, usize), ParseError> {
+/// Returns the name at `at` without compression, root label included, and the position after it in the message.
+pub(super) fn uncompressed_name(message: &[u8], at: usize) -> Result<(Vec<u8>, usize), ParseError> {
     let end = name_end(message, at)?;
     let (mut octets, mut position) = (Vec::new(), at);
-    // It was followed before, so it ends.
+    // `name_end` has validated the name, so the loop ends.
     while let Some(&octet @ 1..) = message.get(position) {
         if octet >= 0xc0 {
             position = usize::from(u16_at(message, position)? & 0x3fff);
         } else {
             let next = position.saturating_add(1).saturating_add(octet.into());
-            octets.extend_from_slice(within(message, position..next));
+            octets.extend_from_slice(slice_at(message, position..next));
             position = next;
         }
     }
@@ -67,7 +67,8 @@ pub(super) fn name(message: &[u8], at: usize) -> Result<(Vec<u8>, usize), ParseE
     Ok((octets, end))
 }
 
-/// Calls `visit` with position and target of the pointer that ends the name at `at`, if one does. Returns the name's end.
+/// Calls `visit` with position and target of the pointer that ends the name at `at`, if there is one. Returns the position
+/// after the name.
 pub(super) fn visit_pointer(
     message: &[u8],
     at: usize,

@@ -1,17 +1,17 @@
 //! What does a client ask?
 
-use super::codes::{HEADER, rtype};
+use super::codes::{HEADER_LEN, rtype};
 use super::edns::Edns;
 use super::header::Header;
 use super::key::{Key, bit};
-use super::octets::{u16_at, within};
+use super::octets::{slice_at, u16_at};
 use super::parse_error::ParseError;
-use super::question::{TYPE_AND_CLASS, question_end};
+use super::question::{QTYPE_QCLASS_LEN, question_end};
 use super::record::Records;
 
 /// Records of a query, at most. It has an OPT and a signature, if anything, and each more costs time to read that its sender does
 /// not need to make it.
-const MOST_RECORDS: u32 = 32;
+const MAX_QUERY_RECORDS: u32 = 32;
 
 /// A query that may be relayed: one question, sound names, at most one OPT.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ impl<'m> Query<'m> {
             return Err(ParseError::Opcode(header.opcode()));
         }
         let question_end = question_end(message)?;
-        let qtype = u16_at(message, question_end.saturating_sub(TYPE_AND_CLASS))?;
+        let qtype = u16_at(message, question_end.saturating_sub(QTYPE_QCLASS_LEN))?;
         // Only IXFR has a use for one of the two sections, and it is refused for what it is.
         if qtype != rtype::IXFR && !matches!(header.counts(), [_, 0, 0, _]) {
             return Err(ParseError::UnexpectedRecords);
@@ -47,7 +47,7 @@ impl<'m> Query<'m> {
         let count = [answers, authorities, additional]
             .iter()
             .fold(0_u32, |sum, count| sum.saturating_add((*count).into()));
-        if count > MOST_RECORDS {
+        if count > MAX_QUERY_RECORDS {
             return Err(ParseError::TooManyRecords(count));
         }
         let mut records = Records::after_question(message, question_end)?;
@@ -61,14 +61,14 @@ impl<'m> Query<'m> {
                 rtype::OPT if edns.is_some() => return Err(ParseError::Opt),
                 rtype::OPT => edns = Some(Edns::read(message, &record)?),
                 rtype::TSIG => signed = true,
-                rtype::SIG => signed = within(message, record.data).starts_with(&[0, 0]),
+                rtype::SIG => signed = slice_at(message, record.data).starts_with(&[0, 0]),
                 _ => {}
             }
         }
         Ok(Self {
-            message: within(message, 0..records.position()),
+            message: slice_at(message, 0..records.position()),
             header,
-            question: within(message, HEADER..question_end),
+            question: slice_at(message, HEADER_LEN..question_end),
             qtype,
             edns,
             signed,

@@ -1,8 +1,8 @@
 //! How is a query written?
 
-use super::codes::{HEADER, option};
-use super::edns::{OPTION_HEAD, SHORTEST_OPT, write_opt, write_option};
-use super::octets::{length_since, put, u16_at, within};
+use super::codes::{HEADER_LEN, option};
+use super::edns::{EDNS_OPTION_HEADER_LEN, OPT_FIXED_LEN, write_opt, write_option};
+use super::octets::{length_since, overwrite, slice_at, u16_at};
 use super::query::Query;
 
 /// Queries over TLS are padded to a multiple of this (RFC 8467 section 4.1).
@@ -12,12 +12,12 @@ impl Query<'_> {
     /// Octets of the query as [`Query::write_for_resolver`] writes it.
     pub fn length_for_resolver(&self) -> usize {
         let subnet = if self.edns().is_some_and(|edns| edns.subnet_private) {
-            OPTION_HEAD.saturating_add(4)
+            EDNS_OPTION_HEADER_LEN.saturating_add(4)
         } else {
             0
         };
         // Keepalive and padding have nothing but their heads before that is filled up.
-        let fixed = HEADER + SHORTEST_OPT + 2 * OPTION_HEAD;
+        let fixed = HEADER_LEN + OPT_FIXED_LEN + 2 * EDNS_OPTION_HEADER_LEN;
         let unpadded = fixed
             .saturating_add(subnet)
             .saturating_add(self.question().len());
@@ -57,14 +57,14 @@ impl Query<'_> {
                 write_option(out, option::CLIENT_SUBNET, &[0, 1, 0, 0]);
             }
             write_option(out, option::KEEPALIVE, &[]);
-            let unpadded = length_since(out, start).saturating_add(OPTION_HEAD);
+            let unpadded = length_since(out, start).saturating_add(EDNS_OPTION_HEADER_LEN);
             let padding = unpadded
                 .next_multiple_of(PADDING_BLOCK)
                 .saturating_sub(unpadded);
             write_option(
                 out,
                 option::PADDING,
-                within(&[0; PADDING_BLOCK], 0..padding),
+                slice_at(&[0; PADDING_BLOCK], 0..padding),
             );
         });
     }
@@ -94,24 +94,28 @@ impl Form {
     /// Appends a query that [`Query::write_for_resolver`] wrote, in this form; its question has so many octets.
     pub fn write(self, message: &[u8], question: usize, out: &mut Vec<u8>) {
         let start = out.len();
-        let opt = HEADER.saturating_add(question);
+        let opt = HEADER_LEN.saturating_add(question);
         match self {
             Self::Padded => out.extend_from_slice(message),
             Self::Unpadded => {
                 let end = padding_start(message, opt);
-                out.extend_from_slice(within(message, 0..end));
-                let data = opt.saturating_add(SHORTEST_OPT);
+                out.extend_from_slice(slice_at(message, 0..end));
+                let data = opt.saturating_add(OPT_FIXED_LEN);
                 let length = end.saturating_sub(data) as u16;
-                put(
+                overwrite(
                     out,
                     start.saturating_add(data).saturating_sub(2),
                     &length.to_be_bytes(),
                 );
             }
             Self::Plain => {
-                out.extend_from_slice(within(message, 0..opt));
+                out.extend_from_slice(slice_at(message, 0..opt));
                 // ARCOUNT.
-                put(out, start.saturating_add(HEADER).saturating_sub(2), &[0, 0]);
+                overwrite(
+                    out,
+                    start.saturating_add(HEADER_LEN).saturating_sub(2),
+                    &[0, 0],
+                );
             }
         }
     }
@@ -119,14 +123,14 @@ impl Form {
 
 /// Where the padding option begins in a query of ours, whose OPT begins at `opt`: it is the last.
 fn padding_start(message: &[u8], opt: usize) -> usize {
-    let mut at = opt.saturating_add(SHORTEST_OPT);
+    let mut at = opt.saturating_add(OPT_FIXED_LEN);
     while let (Ok(code), Ok(length)) = (u16_at(message, at), u16_at(message, at.saturating_add(2)))
     {
         if code == option::PADDING {
             return at;
         }
         at = at
-            .saturating_add(OPTION_HEAD)
+            .saturating_add(EDNS_OPTION_HEADER_LEN)
             .saturating_add(usize::from(length));
     }
     message.len()
@@ -143,7 +147,7 @@ pub fn write_query(out: &mut Vec<u8>, id: u16, question: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use crate::message::codes::{HEADER, option};
+    use crate::message::codes::{HEADER_LEN, option};
     use crate::message::query::Query;
     use crate::message::test_messages::{
         ADDITIONAL, Draft, UNKNOWN, ask, name, option, our_opt, question, sent_to_resolver,
@@ -174,7 +178,7 @@ mod tests {
             ] {
                 let sent = sent_to_resolver(&query);
                 assert_eq!(sent.len() % 128, 0, "{length}");
-                let unpadded = HEADER + question.len() + 11 + others.len() + 4;
+                let unpadded = HEADER_LEN + question.len() + 11 + others.len() + 4;
                 let zeros = vec![0; sent.len() - unpadded];
                 assert!(zeros.len() < 128, "{length}");
                 let options = [others, &option(option::PADDING, &zeros)].concat();

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use super::codes::HEADER;
+use super::codes::HEADER_LEN;
 use super::header::Header;
 use super::name::name_end;
 use super::parse_error::ParseError;
 
 /// Octets of a question behind its name (RFC 1035 section 4.1.2).
-pub(super) const TYPE_AND_CLASS: usize = 4;
+pub(super) const QTYPE_QCLASS_LEN: usize = 4;
 
 /// One past the one question of `message`. Its name must be spelled out: nothing stands before it to point to.
 pub(super) fn question_end(message: &[u8]) -> Result<usize, ParseError> {
@@ -16,7 +16,7 @@ pub(super) fn question_end(message: &[u8]) -> Result<usize, ParseError> {
     if questions != 1 {
         return Err(ParseError::QuestionCount(questions));
     }
-    let end = name_end(message, HEADER)?.saturating_add(TYPE_AND_CLASS);
+    let end = name_end(message, HEADER_LEN)?.saturating_add(QTYPE_QCLASS_LEN);
     if end > message.len() {
         Err(ParseError::UnexpectedEnd)
     } else {
@@ -27,7 +27,7 @@ pub(super) fn question_end(message: &[u8]) -> Result<usize, ParseError> {
 /// Compares two questions whose names are spelled out. Length octets are below 64, where there are no letters.
 pub(super) fn same_question(one: &[u8], other: &[u8]) -> bool {
     match (
-        one.split_last_chunk::<TYPE_AND_CLASS>(),
+        one.split_last_chunk::<QTYPE_QCLASS_LEN>(),
         other.split_last_chunk(),
     ) {
         (Some((name, rest)), Some((other_name, other_rest))) => {

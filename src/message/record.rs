@@ -1,47 +1,47 @@
-//! Where do the records of a message lie?
+//! Where are the records of a message?
 
 use std::ops::Range;
 
 use super::header::Header;
 use super::name::{name_end, visit_pointer};
-use super::octets::from;
+use super::octets::slice_from;
 use super::parse_error::ParseError;
 
 /// A section of a message that holds records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
-    /// Records that answer the question.
+    /// The answer section.
     Answer,
-    /// Records that name an authority.
+    /// The authority section.
     Authority,
-    /// Records that help, and the OPT.
+    /// The additional section, which also holds the OPT record.
     Additional,
 }
 
-/// Where one record lies.
+/// The position of one record in its message, with its type and class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The section that it is in.
+    /// The section.
     pub section: Section,
-    /// Position of the first octet of its owner name.
+    /// Position of the owner name.
     pub start: usize,
-    /// Its type.
+    /// The type.
     pub rtype: u16,
-    /// Its class; of an OPT, the UDP payload size.
+    /// The class; for an OPT record, the UDP payload size.
     pub class: u16,
-    /// Position of the four octets of its TTL; of an OPT, of its extended RCODE, version and flags.
+    /// Position of the four octets of the TTL; for an OPT record, of the extended RCODE, version and flags.
     pub ttl_at: usize,
-    /// Positions of its RDATA.
+    /// Positions of the RDATA.
     pub data: Range<usize>,
 }
 
-/// The records of a message one after the other, from the end of its question on. Ends after the first fault.
+/// Iterates over the records of a message, from the end of its question on. Ends after the first error.
 pub(super) struct Records<'m> {
     message: &'m [u8],
     position: usize,
-    left: [u16; 3],
-    /// The names were followed before: their ends are all there is to find.
-    sound: bool,
+    remaining: [u16; 3],
+    /// The names were validated before, so only their ends are searched for.
+    validated: bool,
 }
 
 impl<'m> Records<'m> {
@@ -49,23 +49,23 @@ impl<'m> Records<'m> {
         message: &'m [u8],
         question_end: usize,
     ) -> Result<Self, ParseError> {
-        let [_, left @ ..] = Header::of(message)?.counts();
+        let [_, remaining @ ..] = Header::of(message)?.counts();
         Ok(Self {
             message,
             position: question_end,
-            left,
-            sound: false,
+            remaining,
+            validated: false,
         })
     }
 
-    /// Those of a message in which they were all found sound before.
-    pub(super) fn found_sound(
+    /// The records of a message whose records were all validated before.
+    pub(super) fn validated_records(
         message: &'m [u8],
         question_end: usize,
     ) -> impl Iterator<Item = Record> + use<'m> {
         Self::after_question(message, question_end)
             .map(|records| Self {
-                sound: true,
+                validated: true,
                 ..records
             })
             .into_iter()
@@ -73,20 +73,20 @@ impl<'m> Records<'m> {
             .flatten()
     }
 
-    /// One past the last record that was read.
+    /// The position after the last record that was read.
     pub(super) fn position(&self) -> usize {
         self.position
     }
 
     fn read(&mut self, section: Section) -> Result<Record, ParseError> {
         let start = self.position;
-        let fixed = if self.sound {
+        let fixed = if self.validated {
             visit_pointer(self.message, start, &mut |_, _| {})
         } else {
             name_end(self.message, start)?
         };
         // Type, class, TTL, the length of the RDATA (RFC 1035 section 4.1.3).
-        let (octets, behind) = from(self.message, fixed)
+        let (octets, behind) = slice_from(self.message, fixed)
             .split_first_chunk::<10>()
             .ok_or(ParseError::UnexpectedEnd)?;
         let [t1, t2, c1, c2, _, _, _, _, l1, l2] = *octets;
@@ -112,22 +112,22 @@ impl Iterator for Records<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         const SECTIONS: [Section; 3] = [Section::Answer, Section::Authority, Section::Additional];
-        let (left, section) = self
-            .left
+        let (remaining, section) = self
+            .remaining
             .iter_mut()
             .zip(SECTIONS)
-            .find(|(left, _)| **left > 0)?;
-        *left = left.saturating_sub(1);
+            .find(|(remaining, _)| **remaining > 0)?;
+        *remaining = remaining.saturating_sub(1);
         let record = self.read(section);
         if record.is_err() {
-            self.left = [0; 3];
+            self.remaining = [0; 3];
         }
         Some(record)
     }
 }
 
-/// How many octets of RDATA come before the names of a type, and how many names there are: the types of RFC 1035 and those
-/// whose names RFC 3597 section 4 tells readers to decompress.
+/// The number of RDATA octets before the names that may be compressed, and the number of such names. These are the types of
+/// RFC 1035, and those whose names receivers have to decompress (RFC 3597 section 4).
 pub(super) fn compressible_names(rtype: u16, data: &[u8]) -> (usize, usize) {
     match rtype {
         2..=5 | 7..=9 | 12 | 30 | 39 => (0, 1), // NS MD MF CNAME MB MG MR PTR NXT DNAME
@@ -136,7 +136,7 @@ pub(super) fn compressible_names(rtype: u16, data: &[u8]) -> (usize, usize) {
         26 => (2, 2),                           // PX
         33 => (6, 1),                           // SRV
         24 => (18, 1),                          // SIG
-        // NAPTR: its name comes after two numbers and three strings.
+        // NAPTR: two numbers and three strings come before the name.
         35 => {
             let length = |at: usize| usize::from(data.get(at).copied().unwrap_or(0));
             let behind = |at: usize| at.saturating_add(1).saturating_add(length(at));

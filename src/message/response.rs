@@ -1,13 +1,13 @@
 //! How is a response to a client written?
 
 use super::answer::{Answer, TtlRewrite};
-use super::codes::{HEADER, LONGEST, PLAIN_SIZE, option, rcode};
+use super::codes::{HEADER_LEN, MAX_MESSAGE_LEN, MIN_UDP_PAYLOAD, option, rcode};
 use super::edns::{
-    EDE_HEAD, Edns, ExtendedError, KEEPALIVE_LENGTH, SHORTEST_OPT, write_extended_error, write_opt,
-    write_option,
+    EDE_FIXED_LEN, Edns, ExtendedError, KEEPALIVE_OPTION_LEN, OPT_FIXED_LEN, write_extended_error,
+    write_opt, write_option,
 };
 use super::header::{Header, clear_bits, set_arcount, set_bits};
-use super::octets::{has_room, put};
+use super::octets::{has_room, overwrite};
 use super::query::Query;
 use super::question::same_question;
 
@@ -63,7 +63,7 @@ impl<'m> ReplyTo<'m> {
     /// The maximum length of a response over UDP, in octets: what the client's OPT offers, from 512 to 1232; 512 without EDNS.
     pub fn udp_payload_limit(&self) -> usize {
         self.edns
-            .map_or(PLAIN_SIZE.into(), |edns| edns.udp_payload_limit())
+            .map_or(MIN_UDP_PAYLOAD.into(), |edns| edns.udp_payload_limit())
     }
 
     /// Appends a response without records: a response code, the question and, if the client sent an OPT, an OPT with `ede`.
@@ -125,11 +125,11 @@ impl<'m> ReplyTo<'m> {
     /// the query had one (RFC 6891 section 6.1.1); with AD only if the query asked for it (RFC 6840 section 5.8). All other
     /// records are copied unchanged.
     pub fn write_answer(&self, out: &mut Vec<u8>, answer: &Answer<'_>) {
-        self.write_answer_with(out, answer, &ReplyOptions::default(), LONGEST);
+        self.write_answer_with(out, answer, &ReplyOptions::default(), MAX_MESSAGE_LEN);
     }
 
     /// Appends an answer as [`ReplyTo::write_answer`] does, changed by `options`, in at most `limit` octets: over TCP
-    /// [`LONGEST`], over UDP [`ReplyTo::udp_payload_limit`], which is at least [`PLAIN_SIZE`].
+    /// [`MAX_MESSAGE_LEN`], over UDP [`ReplyTo::udp_payload_limit`], which is at least [`MIN_UDP_PAYLOAD`].
     ///
     /// If the Extended DNS Errors do not all fit, none is written and TC is set (RFC 8914 section 3). If the records do not fit
     /// either, [`ReplyTo::write_truncated`] is used instead (RFC 2181 section 9), in a time that does not depend on the length of
@@ -144,8 +144,8 @@ impl<'m> ReplyTo<'m> {
         if let Some(rcode) = self.replacement_rcode(answer) {
             return self.write_empty_response(out, rcode, None);
         }
-        let opt = self.edns.map_or(0, |_| SHORTEST_OPT);
-        if limit < LONGEST && answer.length_without_opt().saturating_add(opt) > limit {
+        let opt = self.edns.map_or(0, |_| OPT_FIXED_LEN);
+        if limit < MAX_MESSAGE_LEN && answer.length_without_opt().saturating_add(opt) > limit {
             return self.write_truncated(out, answer);
         }
         let start = out.len();
@@ -160,7 +160,7 @@ impl<'m> ReplyTo<'m> {
         }
         let mut additional = answer.count_without_opt();
         if let Some(edns) = &self.edns
-            && has_room(out, start, SHORTEST_OPT, LONGEST)
+            && has_room(out, start, OPT_FIXED_LEN, MAX_MESSAGE_LEN)
             && let Some(with_opt) = additional.checked_add(1)
         {
             additional = with_opt;
@@ -197,19 +197,19 @@ impl<'m> ReplyTo<'m> {
         ede: Option<&ExtendedError>,
         limit: usize,
     ) {
-        let ours = ede.map_or(0, |ede| EDE_HEAD.saturating_add(ede.text.len()));
+        let ours = ede.map_or(0, |ede| EDE_FIXED_LEN.saturating_add(ede.text.len()));
         let errors = answer.errors_length().saturating_add(ours);
-        if limit < LONGEST && !has_room(out, start, errors, limit) {
+        if limit < MAX_MESSAGE_LEN && !has_room(out, start, errors, limit) {
             set_bits(out, start, [0x02, 0]);
         } else {
             answer.write_extended_errors(out, start);
             if let Some(ede) = ede
-                && has_room(out, start, ours, LONGEST)
+                && has_room(out, start, ours, MAX_MESSAGE_LEN)
             {
                 write_extended_error(out, ede);
             }
         }
-        if has_room(out, start, KEEPALIVE_LENGTH, limit.min(LONGEST)) {
+        if has_room(out, start, KEEPALIVE_OPTION_LEN, limit.min(MAX_MESSAGE_LEN)) {
             self.write_keepalive(out);
         }
     }
@@ -222,16 +222,16 @@ impl<'m> ReplyTo<'m> {
         }
         let start = out.len();
         out.extend_from_slice(answer.message());
-        put(out, start, &self.id.to_be_bytes());
+        overwrite(out, start, &self.id.to_be_bytes());
     }
 
     /// Overwrites ID, RD, CD and question of a copied answer with the client's.
     fn patch_header(&self, out: &mut [u8], start: usize) {
         let [high, low] = self.flags;
-        put(out, start, &self.id.to_be_bytes());
+        overwrite(out, start, &self.id.to_be_bytes());
         clear_bits(out, start, [0x01, 0x10]);
         set_bits(out, start, [high & 0x01, low & 0x10]);
-        put(out, start.saturating_add(HEADER), self.question);
+        overwrite(out, start.saturating_add(HEADER_LEN), self.question);
     }
 }
 

@@ -3,7 +3,7 @@
 //! As octets and by hand, so that they do not believe the code that they test.
 
 use super::answer::Answer;
-use super::codes::{HEADER, option, rtype};
+use super::codes::{HEADER_LEN, option, rtype};
 use super::edns::write_option;
 use super::octets::u16_at;
 use super::parse_error::ParseError;
@@ -164,7 +164,7 @@ pub(super) fn with_tail(opt: bool, record: impl Fn(Draft, usize) -> Draft) -> Dr
         draft = draft.opt(&option(option::PADDING, &[0; 17]));
     }
     let tail = draft.len();
-    let owner = [&b"\x04tail"[..], &pointer(HEADER + 4)].concat();
+    let owner = [&b"\x04tail"[..], &pointer(HEADER_LEN + 4)].concat();
     let draft = record(draft.record(ADDITIONAL, &owner, A, &[0xc0; 4]), tail);
     draft.record(ADDITIONAL, &pointer(tail + 5), UNKNOWN, &[0xff; 8])
 }

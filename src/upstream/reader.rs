@@ -16,7 +16,7 @@ use socket2::SockRef;
 use super::handshake::{ConnectError, connect_socket, handshake};
 use super::session::{Closed, Session, State};
 use crate::identity::verifier::Identity;
-use crate::message::HEADER;
+use crate::message::HEADER_LEN;
 use crate::message::framing::Frames;
 
 /// Octets that one read takes off the socket, at most.
@@ -98,7 +98,7 @@ impl Reader {
         // What came whole before the end still counts; the end is told at the next call.
         self.ended = decrypt(&mut state.tls, &self.encrypted[..arrived], &mut self.frames).err();
         while let Some(range) = self.frames.next_message() {
-            if range.len() < HEADER {
+            if range.len() < HEADER_LEN {
                 self.ended = Some(Closed::Garbage);
                 break;
             }

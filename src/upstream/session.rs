@@ -24,7 +24,7 @@ use super::outgoing::{Company, Lead, Outgoing, ROUNDS};
 use crate::identity::chain::Proof;
 use crate::identity::terms::{PinMode, Terms};
 use crate::identity::verifier::Identity;
-use crate::message::framing::PREFIX;
+use crate::message::framing::LENGTH_PREFIX_LEN;
 use crate::system::clock;
 use crate::telemetry::log::debug;
 
@@ -246,7 +246,8 @@ impl State {
     fn write(&mut self, next: &Outgoing) -> io::Result<usize> {
         self.plaintext.clear();
         next.query.write_framed(next.form, &mut self.plaintext);
-        self.plaintext[PREFIX..PREFIX + 2].copy_from_slice(&next.id.to_be_bytes());
+        self.plaintext[LENGTH_PREFIX_LEN..LENGTH_PREFIX_LEN + 2]
+            .copy_from_slice(&next.id.to_be_bytes());
         self.sent += 1;
         self.tls.writer().write_all(&self.plaintext)?;
         Ok(self.plaintext.len())

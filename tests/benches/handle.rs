@@ -58,7 +58,7 @@ fn answer(query: &[u8]) -> Vec<u8> {
 fn long_answer(query: &[u8]) -> Vec<u8> {
     let (head, opt) = query.split_at(query.len() - 11);
     let record = b"\xc0\x0c\0\x01\0\x01\0\0\x0e\x10\0\x04\xc0\0\x02\x01";
-    let records = (message::LONGEST - query.len()) / record.len();
+    let records = (message::MAX_MESSAGE_LEN - query.len()) / record.len();
     let mut message = [head, &record.repeat(records), opt].concat();
     message[2] |= 0x80;
     message[3] |= 0x80;
@@ -97,7 +97,7 @@ fn worst_answer() -> Vec<u8> {
     }
     message.extend_from_slice(b"\0\0\x29\x04\xd0\0\0\0\0\0\0");
     let mut records = 1_u16;
-    while message.len() + 14 <= message::LONGEST {
+    while message.len() + 14 <= message::MAX_MESSAGE_LEN {
         // A name server, at a name and with a name.
         message.extend_from_slice(&pointer);
         message.extend_from_slice(b"\0\x02\0\x01\0\0\0\0\0\x02");

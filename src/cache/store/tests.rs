@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::message::{LONGEST, Query, ReplyTo, rtype};
+use crate::message::{MAX_MESSAGE_LEN, Query, ReplyTo, rtype};
 
 const A: u16 = 1;
 const CNAME: u16 = 5;
@@ -161,7 +161,12 @@ fn shown(kept: &Kept, edns: bool) -> Vec<u8> {
     let query = [&header, &question[..], &opt[..if edns { 11 } else { 0 }]].concat();
     let query = Query::parse(&query).expect("a query");
     let mut out = Vec::new();
-    ReplyTo::from_query(&query).write_answer_with(&mut out, &kept.answer(), kept.shown(), LONGEST);
+    ReplyTo::from_query(&query).write_answer_with(
+        &mut out,
+        &kept.answer(),
+        kept.shown(),
+        MAX_MESSAGE_LEN,
+    );
     out
 }
 

@@ -1,5 +1,5 @@
 use super::name_end;
-use crate::message::codes::HEADER;
+use crate::message::codes::HEADER_LEN;
 use crate::message::parse_error::ParseError;
 use crate::message::query::Query;
 use crate::message::test_messages::{
@@ -24,7 +24,7 @@ fn every_legal_name_is_read() {
         assert_eq!(query.question(), question);
         assert_eq!(query.qtype(), 65_535);
         assert_eq!(query.message(), draft.0);
-        let answer = Draft::answer(&question).record(ANSWER, &pointer(HEADER), A, &[0; 4]);
+        let answer = Draft::answer(&question).record(ANSWER, &pointer(HEADER_LEN), A, &[0; 4]);
         assert_eq!(answer_error(&answer), None);
     }
 }
@@ -45,8 +45,8 @@ fn a_name_beyond_255_octets_is_refused_however_it_is_spelled() {
     }
     let answer = Draft::answer(&ask(longest, A));
     let with_owner = |owner: &[u8]| answer_error(&answer.clone().record(1, owner, A, &[]));
-    assert_eq!(with_owner(&pointer(HEADER)), None);
-    let longer = [&b"\x01a"[..], &pointer(HEADER)].concat();
+    assert_eq!(with_owner(&pointer(HEADER_LEN)), None);
+    let longer = [&b"\x01a"[..], &pointer(HEADER_LEN)].concat();
     assert_eq!(with_owner(&longer), Some(ParseError::Name));
 }
 
@@ -65,7 +65,7 @@ fn label_types_that_no_name_has_are_refused() {
 #[test]
 fn a_pointer_leads_to_a_name_before_it() {
     // From octet 12: "example.com"; from 25: "www" and a pointer to it; from 31: a pointer to that; and so on.
-    let front = Draft(vec![0; HEADER])
+    let front = Draft(vec![0; HEADER_LEN])
         .octets(&name("example.com"))
         .octets(b"\x03www\xc0\x0c")
         .octets(b"\xc0\x19");
@@ -96,22 +96,22 @@ fn a_pointer_leads_to_a_name_before_it() {
 fn what_a_pointer_leads_to_ends_before_the_name_that_it_is_in() {
     // A label at 12 that covers the pointer at 14, whichever octets follow; and one whose end is that pointer.
     for octets in [&b"\x04a\xc0\x0c\0\0\0\0"[..], b"\x01a\xc0\x0c\0"] {
-        let draft = Draft(vec![0; HEADER]).octets(octets);
+        let draft = Draft(vec![0; HEADER_LEN]).octets(octets);
         assert_eq!(name_end(&draft.0, 14), Err(ParseError::Name));
     }
-    let sound = Draft(vec![0; HEADER]).octets(b"\x01a\0\xc0\x0c");
+    let sound = Draft(vec![0; HEADER_LEN]).octets(b"\x01a\0\xc0\x0c");
     assert_eq!(name_end(&sound.0, 15), Ok(17));
 }
 
 #[test]
 fn a_chain_of_pointers_is_as_long_as_a_name_has_labels() {
     // Each name is a pointer to the one before it, the first one is the root.
-    let mut draft = Draft(vec![0; HEADER + 1]).octets(&pointer(HEADER));
+    let mut draft = Draft(vec![0; HEADER_LEN + 1]).octets(&pointer(HEADER_LEN));
     for _ in 1..128 {
         let previous = pointer(draft.len() - 2);
         draft = draft.octets(&previous);
     }
-    let at = |pointers: usize| HEADER + 1 + 2 * (pointers - 1);
+    let at = |pointers: usize| HEADER_LEN + 1 + 2 * (pointers - 1);
     assert_eq!(name_end(&draft.0, at(127)), Ok(at(128)));
     assert_eq!(name_end(&draft.0, at(128)), Err(ParseError::Name));
 }

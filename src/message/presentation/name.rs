@@ -4,11 +4,11 @@ use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use super::mnemonics::{IN, Type};
-use crate::message::codes::LONGEST_NAME;
-use crate::message::name::name;
+use crate::message::codes::MAX_NAME_LEN;
+use crate::message::name::uncompressed_name;
 
 /// The longest label in octets (RFC 1035 section 2.3.4).
-const LONGEST_LABEL: usize = 63;
+const MAX_LABEL_LEN: usize = 63;
 /// What has a meaning in a zone file, and so stands behind a backslash in a name.
 pub(super) const SPECIAL: &[u8] = b".\\\"();@$";
 /// What ends a quoted string, or escapes in it.
@@ -33,8 +33,8 @@ impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::EmptyLabel => write!(f, "an empty label"),
-            Self::LongLabel => write!(f, "a label of more than {LONGEST_LABEL} octets"),
-            Self::Long => write!(f, "more than {LONGEST_NAME} octets"),
+            Self::LongLabel => write!(f, "a label of more than {MAX_LABEL_LEN} octets"),
+            Self::Long => write!(f, "more than {MAX_NAME_LEN} octets"),
             Self::Escape => write!(f, "a backslash before neither a character nor 000 to 255"),
             Self::Character(character) => {
                 write!(f, "{character:?}, which a name has only as \\DDD")
@@ -55,7 +55,7 @@ pub struct Name {
 impl Name {
     /// The name at `at` in a message, followed through its compression pointers, and one past where it stands.
     pub(super) fn read(message: &[u8], at: usize) -> Option<(Self, usize)> {
-        let (octets, end) = name(message, at).ok()?;
+        let (octets, end) = uncompressed_name(message, at).ok()?;
         Some((Self { octets }, end))
     }
 
@@ -67,12 +67,12 @@ impl Name {
     fn push(&mut self, label: &[u8]) -> Result<(), NameError> {
         match label.len() {
             0 => return Err(NameError::EmptyLabel),
-            length @ 1..=LONGEST_LABEL => self.octets.push(length as u8),
+            length @ 1..=MAX_LABEL_LEN => self.octets.push(length as u8),
             _ => return Err(NameError::LongLabel),
         }
         self.octets.extend_from_slice(label);
         // The root label is yet to come.
-        if self.octets.len() >= LONGEST_NAME {
+        if self.octets.len() >= MAX_NAME_LEN {
             return Err(NameError::Long);
         }
         Ok(())

@@ -177,7 +177,7 @@ impl<'m> Fields<'m> {
 mod tests {
     use super::Line;
     use crate::message::answer::Answer;
-    use crate::message::codes::LONGEST_NAME;
+    use crate::message::codes::MAX_NAME_LEN;
     use crate::message::presentation::mnemonics::IN;
     use crate::message::record::Record;
 
@@ -281,7 +281,7 @@ mod tests {
                 assert!(line.bytes().all(clean), "{line:?}");
                 assert_eq!(line.matches('\t').count(), 4, "{line:?}");
                 // Names are at most 255 octets of at most four characters, and there are two in RDATA at most.
-                assert!(line.len() <= 4 * message.len() + 3 * 4 * LONGEST_NAME);
+                assert!(line.len() <= 4 * message.len() + 3 * 4 * MAX_NAME_LEN);
             }
         };
         for rtype in (0..=300).chain([65_280]) {

@@ -1,6 +1,6 @@
-use super::{MOST_RECORDS, Query};
+use super::{MAX_QUERY_RECORDS, Query};
 use crate::message::answer::Answer;
-use crate::message::codes::{HEADER, option, rtype};
+use crate::message::codes::{HEADER_LEN, option, rtype};
 use crate::message::parse_error::ParseError;
 use crate::message::response::ReplyTo;
 use crate::message::test_messages::{
@@ -16,7 +16,7 @@ fn every_prefix_of_a_query_is_short_or_cut() {
         .opt(&option(option::PADDING, b"padding"));
     assert_eq!(query_error(&draft), None);
     for length in 0..draft.len() {
-        let error = if length < HEADER {
+        let error = if length < HEADER_LEN {
             ParseError::TooShort
         } else {
             ParseError::UnexpectedEnd
@@ -26,7 +26,7 @@ fn every_prefix_of_a_query_is_short_or_cut() {
             Some(error),
             "{length}"
         );
-        if length < HEADER {
+        if length < HEADER_LEN {
             assert!(ReplyTo::from_malformed(&draft.0[..length]).is_none());
             assert_eq!(
                 Answer::parse(&draft.0[..length]).err(),
@@ -73,7 +73,7 @@ fn a_query_has_no_records_but_additional_ones() {
 fn an_ixfr_has_the_zone_that_is_known_in_its_authority_section() {
     let question = ask(name("example.com"), rtype::IXFR);
     let soa = [&[0, 0][..], &[0; 20]].concat();
-    let draft = Draft::query(&question).record(AUTHORITY, &pointer(HEADER), 6, &soa);
+    let draft = Draft::query(&question).record(AUTHORITY, &pointer(HEADER_LEN), 6, &soa);
     let query = Query::parse(&draft.0).unwrap();
     assert_eq!(query.qtype(), rtype::IXFR);
     assert_eq!(query.message(), draft.0);
@@ -104,9 +104,12 @@ fn a_query_has_no_more_records_than_may_be() {
         }
         draft.0
     };
-    assert!(Query::parse(&with(MOST_RECORDS)).is_ok());
-    let error = Query::parse(&with(MOST_RECORDS + 1)).err();
-    assert_eq!(error, Some(ParseError::TooManyRecords(MOST_RECORDS + 1)));
+    assert!(Query::parse(&with(MAX_QUERY_RECORDS)).is_ok());
+    let error = Query::parse(&with(MAX_QUERY_RECORDS + 1)).err();
+    assert_eq!(
+        error,
+        Some(ParseError::TooManyRecords(MAX_QUERY_RECORDS + 1))
+    );
 }
 
 #[test]
@@ -147,7 +150,7 @@ fn octets_after_the_last_record_are_left_out() {
         let longer = draft.clone().octets(b"and more");
         assert_eq!(Query::parse(&longer.0).unwrap().message(), draft.0);
     }
-    let answer = Draft::answer(&question()).record(ANSWER, &pointer(HEADER), A, &[0; 4]);
+    let answer = Draft::answer(&question()).record(ANSWER, &pointer(HEADER_LEN), A, &[0; 4]);
     let longer = answer.clone().octets(b"and more");
     assert_eq!(Answer::parse(&longer.0).unwrap().message(), answer.0);
     let expected = [&answer.0, &our_opt(0, 0, &[])[..]].concat();

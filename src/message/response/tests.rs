@@ -1,7 +1,7 @@
 use super::{ReplyOptions, ReplyTo};
 use crate::message::answer::{Answer, TtlRewrite};
 use crate::message::cached_answer::CachedAnswer;
-use crate::message::codes::{HEADER, LONGEST, ede, option, rcode, rtype};
+use crate::message::codes::{HEADER_LEN, MAX_MESSAGE_LEN, ede, option, rcode, rtype};
 use crate::message::edns::ExtendedError;
 use crate::message::key::Key;
 use crate::message::octets::u16_at;
@@ -63,7 +63,7 @@ fn a_reply_to_what_cannot_be_read_is_a_header() {
 
 #[test]
 fn an_answer_takes_the_id_rd_cd_and_spelling_of_its_query() {
-    let record = |draft: Draft| draft.record(ANSWER, &pointer(HEADER), A, &[192, 0, 2, 1]);
+    let record = |draft: Draft| draft.record(ANSWER, &pointer(HEADER_LEN), A, &[192, 0, 2, 1]);
     let spelled = ask(name("wWw.eXample.Com"), A);
     for (asked, found, expected) in [
         ([0x00, 0x00], [0x81, 0x80], [0x80, 0x80]),
@@ -96,7 +96,7 @@ fn an_answer_has_an_opt_exactly_when_its_query_had_one() {
     let edns = plain
         .clone()
         .opt_saying([0, 0, 0x80, 0], &option(10, b"a cookie"));
-    let bare = Draft::answer(&question()).record(ANSWER, &pointer(HEADER), A, &[0; 4]);
+    let bare = Draft::answer(&question()).record(ANSWER, &pointer(HEADER_LEN), A, &[0; 4]);
     let with_ours = |opt: &[u8]| Draft([&bare.0, opt].concat()).count(ADDITIONAL, 1);
     assert_eq!(relayed(&plain, &bare), bare.0);
     assert_eq!(relayed(&edns, &bare), with_ours(&our_opt(0, 0x80, &[])).0);
@@ -185,7 +185,7 @@ fn no_answer_grows_beyond_what_a_length_can_say() {
 
 #[test]
 fn a_truncated_answer_is_a_question_and_an_opt() {
-    let record = |draft: Draft| draft.record(ANSWER, &pointer(HEADER), A, &[0; 4]);
+    let record = |draft: Draft| draft.record(ANSWER, &pointer(HEADER_LEN), A, &[0; 4]);
     let truncated = |query: &Draft, answer: &Draft| {
         let (query, answer) = (Query::parse(&query.0).unwrap(), Answer::parse(&answer.0));
         written(|out| ReplyTo::from_query(&query).write_truncated(out, &answer.unwrap()))
@@ -215,7 +215,7 @@ fn an_answer_in_little_room_loses_its_errors_and_then_its_records() {
         code: 3,
         text: "four",
     };
-    let without_opt = Draft::answer(&question()).record(ANSWER, &pointer(HEADER), A, &[0; 4]);
+    let without_opt = Draft::answer(&question()).record(ANSWER, &pointer(HEADER_LEN), A, &[0; 4]);
     let options = [&option(option::PADDING, &[0; 500]), &error[..]].concat();
     let answer = without_opt.clone().opt(&options);
     let shown = |ede| ReplyOptions {
@@ -242,7 +242,7 @@ fn an_answer_in_little_room_loses_its_errors_and_then_its_records() {
         let bare = without_opt.len() + 11;
         for (ede, errors) in [(None, error.len()), (Some(ours), error.len() + 4 + 2 + 4)] {
             let whole = written(&edns, ede, bare + errors);
-            assert_eq!(whole, written(&edns, ede, LONGEST));
+            assert_eq!(whole, written(&edns, ede, MAX_MESSAGE_LEN));
             assert_eq!((whole.len(), truncated(&whole)), (bare + errors, false));
             for limit in [bare, bare + 1, bare + errors - 1] {
                 let less = written(&edns, ede, limit);
@@ -288,8 +288,8 @@ fn ttls_are_counted_in_every_section_and_an_opt_has_none() {
     let answer = |ttls: [u32; 4], extra: &[u8]| {
         let [one, two, three, four] = ttls.map(u32::to_be_bytes);
         Draft::new([0x81, 0xa0], &question())
-            .record_saying(ANSWER, &pointer(HEADER), A, 1, one, &[0; 4])
-            .record_saying(AUTHORITY, &pointer(HEADER + 4), NS, 1, two, &[0])
+            .record_saying(ANSWER, &pointer(HEADER_LEN), A, 1, one, &[0; 4])
+            .record_saying(AUTHORITY, &pointer(HEADER_LEN + 4), NS, 1, two, &[0])
             .record_saying(ADDITIONAL, &[0], A, 1, three, &[0; 4])
             .record_saying(ADDITIONAL, &[0], A, 1, four, &[0; 4])
             .octets(extra)
@@ -317,7 +317,7 @@ fn ttls_are_counted_in_every_section_and_an_opt_has_none() {
             expected.0[3] &= !0x20;
         }
         let found = written(|out| {
-            ReplyTo::from_query(&asked).write_answer_with(out, &came, &shown, LONGEST)
+            ReplyTo::from_query(&asked).write_answer_with(out, &came, &shown, MAX_MESSAGE_LEN)
         });
         assert_eq!(found, expected.0, "{change:?}");
         // An OPT before the other records moves them, and only them.
@@ -328,7 +328,7 @@ fn ttls_are_counted_in_every_section_and_an_opt_has_none() {
         moved[11] += 1;
         let moved = Answer::parse(&moved).unwrap();
         let found = written(|out| {
-            ReplyTo::from_query(&asked).write_answer_with(out, &moved, &shown, LONGEST)
+            ReplyTo::from_query(&asked).write_answer_with(out, &moved, &shown, MAX_MESSAGE_LEN)
         });
         assert_eq!(found, expected.0, "{change:?}");
     }

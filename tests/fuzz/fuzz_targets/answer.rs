@@ -77,7 +77,7 @@ fuzz_target!(|input: &[u8]| {
             &mut out,
             &kept.answer(),
             kept.shown(),
-            message::LONGEST,
+            message::MAX_MESSAGE_LEN,
         );
         let shown = Answer::parse(&out).expect("what is served can be read");
         for record in shown

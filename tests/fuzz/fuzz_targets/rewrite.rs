@@ -3,7 +3,7 @@
 #![no_main]
 
 use dns_tool::message::{
-    Answer, ReplyTo, ExtendedError, CachedAnswer, LONGEST, PLAIN_SIZE, Query, ReplyOptions, TtlRewrite, is_response_to,
+    Answer, ReplyTo, ExtendedError, CachedAnswer, MAX_MESSAGE_LEN, MIN_UDP_PAYLOAD, Query, ReplyOptions, TtlRewrite, is_response_to,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -30,13 +30,13 @@ fuzz_target!(|input: &[u8]| {
         ede: Some(ExtendedError { code: 3, text: "" }),
     };
     let check = |out: &[u8]| {
-        assert!(out.len() <= LONGEST);
+        assert!(out.len() <= MAX_MESSAGE_LEN);
         assert_eq!(out[..2], query.message()[..2]);
         let read = Answer::parse(out).expect("the client can read it");
         assert!(is_response_to(out, query.question()));
         assert!(out[12..].starts_with(query.question()));
         // Only an answer that leaves no room for one goes without.
-        assert!(read.edns().is_some() == query.edns().is_some() || out.len() > LONGEST - 11);
+        assert!(read.edns().is_some() == query.edns().is_some() || out.len() > MAX_MESSAGE_LEN - 11);
     };
     let mut out = Vec::new();
     asked.write_answer(&mut out, &answer);
@@ -54,10 +54,10 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(out, relayed, "kept and given again it is the same");
         // Only of what may be kept are TTLs counted down.
         out.clear();
-        asked.write_answer_with(&mut out, &kept.answer(), &shown, LONGEST);
+        asked.write_answer_with(&mut out, &kept.answer(), &shown, MAX_MESSAGE_LEN);
         check(&out);
         // The client's ID is any number.
-        let limit = usize::from(query.id()).max(PLAIN_SIZE.into());
+        let limit = usize::from(query.id()).max(MIN_UDP_PAYLOAD.into());
         out.clear();
         asked.write_answer_with(&mut out, &kept.answer(), &shown, limit);
         check(&out);
