@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use dns_tool::message::presentation::Line;
+use dns_tool::message::presentation::RecordLine;
 use dns_tool::message::{
     self, Answer, CachedAnswer, Edns, ExtendedError, MAX_MESSAGE_LEN, ParseError, Query,
     QuestionPresentation, Record, ReplyOptions, ReplyTo, TtlRewrite,
@@ -156,7 +156,7 @@ fn assert_same_edns(octets: &[u8], ours: Option<&Edns>) {
     let theirs = message.opt();
     assert_eq!(ours.is_some(), theirs.is_some());
     if let (Some(ours), Some(theirs)) = (ours, theirs) {
-        assert_eq!(ours.size, theirs.udp_payload_size());
+        assert_eq!(ours.udp_payload_size, theirs.udp_payload_size());
         assert_eq!(ours.version, theirs.version());
         assert_eq!(ours.dnssec_ok, theirs.dnssec_ok());
         let rcode = theirs.rcode(message.header()).to_int();
@@ -170,8 +170,8 @@ fn assert_same_records(octets: &[u8], ours: impl Iterator<Item = Record>, theirs
     assert_eq!(ours.len(), theirs.len());
     for (ours, theirs) in ours.iter().zip(theirs) {
         assert_eq!(ours.start, theirs.start);
-        assert_eq!(ours.data.end, theirs.end);
-        assert_eq!(ours.data.len(), theirs.length);
+        assert_eq!(ours.rdata.end, theirs.end);
+        assert_eq!(ours.rdata.len(), theirs.length);
         assert_eq!(ours.section, theirs.content.section);
         assert_eq!(ours.rtype, theirs.content.rtype);
         assert_eq!(ours.class, theirs.content.class);
@@ -918,7 +918,7 @@ fn examine_query(octets: &[u8], query: &Query<'_>, theirs: &Reading) {
     assert_eq!(query.message(), &octets[..end]);
     assert_same_edns(octets, query.edns());
 
-    let sent = written(|out| query.write_for_resolver(out));
+    let sent = written(|out| query.write_upstream_query(out));
     assert_eq!(sent.len() % 128, 0);
     let read_again = assert_sound(&sent);
     assert_eq!(read_again.question_end, theirs.question_end);
@@ -926,7 +926,7 @@ fn examine_query(octets: &[u8], query: &Query<'_>, theirs: &Reading) {
     let sent_edns = sent_query.edns().unwrap();
     let dnssec_ok = query.edns().is_some_and(|edns| edns.dnssec_ok);
     assert_eq!(sent_edns.dnssec_ok, dnssec_ok);
-    assert_eq!(written(|out| sent_query.write_for_resolver(out)), sent);
+    assert_eq!(written(|out| sent_query.write_upstream_query(out)), sent);
 
     let asked = ReplyTo::from_query(query);
     for rcode in [message::rcode::SERVFAIL, message::rcode::BADVERS] {
@@ -957,11 +957,11 @@ fn examine_answer(octets: &[u8], answer: &Answer<'_>, theirs: &Reading) {
     let question = &octets[message::HEADER_LEN..theirs.question_end];
     let other_question = b"\x05other\x04name\0\0\x01\0\x01";
     let edns = Edns {
-        size: 4096,
+        udp_payload_size: 4096,
         extended_rcode: 0,
         version: 0,
         dnssec_ok: true,
-        subnet_private: false,
+        ecs_opt_out: false,
         keepalive: true,
     };
     for edns in [None, Some(edns)] {
@@ -1054,7 +1054,7 @@ proptest! {
                 let mut subnets = opt.opt().iter::<ClientSubnet>().flatten();
                 subnets.any(|subnet| subnet.source_prefix_len() == 0)
             });
-            prop_assert_eq!(query.edns().is_some_and(|edns| edns.subnet_private), private);
+            prop_assert_eq!(query.edns().is_some_and(|edns| edns.ecs_opt_out), private);
         }
     }
 
@@ -1078,7 +1078,7 @@ proptest! {
             if content.rtype == message::rtype::OPT {
                 continue;
             }
-            let line = Line { answer: &answer, record: &record }.to_string();
+            let line = RecordLine { answer: &answer, record: &record }.to_string();
             let said = Content { ttl: answer.ttl(&record), ..content };
             prop_assert_eq!(read_line(&line, said.section), Some(said), "{}", line);
         }

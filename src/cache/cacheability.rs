@@ -39,7 +39,7 @@ pub(super) struct Lifetime {
 pub(super) fn may_be_kept(answer: &Answer<'_>) -> Result<(), Unkept> {
     if answer.is_truncated() {
         Err(Unkept::Truncated)
-    } else if answer.is_scoped() {
+    } else if answer.has_ecs_scope() {
         Err(Unkept::Scoped)
     } else if answer.is_signed() {
         Err(Unkept::Signed)

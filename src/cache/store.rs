@@ -227,7 +227,7 @@ impl Cache {
         let silence = self.heard.load(Ordering::Relaxed) <= began;
         // No failure may take the place of an answer that comes at the same time.
         let _alone = self.writes.lock();
-        if ending.is_ok_and(Answer::is_verdict)
+        if ending.is_ok_and(Answer::is_conclusive_error)
             && store
                 .get(&Sought(key))
                 .is_some_and(|entry| !entry.is_failure())

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::command::stub::{Asking, Cause, Heard, Whom};
 use crate::config::command_line::{Query, Road};
-use crate::message::presentation::{Line, Quoted, Rcode};
+use crate::message::presentation::{Quoted, Rcode, RecordLine};
 use crate::message::{Answer, ParseError, Section, rcode};
 use crate::system::clock;
 use crate::system::privileges::RightsError;
@@ -116,7 +116,7 @@ fn report(heard: &Heard, took: Duration) -> Result<Report, ParseError> {
         Section::Authority
     };
     for record in records(section) {
-        let line = Line {
+        let line = RecordLine {
             answer: &answer,
             record: &record,
         };

@@ -13,7 +13,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::forward::in_flight;
 use crate::identity::verifier::Identity;
-use crate::message::framing::{self, Frames};
+use crate::message::framing::{self, FrameBuffer};
 use crate::message::{self, Answer, Form, MAX_MESSAGE_LEN, ParseError};
 use crate::system::clock;
 use crate::system::deadline::{Timed, left};
@@ -185,7 +185,7 @@ impl Asking {
         let mut framed = Vec::new();
         framing::append(&mut framed, |out| out.extend_from_slice(&self.message));
         stream.write_all(&framed)?;
-        let mut frames = Frames::with_capacity(4096);
+        let mut frames = FrameBuffer::with_capacity(4096);
         loop {
             match frames.fill(|room| io::Read::read(&mut stream, room)) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),

@@ -293,7 +293,7 @@ fn shows_that_resolver_answers(ending: Result<&Answer<'_>, Failure>) -> bool {
 
 /// Whether the resolver could not answer, for a reason that may not lie in the name.
 fn is_failure(answer: &Answer<'_>) -> bool {
-    matches!(answer.rcode(), rcode::SERVFAIL | rcode::REFUSED) && !answer.is_verdict()
+    matches!(answer.rcode(), rcode::SERVFAIL | rcode::REFUSED) && !answer.is_conclusive_error()
 }
 
 impl Replies for ReplyBatch {

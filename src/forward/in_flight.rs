@@ -90,7 +90,7 @@ impl Query {
         let message = if query.is_signed() {
             query.message().len()
         } else {
-            query.length_for_resolver()
+            query.upstream_query_len()
         };
         LENGTH_PREFIX_LEN + message + key.map_or(0, |key| key.octets().len())
     }
@@ -128,7 +128,7 @@ impl Query {
             if query.is_signed() {
                 out.extend_from_slice(query.message());
             } else {
-                query.write_for_resolver(out);
+                query.write_upstream_query(out);
             }
         });
         *message_end = octets.len();
@@ -183,7 +183,8 @@ impl Query {
 
     /// What it is known by to those that ask the same; none if its answer is for nobody else.
     pub fn key(&self) -> Option<Key<'_>> {
-        self.is_shared().then(|| Key::of_octets(self.key_octets()))
+        self.is_shared()
+            .then(|| Key::from_octets(self.key_octets()))
     }
 
     /// The octets of that key.

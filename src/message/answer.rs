@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::codes::{HEADER_LEN, MAX_MESSAGE_LEN, MAX_UDP_PAYLOAD, option, rcode, rtype};
-use super::compression::SoundMessage;
+use super::compression::ValidatedMessage;
 use super::edns::{
-    EDNS_OPTION_HEADER_LEN, Edns, ExtendedError, OPT_FIXED_LEN, errors_length, options,
+    EDNS_OPTION_HEADER_LEN, Edns, ExtendedError, OPT_FIXED_LEN, extended_errors_len, options,
     write_option,
 };
 use super::header::Header;
@@ -43,10 +43,10 @@ impl TtlRewrite {
     }
 }
 
-/// A resolver's answer whose every record was found sound.
+/// A parsed response of a resolver. All its records are validated.
 #[derive(Debug, Clone)]
 pub struct Answer<'m> {
-    message: SoundMessage<'m>,
+    message: ValidatedMessage<'m>,
     header: Header,
     opt: Option<Opt>,
 }
@@ -54,14 +54,15 @@ pub struct Answer<'m> {
 #[derive(Debug, Clone)]
 pub(super) struct Opt {
     record: Range<usize>,
-    data: Range<usize>,
+    rdata: Range<usize>,
     edns: Edns,
-    /// Octets of its Extended DNS Errors, each with its code and length.
+    /// Length in octets of the Extended DNS Error options.
     errors: usize,
 }
 
 impl<'m> Answer<'m> {
-    /// Reads a resolver's message: its header, its question and the frame of every record, names followed.
+    /// Parses a resolver's message: header, question and all records with their names. RDATA is validated only where it holds
+    /// compressed names that an OPT record precedes. Octets after the last record are left out.
     pub fn parse(message: &'m [u8]) -> Result<Self, ParseError> {
         let header = Header::of(message)?;
         if !header.is_response() {
@@ -78,18 +79,18 @@ impl<'m> Answer<'m> {
             if record.rtype == rtype::OPT {
                 let found = Opt {
                     edns: Edns::read(message, &record)?,
-                    errors: errors_length(slice_at(message, record.data.clone())),
-                    record: record.start..record.data.end,
-                    data: record.data,
+                    errors: extended_errors_len(slice_at(message, record.rdata.clone())),
+                    record: record.start..record.rdata.end,
+                    rdata: record.rdata,
                 };
                 if opt.replace(found).is_some() {
                     return Err(ParseError::Opt);
                 }
             }
         }
-        let message = SoundMessage::new(slice_at(message, 0..records.position()), question_end);
+        let message = ValidatedMessage::new(slice_at(message, 0..records.position()), question_end);
         if let Some(opt) = &opt {
-            message.check_without(&opt.record)?;
+            message.check_opt_removable(&opt.record)?;
         }
         Ok(Self {
             message,
@@ -98,8 +99,8 @@ impl<'m> Answer<'m> {
         })
     }
 
-    /// What a copy of ours says, which was sound when it was made. Its OPT, if it has one, begins at `opt_at`, is the last
-    /// record, and holds nothing but Extended DNS Errors.
+    /// The answer in a copy that was made from a parsed one, without parsing it again. Its OPT record, if there is one, begins at
+    /// `opt_at`, is the last record, and holds only Extended DNS Errors.
     pub(super) fn from_cached_copy(
         copy: &'m [u8],
         question_end: usize,
@@ -107,23 +108,23 @@ impl<'m> Answer<'m> {
     ) -> Self {
         let opt = opt_at.map(|at| {
             let record = at..copy.len();
-            let data = record.start.saturating_add(OPT_FIXED_LEN)..record.end;
+            let rdata = record.start.saturating_add(OPT_FIXED_LEN)..record.end;
             Opt {
-                errors: data.len(),
-                data,
+                errors: rdata.len(),
+                rdata,
                 record,
                 edns: Edns {
-                    size: MAX_UDP_PAYLOAD,
+                    udp_payload_size: MAX_UDP_PAYLOAD,
                     extended_rcode: 0,
                     version: 0,
                     dnssec_ok: false,
-                    subnet_private: false,
+                    ecs_opt_out: false,
                     keepalive: false,
                 },
             }
         });
         Self {
-            message: SoundMessage::new(copy, question_end),
+            message: ValidatedMessage::new(copy, question_end),
             header: Header::of(copy).unwrap_or_default(),
             opt,
         }
@@ -134,12 +135,12 @@ impl<'m> Answer<'m> {
         self.message.octets()
     }
 
-    /// The question's octets; none in an error that came without its question.
+    /// The question's octets; empty in an error without a question.
     pub(super) fn question(&self) -> &'m [u8] {
         self.message.question()
     }
 
-    /// What its OPT says, if it has one.
+    /// The OPT record, if there is one.
     pub fn edns(&self) -> Option<&Edns> {
         self.opt.as_ref().map(|opt| &opt.edns)
     }
@@ -149,65 +150,65 @@ impl<'m> Answer<'m> {
         self.header.flags()
     }
 
-    /// The whole response code, the OPT's upper bits included.
+    /// The extended response code: the OPT's upper eight bits and the header's lower four (RFC 6891 section 6.1.3).
     pub fn rcode(&self) -> u16 {
         u16::from(self.extended_rcode()) << 4 | self.header.rcode()
     }
 
-    /// Whether records are missing for lack of room (TC).
+    /// Whether the answer is truncated (TC).
     pub fn is_truncated(&self) -> bool {
         self.header.flags()[0] & 0x02 != 0
     }
 
-    /// Whether the resolver vouches for it (AD, RFC 4035 section 3.2.3).
+    /// Whether the resolver has validated the answer (AD, RFC 4035 section 3.2.3).
     pub fn is_authentic(&self) -> bool {
         self.header.flags()[1] & 0x20 != 0
     }
 
-    /// Whether it was made for a part of the network alone: ECS with a scope prefix of some bits (RFC 7871 section 7.2.1).
-    pub fn is_scoped(&self) -> bool {
+    /// Whether the answer is for some client subnets only: ECS with a SCOPE PREFIX-LENGTH above 0 (RFC 7871 section 7.2.1).
+    pub fn has_ecs_scope(&self) -> bool {
         self.options().any(|(code, value)| {
             code == option::CLIENT_SUBNET && value.get(3).is_some_and(|scope| *scope > 0)
         })
     }
 
-    /// Whether it is signed as a whole, for one asker, by TSIG or SIG(0).
+    /// Whether the message has a transaction signature, TSIG or SIG(0), and so is valid for one client only.
     pub fn is_signed(&self) -> bool {
         self.records().any(|record| match record.rtype {
             rtype::TSIG => true,
-            rtype::SIG => slice_at(self.message(), record.data).starts_with(&[0, 0]),
+            rtype::SIG => slice_at(self.message(), record.rdata).starts_with(&[0, 0]),
             _ => false,
         })
     }
 
-    /// The question's type; none in an error that came without its question.
+    /// The question's type; none in an error without a question.
     pub fn qtype(&self) -> Option<u16> {
         let at = self.question().len().checked_sub(QTYPE_QCLASS_LEN)?;
         u16_at(self.question(), at).ok()
     }
 
-    /// A record's TTL in seconds. One with the top bit set counts as 0 (RFC 2181 section 8).
+    /// A record's TTL in seconds. A TTL with the top bit set is treated as 0 (RFC 2181 section 8).
     pub fn ttl(&self, record: &Record) -> u32 {
         let octets = slice_from(self.message(), record.ttl_at).first_chunk();
         let ttl = octets.map_or(0, |octets| u32::from_be_bytes(*octets));
         if ttl > i32::MAX as u32 { 0 } else { ttl }
     }
 
-    /// For how many seconds the absence that a SOA record vouches for holds: the least of its TTL and its MINIMUM field,
-    /// which is the last of its RDATA (RFC 2308 section 5).
+    /// The TTL of a negative answer with this SOA record, in seconds: the lower of its TTL and its MINIMUM field, which is the last
+    /// field of its RDATA (RFC 2308 section 5).
     pub fn negative_ttl(&self, soa: &Record) -> u32 {
-        let minimum = slice_at(self.message(), soa.data.clone()).last_chunk();
+        let minimum = slice_at(self.message(), soa.rdata.clone()).last_chunk();
         let minimum = minimum.map_or(0, |octets| u32::from_be_bytes(*octets));
         self.ttl(soa).min(minimum)
     }
 
-    /// Puts other TTLs into a copy of the message without its OPT, which was begun at `start`.
+    /// Rewrites the TTLs in `out`, where a copy of the message without its OPT begins at `start`.
     pub(super) fn write_ttls(&self, out: &mut [u8], start: usize, rewrite: TtlRewrite) {
         let mut cut = 0;
         for record in self.records() {
             if record.rtype == rtype::OPT {
-                // What is behind it has moved down by its length.
-                cut = record.data.end.saturating_sub(record.start);
+                // The records after the OPT have moved up by its length.
+                cut = record.rdata.end.saturating_sub(record.start);
                 continue;
             }
             let at = start.saturating_add(record.ttl_at).saturating_sub(cut);
@@ -219,12 +220,12 @@ impl<'m> Answer<'m> {
         self.opt.as_ref().map_or(0, |opt| opt.edns.extended_rcode)
     }
 
-    /// The records, in order. They were sound when the answer was parsed.
+    /// The records, in order. They were validated when the answer was parsed.
     pub fn records(&self) -> impl Iterator<Item = Record> + use<'m> {
         self.message.records()
     }
 
-    /// How long the resolver keeps an idle session, if it says so (RFC 7828 section 3.1).
+    /// How long the resolver keeps an idle session open, if the OPT says so (RFC 7828 section 3.1).
     pub fn keepalive(&self) -> Option<Duration> {
         const UNIT_MS: u64 = 100;
         let timeout = self
@@ -236,39 +237,39 @@ impl<'m> Answer<'m> {
         Some(Duration::from_millis(milliseconds))
     }
 
-    /// Whether it is padded (RFC 7830).
+    /// Whether the message is padded (RFC 7830).
     pub fn is_padded(&self) -> bool {
         self.options().any(|(code, _)| code == option::PADDING)
     }
 
     fn options(&self) -> impl Iterator<Item = (u16, &'m [u8])> + use<'m> {
-        let data = self
+        let rdata = self
             .opt
             .as_ref()
-            .map_or(&[][..], |opt| slice_at(self.message(), opt.data.clone()));
-        options(data).flatten()
+            .map_or(&[][..], |opt| slice_at(self.message(), opt.rdata.clone()));
+        options(rdata).flatten()
     }
 
-    /// The Extended DNS Errors, each as it is sent: two octets of its code, then its text (RFC 8914 section 2).
+    /// The values of the Extended DNS Error options: two octets of INFO-CODE, then EXTRA-TEXT (RFC 8914 section 2).
     pub fn extended_errors(&self) -> impl Iterator<Item = &'m [u8]> + use<'m> {
         self.options()
             .filter(|&(code, _)| code == option::EXTENDED_ERROR)
             .map(|(_, value)| value)
     }
 
-    /// Whether it is an error by which the resolver says what it has decided about the name (RFC 8914 section 4), not that it could
-    /// not answer.
-    pub fn is_verdict(&self) -> bool {
+    /// Whether this is an error by decision of the resolver, since DNSSEC validation failed or the name is blocked, and not a failure
+    /// to get an answer (RFC 8914 section 4).
+    pub fn is_conclusive_error(&self) -> bool {
         let is_error = !matches!(self.rcode(), rcode::NOERROR | rcode::NXDOMAIN);
         let code = |value: &[u8]| u16_at(value, 0).ok();
         is_error
             && self
                 .extended_errors()
                 .filter_map(code)
-                .any(ExtendedError::is_verdict)
+                .any(ExtendedError::is_conclusive)
     }
 
-    /// Appends them to the RDATA of an OPT, as far as they fit into a message that begins at `start`.
+    /// Appends the Extended DNS Errors to the RDATA of an OPT, as far as they fit into the message that begins at `start`.
     pub(super) fn write_extended_errors(&self, out: &mut Vec<u8>, start: usize) {
         for value in self.extended_errors() {
             if has_room(
@@ -282,41 +283,41 @@ impl<'m> Answer<'m> {
         }
     }
 
-    /// The octets that they take of an OPT's RDATA.
-    pub(super) fn errors_length(&self) -> usize {
+    /// The length in octets of the Extended DNS Error options.
+    pub(super) fn extended_errors_len(&self) -> usize {
         self.opt.as_ref().map_or(0, |opt| opt.errors)
     }
 
-    /// The octets of the message without its OPT.
-    pub(super) fn length_without_opt(&self) -> usize {
+    /// The length in octets of the message without its OPT.
+    pub(super) fn len_without_opt(&self) -> usize {
         let opt = self.opt.as_ref().map_or(0, |opt| opt.record.len());
         self.message().len().saturating_sub(opt)
     }
 
-    /// Records of the additional section, the OPT aside.
-    pub(super) fn count_without_opt(&self) -> u16 {
+    /// The number of additional records without the OPT.
+    pub(super) fn arcount_without_opt(&self) -> u16 {
         let [.., additional] = self.header.counts();
         additional.saturating_sub(self.opt.is_some().into())
     }
 
-    /// Appends the message without its OPT. ARCOUNT is left as it was.
+    /// Appends the message without its OPT. ARCOUNT stays as it is.
     pub(super) fn write_without_opt(&self, out: &mut Vec<u8>) {
         match &self.opt {
-            Some(opt) => self.message.write_without(&opt.record, out),
+            Some(opt) => self.message.write_without_opt(&opt.record, out),
             None => out.extend_from_slice(self.message()),
         }
     }
 
-    /// Whether a name takes octets of a TTL for its own, so that it would change as the TTL is counted down. No compressor
-    /// makes such a pointer.
+    /// Whether a compressed name includes octets of a TTL, so that it would change when the TTL is decremented. No usual encoder makes
+    /// such a pointer.
     pub(super) fn names_overlap_ttls(&self) -> bool {
         self.message.names_overlap_ttls()
     }
 }
 
-/// Whether `message` answers `question`: a response to a QUERY with the same name (without regard to case, RFC 4343),
-/// type and class. An error code without question, answer and authority counts as well, alone or with an OPT: RFC 7858 section 3.3
-/// compares the question "if present".
+/// Whether `message` is a response to `question`: a response to a QUERY with the same name (case-insensitive, RFC 4343), type and
+/// class. An error without question, answer and authority records also is, with or without an OPT: RFC 7858 section 3.3 compares
+/// the question "if present".
 pub fn is_response_to(message: &[u8], question: &[u8]) -> bool {
     let Ok(header) = Header::of(message) else {
         return false;
@@ -336,8 +337,8 @@ pub fn is_response_to(message: &[u8], question: &[u8]) -> bool {
     }
 }
 
-/// The code of a message that has a header, with the upper bits of its OPT where that comes first or is all that follows the
-/// question, as in errors.
+/// The response code of a message that need not be valid; FORMERR if it has no header. The upper bits are taken from the OPT if
+/// that is the only record, as in errors.
 pub fn response_code(message: &[u8]) -> u16 {
     let Ok(header) = Header::of(message) else {
         return rcode::FORMERR;
@@ -353,7 +354,7 @@ pub fn response_code(message: &[u8]) -> u16 {
     lower | u16::from(upper.unwrap_or_default()) << 4
 }
 
-/// Whether this is one OPT record and nothing more.
+/// Whether `octets` are one OPT record and nothing more.
 fn is_opt_alone(octets: &[u8]) -> bool {
     let [high, low] = rtype::OPT.to_be_bytes();
     let length = u16_at(octets, OPT_FIXED_LEN.saturating_sub(2)).map(usize::from);
@@ -386,7 +387,7 @@ mod tests {
             rtype,
             class,
             ttl_at: fixed + 4,
-            data: fixed + 10..fixed + 10 + length,
+            rdata: fixed + 10..fixed + 10 + length,
         };
         let expected = [
             record(Section::Answer, start, A, 1, start + 2, 4),
@@ -402,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_to_the_question_that_it_repeats() {
+    fn an_answer_is_a_response_to_the_question_that_it_repeats() {
         let asked = question();
         let is_answer = |draft: &Draft| is_response_to(&draft.0, &asked);
         assert!(is_answer(&Draft::answer(&asked)));
@@ -439,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_alone_answers_any_question() {
+    fn an_error_without_question_is_a_response_to_any_question() {
         let header = |low| Draft::new([0x80, low], &[]).count(0, 0);
         for code in 1..16 {
             assert!(is_response_to(&header(code).0, &question()));
@@ -473,12 +474,12 @@ mod tests {
     }
 
     #[test]
-    fn what_decides_whether_an_answer_may_be_kept_is_read() {
+    fn the_fields_that_decide_whether_an_answer_is_cacheable_are_read() {
         let read = |draft: &Draft| {
             let answer = Answer::parse(&draft.0).unwrap();
             (
                 answer.is_truncated(),
-                answer.is_scoped(),
+                answer.has_ecs_scope(),
                 answer.is_signed(),
             )
         };

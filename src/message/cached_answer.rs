@@ -40,7 +40,7 @@ impl CachedAnswer {
         overwrite(&mut octets, HEADER_LEN, question);
         // A cached answer is not authoritative (AA).
         clear_bits(&mut octets, 0, [0x04, 0]);
-        let mut additional = answer.count_without_opt();
+        let mut additional = answer.arcount_without_opt();
         let mut opt_at = None;
         if answer.extended_errors().next().is_some()
             && let Some(with_opt) = additional.checked_add(1)
@@ -125,11 +125,11 @@ mod tests {
             let key = Key::new(&question(), false, false);
             CachedAnswer::new(&Answer::parse(&answer.0).unwrap(), &key).unwrap()
         };
-        let spelled = ask(name("wWw.eXample.Com"), A);
+        let mixed_case = ask(name("wWw.eXample.Com"), A);
         let clients = [
             Draft::query(&question()),
-            Draft::new([0x01, 0x20], &spelled),
-            Draft::query(&spelled).opt_saying([0, 0, 0x80, 0], &[]),
+            Draft::new([0x01, 0x20], &mixed_case),
+            Draft::query(&mixed_case).opt_saying([0, 0, 0x80, 0], &[]),
         ];
         let (error, padding) = (option(15, b"\0\x11x"), option(12, &[0; 40]));
         let records = Draft::new([0x81, 0xa0], &question())

@@ -1,4 +1,4 @@
-//! Which codes and sizes does the protocol define?
+//! Which codes and sizes does the DNS protocol define?
 
 /// Length in octets of the header that every message begins with (RFC 1035 section 4.1.1).
 pub const HEADER_LEN: usize = 12;

@@ -1,7 +1,7 @@
-//! What becomes of compressed names when a message is changed?
+//! How do compressed names survive when a message is changed?
 //!
-//! A compression pointer is a position: it breaks when what it leads to moves, and a name changes when octets that it takes
-//! for its own do.
+//! A compression pointer is a position in the message: it breaks when its target moves, and a name changes when octets that it
+//! includes are changed.
 
 use std::ops::Range;
 
@@ -11,15 +11,15 @@ use super::octets::{overwrite, slice_at, slice_from};
 use super::parse_error::ParseError;
 use super::record::{Record, Records, compressible_names};
 
-/// A message whose every record was found sound, names followed.
+/// A message whose records are all validated, with their names.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SoundMessage<'m> {
+pub(super) struct ValidatedMessage<'m> {
     /// The message, without any octets after its last record.
     octets: &'m [u8],
     question_end: usize,
 }
 
-impl<'m> SoundMessage<'m> {
+impl<'m> ValidatedMessage<'m> {
     pub(super) fn new(octets: &'m [u8], question_end: usize) -> Self {
         Self {
             octets,
@@ -31,7 +31,7 @@ impl<'m> SoundMessage<'m> {
         self.octets
     }
 
-    /// The question's octets; none in an error that came without its question.
+    /// The question's octets; empty in an error without a question.
     pub(super) fn question(&self) -> &'m [u8] {
         slice_at(self.octets, HEADER_LEN..self.question_end)
     }
@@ -41,22 +41,22 @@ impl<'m> SoundMessage<'m> {
         Records::validated_records(self.octets, self.question_end)
     }
 
-    /// Whether its OPT, which lies at `opt`, can be taken out. It can if the names of the records behind it do not need it:
-    /// each pointer of theirs leads to labels that end before the OPT, or to labels behind it that no moved pointer is in, but
-    /// for the one at their end.
-    pub(super) fn check_without(&self, opt: &Range<usize>) -> Result<(), ParseError> {
+    /// Checks that the OPT record at `opt` can be removed without breaking names of later records: each of their pointers must lead
+    /// either to labels that end before the OPT, or to labels after it that contain no pointer to be moved except the one at their
+    /// end.
+    pub(super) fn check_opt_removable(&self, opt: &Range<usize>) -> Result<(), ParseError> {
         // The pointers so far, in the order of their positions.
-        let (mut sound, mut pointers) = (true, Vec::new());
-        self.for_tail_pointers(opt, |at, target, in_data| {
-            // What it leads to lies before it, and each further pointer on the way leads to before that. Of owner names
-            // that is known.
-            sound = sound && (!in_data || name_end(self.octets, at).is_ok());
-            if !sound {
+        let (mut removable, mut pointers) = (true, Vec::new());
+        self.visit_pointers_after_opt(opt, |at, target, in_data| {
+            // The target of a valid name lies before its pointer, and so does the target of each further pointer. Owner names
+            // were validated before.
+            removable = removable && (!in_data || name_end(self.octets, at).is_ok());
+            if !removable {
                 return;
             }
             let mut last = None;
             let end = visit_pointer(self.octets, target, &mut |at, _| last = Some(at));
-            sound = if target < opt.end {
+            removable = if target < opt.end {
                 end <= opt.start
             } else {
                 let touched = pointers
@@ -65,18 +65,22 @@ impl<'m> SoundMessage<'m> {
             };
             pointers.push(at);
         });
-        if sound { Ok(()) } else { Err(ParseError::Name) }
+        if removable {
+            Ok(())
+        } else {
+            Err(ParseError::Name)
+        }
     }
 
-    /// Appends the message without its OPT, which lies at `opt`. ARCOUNT is left as it was.
-    pub(super) fn write_without(&self, opt: &Range<usize>, out: &mut Vec<u8>) {
+    /// Appends the message without the OPT record at `opt`. ARCOUNT stays as it is.
+    pub(super) fn write_without_opt(&self, opt: &Range<usize>, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(slice_at(self.octets, 0..opt.start));
         out.extend_from_slice(slice_from(self.octets, opt.end));
         let cut = opt.len();
-        self.for_tail_pointers(opt, |at, target, _| {
+        self.visit_pointers_after_opt(opt, |at, target, _| {
             if target >= opt.end {
-                // Both lay behind the OPT and have moved down by its length.
+                // Pointer and target were after the OPT and have moved up by its length.
                 let at = start.saturating_add(at).saturating_sub(cut);
                 let moved = 0xc000 | target.saturating_sub(cut) as u16;
                 overwrite(out, at, &moved.to_be_bytes());
@@ -84,23 +88,23 @@ impl<'m> SoundMessage<'m> {
         });
     }
 
-    /// Whether a name takes octets of a TTL for its own, so that it would change as the TTL is counted down. No compressor
-    /// makes such a pointer.
+    /// Whether a compressed name includes octets of a TTL, so that it would change when the TTL is decremented. No usual encoder makes
+    /// such a pointer.
     pub(super) fn names_overlap_ttls(&self) -> bool {
         let records = self.records().filter(|record| record.rtype != rtype::OPT);
         let ttls: Vec<_> = records.map(|record| record.ttl_at).collect();
         let (mut followed, mut found) = (Vec::new(), false);
-        self.for_pointers(self.question_end, |_, target, _| {
+        self.visit_pointers(self.question_end, |_, target, _| {
             let mut next = Some(target);
             while let Some(position) = next.take() {
-                // Anything longer, or that points elsewhere, is no name, and its record nobody's to understand.
-                // A pointer takes an octet more than the root label.
+                // Longer labels, or a pointer forwards, are no name, and no client can use the record.
+                // A pointer is one octet longer than the root label.
                 let max_end = position.saturating_add(MAX_NAME_LEN).saturating_add(1);
                 let part = slice_at(self.octets, 0..max_end.min(self.octets.len()));
                 let end = visit_pointer(part, position, &mut |_, target| {
                     next = Some(target).filter(|target| *target < position);
                 });
-                // Before the first record there is no TTL. Where many pointers lead to one place, once is enough.
+                // There is no TTL before the first record. A target that many pointers share is followed once.
                 if end <= self.question_end {
                     return;
                 }
@@ -118,25 +122,25 @@ impl<'m> SoundMessage<'m> {
         found
     }
 
-    /// [`SoundMessage::for_pointers`] of the records behind `opt`.
-    fn for_tail_pointers(&self, opt: &Range<usize>, visit: impl FnMut(usize, usize, bool)) {
+    /// [`ValidatedMessage::visit_pointers`] in the records after `opt`.
+    fn visit_pointers_after_opt(&self, opt: &Range<usize>, visit: impl FnMut(usize, usize, bool)) {
         if opt.end < self.octets.len() {
-            self.for_pointers(opt.end, visit);
+            self.visit_pointers(opt.end, visit);
         }
     }
 
-    /// Calls `visit` with position and target of every compression pointer in the records from `start` on: in their owner
-    /// names and in the RDATA of the types that may compress names (RFC 3597 section 4); and with whether it is there.
-    fn for_pointers(&self, start: usize, mut visit: impl FnMut(usize, usize, bool)) {
+    /// Calls `visit` with position and target of every compression pointer in the records from `start` on, and whether it is in
+    /// RDATA. Pointers are in owner names, and in the RDATA of the types that may compress names (RFC 3597 section 4).
+    fn visit_pointers(&self, start: usize, mut visit: impl FnMut(usize, usize, bool)) {
         for record in self.records().filter(|record| record.start >= start) {
             visit_pointer(self.octets, record.start, &mut |at, target| {
                 visit(at, target, false)
             });
-            // A name that runs past its RDATA is broken, and what follows is not its to change.
-            let whole = slice_at(self.octets, 0..record.data.end);
+            // A name that runs past its RDATA is broken; what follows the RDATA must not be changed.
+            let whole = slice_at(self.octets, 0..record.rdata.end);
             let (skip, names) =
-                compressible_names(record.rtype, slice_from(whole, record.data.start));
-            let mut position = record.data.start.saturating_add(skip);
+                compressible_names(record.rtype, slice_from(whole, record.rdata.start));
+            let mut position = record.rdata.start.saturating_add(skip);
             for _ in 0..names {
                 position =
                     visit_pointer(whole, position, &mut |at, target| visit(at, target, true));
@@ -155,7 +159,7 @@ mod tests {
     };
 
     #[test]
-    fn names_behind_an_opt_in_the_middle_are_moved_along_when_it_is_taken_out() {
+    fn pointers_after_an_opt_are_adjusted_when_it_is_removed() {
         let plain = Draft::query(&question());
         let naptr = b"\xc0\xff\xc0\xff\x01U\x03E2U\0";
         for (rtype, before, names) in [
@@ -210,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_names_behind_an_opt_in_the_middle_change_nothing() {
+    fn broken_names_after_an_opt_change_nothing() {
         let ns = |data: &'static [u8]| {
             move |draft: Draft, _| {
                 let draft = draft.record(ADDITIONAL, &[0], NS, data);

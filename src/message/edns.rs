@@ -1,33 +1,33 @@
-//! What does an OPT record say, and how is one written?
+//! What is in an OPT record, and how is one written?
 
 use super::codes::{MAX_UDP_PAYLOAD, MIN_UDP_PAYLOAD, option, rtype};
 use super::octets::{length_since, overwrite, slice_at, slice_from};
 use super::parse_error::ParseError;
 use super::record::{Record, Section};
 
-/// The shortest OPT record: root name, type, class, TTL, an empty RDATA (RFC 6891 section 6.1.2).
+/// Length in octets of an OPT record without options: root name, type, class, TTL, RDLENGTH (RFC 6891 section 6.1.2).
 pub(super) const OPT_FIXED_LEN: usize = 11;
-/// Octets of an EDNS option before its value: code and length (RFC 6891 section 6.1.2).
+/// Length in octets of what precedes the value of an EDNS option: code and length (RFC 6891 section 6.1.2).
 pub(super) const EDNS_OPTION_HEADER_LEN: usize = 4;
-/// Octets of an Extended DNS Error before its text (RFC 8914 section 2).
+/// Length in octets of an Extended DNS Error option without its text (RFC 8914 section 2).
 pub(super) const EDE_FIXED_LEN: usize = EDNS_OPTION_HEADER_LEN + 2;
-/// Octets of a keepalive option that tells a time (RFC 7828 section 3.1).
+/// Length in octets of a keepalive option with a timeout (RFC 7828 section 3.1).
 pub(super) const KEEPALIVE_OPTION_LEN: usize = EDNS_OPTION_HEADER_LEN + 2;
 
-/// What an OPT record says (RFC 6891 section 6.1).
+/// The fields and options of an OPT record that matter to a forwarder (RFC 6891 section 6.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Edns {
-    /// The UDP payload size that the sender takes, in octets, as sent.
-    pub size: u16,
-    /// The upper eight bits of a response's code.
+    /// The UDP payload size that the sender accepts, in octets, as sent.
+    pub udp_payload_size: u16,
+    /// The upper eight bits of the response code.
     pub extended_rcode: u8,
     /// The EDNS version.
     pub version: u8,
-    /// The sender takes DNSSEC records (RFC 3225).
+    /// The DO bit: the sender accepts DNSSEC records (RFC 3225).
     pub dnssec_ok: bool,
-    /// The sender wants its address told to nobody: ECS with a source prefix of no bits (RFC 7871 section 7.1.2).
-    pub subnet_private: bool,
-    /// The sender asks how long an idle connection is kept (RFC 7828).
+    /// The sender opts out of ECS: a client subnet option with SOURCE PREFIX-LENGTH 0 (RFC 7871 section 7.1.2).
+    pub ecs_opt_out: bool,
+    /// There is a keepalive option: a client asks how long its idle connection is kept open (RFC 7828).
     pub keepalive: bool,
 }
 
@@ -36,53 +36,56 @@ impl Edns {
         if record.section != Section::Additional || message.get(record.start) != Some(&0) {
             return Err(ParseError::Opt);
         }
-        let (mut subnet_private, mut keepalive) = (false, false);
-        for option in options(slice_at(message, record.data.clone())) {
+        let (mut ecs_opt_out, mut keepalive) = (false, false);
+        for option in options(slice_at(message, record.rdata.clone())) {
             let (code, value) = option?;
             // FAMILY (2), SOURCE PREFIX-LENGTH (1), SCOPE PREFIX-LENGTH (1), no ADDRESS: RFC 7871 section 6.
-            subnet_private |= code == option::CLIENT_SUBNET && matches!(value, [_, _, 0, _]);
+            ecs_opt_out |= code == option::CLIENT_SUBNET && matches!(value, [_, _, 0, _]);
             keepalive |= code == option::KEEPALIVE;
         }
         let &[extended_rcode, version, flags, _] = slice_from(message, record.ttl_at)
             .first_chunk()
             .ok_or(ParseError::UnexpectedEnd)?;
         Ok(Self {
-            size: record.class,
+            udp_payload_size: record.class,
             extended_rcode,
             version,
             dnssec_ok: flags & 0x80 != 0,
-            subnet_private,
+            ecs_opt_out,
             keepalive,
         })
     }
 
-    /// The most octets that a UDP answer to this sender may have: what it offers, at least 512, at most ours.
+    /// The maximum length in octets of a UDP response to this sender: what the OPT offers, from 512 to 1232.
     pub fn udp_payload_limit(&self) -> usize {
-        usize::from(self.size.clamp(MIN_UDP_PAYLOAD, MAX_UDP_PAYLOAD))
+        usize::from(
+            self.udp_payload_size
+                .clamp(MIN_UDP_PAYLOAD, MAX_UDP_PAYLOAD),
+        )
     }
 }
 
-/// An Extended DNS Error of ours (RFC 8914 section 2).
+/// An Extended DNS Error that dns-tool sends (RFC 8914 section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExtendedError {
     /// Its code, one of [`ede`](super::codes::ede).
     pub code: u16,
-    /// More words for people.
+    /// EXTRA-TEXT, for people.
     pub text: &'static str,
 }
 
 impl ExtendedError {
-    /// Whether a code of an error says that the resolver did decide about the name, and how: its signatures are not right (1, 2, 5
-    /// to 12), or it is not to be had there (4 Forged Answer, 15 Blocked, 16 Censored, 17 Filtered, 18 Prohibited). All others say
-    /// that it could not.
-    pub(super) fn is_verdict(code: u16) -> bool {
+    /// Whether an error with this EDE code is a decision of the resolver about the name: DNSSEC validation failed (1, 2, 5 to 12),
+    /// or the name is blocked by policy (4 Forged Answer, 15 Blocked, 16 Censored, 17 Filtered, 18 Prohibited). With other codes
+    /// the resolver failed to get an answer.
+    pub(super) fn is_conclusive(code: u16) -> bool {
         matches!(code, 1 | 2 | 4..=12 | 15..=18)
     }
 }
 
-/// The options of an OPT's RDATA, as code and value. Ends after the first fault.
-pub(super) fn options(data: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), ParseError>> {
-    let mut rest = data;
+/// The options in an OPT's RDATA, each as code and value. Ends after the first error.
+pub(super) fn options(rdata: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), ParseError>> {
+    let mut rest = rdata;
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
@@ -101,16 +104,16 @@ pub(super) fn options(data: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), 
     })
 }
 
-/// The octets that the Extended DNS Errors take of an OPT's RDATA.
-pub(super) fn errors_length(data: &[u8]) -> usize {
-    options(data)
+/// The length in octets of all Extended DNS Error options in an OPT's RDATA.
+pub(super) fn extended_errors_len(rdata: &[u8]) -> usize {
+    options(rdata)
         .flatten()
         .filter(|&(code, _)| code == option::EXTENDED_ERROR)
         .map(|(_, value)| EDNS_OPTION_HEADER_LEN.saturating_add(value.len()))
         .fold(0, usize::saturating_add)
 }
 
-/// Appends an OPT record of ours; `options` appends its RDATA, at most 65,535 octets.
+/// Appends an OPT record of dns-tool. `options` appends the RDATA, at most 65,535 octets.
 pub(super) fn write_opt(
     out: &mut Vec<u8>,
     extended_rcode: u8,
@@ -133,10 +136,10 @@ pub(super) fn write_opt(
         0,
         0,
     ]);
-    let data = out.len();
+    let rdata_start = out.len();
     options(out);
-    let length = length_since(out, data) as u16;
-    overwrite(out, data.saturating_sub(2), &length.to_be_bytes());
+    let length = length_since(out, rdata_start) as u16;
+    overwrite(out, rdata_start.saturating_sub(2), &length.to_be_bytes());
 }
 
 /// Appends an option to an OPT's RDATA; `value` has at most 65,535 octets.
@@ -165,17 +168,17 @@ mod tests {
     };
 
     #[test]
-    fn an_opt_says_what_its_sender_takes() {
+    fn an_opt_is_read_field_by_field() {
         let draft = Draft::query(&question());
         assert_eq!(Query::parse(&draft.0).unwrap().edns(), None);
         // Flags that nobody knows are no fault (RFC 6891 section 6.1.4), nor are unknown options and versions.
         let draft = draft.opt_saying([7, 1, 0xff, 0xff], &option(65_001, b"?"));
         let edns = Edns {
-            size: 4096,
+            udp_payload_size: 4096,
             extended_rcode: 7,
             version: 1,
             dnssec_ok: true,
-            subnet_private: false,
+            ecs_opt_out: false,
             keepalive: false,
         };
         assert_eq!(Query::parse(&draft.0).unwrap().edns(), Some(&edns));
@@ -200,7 +203,10 @@ mod tests {
             let draft = Draft::query(&question()).record_saying(3, &[0], 41, size, [0; 4], &[]);
             let query = Query::parse(&draft.0).unwrap();
             let edns = query.edns().unwrap();
-            assert_eq!((edns.size, edns.udp_payload_limit()), (size, limit));
+            assert_eq!(
+                (edns.udp_payload_size, edns.udp_payload_limit()),
+                (size, limit)
+            );
         }
     }
 
@@ -223,7 +229,7 @@ mod tests {
                 let misplaced = draft.clone().record(section, &[0], rtype::OPT, &[]);
                 assert_eq!(error(misplaced), Some(ParseError::Opt));
             }
-            // The root behind a pointer is a name that is not spelled as RFC 6891 section 6.1.2 wants it.
+            // A pointer to a root label is not the root name that RFC 6891 section 6.1.2 requires.
             let root = pointer(HEADER_LEN + 12);
             for owner in [&name("a")[..], &pointer(HEADER_LEN), &root] {
                 let owned = draft.clone().record(ADDITIONAL, owner, rtype::OPT, &[]);

@@ -1,16 +1,16 @@
 //! Where does a message end in a stream?
 //!
-//! Over TCP and TLS each message goes behind its length in two octets (RFC 1035 section 4.2.2, RFC 7858 section 3.3).
+//! Over TCP and TLS each message is preceded by its length in two octets (RFC 1035 section 4.2.2, RFC 7858 section 3.3).
 
 use std::io;
 use std::ops::Range;
 
 use super::codes::MAX_MESSAGE_LEN;
 
-/// Octets of the length before each message.
+/// Length in octets of the length field before each message.
 pub const LENGTH_PREFIX_LEN: usize = 2;
 
-/// Appends one message with its length before it; `write` appends the message, at most 65,535 octets.
+/// Appends a length field and the message that `write` appends, at most 65,535 octets.
 pub fn append(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; LENGTH_PREFIX_LEN]);
@@ -24,19 +24,19 @@ pub fn append(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     }
 }
 
-/// The octets of a stream that were read and not yet used, cut into messages.
+/// The octets of a stream that were read and not yet consumed, split into messages.
 ///
-/// It grows with what has arrived, never with what a length announces. For a reader that takes out all messages before it
-/// fills in more, it never grows beyond one longest message.
+/// The buffer grows with the octets that have arrived, never with an announced length. If the reader takes all messages out
+/// before the next [`FrameBuffer::fill`], it does not grow beyond one message of maximum length.
 #[derive(Debug)]
-pub struct Frames {
+pub struct FrameBuffer {
     octets: Vec<u8>,
     start: usize,
     end: usize,
 }
 
-impl Frames {
-    /// An empty stream with room for `capacity` octets before it grows.
+impl FrameBuffer {
+    /// An empty buffer of `capacity` octets.
     pub fn with_capacity(capacity: usize) -> Self {
         Self {
             octets: vec![0; capacity],
@@ -45,9 +45,9 @@ impl Frames {
         }
     }
 
-    /// Lets `read` put what has arrived behind the rest; returns how many octets that were.
+    /// Lets `read` append the octets that have arrived. Returns their number, or the error of `read`.
     ///
-    /// Messages that [`Frames::next_message`] found before are gone after this call.
+    /// Ranges that [`FrameBuffer::next_message`] returned before are invalid after this call.
     pub fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
         self.make_room();
         let arrived = read(self.octets.get_mut(self.end..).unwrap_or_default())?;
@@ -55,7 +55,7 @@ impl Frames {
         Ok(arrived)
     }
 
-    /// The next whole message, as a range for [`Frames::message`]; none until more arrives.
+    /// Takes out the next complete message, as a range for [`FrameBuffer::message`]. None until more octets arrive.
     pub fn next_message(&mut self) -> Option<Range<usize>> {
         let rest = self.octets.get(self.start..self.end)?;
         let (prefix, rest) = rest.split_first_chunk::<LENGTH_PREFIX_LEN>()?;
@@ -68,30 +68,30 @@ impl Frames {
         Some(begin..self.start)
     }
 
-    /// The octets of a message that [`Frames::next_message`] found since the last [`Frames::fill`].
+    /// The octets of a message that [`FrameBuffer::next_message`] returned since the last [`FrameBuffer::fill`].
     pub fn message(&self, range: Range<usize>) -> &[u8] {
         self.octets.get(range).unwrap_or_default()
     }
 
-    /// By how many octets the next [`Frames::fill`] makes its memory larger; mostly none.
+    /// By how many octets the next [`FrameBuffer::fill`] will enlarge the buffer; mostly 0.
     pub fn growth(&self) -> usize {
-        // One that begins in the middle is moved to the front instead.
+        // A partial message in the middle is moved to the front instead.
         if self.start == 0 && self.end == self.octets.len() {
-            self.larger().saturating_sub(self.octets.len())
+            self.next_capacity().saturating_sub(self.octets.len())
         } else {
             0
         }
     }
 
-    /// Gives memory back beyond so many octets, if nothing has begun that has not ended.
+    /// Shrinks the buffer to `capacity` octets if it is larger and holds no partial message.
     pub fn shrink_to(&mut self, capacity: usize) {
         if self.start == self.end && self.octets.len() > capacity {
             *self = Self::with_capacity(capacity);
         }
     }
 
-    /// Whether a message has begun and not ended.
-    pub fn is_amid_message(&self) -> bool {
+    /// Whether the buffer holds a message that is not complete.
+    pub fn has_partial_message(&self) -> bool {
         self.start < self.end
     }
 
@@ -103,15 +103,15 @@ impl Frames {
             (self.start, self.end) = (0, self.end.saturating_sub(self.start));
         }
         if self.end == self.octets.len() {
-            let room = self.larger();
+            let room = self.next_capacity();
             self.octets
                 .reserve_exact(room.saturating_sub(self.octets.len()));
             self.octets.resize(room, 0);
         }
     }
 
-    /// The next size of its memory: twice as much, but no more than one longest message needs.
-    fn larger(&self) -> usize {
+    /// The capacity after growing: twice as much, limited to one message of maximum length while it is below that.
+    fn next_capacity(&self) -> usize {
         let longest = LENGTH_PREFIX_LEN + MAX_MESSAGE_LEN;
         let doubled = self.octets.len().saturating_mul(2).max(64);
         if self.octets.len() < longest {
@@ -126,7 +126,7 @@ impl Frames {
 mod tests {
     use super::*;
 
-    fn feed(frames: &mut Frames, octets: &[u8]) -> Vec<Vec<u8>> {
+    fn feed(frames: &mut FrameBuffer, octets: &[u8]) -> Vec<Vec<u8>> {
         let mut rest = octets;
         let mut messages = Vec::new();
         while !rest.is_empty() {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_come_out_whole_however_they_were_cut() {
+    fn messages_come_out_whole_however_the_stream_was_split() {
         let messages = vec![
             vec![1; 3],
             vec![],
@@ -159,29 +159,29 @@ mod tests {
         ];
         let stream = framed(&messages);
         for piece in [1, 2, 3, 7, 64, 1000, 70_000] {
-            let mut frames = Frames::with_capacity(16);
+            let mut frames = FrameBuffer::with_capacity(16);
             let mut found = Vec::new();
             for octets in stream.chunks(piece) {
                 found.extend(feed(&mut frames, octets));
             }
             assert_eq!(found, messages, "in pieces of {piece}");
-            assert!(!frames.is_amid_message());
+            assert!(!frames.has_partial_message());
         }
     }
 
     #[test]
     fn an_unfinished_message_is_not_given_out() {
-        let mut frames = Frames::with_capacity(16);
+        let mut frames = FrameBuffer::with_capacity(16);
         assert!(feed(&mut frames, &[0]).is_empty());
-        assert!(frames.is_amid_message());
+        assert!(frames.has_partial_message());
         assert!(feed(&mut frames, &[4, 1, 2, 3]).is_empty());
-        assert!(frames.is_amid_message());
+        assert!(frames.has_partial_message());
         assert_eq!(feed(&mut frames, &[4]), vec![vec![1, 2, 3, 4]]);
     }
 
     #[test]
     fn an_announced_length_alone_takes_no_memory() {
-        let mut frames = Frames::with_capacity(16);
+        let mut frames = FrameBuffer::with_capacity(16);
         assert!(feed(&mut frames, &[0xff, 0xff, 1]).is_empty());
         assert_eq!(frames.octets.len(), 16);
         assert!(feed(&mut frames, &vec![0; MAX_MESSAGE_LEN - 2]).is_empty());

@@ -1,32 +1,31 @@
-//! Which queries can share an answer?
+//! Which queries can share an answer, in the cache or in flight?
 
 use smallvec::SmallVec;
 
 use super::octets::slice_from;
 use super::question::QTYPE_QCLASS_LEN;
 
-/// What makes two questions one, so that they can share an answer: the name without regard to case (RFC 4343), the type,
-/// the class, the bits DO and CD, which change what the resolver answers, and the wish to have one's address told to
-/// nobody, which changes what it asks.
+/// The key of queries that can share an answer: the name in lower case (RFC 4343), type and class; the bits DO and CD, which
+/// change the answer; and the ECS opt-out (RFC 7871 section 7.1.2), which changes the queries that the resolver sends.
 pub struct Key<'k>(KeyOctets<'k>);
 
-/// The bits, then the question in lower case.
+/// One octet of bits, then the question in lower case.
 enum KeyOctets<'k> {
-    /// Most names are short.
-    Own(SmallVec<[u8; 64]>),
-    Lent(&'k [u8]),
+    /// Most names fit into 64 octets, without an allocation.
+    Owned(SmallVec<[u8; 64]>),
+    Borrowed(&'k [u8]),
 }
 
 impl Key<'_> {
     pub(super) const DNSSEC_OK: u8 = 1;
     pub(super) const CHECKING_DISABLED: u8 = 2;
-    pub(super) const SUBNET_PRIVATE: u8 = 4;
+    pub(super) const ECS_OPT_OUT: u8 = 4;
 
-    /// The key of a query for `question`, which was parsed before, with DO and CD as they are in it.
+    /// The key of a query with this question, DO and CD, which does not opt out of ECS.
     #[cfg(test)]
     pub(crate) fn new(question: &[u8], dnssec_ok: bool, checking_disabled: bool) -> Self {
-        let dnssec_ok = bit(dnssec_ok, Self::DNSSEC_OK);
-        let checking_disabled = bit(checking_disabled, Self::CHECKING_DISABLED);
+        let dnssec_ok = flag_if(dnssec_ok, Self::DNSSEC_OK);
+        let checking_disabled = flag_if(checking_disabled, Self::CHECKING_DISABLED);
         Self::with_bits(question, dnssec_ok | checking_disabled)
     }
 
@@ -38,7 +37,7 @@ impl Key<'_> {
             // Bits and length octets are below 64, where there are no letters.
             name.make_ascii_lowercase();
         }
-        Self(KeyOctets::Own(octets))
+        Self(KeyOctets::Owned(octets))
     }
 
     /// The question in lower case.
@@ -51,30 +50,30 @@ impl Key<'_> {
         self.octets().first().copied().unwrap_or_default()
     }
 
-    /// Whether the asker takes DNSSEC records.
+    /// Whether the client accepts DNSSEC records (DO).
     pub fn dnssec_ok(&self) -> bool {
         self.bits() & Self::DNSSEC_OK != 0
     }
 
-    /// All of it.
+    /// The whole key.
     pub fn octets(&self) -> &[u8] {
         match &self.0 {
-            KeyOctets::Own(octets) => octets,
-            KeyOctets::Lent(octets) => octets,
+            KeyOctets::Owned(octets) => octets,
+            KeyOctets::Borrowed(octets) => octets,
         }
     }
 }
 
 impl<'k> Key<'k> {
     /// The key whose [`Key::octets`] these are.
-    pub fn of_octets(octets: &'k [u8]) -> Self {
-        Self(KeyOctets::Lent(octets))
+    pub fn from_octets(octets: &'k [u8]) -> Self {
+        Self(KeyOctets::Borrowed(octets))
     }
 }
 
-/// `bit`, if it is set.
-pub(super) fn bit(is_set: bool, bit: u8) -> u8 {
-    if is_set { bit } else { 0 }
+/// `flag` if `is_set`, else 0.
+pub(super) fn flag_if(is_set: bool, flag: u8) -> u8 {
+    if is_set { flag } else { 0 }
 }
 
 #[cfg(test)]

@@ -1,30 +1,30 @@
 //! What do these octets say?
 //!
-//! A relay needs positions in a message and byte-exact splices, not a decoded tree: where the question ends, where the
-//! OPT record lies, where the TTLs are. This folder finds them, refuses what is broken, and writes the few messages that
-//! are our own. It does no I/O, reads no clock, and panics on no input.
+//! A relay needs positions in a message and byte-exact splices, not a decoded tree: the end of the question, the OPT record,
+//! the TTLs. This folder finds them, refuses broken messages, and writes the few messages that dns-tool makes itself. It does
+//! no I/O, reads no clock, and panics on no input.
 //!
 //! From top to bottom; each file imports only files below it.
 //!
-//! - [`presentation`]: how names, types and records are spelled.
+//! - [`presentation`]: the presentation form of names, types and records.
 //! - `cached_answer`: how an answer is stored in the cache.
 //! - `response`: how a response to a client is written.
 //! - `answer`: what is in a resolver's answer, and to which question it is a response.
-//! - `compression`: what becomes of compressed names when a message is changed.
-//! - `query_writing`: how a query is written.
-//! - `query`: what a client asks.
+//! - `compression`: how compressed names survive when a message is changed.
+//! - `query_writing`: how a query to a resolver is written.
+//! - `query`: what is in a client's query.
 //! - `key`: which queries can share an answer.
-//! - `edns`: what an OPT record says, and how one is written.
-//! - `record`: where the records of a message lie.
-//! - `question`: how a question is read, compared and spelled.
-//! - `name`: where a name ends, and whether it is sound.
-//! - `header`: what the header of a message says.
-//! - `octets`: what lies at a position of a message.
-//! - `parse_error`: why a message cannot be used.
+//! - `edns`: what is in an OPT record, and how one is written.
+//! - `record`: where the records of a message are.
+//! - `question`: how a question is parsed, compared and presented.
+//! - `name`: where a name ends, and whether it is valid.
+//! - `header`: what is in the header of a message.
+//! - `octets`: what is at a position of a message.
+//! - `parse_error`: why a message cannot be parsed.
 //! - [`framing`]: where a message ends in a stream.
-//! - `codes`: which codes and sizes the protocol defines.
+//! - `codes`: the codes and sizes of the protocol.
 
-// Strangers' octets come through here: what could panic or wrap is not written at all.
+// This folder reads octets from the network: code that could panic or wrap around is not allowed.
 #![cfg_attr(
     not(test),
     deny(

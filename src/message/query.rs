@@ -1,19 +1,19 @@
-//! What does a client ask?
+//! What is in a client's query?
 
 use super::codes::{HEADER_LEN, rtype};
 use super::edns::Edns;
 use super::header::Header;
-use super::key::{Key, bit};
+use super::key::{Key, flag_if};
 use super::octets::{slice_at, u16_at};
 use super::parse_error::ParseError;
 use super::question::{QTYPE_QCLASS_LEN, question_end};
 use super::record::Records;
 
-/// Records of a query, at most. It has an OPT and a signature, if anything, and each more costs time to read that its sender does
-/// not need to make it.
+/// Maximum number of records in a query. A query needs an OPT and a signature at most, and reading a record costs more than sending
+/// it.
 const MAX_QUERY_RECORDS: u32 = 32;
 
-/// A query that may be relayed: one question, sound names, at most one OPT.
+/// A parsed query that may be relayed: opcode QUERY, one question, valid names, at most one OPT record.
 #[derive(Debug, Clone)]
 pub struct Query<'m> {
     /// The message, without any octets after its last record.
@@ -26,9 +26,10 @@ pub struct Query<'m> {
 }
 
 impl<'m> Query<'m> {
-    /// Reads a client's message.
+    /// Parses a client's message.
     ///
-    /// Octets after the last record are left out. [`ParseError::TooShort`] and [`ParseError::UnexpectedQr`] say that no answer is owed.
+    /// Octets after the last record are left out. On [`ParseError::TooShort`] and [`ParseError::UnexpectedQr`] no response may be
+    /// sent.
     pub fn parse(message: &'m [u8]) -> Result<Self, ParseError> {
         let header = Header::of(message)?;
         if header.is_response() {
@@ -39,7 +40,7 @@ impl<'m> Query<'m> {
         }
         let question_end = question_end(message)?;
         let qtype = u16_at(message, question_end.saturating_sub(QTYPE_QCLASS_LEN))?;
-        // Only IXFR has a use for one of the two sections, and it is refused for what it is.
+        // Only IXFR uses one of the two sections (RFC 1995 section 3), and is refused later, as a zone transfer.
         if qtype != rtype::IXFR && !matches!(header.counts(), [_, 0, 0, _]) {
             return Err(ParseError::UnexpectedRecords);
         }
@@ -61,7 +62,7 @@ impl<'m> Query<'m> {
                 rtype::OPT if edns.is_some() => return Err(ParseError::Opt),
                 rtype::OPT => edns = Some(Edns::read(message, &record)?),
                 rtype::TSIG => signed = true,
-                rtype::SIG => signed = slice_at(message, record.data).starts_with(&[0, 0]),
+                rtype::SIG => signed = slice_at(message, record.rdata).starts_with(&[0, 0]),
                 _ => {}
             }
         }
@@ -90,31 +91,30 @@ impl<'m> Query<'m> {
         self.qtype
     }
 
-    /// What its OPT says, if it has one.
+    /// The OPT record, if there is one.
     pub fn edns(&self) -> Option<&Edns> {
         self.edns.as_ref()
     }
 
-    /// Whether the whole message is signed, by TSIG or SIG(0), so that it may not be changed but for its ID.
+    /// Whether the message has a transaction signature, TSIG or SIG(0), and so must not be changed except for its ID.
     pub fn is_signed(&self) -> bool {
         self.signed
     }
 
-    /// What it asks, if another client's answer to the same can be its own. It must want what a resolver makes of the
-    /// whole of the DNS (RD), be signed by nobody, and ask for data: types from 128 on are for operations, but for ANY
-    /// (RFC 6895 section 3.1).
+    /// The key by which the query can share an answer with others; none if it cannot. A query can if it asks for recursion (RD), is
+    /// not signed, and asks for data: types 128 to 254 are meta types and no data (RFC 6895 section 3.1).
     pub fn key(&self) -> Option<Key<'static>> {
         let data = matches!(self.qtype(), 1..128 | rtype::ANY..) && self.qtype() != rtype::OPT;
         let [high, low] = self.flags();
         let shared = data && high & 0x01 != 0 && !self.signed;
-        let says = |what: fn(&Edns) -> bool| self.edns.as_ref().is_some_and(what);
-        let bits = bit(says(|edns| edns.dnssec_ok), Key::DNSSEC_OK)
-            | bit(low & 0x10 != 0, Key::CHECKING_DISABLED)
-            | bit(says(|edns| edns.subnet_private), Key::SUBNET_PRIVATE);
+        let edns_has = |flag: fn(&Edns) -> bool| self.edns.as_ref().is_some_and(flag);
+        let bits = flag_if(edns_has(|edns| edns.dnssec_ok), Key::DNSSEC_OK)
+            | flag_if(low & 0x10 != 0, Key::CHECKING_DISABLED)
+            | flag_if(edns_has(|edns| edns.ecs_opt_out), Key::ECS_OPT_OUT);
         shared.then(|| Key::with_bits(self.question(), bits))
     }
 
-    /// The message as it came, without any octets after its last record.
+    /// The message as received, without octets after the last record.
     pub fn message(&self) -> &'m [u8] {
         self.message
     }

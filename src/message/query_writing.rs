@@ -1,4 +1,4 @@
-//! How is a query written?
+//! How is a query to a resolver written?
 
 use super::codes::{HEADER_LEN, option};
 use super::edns::{EDNS_OPTION_HEADER_LEN, OPT_FIXED_LEN, write_opt, write_option};
@@ -9,14 +9,14 @@ use super::query::Query;
 const PADDING_BLOCK: usize = 128;
 
 impl Query<'_> {
-    /// Octets of the query as [`Query::write_for_resolver`] writes it.
-    pub fn length_for_resolver(&self) -> usize {
-        let subnet = if self.edns().is_some_and(|edns| edns.subnet_private) {
+    /// The length in octets of the query that [`Query::write_upstream_query`] writes.
+    pub fn upstream_query_len(&self) -> usize {
+        let subnet = if self.edns().is_some_and(|edns| edns.ecs_opt_out) {
             EDNS_OPTION_HEADER_LEN.saturating_add(4)
         } else {
             0
         };
-        // Keepalive and padding have nothing but their heads before that is filled up.
+        // The options keepalive and padding, without the padding itself.
         let fixed = HEADER_LEN + OPT_FIXED_LEN + 2 * EDNS_OPTION_HEADER_LEN;
         let unpadded = fixed
             .saturating_add(subnet)
@@ -24,15 +24,15 @@ impl Query<'_> {
         unpadded.next_multiple_of(PADDING_BLOCK)
     }
 
-    /// Appends the query as the resolver shall see it: ID 0, the flags RD and CD, the question, and an OPT of our own that
-    /// keeps DO and pads the message to a multiple of 128 octets (RFC 6891 section 6.1.1 and RFC 8467 section 4.1).
+    /// Appends the query for the resolver: ID 0, the client's RD and CD, the question, and a new OPT record with the client's DO,
+    /// padded to a multiple of 128 octets (RFC 6891 section 6.1.1 and RFC 8467 section 4.1).
     ///
-    /// AD is always set: it asks to be told whether the answer is authentic (RFC 6840 section 5.7), for whoever of those
-    /// that share the answer wants to know.
+    /// AD is always set, so that the answer tells whether it was validated (RFC 6840 section 5.7): any of the clients that share the
+    /// answer may ask for that.
     ///
-    /// It asks how long the resolver keeps an idle session (RFC 7828 section 3.2.1). None of the client's options goes
-    /// along, but for its wish to have its address told to nobody.
-    pub fn write_for_resolver(&self, out: &mut Vec<u8>) {
+    /// An empty keepalive option asks how long the resolver keeps an idle session open (RFC 7828 section 3.2.1). Of the client's own
+    /// options only the ECS opt-out is passed on.
+    pub fn write_upstream_query(&self, out: &mut Vec<u8>) {
         let start = out.len();
         let [high, low] = self.flags();
         out.extend_from_slice(&[
@@ -52,8 +52,8 @@ impl Query<'_> {
         out.extend_from_slice(self.question());
         let dnssec_ok = self.edns().is_some_and(|edns| edns.dnssec_ok);
         write_opt(out, 0, dnssec_ok, |out| {
-            if self.edns().is_some_and(|edns| edns.subnet_private) {
-                // FAMILY 1, no bits of source, no scope.
+            if self.edns().is_some_and(|edns| edns.ecs_opt_out) {
+                // FAMILY 1, SOURCE PREFIX-LENGTH 0, SCOPE PREFIX-LENGTH 0, no ADDRESS (RFC 7871 section 6).
                 write_option(out, option::CLIENT_SUBNET, &[0, 1, 0, 0]);
             }
             write_option(out, option::KEEPALIVE, &[]);
@@ -70,7 +70,7 @@ impl Query<'_> {
     }
 }
 
-/// What a query carries besides its question. The later ones are for resolvers that do not know EDNS, or not all of it.
+/// The EDNS that a query carries. The later forms are for resolvers that support no EDNS, or not all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Form {
     /// An OPT record with padding (RFC 7830, RFC 8467).
@@ -82,7 +82,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// The one that asks less of the resolver, if there is one.
+    /// The next form to try if the resolver does not support this one; none after the last.
     pub fn lesser(self) -> Option<Self> {
         match self {
             Self::Padded => Some(Self::Unpadded),
@@ -91,7 +91,8 @@ impl Form {
         }
     }
 
-    /// Appends a query that [`Query::write_for_resolver`] wrote, in this form; its question has so many octets.
+    /// Appends `message`, which [`Query::write_upstream_query`] wrote, in this form. `question` is the length of its question in
+    /// octets.
     pub fn write(self, message: &[u8], question: usize, out: &mut Vec<u8>) {
         let start = out.len();
         let opt = HEADER_LEN.saturating_add(question);
@@ -121,7 +122,7 @@ impl Form {
     }
 }
 
-/// Where the padding option begins in a query of ours, whose OPT begins at `opt`: it is the last.
+/// The position of the padding option, the last one, in a query of dns-tool whose OPT record begins at `opt`.
 fn padding_start(message: &[u8], opt: usize) -> usize {
     let mut at = opt.saturating_add(OPT_FIXED_LEN);
     while let (Ok(code), Ok(length)) = (u16_at(message, at), u16_at(message, at.saturating_add(2)))
@@ -136,8 +137,8 @@ fn padding_start(message: &[u8], opt: usize) -> usize {
     message.len()
 }
 
-/// Appends a query of our own for `question`, as a client of a forwarder asks: with RD, with AD, since it wants to know
-/// whether the answer is authentic (RFC 6840 section 5.7), and with an OPT for the sake of size and errors.
+/// Appends a stub resolver's query for `question`: with RD; with AD, so that the answer tells whether it was validated (RFC 6840
+/// section 5.7); and with an OPT record, for long answers and Extended DNS Errors.
 pub fn write_query(out: &mut Vec<u8>, id: u16, question: &[u8]) {
     let [id_high, id_low] = id.to_be_bytes();
     out.extend_from_slice(&[id_high, id_low, 0x01, 0x20, 0, 1, 0, 0, 0, 0, 0, 1]);
@@ -150,7 +151,7 @@ mod tests {
     use crate::message::codes::{HEADER_LEN, option};
     use crate::message::query::Query;
     use crate::message::test_messages::{
-        ADDITIONAL, Draft, UNKNOWN, ask, name, option, our_opt, question, sent_to_resolver,
+        ADDITIONAL, Draft, UNKNOWN, ask, name, option, our_opt, question, upstream_query,
     };
 
     #[test]
@@ -176,7 +177,7 @@ mod tests {
                 (plain, 0, &[0, 11, 0, 0][..]),
                 (private, 0x80, &[0, 8, 0, 4, 0, 1, 0, 0, 0, 11, 0, 0]),
             ] {
-                let sent = sent_to_resolver(&query);
+                let sent = upstream_query(&query);
                 assert_eq!(sent.len() % 128, 0, "{length}");
                 let unpadded = HEADER_LEN + question.len() + 11 + others.len() + 4;
                 let zeros = vec![0; sent.len() - unpadded];
@@ -199,7 +200,7 @@ mod tests {
             ([0x00, 0x20], [0x00, 0x20]),
         ] {
             let query = Draft::new(flags, &question()).record(ADDITIONAL, &key, UNKNOWN, b"x");
-            let sent = sent_to_resolver(&query);
+            let sent = upstream_query(&query);
             assert_eq!(sent[..4], [0, 0, kept[0], kept[1]]);
             let sent = Query::parse(&sent).unwrap();
             assert_eq!(sent.question(), question());
@@ -212,11 +213,11 @@ mod tests {
         let options = [cookie, subnet, nsid, padding].concat();
         let all = Draft::query(&question()).opt_saying([9, 9, 0xff, 0xff], &options);
         let none = Draft::query(&question()).opt_saying([0, 0, 0x80, 0], &[]);
-        assert_eq!(sent_to_resolver(&all), sent_to_resolver(&none));
+        assert_eq!(upstream_query(&all), upstream_query(&none));
     }
 
     #[test]
-    fn the_wish_for_no_client_subnet_goes_to_the_resolver() {
+    fn the_ecs_opt_out_goes_to_the_resolver() {
         for (value, private) in [
             (&[0, 1, 0, 0][..], true),
             (&[0, 2, 0, 0], true),
@@ -229,9 +230,9 @@ mod tests {
         ] {
             let options = [option(8, value), option(65_001, &[0; 4])].concat();
             let query = Draft::query(&question()).opt(&options);
-            let sent = sent_to_resolver(&query);
+            let sent = upstream_query(&query);
             let edns = *Query::parse(&sent).unwrap().edns().unwrap();
-            assert_eq!(edns.subnet_private, private, "{value:?}");
+            assert_eq!(edns.ecs_opt_out, private, "{value:?}");
             // FAMILY 1, SOURCE 0, SCOPE 0, no address: nothing of the client's own octets.
             let subnet = sent[12 + question().len() + 11..].starts_with(&[0, 8, 0, 4, 0, 1, 0, 0]);
             assert_eq!(subnet, private, "{value:?}");

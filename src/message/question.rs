@@ -1,4 +1,4 @@
-//! How is a question read, compared and spelled?
+//! How is a question parsed, compared and presented?
 
 use std::fmt;
 
@@ -7,10 +7,11 @@ use super::header::Header;
 use super::name::name_end;
 use super::parse_error::ParseError;
 
-/// Octets of a question behind its name (RFC 1035 section 4.1.2).
+/// Length in octets of QTYPE and QCLASS, which follow the name (RFC 1035 section 4.1.2).
 pub(super) const QTYPE_QCLASS_LEN: usize = 4;
 
-/// One past the one question of `message`. Its name must be spelled out: nothing stands before it to point to.
+/// Returns the position after the question of `message`, which must have exactly one. Its name is never compressed, since no name
+/// precedes it.
 pub(super) fn question_end(message: &[u8]) -> Result<usize, ParseError> {
     let [questions, ..] = Header::of(message)?.counts();
     if questions != 1 {
@@ -24,7 +25,8 @@ pub(super) fn question_end(message: &[u8]) -> Result<usize, ParseError> {
     }
 }
 
-/// Compares two questions whose names are spelled out. Length octets are below 64, where there are no letters.
+/// Compares two questions, names case-insensitively (RFC 4343). Names must not be compressed; length octets are below 64, so none is
+/// a letter.
 pub(super) fn same_question(one: &[u8], other: &[u8]) -> bool {
     match (
         one.split_last_chunk::<QTYPE_QCLASS_LEN>(),
@@ -37,7 +39,7 @@ pub(super) fn same_question(one: &[u8], other: &[u8]) -> bool {
     }
 }
 
-/// A question as people write it: name, type number. For log lines at debug only; control octets are escaped.
+/// The presentation form of a question, for log lines: name, slash, type number. Control octets are escaped.
 pub struct QuestionPresentation<'m>(
     /// The question's octets: name, type, class.
     pub &'m [u8],
@@ -76,8 +78,8 @@ mod tests {
     use crate::message::test_messages::{ask, labels, name};
 
     #[test]
-    fn a_question_is_spelled_as_people_write_it() {
-        for (question, spelled) in [
+    fn a_question_is_written_in_presentation_form() {
+        for (question, expected) in [
             (ask(vec![0], 2), "./2"),
             (
                 ask(name("www.Example.com"), 65_535),
@@ -91,7 +93,7 @@ mod tests {
             (vec![5, b'a'], "a."),
             (vec![1, b'a', 0, 1], "a."),
         ] {
-            assert_eq!(QuestionPresentation(&question).to_string(), spelled);
+            assert_eq!(QuestionPresentation(&question).to_string(), expected);
         }
     }
 }

@@ -32,7 +32,7 @@ pub struct Record {
     /// Position of the four octets of the TTL; for an OPT record, of the extended RCODE, version and flags.
     pub ttl_at: usize,
     /// Positions of the RDATA.
-    pub data: Range<usize>,
+    pub rdata: Range<usize>,
 }
 
 /// Iterates over the records of a message, from the end of its question on. Ends after the first error.
@@ -94,15 +94,15 @@ impl<'m> Records<'m> {
         if length > behind.len() {
             return Err(ParseError::UnexpectedEnd);
         }
-        let data_start = fixed.saturating_add(octets.len());
-        self.position = data_start.saturating_add(length);
+        let rdata_start = fixed.saturating_add(octets.len());
+        self.position = rdata_start.saturating_add(length);
         Ok(Record {
             section,
             start,
             rtype: u16::from_be_bytes([t1, t2]),
             class: u16::from_be_bytes([c1, c2]),
             ttl_at: fixed.saturating_add(4),
-            data: data_start..self.position,
+            rdata: rdata_start..self.position,
         })
     }
 }
@@ -128,7 +128,7 @@ impl Iterator for Records<'_> {
 
 /// The number of RDATA octets before the names that may be compressed, and the number of such names. These are the types of
 /// RFC 1035, and those whose names receivers have to decompress (RFC 3597 section 4).
-pub(super) fn compressible_names(rtype: u16, data: &[u8]) -> (usize, usize) {
+pub(super) fn compressible_names(rtype: u16, rdata: &[u8]) -> (usize, usize) {
     match rtype {
         2..=5 | 7..=9 | 12 | 30 | 39 => (0, 1), // NS MD MF CNAME MB MG MR PTR NXT DNAME
         6 | 14 | 17 => (0, 2),                  // SOA MINFO RP
@@ -138,7 +138,7 @@ pub(super) fn compressible_names(rtype: u16, data: &[u8]) -> (usize, usize) {
         24 => (18, 1),                          // SIG
         // NAPTR: two numbers and three strings come before the name.
         35 => {
-            let length = |at: usize| usize::from(data.get(at).copied().unwrap_or(0));
+            let length = |at: usize| usize::from(rdata.get(at).copied().unwrap_or(0));
             let behind = |at: usize| at.saturating_add(1).saturating_add(length(at));
             (behind(behind(behind(4))), 1)
         }

@@ -27,7 +27,7 @@ pub struct ReplyTo<'m> {
     pub id: u16,
     /// The two octets of the flags of the client's header.
     pub flags: [u8; 2],
-    /// The question's octets in the client's spelling; empty where the query's question could not be read.
+    /// The question's octets, in the client's case of letters; empty if the query could not be parsed.
     pub question: &'m [u8],
     /// The client's OPT record; none if it sent none.
     pub edns: Option<Edns>,
@@ -145,7 +145,7 @@ impl<'m> ReplyTo<'m> {
             return self.write_empty_response(out, rcode, None);
         }
         let opt = self.edns.map_or(0, |_| OPT_FIXED_LEN);
-        if limit < MAX_MESSAGE_LEN && answer.length_without_opt().saturating_add(opt) > limit {
+        if limit < MAX_MESSAGE_LEN && answer.len_without_opt().saturating_add(opt) > limit {
             return self.write_truncated(out, answer);
         }
         let start = out.len();
@@ -158,7 +158,7 @@ impl<'m> ReplyTo<'m> {
         if options.ttls != TtlRewrite::Unchanged {
             answer.write_ttls(out, start, options.ttls);
         }
-        let mut additional = answer.count_without_opt();
+        let mut additional = answer.arcount_without_opt();
         if let Some(edns) = &self.edns
             && has_room(out, start, OPT_FIXED_LEN, MAX_MESSAGE_LEN)
             && let Some(with_opt) = additional.checked_add(1)
@@ -198,7 +198,7 @@ impl<'m> ReplyTo<'m> {
         limit: usize,
     ) {
         let ours = ede.map_or(0, |ede| EDE_FIXED_LEN.saturating_add(ede.text.len()));
-        let errors = answer.errors_length().saturating_add(ours);
+        let errors = answer.extended_errors_len().saturating_add(ours);
         if limit < MAX_MESSAGE_LEN && !has_room(out, start, errors, limit) {
             set_bits(out, start, [0x02, 0]);
         } else {

@@ -140,8 +140,8 @@ pub(super) fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     out.split_off(b"before".len())
 }
 
-pub(super) fn sent_to_resolver(query: &Draft) -> Vec<u8> {
-    written(|out| Query::parse(&query.0).unwrap().write_for_resolver(out))
+pub(super) fn upstream_query(query: &Draft) -> Vec<u8> {
+    written(|out| Query::parse(&query.0).unwrap().write_upstream_query(out))
 }
 
 pub(super) fn relayed(query: &Draft, answer: &Draft) -> Vec<u8> {

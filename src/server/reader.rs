@@ -10,7 +10,7 @@ use socket2::SockRef;
 
 use crate::client::connection::{Connection, IDLE_LIMIT};
 use crate::forward::forwarder::{Batch, Forwarder};
-use crate::message::framing::Frames;
+use crate::message::framing::FrameBuffer;
 use crate::system::clock;
 use crate::system::deadline;
 use crate::system::memory::{Purpose, READ, Reservation};
@@ -43,7 +43,12 @@ impl Reader {
     /// closes with the last of them.
     ///
     /// What is read already is taken in first; and as long as the client has not taken what it was answered, no more is.
-    pub(super) fn read_queries(&self, connection: &Connection, mut frames: Frames, pulse: &Pulse) {
+    pub(super) fn read_queries(
+        &self,
+        connection: &Connection,
+        mut frames: FrameBuffer,
+        pulse: &Pulse,
+    ) {
         let stream = connection.stream();
         let mut batch = Batch::patient(connection);
         let mut patience = Patience::default();
@@ -59,7 +64,7 @@ impl Reader {
                 stream.mark_over_limit();
             }
             self.forwarder.dispatch(&mut batch, now);
-            if stream.is_busy() || frames.is_amid_message() {
+            if stream.is_busy() || frames.has_partial_message() {
                 // A client that gathers small writes (Nagle) holds its next query back until this one is acknowledged,
                 // which Linux otherwise puts off until there is an answer, or for 40 ms.
                 let _ = SockRef::from(connection.socket()).set_tcp_quickack(true);
@@ -82,7 +87,7 @@ impl Reader {
     fn take_in(
         &self,
         connection: &Connection,
-        frames: &mut Frames,
+        frames: &mut FrameBuffer,
         patience: &mut Patience,
         batch: &mut Batch,
         mut now: Instant,
@@ -107,7 +112,7 @@ impl Reader {
     fn read(
         &self,
         connection: &Connection,
-        frames: &mut Frames,
+        frames: &mut FrameBuffer,
         patience: &mut Patience,
         held: &mut Option<Reservation>,
     ) -> bool {
@@ -119,7 +124,7 @@ impl Reader {
                 return false;
             }
             if patience
-                .apply(connection.socket(), frames.is_amid_message())
+                .apply(connection.socket(), frames.has_partial_message())
                 .is_err()
             {
                 return false;
@@ -129,7 +134,7 @@ impl Reader {
                 Ok(_) => return true,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if !stream.is_busy() || frames.is_amid_message() {
+                    if !stream.is_busy() || frames.has_partial_message() {
                         return false;
                     }
                 }
@@ -139,8 +144,8 @@ impl Reader {
     }
 
     /// Has the memory paid for that a message longer than most takes, as long as it takes it. Says whether there is so much.
-    fn make_room(&self, frames: &mut Frames, held: &mut Option<Reservation>) -> bool {
-        if held.is_some() && !frames.is_amid_message() {
+    fn make_room(&self, frames: &mut FrameBuffer, held: &mut Option<Reservation>) -> bool {
+        if held.is_some() && !frames.has_partial_message() {
             frames.shrink_to(READ);
             *held = None;
         }

@@ -16,7 +16,7 @@ use crate::client::connection::Connection;
 use crate::client::connection_limit::ConnectionLimit;
 use crate::client::slow_readers::SlowReaders;
 use crate::forward::forwarder::{Batch, Forwarder};
-use crate::message::framing::Frames;
+use crate::message::framing::FrameBuffer;
 use crate::server::backoff::Backoff;
 use crate::server::workers::{Job, Pool};
 use crate::system::clock;
@@ -49,7 +49,7 @@ struct NewConnections {
     /// In the order in which they came.
     connections: Vec<NewConnection>,
     /// What one of them is saying; empty in between.
-    frames: Frames,
+    frames: FrameBuffer,
     /// What they ask.
     batch: Batch,
 }
@@ -76,7 +76,7 @@ impl Acceptor {
         let pulse = Pulse::new("accept");
         let mut new_connections = NewConnections {
             connections: Vec::new(),
-            frames: Frames::with_capacity(memory::READ),
+            frames: FrameBuffer::with_capacity(memory::READ),
             batch: Batch::default(),
         };
         loop {
@@ -196,12 +196,12 @@ impl Acceptor {
             Some(Said::Much) => {
                 // What it was told here comes before what a worker tells it.
                 self.forwarder.dispatch(&mut new_connections.batch, now);
-                let frames = Frames::with_capacity(memory::READ);
+                let frames = FrameBuffer::with_capacity(memory::READ);
                 let begun = std::mem::replace(&mut new_connections.frames, frames);
                 self.pool.submit(Job::Client(new.connection, begun));
             }
             Some(Said::Gone) => {}
-            None => new_connections.frames = Frames::with_capacity(memory::READ),
+            None => new_connections.frames = FrameBuffer::with_capacity(memory::READ),
         }
     }
 
@@ -235,7 +235,7 @@ impl Acceptor {
             connection.stream().mark_over_limit();
             return Said::Much;
         }
-        match (had_asked, asks, frames.is_amid_message()) {
+        match (had_asked, asks, frames.has_partial_message()) {
             (false, 1, false) => Said::Little,
             _ => Said::Much,
         }
@@ -253,7 +253,7 @@ impl Acceptor {
     fn hand_over(&self, new_connections: &mut NewConnections, count: usize) {
         let count = count.min(new_connections.connections.len());
         for new in new_connections.connections.drain(..count) {
-            let nothing = Frames::with_capacity(memory::READ);
+            let nothing = FrameBuffer::with_capacity(memory::READ);
             self.pool.submit(Job::Client(new.connection, nothing));
         }
     }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::client::connection::Connection;
 use crate::forward::forwarder::Forwarder;
-use crate::message::framing::Frames;
+use crate::message::framing::FrameBuffer;
 use crate::server::reader::Reader;
 use crate::system::executor::{self, Executor};
 use crate::system::thread::{self, Pulse};
@@ -26,7 +26,7 @@ const LINGER: Duration = Duration::from_secs(10);
 /// What there is to do.
 pub enum Job {
     /// Read this client's queries, the first of which may have begun to arrive.
-    Client(Connection, Frames),
+    Client(Connection, FrameBuffer),
     /// Something else that may take long: connect to a resolver.
     Other(executor::Job),
 }

@@ -17,7 +17,7 @@ use super::handshake::{ConnectError, connect_socket, handshake};
 use super::session::{Closed, Session, State};
 use crate::identity::verifier::Identity;
 use crate::message::HEADER_LEN;
-use crate::message::framing::Frames;
+use crate::message::framing::FrameBuffer;
 
 /// Octets that one read takes off the socket, at most.
 const READ: usize = 32 * 1024;
@@ -49,7 +49,7 @@ impl Session {
         let reader = Reader {
             session: Arc::clone(&session),
             encrypted: vec![0; READ],
-            frames: Frames::with_capacity(READ),
+            frames: FrameBuffer::with_capacity(READ),
             messages: Vec::new(),
             ended: None,
         };
@@ -62,7 +62,7 @@ impl Session {
 pub struct Reader {
     session: Arc<Session>,
     encrypted: Vec<u8>,
-    frames: Frames,
+    frames: FrameBuffer,
     messages: Vec<Range<usize>>,
     ended: Option<Closed>,
 }
@@ -137,7 +137,7 @@ impl Reader {
 fn decrypt(
     tls: &mut ClientConnection,
     mut encrypted: &[u8],
-    frames: &mut Frames,
+    frames: &mut FrameBuffer,
 ) -> Result<(), Closed> {
     let broken =
         |error: rustls::Error| Closed::Broken(io::Error::new(ErrorKind::InvalidData, error));

@@ -111,7 +111,7 @@ fn reply(message: &[u8]) -> Reply {
         rcode::NOERROR | rcode::NXDOMAIN => Kind::Found,
         rcode::FORMERR | rcode::NOTIMP | rcode::BADVERS => Kind::Unsupported,
         rcode::SERVFAIL | rcode::REFUSED => match Answer::parse(message) {
-            Ok(answer) if !answer.is_verdict() => Kind::Failed,
+            Ok(answer) if !answer.is_conclusive_error() => Kind::Failed,
             _ => Kind::Verdict,
         },
         _ => Kind::Verdict,

@@ -30,7 +30,7 @@ fn every_legal_name_is_read() {
 }
 
 #[test]
-fn a_name_beyond_255_octets_is_refused_however_it_is_spelled() {
+fn a_name_beyond_255_octets_is_refused_with_and_without_compression() {
     let long = [b'x'; 63];
     let longest = labels(&[&long, &long, &long, &long[..61]]);
     for name in [
@@ -51,7 +51,7 @@ fn a_name_beyond_255_octets_is_refused_however_it_is_spelled() {
 }
 
 #[test]
-fn label_types_that_no_name_has_are_refused() {
+fn unknown_label_types_are_refused() {
     for octet in [0x40, 0x41, 0x7f, 0x80, 0xbf] {
         for name in [vec![octet, 0, 0], vec![1, b'a', octet, 0, 0]] {
             assert_eq!(
@@ -93,7 +93,7 @@ fn a_pointer_leads_to_a_name_before_it() {
 }
 
 #[test]
-fn what_a_pointer_leads_to_ends_before_the_name_that_it_is_in() {
+fn the_target_of_a_pointer_ends_before_the_name_that_it_is_in() {
     // A label at 12 that covers the pointer at 14, whichever octets follow; and one whose end is that pointer.
     for octets in [&b"\x04a\xc0\x0c\0\0\0\0"[..], b"\x01a\xc0\x0c\0"] {
         let draft = Draft(vec![0; HEADER_LEN]).octets(octets);

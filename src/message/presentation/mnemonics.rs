@@ -1,11 +1,11 @@
-//! What are types, classes and response codes called?
+//! What are the names of types, classes and response codes?
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The class of the internet.
+/// The class IN.
 pub(super) const IN: u16 = 1;
-/// The types that have a name, those that people ask for first.
+/// The types with a name, the most common ones first.
 const TYPES: &[(u16, &str)] = &[
     (1, "A"),
     (28, "AAAA"),
@@ -55,7 +55,7 @@ const TYPES: &[(u16, &str)] = &[
     (256, "URI"),
 ];
 
-/// The response codes that have a name (RFC 6895 section 2.3).
+/// The response codes with a name (RFC 6895 section 2.3).
 const RCODES: &[(u16, &str)] = &[
     (0, "NOERROR"),
     (1, "FORMERR"),
@@ -73,7 +73,7 @@ const RCODES: &[(u16, &str)] = &[
     (23, "BADCOOKIE"),
 ];
 
-/// The classes that have a name.
+/// The classes with a name.
 const CLASSES: &[(u16, &str)] = &[
     (IN, "IN"),
     (3, "CH"),
@@ -82,7 +82,7 @@ const CLASSES: &[(u16, &str)] = &[
     (255, "ANY"),
 ];
 
-/// Writes the name of a number, or `generic` and the number where it has none.
+/// Writes the name of a number, or `generic` and the number if it has no name.
 fn write_number(
     f: &mut fmt::Formatter<'_>,
     names: &[(u16, &str)],
@@ -95,7 +95,7 @@ fn write_number(
     }
 }
 
-/// A type of records.
+/// A record type, written as `A` or `TYPE65280` (RFC 3597 section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Type(
     /// Its number.
@@ -108,7 +108,7 @@ impl fmt::Display for Type {
     }
 }
 
-/// A text is no type.
+/// A text is not a record type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TypeError;
 
@@ -144,7 +144,7 @@ impl FromStr for Type {
 /// A response code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rcode(
-    /// Its number, with the OPT's upper bits.
+    /// The number, including the OPT's upper eight bits.
     pub u16,
 );
 
@@ -154,7 +154,7 @@ impl fmt::Display for Rcode {
     }
 }
 
-/// A class of records.
+/// A record class.
 pub(super) struct Class(
     /// Its number.
     pub(super) u16,

@@ -1,13 +1,13 @@
-//! How are names, types and records spelled?
+//! What is the presentation form of names, types and records?
 //!
-//! The form in which people write the DNS: that of zone files (RFC 1035 section 5.1), and for whatever has no form of its
-//! own the one of RFC 3597 section 5. What comes from strangers is escaped, so that a line stays a line.
+//! The presentation format is that of zone files (RFC 1035 section 5.1); types that are not known here are written as RFC 3597
+//! section 5 says. Octets from the network are escaped, so that no record can break a line.
 //!
 //! From top to bottom; each file imports only files below it.
 //!
-//! - `record`: how a record is spelled.
-//! - `name`: how a domain name is spelled.
-//! - `mnemonics`: what types, classes and response codes are called.
+//! - `record`: how a record is written.
+//! - `name`: how a domain name is written and parsed.
+//! - `mnemonics`: the names of types, classes and response codes.
 
 mod mnemonics;
 mod name;
@@ -15,4 +15,4 @@ mod record;
 
 pub use mnemonics::{Rcode, Type, TypeError};
 pub use name::{Name, NameError, Quoted};
-pub use record::Line;
+pub use record::RecordLine;

@@ -1,4 +1,4 @@
-//! How is a domain name spelled?
+//! How is a domain name written and parsed in presentation format?
 
 use std::fmt::{self, Write};
 use std::str::FromStr;
@@ -7,25 +7,25 @@ use super::mnemonics::{IN, Type};
 use crate::message::codes::MAX_NAME_LEN;
 use crate::message::name::uncompressed_name;
 
-/// The longest label in octets (RFC 1035 section 2.3.4).
+/// Maximum length of a label in octets (RFC 1035 section 2.3.4).
 const MAX_LABEL_LEN: usize = 63;
-/// What has a meaning in a zone file, and so stands behind a backslash in a name.
+/// Characters with a meaning in a zone file, which are escaped with a backslash in a name.
 pub(super) const SPECIAL: &[u8] = b".\\\"();@$";
-/// What ends a quoted string, or escapes in it.
-const QUOTES: &[u8] = b"\"\\";
+/// Characters that are escaped with a backslash in a quoted string.
+const QUOTED_SPECIAL: &[u8] = b"\"\\";
 
-/// Why a text is no domain name.
+/// Why a text is not a domain name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameError {
-    /// There is nothing between two dots, or at all.
+    /// The text has an empty label, or is empty.
     EmptyLabel,
-    /// A label of more than 63 octets.
+    /// A label has more than 63 octets.
     LongLabel,
-    /// More than 255 octets in all.
+    /// The name has more than 255 octets.
     Long,
-    /// A backslash with neither three digits of an octet nor a character behind it.
+    /// A backslash is followed neither by 000 to 255 nor by a character.
     Escape,
-    /// A character that has to be escaped. Names in other scripts are asked for in their ASCII form (RFC 5890).
+    /// This character has to be escaped. Internationalized names are written in their ASCII form (RFC 5890).
     Character(char),
 }
 
@@ -48,18 +48,18 @@ impl std::error::Error for NameError {}
 /// A domain name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name {
-    /// Its labels, each behind its length, the root's too.
+    /// The name in wire format, without compression.
     octets: Vec<u8>,
 }
 
 impl Name {
-    /// The name at `at` in a message, followed through its compression pointers, and one past where it stands.
+    /// Reads the name at `at` in a message, through its compression pointers. Also returns the position after it.
     pub(super) fn read(message: &[u8], at: usize) -> Option<(Self, usize)> {
         let (octets, end) = uncompressed_name(message, at).ok()?;
         Some((Self { octets }, end))
     }
 
-    /// The question for its records of a type, as it stands in a message (RFC 1035 section 4.1.2).
+    /// The question for this name, a type and class IN, in wire format (RFC 1035 section 4.1.2).
     pub fn question(&self, qtype: Type) -> Vec<u8> {
         [&self.octets[..], &qtype.0.to_be_bytes(), &IN.to_be_bytes()].concat()
     }
@@ -71,7 +71,7 @@ impl Name {
             _ => return Err(NameError::LongLabel),
         }
         self.octets.extend_from_slice(label);
-        // The root label is yet to come.
+        // The root label still has to fit.
         if self.octets.len() >= MAX_NAME_LEN {
             return Err(NameError::Long);
         }
@@ -82,7 +82,7 @@ impl Name {
 impl FromStr for Name {
     type Err = NameError;
 
-    /// Reads a name, which is taken from the root on whether it ends in a dot or not.
+    /// Parses a name. It is fully qualified, with a final dot or without.
     fn from_str(text: &str) -> Result<Self, NameError> {
         let mut name = Self { octets: Vec::new() };
         if text != "." {
@@ -108,7 +108,7 @@ impl FromStr for Name {
     }
 }
 
-/// The octet that an escape means, whose backslash was read.
+/// Parses an escape after its backslash.
 fn unescape(characters: &mut std::str::Chars<'_>) -> Result<u8, NameError> {
     let first = characters.next().ok_or(NameError::Escape)?;
     if first.is_ascii_digit() {
@@ -124,7 +124,7 @@ fn unescape(characters: &mut std::str::Chars<'_>) -> Result<u8, NameError> {
 }
 
 impl fmt::Display for Name {
-    /// With the root's dot at the end.
+    /// Writes the name with the final dot.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = &self.octets[..];
         if rest == [0] {
@@ -140,19 +140,18 @@ impl fmt::Display for Name {
     }
 }
 
-/// Writes octets from `least` to the tilde as the characters that they are, behind a backslash if they are `special`, and
-/// all others as numbers.
+/// Writes octets from `first_plain` to `~` as characters, with a backslash before those in `special`, and all others as `\DDD`.
 pub(super) fn write_escaped(
     out: &mut impl Write,
     octets: &[u8],
-    least: char,
+    first_plain: char,
     special: &[u8],
 ) -> fmt::Result {
     for &octet in octets {
         let character = char::from(octet);
         if special.contains(&octet) {
             write!(out, "\\{character}")?;
-        } else if (least..='~').contains(&character) {
+        } else if (first_plain..='~').contains(&character) {
             out.write_char(character)?;
         } else {
             write!(out, "\\{octet:03}")?;
@@ -161,17 +160,17 @@ pub(super) fn write_escaped(
     Ok(())
 }
 
-/// Octets as a string in quotation marks.
+/// Octets as a quoted string.
 #[derive(Debug, Clone, Copy)]
 pub struct Quoted<'m>(
-    /// What is in it.
+    /// The octets.
     pub &'m [u8],
 );
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
-        write_escaped(f, self.0, ' ', QUOTES)?;
+        write_escaped(f, self.0, ' ', QUOTED_SPECIAL)?;
         f.write_char('"')
     }
 }
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_read_as_people_write_it() {
+    fn a_name_is_parsed_from_its_presentation_form() {
         assert_eq!(octets("."), b"\0");
         assert_eq!(octets("a"), b"\x01a\0");
         assert_eq!(octets("a.B."), b"\x01a\x01B\0");
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused_with_the_reason() {
+    fn an_invalid_name_is_refused_with_the_reason() {
         let long = "x".repeat(63);
         for (text, error) in [
             ("", NameError::EmptyLabel),
@@ -226,18 +225,18 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_spelled_is_read_as_the_same() {
+    fn a_written_name_is_parsed_as_the_same() {
         for first in 0..=255 {
             for second in [0, b'.', b'\\', b'1', b'x', 0xff] {
                 let name = Name {
                     octets: vec![2, first, second, 1, second, 0],
                 };
-                let spelled = name.to_string();
+                let written = name.to_string();
                 assert!(
-                    spelled.bytes().all(|octet| octet.is_ascii_graphic()),
-                    "{spelled}"
+                    written.bytes().all(|octet| octet.is_ascii_graphic()),
+                    "{written}"
                 );
-                assert_eq!(spelled.parse(), Ok(name), "{spelled}");
+                assert_eq!(written.parse(), Ok(name), "{written}");
             }
         }
     }

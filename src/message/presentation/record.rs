@@ -1,4 +1,4 @@
-//! How is a record spelled?
+//! How is a record written in presentation format?
 
 use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -8,16 +8,16 @@ use super::name::{Name, Quoted, SPECIAL, write_escaped};
 use crate::message::answer::Answer;
 use crate::message::record::Record;
 
-/// A record as a line of a zone file, its fields with tabs between them: name, TTL, class, type, data.
+/// A record as a line of a zone file: name, TTL, class, type and RDATA, separated by tabs.
 #[derive(Debug)]
-pub struct Line<'a, 'm> {
-    /// The answer that it is in.
+pub struct RecordLine<'a, 'm> {
+    /// The answer that the record is in.
     pub answer: &'a Answer<'m>,
-    /// Where in it.
+    /// The record.
     pub record: &'a Record,
 }
 
-impl fmt::Display for Line<'_, '_> {
+impl fmt::Display for RecordLine<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { answer, record } = self;
         if let Some((owner, _)) = Name::read(answer.message(), record.start) {
@@ -25,23 +25,23 @@ impl fmt::Display for Line<'_, '_> {
         }
         let (ttl, class, rtype) = (answer.ttl(record), Class(record.class), Type(record.rtype));
         write!(f, "\t{ttl}\t{class}\t{rtype}\t")?;
-        let mut reader = Fields {
+        let mut reader = RdataReader {
             message: answer.message(),
-            at: record.data.start,
-            end: record.data.end,
+            position: record.rdata.start,
+            end: record.rdata.end,
         };
-        match reader.spell(fields(record.rtype, record.class)) {
+        match reader.render(fields(record.rtype, record.class)) {
             Some(data) => f.write_str(&data),
             None => {
-                let data = answer.message().get(record.data.clone());
-                write_unknown(f, data.unwrap_or_default())
+                let data = answer.message().get(record.rdata.clone());
+                write_unknown_rdata(f, data.unwrap_or_default())
             }
         }
     }
 }
 
-/// Writes data that have no form of their own, or not the one that their type has (RFC 3597 section 5).
-fn write_unknown(out: &mut impl Write, data: &[u8]) -> fmt::Result {
+/// Writes RDATA of an unknown type, or that does not match its type (RFC 3597 section 5).
+fn write_unknown_rdata(out: &mut impl Write, data: &[u8]) -> fmt::Result {
     write!(out, "\\# {}", data.len())?;
     if !data.is_empty() {
         out.write_char(' ')?;
@@ -55,88 +55,95 @@ fn write_hex(out: &mut impl Write, octets: &[u8]) -> fmt::Result {
         .try_for_each(|octet| write!(out, "{octet:02X}"))
 }
 
-/// What RDATA consist of.
+/// A field of RDATA.
 #[derive(Debug, Clone, Copy)]
 enum Field {
     /// An IPv4 address.
-    V4,
+    Ipv4,
     /// An IPv6 address.
-    V6,
-    /// Numbers of so many bits.
+    Ipv6,
+    /// An unsigned number of 8, 16 or 32 bits, in network order.
     U8,
     U16,
     U32,
     /// A domain name, which may be compressed.
     Name,
-    /// A string behind its length, as a word.
-    Tag,
-    /// A string behind its length.
-    Text,
-    /// Such strings to the end, at least one.
-    Texts,
-    /// One string, of all that is left.
+    /// The tag of a CAA record: a length octet and a string, written without quotation marks (RFC 8659 section 4.1).
+    CaaTag,
+    /// A character string: a length octet and that many octets (RFC 1035 section 3.3).
+    CharacterString,
+    /// Character strings to the end, at least one.
+    CharacterStrings,
+    /// The remaining octets, as one string.
     Rest,
-    /// Octets to the end, at least one.
+    /// The remaining octets, at least one, in hexadecimal.
     Hex,
 }
 
-/// The fields of a type's RDATA, for the types that are spelled in their own form.
+/// The fields of a type's RDATA; none for types that are written as unknown.
 fn fields(rtype: u16, class: u16) -> &'static [Field] {
     use Field::*;
     match rtype {
-        1 if class == IN => &[V4],
-        28 if class == IN => &[V6],
+        1 if class == IN => &[Ipv4],
+        28 if class == IN => &[Ipv6],
         2..=5 | 7..=9 | 12 | 39 => &[Name],
         6 => &[Name, Name, U32, U32, U32, U32, U32],
-        13 => &[Text, Text],
+        13 => &[CharacterString, CharacterString],
         14 | 17 => &[Name, Name],
         15 | 18 | 21 | 36 => &[U16, Name],
-        16 | 99 => &[Texts],
+        16 | 99 => &[CharacterStrings],
         33 => &[U16, U16, U16, Name],
-        35 => &[U16, U16, Text, Text, Text, Name],
+        35 => &[
+            U16,
+            U16,
+            CharacterString,
+            CharacterString,
+            CharacterString,
+            Name,
+        ],
         43 | 59 => &[U16, U8, U8, Hex],
         44 => &[U8, U8, Hex],
         52 | 53 => &[U8, U8, U8, Hex],
         256 => &[U16, U16, Rest],
-        257 => &[U8, Tag, Rest],
+        257 => &[U8, CaaTag, Rest],
         _ => &[],
     }
 }
 
-/// RDATA in a message, read from their beginning.
-struct Fields<'m> {
+/// Reads the fields of RDATA in a message.
+struct RdataReader<'m> {
     message: &'m [u8],
-    at: usize,
+    position: usize,
     end: usize,
 }
 
-impl<'m> Fields<'m> {
-    /// All of them in words; none if they are not what the type wants, to the last octet.
-    fn spell(&mut self, fields: &[Field]) -> Option<String> {
+impl<'m> RdataReader<'m> {
+    /// The text of all fields; none if the RDATA does not consist of exactly these fields.
+    fn render(&mut self, fields: &[Field]) -> Option<String> {
         let mut text = String::new();
         for (number, field) in fields.iter().enumerate() {
             if number > 0 {
                 text.push(' ');
             }
-            self.spell_one(&mut text, *field)?;
+            self.render_field(&mut text, *field)?;
         }
-        (!fields.is_empty() && self.at == self.end).then_some(text)
+        (!fields.is_empty() && self.position == self.end).then_some(text)
     }
 
-    fn spell_one(&mut self, text: &mut String, field: Field) -> Option<()> {
+    fn render_field(&mut self, text: &mut String, field: Field) -> Option<()> {
         match field {
-            Field::V4 => write!(text, "{}", Ipv4Addr::from(self.take::<4>()?)),
-            Field::V6 => write!(text, "{}", Ipv6Addr::from(self.take::<16>()?)),
+            Field::Ipv4 => write!(text, "{}", Ipv4Addr::from(self.take::<4>()?)),
+            Field::Ipv6 => write!(text, "{}", Ipv6Addr::from(self.take::<16>()?)),
             Field::U8 => write!(text, "{}", u8::from_be_bytes(self.take()?)),
             Field::U16 => write!(text, "{}", u16::from_be_bytes(self.take()?)),
             Field::U32 => write!(text, "{}", u32::from_be_bytes(self.take()?)),
             Field::Name => write!(text, "{}", self.name()?),
-            Field::Tag => write_escaped(text, self.string()?, '!', SPECIAL),
-            Field::Text => write!(text, "{}", Quoted(self.string()?)),
-            Field::Texts => {
-                write!(text, "{}", Quoted(self.string()?)).ok()?;
-                while self.at < self.end {
-                    write!(text, " {}", Quoted(self.string()?)).ok()?;
+            Field::CaaTag => write_escaped(text, self.character_string()?, '!', SPECIAL),
+            Field::CharacterString => write!(text, "{}", Quoted(self.character_string()?)),
+            Field::CharacterStrings => {
+                write!(text, "{}", Quoted(self.character_string()?)).ok()?;
+                while self.position < self.end {
+                    write!(text, " {}", Quoted(self.character_string()?)).ok()?;
                 }
                 Ok(())
             }
@@ -147,18 +154,18 @@ impl<'m> Fields<'m> {
     }
 
     fn name(&mut self) -> Option<Name> {
-        let (name, end) = Name::read(self.message, self.at)?;
-        self.at = end;
+        let (name, end) = Name::read(self.message, self.position)?;
+        self.position = end;
         (end <= self.end).then_some(name)
     }
 
-    fn string(&mut self) -> Option<&'m [u8]> {
+    fn character_string(&mut self) -> Option<&'m [u8]> {
         let [length] = self.take()?;
         self.octets(length.into())
     }
 
     fn rest(&mut self) -> Option<&'m [u8]> {
-        self.octets(self.end.checked_sub(self.at)?)
+        self.octets(self.end.checked_sub(self.position)?)
     }
 
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
@@ -166,16 +173,16 @@ impl<'m> Fields<'m> {
     }
 
     fn octets(&mut self, count: usize) -> Option<&'m [u8]> {
-        let start = self.at;
+        let start = self.position;
         let end = start.checked_add(count).filter(|end| *end <= self.end)?;
-        self.at = end;
+        self.position = end;
         self.message.get(start..end)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Line;
+    use super::RecordLine;
     use crate::message::answer::Answer;
     use crate::message::codes::MAX_NAME_LEN;
     use crate::message::presentation::mnemonics::IN;
@@ -198,14 +205,14 @@ mod tests {
             return Vec::new();
         };
         let records = answer.records();
-        let spelled = |record: Record| {
-            Line {
+        let line = |record: Record| {
+            RecordLine {
                 answer: &answer,
                 record: &record,
             }
             .to_string()
         };
-        records.map(spelled).collect()
+        records.map(line).collect()
     }
 
     fn data(rtype: u16, data: &[u8]) -> String {
@@ -214,8 +221,8 @@ mod tests {
     }
 
     #[test]
-    fn records_are_spelled_in_the_form_of_their_type() {
-        for (rtype, octets, spelled) in [
+    fn records_are_written_in_the_form_of_their_type() {
+        for (rtype, octets, expected) in [
             (1, &[192, 0, 2, 1][..], "192.0.2.1"),
             (28, &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], "2001:db8::1"),
             (5, b"\x03www\xc0\x0c", "www.example."),
@@ -235,7 +242,7 @@ mod tests {
             (65, b"\0\x01\0", "\\# 3 000100"),
             (65_280, b"", "\\# 0"),
         ] {
-            assert_eq!(data(rtype, octets), spelled);
+            assert_eq!(data(rtype, octets), expected);
         }
         let whole = lines(&answer(1, IN, &[192, 0, 2, 1]));
         assert_eq!(whole, ["example.\t300\tIN\tA\t192.0.2.1"]);
@@ -244,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn data_that_are_not_what_their_type_wants_are_spelled_as_unknown() {
+    fn malformed_rdata_is_written_as_of_an_unknown_type() {
         for (rtype, octets) in [
             (1, &[192, 0, 2][..]),
             (1, &[192, 0, 2, 1, 1]),

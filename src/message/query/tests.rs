@@ -9,7 +9,7 @@ use crate::message::test_messages::{
 };
 
 #[test]
-fn every_prefix_of_a_query_is_short_or_cut() {
+fn every_prefix_of_a_query_is_too_short_or_ends_unexpectedly() {
     let owner = name("example.com");
     let draft = Draft::query(&question())
         .record(ADDITIONAL, &owner, UNKNOWN, b"data")
@@ -80,7 +80,7 @@ fn an_ixfr_has_the_zone_that_is_known_in_its_authority_section() {
 }
 
 #[test]
-fn operations_other_than_query_are_told_apart() {
+fn opcodes_other_than_query_are_refused() {
     for opcode in 0..16 {
         let draft = Draft::new([opcode << 3 | 0x07, 0xff], &question());
         let error = (opcode != 0).then_some(ParseError::Opcode(opcode));
@@ -96,7 +96,7 @@ fn operations_other_than_query_are_told_apart() {
 }
 
 #[test]
-fn a_query_has_no_more_records_than_may_be() {
+fn a_query_with_too_many_records_is_refused() {
     let with = |count: u32| {
         let mut draft = Draft::query(&question());
         for _ in 0..count {
@@ -162,7 +162,7 @@ fn octets_after_the_last_record_are_left_out() {
 }
 
 #[test]
-fn a_query_has_a_key_when_another_clients_answer_can_be_its_own() {
+fn a_query_has_a_key_when_it_can_share_an_answer() {
     let key = |draft: &Draft| Query::parse(&draft.0).unwrap().key();
     for qtype in [1, 40, 42, 46, 127, 255, 256, 65_280, 65_535] {
         let query = Draft::query(&ask(name("a.b"), qtype));

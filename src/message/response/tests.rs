@@ -12,7 +12,7 @@ use crate::message::test_messages::{
 };
 
 #[test]
-fn a_reply_of_ours_repeats_id_opcode_rd_cd_and_question() {
+fn an_empty_response_repeats_id_opcode_rd_cd_and_question() {
     let reply = |query: &Draft, rcode, ede| {
         let query = Query::parse(&query.0).unwrap();
         written(|out| ReplyTo::from_query(&query).write_empty_response(out, rcode, ede))
@@ -49,7 +49,7 @@ fn a_reply_of_ours_repeats_id_opcode_rd_cd_and_question() {
 }
 
 #[test]
-fn a_reply_to_what_cannot_be_read_is_a_header() {
+fn a_response_to_a_malformed_message_is_a_header() {
     // UPDATE with all flags set.
     let message = [0xab, 0xcd, 0x2f, 0xff, 0, 2, 0, 3, 0, 4, 0, 5, 99];
     let asked = ReplyTo::from_malformed(&message).unwrap();
@@ -62,9 +62,9 @@ fn a_reply_to_what_cannot_be_read_is_a_header() {
 }
 
 #[test]
-fn an_answer_takes_the_id_rd_cd_and_spelling_of_its_query() {
+fn an_answer_takes_the_id_rd_cd_and_case_of_its_query() {
     let record = |draft: Draft| draft.record(ANSWER, &pointer(HEADER_LEN), A, &[192, 0, 2, 1]);
-    let spelled = ask(name("wWw.eXample.Com"), A);
+    let mixed_case = ask(name("wWw.eXample.Com"), A);
     for (asked, found, expected) in [
         ([0x00, 0x00], [0x81, 0x80], [0x80, 0x80]),
         ([0x01, 0x10], [0x80, 0x80], [0x81, 0x90]),
@@ -76,11 +76,11 @@ fn an_answer_takes_the_id_rd_cd_and_spelling_of_its_query() {
         ([0x00, 0x20], [0x80, 0x80], [0x80, 0x80]),
         ([0x00, 0x00], [0x80, 0xa0], [0x80, 0x80]),
     ] {
-        let query = Draft::new(asked, &spelled);
+        let query = Draft::new(asked, &mixed_case);
         let mut answer = record(Draft::new(found, &question()));
         answer.0[..2].copy_from_slice(&[0xff, 0xff]);
         let relayed = relayed(&query, &answer);
-        assert_eq!(relayed, record(Draft::new(expected, &spelled)).0);
+        assert_eq!(relayed, record(Draft::new(expected, &mixed_case)).0);
     }
     // DO asks for it as well.
     let query = Draft::query(&question()).opt_saying([0, 0, 0x80, 0], &[]);
@@ -154,7 +154,7 @@ fn an_answer_to_another_question_is_not_relayed() {
 }
 
 #[test]
-fn no_answer_grows_beyond_what_a_length_can_say() {
+fn no_answer_grows_beyond_the_maximum_message_length() {
     let plain = Draft::query(&question());
     let edns = plain.clone().opt(&[]);
     let filled = |length: usize| {
@@ -190,7 +190,7 @@ fn a_truncated_answer_is_a_question_and_an_opt() {
         let (query, answer) = (Query::parse(&query.0).unwrap(), Answer::parse(&answer.0));
         written(|out| ReplyTo::from_query(&query).write_truncated(out, &answer.unwrap()))
     };
-    let spelled = ask(name("wWw.eXample.Com"), A);
+    let mixed_case = ask(name("wWw.eXample.Com"), A);
     for (asked, found, expected) in [
         ([0x01, 0x00], [0x81, 0x80], [0x83, 0x80]),
         ([0x00, 0x10], [0x81, 0x80], [0x82, 0x90]),
@@ -198,9 +198,9 @@ fn a_truncated_answer_is_a_question_and_an_opt() {
         // A cut answer is authentic to nobody.
         ([0x01, 0x20], [0x81, 0xb0], [0x83, 0x80]),
     ] {
-        let query = Draft::new(asked, &spelled);
+        let query = Draft::new(asked, &mixed_case);
         let answer = record(Draft::new(found, &question())).opt_saying([1, 0, 0, 0], &[]);
-        let plain = Draft::new(expected, &spelled);
+        let plain = Draft::new(expected, &mixed_case);
         assert_eq!(truncated(&query, &answer), plain.0);
         let opt = plain.octets(&our_opt(1, 0x80, &[])).count(ADDITIONAL, 1);
         let query = query.opt_saying([0, 0, 0x80, 0], &[]);
@@ -209,7 +209,7 @@ fn a_truncated_answer_is_a_question_and_an_opt() {
 }
 
 #[test]
-fn an_answer_in_little_room_loses_its_errors_and_then_its_records() {
+fn an_answer_that_does_not_fit_loses_its_errors_and_then_its_records() {
     let error = option(15, &[0; 30]);
     let ours = ExtendedError {
         code: 3,
@@ -266,7 +266,7 @@ fn an_answer_in_little_room_loses_its_errors_and_then_its_records() {
 }
 
 #[test]
-fn a_signed_answer_is_changed_in_nothing_but_its_id() {
+fn of_a_signed_answer_only_the_id_is_changed() {
     let query = Draft::query(&ask(name("WWW.example.com"), A)).record(3, &[0], 250, &[]);
     let mut answer = Draft::new([0x80, 0xb0], &question())
         .opt(&option(option::PADDING, &[0; 9]))
@@ -283,7 +283,7 @@ fn a_signed_answer_is_changed_in_nothing_but_its_id() {
 }
 
 #[test]
-fn ttls_are_counted_in_every_section_and_an_opt_has_none() {
+fn ttls_are_rewritten_in_every_section_and_an_opt_has_none() {
     let ttls = [300_u32, 3, 0x7fff_ffff, 0x8000_0001];
     let answer = |ttls: [u32; 4], extra: &[u8]| {
         let [one, two, three, four] = ttls.map(u32::to_be_bytes);

@@ -12,7 +12,7 @@ use dns_tool::forward::in_flight::Query;
 use dns_tool::system::memory::Memory;
 use dns_tool::upstream::{Failure, Settle};
 use dns_tool::message::{self, Answer};
-use dns_tool::message::presentation::Line;
+use dns_tool::message::presentation::RecordLine;
 use libfuzzer_sys::fuzz_target;
 
 static ENDINGS: LazyLock<(Endings, Instant)> = LazyLock::new(|| {
@@ -38,7 +38,7 @@ fuzz_target!(|input: &[u8]| {
     };
     assert!(message.starts_with(answer.message()));
     for record in answer.records() {
-        let line = Line {
+        let line = RecordLine {
             answer: &answer,
             record: &record,
         }

@@ -2,7 +2,7 @@
 //! has come, not with what is announced.
 #![no_main]
 
-use dns_tool::message::framing::{Frames, append};
+use dns_tool::message::framing::{FrameBuffer, append};
 use libfuzzer_sys::fuzz_target;
 
 // The first octet says how many say where to cut.
@@ -23,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
         expected.push(message.to_vec());
         rest = tail;
     }
-    let mut frames = Frames::with_capacity(16);
+    let mut frames = FrameBuffer::with_capacity(16);
     let (mut found, mut unread, mut cuts) = (Vec::new(), stream, cuts.iter().cycle());
     while !unread.is_empty() {
         let piece = usize::from(cuts.next().copied().unwrap_or(255)).clamp(1, unread.len());
@@ -42,7 +42,7 @@ fuzz_target!(|input: &[u8]| {
         }
     }
     assert_eq!(found, expected);
-    assert_eq!(frames.is_amid_message(), !rest.is_empty());
+    assert_eq!(frames.has_partial_message(), !rest.is_empty());
     let mut again = Vec::new();
     for message in &found {
         append(&mut again, |out| out.extend_from_slice(message));

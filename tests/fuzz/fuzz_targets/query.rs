@@ -18,7 +18,7 @@ fuzz_target!(|message: &[u8]| {
             assert!(out.len() <= message.len(), "no larger than what it answers");
             if !query.is_signed() {
                 let mut sent = Vec::new();
-                query.write_for_resolver(&mut sent);
+                query.write_upstream_query(&mut sent);
                 assert_eq!(sent.len() % 128, 0);
                 let again = Query::parse(&sent).expect("the resolver can read it");
                 assert_eq!(again.question(), query.question());
