@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use ::log::Level;
 use dns_tool::forward::outcome::Outcome;
-use dns_tool::identity::anchors::Anchors;
+use dns_tool::identity::anchors::TrustAnchors;
 use dns_tool::identity::pin::Pin;
 use dns_tool::identity::pin_file::resolver_name;
-use dns_tool::identity::refusal::Check;
-use dns_tool::identity::terms::{PinMode, Terms};
 use dns_tool::identity::verifier::Identity;
+use dns_tool::identity::verify_error::Check;
+use dns_tool::identity::verify_policy::{PinMode, VerifyPolicy};
 use dns_tool::system::date::DAY;
 use rcgen::date_time_ymd;
 use rustls::pki_types::UnixTime;
@@ -296,9 +296,9 @@ fn a_clock_that_is_known_to_be_wrong_is_stood_in_for_by_a_pin_and_by_nothing_els
     let chain = pki().honest();
     let judge = |pins: &[Pin], pin_mode, now| {
         let pem = std::fs::read(pki().root_file()).expect("the root");
-        let identity = Identity::new(Terms {
+        let identity = Identity::new(VerifyPolicy {
             name: resolver_name(NAME).expect("a name"),
-            anchors: Anchors::from_pem(&pem).expect("a root"),
+            anchors: TrustAnchors::from_pem(&pem).expect("a root"),
             pins: pins.iter().copied().collect(),
             pin_mode,
             clock_floor: FLOOR,
@@ -306,7 +306,7 @@ fn a_clock_that_is_known_to_be_wrong_is_stood_in_for_by_a_pin_and_by_nothing_els
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
         let proof = identity.check(&chain.certificates, now);
         proof
-            .map(|proof| (proof.clock_suspect, proof.fit.is_some()))
+            .map(|proof| (proof.clock_untrusted, proof.pin_match.is_some()))
             .map_err(|refusal| refusal.check)
     };
     let (right, wrong) = (chain.pin, pki().honest().pin);
@@ -345,9 +345,9 @@ fn a_pin_stands_in_for_the_clock_also_for_a_certificate_that_is_newer_than_the_p
     });
     let pem = std::fs::read(pki().root_file()).expect("the root");
     let judge = |pin: Pin, floor, now| {
-        let identity = Identity::new(Terms {
+        let identity = Identity::new(VerifyPolicy {
             name: resolver_name(NAME).expect("a name"),
-            anchors: Anchors::from_pem(&pem).expect("a root"),
+            anchors: TrustAnchors::from_pem(&pem).expect("a root"),
             pins: [pin].into_iter().collect(),
             pin_mode: PinMode::Strict,
             clock_floor: floor,
@@ -355,7 +355,7 @@ fn a_pin_stands_in_for_the_clock_also_for_a_certificate_that_is_newer_than_the_p
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
         let proof = identity.check(&chain.certificates, now);
         proof
-            .map(|proof| proof.clock_suspect)
+            .map(|proof| proof.clock_untrusted)
             .map_err(|refusal| refusal.check)
     };
     let (built, expired) = (1_780_000_000, 2_250_000_000);

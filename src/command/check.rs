@@ -14,11 +14,11 @@ use crate::command::check_resolver::{check_resolvers, root};
 use crate::command::stub::{Asking, reachable};
 use crate::config::command_line::CheckRequest;
 use crate::config::sources::UsageError;
-use crate::identity::pin::{Dated, PinSet};
+use crate::identity::pin::{PinEntry, PinSet};
 use crate::identity::pin_file::Source;
 use crate::identity::rollover::Memory;
 use crate::identity::state_file::Store;
-use crate::identity::terms::PinMode;
+use crate::identity::verify_policy::PinMode;
 use crate::server;
 use crate::server::sockets::Sockets;
 use crate::system::clock;
@@ -106,7 +106,7 @@ fn check_state(directory: &Path, report: &mut Report) {
 fn check_clock(request: &CheckRequest, report: &mut Report) {
     let now = clock::since_1970().as_secs();
     let resolvers = &request.config.upstream.resolvers;
-    let floor = resolvers[0].identity.terms().clock_floor;
+    let floor = resolvers[0].identity.policy().clock_floor;
     if now + DAY > floor {
         return report.add("clock", format_args!("{:#}", Moment(now)));
     }
@@ -116,7 +116,7 @@ fn check_clock(request: &CheckRequest, report: &mut Report) {
         Moment(floor)
     );
     let mut resolvers = resolvers.iter();
-    let pinned = resolvers.all(|resolver| !resolver.identity.terms().pins.is_empty());
+    let pinned = resolvers.all(|resolver| !resolver.identity.policy().pins.is_empty());
     let (state, text) = if pinned {
         (State::Warning, text + "; pins stand in for it")
     } else {
@@ -129,12 +129,12 @@ fn check_clock(request: &CheckRequest, report: &mut Report) {
 fn check_pins(request: &CheckRequest, report: &mut Report) {
     let now = clock::since_1970().as_secs();
     let resolvers = &request.config.upstream.resolvers;
-    let pinned = |resolver: &Resolver| !resolver.identity.terms().pins.is_empty();
+    let pinned = |resolver: &Resolver| !resolver.identity.policy().pins.is_empty();
     let others_pinned = resolvers.iter().any(pinned);
     for resolver in resolvers {
-        let terms = resolver.identity.terms();
+        let terms = resolver.identity.policy();
         let subject = format!("{} pins", terms.name.to_str());
-        let slots = terms.pins.slots();
+        let slots = terms.pins.entries();
         check_dates(&subject, slots, now, report);
         check_count(&subject, &terms.pins, others_pinned, now, report);
         let memories = &request.config.keys.state.memories;
@@ -150,9 +150,9 @@ fn check_pins(request: &CheckRequest, report: &mut Report) {
 }
 
 /// Says which pins of a resolver do not count now.
-fn check_dates(subject: &str, slots: &[Dated], now: u64, report: &mut Report) {
+fn check_dates(subject: &str, slots: &[PinEntry], now: u64, report: &mut Report) {
     let late = slots.iter().enumerate();
-    for (slot, dated) in late.filter(|(_, dated)| !dated.counts_at(now)) {
+    for (slot, dated) in late.filter(|(_, dated)| !dated.is_valid_at(now)) {
         let number = slot + 1;
         match (dated.not_before, dated.not_after) {
             (_, Some(until)) if until < now => {
@@ -173,14 +173,14 @@ fn check_dates(subject: &str, slots: &[Dated], now: u64, report: &mut Report) {
 
 /// Says whether a resolver has as many pins as it should.
 fn check_count(subject: &str, pins: &PinSet, others_pinned: bool, now: u64, report: &mut Report) {
-    let slots = pins.slots();
+    let slots = pins.entries();
     let text = "none: any key that chain and name vouch for";
     if slots.is_empty() && others_pinned {
         let remedy = "pin it as well: dns-tool pin shows its keys";
         report.add_fault(State::Warning, subject, text, remedy);
     } else if slots.is_empty() {
         report.add(subject, text);
-    } else if !slots.iter().any(|dated| dated.counts_at(now)) {
+    } else if !slots.iter().any(|dated| dated.is_valid_at(now)) {
         let remedy = "give a pin that counts now: dns-tool pin shows the keys";
         report.add_fault(State::Critical, subject, "none of them counts now", remedy);
     } else if pins.lacks_backup(now) {
@@ -194,7 +194,7 @@ fn check_count(subject: &str, pins: &PinSet, others_pinned: bool, now: u64, repo
 }
 
 /// Says which keys were learnt without a pin.
-fn report_learnt(subject: &str, memory: &Memory, slots: &[Dated], report: &mut Report) {
+fn report_learnt(subject: &str, memory: &Memory, slots: &[PinEntry], report: &mut Report) {
     for pin in memory.learnt() {
         let counts = slots.iter().any(|dated| dated.pin == pin);
         let (what, when) = if counts {

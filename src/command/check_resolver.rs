@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use crate::command::check_report::{Report, State};
 use crate::command::stub::{Asking, Cause, exchange};
 use crate::identity::certificate::Facts;
-use crate::identity::chain::Proof;
-use crate::identity::refusal::{Check, Refusal};
+use crate::identity::chain::VerifiedPeer;
 use crate::identity::verifier::Identity;
+use crate::identity::verify_error::{Check, VerifyError};
 use crate::message::presentation::{Name, Rcode, Type};
 use crate::message::{Answer, rcode};
 use crate::system::clock;
@@ -197,7 +197,7 @@ fn report_failure(place: &str, error: &ConnectError, identity: &Identity, report
         ConnectError::Identity(refusal) => refusal,
     };
     report.add(format_args!("{place} reach"), "connected");
-    let Refusal {
+    let VerifyError {
         check,
         cause,
         names,
@@ -240,10 +240,10 @@ fn report_failure(place: &str, error: &ConnectError, identity: &Identity, report
     );
 }
 
-fn report_pins(place: &str, proof: &Proof, identity: &Identity, report: &mut Report) {
+fn report_pins(place: &str, proof: &VerifiedPeer, identity: &Identity, report: &mut Report) {
     let subject = format!("{place} pin");
-    let count = identity.terms().pins.slots().len();
-    match proof.fit {
+    let count = identity.policy().pins.entries().len();
+    match proof.pin_match {
         _ if count == 0 => report.add(subject, "none given"),
         None => {
             let shown: Vec<_> = proof.keys.iter().map(ToString::to_string).collect();
@@ -253,13 +253,13 @@ fn report_pins(place: &str, proof: &Proof, identity: &Identity, report: &mut Rep
             report.add_fault(State::Warning, subject, text, remedy);
         }
         Some(fit) => {
-            let whose = match fit.key {
+            let whose = match fit.key_index {
                 0 => "the leaf's",
                 key if key + 1 == proof.keys.len() => "the anchor's",
                 _ => "an issuer's",
             };
-            let text = format!("pin {} of {count} is {whose}", fit.slot + 1);
-            if fit.slot == 0 {
+            let text = format!("pin {} of {count} is {whose}", fit.pin_index + 1);
+            if fit.pin_index == 0 {
                 report.add(subject, text);
             } else {
                 let text = format!("{text}: a backup is in use");
@@ -270,7 +270,7 @@ fn report_pins(place: &str, proof: &Proof, identity: &Identity, report: &mut Rep
     }
 }
 
-fn report_expiry(place: &str, proof: &Proof, report: &mut Report) {
+fn report_expiry(place: &str, proof: &VerifiedPeer, report: &mut Report) {
     let now = clock::since_1970().as_secs();
     let facts = proof.certificates.iter().filter_map(Facts::read);
     let days: Vec<_> = facts

@@ -13,10 +13,10 @@ use rustls::pki_types::CertificateDer;
 use crate::command::json::Json;
 use crate::config::command_line::KeyRequest;
 use crate::identity::certificate::Facts;
-use crate::identity::chain::{Proof, pin_of};
+use crate::identity::chain::{VerifiedPeer, pin_of};
 use crate::identity::pin::Pin;
-use crate::identity::refusal::Refusal;
 use crate::identity::verifier::Identity;
+use crate::identity::verify_error::VerifyError;
 use crate::system::clock;
 use crate::system::date::Moment;
 use crate::upstream::Resolver;
@@ -47,7 +47,7 @@ struct Place {
 struct Chain {
     shown: Vec<CertificateDer<'static>>,
     /// Why they are not believed.
-    refusal: Option<Refusal>,
+    refusal: Option<VerifyError>,
     links: Vec<Link>,
 }
 
@@ -157,7 +157,7 @@ fn role(index: usize) -> Role {
 }
 
 /// The keys of a verified path.
-fn links(proof: &Proof) -> Vec<Link> {
+fn links(proof: &VerifiedPeer) -> Vec<Link> {
     let facts: Vec<_> = proof.certificates.iter().map(Facts::read).collect();
     let last = facts.last().cloned().flatten();
     let mut links: Vec<_> = (proof.keys.iter().zip(facts).enumerate())
@@ -233,7 +233,7 @@ impl Report {
                 match &chain.refusal {
                     None => f.write_str("verified by chain and name")?,
                     Some(refusal) => {
-                        let Refusal {
+                        let VerifyError {
                             check,
                             cause,
                             expected,

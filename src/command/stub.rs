@@ -240,7 +240,7 @@ impl Asking {
     ) -> Result<(Vec<u8>, bool), Cause> {
         let (session, reader) =
             Session::connect(address, identity, until).map_err(Cause::Session)?;
-        let unpinned = session.proof().fit.is_none() && !identity.terms().pins.is_empty();
+        let unpinned = session.proof().pin_match.is_none() && !identity.policy().pins.is_empty();
         let message = exchange(&session, reader, &self.message, until)?;
         Ok((message, unpinned))
     }

@@ -12,8 +12,8 @@ use crate::config::sources::{Sources, UsageError, Wanted};
 use crate::config::values::resolver_address;
 use crate::identity::pin::PinSet;
 use crate::identity::pin_file::resolver_name;
-use crate::identity::terms::Terms;
 use crate::identity::verifier::Identity;
+use crate::identity::verify_policy::VerifyPolicy;
 use crate::message::presentation::{Name, Type};
 use crate::upstream::Resolver;
 
@@ -121,11 +121,11 @@ pub fn read(sources: &Sources) -> Result<Command, UsageError> {
 fn key_request(config: Config) -> Result<KeyRequest, UsageError> {
     let json = config.given.flag("--json")?;
     let configured = config.upstream.resolvers;
-    let terms = configured[0].identity.terms().clone();
+    let terms = configured[0].identity.policy().clone();
     // Pins do not matter: it is they that are looked for.
     let resolver = |name: ServerName<'static>, addresses| Resolver {
         addresses,
-        identity: Identity::new(Terms {
+        identity: Identity::new(VerifyPolicy {
             name,
             pins: PinSet::default(),
             ..terms.clone()

@@ -19,13 +19,13 @@ use crate::config::values::{
 use crate::forward::policy;
 use crate::forward::rate_limit;
 use crate::forward::waiting;
-use crate::identity::anchors::Anchors;
-use crate::identity::pin::Dated;
+use crate::identity::anchors::TrustAnchors;
+use crate::identity::pin::PinEntry;
 use crate::identity::pin_file::{Source, resolver_name};
 use crate::identity::state_file::Store;
-use crate::identity::terms::{PinMode, Terms};
 use crate::identity::trust;
 use crate::identity::verifier::Identity;
+use crate::identity::verify_policy::{PinMode, VerifyPolicy};
 use crate::server;
 use crate::system::date::DAY;
 use crate::system::memory;
@@ -191,13 +191,14 @@ fn upstream_settings(
         "report" => Ok(PinMode::Report),
         _ => Err("expected strict or report".to_owned()),
     })?;
-    let anchors = one(given, "--resolver-ca", trust_anchors)?.unwrap_or_else(Anchors::built_in);
+    let anchors =
+        one(given, "--resolver-ca", trust_anchors)?.unwrap_or_else(TrustAnchors::built_in);
     let built = BUILT.parse().unwrap_or(0);
     let resolvers = resolvers
         .into_iter()
         .map(|(name, addresses)| Resolver {
             addresses,
-            identity: Identity::new(Terms {
+            identity: Identity::new(VerifyPolicy {
                 pins: keys.believed(&keys.given, &keys.state, &name),
                 name,
                 anchors: anchors.clone(),
@@ -229,7 +230,10 @@ fn key_settings(
             Some(name) if !names.contains(&name) => {
                 Err("expected the name of a --resolver or the --resolver-fqdn".to_owned())
             }
-            name => Ok((name.unwrap_or_else(|| names[0].clone()), Dated::from(pin))),
+            name => Ok((
+                name.unwrap_or_else(|| names[0].clone()),
+                PinEntry::from(pin),
+            )),
         }
     })?;
     let mut source = Source {
@@ -424,7 +428,7 @@ mod tests {
             .upstream
             .resolvers
             .iter()
-            .map(|resolver| !resolver.identity.terms().pins.is_empty())
+            .map(|resolver| !resolver.identity.policy().pins.is_empty())
             .collect();
         assert_eq!(pinned, [false, true, true]);
     }
@@ -479,7 +483,7 @@ mod tests {
             assert_eq!(
                 config.upstream.resolvers[0]
                     .identity
-                    .terms()
+                    .policy()
                     .pins
                     .to_string(),
                 format!("sha256/{PIN}"),

@@ -407,8 +407,8 @@ fn settings(config: &Config) -> String {
             (
                 resolver.addresses.clone(),
                 resolver.identity.name().clone(),
-                resolver.identity.terms().pins.clone(),
-                resolver.identity.terms().pin_mode,
+                resolver.identity.policy().pins.clone(),
+                resolver.identity.policy().pin_mode,
             )
         })
         .collect();

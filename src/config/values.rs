@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 
 use crate::config::sources::{Given, UsageError};
-use crate::identity::anchors::Anchors;
+use crate::identity::anchors::TrustAnchors;
 use crate::identity::pin::{Pin, PinError};
 use crate::identity::pin_file::resolver_name;
 use crate::system::clock::micros;
@@ -82,11 +82,11 @@ pub(super) fn named_pin(text: &str) -> Result<(Option<ServerName<'static>>, Pin)
 }
 
 /// The certificates in a PEM file.
-pub(super) fn trust_anchors(path: &str) -> Result<Anchors, String> {
+pub(super) fn trust_anchors(path: &str) -> Result<TrustAnchors, String> {
     const EXPECTED: &str = "expected a PEM file with at least one certificate";
     let pem =
         privileges::read_file(Path::new(path)).map_err(|error| format!("{error}; {EXPECTED}"))?;
-    Anchors::from_pem(&pem).map_err(|error| format!("{error}; {EXPECTED}"))
+    TrustAnchors::from_pem(&pem).map_err(|error| format!("{error}; {EXPECTED}"))
 }
 
 /// A whole number in a range.

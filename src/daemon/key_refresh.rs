@@ -13,13 +13,13 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::forward::policy::Upstream;
 use crate::identity::certificate::Facts;
-use crate::identity::chain::Proof;
+use crate::identity::chain::VerifiedPeer;
 use crate::identity::pin_file::{Pins, Watch};
 use crate::identity::rollover::{Leaf, Verdict};
 use crate::identity::state_file::{State, Store};
-use crate::identity::terms::{PinMode, Terms};
 use crate::identity::trust::Settings;
 use crate::identity::verifier::Identity;
+use crate::identity::verify_policy::{PinMode, VerifyPolicy};
 use crate::system::clock;
 use crate::system::thread;
 use crate::telemetry::log::{debug, error, info, warn};
@@ -241,16 +241,16 @@ impl Keys {
                 continue;
             }
             // What was learnt is left out, so that a pin is told from it; and what no pin fits is looked at all the same.
-            let onlooker = Identity::new(Terms {
+            let onlooker = Identity::new(VerifyPolicy {
                 pins,
                 pin_mode: PinMode::Report,
-                ..identity.terms().clone()
+                ..identity.policy().clone()
             });
             let shown = handshake::inspect(*address, &onlooker, clock::now() + LOOK);
             let Ok(shown) = shown else { continue };
             let now = handshake::today();
             let judged = onlooker.check(&shown, now);
-            let Some(proof) = judged.ok().filter(|proof| !proof.clock_suspect) else {
+            let Some(proof) = judged.ok().filter(|proof| !proof.clock_untrusted) else {
                 continue;
             };
             let Some(leaf) = leaf_of(&proof) else {
@@ -262,7 +262,7 @@ impl Keys {
             sightings.push(Sighting {
                 name: identity.name().to_str().into_owned(),
                 leaf,
-                pinned: proof.fit.is_some(),
+                pinned: proof.pin_match.is_some(),
                 address: *address,
                 addresses: all.map(|(address, _)| *address).collect(),
                 at: now.as_secs(),
@@ -362,7 +362,7 @@ fn judge(sighting: &Sighting, wait: Duration, state: &mut State) {
 }
 
 /// What matters of a verified path; none where its leaf cannot be read, or has no issuer.
-fn leaf_of(proof: &Proof) -> Option<Leaf> {
+fn leaf_of(proof: &VerifiedPeer) -> Option<Leaf> {
     let facts = Facts::read(proof.certificates.first()?)?;
     Some(Leaf {
         pin: *proof.keys.first()?,
@@ -381,7 +381,7 @@ mod tests {
     use super::*;
     use crate::client::reply_batch::ReplyBatch;
     use crate::forward::in_flight::Query;
-    use crate::identity::anchors::Anchors;
+    use crate::identity::anchors::TrustAnchors;
     use crate::identity::pin::PinSet;
     use crate::identity::pin_file::Source;
     use crate::message::Answer;
@@ -414,9 +414,9 @@ mod tests {
         let settings = upstream::Settings {
             resolvers: vec![Resolver {
                 addresses: vec![SocketAddr::from(([127, 0, 0, 1], 1))],
-                identity: Identity::new(Terms {
+                identity: Identity::new(VerifyPolicy {
                     name: name(),
-                    anchors: Anchors::built_in(),
+                    anchors: TrustAnchors::built_in(),
                     pins: PinSet::default(),
                     pin_mode: PinMode::Strict,
                     clock_floor: 0,

@@ -9,11 +9,11 @@ use webpki::anchor_from_trusted_cert;
 
 /// Whose signature on a certificate is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Anchors(pub(super) Arc<[TrustAnchor<'static>]>);
+pub struct TrustAnchors(pub(super) Arc<[TrustAnchor<'static>]>);
 
 /// Why a text holds no trust anchors.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AnchorsError {
+pub enum TrustAnchorsError {
     /// There is no certificate in it.
     Empty,
     /// What begins as a certificate does not go on as PEM.
@@ -22,7 +22,7 @@ pub enum AnchorsError {
     Certificate(usize, String),
 }
 
-impl fmt::Display for AnchorsError {
+impl fmt::Display for TrustAnchorsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => write!(f, "there is no certificate in it"),
@@ -34,25 +34,27 @@ impl fmt::Display for AnchorsError {
     }
 }
 
-impl std::error::Error for AnchorsError {}
+impl std::error::Error for TrustAnchorsError {}
 
-impl Anchors {
+impl TrustAnchors {
     /// Mozilla's roots, as they were when the program was built.
     pub fn built_in() -> Self {
         Self(webpki_roots::TLS_SERVER_ROOTS.into())
     }
 
     /// The certificates of a PEM file; at least one.
-    pub fn from_pem(pem: &[u8]) -> Result<Self, AnchorsError> {
+    pub fn from_pem(pem: &[u8]) -> Result<Self, TrustAnchorsError> {
         let mut anchors = Vec::new();
         for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|error| AnchorsError::Pem(error.to_string()))?;
-            let anchor = anchor_from_trusted_cert(&certificate)
-                .map_err(|error| AnchorsError::Certificate(anchors.len() + 1, error.to_string()))?;
+            let certificate =
+                certificate.map_err(|error| TrustAnchorsError::Pem(error.to_string()))?;
+            let anchor = anchor_from_trusted_cert(&certificate).map_err(|error| {
+                TrustAnchorsError::Certificate(anchors.len() + 1, error.to_string())
+            })?;
             anchors.push(anchor.to_owned());
         }
         if anchors.is_empty() {
-            Err(AnchorsError::Empty)
+            Err(TrustAnchorsError::Empty)
         } else {
             Ok(Self(anchors.into()))
         }

@@ -16,25 +16,25 @@ use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath, spki_for_anchor};
 
-use crate::identity::pin::{Fit, Pin};
-use crate::identity::refusal::{Check, Refusal};
-use crate::identity::terms::{PinMode, Terms};
+use crate::identity::pin::{Pin, PinMatch};
+use crate::identity::verify_error::{Check, VerifyError};
+use crate::identity::verify_policy::{PinMode, VerifyPolicy};
 use crate::system::date::{DAY, Moment};
 
 /// How a resolver proved itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Proof {
+pub struct VerifiedPeer {
     /// The certificates of the verified path, from the leaf to the one below the anchor.
     pub certificates: Vec<CertificateDer<'static>>,
     /// The keys of the verified path, from the leaf's to the anchor's.
     pub keys: Vec<Pin>,
     /// Which pin is that of which key; none where no pin is given, or none needs to fit.
-    pub fit: Option<Fit>,
+    pub pin_match: Option<PinMatch>,
     /// The clock was behind the floor, which stood in for it.
-    pub clock_suspect: bool,
+    pub clock_untrusted: bool,
 }
 
-impl Proof {
+impl VerifiedPeer {
     fn of(path: &VerifiedPath<'_>) -> Self {
         let leaf = path.end_entity();
         let issuers = path.intermediate_certificates();
@@ -47,29 +47,29 @@ impl Proof {
         Self {
             certificates: certificates.map(CertificateDer::into_owned).collect(),
             keys: keys.collect(),
-            fit: None,
-            clock_suspect: false,
+            pin_match: None,
+            clock_untrusted: false,
         }
     }
 }
 
-/// Holds a certificate chain, a leaf and what is shown with it, to `terms` at the time `now`.
+/// Holds a certificate chain, a leaf and what is shown with it, to `policy` at the time `now`.
 pub(super) fn check(
-    terms: &Terms,
+    policy: &VerifyPolicy,
     algorithms: &WebPkiSupportedAlgorithms,
     leaf: &CertificateDer<'_>,
     others: &[CertificateDer<'_>],
     now: UnixTime,
-) -> Result<Proof, Refusal> {
-    let certificate =
-        EndEntityCert::try_from(leaf).map_err(|error| Refusal::unreadable(error.to_string()))?;
+) -> Result<VerifiedPeer, VerifyError> {
+    let certificate = EndEntityCert::try_from(leaf)
+        .map_err(|error| VerifyError::unreadable(error.to_string()))?;
     let shown = Shown {
-        terms,
+        policy,
         algorithms,
         certificate: &certificate,
         others,
     };
-    let floor = terms.clock_floor;
+    let floor = policy.clock_floor;
     if now.as_secs() + DAY > floor {
         return shown.check_at(now.as_secs(), false);
     }
@@ -78,7 +78,7 @@ pub(super) fn check(
     for _ in 0..=others.len() {
         let judged = shown.check_at(earliest, true);
         match &judged {
-            Err(Refusal {
+            Err(VerifyError {
                 not_before: Some(later),
                 ..
             }) if *later > earliest => earliest = *later,
@@ -90,7 +90,7 @@ pub(super) fn check(
 
 /// What was shown, and what it is held to.
 struct Shown<'s> {
-    terms: &'s Terms,
+    policy: &'s VerifyPolicy,
     algorithms: &'s WebPkiSupportedAlgorithms,
     certificate: &'s EndEntityCert<'s>,
     others: &'s [CertificateDer<'s>],
@@ -99,22 +99,22 @@ struct Shown<'s> {
 /// The verified paths that lead to an anchor, as far as they matter.
 struct Paths {
     /// One that will do: with a pinned key on it, or any where no pin is given.
-    pinned: Option<Proof>,
+    pinned: Option<VerifiedPeer>,
     /// The first without.
-    unpinned: Option<Proof>,
+    unpinned: Option<VerifiedPeer>,
 }
 
 impl Shown<'_> {
     /// Holds what was shown to the terms as if it were then; if the clock is suspect, a pin must fit.
-    fn check_at(&self, seconds: u64, clock_suspect: bool) -> Result<Proof, Refusal> {
-        let Terms {
+    fn check_at(&self, seconds: u64, clock_untrusted: bool) -> Result<VerifiedPeer, VerifyError> {
+        let VerifyPolicy {
             name,
             pins,
             pin_mode,
             ..
-        } = self.terms;
+        } = self.policy;
         let leaf_pin = Pin::of(&self.certificate.subject_public_key_info());
-        if clock_suspect && pins.is_empty() {
+        if clock_untrusted && pins.is_empty() {
             return Err(self.refuse(
                 Check::Clock,
                 "this machine's clock to be right, or a pin to stand in for it".to_owned(),
@@ -122,7 +122,7 @@ impl Shown<'_> {
                 vec![leaf_pin],
             ));
         }
-        let paths = self.find_paths(seconds, clock_suspect);
+        let paths = self.find_paths(seconds, clock_untrusted);
         let Paths { pinned, unpinned } =
             paths.map_err(|error| self.refuse_chain(&error, leaf_pin))?;
         if self
@@ -135,11 +135,11 @@ impl Shown<'_> {
             return Err(self.refuse(Check::Name, expected, cause, vec![leaf_pin]));
         }
         match (pinned, unpinned) {
-            (Some(proof), _) => Ok(proof),
+            (Some(peer), _) => Ok(peer),
             // Nothing else stands in for a clock.
-            (_, Some(proof)) if *pin_mode == PinMode::Report && !clock_suspect => Ok(proof),
+            (_, Some(peer)) if *pin_mode == PinMode::Report && !clock_untrusted => Ok(peer),
             (_, unpinned) => {
-                let keys = unpinned.map(|proof| proof.keys).unwrap_or_default();
+                let keys = unpinned.map(|peer| peer.keys).unwrap_or_default();
                 let cause = "no key on the verified path is pinned".to_owned();
                 Err(self.refuse(Check::Pin, pins.to_string(), cause, keys))
             }
@@ -147,20 +147,20 @@ impl Shown<'_> {
     }
 
     /// Looks for paths to an anchor. Where several lead to one, one with a pinned key on it is taken if there is one.
-    fn find_paths(&self, seconds: u64, clock_suspect: bool) -> Result<Paths, webpki::Error> {
-        let Terms { anchors, pins, .. } = self.terms;
+    fn find_paths(&self, seconds: u64, clock_untrusted: bool) -> Result<Paths, webpki::Error> {
+        let VerifyPolicy { anchors, pins, .. } = self.policy;
         let (pinned, unpinned) = (RefCell::new(None), RefCell::new(None));
         let check_pins = |path: &VerifiedPath<'_>| {
-            let mut proof = Proof {
-                clock_suspect,
-                ..Proof::of(path)
+            let mut peer = VerifiedPeer {
+                clock_untrusted,
+                ..VerifiedPeer::of(path)
             };
-            proof.fit = pins.find(&proof.keys, seconds);
-            if pins.is_empty() || proof.fit.is_some() {
-                *pinned.borrow_mut() = Some(proof);
+            peer.pin_match = pins.find(&peer.keys, seconds);
+            if pins.is_empty() || peer.pin_match.is_some() {
+                *pinned.borrow_mut() = Some(peer);
                 return Ok(());
             }
-            unpinned.borrow_mut().get_or_insert(proof);
+            unpinned.borrow_mut().get_or_insert(peer);
             Err(webpki::Error::UnknownIssuer)
         };
         let path = self.certificate.verify_for_usage(
@@ -183,21 +183,21 @@ impl Shown<'_> {
         }
     }
 
-    fn refuse_chain(&self, error: &webpki::Error, leaf_pin: Pin) -> Refusal {
+    fn refuse_chain(&self, error: &webpki::Error, leaf_pin: Pin) -> VerifyError {
         let expected = "a chain of valid certificates to a trust anchor".to_owned();
         let not_before = match error {
             webpki::Error::CertNotValidYet { not_before, .. } => Some(not_before.as_secs()),
             _ => None,
         };
-        Refusal {
+        VerifyError {
             not_before,
             ..self.refuse(Check::Chain, expected, in_words(error), vec![leaf_pin])
         }
     }
 
-    fn refuse(&self, check: Check, expected: String, cause: String, pins: Vec<Pin>) -> Refusal {
+    fn refuse(&self, check: Check, expected: String, cause: String, pins: Vec<Pin>) -> VerifyError {
         let names = self.certificate.valid_dns_names();
-        Refusal {
+        VerifyError {
             check,
             expected,
             cause,

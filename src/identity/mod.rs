@@ -9,7 +9,7 @@
 //! - [`pin_file`]: which pins hold now?
 //! - [`verifier`]: how is a TLS connection had with the resolver that is meant, and with no other?
 //! - [`chain`]: does a certificate chain prove that this is the resolver that is meant?
-//! - [`terms`]: what must a resolver show?
+//! - [`policy`]: what must a resolver show?
 //! - [`refusal`]: why is this not the resolver that is meant?
 //! - [`anchors`]: whose signature on a certificate is believed?
 //! - [`pin`]: what is a pin?
@@ -21,9 +21,9 @@ pub mod chain;
 pub mod memory_lines;
 pub mod pin;
 pub mod pin_file;
-pub mod refusal;
 pub mod rollover;
 pub mod state_file;
-pub mod terms;
 pub mod trust;
 pub mod verifier;
+pub mod verify_error;
+pub mod verify_policy;

@@ -90,7 +90,7 @@ impl fmt::Debug for Pin {
 
 /// A pin and when it counts. Times are seconds since 1970, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Dated {
+pub struct PinEntry {
     /// The pin.
     pub pin: Pin,
     /// From when on it counts; none for ever since.
@@ -99,15 +99,15 @@ pub struct Dated {
     pub not_after: Option<u64>,
 }
 
-impl Dated {
+impl PinEntry {
     /// Whether it counts at this time.
-    pub fn counts_at(&self, now: u64) -> bool {
+    pub fn is_valid_at(&self, now: u64) -> bool {
         self.not_before.is_none_or(|from| from <= now)
             && self.not_after.is_none_or(|until| now <= until)
     }
 }
 
-impl From<Pin> for Dated {
+impl From<Pin> for PinEntry {
     /// For ever.
     fn from(pin: Pin) -> Self {
         Self {
@@ -120,31 +120,34 @@ impl From<Pin> for Dated {
 
 /// Which pin of a set was found where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fit {
+pub struct PinMatch {
     /// The pin's place in the set, from 0: the later ones are backups.
-    pub slot: usize,
+    pub pin_index: usize,
     /// The key's place on the verified path, from 0 for the leaf's.
-    pub key: usize,
+    pub key_index: usize,
 }
 
 /// The pins of one resolver. An empty set asks for nothing; any other asks for one of its pins on the verified path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PinSet(Vec<Dated>);
+pub struct PinSet(Vec<PinEntry>);
 
 impl PinSet {
     /// The first of its pins that counts at `now` and is that of a key of a verified path.
-    pub fn find(&self, path: &[Pin], now: u64) -> Option<Fit> {
-        let mut slots = self.0.iter().enumerate();
-        slots.find_map(|(slot, dated)| {
-            let key = path.iter().position(|pin| *pin == dated.pin)?;
-            dated.counts_at(now).then_some(Fit { slot, key })
+    pub fn find(&self, path: &[Pin], now: u64) -> Option<PinMatch> {
+        let mut entries = self.0.iter().enumerate();
+        entries.find_map(|(pin_index, entry)| {
+            let key_index = path.iter().position(|pin| *pin == entry.pin)?;
+            entry.is_valid_at(now).then_some(PinMatch {
+                pin_index,
+                key_index,
+            })
         })
     }
 
     /// Adds a pin. One that is there already counts as it did.
-    pub fn insert(&mut self, dated: Dated) {
-        if !self.0.contains(&dated) {
-            self.0.push(dated);
+    pub fn insert(&mut self, entry: PinEntry) {
+        if !self.0.contains(&entry) {
+            self.0.push(entry);
         }
     }
 
@@ -154,20 +157,20 @@ impl PinSet {
     }
 
     /// The pins, in the order in which they were given.
-    pub fn slots(&self) -> &[Dated] {
+    pub fn entries(&self) -> &[PinEntry] {
         &self.0
     }
 
     /// Whether there is no second key to go on with when the first is changed, now or announced.
     pub fn lacks_backup(&self, now: u64) -> bool {
-        let left = |dated: &&Dated| dated.not_after.is_none_or(|until| now <= until);
-        let mut keys = self.0.iter().filter(left).map(|dated| dated.pin);
+        let left = |entry: &&PinEntry| entry.not_after.is_none_or(|until| now <= until);
+        let mut keys = self.0.iter().filter(left).map(|entry| entry.pin);
         let first = keys.next();
         !self.is_empty() && keys.all(|key| Some(key) == first)
     }
 }
 
-impl<T: Into<Dated>> FromIterator<T> for PinSet {
+impl<T: Into<PinEntry>> FromIterator<T> for PinSet {
     fn from_iter<I: IntoIterator<Item = T>>(pins: I) -> Self {
         let mut set = Self::default();
         pins.into_iter().for_each(|pin| set.insert(pin.into()));
@@ -177,7 +180,7 @@ impl<T: Into<Dated>> FromIterator<T> for PinSet {
 
 impl fmt::Display for PinSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pins: Vec<_> = self.0.iter().map(|dated| dated.pin).collect();
+        let pins: Vec<_> = self.0.iter().map(|entry| entry.pin).collect();
         write_pins(f, &pins)
     }
 }
@@ -260,8 +263,20 @@ mod tests {
     fn a_set_wants_one_of_its_pins_and_an_empty_one_nothing() {
         let [one, two, three] = [1, 2, 3].map(|octet| Pin([octet; 32]));
         let set: PinSet = [one, two, two].into_iter().collect();
-        assert_eq!(set.find(&[three, two], 0), Some(Fit { slot: 1, key: 1 }));
-        assert_eq!(set.find(&[two, one], 0), Some(Fit { slot: 0, key: 1 }));
+        assert_eq!(
+            set.find(&[three, two], 0),
+            Some(PinMatch {
+                pin_index: 1,
+                key_index: 1
+            })
+        );
+        assert_eq!(
+            set.find(&[two, one], 0),
+            Some(PinMatch {
+                pin_index: 0,
+                key_index: 1
+            })
+        );
         assert_eq!(set.find(&[three], 0), None);
         assert_eq!(set.find(&[], 0), None);
         assert!(!set.is_empty() && PinSet::default().is_empty());
@@ -272,13 +287,13 @@ mod tests {
     fn a_pin_counts_between_its_dates_alone() {
         let [one, two] = [1, 2].map(|octet| Pin([octet; 32]));
         let mut set = PinSet::default();
-        set.insert(Dated {
+        set.insert(PinEntry {
             not_after: Some(99),
-            ..Dated::from(one)
+            ..PinEntry::from(one)
         });
-        set.insert(Dated {
+        set.insert(PinEntry {
             not_before: Some(50),
-            ..Dated::from(two)
+            ..PinEntry::from(two)
         });
         for (now, expected) in [
             (0, [true, false]),

@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use rustls::pki_types::ServerName;
 
-use crate::identity::pin::{Dated, Pin, PinSet};
+use crate::identity::pin::{Pin, PinEntry, PinSet};
 use crate::system::date;
 use crate::system::privileges::{self, FileError};
 
@@ -22,7 +22,7 @@ const QUIET: u8 = 100;
 const EVENTS: usize = 10;
 
 /// A pin and whose it is.
-pub type Listed = (ServerName<'static>, Dated);
+pub type NamedPin = (ServerName<'static>, PinEntry);
 
 /// Where the pins of all resolvers come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Source {
     /// The resolvers' names.
     pub names: Vec<ServerName<'static>>,
     /// The pins that hold whatever the file says.
-    pub fixed: Vec<Listed>,
+    pub fixed: Vec<NamedPin>,
     /// The file of further ones.
     pub file: Option<PathBuf>,
 }
@@ -62,7 +62,7 @@ impl Source {
     pub fn may_follow(&self, pins: &Pins, before: &Pins, now: u64) -> Result<(), PinFileError> {
         let counts = |pins: &Pins, name: &ServerName<'_>| {
             let own = pins.of(name);
-            own.slots().iter().any(|dated| dated.counts_at(now))
+            own.entries().iter().any(|entry| entry.is_valid_at(now))
         };
         let loses = |name: &&ServerName<'_>| {
             !pins.of(name).is_empty() && counts(before, name) && !counts(pins, name)
@@ -76,21 +76,21 @@ impl Source {
 
 /// The pins of all resolvers, and of others that may be in the file.
 #[derive(Debug, Clone, Default)]
-pub struct Pins(Vec<Listed>);
+pub struct Pins(Vec<NamedPin>);
 
-impl FromIterator<Listed> for Pins {
-    fn from_iter<I: IntoIterator<Item = Listed>>(listed: I) -> Self {
-        Self(listed.into_iter().collect())
+impl FromIterator<NamedPin> for Pins {
+    fn from_iter<I: IntoIterator<Item = NamedPin>>(pins: I) -> Self {
+        Self(pins.into_iter().collect())
     }
 }
 
 impl FromIterator<(ServerName<'static>, PinSet)> for Pins {
     fn from_iter<I: IntoIterator<Item = (ServerName<'static>, PinSet)>>(sets: I) -> Self {
-        let mut listed = Vec::new();
+        let mut pins = Vec::new();
         for (name, set) in sets {
-            listed.extend(set.slots().iter().map(|dated| (name.clone(), *dated)));
+            pins.extend(set.entries().iter().map(|entry| (name.clone(), *entry)));
         }
-        Self(listed)
+        Self(pins)
     }
 }
 
@@ -98,7 +98,7 @@ impl Pins {
     /// The pins of one resolver, in the order in which they are given.
     pub fn of(&self, name: &ServerName<'_>) -> PinSet {
         let own = self.0.iter().filter(|(whose, _)| whose == name);
-        own.map(|(_, dated)| *dated).collect()
+        own.map(|(_, entry)| *entry).collect()
     }
 
     /// How many there are.
@@ -137,7 +137,7 @@ impl fmt::Display for PinFileError {
 impl std::error::Error for PinFileError {}
 
 /// Reads a file of pins. Either all of it is taken or nothing.
-pub fn read_file(path: &Path) -> Result<Vec<Listed>, PinFileError> {
+pub fn read_file(path: &Path) -> Result<Vec<NamedPin>, PinFileError> {
     read_lines(&read_text(path)?)
 }
 
@@ -149,23 +149,23 @@ pub fn read_text(path: &Path) -> Result<String, PinFileError> {
 
 /// Reads lines `NAME PIN [not-before=DATE] [not-after=DATE] [# comment]`. A date is `2026-11-24`, from its first second or
 /// to its last in UTC, or `2026-11-24T12:00:00Z`.
-pub fn read_lines(text: &str) -> Result<Vec<Listed>, PinFileError> {
-    let mut listed = Vec::new();
+pub fn read_lines(text: &str) -> Result<Vec<NamedPin>, PinFileError> {
+    let mut pins = Vec::new();
     for (index, line) in text.lines().enumerate() {
         // "#" is in no name and no pin.
         let words = line.split('#').next().unwrap_or_default();
         let mut words = words.split_ascii_whitespace();
         let Some(fqdn) = words.next() else { continue };
-        listed.push(read_line(fqdn, words).map_err(|cause| PinFileError::Line(index + 1, cause))?);
+        pins.push(read_line(fqdn, words).map_err(|cause| PinFileError::Line(index + 1, cause))?);
     }
-    Ok(listed)
+    Ok(pins)
 }
 
-fn read_line<'t>(fqdn: &str, mut words: impl Iterator<Item = &'t str>) -> Result<Listed, String> {
+fn read_line<'t>(fqdn: &str, mut words: impl Iterator<Item = &'t str>) -> Result<NamedPin, String> {
     let name = resolver_name(fqdn).map_err(|cause| format!("{fqdn:?}: {cause}"))?;
     let pin = words.next().unwrap_or_default();
     let pin: Pin = pin.parse().map_err(|error| format!("{pin:?}: {error}"))?;
-    let mut dated = Dated::from(pin);
+    let mut entry = PinEntry::from(pin);
     for word in words {
         let expected = || {
             format!(
@@ -175,16 +175,16 @@ fn read_line<'t>(fqdn: &str, mut words: impl Iterator<Item = &'t str>) -> Result
         let (field, text) = word.split_once('=').ok_or_else(expected)?;
         let (first, last) = date::read(text).ok_or_else(expected)?;
         match field {
-            "not-before" if dated.not_before.is_none() => dated.not_before = Some(first),
-            "not-after" if dated.not_after.is_none() => dated.not_after = Some(last),
+            "not-before" if entry.not_before.is_none() => entry.not_before = Some(first),
+            "not-after" if entry.not_after.is_none() => entry.not_after = Some(last),
             _ => return Err(expected()),
         }
     }
-    match (dated.not_before, dated.not_after) {
+    match (entry.not_before, entry.not_after) {
         (Some(from), Some(until)) if from > until => {
             Err("expected not-after= to be later than not-before=".to_owned())
         }
-        _ => Ok((name, dated)),
+        _ => Ok((name, entry)),
     }
 }
 
@@ -285,14 +285,14 @@ mod tests {
              192.0.2.1\tpin-sha256=\"{BASE64}\" not-after=1970-01-01T00:00:07Z\r\n"
         );
         let pin: Pin = BASE64.parse().expect("a pin");
-        let listed = read_lines(&text).expect("a sound file");
-        let dates: Vec<_> = listed
+        let pins = read_lines(&text).expect("a sound file");
+        let dates: Vec<_> = pins
             .iter()
-            .map(|(name, dated)| {
+            .map(|(name, entry)| {
                 (
                     name.to_str().into_owned(),
-                    dated.not_before,
-                    dated.not_after,
+                    entry.not_before,
+                    entry.not_after,
                 )
             })
             .collect();
@@ -305,7 +305,7 @@ mod tests {
                 ("192.0.2.1".to_owned(), None, Some(7)),
             ]
         );
-        assert!(listed.iter().all(|(_, dated)| dated.pin == pin));
+        assert!(pins.iter().all(|(_, entry)| entry.pin == pin));
     }
 
     #[test]
@@ -384,7 +384,7 @@ mod tests {
             names: vec![first.clone(), second.clone()],
             fixed: vec![(
                 second.clone(),
-                Dated::from(BASE64.parse::<Pin>().expect("a pin")),
+                PinEntry::from(BASE64.parse::<Pin>().expect("a pin")),
             )],
             file: Some(file.path().to_owned()),
         };
@@ -399,7 +399,7 @@ mod tests {
         write("a.example PIN\nb.example PIN\nc.example PIN\n");
         let before = source.read().expect("each has one");
         assert_eq!(
-            before.of(&second).slots().len(),
+            before.of(&second).entries().len(),
             1,
             "the same pin twice is one"
         );

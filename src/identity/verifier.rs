@@ -13,10 +13,10 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme, version,
 };
 
-use crate::identity::chain::{self, Proof};
+use crate::identity::chain::{self, VerifiedPeer};
 use crate::identity::pin::PinSet;
-use crate::identity::refusal::Refusal;
-use crate::identity::terms::Terms;
+use crate::identity::verify_error::VerifyError;
+use crate::identity::verify_policy::VerifyPolicy;
 use crate::system::date::DAY;
 
 /// The protocol that we offer by ALPN: DNS over TLS (IANA's registry of ALPN protocol IDs).
@@ -35,14 +35,14 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The resolver that fulfils `terms`.
-    pub fn new(terms: Terms) -> Self {
+    /// The resolver that fulfils `policy`.
+    pub fn new(policy: VerifyPolicy) -> Self {
         let provider = Arc::new(CryptoProvider {
             key_provider: &NoKeys,
             ..rustls::crypto::ring::default_provider()
         });
         let verifier = Arc::new(Verifier {
-            terms,
+            policy,
             provider: Arc::clone(&provider),
             onlooking: false,
         });
@@ -52,28 +52,28 @@ impl Identity {
 
     /// The same resolver under other pins; this very identity if they are the same.
     pub fn with_pins(&self, pins: PinSet) -> Self {
-        if pins == self.terms().pins {
+        if pins == self.policy().pins {
             return self.clone();
         }
-        Self::new(Terms {
+        Self::new(VerifyPolicy {
             pins,
-            ..self.terms().clone()
+            ..self.policy().clone()
         })
     }
 
     /// What the resolver must show.
-    pub fn terms(&self) -> &Terms {
-        &self.verifier.terms
+    pub fn policy(&self) -> &VerifyPolicy {
+        &self.verifier.policy
     }
 
     /// The name that the resolver's certificate must bear.
     pub fn name(&self) -> &ServerName<'static> {
-        &self.terms().name
+        &self.policy().name
     }
 
     /// Whether it is the same resolver, but for its pins and for the time: with the same name, and vouched for by the same.
     pub fn is_like(&self, other: &Self) -> bool {
-        let (own, other) = (self.terms(), other.terms());
+        let (own, other) = (self.policy(), other.policy());
         (&own.name, &own.anchors, own.pin_mode) == (&other.name, &other.anchors, other.pin_mode)
     }
 
@@ -84,7 +84,7 @@ impl Identity {
 
     /// Whether a clock that shows `now` is known to be wrong.
     pub fn suspects(&self, now: UnixTime) -> bool {
-        now.as_secs() + DAY <= self.terms().clock_floor
+        now.as_secs() + DAY <= self.policy().clock_floor
     }
 
     /// What to connect with. What was shown must be held to the terms once more by [`Identity::check`]: no verifier is
@@ -96,7 +96,7 @@ impl Identity {
     /// What to connect with only to see what is shown, whoever shows it. Never to ask anything.
     pub fn onlooker(&self) -> Arc<ClientConfig> {
         let verifier = Arc::new(Verifier {
-            terms: self.terms().clone(),
+            policy: self.policy().clone(),
             provider: Arc::clone(&self.verifier.provider),
             onlooking: true,
         });
@@ -104,10 +104,16 @@ impl Identity {
     }
 
     /// Holds a certificate chain, leaf first, to the terms at the time `now`.
-    pub fn check(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<Proof, Refusal> {
+    pub fn check(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<VerifiedPeer, VerifyError> {
         match chain {
             [leaf, others @ ..] => self.verifier.check(leaf, others, now),
-            [] => Err(Refusal::unreadable("no certificate was shown".to_owned())),
+            [] => Err(VerifyError::unreadable(
+                "no certificate was shown".to_owned(),
+            )),
         }
     }
 }
@@ -140,7 +146,7 @@ impl KeyProvider for NoKeys {
 /// The checks, in the form in which rustls calls them.
 #[derive(Debug)]
 struct Verifier {
-    terms: Terms,
+    policy: VerifyPolicy,
     provider: Arc<CryptoProvider>,
     /// Whatever is shown will do: nothing is going to be asked.
     onlooking: bool,
@@ -152,9 +158,9 @@ impl Verifier {
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<Proof, Refusal> {
+    ) -> Result<VerifiedPeer, VerifyError> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        chain::check(&self.terms, algorithms, leaf, others, now)
+        chain::check(&self.policy, algorithms, leaf, others, now)
     }
 }
 
@@ -210,7 +216,7 @@ impl ServerCertVerifier for Verifier {
 }
 
 /// The refusal inside an error of rustls, if it is one of ours.
-pub fn refusal_in(error: &rustls::Error) -> Option<&Refusal> {
+pub fn as_verify_error(error: &rustls::Error) -> Option<&VerifyError> {
     match error {
         rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(cause))) => {
             cause.downcast_ref()

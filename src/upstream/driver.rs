@@ -214,12 +214,12 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         let state = self.state.lock();
         let standing = |(rank, target): (usize, &Target)| {
             let identity = target.identity();
-            let (name, terms) = (identity.name(), identity.terms());
+            let (name, terms) = (identity.name(), identity.policy());
             let shown = state.addresses[rank].shown.as_ref();
             Standing {
                 address: target.address,
                 name: name.to_str().into_owned(),
-                pins: terms.pins.slots().len(),
+                pins: terms.pins.entries().len(),
                 sessions: state.pool.sessions_at(rank),
                 healthy: state.pool.is_well(rank, now),
                 shown: shown.map(|shown| shown.proved(terms)),

@@ -10,7 +10,7 @@ use super::handshake::ConnectError;
 use super::session::Session;
 use super::status::fit;
 use super::traits::{Query, Replies};
-use crate::identity::chain::Proof;
+use crate::identity::chain::VerifiedPeer;
 use crate::identity::pin::PinSet;
 use crate::identity::verifier::Identity;
 use crate::message::Form;
@@ -68,16 +68,16 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     }
 
     /// Counts and says what a session was opened without.
-    pub(super) fn doubt(&self, address: SocketAddr, identity: &Identity, proof: &Proof) {
-        let (name, pins) = (identity.name().to_str(), &identity.terms().pins);
-        if !pins.is_empty() && fit(&proof.keys, identity.terms()).is_none() {
+    pub(super) fn doubt(&self, address: SocketAddr, identity: &Identity, proof: &VerifiedPeer) {
+        let (name, pins) = (identity.name().to_str(), &identity.policy().pins);
+        if !pins.is_empty() && fit(&proof.keys, identity.policy()).is_none() {
             self.tally.doubts.unpinned.increment();
             let shown = proof.keys.iter().copied().collect::<PinSet>();
             warn!(
                 "event=resolver-unpinned resolver={address} name={name} expected=\"{pins}\" shown_pins=\"{shown}\""
             );
         }
-        if !proof.clock_suspect {
+        if !proof.clock_untrusted {
             let now = clock::since_1970().as_secs();
             self.good_time.store(now, Ordering::Relaxed);
         } else {

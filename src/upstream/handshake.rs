@@ -10,9 +10,9 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::identity::chain::Proof;
-use crate::identity::refusal::Refusal;
-use crate::identity::verifier::{Identity, refusal_in};
+use crate::identity::chain::VerifiedPeer;
+use crate::identity::verifier::{Identity, as_verify_error};
+use crate::identity::verify_error::VerifyError;
 use crate::system::clock;
 use crate::system::deadline::{Timed, left};
 
@@ -33,7 +33,7 @@ pub enum ConnectError {
     /// TCP was there, TLS not.
     Handshake(io::Error),
     /// It is not the resolver that was meant.
-    Identity(Box<Refusal>),
+    Identity(Box<VerifyError>),
 }
 
 impl fmt::Display for ConnectError {
@@ -138,7 +138,7 @@ fn shake_hands(
     identity: &Identity,
     deadline: Instant,
 ) -> Result<ClientConnection, ConnectError> {
-    let failed = |error: rustls::Error| match refusal_in(&error) {
+    let failed = |error: rustls::Error| match as_verify_error(&error) {
         Some(refusal) => ConnectError::Identity(Box::new(refusal.clone())),
         None => ConnectError::Handshake(io::Error::new(ErrorKind::InvalidData, error)),
     };
@@ -160,7 +160,7 @@ pub(super) fn handshake(
     socket: &TcpStream,
     identity: &Identity,
     deadline: Instant,
-) -> Result<(ClientConnection, Proof), ConnectError> {
+) -> Result<(ClientConnection, VerifiedPeer), ConnectError> {
     let tls = shake_hands(socket, Arc::clone(identity.tls()), identity, deadline)?;
     // No verifier is called for a resumed session: what its ticket stands for is held to today's time and pins. After a full
     // handshake this tells how they were satisfied.

@@ -10,8 +10,8 @@ use super::driver::{Open, Upstream};
 use super::settings::Settings;
 use super::traits::{Query, Replies};
 use crate::identity::pin::PinSet;
-use crate::identity::terms::Terms;
 use crate::identity::verifier::Identity;
+use crate::identity::verify_policy::VerifyPolicy;
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// Another one in its place, with other settings, which goes on counting where this one does. Its sessions are new, but
@@ -32,13 +32,13 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 .find(|(_, own)| own.is_like(&resolver.identity));
             resolver.identity = match known {
                 Some((_, own)) => own.with_pins(pins),
-                None => Identity::new(Terms {
+                None => Identity::new(VerifyPolicy {
                     pins,
                     // That of the start: what is remembered by now was learnt by it.
                     clock_floor: targets
                         .first()
-                        .map_or(0, |(_, own)| own.terms().clock_floor),
-                    ..resolver.identity.terms().clone()
+                        .map_or(0, |(_, own)| own.policy().clock_floor),
+                    ..resolver.identity.policy().clone()
                 }),
             };
         }

@@ -21,9 +21,9 @@ use socket2::SockRef;
 
 use super::handshake::{Agreement, plain, today};
 use super::outgoing::{Company, Lead, Outgoing, ROUNDS};
-use crate::identity::chain::Proof;
-use crate::identity::terms::{PinMode, Terms};
+use crate::identity::chain::VerifiedPeer;
 use crate::identity::verifier::Identity;
+use crate::identity::verify_policy::{PinMode, VerifyPolicy};
 use crate::message::framing::LENGTH_PREFIX_LEN;
 use crate::system::clock;
 use crate::telemetry::log::debug;
@@ -59,7 +59,7 @@ impl fmt::Display for Closed {
 pub struct Session {
     pub(super) socket: TcpStream,
     pub(super) address: SocketAddr,
-    pub(super) proof: Proof,
+    pub(super) proof: VerifiedPeer,
     pub(super) state: Mutex<State>,
     /// Locked for moments, and never while waiting for the state.
     pub(super) company: Mutex<Company>,
@@ -87,18 +87,18 @@ impl Session {
     }
 
     /// How the resolver proved itself.
-    pub fn proof(&self) -> &Proof {
+    pub fn proof(&self) -> &VerifiedPeer {
         &self.proof
     }
 
     /// Whether a pin of `identity` that was satisfied counts still; pins have dates.
     pub fn is_pinned(&self, identity: &Identity) -> bool {
-        let Terms { pins, pin_mode, .. } = identity.terms();
+        let VerifyPolicy { pins, pin_mode, .. } = identity.policy();
         let now = clock::since_1970().as_secs();
         // With a clock that is known to be wrong, dates say nothing.
         pins.is_empty()
             || *pin_mode == PinMode::Report
-            || self.proof.clock_suspect
+            || self.proof.clock_untrusted
             || pins.find(&self.proof.keys, now).is_some()
     }
 

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use super::handshake::ConnectError;
 use super::session::Closed;
 use crate::identity::certificate::Facts;
-use crate::identity::chain::Proof;
-use crate::identity::pin::{Fit, Pin};
-use crate::identity::terms::Terms;
+use crate::identity::chain::VerifiedPeer;
+use crate::identity::pin::{Pin, PinMatch};
+use crate::identity::verify_policy::VerifyPolicy;
 use crate::system::clock;
 use crate::telemetry::metrics::{Counter, Histogram};
 
@@ -23,7 +23,7 @@ pub struct Tally {
     pub closed: [Counter; 4],
     /// Attempts that ended before there was a TCP connection, and before TLS was agreed on.
     pub failures: [Counter; 2],
-    /// Resolvers that were refused, by [`crate::identity::refusal::Check`].
+    /// Resolvers that were refused, by [`crate::identity::verify_error::Check`].
     pub refusals: [Counter; 4],
     /// Sessions that were opened on less than all that could be asked for.
     pub doubts: Doubts,
@@ -85,7 +85,7 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    pub(super) fn of(proof: &Proof) -> Self {
+    pub(super) fn of(proof: &VerifiedPeer) -> Self {
         let leaf = proof.certificates.first();
         Self {
             keys: proof.keys.clone(),
@@ -93,16 +93,16 @@ impl Shown {
         }
     }
 
-    pub(super) fn proved(&self, terms: &Terms) -> Proved {
+    pub(super) fn proved(&self, terms: &VerifyPolicy) -> Proved {
         Proved {
-            slot: fit(&self.keys, terms).map_or(0, |fit| fit.slot + 1),
+            slot: fit(&self.keys, terms).map_or(0, |fit| fit.pin_index + 1),
             not_after: self.not_after,
         }
     }
 }
 
 /// Which of the pins that hold now is that of one of the keys.
-pub(super) fn fit(keys: &[Pin], terms: &Terms) -> Option<Fit> {
+pub(super) fn fit(keys: &[Pin], terms: &VerifyPolicy) -> Option<PinMatch> {
     let now = clock::since_1970().as_secs();
     terms.pins.find(keys, now.max(terms.clock_floor))
 }

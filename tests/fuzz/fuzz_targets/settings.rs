@@ -18,7 +18,7 @@ fuzz_target!(|text: &str| {
                 .iter()
                 .map(|(name, dated)| format!("{} {}\n", name.to_str(), dated.pin))
                 .collect();
-            let pins = |listed: &[pin_file::Listed]| -> Vec<_> {
+            let pins = |listed: &[pin_file::NamedPin]| -> Vec<_> {
                 listed
                     .iter()
                     .map(|(name, dated)| (name.clone(), dated.pin))

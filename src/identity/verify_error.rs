@@ -30,7 +30,7 @@ impl fmt::Display for Check {
 
 /// Why this is not the resolver we mean: which check failed, what was expected and what was shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct VerifyError {
     /// The check that failed.
     pub check: Check,
     /// What would have passed.
@@ -45,7 +45,7 @@ pub struct Refusal {
     pub not_before: Option<u64>,
 }
 
-impl Refusal {
+impl VerifyError {
     /// That of what is no certificate.
     pub(super) fn unreadable(cause: String) -> Self {
         Self {
@@ -59,7 +59,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for VerifyError {
     /// As fields of a log line. The names come from a stranger, so they are quoted and escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -80,4 +80,4 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for VerifyError {}

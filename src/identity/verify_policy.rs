@@ -2,7 +2,7 @@
 
 use rustls::pki_types::ServerName;
 
-use crate::identity::anchors::Anchors;
+use crate::identity::anchors::TrustAnchors;
 use crate::identity::pin::PinSet;
 
 /// What becomes of a resolver none of whose keys is pinned.
@@ -16,11 +16,11 @@ pub enum PinMode {
 
 /// What a resolver must show.
 #[derive(Debug, Clone)]
-pub struct Terms {
+pub struct VerifyPolicy {
     /// The name that its certificate must bear.
     pub name: ServerName<'static>,
     /// Who may vouch for it.
-    pub anchors: Anchors,
+    pub anchors: TrustAnchors,
     /// The pins, one of which must be on the verified path; none for any key.
     pub pins: PinSet,
     /// What becomes of it where none is.
