@@ -335,7 +335,7 @@ fn each_fault_of_an_identity_has_its_line_and_remedy() {
 
 /// So many days, as the program counts them.
 fn days_in(chain: &Chain, fault: &str) -> String {
-    let facts = dns_tool::identity::certificate::Facts::read(&chain.certificates[0])
+    let facts = dns_tool::identity::certificate::CertificateInfo::read(&chain.certificates[0])
         .expect("a certificate");
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -15,7 +15,7 @@ use crate::command::stub::{Asking, reachable};
 use crate::config::command_line::CheckRequest;
 use crate::config::sources::UsageError;
 use crate::identity::pin::{PinEntry, PinSet};
-use crate::identity::pin_file::Source;
+use crate::identity::pin_file::PinSource;
 use crate::identity::rollover::Memory;
 use crate::identity::state_file::Store;
 use crate::identity::verify_policy::PinMode;
@@ -60,7 +60,7 @@ pub fn run(request: &CheckRequest) -> Report {
     }
     // From here on with the rights of that user.
     check_reading(&config.keys.source, &mut report);
-    if let Some(directory) = &config.keys.directory {
+    if let Some(directory) = &config.keys.state_dir {
         check_state(directory, &mut report);
     }
     check_resolvers(
@@ -72,7 +72,7 @@ pub fn run(request: &CheckRequest) -> Report {
 }
 
 /// Whether the user that it has become may read the pins.
-fn check_reading(source: &Source, report: &mut Report) {
+fn check_reading(source: &PinSource, report: &mut Report) {
     if let Some(file) = &source.file
         && let Err(error) = source.read()
     {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::command::check_report::{Report, State};
 use crate::command::stub::{Asking, Cause, exchange};
-use crate::identity::certificate::Facts;
+use crate::identity::certificate::CertificateInfo;
 use crate::identity::chain::VerifiedPeer;
 use crate::identity::verifier::Identity;
 use crate::identity::verify_error::{Check, VerifyError};
@@ -272,7 +272,7 @@ fn report_pins(place: &str, proof: &VerifiedPeer, identity: &Identity, report: &
 
 fn report_expiry(place: &str, proof: &VerifiedPeer, report: &mut Report) {
     let now = clock::since_1970().as_secs();
-    let facts = proof.certificates.iter().filter_map(Facts::read);
+    let facts = proof.certificates.iter().filter_map(CertificateInfo::read);
     let days: Vec<_> = facts
         .map(|facts| facts.not_after.saturating_sub(now) / DAY)
         .collect();

@@ -12,7 +12,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::command::json::Json;
 use crate::config::command_line::KeyRequest;
-use crate::identity::certificate::Facts;
+use crate::identity::certificate::CertificateInfo;
 use crate::identity::chain::{VerifiedPeer, pin_of};
 use crate::identity::pin::Pin;
 use crate::identity::verifier::Identity;
@@ -57,7 +57,7 @@ struct Link {
     role: Role,
     pin: Pin,
     /// What its certificate says; an anchor has none, and its name alone is known.
-    facts: Option<Facts>,
+    facts: Option<CertificateInfo>,
     anchor: Option<String>,
 }
 
@@ -158,7 +158,11 @@ fn role(index: usize) -> Role {
 
 /// The keys of a verified path.
 fn links(proof: &VerifiedPeer) -> Vec<Link> {
-    let facts: Vec<_> = proof.certificates.iter().map(Facts::read).collect();
+    let facts: Vec<_> = proof
+        .certificates
+        .iter()
+        .map(CertificateInfo::read)
+        .collect();
     let last = facts.last().cloned().flatten();
     let mut links: Vec<_> = (proof.keys.iter().zip(facts).enumerate())
         .map(|(index, (pin, facts))| Link {
@@ -185,7 +189,7 @@ fn unverified_links(shown: &[CertificateDer<'_>]) -> Vec<Link> {
         Some(Link {
             role: role(index),
             pin: pin_of(certificate)?,
-            facts: Facts::read(certificate),
+            facts: CertificateInfo::read(certificate),
             anchor: None,
         })
     });
@@ -346,7 +350,7 @@ impl Link {
         let facts = self.facts.as_ref();
         let said = |value: Option<Json>| value.unwrap_or(Json::None);
         let subject = facts.map(|facts| &facts.subject).or(self.anchor.as_ref());
-        let moment = |moment: fn(&Facts) -> u64| {
+        let moment = |moment: fn(&CertificateInfo) -> u64| {
             said(facts.map(|facts| Json::text(format_args!("{:#}", Moment(moment(facts))))))
         };
         Json::Object(vec![

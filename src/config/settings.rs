@@ -21,7 +21,7 @@ use crate::forward::rate_limit;
 use crate::forward::waiting;
 use crate::identity::anchors::TrustAnchors;
 use crate::identity::pin::PinEntry;
-use crate::identity::pin_file::{Source, resolver_name};
+use crate::identity::pin_file::{PinSource, resolver_name};
 use crate::identity::state_file::Store;
 use crate::identity::trust;
 use crate::identity::verifier::Identity;
@@ -199,7 +199,7 @@ fn upstream_settings(
         .map(|(name, addresses)| Resolver {
             addresses,
             identity: Identity::new(VerifyPolicy {
-                pins: keys.believed(&keys.given, &keys.state, &name),
+                pins: keys.accepted_pins(&keys.pins, &keys.state, &name),
                 name,
                 anchors: anchors.clone(),
                 pin_mode,
@@ -224,7 +224,7 @@ fn key_settings(
     given: &Given,
     names: Vec<ServerName<'static>>,
 ) -> Result<trust::Settings, UsageError> {
-    let fixed = all(given, "--resolver-pin", |text| {
+    let from_options = all(given, "--resolver-pin", |text| {
         let (name, pin) = named_pin(text)?;
         match name {
             Some(name) if !names.contains(&name) => {
@@ -236,12 +236,12 @@ fn key_settings(
             )),
         }
     })?;
-    let mut source = Source {
+    let mut source = PinSource {
         names,
-        fixed,
+        from_options,
         file: None,
     };
-    let mut pins = source.fixed.iter().cloned().collect();
+    let mut pins = source.from_options.iter().cloned().collect();
     given.each("--pins", &mut |text| {
         source.file = Some(PathBuf::from(text));
         pins = source.read().map_err(|error| error.to_string())?;
@@ -260,11 +260,11 @@ fn key_settings(
         }
         days.map(|days| days * DAY as u32).ok_or_else(expected)
     })?;
-    let (directory, state) = kept.unzip();
+    let (state_dir, state) = kept.unzip();
     Ok(trust::Settings {
         source,
-        given: pins,
-        directory,
+        pins,
+        state_dir,
         state: state.unwrap_or_default(),
         rollover,
     })

@@ -28,7 +28,7 @@ pub(super) fn needs(config: &Config) -> Needs {
     if config.monitor.is_some() {
         needs.read.push(PathBuf::from(process::OWN));
     }
-    needs.written.clone_from(&keys.directory);
+    needs.written.clone_from(&keys.state_dir);
     needs.ports = ports(&config.upstream).collect();
     needs
 }

@@ -12,9 +12,9 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::forward::policy::Upstream;
-use crate::identity::certificate::Facts;
+use crate::identity::certificate::CertificateInfo;
 use crate::identity::chain::VerifiedPeer;
-use crate::identity::pin_file::{Pins, Watch};
+use crate::identity::pin_file::{FileWatcher, Pins};
 use crate::identity::rollover::{Leaf, Verdict};
 use crate::identity::state_file::{State, Store};
 use crate::identity::trust::Settings;
@@ -60,7 +60,7 @@ impl Keys {
     ///
     /// Fails when the system has no thread, and then changes nothing.
     pub fn start(settings: Settings, upstream: &Arc<Upstream>) -> io::Result<Arc<Self>> {
-        let (given, state) = (settings.given.clone(), settings.state.clone());
+        let (given, state) = (settings.pins.clone(), settings.state.clone());
         let keys = Arc::new(Self {
             settings,
             upstream: Arc::clone(upstream),
@@ -98,14 +98,14 @@ impl Keys {
         }
         self.remember(&mut held);
         let Some(file) = &self.settings.source.file else {
-            if self.settings.directory.is_none() {
+            if self.settings.state_dir.is_none() {
                 return info!("event=nothing-to-reload");
             }
             let changed = self.apply(&held);
             return info!("event=state-read addresses-changed={changed}");
         };
         let now = clock::since_1970().as_secs();
-        match self.settings.source.read_again(&held.given, now) {
+        match self.settings.source.reread(&held.given, now) {
             Ok(read) => {
                 held.given = read;
                 held.complaint.clear();
@@ -151,7 +151,7 @@ impl Keys {
     fn apply(&self, held: &Held) -> usize {
         let believed = |identity: &Identity| {
             self.settings
-                .believed(&held.given, &held.state, identity.name())
+                .accepted_pins(&held.given, &held.state, identity.name())
         };
         self.upstream.repin(believed)
     }
@@ -160,7 +160,7 @@ impl Keys {
     fn warn_of_no_backup(&self, held: &Held) {
         let now = clock::since_1970().as_secs();
         for name in &self.settings.source.names {
-            let pins = self.settings.believed(&held.given, &held.state, name);
+            let pins = self.settings.accepted_pins(&held.given, &held.state, name);
             if pins.lacks_backup(now) {
                 warn!("event=no-backup-pin name={}", name.to_str());
             }
@@ -171,7 +171,7 @@ impl Keys {
     /// or where it cannot be watched.
     fn watch(self: &Arc<Self>) -> Option<PipeWriter> {
         let file = self.settings.source.file.as_deref()?;
-        let watched = Watch::new(file).and_then(|(watch, end)| {
+        let watched = FileWatcher::new(file).and_then(|(watch, end)| {
             let keys = Arc::clone(self);
             thread::spawn_for_good("pins", move || {
                 // What changed before it was watched is seen now.
@@ -273,7 +273,7 @@ impl Keys {
 
     /// Takes up what is kept, which somebody may have changed by hand. Whether it could be read.
     fn remember(&self, held: &mut Held) -> bool {
-        let Some(directory) = &self.settings.directory else {
+        let Some(directory) = &self.settings.state_dir else {
             return true;
         };
         match Store::open(directory) {
@@ -291,7 +291,7 @@ impl Keys {
 
     /// Keeps what is held, with the time if that is known to be good.
     fn keep(&self, held: &mut Held) {
-        let Some(directory) = &self.settings.directory else {
+        let Some(directory) = &self.settings.state_dir else {
             return;
         };
         // A clock that ran ahead for a while is not believed for ever: only what was remembered at the start is.
@@ -363,7 +363,7 @@ fn judge(sighting: &Sighting, wait: Duration, state: &mut State) {
 
 /// What matters of a verified path; none where its leaf cannot be read, or has no issuer.
 fn leaf_of(proof: &VerifiedPeer) -> Option<Leaf> {
-    let facts = Facts::read(proof.certificates.first()?)?;
+    let facts = CertificateInfo::read(proof.certificates.first()?)?;
     Some(Leaf {
         pin: *proof.keys.first()?,
         issuer: *proof.keys.get(1)?,
@@ -383,7 +383,7 @@ mod tests {
     use crate::forward::in_flight::Query;
     use crate::identity::anchors::TrustAnchors;
     use crate::identity::pin::PinSet;
-    use crate::identity::pin_file::Source;
+    use crate::identity::pin_file::PinSource;
     use crate::message::Answer;
     use crate::upstream::{self, Failure, Resolver, Settle};
 
@@ -436,13 +436,13 @@ mod tests {
         let line = |letter: &str| format!("resolver.test {}A=\n", letter.repeat(42));
         let lines = ["A", "B", "C"].map(line);
         fs::write(&file, lines[..pins].concat()).expect("writes");
-        let source = Source {
+        let source = PinSource {
             names: vec![name()],
-            fixed: Vec::new(),
+            from_options: Vec::new(),
             file: Some(file),
         };
         Settings {
-            given: source.read().expect("pins"),
+            pins: source.read().expect("pins"),
             source,
             ..Settings::default()
         }

@@ -110,7 +110,7 @@ impl Running {
         let upstream = self.forwarder.upstream();
         let next = next_upstream(config, &upstream)?;
         let current = next.as_ref().unwrap_or(&upstream);
-        let same_keys = next.is_none() && before.settings().are_like(&config.keys);
+        let same_keys = next.is_none() && before.settings().has_same_sources(&config.keys);
         if !same_keys {
             let started = replace_keys(&before, &config.keys, current);
             applied.keys = started.inspect_err(|_| {
@@ -177,14 +177,14 @@ impl Running {
 /// before.
 fn keep_memory(keys: &mut trust::Settings, before: &Keys, elsewhere: bool) -> Result<(), String> {
     if elsewhere {
-        keys.directory.clone_from(&before.settings().directory);
+        keys.state_dir.clone_from(&before.settings().state_dir);
         keys.rollover = before.settings().rollover;
         keys.state = before.state();
     }
     keys.state.good_time = before.settings().state.good_time;
     let now = clock::since_1970().as_secs();
     let source = &keys.source;
-    let followed = source.may_follow(&keys.given, &before.given(), now);
+    let followed = source.check_replacement(&keys.pins, &before.given(), now);
     followed.map_err(|error| error.to_string())
 }
 
@@ -204,7 +204,7 @@ fn next_upstream(config: &Config, upstream: &Upstream) -> Result<Option<Arc<Upst
     if upstream.has(settings) {
         return Ok(None);
     }
-    let believed = |name: &ServerName<'_>| keys.believed(&keys.given, &keys.state, name);
+    let believed = |name: &ServerName<'_>| keys.accepted_pins(&keys.pins, &keys.state, name);
     let next = upstream.succeed(settings, &believed);
     let next = next.map_err(|error| StartError::System(error).to_string())?;
     Ok(Some(next))

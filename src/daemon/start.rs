@@ -57,7 +57,7 @@ pub fn bind(passed: Option<Sockets>, config: Config) -> Result<Bound, StartError
     if let Some(user) = config.user {
         user.become_it()?;
     }
-    config.keys.try_out().map_err(StartError::Keys)?;
+    config.keys.check_access().map_err(StartError::Keys)?;
     Ok(Bound {
         config,
         sockets,

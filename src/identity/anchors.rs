@@ -1,4 +1,4 @@
-//! Whose signature on a certificate is believed?
+//! Which certificate authorities are trusted?
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,18 +7,18 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 use webpki::anchor_from_trusted_cert;
 
-/// Whose signature on a certificate is believed.
+/// Trust anchors (RFC 5280 section 6): the certificate authorities to which a resolver's certificate must chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustAnchors(pub(super) Arc<[TrustAnchor<'static>]>);
 
-/// Why a text holds no trust anchors.
+/// Why a PEM file cannot be used as trust anchors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TrustAnchorsError {
-    /// There is no certificate in it.
+    /// The file has no certificate.
     Empty,
-    /// What begins as a certificate does not go on as PEM.
+    /// A certificate is not valid PEM, for this reason.
     Pem(String),
-    /// The certificate with this number, counted from 1, is none.
+    /// The certificate with this number, from 1, cannot be parsed, for this reason.
     Certificate(usize, String),
 }
 
@@ -37,12 +37,12 @@ impl fmt::Display for TrustAnchorsError {
 impl std::error::Error for TrustAnchorsError {}
 
 impl TrustAnchors {
-    /// Mozilla's roots, as they were when the program was built.
+    /// Mozilla's root certificates, as of the build of this program.
     pub fn built_in() -> Self {
         Self(webpki_roots::TLS_SERVER_ROOTS.into())
     }
 
-    /// The certificates of a PEM file; at least one.
+    /// Reads the certificates of a PEM file, at least one.
     pub fn from_pem(pem: &[u8]) -> Result<Self, TrustAnchorsError> {
         let mut anchors = Vec::new();
         for certificate in CertificateDer::pem_slice_iter(pem) {

@@ -1,40 +1,41 @@
-//! What does a certificate say of itself?
+//! What is in a certificate?
 //!
-//! For people and for dates: whose it is, who gave it, from when to when. Nothing here is believed because a certificate says
-//! it: that is identity's to decide. A reader of our own, since the library for it would add 180 KB to the binary for these
-//! four fields; whatever it does not understand is left out.
+//! Subject, issuer and validity, for people and for expiry dates. Nothing here verifies a certificate: [`crate::identity::chain`]
+//! does that. A parser of our own, since an X.509 library would add 180 KB to the binary for these four fields. Parts that it
+//! does not understand are left out.
 
 use rustls::pki_types::CertificateDer;
 
 use crate::system::date;
 
-/// What a certificate says. The names come from a stranger, control characters and all.
+/// Subject, issuer and validity of a certificate. The names come from the network and may hold control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
-    /// Whose key it certifies, as `C=XX, O=Example, CN=dns.example`: in the order of the certificate.
+pub struct CertificateInfo {
+    /// The subject, as `C=XX, O=Example, CN=dns.example`, in the order of the certificate.
     pub subject: String,
-    /// Who certified it.
+    /// The issuer, in the same form.
     pub issuer: String,
-    /// From when on it holds, in seconds since 1970, UTC; 0 for any time before.
+    /// The first second of validity, in seconds since 1970, UTC; 0 for any time before.
     pub not_before: u64,
-    /// Up to when it holds, that second included.
+    /// The last second of validity, in seconds since 1970, UTC.
     pub not_after: u64,
 }
 
-impl Facts {
-    /// Reads a certificate (RFC 5280 section 4.1); none where it cannot be read.
+impl CertificateInfo {
+    /// Parses a certificate (RFC 5280 section 4.1). None if it cannot be parsed.
     pub fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
         let mut fields = Der(certificate)
-            .inside(tag::SEQUENCE)?
-            .inside(tag::SEQUENCE)?;
+            .enter(tag::SEQUENCE)?
+            .enter(tag::SEQUENCE)?;
         if fields.0.first() == Some(&tag::VERSION) {
             fields.next()?;
         }
         let (_serial, _algorithm) = (fields.next()?, fields.next()?);
-        let issuer = name(fields.inside(tag::SEQUENCE)?)?;
-        let mut validity = fields.inside(tag::SEQUENCE)?;
-        let (not_before, not_after) = (moment(validity.next()?)?, moment(validity.next()?)?);
-        let subject = name(fields.inside(tag::SEQUENCE)?)?;
+        let issuer = distinguished_name(fields.enter(tag::SEQUENCE)?)?;
+        let mut validity = fields.enter(tag::SEQUENCE)?;
+        let (not_before, not_after) =
+            (parse_time(validity.next()?)?, parse_time(validity.next()?)?);
+        let subject = distinguished_name(fields.enter(tag::SEQUENCE)?)?;
         Some(Self {
             subject,
             issuer,
@@ -44,7 +45,7 @@ impl Facts {
     }
 }
 
-/// The tags that matter here (ITU-T X.690).
+/// DER tags (ITU-T X.690 section 8.1.2).
 mod tag {
     pub(super) const OBJECT_IDENTIFIER: u8 = 0x06;
     pub(super) const UTC_TIME: u8 = 0x17;
@@ -56,17 +57,17 @@ mod tag {
     pub(super) const VERSION: u8 = 0xa0;
 }
 
-/// Elements in DER, one after the other.
+/// A sequence of DER elements that is read from its beginning.
 #[derive(Clone, Copy)]
 struct Der<'d>(&'d [u8]);
 
 impl<'d> Der<'d> {
-    /// The next element's tag and content.
+    /// Takes the next element: its tag and its content.
     fn next(&mut self) -> Option<(u8, &'d [u8])> {
         let (&[tag, length], rest) = self.0.split_first_chunk()?;
         let (length, rest) = match length {
             0..=0x7f => (usize::from(length), rest),
-            // In one octet, or in two: a certificate has no element of 64 KB that matters here.
+            // A length in one octet or in two: no element that is read here has 64 KB.
             0x81 => (usize::from(*rest.first()?), rest.get(1..)?),
             0x82 => {
                 let (octets, rest) = rest.split_first_chunk()?;
@@ -79,29 +80,33 @@ impl<'d> Der<'d> {
         Some((tag, content))
     }
 
-    /// The elements inside of the next one, which must have this tag.
-    fn inside(&mut self, tag: u8) -> Option<Self> {
+    /// Takes the next element, which must have this tag, and returns the elements inside it.
+    fn enter(&mut self, tag: u8) -> Option<Self> {
         let (found, content) = self.next()?;
         (found == tag).then_some(Self(content))
     }
 }
 
-/// A distinguished name (RFC 5280 section 4.1.2.4).
-fn name(mut sets: Der<'_>) -> Option<String> {
+/// Writes a distinguished name (RFC 5280 section 4.1.2.4).
+fn distinguished_name(mut sets: Der<'_>) -> Option<String> {
     let mut parts = Vec::new();
     while !sets.0.is_empty() {
-        let mut attributes = sets.inside(tag::SET)?;
+        let mut attributes = sets.enter(tag::SET)?;
         while !attributes.0.is_empty() {
-            let mut attribute = attributes.inside(tag::SEQUENCE)?;
-            let kind = attribute.inside(tag::OBJECT_IDENTIFIER)?.0;
+            let mut attribute = attributes.enter(tag::SEQUENCE)?;
+            let kind = attribute.enter(tag::OBJECT_IDENTIFIER)?.0;
             let (tag, value) = attribute.next()?;
-            parts.push(format!("{}={}", attribute_name(kind), text(tag, value)));
+            parts.push(format!(
+                "{}={}",
+                attribute_name(kind),
+                decode_string(tag, value)
+            ));
         }
     }
     Some(parts.join(", "))
 }
 
-/// What an attribute of a name is called (RFC 4519), its number where it is none of the usual ones.
+/// The short name of an attribute type (RFC 4519), or `#` and its identifier in hexadecimal for less common ones.
 fn attribute_name(identifier: &[u8]) -> String {
     match identifier {
         // 2.5.4: attribute types of X.520.
@@ -120,8 +125,8 @@ fn attribute_name(identifier: &[u8]) -> String {
     }
 }
 
-/// A string, whatever it is made of.
-fn text(tag: u8, octets: &[u8]) -> String {
+/// Decodes a string by its tag. Octets that are not valid are replaced.
+fn decode_string(tag: u8, octets: &[u8]) -> String {
     match tag {
         tag::BMP_STRING => {
             let (units, _) = octets.as_chunks();
@@ -133,8 +138,8 @@ fn text(tag: u8, octets: &[u8]) -> String {
     }
 }
 
-/// Seconds since 1970; before that 0 (RFC 5280 section 4.1.2.5: always in UTC and to the second).
-fn moment((tag, octets): (u8, &[u8])) -> Option<u64> {
+/// Parses a time into seconds since 1970, 0 for any time before. It is always UTC and to the second (RFC 5280 section 4.1.2.5).
+fn parse_time((tag, octets): (u8, &[u8])) -> Option<u64> {
     let text = str::from_utf8(octets).ok()?;
     let (year, rest) = match tag {
         tag::UTC_TIME => {
@@ -155,8 +160,8 @@ fn moment((tag, octets): (u8, &[u8])) -> Option<u64> {
     let (month, day) = (part(0)?, part(2)?);
     let (hour, minute, second) = (part(4)?, part(6)?, part(8)?);
     let written = format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z");
-    let (moment, _) = date::read(&written)?;
-    (rest.get(10..) == Some("Z")).then_some(moment)
+    let (time, _) = date::read(&written)?;
+    (rest.get(10..) == Some("Z")).then_some(time)
 }
 
 #[cfg(test)]
@@ -199,24 +204,24 @@ mod tests {
             named(DnType::LocalityName, utf8(&"x".repeat(300))),
         ];
         for sample in &samples {
-            let facts = Facts::read(sample).expect("a certificate");
+            let info = CertificateInfo::read(sample).expect("a certificate");
             let (_, oracle) = X509Certificate::from_der(sample).expect("a certificate");
-            assert_eq!(facts.subject, oracle.subject().to_string());
-            assert_eq!(facts.issuer, oracle.issuer().to_string());
+            assert_eq!(info.subject, oracle.subject().to_string());
+            assert_eq!(info.issuer, oracle.issuer().to_string());
             let validity = oracle.validity();
             let seconds = |moment: u64| i64::try_from(moment).expect("a time");
-            assert_eq!(seconds(facts.not_before), validity.not_before.timestamp());
-            assert_eq!(seconds(facts.not_after), validity.not_after.timestamp());
+            assert_eq!(seconds(info.not_before), validity.not_before.timestamp());
+            assert_eq!(seconds(info.not_after), validity.not_after.timestamp());
         }
     }
 
     #[test]
     fn odd_strings_attributes_and_times_are_read_for_what_they_are() {
-        assert_eq!(text(tag::BMP_STRING, b"\0d\0\xfc"), "dü");
-        assert_eq!(text(tag::TELETEX_STRING, b"d\xfc"), "dü");
-        assert_eq!(text(0x0c, b"d\xff"), "d\u{fffd}");
+        assert_eq!(decode_string(tag::BMP_STRING, b"\0d\0\xfc"), "dü");
+        assert_eq!(decode_string(tag::TELETEX_STRING, b"d\xfc"), "dü");
+        assert_eq!(decode_string(0x0c, b"d\xff"), "d\u{fffd}");
         assert_eq!(attribute_name(&[0x55, 4, 0x61]), "#550461");
-        let time = |text: &[u8]| moment((tag::UTC_TIME, text));
+        let time = |text: &[u8]| parse_time((tag::UTC_TIME, text));
         assert_eq!(time(b"491231235959Z"), Some(2_524_607_999));
         assert_eq!(time(b"500101000000Z"), Some(0), "1950");
         for broken in [
@@ -228,7 +233,7 @@ mod tests {
         ] {
             assert_eq!(time(broken), None, "{broken:?}");
         }
-        assert_eq!(moment((0x0c, b"261124000000Z")), None);
+        assert_eq!(parse_time((0x0c, b"261124000000Z")), None);
     }
 
     #[test]
@@ -237,13 +242,13 @@ mod tests {
         for end in 0..whole.len() {
             let cut = CertificateDer::from(&whole[..end]);
             // The outermost length says that something is missing.
-            assert_eq!(Facts::read(&cut), None);
+            assert_eq!(CertificateInfo::read(&cut), None);
         }
         for at in 0..whole.len() {
             for bit in 0..8 {
                 let mut changed = whole.to_vec();
                 changed[at] ^= 1 << bit;
-                let _ = Facts::read(&CertificateDer::from(changed));
+                let _ = CertificateInfo::read(&CertificateDer::from(changed));
             }
         }
     }

@@ -1,13 +1,12 @@
-//! Does a certificate chain prove that this is the resolver that is meant?
+//! Does a certificate chain prove the resolver's identity?
 //!
-//! Three checks, all of which must hold on every connection: the certificates chain to a trust anchor, AND the resolver's
-//! name is among the names of its certificate (RFC 8310 section 8.1: SAN only, never the CN), AND where pins are given,
-//! one of them is that of a key on the verified path: the leaf's, an issuer's or the anchor's. A certificate that the
-//! resolver merely sends along is on no verified path, so it satisfies no pin.
+//! Three checks must all pass on every connection: the certificates chain to a trust anchor, AND the resolver's name is among the
+//! names of its certificate (RFC 8310 section 8.1: SAN only, never the CN), AND, if pins are given, one of them matches a key on
+//! the verified path: the leaf's, an issuer's or the anchor's. A certificate that the resolver sends but that is not on the
+//! verified path matches no pin.
 //!
-//! Certificates are judged by the clock of this machine. Where that is known to be wrong, since it shows a time before the
-//! program was built, or before one that is remembered, the pins stand in for it: with one that fits, certificates are judged
-//! at the earliest time that it can be.
+//! Validity is checked by the clock of this machine. If the clock is known to be wrong, since it is before the build of the
+//! program or before a saved time, the pins replace it: if one matches, validity is checked at the earliest possible time.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -21,16 +20,16 @@ use crate::identity::verify_error::{Check, VerifyError};
 use crate::identity::verify_policy::{PinMode, VerifyPolicy};
 use crate::system::date::{DAY, Moment};
 
-/// How a resolver proved itself.
+/// A resolver whose identity was verified, with the certificates and keys that prove it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedPeer {
     /// The certificates of the verified path, from the leaf to the one below the anchor.
     pub certificates: Vec<CertificateDer<'static>>,
     /// The keys of the verified path, from the leaf's to the anchor's.
     pub keys: Vec<Pin>,
-    /// Which pin is that of which key; none where no pin is given, or none needs to fit.
+    /// Which pin matched which key. None if no pin is given, or if none matched in [`PinMode::Report`].
     pub pin_match: Option<PinMatch>,
-    /// The clock was behind the floor, which stood in for it.
+    /// Whether the clock was not trusted, so that validity was checked at the clock floor or later.
     pub clock_untrusted: bool,
 }
 
@@ -53,59 +52,59 @@ impl VerifiedPeer {
     }
 }
 
-/// Holds a certificate chain, a leaf and what is shown with it, to `policy` at the time `now`.
+/// Checks a certificate chain, the leaf and the other presented certificates, against `policy` at the time `now`.
 pub(super) fn check(
     policy: &VerifyPolicy,
     algorithms: &WebPkiSupportedAlgorithms,
     leaf: &CertificateDer<'_>,
-    others: &[CertificateDer<'_>],
+    intermediates: &[CertificateDer<'_>],
     now: UnixTime,
 ) -> Result<VerifiedPeer, VerifyError> {
     let certificate = EndEntityCert::try_from(leaf)
         .map_err(|error| VerifyError::unreadable(error.to_string()))?;
-    let shown = Shown {
+    let chain = PresentedChain {
         policy,
         algorithms,
         certificate: &certificate,
-        others,
+        intermediates,
     };
     let floor = policy.clock_floor;
     if now.as_secs() + DAY > floor {
-        return shown.check_at(now.as_secs(), false);
+        return chain.check_at(now.as_secs(), false);
     }
-    // It is not earlier than any certificate of the path was made, either.
+    // The time is not earlier than the notBefore of any certificate of the path, either.
     let mut earliest = floor;
-    for _ in 0..=others.len() {
-        let judged = shown.check_at(earliest, true);
-        match &judged {
+    for _ in 0..=intermediates.len() {
+        let result = chain.check_at(earliest, true);
+        match &result {
             Err(VerifyError {
                 not_before: Some(later),
                 ..
             }) if *later > earliest => earliest = *later,
-            _ => return judged,
+            _ => return result,
         }
     }
-    shown.check_at(earliest, true)
+    chain.check_at(earliest, true)
 }
 
-/// What was shown, and what it is held to.
-struct Shown<'s> {
+/// The presented certificates, and what they are checked against.
+struct PresentedChain<'s> {
     policy: &'s VerifyPolicy,
     algorithms: &'s WebPkiSupportedAlgorithms,
     certificate: &'s EndEntityCert<'s>,
-    others: &'s [CertificateDer<'s>],
+    intermediates: &'s [CertificateDer<'s>],
 }
 
 /// The verified paths that lead to an anchor, as far as they matter.
 struct Paths {
-    /// One that will do: with a pinned key on it, or any where no pin is given.
+    /// The accepted path: one with a pinned key, or any if no pin is given.
     pinned: Option<VerifiedPeer>,
-    /// The first without.
+    /// The first path without a pinned key.
     unpinned: Option<VerifiedPeer>,
 }
 
-impl Shown<'_> {
-    /// Holds what was shown to the terms as if it were then; if the clock is suspect, a pin must fit.
+impl PresentedChain<'_> {
+    /// Checks the chain as of `seconds` since 1970, UTC. If the clock is not trusted, a pin must match.
     fn check_at(&self, seconds: u64, clock_untrusted: bool) -> Result<VerifiedPeer, VerifyError> {
         let VerifyPolicy {
             name,
@@ -115,7 +114,7 @@ impl Shown<'_> {
         } = self.policy;
         let leaf_pin = Pin::of(&self.certificate.subject_public_key_info());
         if clock_untrusted && pins.is_empty() {
-            return Err(self.refuse(
+            return Err(self.error(
                 Check::Clock,
                 "this machine's clock to be right, or a pin to stand in for it".to_owned(),
                 format!("it cannot be before {:#}", Moment(seconds)),
@@ -124,7 +123,7 @@ impl Shown<'_> {
         }
         let paths = self.find_paths(seconds, clock_untrusted);
         let Paths { pinned, unpinned } =
-            paths.map_err(|error| self.refuse_chain(&error, leaf_pin))?;
+            paths.map_err(|error| self.chain_error(&error, leaf_pin))?;
         if self
             .certificate
             .verify_is_valid_for_subject_name(name)
@@ -132,21 +131,21 @@ impl Shown<'_> {
         {
             let cause = "the certificate is for other names".to_owned();
             let expected = name.to_str().into_owned();
-            return Err(self.refuse(Check::Name, expected, cause, vec![leaf_pin]));
+            return Err(self.error(Check::Name, expected, cause, vec![leaf_pin]));
         }
         match (pinned, unpinned) {
             (Some(peer), _) => Ok(peer),
-            // Nothing else stands in for a clock.
+            // Only a pin can replace the clock.
             (_, Some(peer)) if *pin_mode == PinMode::Report && !clock_untrusted => Ok(peer),
             (_, unpinned) => {
                 let keys = unpinned.map(|peer| peer.keys).unwrap_or_default();
                 let cause = "no key on the verified path is pinned".to_owned();
-                Err(self.refuse(Check::Pin, pins.to_string(), cause, keys))
+                Err(self.error(Check::Pin, pins.to_string(), cause, keys))
             }
         }
     }
 
-    /// Looks for paths to an anchor. Where several lead to one, one with a pinned key on it is taken if there is one.
+    /// Searches for paths to a trust anchor. If there are several, one with a pinned key is preferred.
     fn find_paths(&self, seconds: u64, clock_untrusted: bool) -> Result<Paths, webpki::Error> {
         let VerifyPolicy { anchors, pins, .. } = self.policy;
         let (pinned, unpinned) = (RefCell::new(None), RefCell::new(None));
@@ -166,7 +165,7 @@ impl Shown<'_> {
         let path = self.certificate.verify_for_usage(
             self.algorithms.all,
             &anchors.0,
-            self.others,
+            self.intermediates,
             UnixTime::since_unix_epoch(Duration::from_secs(seconds)),
             KeyUsage::server_auth(),
             None,
@@ -183,7 +182,7 @@ impl Shown<'_> {
         }
     }
 
-    fn refuse_chain(&self, error: &webpki::Error, leaf_pin: Pin) -> VerifyError {
+    fn chain_error(&self, error: &webpki::Error, leaf_pin: Pin) -> VerifyError {
         let expected = "a chain of valid certificates to a trust anchor".to_owned();
         let not_before = match error {
             webpki::Error::CertNotValidYet { not_before, .. } => Some(not_before.as_secs()),
@@ -191,11 +190,11 @@ impl Shown<'_> {
         };
         VerifyError {
             not_before,
-            ..self.refuse(Check::Chain, expected, in_words(error), vec![leaf_pin])
+            ..self.error(Check::Chain, expected, describe(error), vec![leaf_pin])
         }
     }
 
-    fn refuse(&self, check: Check, expected: String, cause: String, pins: Vec<Pin>) -> VerifyError {
+    fn error(&self, check: Check, expected: String, cause: String, pins: Vec<Pin>) -> VerifyError {
         let names = self.certificate.valid_dns_names();
         VerifyError {
             check,
@@ -208,8 +207,8 @@ impl Shown<'_> {
     }
 }
 
-/// The commonest failures of a chain said for people, the others as webpki names them.
-fn in_words(error: &webpki::Error) -> String {
+/// Describes the most common chain errors for people, and the others as webpki does.
+fn describe(error: &webpki::Error) -> String {
     match error {
         webpki::Error::CertExpired { time, not_after } => {
             let days = time.as_secs().saturating_sub(not_after.as_secs()) / DAY;
@@ -225,7 +224,7 @@ fn in_words(error: &webpki::Error) -> String {
     }
 }
 
-/// The pin of a certificate's key; none where it cannot be read.
+/// The pin of a certificate's key. None if the certificate cannot be parsed.
 pub fn pin_of(certificate: &CertificateDer<'_>) -> Option<Pin> {
     let certificate = EndEntityCert::try_from(certificate).ok()?;
     Some(Pin::of(&certificate.subject_public_key_info()))

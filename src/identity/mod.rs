@@ -1,19 +1,19 @@
-//! Is this the resolver that is meant?
+//! Is this the resolver that the user named?
 //!
 //! Each file imports only files below it in this list:
 //!
-//! - [`trust`]: what are the keys to be believed made of?
-//! - [`state_file`]: what is remembered from one start to the next?
-//! - [`memory_lines`]: how is what is remembered of a resolver's keys written and read?
-//! - [`rollover`]: may a new key be believed that nobody has pinned?
-//! - [`pin_file`]: which pins hold now?
-//! - [`verifier`]: how is a TLS connection had with the resolver that is meant, and with no other?
-//! - [`chain`]: does a certificate chain prove that this is the resolver that is meant?
-//! - [`policy`]: what must a resolver show?
-//! - [`refusal`]: why is this not the resolver that is meant?
-//! - [`anchors`]: whose signature on a certificate is believed?
+//! - [`trust`]: which pins and learnt keys are accepted?
+//! - [`state_file`]: what is saved from one start to the next?
+//! - [`memory_lines`]: how is the key history of a resolver written and read?
+//! - [`rollover`]: may a new key be accepted that is not pinned?
+//! - [`pin_file`]: which pins are configured now?
+//! - [`verifier`]: how does TLS connect to this resolver, and to no other?
+//! - [`chain`]: does a certificate chain prove the resolver's identity?
+//! - [`verify_policy`]: what must a resolver prove?
+//! - [`verify_error`]: why was a resolver not verified?
+//! - [`anchors`]: which certificate authorities are trusted?
 //! - [`pin`]: what is a pin?
-//! - [`certificate`]: what does a certificate say of itself?
+//! - [`certificate`]: what is in a certificate?
 
 pub mod anchors;
 pub mod certificate;

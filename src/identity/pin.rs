@@ -1,8 +1,8 @@
 //! What is a pin?
 //!
-//! The SHA-256 of a certificate's SubjectPublicKeyInfo (RFC 7469 section 2.4, RFC 7858 section 4.2): it names a key, so it
-//! outlives the certificates that are made for that key. The pins of a resolver are a set, so that the key that comes next
-//! can be named before it comes.
+//! The SHA-256 of a certificate's SubjectPublicKeyInfo (RFC 7469 section 2.4, RFC 7858 section 4.2). A pin identifies a key, so it
+//! stays valid when the certificate is renewed for the same key. A resolver has a set of pins, so that the next key can be pinned
+//! before it is used.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 
-/// The SHA-256 of one public key.
+/// A pin: the SHA-256 of one public key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pin([u8; SHA256_OUTPUT_LEN]);
 
@@ -25,12 +25,12 @@ impl Pin {
     }
 }
 
-/// Why a text is no pin.
+/// Why a text is not a pin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PinError {
-    /// The text, without the spelling around it, is not base64 (RFC 4648 section 4, with padding).
+    /// The text, without prefix and quotation marks, is not base64 (RFC 4648 section 4, with padding).
     NotBase64,
-    /// So many bytes of base64 that are not the 32 of a SHA-256.
+    /// The base64 holds this many bytes, not the 32 of a SHA-256.
     Length(usize),
 }
 
@@ -52,7 +52,7 @@ impl std::error::Error for PinError {}
 impl FromStr for Pin {
     type Err = PinError;
 
-    /// Takes the spellings that are around: `BASE64`, `sha256/BASE64`, `sha256//BASE64` (curl) and
+    /// Accepts the usual notations: `BASE64`, `sha256/BASE64`, `sha256//BASE64` (curl) and
     /// `pin-sha256="BASE64"` (RFC 7469).
     fn from_str(text: &str) -> Result<Self, PinError> {
         let quoted = text
@@ -61,7 +61,7 @@ impl FromStr for Pin {
         let base64 = quoted
             .or_else(|| text.strip_prefix("sha256/"))
             .unwrap_or(text);
-        // A second slash may be curl's, or the first letter of the base64: then the whole decodes.
+        // A second slash is curl's, unless it is the first character of the base64: then the text decodes with it.
         let whole = STANDARD.decode(base64);
         let bytes = match base64.strip_prefix('/') {
             Some(rest) if whole.is_err() => STANDARD.decode(rest),
@@ -88,19 +88,19 @@ impl fmt::Debug for Pin {
     }
 }
 
-/// A pin and when it counts. Times are seconds since 1970, UTC.
+/// A pin and its validity period. Times are seconds since 1970, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PinEntry {
     /// The pin.
     pub pin: Pin,
-    /// From when on it counts; none for ever since.
+    /// The first second of validity; none for no lower bound.
     pub not_before: Option<u64>,
-    /// Up to when it counts, that second included; none for ever.
+    /// The last second of validity; none for no upper bound.
     pub not_after: Option<u64>,
 }
 
 impl PinEntry {
-    /// Whether it counts at this time.
+    /// Whether the pin is valid at `now`.
     pub fn is_valid_at(&self, now: u64) -> bool {
         self.not_before.is_none_or(|from| from <= now)
             && self.not_after.is_none_or(|until| now <= until)
@@ -108,7 +108,7 @@ impl PinEntry {
 }
 
 impl From<Pin> for PinEntry {
-    /// For ever.
+    /// The pin without dates.
     fn from(pin: Pin) -> Self {
         Self {
             pin,
@@ -118,21 +118,22 @@ impl From<Pin> for PinEntry {
     }
 }
 
-/// Which pin of a set was found where.
+/// Which pin of a set matched which key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PinMatch {
-    /// The pin's place in the set, from 0: the later ones are backups.
+    /// Index of the pin in the set, from 0. Pins after the first are backups.
     pub pin_index: usize,
-    /// The key's place on the verified path, from 0 for the leaf's.
+    /// Index of the key on the verified path, from 0 for the leaf's.
     pub key_index: usize,
 }
 
-/// The pins of one resolver. An empty set asks for nothing; any other asks for one of its pins on the verified path.
+/// The pins of one resolver, in the order in which they were given. If the set is empty, any key is accepted; otherwise one of the
+/// pins must match a key on the verified path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PinSet(Vec<PinEntry>);
 
 impl PinSet {
-    /// The first of its pins that counts at `now` and is that of a key of a verified path.
+    /// Finds the first pin that is valid at `now` and matches a key on the verified path `path`.
     pub fn find(&self, path: &[Pin], now: u64) -> Option<PinMatch> {
         let mut entries = self.0.iter().enumerate();
         entries.find_map(|(pin_index, entry)| {
@@ -144,27 +145,28 @@ impl PinSet {
         })
     }
 
-    /// Adds a pin. One that is there already counts as it did.
+    /// Adds a pin, unless the set has it with the same dates.
     pub fn insert(&mut self, entry: PinEntry) {
         if !self.0.contains(&entry) {
             self.0.push(entry);
         }
     }
 
-    /// Whether it asks for nothing.
+    /// Whether the set has no pins, so that any key is accepted.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The pins, in the order in which they were given.
+    /// The pins with their dates, in order.
     pub fn entries(&self) -> &[PinEntry] {
         &self.0
     }
 
-    /// Whether there is no second key to go on with when the first is changed, now or announced.
+    /// Whether the set has pins, but not for a second key, which would be needed when the resolver changes its key (RFC 7469 section
+    /// 2.5). Expired pins do not count, future ones do.
     pub fn lacks_backup(&self, now: u64) -> bool {
-        let left = |entry: &&PinEntry| entry.not_after.is_none_or(|until| now <= until);
-        let mut keys = self.0.iter().filter(left).map(|entry| entry.pin);
+        let is_not_expired = |entry: &&PinEntry| entry.not_after.is_none_or(|until| now <= until);
+        let mut keys = self.0.iter().filter(is_not_expired).map(|entry| entry.pin);
         let first = keys.next();
         !self.is_empty() && keys.all(|key| Some(key) == first)
     }
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_means_the_same_pin() {
+    fn every_notation_means_the_same_pin() {
         let pin: Pin = BASE64.parse().expect("a pin");
         for text in [
             format!("sha256/{BASE64}"),
@@ -223,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_whose_base64_begins_with_a_slash_is_read_in_every_spelling() {
+    fn a_pin_whose_base64_begins_with_a_slash_is_read_in_every_notation() {
         let pin = Pin([0xff; 32]);
         let base64 = STANDARD.encode(pin.0);
         assert!(base64.starts_with('/'));
@@ -260,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_wants_one_of_its_pins_and_an_empty_one_nothing() {
+    fn a_set_requires_one_of_its_pins_and_an_empty_one_none() {
         let [one, two, three] = [1, 2, 3].map(|octet| Pin([octet; 32]));
         let set: PinSet = [one, two, two].into_iter().collect();
         assert_eq!(
@@ -284,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_counts_between_its_dates_alone() {
+    fn a_pin_is_valid_between_its_dates_only() {
         let [one, two] = [1, 2].map(|octet| Pin([octet; 32]));
         let mut set = PinSet::default();
         set.insert(PinEntry {

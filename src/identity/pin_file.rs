@@ -1,7 +1,7 @@
-//! Which pins hold now?
+//! Which pins are configured now?
 //!
-//! Those of the command line, and those of a file, which is read again when it changes: so a key that is about to be
-//! changed is announced without a restart. Either all of a file is taken or nothing.
+//! Those of the options, and those of a file that is read again when it changes, so that the next key can be announced without a
+//! restart. Either all lines of a file are accepted or none.
 
 use std::fmt;
 use std::io::{self, PipeReader, PipeWriter};
@@ -16,30 +16,30 @@ use crate::identity::pin::{Pin, PinEntry, PinSet};
 use crate::system::date;
 use crate::system::privileges::{self, FileError};
 
-/// How many milliseconds of quiet end a change: files are written in pieces, and taken away before they come back. Where it
-/// never is quiet, a change ends after so many events.
-const QUIET: u8 = 100;
-const EVENTS: usize = 10;
+/// A change ends after this many milliseconds without an event, since files are written in pieces, and removed before they are
+/// replaced. It also ends after this many rounds with events.
+const DEBOUNCE_MS: u8 = 100;
+const MAX_EVENTS: usize = 10;
 
-/// A pin and whose it is.
+/// A pin and the name of its resolver.
 pub type NamedPin = (ServerName<'static>, PinEntry);
 
-/// Where the pins of all resolvers come from.
+/// The sources of the pins of all resolvers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Source {
+pub struct PinSource {
     /// The resolvers' names.
     pub names: Vec<ServerName<'static>>,
-    /// The pins that hold whatever the file says.
-    pub fixed: Vec<NamedPin>,
-    /// The file of further ones.
+    /// The pins of options, which are valid whatever the file has.
+    pub from_options: Vec<NamedPin>,
+    /// The file with further pins (`--pins`).
     pub file: Option<PathBuf>,
 }
 
-impl Source {
-    /// The pins that hold now. Fails with the file, and where it leaves a resolver without any: that is more likely a slip
-    /// than a wish to believe anybody.
+impl PinSource {
+    /// Reads the pins. Fails if the file cannot be read, or if there is a file and a resolver has no pin at all: that is more likely
+    /// a mistake than the wish to accept any key.
     pub fn read(&self) -> Result<Pins, PinFileError> {
-        let mut pins = Pins(self.fixed.clone());
+        let mut pins = Pins(self.from_options.clone());
         if let Some(file) = &self.file {
             pins.0.extend(read_file(file)?);
             if let Some(name) = self.names.iter().find(|name| pins.of(name).is_empty()) {
@@ -49,17 +49,20 @@ impl Source {
         Ok(pins)
     }
 
-    /// The pins that hold from `now` on, in place of those `before`. Fails also where a resolver would have none that counts
-    /// now, and had one.
-    pub fn read_again(&self, before: &Pins, now: u64) -> Result<Pins, PinFileError> {
+    /// Reads the pins again, to replace those `before`. Fails also as [`PinSource::check_replacement`] does.
+    pub fn reread(&self, before: &Pins, now: u64) -> Result<Pins, PinFileError> {
         let pins = self.read()?;
-        self.may_follow(&pins, before, now)?;
+        self.check_replacement(&pins, before, now)?;
         Ok(pins)
     }
 
-    /// Whether `pins` may hold from `now` on, in place of those `before`: not where a resolver has some, none of which counts
-    /// now, and had one that did.
-    pub fn may_follow(&self, pins: &Pins, before: &Pins, now: u64) -> Result<(), PinFileError> {
+    /// Checks that `pins` may replace those `before`: a resolver with pins must keep one that is valid at `now` if it had one.
+    pub fn check_replacement(
+        &self,
+        pins: &Pins,
+        before: &Pins,
+        now: u64,
+    ) -> Result<(), PinFileError> {
         let counts = |pins: &Pins, name: &ServerName<'_>| {
             let own = pins.of(name);
             own.entries().iter().any(|entry| entry.is_valid_at(now))
@@ -68,13 +71,13 @@ impl Source {
             !pins.of(name).is_empty() && counts(before, name) && !counts(pins, name)
         };
         match self.names.iter().find(loses) {
-            Some(name) => Err(PinFileError::Late(name.to_str().into_owned())),
+            Some(name) => Err(PinFileError::NoneValid(name.to_str().into_owned())),
             None => Ok(()),
         }
     }
 }
 
-/// The pins of all resolvers, and of others that may be in the file.
+/// The pins of all resolvers, and of any others in the file.
 #[derive(Debug, Clone, Default)]
 pub struct Pins(Vec<NamedPin>);
 
@@ -95,29 +98,29 @@ impl FromIterator<(ServerName<'static>, PinSet)> for Pins {
 }
 
 impl Pins {
-    /// The pins of one resolver, in the order in which they are given.
+    /// The pins of one resolver, in the order in which they were given.
     pub fn of(&self, name: &ServerName<'_>) -> PinSet {
         let own = self.0.iter().filter(|(whose, _)| whose == name);
         own.map(|(_, entry)| *entry).collect()
     }
 
-    /// How many there are.
+    /// The number of pins of all resolvers.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 }
 
-/// Why a file of pins is not taken.
+/// Why pins are not accepted.
 #[derive(Debug)]
 pub enum PinFileError {
-    /// It is not read.
+    /// The file cannot be read, or is not safe to read.
     File(FileError),
-    /// The line of this number, from 1, and what is wrong with it.
+    /// The line with this number, from 1, is wrong, for this reason.
     Line(usize, String),
-    /// This resolver may be asked and has no pin.
+    /// The resolver of this name has no pin.
     Missing(String),
-    /// This resolver has no pin that counts now, and had one.
-    Late(String),
+    /// The resolver of this name has no pin that is valid now, and had one before.
+    NoneValid(String),
 }
 
 impl fmt::Display for PinFileError {
@@ -126,7 +129,7 @@ impl fmt::Display for PinFileError {
             Self::File(error) => error.fmt(f),
             Self::Line(number, cause) => write!(f, "line {number}: {cause}"),
             Self::Missing(name) => write!(f, "expected a pin for {name}, which may be asked"),
-            Self::Late(name) => write!(
+            Self::NoneValid(name) => write!(
                 f,
                 "expected a pin for {name} that counts now, as one did before"
             ),
@@ -136,12 +139,13 @@ impl fmt::Display for PinFileError {
 
 impl std::error::Error for PinFileError {}
 
-/// Reads a file of pins. Either all of it is taken or nothing.
+/// Reads a pin file. Either all lines are accepted or none.
 pub fn read_file(path: &Path) -> Result<Vec<NamedPin>, PinFileError> {
     read_lines(&read_text(path)?)
 }
 
-/// Reads a file that says who is believed: one that its owner alone may write, and that is not too long.
+/// Reads a file that decides who is trusted. Fails if others than its owner may write it, if it is longer than 1 MiB, or if it is not
+/// UTF-8.
 pub fn read_text(path: &Path) -> Result<String, PinFileError> {
     let octets = privileges::read_file(path).map_err(PinFileError::File)?;
     privileges::text(octets).map_err(|(line, cause)| PinFileError::Line(line, cause))
@@ -152,7 +156,7 @@ pub fn read_text(path: &Path) -> Result<String, PinFileError> {
 pub fn read_lines(text: &str) -> Result<Vec<NamedPin>, PinFileError> {
     let mut pins = Vec::new();
     for (index, line) in text.lines().enumerate() {
-        // "#" is in no name and no pin.
+        // Neither names nor pins contain "#".
         let words = line.split('#').next().unwrap_or_default();
         let mut words = words.split_ascii_whitespace();
         let Some(fqdn) = words.next() else { continue };
@@ -188,38 +192,39 @@ fn read_line<'t>(fqdn: &str, mut words: impl Iterator<Item = &'t str>) -> Result
     }
 }
 
-/// The name of a resolver, in lower case and without a final dot.
+/// Parses the name of a resolver, into lower case and without a final dot.
 pub fn resolver_name(text: &str) -> Result<ServerName<'static>, String> {
-    // A final dot is the same name in full; certificates do not have it.
+    // The final dot of a fully qualified name is not written in certificates.
     let name = text.strip_suffix('.').unwrap_or(text);
     ServerName::try_from(name.to_ascii_lowercase())
         .map_err(|_| "expected a host name such as dns.example.net, or an IP address".to_owned())
 }
 
-/// Sees when a file changes: written, replaced, taken away, or reached by another link (as in a Kubernetes volume).
+/// Watches a file for changes by inotify: written, replaced, removed, or reached by another symbolic link (as in a Kubernetes
+/// volume).
 #[derive(Debug)]
-pub struct Watch {
+pub struct FileWatcher {
     inotify: Inotify,
     path: PathBuf,
-    end: PipeReader,
+    stop: PipeReader,
 }
 
-impl Watch {
-    /// Watches the file at `path` and its directory until the writer that is returned is dropped.
+impl FileWatcher {
+    /// Watches the file at `path` and its directory, until the returned writer is dropped. Fails if inotify or a pipe cannot be had.
     pub fn new(path: &Path) -> io::Result<(Self, PipeWriter)> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        let (end, writer) = io::pipe()?;
-        let watch = Self {
+        let (stop, writer) = io::pipe()?;
+        let watcher = Self {
             inotify,
             path: path.to_owned(),
-            end,
+            stop,
         };
-        watch.look_there()?;
-        Ok((watch, writer))
+        watcher.add_watches()?;
+        Ok((watcher, writer))
     }
 
-    /// At what the path leads to now: both may have been replaced.
-    fn look_there(&self) -> io::Result<()> {
+    /// Adds watches for the current directory and file of the path, both of which may have been replaced.
+    fn add_watches(&self) -> io::Result<()> {
         let changes = AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_MOVED_TO
             | AddWatchFlags::IN_CREATE
@@ -233,33 +238,33 @@ impl Watch {
             .filter(|parent| !parent.as_os_str().is_empty());
         self.inotify
             .add_watch(directory.unwrap_or(Path::new(".")), changes)?;
-        // A file that is elsewhere, or mounted by itself, changes without the directory.
+        // A file behind a symbolic link, or one that is mounted, changes without an event in the directory.
         self.inotify.add_watch(&self.path, changes)?;
         Ok(())
     }
 
-    /// Waits for the end of the next change; false once nobody wants to know any more.
+    /// Waits for the end of the next change. Returns false once the writer is dropped.
     pub fn wait(&self) -> bool {
-        // While something is missing, what is left of them is watched.
-        let _ = self.look_there();
+        // If file or directory is missing, the other one is still watched.
+        let _ = self.add_watches();
         let mut timeout = PollTimeout::NONE;
         let mut events = 0;
-        while events < EVENTS {
+        while events < MAX_EVENTS {
             let mut ready = [
                 PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.end.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
             ];
             match poll(&mut ready, timeout) {
                 Ok(0) => return true,
                 Ok(_) if ready[1].any().unwrap_or(true) => return false,
                 Ok(_) => {
-                    // What happened does not matter, only that it did.
+                    // The kind of event does not matter.
                     while self
                         .inotify
                         .read_events()
                         .is_ok_and(|events| !events.is_empty())
                     {}
-                    timeout = PollTimeout::from(QUIET);
+                    timeout = PollTimeout::from(DEBOUNCE_MS);
                     events += 1;
                 }
                 Err(_) => {}
@@ -380,9 +385,9 @@ mod tests {
             |text: &str| fs::write(file.path(), text.replace("PIN", BASE64)).expect("writes");
         let [first, second] =
             ["a.example", "b.example"].map(|name| resolver_name(name).expect("a name"));
-        let source = Source {
+        let source = PinSource {
             names: vec![first.clone(), second.clone()],
-            fixed: vec![(
+            from_options: vec![(
                 second.clone(),
                 PinEntry::from(BASE64.parse::<Pin>().expect("a pin")),
             )],
@@ -409,17 +414,17 @@ mod tests {
         let [early, late] =
             ["2026-11-30", "2026-12-01"].map(|day| date::read(day).expect("a day").0);
         let error = source
-            .read_again(&before, early)
+            .reread(&before, early)
             .expect_err("none counts")
             .to_string();
         assert_eq!(
             error,
             "expected a pin for a.example that counts now, as one did before"
         );
-        assert!(source.read_again(&before, late).is_ok());
+        assert!(source.reread(&before, late).is_ok());
         let announced = source.read().expect("it has one");
         assert!(
-            source.read_again(&announced, early).is_ok(),
+            source.reread(&announced, early).is_ok(),
             "none counted before"
         );
     }
@@ -432,7 +437,7 @@ mod tests {
         let path = |name: &str| directory.path().join(name);
         fs::write(path("one"), "1").expect("writes");
         symlink("one", path("pins")).expect("links");
-        let (watch, end) = Watch::new(&path("pins")).expect("a watch");
+        let (watcher, end) = FileWatcher::new(&path("pins")).expect("a watch");
         let changes: [&dyn Fn(); 3] = [
             &|| fs::write(path("one"), "2").expect("writes"),
             &|| {
@@ -446,9 +451,9 @@ mod tests {
         ];
         for change in changes {
             change();
-            assert!(watch.wait());
+            assert!(watcher.wait());
         }
         drop(end);
-        assert!(!watch.wait());
+        assert!(!watcher.wait());
     }
 }

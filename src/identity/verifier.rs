@@ -1,6 +1,6 @@
-//! How is a TLS connection had with the resolver that is meant, and with no other?
+//! How does TLS connect to this resolver, and to no other?
 //!
-//! The checks of [`crate::identity::chain`], in the form in which rustls calls them, on every connection.
+//! The checks of [`crate::identity::chain`] as a certificate verifier of rustls, which runs on every connection.
 
 use std::sync::Arc;
 
@@ -21,36 +21,43 @@ use crate::system::date::DAY;
 
 /// The protocol that we offer by ALPN: DNS over TLS (IANA's registry of ALPN protocol IDs).
 const ALPN: &[u8] = b"dot";
-/// How many tickets are kept for resumption, over all addresses of a resolver.
-const TICKETS: usize = 16;
+/// Maximum number of session tickets kept for resumption, over all addresses of a resolver.
+const MAX_TICKETS: usize = 16;
 
-/// A resolver's identity, and the TLS configuration that proves it.
+/// A resolver's identity: what it must prove, and the TLS configuration that checks it.
 ///
-/// The tickets for resumption live in the configuration: another name, other anchors or other pins make another
-/// identity, which knows no ticket of this one.
+/// The configuration holds the session tickets. With another name, other trust anchors or other pins there is another identity,
+/// which has no tickets of this one.
+///
+/// Clones share the configuration and its tickets, also between threads. Only the ticket store changes, under a lock inside
+/// rustls.
 #[derive(Debug, Clone)]
 pub struct Identity {
     verifier: Arc<Verifier>,
-    tls: Arc<ClientConfig>,
+    client_config: Arc<ClientConfig>,
 }
 
 impl Identity {
-    /// The resolver that fulfils `policy`.
+    /// The identity of a resolver that must satisfy `policy`, without tickets.
     pub fn new(policy: VerifyPolicy) -> Self {
         let provider = Arc::new(CryptoProvider {
-            key_provider: &NoKeys,
+            key_provider: &NoClientKeys,
             ..rustls::crypto::ring::default_provider()
         });
         let verifier = Arc::new(Verifier {
             policy,
             provider: Arc::clone(&provider),
-            onlooking: false,
+            accept_any: false,
         });
-        let tls = configuration(&verifier, Resumption::in_memory_sessions(TICKETS));
-        Self { verifier, tls }
+        let client_config =
+            build_client_config(&verifier, Resumption::in_memory_sessions(MAX_TICKETS));
+        Self {
+            verifier,
+            client_config,
+        }
     }
 
-    /// The same resolver under other pins; this very identity if they are the same.
+    /// The same resolver with other pins, without tickets. Returns a clone, with its tickets, if the pins are the same.
     pub fn with_pins(&self, pins: PinSet) -> Self {
         if pins == self.policy().pins {
             return self.clone();
@@ -61,49 +68,49 @@ impl Identity {
         })
     }
 
-    /// What the resolver must show.
+    /// What the resolver must prove.
     pub fn policy(&self) -> &VerifyPolicy {
         &self.verifier.policy
     }
 
-    /// The name that the resolver's certificate must bear.
+    /// The name that the resolver's certificate must be valid for.
     pub fn name(&self) -> &ServerName<'static> {
         &self.policy().name
     }
 
-    /// Whether it is the same resolver, but for its pins and for the time: with the same name, and vouched for by the same.
-    pub fn is_like(&self, other: &Self) -> bool {
+    /// Whether name, trust anchors and pin mode are the same. Pins and clock floor may differ.
+    pub fn is_same_resolver(&self, other: &Self) -> bool {
         let (own, other) = (self.policy(), other.policy());
         (&own.name, &own.anchors, own.pin_mode) == (&other.name, &other.anchors, other.pin_mode)
     }
 
-    /// Whether it is the same: with the same terms, and the same tickets.
-    pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.tls, &other.tls)
+    /// Whether both are clones of one identity, with the same policy and the same tickets.
+    pub fn is_same_instance(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.client_config, &other.client_config)
     }
 
-    /// Whether a clock that shows `now` is known to be wrong.
-    pub fn suspects(&self, now: UnixTime) -> bool {
+    /// Whether a clock that shows `now` is not trusted: it is a day or more before the clock floor.
+    pub fn distrusts_clock(&self, now: UnixTime) -> bool {
         now.as_secs() + DAY <= self.policy().clock_floor
     }
 
-    /// What to connect with. What was shown must be held to the terms once more by [`Identity::check`]: no verifier is
-    /// called for a resumed session.
-    pub fn tls(&self) -> &Arc<ClientConfig> {
-        &self.tls
+    /// The TLS configuration to connect with. The caller must also check the presented chain with [`Identity::check`], since rustls
+    /// calls no verifier for a resumed session.
+    pub fn client_config(&self) -> &Arc<ClientConfig> {
+        &self.client_config
     }
 
-    /// What to connect with only to see what is shown, whoever shows it. Never to ask anything.
-    pub fn onlooker(&self) -> Arc<ClientConfig> {
+    /// A TLS configuration that accepts any certificate, to inspect what a server presents. Never send a query with it.
+    pub fn inspection_config(&self) -> Arc<ClientConfig> {
         let verifier = Arc::new(Verifier {
             policy: self.policy().clone(),
             provider: Arc::clone(&self.verifier.provider),
-            onlooking: true,
+            accept_any: true,
         });
-        configuration(&verifier, Resumption::disabled())
+        build_client_config(&verifier, Resumption::disabled())
     }
 
-    /// Holds a certificate chain, leaf first, to the terms at the time `now`.
+    /// Checks a certificate chain, leaf first, against the policy at the time `now`.
     pub fn check(
         &self,
         chain: &[CertificateDer<'_>],
@@ -118,23 +125,23 @@ impl Identity {
     }
 }
 
-fn configuration(verifier: &Arc<Verifier>, resumption: Resumption) -> Arc<ClientConfig> {
-    let mut tls = ClientConfig::builder_with_provider(Arc::clone(&verifier.provider))
+fn build_client_config(verifier: &Arc<Verifier>, resumption: Resumption) -> Arc<ClientConfig> {
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&verifier.provider))
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])
         .expect("ring has cipher suites for both versions")
         .dangerous()
         .with_custom_certificate_verifier(Arc::clone(verifier) as Arc<_>)
         .with_no_client_auth();
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    tls.resumption = resumption;
-    Arc::new(tls)
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = resumption;
+    Arc::new(config)
 }
 
-/// We sign nothing, since no resolver asks a forwarder who it is. What could sign is left out of the binary: 30 KB.
+/// No private keys: resolvers do not authenticate forwarders. This leaves the code for signing out of the binary, 30 KB.
 #[derive(Debug)]
-struct NoKeys;
+struct NoClientKeys;
 
-impl KeyProvider for NoKeys {
+impl KeyProvider for NoClientKeys {
     fn load_private_key(
         &self,
         _: PrivateKeyDer<'static>,
@@ -143,13 +150,13 @@ impl KeyProvider for NoKeys {
     }
 }
 
-/// The checks, in the form in which rustls calls them.
+/// The certificate verifier that rustls calls.
 #[derive(Debug)]
 struct Verifier {
     policy: VerifyPolicy,
     provider: Arc<CryptoProvider>,
-    /// Whatever is shown will do: nothing is going to be asked.
-    onlooking: bool,
+    /// Accept any certificate. Only for connections on which no query is sent.
+    accept_any: bool,
 }
 
 impl Verifier {
@@ -174,9 +181,9 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         match self.check(end_entity, intermediates, now) {
-            Err(_) if self.onlooking => Ok(ServerCertVerified::assertion()),
+            Err(_) if self.accept_any => Ok(ServerCertVerified::assertion()),
             Ok(_) => Ok(ServerCertVerified::assertion()),
-            Err(refusal) => Err(CertificateError::Other(OtherError(Arc::new(refusal))).into()),
+            Err(error) => Err(CertificateError::Other(OtherError(Arc::new(error))).into()),
         }
     }
 
@@ -215,7 +222,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// The refusal inside an error of rustls, if it is one of ours.
+/// The [`VerifyError`] inside an error of rustls, if [`Identity`]'s verifier caused it.
 pub fn as_verify_error(error: &rustls::Error) -> Option<&VerifyError> {
     match error {
         rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(cause))) => {

@@ -1,19 +1,19 @@
-//! Why is this not the resolver that is meant?
+//! Why was a resolver not verified?
 
 use std::fmt;
 
 use crate::identity::pin::{Pin, write_pins};
 
-/// Which of the checks failed.
+/// The check that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
-    /// No path of valid certificates leads to a trust anchor.
+    /// There is no path of valid certificates to a trust anchor.
     Chain,
-    /// The certificate bears other names.
+    /// The certificate is valid for other names only.
     Name,
     /// No key on the verified path is pinned.
     Pin,
-    /// This machine does not know the time, and no pin is given that could stand in for it.
+    /// The clock of this machine is not trusted, and no pin is given that could replace it.
     Clock,
 }
 
@@ -28,25 +28,25 @@ impl fmt::Display for Check {
     }
 }
 
-/// Why this is not the resolver we mean: which check failed, what was expected and what was shown.
+/// Why a resolver was not verified: the failed check, what was expected and what the resolver presented.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifyError {
     /// The check that failed.
     pub check: Check,
-    /// What would have passed.
+    /// What would have passed the check.
     pub expected: String,
-    /// How it failed.
+    /// How the check failed.
     pub cause: String,
-    /// The DNS names in the certificate that was shown.
+    /// The DNS names in the presented certificate.
     pub names: Vec<String>,
-    /// The pins of the keys that were shown: the leaf's, then those of the verified path where there is one.
+    /// The pins of the presented keys: the leaf's, and those of the rest of the verified path if there is one.
     pub pins: Vec<Pin>,
-    /// From when on it would hold, in seconds since 1970, where that is all that is wrong.
+    /// If a certificate is not valid yet: from when on it is, in seconds since 1970, UTC.
     pub not_before: Option<u64>,
 }
 
 impl VerifyError {
-    /// That of what is no certificate.
+    /// The error for a certificate that is missing or cannot be parsed.
     pub(super) fn unreadable(cause: String) -> Self {
         Self {
             check: Check::Chain,
@@ -60,7 +60,7 @@ impl VerifyError {
 }
 
 impl fmt::Display for VerifyError {
-    /// As fields of a log line. The names come from a stranger, so they are quoted and escaped.
+    /// Writes the error as fields of a log line. The names come from the network, so they are quoted and escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             check,

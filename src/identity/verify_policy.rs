@@ -1,30 +1,30 @@
-//! What must a resolver show?
+//! What must a resolver prove?
 
 use rustls::pki_types::ServerName;
 
 use crate::identity::anchors::TrustAnchors;
 use crate::identity::pin::PinSet;
 
-/// What becomes of a resolver none of whose keys is pinned.
+/// What is done with a resolver when no key on its verified path is pinned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PinMode {
-    /// It is refused.
+    /// The connection is refused.
     Strict,
-    /// It is taken on chain and name alone, and the session is counted and logged: for trying pins out.
+    /// The connection is accepted on chain and name alone, and the session is counted and logged. For trying pins out.
     Report,
 }
 
-/// What a resolver must show.
+/// What a resolver must prove.
 #[derive(Debug, Clone)]
 pub struct VerifyPolicy {
-    /// The name that its certificate must bear.
+    /// The name that the certificate must be valid for (RFC 8310 section 8.1).
     pub name: ServerName<'static>,
-    /// Who may vouch for it.
+    /// The trust anchors to which the certificate must chain.
     pub anchors: TrustAnchors,
-    /// The pins, one of which must be on the verified path; none for any key.
+    /// The pins, one of which must match a key on the verified path. If the set is empty, any key is accepted.
     pub pins: PinSet,
-    /// What becomes of it where none is.
+    /// What is done if no pin matches.
     pub pin_mode: PinMode,
-    /// Before this moment, in seconds since 1970, it cannot be: a clock that is a day or more behind it is wrong.
+    /// Lower bound of the current time, in seconds since 1970, UTC. A clock that is a day or more behind it is not trusted.
     pub clock_floor: u64,
 }

@@ -106,7 +106,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             if state.stopped {
                 return;
             }
-            if !current.is(identity) && !open.session.fits(&current) {
+            if !current.is_same_instance(identity) && !open.session.fits(&current) {
                 return state.pool.outdated(open.id, now, actions);
             }
             let (upstream, read) = (Arc::clone(self), open.clone());
@@ -141,7 +141,9 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         let is_unproved = matches!(error, Some(ConnectError::Identity(_)));
         let complaint = error.map(ToString::to_string).unwrap_or_default();
         let mut state = self.state.lock();
-        let is_current = self.targets[connect.rank].identity().is(identity);
+        let is_current = self.targets[connect.rank]
+            .identity()
+            .is_same_instance(identity);
         let log = &mut state.addresses[connect.rank];
         let news = log.complaint != complaint;
         if is_current {
@@ -153,7 +155,11 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             self.complain(connect.rank, error, news);
         }
         self.tell(|state, now, actions| {
-            if is_unproved && !self.targets[connect.rank].identity().is(identity) {
+            if is_unproved
+                && !self.targets[connect.rank]
+                    .identity()
+                    .is_same_instance(identity)
+            {
                 // The pins were changed meanwhile: what came of the others says nothing.
                 return state.pool.outdated(connect.session, now, actions);
             }

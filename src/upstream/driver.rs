@@ -256,7 +256,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// Whether this machine's clock is known to be wrong.
     pub fn suspects_clock(&self) -> bool {
         let mut identities = self.targets.iter().map(Target::identity);
-        identities.any(|identity| identity.suspects(today()))
+        identities.any(|identity| identity.distrusts_clock(today()))
     }
 
     /// Takes over `queries`: into a session, or to wait for one. Once it is retired it leaves them where they are.

@@ -100,7 +100,7 @@ pub fn inspect(
     deadline: Instant,
 ) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
     let socket = connect_socket(address, deadline).map_err(ConnectError::Connect)?;
-    let tls = shake_hands(&socket, identity.onlooker(), identity, deadline)?;
+    let tls = shake_hands(&socket, identity.inspection_config(), identity, deadline)?;
     let shown = tls.peer_certificates().unwrap_or_default();
     Ok(shown
         .iter()
@@ -161,7 +161,12 @@ pub(super) fn handshake(
     identity: &Identity,
     deadline: Instant,
 ) -> Result<(ClientConnection, VerifiedPeer), ConnectError> {
-    let tls = shake_hands(socket, Arc::clone(identity.tls()), identity, deadline)?;
+    let tls = shake_hands(
+        socket,
+        Arc::clone(identity.client_config()),
+        identity,
+        deadline,
+    )?;
     // No verifier is called for a resumed session: what its ticket stands for is held to today's time and pins. After a full
     // handshake this tells how they were satisfied.
     let chain = tls.peer_certificates().unwrap_or_default();

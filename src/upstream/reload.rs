@@ -29,7 +29,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             let pins = believed(resolver.identity.name());
             let known = targets
                 .iter()
-                .find(|(_, own)| own.is_like(&resolver.identity));
+                .find(|(_, own)| own.is_same_resolver(&resolver.identity));
             resolver.identity = match known {
                 Some((_, own)) => own.with_pins(pins),
                 None => Identity::new(VerifyPolicy {
@@ -60,7 +60,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             let mut unfit = Vec::new();
             for (rank, target) in self.targets.iter().enumerate() {
                 let before = target.identity();
-                let shared = known.iter().find(|(old, _)| old.is(&before));
+                let shared = known.iter().find(|(old, _)| old.is_same_instance(&before));
                 let after = match shared {
                     Some((_, after)) => after.clone(),
                     None => {
@@ -69,7 +69,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                         after
                     }
                 };
-                let is_same = after.is(&before);
+                let is_same = after.is_same_instance(&before);
                 let is_unfit = |open: &&Open| {
                     let fits = if is_same {
                         open.session.is_pinned(&after)
@@ -110,7 +110,9 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         let alike = own
             .iter()
             .zip(&wanted)
-            .all(|((address, own), (other, identity))| address == other && own.is_like(identity));
+            .all(|((address, own), (other, identity))| {
+                address == other && own.is_same_resolver(identity)
+            });
         let numbers = (self.timeout, self.sessions, self.max_pending);
         own.len() == wanted.len()
             && alike

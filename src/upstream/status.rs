@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::handshake::ConnectError;
 use super::session::Closed;
-use crate::identity::certificate::Facts;
+use crate::identity::certificate::CertificateInfo;
 use crate::identity::chain::VerifiedPeer;
 use crate::identity::pin::{Pin, PinMatch};
 use crate::identity::verify_policy::VerifyPolicy;
@@ -89,7 +89,9 @@ impl Shown {
         let leaf = proof.certificates.first();
         Self {
             keys: proof.keys.clone(),
-            not_after: leaf.and_then(Facts::read).map(|facts| facts.not_after),
+            not_after: leaf
+                .and_then(CertificateInfo::read)
+                .map(|facts| facts.not_after),
         }
     }
 
