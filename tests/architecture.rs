@@ -151,7 +151,7 @@ const WINGS: [(&str, &[&str]); 13] = [
             "chain",
             "pin_file",
             "state_file",
-            "memory_lines",
+            "history_lines",
             "verify_error",
             "verify_policy",
             "anchors",

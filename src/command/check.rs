@@ -16,8 +16,8 @@ use crate::config::command_line::CheckRequest;
 use crate::config::sources::UsageError;
 use crate::identity::pin::{PinEntry, PinSet};
 use crate::identity::pin_file::PinSource;
-use crate::identity::rollover::Memory;
-use crate::identity::state_file::Store;
+use crate::identity::rollover::KeyHistory;
+use crate::identity::state_file::StateFile;
 use crate::identity::verify_policy::PinMode;
 use crate::server;
 use crate::server::sockets::Sockets;
@@ -89,9 +89,9 @@ fn check_reading(source: &PinSource, report: &mut Report) {
 /// Whether that user may read what it remembers, and write it.
 fn check_state(directory: &Path, report: &mut Report) {
     let subject = format!("--state-dir {directory:?}");
-    let opened = Store::open(directory).map_err(|error| error.to_string());
+    let opened = StateFile::open(directory).map_err(|error| error.to_string());
     let tried = opened.and_then(|(store, state)| {
-        let written = store.try_out(&state);
+        let written = store.check_writable(&state);
         written.map_err(|error| format!("it cannot be written: {error}"))
     });
     match tried {
@@ -137,7 +137,7 @@ fn check_pins(request: &CheckRequest, report: &mut Report) {
         let slots = terms.pins.entries();
         check_dates(&subject, slots, now, report);
         check_count(&subject, &terms.pins, others_pinned, now, report);
-        let memories = &request.config.keys.state.memories;
+        let memories = &request.config.keys.state.histories;
         if let Some(memory) = memories.get(&*terms.name.to_str()) {
             report_learnt(&subject, memory, slots, report);
         }
@@ -194,7 +194,7 @@ fn check_count(subject: &str, pins: &PinSet, others_pinned: bool, now: u64, repo
 }
 
 /// Says which keys were learnt without a pin.
-fn report_learnt(subject: &str, memory: &Memory, slots: &[PinEntry], report: &mut Report) {
+fn report_learnt(subject: &str, memory: &KeyHistory, slots: &[PinEntry], report: &mut Report) {
     for pin in memory.learnt() {
         let counts = slots.iter().any(|dated| dated.pin == pin);
         let (what, when) = if counts {

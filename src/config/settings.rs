@@ -22,7 +22,7 @@ use crate::forward::waiting;
 use crate::identity::anchors::TrustAnchors;
 use crate::identity::pin::PinEntry;
 use crate::identity::pin_file::{PinSource, resolver_name};
-use crate::identity::state_file::Store;
+use crate::identity::state_file::StateFile;
 use crate::identity::trust;
 use crate::identity::verifier::Identity;
 use crate::identity::verify_policy::{PinMode, VerifyPolicy};
@@ -203,7 +203,10 @@ fn upstream_settings(
                 name,
                 anchors: anchors.clone(),
                 pin_mode,
-                clock_floor: keys.state.good_time.map_or(built, |time| time.max(built)),
+                clock_floor: keys
+                    .state
+                    .last_trusted_time
+                    .map_or(built, |time| time.max(built)),
             }),
         })
         .collect();
@@ -248,7 +251,7 @@ fn key_settings(
         Ok(())
     })?;
     let kept = one(given, "--state-dir", |text| {
-        let (_, state) = Store::open(Path::new(text)).map_err(|error| error.to_string())?;
+        let (_, state) = StateFile::open(Path::new(text)).map_err(|error| error.to_string())?;
         Ok((PathBuf::from(text), state))
     })?;
     let rollover = one(given, "--pin-rollover", |text| {

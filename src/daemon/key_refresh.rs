@@ -15,8 +15,8 @@ use crate::forward::policy::Upstream;
 use crate::identity::certificate::CertificateInfo;
 use crate::identity::chain::VerifiedPeer;
 use crate::identity::pin_file::{FileWatcher, Pins};
-use crate::identity::rollover::{Leaf, Verdict};
-use crate::identity::state_file::{State, Store};
+use crate::identity::rollover::{Leaf, RolloverDecision};
+use crate::identity::state_file::{State, StateFile};
 use crate::identity::trust::Settings;
 use crate::identity::verifier::Identity;
 use crate::identity::verify_policy::{PinMode, VerifyPolicy};
@@ -276,7 +276,7 @@ impl Keys {
         let Some(directory) = &self.settings.state_dir else {
             return true;
         };
-        match Store::open(directory) {
+        match StateFile::open(directory) {
             Ok((_, state)) => {
                 held.kept.clone_from(&state);
                 held.state = state;
@@ -295,15 +295,18 @@ impl Keys {
             return;
         };
         // A clock that ran ahead for a while is not believed for ever: only what was remembered at the start is.
-        let before = held.state.good_time.and(self.settings.state.good_time);
+        let before = held
+            .state
+            .last_trusted_time
+            .and(self.settings.state.last_trusted_time);
         if let Some(time) = self.upstream.good_time() {
-            held.state.good_time = before.max(Some(time));
+            held.state.last_trusted_time = before.max(Some(time));
         }
-        let saved = Store::open(directory)
+        let saved = StateFile::open(directory)
             .map_err(io::Error::other)
             .and_then(|(store, _)| match held.kept == held.state {
                 true => Ok(()),
-                false => store.save_over(&held.kept, &held.state),
+                false => store.save_if_unchanged(&held.kept, &held.state),
             });
         if let Err(error) = saved {
             error!("event=state-not-saved cause={:?}", error.to_string());
@@ -346,11 +349,11 @@ fn judge(sighting: &Sighting, wait: Duration, state: &mut State) {
         addresses,
         at,
     } = sighting;
-    let memory = state.memories.entry(name.clone()).or_default();
+    let memory = state.histories.entry(name.clone()).or_default();
     let pin = leaf.pin;
-    match memory.see(leaf, *pinned, *address, addresses, wait, *at) {
-        Verdict::Accepted => warn!("event=key-learnt name={name} pin={pin}"),
-        Verdict::NotYet(reason) => {
+    match memory.observe(leaf, *pinned, *address, addresses, wait, *at) {
+        RolloverDecision::Accepted => warn!("event=key-learnt name={name} pin={pin}"),
+        RolloverDecision::Rejected(reason) => {
             info!(
                 "event=key-not-believed resolver={address} name={name} pin={pin} cause=\"{reason}\""
             );

@@ -181,7 +181,7 @@ fn keep_memory(keys: &mut trust::Settings, before: &Keys, elsewhere: bool) -> Re
         keys.rollover = before.settings().rollover;
         keys.state = before.state();
     }
-    keys.state.good_time = before.settings().state.good_time;
+    keys.state.last_trusted_time = before.settings().state.last_trusted_time;
     let now = clock::since_1970().as_secs();
     let source = &keys.source;
     let followed = source.check_replacement(&keys.pins, &before.given(), now);

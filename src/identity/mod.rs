@@ -4,7 +4,7 @@
 //!
 //! - [`trust`]: which pins and learnt keys are accepted?
 //! - [`state_file`]: what is saved from one start to the next?
-//! - [`memory_lines`]: how is the key history of a resolver written and read?
+//! - [`history_lines`]: how is the key history of a resolver written and read?
 //! - [`rollover`]: may a new key be accepted that is not pinned?
 //! - [`pin_file`]: which pins are configured now?
 //! - [`verifier`]: how does TLS connect to this resolver, and to no other?
@@ -18,7 +18,7 @@
 pub mod anchors;
 pub mod certificate;
 pub mod chain;
-pub mod memory_lines;
+pub mod history_lines;
 pub mod pin;
 pub mod pin_file;
 pub mod rollover;

@@ -1,13 +1,13 @@
-//! May a new key be believed that nobody has pinned?
+//! May a new key be accepted that is not pinned?
 //!
-//! Who pins the key of a resolver's leaf is cut off when its operator changes it. These rules let a new leaf follow an
-//! accepted one when it looks like an operator's roll-over from every side: the same issuer's key, at the time at which the
-//! old leaf had to be replaced, at every address, for days, and nothing else meanwhile. Chain and name are verified by
-//! whoever asks. Only a pin and a learnt key make a leaf believed; what is remembered of accepted leaves is evidence for the
-//! rules and nothing more.
+//! If only the key of a resolver's leaf is pinned, the resolver can no longer be used once its operator changes the key. These
+//! rules accept a new leaf that looks like a roll-over by the operator in every respect: it has the same issuer's key, the old
+//! leaf was due for replacement, every address presents the new leaf, for days, and no other new key was seen meanwhile. The caller
+//! verifies chain and name. A leaf is trusted only if its key is pinned or learnt; the history of accepted leaves is evidence
+//! for the rules and nothing more.
 //!
-//! What the rules cannot tell: who has a certificate of the same issuer for the name, shows it once and, after the wait, at
-//! all addresses when the old leaf is due, looks like the operator. Time is passed in; no I/O.
+//! Limit: an attacker who obtains a certificate for the name from the same issuer, presents it once and, after the wait, at all
+//! addresses when the old leaf is due, cannot be told from the operator. Time is passed in; no I/O.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,91 +16,91 @@ use std::time::Duration;
 use crate::identity::pin::Pin;
 use crate::system::date::{DAY, Moment};
 
-/// Leaves that were accepted because they were pinned, and learnt ones, that are remembered of one resolver, each.
-pub(super) const MOST: usize = 8;
-/// 9999-12-31T23:59:59Z: nothing that certificates or we can write is later (RFC 5280 section 4.1.2.5).
-pub(super) const LAST: u64 = 253_402_300_799;
+/// Maximum number of accepted leaves, and also of learnt ones, in the history of one resolver.
+pub(super) const MAX_LEAVES: usize = 8;
+/// 9999-12-31T23:59:59Z, the latest time that a certificate can have (RFC 5280 section 4.1.2.5). Seconds since 1970, UTC.
+pub(super) const MAX_TIME: u64 = 253_402_300_799;
 
-/// What matters of a leaf certificate and of the one above it on the verified path. Times are seconds since 1970, UTC.
+/// A leaf certificate: its key, its issuer's key and its validity. Times are seconds since 1970, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Leaf {
-    /// The pin of its key.
+    /// The pin of the leaf's key.
     pub pin: Pin,
-    /// The pin of the key that signed it.
+    /// The pin of the key of the next certificate on the verified path, which signed the leaf.
     pub issuer: Pin,
-    /// From when on it holds.
+    /// The first second of validity.
     pub not_before: u64,
-    /// Up to when it holds, that second included.
+    /// The last second of validity.
     pub not_after: u64,
 }
 
 impl Leaf {
-    pub(super) fn makes_sense(&self) -> bool {
-        self.not_before < self.not_after && self.not_after <= LAST
+    pub(super) fn has_valid_dates(&self) -> bool {
+        self.not_before < self.not_after && self.not_after <= MAX_TIME
     }
 
-    fn holds_at(&self, now: u64) -> bool {
-        self.makes_sense() && (self.not_before..=self.not_after).contains(&now)
+    fn is_valid_at(&self, now: u64) -> bool {
+        self.has_valid_dates() && (self.not_before..=self.not_after).contains(&now)
     }
 
-    /// From when on it may be replaced.
-    fn last_third(&self) -> u64 {
+    /// From when on the leaf may be replaced: the beginning of the last third of its validity.
+    fn replacement_due(&self) -> u64 {
         self.not_after - (self.not_after - self.not_before) / 3
     }
 
-    /// Later certificates are greater.
-    fn age(&self) -> (u64, u64) {
+    /// Orders leaves: later certificates are greater.
+    fn recency(&self) -> (u64, u64) {
         (self.not_before, self.not_after)
     }
 
-    /// Takes what a later certificate for the same key says.
-    fn renew(&mut self, other: &Self) {
-        if other.age() > self.age() {
+    /// Replaces this leaf with `other`, of the same key, if that is later.
+    fn update_if_newer(&mut self, other: &Self) {
+        if other.recency() > self.recency() {
             *self = *other;
         }
     }
 }
 
-/// What to make of a leaf.
+/// The decision about a leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is pinned.
+pub enum RolloverDecision {
+    /// The leaf matches a pin.
     Pinned,
-    /// Its key was accepted before by these rules.
+    /// The key was accepted by these rules before.
     Learnt,
-    /// Its key has just been accepted, and is learnt from now on.
+    /// The key was accepted by these rules just now, and is learnt from now on.
     Accepted,
-    /// It is not to be believed.
-    NotYet(Reason),
+    /// The leaf is not accepted, or not yet.
+    Rejected(RejectReason),
 }
 
 /// Why a leaf is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// No accepted leaf with another key was issued under the same key.
+pub enum RejectReason {
+    /// No accepted leaf with another key has the same issuer's key.
     OtherIssuer,
-    /// The leaf that was accepted last may be replaced only from this time on.
+    /// The latest accepted leaf may be replaced only from this time on, in seconds since 1970, UTC.
     TooEarly(u64),
-    /// It has not been seen for long enough.
-    SeenFor {
-        /// For how long it has been seen.
+    /// The key has not been seen for long enough.
+    SeenTooShort {
+        /// For how long the key has been seen.
         seen: Duration,
-        /// For how long it must be.
+        /// For how long the key must be seen.
         wait: Duration,
     },
-    /// This is an address whose latest leaf is another, or which has not been seen since.
+    /// The latest leaf of this address has another key, or the address was not observed since the key was first seen.
     NotSeenAt(SocketAddr),
-    /// Another new key was seen since the first sighting.
-    Contradiction,
-    /// The clock shows a time before this one, which is remembered.
-    WentBack(u64),
-    /// It does not hold at this time, or ends before it begins.
-    Dates,
-    /// The resolver has no such address.
+    /// Another new key was seen since this one was first seen.
+    ConflictingKey,
+    /// The clock is before this time of an earlier observation, in seconds since 1970, UTC.
+    ClockWentBack(u64),
+    /// The leaf is not valid now, or its validity ends before it begins.
+    InvalidDates,
+    /// This address is not one of the resolver's.
     NotConfigured(SocketAddr),
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for RejectReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OtherIssuer => write!(f, "no accepted leaf is from the same issuer"),
@@ -109,57 +109,59 @@ impl fmt::Display for Reason {
                 "the accepted leaf is in the first two thirds of its life, until {:#}",
                 Moment(*due)
             ),
-            Self::SeenFor { seen, wait } => write!(
+            Self::SeenTooShort { seen, wait } => write!(
                 f,
                 "seen for {} of {} days",
                 seen.as_secs() / DAY,
                 wait.as_secs().div_ceil(DAY)
             ),
             Self::NotSeenAt(address) => write!(f, "not seen at {address}"),
-            Self::Contradiction => {
+            Self::ConflictingKey => {
                 write!(f, "another new key was seen meanwhile, so it counts anew")
             }
-            Self::WentBack(remembered) => {
+            Self::ClockWentBack(remembered) => {
                 write!(f, "the clock is before {:#}", Moment(*remembered))
             }
-            Self::Dates => write!(f, "its dates make no sense at this time"),
+            Self::InvalidDates => write!(f, "its dates make no sense at this time"),
             Self::NotConfigured(address) => write!(f, "the resolver has no address {address}"),
         }
     }
 }
 
-/// A new leaf and since when it has been learnt, or seen.
+/// A leaf, and the time since when it has been learnt or, for the candidate, seen. Seconds since 1970, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Since {
+pub(super) struct DatedLeaf {
     pub(super) leaf: Leaf,
     pub(super) since: u64,
 }
 
-/// An address whose latest leaf is a new one.
+/// An address whose latest leaf has a new key, and the time at which the leaf was seen last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sighting {
+pub(super) struct AddressObservation {
     pub(super) address: SocketAddr,
     pub(super) pin: Pin,
     pub(super) at: u64,
 }
 
-/// What is remembered of one resolver's leaves.
+/// The history of one resolver's leaves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// Leaves that were pinned when they were seen, one of each key and issuer. They make no leaf believed, so that a pin that
-    /// is taken back, or a learnt key that is, does not come back through them.
+pub struct KeyHistory {
+    /// Leaves that were pinned when they were seen, one for each key and issuer. They do not make a key trusted, so that a pin or a
+    /// learnt key that the user removes stays removed.
     pub(super) accepted: Vec<Leaf>,
-    /// Keys that are believed by these rules, one entry each: without it nothing of the key counts any more.
-    pub(super) learnt: Vec<Since>,
-    pub(super) candidate: Option<Since>,
-    /// No more than there are addresses.
-    pub(super) seen: Vec<Sighting>,
+    /// Keys that these rules have accepted, one entry each. A key whose entry is removed is not trusted any more.
+    pub(super) learnt: Vec<DatedLeaf>,
+    /// The new leaf that may be accepted.
+    pub(super) candidate: Option<DatedLeaf>,
+    /// The addresses that presented the candidate last, at most one entry for each.
+    pub(super) observations: Vec<AddressObservation>,
 }
 
-impl Memory {
-    /// Takes in that `leaf`, whose chain and name are verified, was shown at `address` at `now`, and says what to make of it.
-    /// `pinned` tells whether a pin fits; `addresses` are all that the resolver has; `wait` is how long a new key must be seen.
-    pub fn see(
+impl KeyHistory {
+    /// Records that `address` presented `leaf`, with a verified chain and name, at `now`, and decides whether the leaf is accepted.
+    /// `pinned` tells whether a pin matched; `addresses` are all of the resolver's; `wait` is how long a new key must be seen; `now` is
+    /// in seconds since 1970, UTC.
+    pub fn observe(
         &mut self,
         leaf: &Leaf,
         pinned: bool,
@@ -167,145 +169,146 @@ impl Memory {
         addresses: &[SocketAddr],
         wait: Duration,
         now: u64,
-    ) -> Verdict {
+    ) -> RolloverDecision {
         let is_learnt = self.learnt().any(|pin| pin == leaf.pin);
         let is_configured = addresses.contains(&address);
-        self.seen
-            .retain(|sighting| addresses.contains(&sighting.address));
+        self.observations
+            .retain(|observation| addresses.contains(&observation.address));
         if pinned || is_learnt {
             if is_configured {
-                self.confirm(leaf, pinned, address);
+                self.record_accepted(leaf, pinned, address);
             }
             return if pinned {
-                Verdict::Pinned
+                RolloverDecision::Pinned
             } else {
-                Verdict::Learnt
+                RolloverDecision::Learnt
             };
         }
         if !is_configured {
-            return Verdict::NotYet(Reason::NotConfigured(address));
+            return RolloverDecision::Rejected(RejectReason::NotConfigured(address));
         }
-        match self.judge(leaf, address, addresses, wait, now) {
+        match self.evaluate(leaf, address, addresses, wait, now) {
             Ok(candidate) => {
                 self.learn(candidate, now);
-                Verdict::Accepted
+                RolloverDecision::Accepted
             }
-            Err(reason) => Verdict::NotYet(reason),
+            Err(reason) => RolloverDecision::Rejected(reason),
         }
     }
 
-    /// The keys that are believed without a pin.
+    /// The keys that are trusted without a pin.
     pub fn learnt(&self) -> impl Iterator<Item = Pin> {
         self.learnt.iter().map(|learnt| learnt.leaf.pin)
     }
 
-    /// Whether there is nothing to remember.
+    /// Whether the history is empty.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Remembers a leaf that is believed. What this does holds whatever the clock shows.
-    fn confirm(&mut self, leaf: &Leaf, pinned: bool, address: SocketAddr) {
-        self.seen.retain(|sighting| sighting.address != address);
+    /// Records a leaf that is trusted. This does not depend on the clock.
+    fn record_accepted(&mut self, leaf: &Leaf, pinned: bool, address: SocketAddr) {
+        self.observations
+            .retain(|observation| observation.address != address);
         if self.is_candidate(leaf) {
             self.forget_candidate();
         }
-        if !leaf.makes_sense() {
+        if !leaf.has_valid_dates() {
             return;
         }
         let mut learnt = self.learnt.iter_mut();
         if let Some(learnt) = learnt.find(|learnt| learnt.leaf.pin == leaf.pin) {
-            learnt.leaf.renew(leaf);
+            learnt.leaf.update_if_newer(leaf);
         }
         if !pinned {
             return;
         }
         let same = |old: &&mut Leaf| old.pin == leaf.pin && old.issuer == leaf.issuer;
         match self.accepted.iter_mut().find(same) {
-            Some(old) => old.renew(leaf),
+            Some(old) => old.update_if_newer(leaf),
             None => {
                 self.accepted.push(*leaf);
-                keep_latest(&mut self.accepted, MOST, Leaf::age);
+                keep_latest(&mut self.accepted, MAX_LEAVES, Leaf::recency);
             }
         }
     }
 
-    /// The new leaf as it is to be learnt, or why not.
-    fn judge(
+    /// Decides about a new leaf: returns the leaf to learn, or why it is rejected.
+    fn evaluate(
         &mut self,
         leaf: &Leaf,
         address: SocketAddr,
         addresses: &[SocketAddr],
         wait: Duration,
         now: u64,
-    ) -> Result<Leaf, Reason> {
-        let contradicts = self.candidate.is_some() && !self.is_candidate(leaf);
-        if contradicts {
+    ) -> Result<Leaf, RejectReason> {
+        let is_conflicting = self.candidate.is_some() && !self.is_candidate(leaf);
+        if is_conflicting {
             self.forget_candidate();
         }
-        // A clock that is years off says nothing about the candidate: it stays as it was.
-        if !leaf.holds_at(now) {
-            return Err(Reason::Dates);
+        // A clock that is years off is no evidence against the candidate, which stays.
+        if !leaf.is_valid_at(now) {
+            return Err(RejectReason::InvalidDates);
         }
         let Some(due) = self.replaceable_from(leaf) else {
             self.forget_candidate();
-            return Err(Reason::OtherIssuer);
+            return Err(RejectReason::OtherIssuer);
         };
-        let went_back = self.forget_what_is_after(now);
-        let candidate = self.note_sighting(leaf, address, now);
-        if contradicts {
-            return Err(Reason::Contradiction);
+        let latest_future = self.drop_future_observations(now);
+        let candidate = self.record_observation(leaf, address, now);
+        if is_conflicting {
+            return Err(RejectReason::ConflictingKey);
         }
-        if let Some(remembered) = went_back {
-            return Err(Reason::WentBack(remembered));
+        if let Some(remembered) = latest_future {
+            return Err(RejectReason::ClockWentBack(remembered));
         }
         if now < due {
-            return Err(Reason::TooEarly(due));
+            return Err(RejectReason::TooEarly(due));
         }
         let seen = Duration::from_secs(now.saturating_sub(candidate.since));
         if seen < wait {
-            return Err(Reason::SeenFor { seen, wait });
+            return Err(RejectReason::SeenTooShort { seen, wait });
         }
         let since = candidate.since;
         match addresses
             .iter()
-            .find(|address| !self.is_seen_at(address, leaf.pin, since, now))
+            .find(|address| !self.is_latest_at(address, leaf.pin, since, now))
         {
-            Some(missing) => Err(Reason::NotSeenAt(*missing)),
+            Some(missing) => Err(RejectReason::NotSeenAt(*missing)),
             None => Ok(candidate.leaf),
         }
     }
 
-    /// From when on the leaf that was accepted last may be replaced by this one; none where no other was issued under the same
-    /// key.
+    /// From when on `leaf` may replace the latest accepted or learnt one. None if no leaf with another key has the same issuer's key.
     fn replaceable_from(&self, leaf: &Leaf) -> Option<u64> {
-        // A key is no evidence for itself: one that is believed no more begins as any other.
+        // A key is no evidence for itself: a key that is no longer trusted has to pass all rules again.
         let learnt = self.learnt.iter().map(|learnt| &learnt.leaf);
         let others = self.accepted.iter().chain(learnt);
         let others = others.filter(|other| other.pin != leaf.pin);
         let same_issuer = others.clone().any(|other| other.issuer == leaf.issuer);
-        let last = others.max_by_key(|other| other.age());
-        last.filter(|_| same_issuer).map(Leaf::last_third)
+        let last = others.max_by_key(|other| other.recency());
+        last.filter(|_| same_issuer).map(Leaf::replacement_due)
     }
 
-    /// Remembers that `leaf` is shown at `address`, as that of the candidate, which it may become.
-    fn note_sighting(&mut self, leaf: &Leaf, address: SocketAddr, now: u64) -> Since {
+    /// Records that `address` presented `leaf`, which is the candidate or becomes it. Returns the candidate.
+    fn record_observation(&mut self, leaf: &Leaf, address: SocketAddr, now: u64) -> DatedLeaf {
         let candidate = match self.candidate.take() {
             Some(mut candidate) => {
-                candidate.leaf.renew(leaf);
+                candidate.leaf.update_if_newer(leaf);
                 candidate
             }
             None => {
-                self.seen.clear();
-                Since {
+                self.observations.clear();
+                DatedLeaf {
                     leaf: *leaf,
                     since: now,
                 }
             }
         };
         self.candidate = Some(candidate);
-        self.seen.retain(|sighting| sighting.address != address);
-        self.seen.push(Sighting {
+        self.observations
+            .retain(|observation| observation.address != address);
+        self.observations.push(AddressObservation {
             address,
             pin: leaf.pin,
             at: now,
@@ -313,20 +316,23 @@ impl Memory {
         candidate
     }
 
-    /// Whether a key that is a candidate `since` then is the latest at `address`.
-    fn is_seen_at(&self, address: &SocketAddr, pin: Pin, since: u64, now: u64) -> bool {
-        // Sightings of before the first can be there only if somebody wrote them.
-        let counts =
-            |sighting: &Sighting| sighting.pin == pin && (since..=now).contains(&sighting.at);
-        let mut seen = self.seen.iter();
-        seen.any(|sighting| sighting.address == *address && counts(sighting))
+    /// Whether the latest leaf at `address` has the candidate's key, which was first seen at `since`.
+    fn is_latest_at(&self, address: &SocketAddr, pin: Pin, since: u64, now: u64) -> bool {
+        // Observations from before `since` exist only if somebody edited the state file.
+        let counts = |observation: &AddressObservation| {
+            observation.pin == pin && (since..=now).contains(&observation.at)
+        };
+        let mut seen = self.observations.iter();
+        seen.any(|observation| observation.address == *address && counts(observation))
     }
 
     fn learn(&mut self, leaf: Leaf, now: u64) {
         self.forget_candidate();
-        // Room is made first, so that it is not the new one that goes.
-        keep_latest(&mut self.learnt, MOST - 1, |learnt| learnt.leaf.age());
-        self.learnt.push(Since { leaf, since: now });
+        // The oldest is dropped first, so that the new leaf is not the one dropped.
+        keep_latest(&mut self.learnt, MAX_LEAVES - 1, |learnt| {
+            learnt.leaf.recency()
+        });
+        self.learnt.push(DatedLeaf { leaf, since: now });
     }
 
     fn is_candidate(&self, leaf: &Leaf) -> bool {
@@ -336,16 +342,18 @@ impl Memory {
 
     fn forget_candidate(&mut self) {
         self.candidate = None;
-        self.seen.clear();
+        self.observations.clear();
     }
 
-    /// Forgets what was seen at a time that is still to come, and returns the latest such time. A learnt key stays.
-    fn forget_what_is_after(&mut self, now: u64) -> Option<u64> {
+    /// Drops observations and the candidate if they are later than `now`. Returns the latest time in the history if that is later than
+    /// `now`. Learnt keys stay.
+    fn drop_future_observations(&mut self, now: u64) -> Option<u64> {
         let candidate = self.candidate.iter().map(|candidate| candidate.since);
         let learnt = self.learnt.iter().map(|learnt| learnt.since);
-        let seen = self.seen.iter().map(|sighting| sighting.at);
+        let seen = self.observations.iter().map(|observation| observation.at);
         let latest = candidate.chain(learnt).chain(seen).max();
-        self.seen.retain(|sighting| sighting.at <= now);
+        self.observations
+            .retain(|observation| observation.at <= now);
         if self
             .candidate
             .is_some_and(|candidate| candidate.since > now)
@@ -356,10 +364,10 @@ impl Memory {
     }
 }
 
-/// Drops the oldest until there are at most so many.
-fn keep_latest<T>(entries: &mut Vec<T>, most: usize, age: impl Fn(&T) -> (u64, u64)) {
-    while entries.len() > most {
-        let oldest = (0..entries.len()).min_by_key(|index| age(&entries[*index]));
+/// Drops the oldest entries until there are at most `max`.
+fn keep_latest<T>(entries: &mut Vec<T>, max: usize, recency: impl Fn(&T) -> (u64, u64)) {
+    while entries.len() > max {
+        let oldest = (0..entries.len()).min_by_key(|index| recency(&entries[*index]));
         entries.remove(oldest.unwrap_or_default());
     }
 }

@@ -1,8 +1,8 @@
-//! What is remembered from one start to the next?
+//! What is saved from one start to the next?
 //!
-//! The keys that were learnt, what the rules know of the others, and when the clock was known to be good: in one file of
-//! lines that a person can read and delete, also while dns-tool runs. It says which keys are believed, so nobody but its
-//! owner may write it; and it is replaced as a whole or not at all, so that a lost power supply costs no key.
+//! The learnt keys, the history of other keys, and the last time at which the clock was trusted. They are saved in one file, whose
+//! lines a person can read and delete, also while dns-tool runs. The file decides which keys are trusted, so only its owner may
+//! write it. It is replaced as a whole or not at all, so that no key is lost in a power failure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,37 +12,37 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process;
 
-use crate::identity::memory_lines;
-use crate::identity::rollover::Memory;
+use crate::identity::history_lines;
+use crate::identity::rollover::KeyHistory;
 use crate::system::date::{self, Moment};
 use crate::system::privileges::{self, FileError, LONGEST_FILE};
 
 /// The file's name in its directory.
-const FILE: &str = "state";
-/// What it begins with, before the number of its version.
-const TITLE: &str = "dns-tool state ";
-/// The version that is written, and the last that can be read.
+const FILE_NAME: &str = "state";
+/// The beginning of the first line, before the version number.
+const FILE_HEADER: &str = "dns-tool state ";
+/// The version that is written, and the only one that can be read.
 const VERSION: u64 = 1;
 
-/// What is remembered.
+/// The saved state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
-    /// The last time at which the clock was known to be good, in seconds since 1970, UTC.
-    pub good_time: Option<u64>,
-    /// What is remembered of each resolver's leaves, by its name.
-    pub memories: BTreeMap<String, Memory>,
+    /// The last time at which the clock was trusted, in seconds since 1970, UTC.
+    pub last_trusted_time: Option<u64>,
+    /// The key history of each resolver, by name.
+    pub histories: BTreeMap<String, KeyHistory>,
 }
 
-/// Why there is no state.
+/// Why the state cannot be read.
 #[derive(Debug)]
 pub enum StateError {
-    /// This one is not read: the directory or the file in it.
+    /// This directory or file cannot be read, or is not safe to read.
     File(PathBuf, FileError),
-    /// The file does not begin as it should.
-    NoTitle,
-    /// The file is of a later version.
+    /// The first line is missing or wrong.
+    MissingHeader,
+    /// The file has this later version.
     Version(u64),
-    /// The line of this number, from 1, and what is wrong with it.
+    /// The line with this number, from 1, is wrong, for this reason.
     Line(usize, String),
 }
 
@@ -50,7 +50,7 @@ impl fmt::Display for StateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path, error) => write!(f, "{path:?}: {error}"),
-            Self::NoTitle => write!(f, "line 1: expected \"{TITLE}{VERSION}\""),
+            Self::MissingHeader => write!(f, "line 1: expected \"{FILE_HEADER}{VERSION}\""),
             Self::Version(version) => write!(
                 f,
                 "line 1: it is of version {version}, of a later dns-tool; expected version {VERSION}"
@@ -70,14 +70,16 @@ impl std::error::Error for StateError {
 }
 
 impl State {
-    /// Reads the text of a file. Either all of it is taken or nothing. Empty lines and those that begin with `#` say nothing.
+    /// Parses the text of a state file. Either all lines are accepted or none. Empty lines and lines that begin with `#` are skipped.
     pub fn parse(text: &str) -> Result<Self, StateError> {
         let mut lines = text.lines().enumerate();
-        let title = lines.next().and_then(|(_, line)| line.strip_prefix(TITLE));
-        match title.and_then(|version| version.trim_end().parse().ok()) {
+        let header = lines
+            .next()
+            .and_then(|(_, line)| line.strip_prefix(FILE_HEADER));
+        match header.and_then(|version| version.trim_end().parse().ok()) {
             Some(VERSION) => {}
             Some(version) if version > VERSION => return Err(StateError::Version(version)),
-            _ => return Err(StateError::NoTitle),
+            _ => return Err(StateError::MissingHeader),
         }
         let mut state = Self::default();
         for (index, line) in lines {
@@ -92,11 +94,11 @@ impl State {
 
     fn read_line(&mut self, line: &str) -> Result<(), String> {
         let Some(time) = line.strip_prefix("time ") else {
-            return memory_lines::read_line(line, &mut self.memories);
+            return history_lines::read_line(line, &mut self.histories);
         };
         match date::read(time.trim_ascii()) {
-            Some((first, last)) if first == last && self.good_time.is_none() => {
-                self.good_time = Some(first);
+            Some((first, last)) if first == last && self.last_trusted_time.is_none() => {
+                self.last_trusted_time = Some(first);
                 Ok(())
             }
             _ => Err(format!(
@@ -108,25 +110,25 @@ impl State {
 
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{TITLE}{VERSION}")?;
-        if let Some(time) = self.good_time {
+        writeln!(f, "{FILE_HEADER}{VERSION}")?;
+        if let Some(time) = self.last_trusted_time {
             writeln!(f, "time {:#}", Moment(time))?;
         }
-        for (name, memory) in &self.memories {
-            memory.lines(name).fmt(f)?;
+        for (name, history) in &self.histories {
+            history.lines(name).fmt(f)?;
         }
         Ok(())
     }
 }
 
-/// Where it is kept.
+/// The state file in its directory.
 #[derive(Debug)]
-pub struct Store {
+pub struct StateFile {
     directory: PathBuf,
 }
 
-impl Store {
-    /// Opens what is kept in a directory, which must be there. Where there is no file yet, nothing is remembered.
+impl StateFile {
+    /// Opens the state file in `directory` and reads it. The directory must exist; if it has no file yet, the state is empty.
     pub fn open(directory: &Path) -> Result<(Self, State), StateError> {
         let failed = |path: &Path, error| StateError::File(path.to_owned(), error);
         let metadata = fs::metadata(directory).map_err(FileError::Unreadable);
@@ -135,61 +137,68 @@ impl Store {
             false => Err(FileError::OtherKind("a directory")),
         });
         sound.map_err(|error| failed(directory, error))?;
-        let store = Self {
+        let file = Self {
             directory: directory.to_owned(),
         };
-        let path = directory.join(FILE);
+        let path = directory.join(FILE_NAME);
         let octets = match privileges::read_file(&path) {
             Err(FileError::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok((store, State::default()));
+                return Ok((file, State::default()));
             }
             read => read.map_err(|error| failed(&path, error))?,
         };
         let text = privileges::text(octets);
         let text = text.map_err(|(line, cause)| StateError::Line(line, cause))?;
-        Ok((store, State::parse(&text)?))
+        Ok((file, State::parse(&text)?))
     }
 
-    /// Replaces what is kept. Whatever happens meanwhile, the file is the old or the new one, and is on the disk.
+    /// Replaces the file atomically: after a crash it is either the old or the new one. Returns once the new one is on the disk.
     pub fn save(&self, state: &State) -> io::Result<()> {
         self.save_if(state, &|| true)
     }
 
-    /// The same, if what is kept is `before` still: somebody may have changed it by hand meanwhile, and is not to be overruled.
-    pub fn save_over(&self, before: &State, state: &State) -> io::Result<()> {
+    /// Saves `state` if the file still holds `before`. A file that somebody has edited meanwhile is left alone, without an error.
+    pub fn save_if_unchanged(&self, before: &State, state: &State) -> io::Result<()> {
         let stays = || Self::open(&self.directory).is_ok_and(|(_, now)| now == *before);
         self.save_if(state, &stays)
     }
 
-    /// Whether it could be saved: as [`Store::save`] does it, but that what is kept stays, and stays its owner's.
-    pub fn try_out(&self, state: &State) -> io::Result<()> {
+    /// Checks that `state` could be saved: does all that [`StateFile::save`] does except for replacing the file.
+    pub fn check_writable(&self, state: &State) -> io::Result<()> {
         self.save_if(state, &|| false)
     }
 
-    /// `may` is asked at the last moment.
-    fn save_if(&self, state: &State, may: &dyn Fn() -> bool) -> io::Result<()> {
+    /// Saves `state` if `is_allowed` returns true, which is called just before the file is replaced.
+    fn save_if(&self, state: &State, is_allowed: &dyn Fn() -> bool) -> io::Result<()> {
         let text = state.to_string();
-        // What cannot be read at the next start must not take the place of what can.
+        // A file that cannot be read at the next start must not replace one that can.
         State::parse(&text).map_err(io::Error::other)?;
         if text.len() as u64 > LONGEST_FILE {
             return Err(io::Error::other(FileError::TooLong));
         }
-        let new = self.directory.join(format!("{FILE}.{}", process::id()));
-        let saved = self.replace_by(&new, &text, may);
+        let new = self
+            .directory
+            .join(format!("{FILE_NAME}.{}", process::id()));
+        let saved = self.write_and_rename(&new, &text, is_allowed);
         if !matches!(saved, Ok(true)) {
-            // As likely as not the disk is full; whether this succeeds changes nothing.
+            // The disk may be full. Whether removing succeeds changes nothing.
             let _ = fs::remove_file(&new);
         }
         saved.map(drop)
     }
 
-    fn replace_by(&self, new: &Path, text: &str, may: &dyn Fn() -> bool) -> io::Result<bool> {
+    fn write_and_rename(
+        &self,
+        new: &Path,
+        text: &str,
+        is_allowed: &dyn Fn() -> bool,
+    ) -> io::Result<bool> {
         let create = || {
             let mut options = OpenOptions::new();
             options.write(true).create_new(true).mode(0o600).open(new)
         };
         let mut file = match create() {
-            // Left by a process of the same number that ended amid this; in a container that is every one.
+            // Left by a process with the same ID that ended here; in a container all processes have the same ID.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 fs::remove_file(new)?;
                 create()?
@@ -198,11 +207,11 @@ impl Store {
         };
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        if !may() {
+        if !is_allowed() {
             return Ok(false);
         }
-        fs::rename(new, self.directory.join(FILE))?;
-        // The directory says which file has the name.
+        fs::rename(new, self.directory.join(FILE_NAME))?;
+        // The rename is on the disk once the directory is.
         File::open(&self.directory)?.sync_all()?;
         Ok(true)
     }

@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 
 use crate::identity::pin::PinSet;
 use crate::identity::pin_file::{PinSource, Pins};
-use crate::identity::state_file::{State, Store};
+use crate::identity::state_file::{State, StateFile};
 
 /// The configured pins and the saved state of keys.
 #[derive(Debug, Clone, Default)]
@@ -38,7 +38,7 @@ impl Settings {
         }
         if let Some(state_dir) = &self.state_dir {
             let failed = |cause: &dyn fmt::Display| format!("--state-dir {state_dir:?}: {cause}");
-            let (store, state) = Store::open(state_dir).map_err(|error| failed(&error))?;
+            let (store, state) = StateFile::open(state_dir).map_err(|error| failed(&error))?;
             store.save(&state).map_err(|error| failed(&error))?;
         }
         Ok(())
@@ -59,9 +59,9 @@ impl Settings {
     /// accepted, so the set stays empty.
     pub fn accepted_pins(&self, given: &Pins, state: &State, name: &ServerName<'_>) -> PinSet {
         let mut pins = given.of(name);
-        let memory = state.memories.get(&*name.to_str());
-        if let Some(memory) = memory.filter(|_| self.rollover.is_some() && !pins.is_empty()) {
-            memory.learnt().for_each(|pin| pins.insert(pin.into()));
+        let history = state.histories.get(&*name.to_str());
+        if let Some(history) = history.filter(|_| self.rollover.is_some() && !pins.is_empty()) {
+            history.learnt().for_each(|pin| pins.insert(pin.into()));
         }
         pins
     }

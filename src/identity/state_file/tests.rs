@@ -83,15 +83,15 @@ fn directory() -> tempfile::TempDir {
 }
 
 fn refusal(directory: &Path) -> String {
-    let error = Store::open(directory).expect_err("a refusal");
+    let error = StateFile::open(directory).expect_err("a refusal");
     error.to_string()
 }
 
 #[test]
 fn a_state_is_written_as_it_is_read() {
     let state = State::parse(&text()).expect("a state");
-    assert_eq!(state.good_time, Some(1_774_353_600));
-    assert_eq!(state.memories.len(), 2);
+    assert_eq!(state.last_trusted_time, Some(1_774_353_600));
+    assert_eq!(state.histories.len(), 2);
     assert_eq!(state.to_string(), text());
     let spaced = text().replace('\n', "\r\n\n# a comment\n  ");
     assert_eq!(State::parse(&spaced).expect("the same"), state);
@@ -131,68 +131,75 @@ fn a_refused_line_is_named_with_what_was_expected() {
         let error = State::parse(&changed).expect_err(to).to_string();
         assert!(error.starts_with(expected), "{error}");
     }
-    assert!(matches!(State::parse(""), Err(StateError::NoTitle)));
+    assert!(matches!(State::parse(""), Err(StateError::MissingHeader)));
 }
 
 #[test]
-fn what_is_saved_is_there_at_the_next_start() {
+fn saved_state_is_read_at_the_next_start() {
     let directory = directory();
-    let (store, state) = Store::open(directory.path()).expect("an empty directory");
+    let (file, state) = StateFile::open(directory.path()).expect("an empty directory");
     assert_eq!(state, State::default());
     let state = State::parse(&text()).expect("a state");
     // What a process of the same number left behind.
     let stale = directory.path().join(format!("state.{}", process::id()));
     fs::write(stale, "half").expect("a file");
-    store.save(&State::default()).expect("a first save");
-    store.save(&state).expect("a second one");
+    file.save(&State::default()).expect("a first save");
+    file.save(&state).expect("a second one");
     // Nobody is overruled who changed it by hand.
     let other = State::default();
-    store.save_over(&other, &other).expect("no save");
-    assert_eq!(Store::open(directory.path()).expect("a sound one").1, state);
-    store.save_over(&state, &other).expect("a save");
-    assert_eq!(Store::open(directory.path()).expect("a sound one").1, other);
-    store.save_over(&other, &state).expect("a save");
-    let (_, read) = Store::open(directory.path()).expect("what was saved");
+    file.save_if_unchanged(&other, &other).expect("no save");
+    assert_eq!(
+        StateFile::open(directory.path()).expect("a sound one").1,
+        state
+    );
+    file.save_if_unchanged(&state, &other).expect("a save");
+    assert_eq!(
+        StateFile::open(directory.path()).expect("a sound one").1,
+        other
+    );
+    file.save_if_unchanged(&other, &state).expect("a save");
+    let (_, read) = StateFile::open(directory.path()).expect("what was saved");
     assert_eq!(read, state);
     let mut files = fs::read_dir(directory.path()).expect("the directory");
     let file = files.next().expect("a file").expect("a file");
-    assert_eq!(file.file_name(), FILE);
+    assert_eq!(file.file_name(), FILE_NAME);
     let mode = file.metadata().expect("its metadata").mode();
     assert_eq!(mode & 0o7777, 0o600);
     assert!(files.next().is_none());
 }
 
 #[test]
-fn a_save_that_fails_leaves_what_was_there() {
+fn a_save_that_fails_leaves_the_old_file() {
     let directory = directory();
-    let (store, _) = Store::open(directory.path()).expect("an empty directory");
+    let (file, _) = StateFile::open(directory.path()).expect("an empty directory");
     let state = State::parse(&text()).expect("a state");
-    store.save(&state).expect("a save");
+    file.save(&state).expect("a save");
     let no_name = State {
-        good_time: Some(u64::MAX),
+        last_trusted_time: Some(u64::MAX),
         ..State::default()
     };
-    store
-        .save(&no_name)
-        .expect_err("a time that cannot be read");
+    file.save(&no_name).expect_err("a time that cannot be read");
     let stale = directory.path().join(format!("state.{}", process::id()));
     fs::create_dir(&stale).expect("a directory in the way");
-    store.save(&State::default()).expect_err("no room");
+    file.save(&State::default()).expect_err("no room");
     fs::remove_dir(&stale).expect("it is there");
-    assert_eq!(Store::open(directory.path()).expect("the first").1, state);
+    assert_eq!(
+        StateFile::open(directory.path()).expect("the first").1,
+        state
+    );
 }
 
 #[test]
-fn what_others_can_write_is_refused() {
+fn a_file_that_others_can_write_is_refused() {
     let directory = directory();
-    let file = directory.path().join(FILE);
+    let file = directory.path().join(FILE_NAME);
     fs::write(&file, text()).expect("a file");
     for (path, mode, good) in [(&file, 0o602, 0o640), (&file, 0o606, 0o644)] {
         fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("a mode");
         let refusal = refusal(directory.path());
         assert!(refusal.contains(&format!("mode {mode:04o}")), "{refusal}");
         fs::set_permissions(path, PermissionsExt::from_mode(good)).expect("a mode");
-        Store::open(directory.path()).expect("its owner's file");
+        StateFile::open(directory.path()).expect("its owner's file");
     }
     for mode in [0o702, 0o722, 0o1777] {
         let path = directory.path();
@@ -203,12 +210,12 @@ fn what_others_can_write_is_refused() {
 }
 
 #[test]
-fn what_is_no_file_of_a_bounded_length_is_refused() {
+fn anything_but_a_file_of_bounded_length_is_refused() {
     let directory = directory();
     let missing = directory.path().join("missing");
     assert!(refusal(&missing).contains("cannot be read"));
     assert!(!missing.exists(), "it is not created");
-    let file = directory.path().join(FILE);
+    let file = directory.path().join(FILE_NAME);
     fs::create_dir(&file).expect("a directory");
     assert!(refusal(directory.path()).contains("expected a file"));
     fs::remove_dir(&file).expect("it is there");

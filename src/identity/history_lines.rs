@@ -1,61 +1,64 @@
-//! How is what is remembered of a resolver's keys written and read?
+//! How is the key history of a resolver written and read?
 //!
-//! In lines that a person can read: one for each leaf, and for each address whose latest leaf is a new one.
+//! As lines that a person can read: one for each leaf, and one for each address whose latest leaf has a new key.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::{FromStr, SplitAsciiWhitespace};
 
-use crate::identity::rollover::{Leaf, MOST, Memory, Sighting, Since};
+use crate::identity::rollover::{AddressObservation, DatedLeaf, KeyHistory, Leaf, MAX_LEAVES};
 use crate::system::date::{self, Moment};
 
-/// The lines of one resolver's memory; made by [`Memory::lines`].
+/// The lines of one resolver's history; made by [`KeyHistory::lines`].
 #[derive(Debug)]
-pub struct Lines<'m> {
+pub struct HistoryLines<'m> {
     name: &'m str,
-    memory: &'m Memory,
+    history: &'m KeyHistory,
 }
 
-impl Memory {
-    /// Lines of text that say all of it, for a resolver of this name. A person takes a learnt key back by deleting its line.
-    pub fn lines<'m>(&'m self, name: &'m str) -> Lines<'m> {
-        Lines { name, memory: self }
+impl KeyHistory {
+    /// The whole history as lines of text, for the resolver `name`. Deleting the line of a learnt key revokes the key.
+    pub fn lines<'m>(&'m self, name: &'m str) -> HistoryLines<'m> {
+        HistoryLines {
+            name,
+            history: self,
+        }
     }
 }
 
-impl fmt::Display for Lines<'_> {
+impl fmt::Display for HistoryLines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, memory } = self;
-        for leaf in &memory.accepted {
-            writeln!(f, "accepted {name} {}", Fields(leaf))?;
+        let Self { name, history } = self;
+        for leaf in &history.accepted {
+            writeln!(f, "accepted {name} {}", LeafFields(leaf))?;
         }
-        for Since { leaf, since } in &memory.learnt {
+        for DatedLeaf { leaf, since } in &history.learnt {
             writeln!(
                 f,
                 "learnt {name} {} since={:#}",
-                Fields(leaf),
+                LeafFields(leaf),
                 Moment(*since)
             )?;
         }
-        if let Some(Since { leaf, since }) = &memory.candidate {
+        if let Some(DatedLeaf { leaf, since }) = &history.candidate {
             writeln!(
                 f,
                 "candidate {name} {} since={:#}",
-                Fields(leaf),
+                LeafFields(leaf),
                 Moment(*since)
             )?;
         }
-        for Sighting { address, pin, at } in &memory.seen {
+        for AddressObservation { address, pin, at } in &history.observations {
             writeln!(f, "seen {name} {address} {pin} at={:#}", Moment(*at))?;
         }
         Ok(())
     }
 }
 
-/// A leaf, as lines spell it.
-struct Fields<'l>(&'l Leaf);
+/// The fields of a leaf in a line.
+struct LeafFields<'l>(&'l Leaf);
 
-impl fmt::Display for Fields<'_> {
+impl fmt::Display for LeafFields<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Leaf {
             pin,
@@ -72,9 +75,9 @@ impl fmt::Display for Fields<'_> {
     }
 }
 
-/// Adds what one line says to the memory of the resolver that it names. Fails with what was expected; then nothing of the
-/// memories is to be believed, since another part of the line may be right.
-pub fn read_line(line: &str, memories: &mut BTreeMap<String, Memory>) -> Result<(), String> {
+/// Parses one line into the history of the resolver that it names. The error says what was expected. After an error the histories
+/// must be discarded, since a part of the line may have been applied.
+pub fn read_line(line: &str, histories: &mut BTreeMap<String, KeyHistory>) -> Result<(), String> {
     let mut words = line.split_ascii_whitespace();
     let kind = words.next().unwrap_or_default();
     if !["accepted", "learnt", "candidate", "seen"].contains(&kind) {
@@ -83,46 +86,48 @@ pub fn read_line(line: &str, memories: &mut BTreeMap<String, Memory>) -> Result<
         ));
     }
     let name: String = next(&mut words, "the name of a resolver")?;
-    let memory = memories.entry(name).or_default();
+    let history = histories.entry(name).or_default();
     let once = |is_there: bool, what: &str| match is_there {
         true => Err(format!("expected one {kind} line of a {what} alone")),
         false => Ok(()),
     };
-    let room = |entries: usize| match entries < MOST {
+    let room = |entries: usize| match entries < MAX_LEAVES {
         true => Ok(()),
         false => Err(format!(
-            "expected at most {MOST} {kind} lines of a resolver"
+            "expected at most {MAX_LEAVES} {kind} lines of a resolver"
         )),
     };
     match kind {
         "accepted" => {
             let leaf = read_leaf(&mut words)?;
             let same = |old: &Leaf| old.pin == leaf.pin && old.issuer == leaf.issuer;
-            once(memory.accepted.iter().any(same), "key and issuer")?;
-            room(memory.accepted.len())?;
-            memory.accepted.push(leaf);
+            once(history.accepted.iter().any(same), "key and issuer")?;
+            room(history.accepted.len())?;
+            history.accepted.push(leaf);
         }
         "learnt" => {
             let (leaf, since) = (read_leaf(&mut words)?, read_time(&mut words, "since=")?);
-            once(memory.learnt().any(|pin| pin == leaf.pin), "key")?;
-            room(memory.learnt.len())?;
-            memory.learnt.push(Since { leaf, since });
+            once(history.learnt().any(|pin| pin == leaf.pin), "key")?;
+            room(history.learnt.len())?;
+            history.learnt.push(DatedLeaf { leaf, since });
         }
         "candidate" => {
             let (leaf, since) = (read_leaf(&mut words)?, read_time(&mut words, "since=")?);
-            once(memory.candidate.is_some(), "resolver")?;
-            memory.candidate = Some(Since { leaf, since });
+            once(history.candidate.is_some(), "resolver")?;
+            history.candidate = Some(DatedLeaf { leaf, since });
         }
         _ => {
             let address = next(&mut words, "an address such as 192.0.2.1:853")?;
             let pin = next(&mut words, "a pin such as sha256/BASE64")?;
             let at = read_time(&mut words, "at=")?;
-            let mut seen = memory.seen.iter();
+            let mut seen = history.observations.iter();
             once(
-                seen.any(|sighting| sighting.address == address),
+                seen.any(|observation| observation.address == address),
                 "resolver's address",
             )?;
-            memory.seen.push(Sighting { address, pin, at });
+            history
+                .observations
+                .push(AddressObservation { address, pin, at });
         }
     }
     if let Some(word) = words.next() {
@@ -131,7 +136,7 @@ pub fn read_line(line: &str, memories: &mut BTreeMap<String, Memory>) -> Result<
     Ok(())
 }
 
-/// The next word of a line, which is to be `what`.
+/// Parses the next word of a line. The error says that `what` was expected.
 fn next<T: FromStr>(words: &mut SplitAsciiWhitespace<'_>, what: &str) -> Result<T, String> {
     let word = words.next().unwrap_or_default();
     let expected = || format!("{word:?}: expected {what}");
@@ -154,13 +159,14 @@ fn read_leaf(words: &mut SplitAsciiWhitespace<'_>) -> Result<Leaf, String> {
         not_before: read_time(words, "not-before=")?,
         not_after: read_time(words, "not-after=")?,
     };
-    match leaf.makes_sense() {
+    match leaf.has_valid_dates() {
         true => Ok(leaf),
         false => Err("expected not-after= to be later than not-before=".to_owned()),
     }
 }
 
-/// The time after `field`; to the second, since a day alone may be the rest of a line that was cut.
+/// Parses the next word as `field` and a time. The time must be given to the second, since a day alone may come from a line that was
+/// cut off.
 fn read_time(words: &mut SplitAsciiWhitespace<'_>, field: &str) -> Result<u64, String> {
     let word = words.next().unwrap_or_default();
     match word.strip_prefix(field).and_then(date::read) {

@@ -2,76 +2,88 @@ use std::time::Duration;
 
 use super::*;
 use crate::identity::rollover::tests::{
-    HOUR, OTHERS, OURS, START, WAIT, addresses, day, leaf, learnt, pin, pinned, rolled, see,
+    HOUR, OTHERS, OURS, START, WAIT, addresses, day, leaf, learnt, observe, pin, pinned, rolled,
 };
-use crate::identity::rollover::{LAST, Reason, Verdict};
+use crate::identity::rollover::{MAX_TIME, RejectReason, RolloverDecision};
 use crate::system::date::DAY;
 
 const NAME: &str = "dns.example.net";
 
-fn read(text: &str) -> Result<Memory, String> {
-    let mut memories = BTreeMap::new();
+fn read(text: &str) -> Result<KeyHistory, String> {
+    let mut histories = BTreeMap::new();
     for line in text.lines() {
-        read_line(line, &mut memories)?;
+        read_line(line, &mut histories)?;
     }
-    Ok(memories.remove(NAME).unwrap_or_default())
+    Ok(histories.remove(NAME).unwrap_or_default())
 }
 
 #[test]
-fn a_key_whose_line_is_deleted_must_pass_all_rules_anew() {
-    let mut memory = learnt();
+fn a_key_whose_line_is_deleted_must_pass_all_rules_again() {
+    let mut history = learnt();
     // It has been seen, renewed and pinned for a while; nothing of that brings it back.
     let all = addresses();
-    memory.see(&leaf(1, OURS, 65), true, all[0], &all, WAIT, day(66));
-    see(&mut memory, leaf(1, OURS, 65), 1, day(66));
-    let text = memory.lines(NAME).to_string();
+    history.observe(&leaf(1, OURS, 65), true, all[0], &all, WAIT, day(66));
+    observe(&mut history, leaf(1, OURS, 65), 1, day(66));
+    let text = history.lines(NAME).to_string();
     assert_eq!(text.matches("\nlearnt ").count(), 1);
-    let kept = text.lines().filter(|line| !line.starts_with("learnt"));
-    let kept: Vec<_> = kept.collect();
-    let mut memory = read(&kept.join("\n")).expect("the other lines");
-    assert_eq!(memory.learnt().count(), 0);
+    let lines_left = text.lines().filter(|line| !line.starts_with("learnt"));
+    let lines_left: Vec<_> = lines_left.collect();
+    let mut history = read(&lines_left.join("\n")).expect("the other lines");
+    assert_eq!(history.learnt().count(), 0);
     for now in 70..73 {
-        for place in 0..4 {
-            let verdict = see(&mut memory, leaf(1, OURS, 65), place, day(now));
-            assert!(matches!(verdict, Verdict::NotYet(_)), "{verdict:?}");
+        for address_index in 0..4 {
+            let decision = observe(&mut history, leaf(1, OURS, 65), address_index, day(now));
+            assert!(
+                matches!(decision, RolloverDecision::Rejected(_)),
+                "{decision:?}"
+            );
         }
     }
     let key = leaf(1, OURS, 65);
-    assert_eq!(see(&mut memory, key, 0, day(73)), Verdict::Accepted);
+    assert_eq!(
+        observe(&mut history, key, 0, day(73)),
+        RolloverDecision::Accepted
+    );
 }
 
 #[test]
-fn a_key_that_is_taken_back_is_evidence_for_nothing() {
+fn a_removed_key_is_no_evidence() {
     // It was learnt, and another issuer signed it.
-    let mut memory = learnt();
-    see(&mut memory, leaf(1, OTHERS, 64), 0, day(66));
-    let text = memory.lines(NAME).to_string();
-    let kept = text.lines().filter(|line| !line.starts_with("learnt"));
-    let kept: Vec<_> = kept.collect();
-    let mut memory = read(&kept.join("\n")).expect("the other lines");
+    let mut history = learnt();
+    observe(&mut history, leaf(1, OTHERS, 64), 0, day(66));
+    let text = history.lines(NAME).to_string();
+    let lines_left = text.lines().filter(|line| !line.starts_with("learnt"));
+    let lines_left: Vec<_> = lines_left.collect();
+    let mut history = read(&lines_left.join("\n")).expect("the other lines");
     for key in [1, 2] {
-        let verdict = see(&mut memory, leaf(key, OTHERS, 64), 0, day(67));
-        assert_eq!(verdict, Verdict::NotYet(Reason::OtherIssuer));
+        let decision = observe(&mut history, leaf(key, OTHERS, 64), 0, day(67));
+        assert_eq!(
+            decision,
+            RolloverDecision::Rejected(RejectReason::OtherIssuer)
+        );
     }
     // The only key, whose pin is taken back, does not follow itself.
-    let mut memory = pinned();
+    let mut history = pinned();
     for now in 1..90 {
-        for place in 0..4 {
+        for address_index in 0..4 {
             let all = addresses();
             let old = leaf(0, OURS, 0);
-            let verdict = memory.see(&old, false, all[place], &all, WAIT, day(now));
-            assert_eq!(verdict, Verdict::NotYet(Reason::OtherIssuer));
+            let decision = history.observe(&old, false, all[address_index], &all, WAIT, day(now));
+            assert_eq!(
+                decision,
+                RolloverDecision::Rejected(RejectReason::OtherIssuer)
+            );
         }
     }
 }
 
 #[test]
-fn what_is_remembered_is_bounded_and_the_oldest_goes() {
-    let mut memory = Memory::default();
+fn the_history_is_bounded_and_drops_the_oldest() {
+    let mut history = KeyHistory::default();
     let all = addresses();
     for key in 0..20 {
         let from = 3 * u64::from(key);
-        memory.see(
+        history.observe(
             &leaf(key, OURS, from),
             true,
             all[0],
@@ -80,42 +92,47 @@ fn what_is_remembered_is_bounded_and_the_oldest_goes() {
             day(from + 1),
         );
     }
-    assert_eq!(memory.accepted.len(), MOST);
+    assert_eq!(history.accepted.len(), MAX_LEAVES);
     assert!(
-        memory
+        history
             .accepted
             .iter()
             .all(|leaf| leaf.not_before >= day(36))
     );
-    let mut memory = pinned();
+    let mut history = pinned();
     for key in 1..20 {
         let from = 60 * u64::from(key);
-        for place in 0..4 {
-            see(&mut memory, leaf(key, OURS, from), place, day(from));
+        for address_index in 0..4 {
+            observe(
+                &mut history,
+                leaf(key, OURS, from),
+                address_index,
+                day(from),
+            );
         }
-        let verdict = see(&mut memory, leaf(key, OURS, from), 0, day(from + 3));
-        assert_eq!(verdict, Verdict::Accepted);
+        let decision = observe(&mut history, leaf(key, OURS, from), 0, day(from + 3));
+        assert_eq!(decision, RolloverDecision::Accepted);
     }
     let last: Vec<_> = (12..20).map(pin).collect();
-    assert_eq!(memory.learnt().collect::<Vec<_>>(), last);
-    assert!(memory.seen.len() <= all.len());
-    let lines = memory.lines(NAME).to_string();
-    let ninth = Since {
+    assert_eq!(history.learnt().collect::<Vec<_>>(), last);
+    assert!(history.observations.len() <= all.len());
+    let lines = history.lines(NAME).to_string();
+    let ninth = DatedLeaf {
         leaf: leaf(99, OURS, 0),
         since: day(1),
     };
-    memory.learnt.push(ninth);
+    history.learnt.push(ninth);
     read(&lines).expect("as many as there may be");
-    let error = read(&memory.lines(NAME).to_string()).expect_err("one more");
+    let error = read(&history.lines(NAME).to_string()).expect_err("one more");
     assert_eq!(error, "expected at most 8 learnt lines of a resolver");
 }
 
 #[test]
-fn memories_are_written_as_they_are_read() {
-    let mut memory = learnt();
-    see(&mut memory, leaf(2, OURS, 122), 0, day(122));
-    see(&mut memory, leaf(2, OURS, 122), 1, day(122));
-    let text = memory.lines(NAME).to_string();
+fn histories_are_written_as_they_are_read() {
+    let mut history = learnt();
+    observe(&mut history, leaf(2, OURS, 122), 0, day(122));
+    observe(&mut history, leaf(2, OURS, 122), 1, day(122));
+    let text = history.lines(NAME).to_string();
     assert_eq!(text.lines().count(), 5, "{text}");
     let expected = format!(
         "learnt {NAME} {} issuer={} not-before=2026-03-03T00:00:00Z not-after=2026-06-01T00:00:00Z since=2026-03-07T00:00:00Z\n",
@@ -123,33 +140,33 @@ fn memories_are_written_as_they_are_read() {
         pin(OURS)
     );
     assert!(text.contains(&expected), "{text}");
-    assert_eq!(read(&text), Ok(memory));
-    assert_eq!(Memory::default().lines(NAME).to_string(), "");
+    assert_eq!(read(&text), Ok(history));
+    assert_eq!(KeyHistory::default().lines(NAME).to_string(), "");
 }
 
 #[test]
-fn sightings_without_their_key_or_of_before_it_count_for_nothing() {
+fn observations_without_their_key_or_from_before_it_do_not_count() {
     let key = leaf(1, OURS, 61);
     let text = rolled().lines(NAME).to_string();
     // Whoever deletes the candidate's line lets it begin anew.
-    let kept: Vec<_> = text
+    let lines_left: Vec<_> = text
         .lines()
         .filter(|line| !line.starts_with("candidate"))
         .collect();
-    let mut memory = read(&kept.join("\n")).expect("the other lines");
-    let verdict = see(&mut memory, key, 0, day(66));
+    let mut history = read(&lines_left.join("\n")).expect("the other lines");
+    let decision = observe(&mut history, key, 0, day(66));
     let seen = Duration::ZERO;
     assert_eq!(
-        verdict,
-        Verdict::NotYet(Reason::SeenFor { seen, wait: WAIT })
+        decision,
+        RolloverDecision::Rejected(RejectReason::SeenTooShort { seen, wait: WAIT })
     );
-    let missing = Verdict::NotYet(Reason::NotSeenAt(addresses()[1]));
-    assert_eq!(see(&mut memory, key, 0, day(69)), missing);
+    let missing = RolloverDecision::Rejected(RejectReason::NotSeenAt(addresses()[1]));
+    assert_eq!(observe(&mut history, key, 0, day(69)), missing);
     let earlier = text.replace("at=2026-03-04", "at=2026-03-03");
     assert_ne!(earlier, text);
-    let mut memory = read(&earlier).expect("other times");
-    let missing = Verdict::NotYet(Reason::NotSeenAt(addresses()[1]));
-    assert_eq!(see(&mut memory, key, 0, day(65)), missing);
+    let mut history = read(&earlier).expect("other times");
+    let missing = RolloverDecision::Rejected(RejectReason::NotSeenAt(addresses()[1]));
+    assert_eq!(observe(&mut history, key, 0, day(65)), missing);
 }
 
 /// How a year went in which every address was seen every six hours.
@@ -172,8 +189,8 @@ struct Operator {
 
 impl Operator {
     /// The leaf that an address shows at an hour of the year, and since which hour any does.
-    fn shows(self, place: usize, hour: u64) -> (Leaf, u64) {
-        let late = self.over * 24 * place as u64 / 3;
+    fn shows(self, address_index: usize, hour: u64) -> (Leaf, u64) {
+        let late = self.over * 24 * address_index as u64 / 3;
         let key = hour.saturating_sub(late) / (self.every * 24);
         let number = u8::try_from(key).expect("few keys in a year");
         (leaf(number, OURS, key * self.every), key * self.every * 24)
@@ -191,30 +208,30 @@ fn year(
     attack: impl Fn(usize, u64) -> Option<Leaf>,
     clock: impl Fn(u64) -> u64,
 ) -> Year {
-    let (mut memory, mut year) = (Memory::default(), Year::default());
+    let (mut history, mut year) = (KeyHistory::default(), Year::default());
     for hour in (0..365 * 24).step_by(6) {
         let now = clock(hour);
         let mut believed = 0;
-        for place in 0..4 {
-            let (own, since) = operator.shows(place, hour);
-            let attacked = attack(place, hour);
-            match see(&mut memory, attacked.unwrap_or(own), place, now) {
-                Verdict::NotYet(_) => continue,
+        for address_index in 0..4 {
+            let (own, since) = operator.shows(address_index, hour);
+            let attacked = attack(address_index, hour);
+            match observe(&mut history, attacked.unwrap_or(own), address_index, now) {
+                RolloverDecision::Rejected(_) => continue,
                 _ if attacked.is_some() => year.wrong += 1,
-                Verdict::Accepted => {
+                RolloverDecision::Accepted => {
                     year.accepted += 1;
-                    let everywhere =
-                        (0..4).all(|place| operator.shows(place, hour).0.pin == own.pin);
+                    let everywhere = (0..4)
+                        .all(|address_index| operator.shows(address_index, hour).0.pin == own.pin);
                     let waited = (hour - since) * HOUR >= WAIT.as_secs();
                     year.wrong += usize::from(!everywhere || !waited);
                 }
-                Verdict::Pinned | Verdict::Learnt => {}
+                RolloverDecision::Pinned | RolloverDecision::Learnt => {}
             }
             believed += 1;
         }
         year.outages += usize::from(believed == 0);
         if hour % 24 == 0 {
-            memory = read(&memory.lines(NAME).to_string()).expect("what was written");
+            history = read(&history.lines(NAME).to_string()).expect("what was written");
         }
     }
     year
@@ -258,11 +275,12 @@ fn in_a_year_with_a_week_of_another_authority_at_all_addresses_nothing_of_it_is_
 
 #[test]
 fn in_a_year_with_a_month_of_one_path_lying_nothing_of_it_is_believed() {
-    for place in 0..4 {
+    for address_index in 0..4 {
         // Between two roll-overs, the old leaf being due at the end.
         let lies = |first: u64| {
             move |at: usize, hour: u64| {
-                let attacked = at == place && (first * 24..(first + 30) * 24).contains(&hour);
+                let attacked =
+                    at == address_index && (first * 24..(first + 30) * 24).contains(&hour);
                 attacked.then(|| leaf(ATTACKER, OURS, first))
             }
         };
@@ -284,7 +302,7 @@ fn in_a_year_with_a_month_of_one_path_lying_nothing_of_it_is_believed() {
 fn in_a_year_with_a_clock_that_is_wrong_for_a_while_nothing_fails() {
     // Before, in and after the first roll-over, from day 62 to 68.
     for first in [30, 58, 62, 64, 66, 70] {
-        for wrong in [0, day(0) - 5 * 365 * DAY, day(3650), LAST, u64::MAX] {
+        for wrong in [0, day(0) - 5 * 365 * DAY, day(3650), MAX_TIME, u64::MAX] {
             let clock = |hour| match (first * 24..first * 24 + 36).contains(&hour) {
                 true => wrong,
                 false => right(hour),
