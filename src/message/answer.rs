@@ -395,7 +395,7 @@ mod tests {
             record(Section::Additional, start + 32, 41, 4096, start + 33, 0),
         ];
         assert_eq!(answer.records().collect::<Vec<_>>(), expected);
-        // What is promised and not there is a fault, and no reason to reserve room for it.
+        // Missing records are an error, and their count reserves no memory.
         for (section, count) in [(ANSWER, 65_535), (AUTHORITY, 2), (ADDITIONAL, 3)] {
             let error = answer_error(&draft.clone().count(section, count));
             assert!(error.is_some(), "{section}");
@@ -449,7 +449,7 @@ mod tests {
         assert!(!is_response_to(&header(0x80).0, &question()));
         assert!(!is_response_to(&header(2).octets(&[0]).0, &question()));
         assert!(!is_response_to(&header(2).count(0, 1).0, &question()));
-        // An OPT says why, mostly, or has the upper bits of the code.
+        // The OPT holds an Extended DNS Error, mostly, or the upper bits of the code.
         for options in [&[][..], &[0, 15, 0, 2, 0, 22]] {
             assert!(is_response_to(&header(2).opt(options).0, &question()));
             assert!(!is_response_to(&header(0).opt(options).0, &question()));

@@ -188,7 +188,7 @@ mod tests {
             (16, b"\x02\xc0\xff", 0), // TXT
             (UNKNOWN, b"\xc0\xff", 0),
         ] {
-            // Names that lead to an owner behind the OPT, to a pointer in it and, as an owner, to RDATA.
+            // Names that point to an owner after the OPT, to a pointer in it and, as an owner, to RDATA.
             let record = |draft: Draft, tail: usize| {
                 let mut data = before.to_vec();
                 for name in 0..names {
@@ -252,17 +252,17 @@ mod tests {
 
     #[test]
     fn an_opt_before_names_that_cannot_be_moved_is_refused() {
-        // Names behind the OPT that are sound where they are, and would not be anywhere else.
+        // Names after the OPT that are valid where they are, and would not be if moved.
         type Tail = fn(Draft, usize) -> Draft;
         let tails: [Tail; 4] = [
-            // One leads on from where no pointer belongs, and so would not be moved.
+            // One leads to a pointer in RDATA that holds no names, which would not be adjusted.
             |draft, tail| {
                 let data = pointer(draft.len() + 11);
                 draft
                     .record(ADDITIONAL, &[0], UNKNOWN, &pointer(tail))
                     .record(ADDITIONAL, &data, A, &[])
             },
-            // One takes a length and the pointer behind it for a label.
+            // One takes a length and the pointer after it for a label.
             |draft, tail| {
                 let length = pointer(draft.len() + 10);
                 draft
@@ -290,7 +290,7 @@ mod tests {
         for tail in tails {
             assert_eq!(answer_error(&with_tail(true, tail)), Some(ParseError::Name));
             assert_eq!(answer_error(&with_tail(false, tail)), None);
-            // Behind all names the OPT hinders nobody.
+            // An OPT after all names can be removed.
             assert_eq!(answer_error(&with_tail(false, tail).opt(&[])), None);
         }
     }

@@ -171,7 +171,7 @@ mod tests {
     fn an_opt_is_read_field_by_field() {
         let draft = Draft::query(&question());
         assert_eq!(Query::parse(&draft.0).unwrap().edns(), None);
-        // Flags that nobody knows are no fault (RFC 6891 section 6.1.4), nor are unknown options and versions.
+        // Unknown flags are no error (RFC 6891 section 6.1.4), nor are unknown options and versions.
         let draft = draft.opt_saying([7, 1, 0xff, 0xff], &option(65_001, b"?"));
         let edns = Edns {
             udp_payload_size: 4096,

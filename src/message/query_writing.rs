@@ -233,7 +233,7 @@ mod tests {
             let sent = upstream_query(&query);
             let edns = *Query::parse(&sent).unwrap().edns().unwrap();
             assert_eq!(edns.ecs_opt_out, private, "{value:?}");
-            // FAMILY 1, SOURCE 0, SCOPE 0, no address: nothing of the client's own octets.
+            // FAMILY 1, SOURCE 0, SCOPE 0, no address: none of the client's own octets.
             let subnet = sent[12 + question().len() + 11..].starts_with(&[0, 8, 0, 4, 0, 1, 0, 0]);
             assert_eq!(subnet, private, "{value:?}");
         }

@@ -133,7 +133,7 @@ pub(super) fn answer_error(draft: &Draft) -> Option<ParseError> {
     Answer::parse(&draft.0).err()
 }
 
-/// What `write` appends. There are octets before it, as a length prefix or another message of a batch would be.
+/// The octets that `write` appends. Others precede them, as a length prefix or another message of a batch would.
 pub(super) fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut out = b"before".to_vec();
     write(&mut out);

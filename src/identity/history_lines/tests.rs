@@ -20,7 +20,7 @@ fn read(text: &str) -> Result<KeyHistory, String> {
 #[test]
 fn a_key_whose_line_is_deleted_must_pass_all_rules_again() {
     let mut history = learnt();
-    // It has been seen, renewed and pinned for a while; nothing of that brings it back.
+    // The key was seen, renewed and pinned for a while; none of that makes it trusted again.
     let all = addresses();
     history.observe(&leaf(1, OURS, 65), true, all[0], &all, WAIT, day(66));
     observe(&mut history, leaf(1, OURS, 65), 1, day(66));
@@ -62,7 +62,7 @@ fn a_removed_key_is_no_evidence() {
             RolloverDecision::Rejected(RejectReason::OtherIssuer)
         );
     }
-    // The only key, whose pin is taken back, does not follow itself.
+    // The only key, whose pin is removed, does not follow itself.
     let mut history = pinned();
     for now in 1..90 {
         for address_index in 0..4 {
@@ -148,7 +148,7 @@ fn histories_are_written_as_they_are_read() {
 fn observations_without_their_key_or_from_before_it_do_not_count() {
     let key = leaf(1, OURS, 61);
     let text = rolled().lines(NAME).to_string();
-    // Whoever deletes the candidate's line lets it begin anew.
+    // Deleting the candidate's line starts its wait again.
     let lines_left: Vec<_> = text
         .lines()
         .filter(|line| !line.starts_with("candidate"))
@@ -169,12 +169,12 @@ fn observations_without_their_key_or_from_before_it_do_not_count() {
     assert_eq!(observe(&mut history, key, 0, day(65)), missing);
 }
 
-/// How a year went in which every address was seen every six hours.
+/// The result of a year in which every address was observed every six hours.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Year {
-    /// Rounds in which no address showed a leaf that is believed.
+    /// Rounds in which no address presented a trusted leaf.
     outages: usize,
-    /// Leaves of somebody else that were believed, and those of the operator that were sooner than the rules say.
+    /// Leaves of an attacker that were trusted, and leaves of the operator that were trusted sooner than the rules allow.
     wrong: usize,
     /// Keys that were accepted.
     accepted: usize,
@@ -188,8 +188,8 @@ struct Operator {
 }
 
 impl Operator {
-    /// The leaf that an address shows at an hour of the year, and since which hour any does.
-    fn shows(self, address_index: usize, hour: u64) -> (Leaf, u64) {
+    /// The leaf that an address presents at an hour of the year, and the hour since which any address presents it.
+    fn presents(self, address_index: usize, hour: u64) -> (Leaf, u64) {
         let late = self.over * 24 * address_index as u64 / 3;
         let key = hour.saturating_sub(late) / (self.every * 24);
         let number = u8::try_from(key).expect("few keys in a year");
@@ -201,7 +201,7 @@ const STAGED: Operator = Operator { every: 62, over: 6 };
 /// A key of the attacker.
 const ATTACKER: u8 = 100;
 
-/// A year in which `attack` may show something else at an address at an hour, and `clock` some other time. The memory is
+/// A year in which `attack` may present another leaf at an address at an hour, and `clock` may show another time. The history is
 /// written and read again every day, as by a restart.
 fn year(
     operator: Operator,
@@ -211,25 +211,26 @@ fn year(
     let (mut history, mut year) = (KeyHistory::default(), Year::default());
     for hour in (0..365 * 24).step_by(6) {
         let now = clock(hour);
-        let mut believed = 0;
+        let mut trusted = 0;
         for address_index in 0..4 {
-            let (own, since) = operator.shows(address_index, hour);
+            let (own, since) = operator.presents(address_index, hour);
             let attacked = attack(address_index, hour);
             match observe(&mut history, attacked.unwrap_or(own), address_index, now) {
                 RolloverDecision::Rejected(_) => continue,
                 _ if attacked.is_some() => year.wrong += 1,
                 RolloverDecision::Accepted => {
                     year.accepted += 1;
-                    let everywhere = (0..4)
-                        .all(|address_index| operator.shows(address_index, hour).0.pin == own.pin);
+                    let everywhere = (0..4).all(|address_index| {
+                        operator.presents(address_index, hour).0.pin == own.pin
+                    });
                     let waited = (hour - since) * HOUR >= WAIT.as_secs();
                     year.wrong += usize::from(!everywhere || !waited);
                 }
                 RolloverDecision::Pinned | RolloverDecision::Learnt => {}
             }
-            believed += 1;
+            trusted += 1;
         }
-        year.outages += usize::from(believed == 0);
+        year.outages += usize::from(trusted == 0);
         if hour % 24 == 0 {
             history = read(&history.lines(NAME).to_string()).expect("what was written");
         }
@@ -237,11 +238,11 @@ fn year(
     year
 }
 
-fn nobody(_: usize, _: u64) -> Option<Leaf> {
+fn no_attack(_: usize, _: u64) -> Option<Leaf> {
     None
 }
 
-fn right(hour: u64) -> u64 {
+fn right_clock(hour: u64) -> u64 {
     START + hour * HOUR
 }
 
@@ -249,7 +250,7 @@ fn right(hour: u64) -> u64 {
 fn in_a_year_of_staged_roll_overs_nothing_fails() {
     for every in [60, 61, 62, 75, 84] {
         for over in [3, 6] {
-            let year = year(Operator { every, over }, nobody, right);
+            let year = year(Operator { every, over }, no_attack, right_clock);
             assert_eq!((year.outages, year.wrong), (0, 0), "{every} {over}");
             let rolled = (365 - over) / every;
             assert_eq!(year.accepted as u64, rolled, "{every} {over}");
@@ -258,23 +259,23 @@ fn in_a_year_of_staged_roll_overs_nothing_fails() {
 }
 
 #[test]
-fn in_a_year_with_a_week_of_another_authority_at_all_addresses_nothing_of_it_is_believed() {
-    // Amid life, when the old leaf is due, and in the roll-over, which then takes longer.
+fn in_a_year_with_a_week_of_another_authority_at_all_addresses_no_leaf_of_it_is_trusted() {
+    // In the middle of a validity period, when the old leaf is due, and during a roll-over, which then takes longer.
     for (first, rolling) in [(20, false), (175, false), (126, true)] {
         let attack = |_, hour: u64| {
             let attacked = (first * 24..(first + 7) * 24).contains(&hour);
             attacked.then(|| leaf(ATTACKER, OTHERS, first))
         };
-        let year = year(STAGED, attack, right);
+        let year = year(STAGED, attack, right_clock);
         assert_eq!((year.wrong, year.accepted), (0, 5), "{first}");
-        // The week has 28 rounds in which nobody showed a leaf of the operator.
+        // In the 28 rounds of the week no address presented a leaf of the operator.
         let waiting = if rolling { 3 * 4 } else { 0 };
         assert_eq!(year.outages, 28 + waiting, "{first}");
     }
 }
 
 #[test]
-fn in_a_year_with_a_month_of_one_path_lying_nothing_of_it_is_believed() {
+fn in_a_year_with_a_month_of_attack_on_one_path_no_leaf_of_it_is_trusted() {
     for address_index in 0..4 {
         // Between two roll-overs, the old leaf being due at the end.
         let lies = |first: u64| {
@@ -284,15 +285,15 @@ fn in_a_year_with_a_month_of_one_path_lying_nothing_of_it_is_believed() {
                 attacked.then(|| leaf(ATTACKER, OURS, first))
             }
         };
-        let between = year(STAGED, lies(94), right);
+        let between = year(STAGED, lies(94), right_clock);
         let expected = Year {
             outages: 0,
             wrong: 0,
             accepted: 5,
         };
         assert_eq!(between, expected);
-        // Across one: who can lie at one address can hold up what is new until the lie ends, and a wait longer.
-        let across = year(STAGED, lies(120), right);
+        // Across a roll-over: an attacker at one address can delay the new key until the attack ends, and for the wait.
+        let across = year(STAGED, lies(120), right_clock);
         assert_eq!((across.wrong, across.accepted), (0, 5));
         assert!(across.outages > 0, "{across:?}");
     }
@@ -305,9 +306,9 @@ fn in_a_year_with_a_clock_that_is_wrong_for_a_while_nothing_fails() {
         for wrong in [0, day(0) - 5 * 365 * DAY, day(3650), MAX_TIME, u64::MAX] {
             let clock = |hour| match (first * 24..first * 24 + 36).contains(&hour) {
                 true => wrong,
-                false => right(hour),
+                false => right_clock(hour),
             };
-            let year = year(STAGED, nobody, clock);
+            let year = year(STAGED, no_attack, clock);
             let expected = Year {
                 outages: 0,
                 wrong: 0,
@@ -328,5 +329,5 @@ fn in_a_year_of_an_operator_that_switches_all_at_once_each_switch_costs_the_wait
         wrong: 0,
         accepted: 5,
     };
-    assert_eq!(year(at_once, nobody, right), expected);
+    assert_eq!(year(at_once, no_attack, right_clock), expected);
 }

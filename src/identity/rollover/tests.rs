@@ -34,7 +34,7 @@ pub(in crate::identity) fn addresses() -> Vec<SocketAddr> {
         .collect()
 }
 
-/// Sees that an address of the four shows a leaf. Key 0 is pinned.
+/// Observes a leaf at one of the four addresses. Key 0 is pinned.
 pub(in crate::identity) fn observe(
     history: &mut KeyHistory,
     leaf: Leaf,
@@ -312,7 +312,7 @@ fn a_new_key_in_a_renewed_certificate_is_the_same_key() {
 #[test]
 fn a_clock_before_an_earlier_observation_accepts_nothing() {
     let key = leaf(1, OURS, 61);
-    // The first sighting is still to come: it was not the first.
+    // The first observation is in the future, so it does not count as the first.
     let mut history = rolled();
     let decision = observe(&mut history, key, 0, day(61));
     assert_eq!(
@@ -328,7 +328,7 @@ fn a_clock_before_an_earlier_observation_accepts_nothing() {
         decision,
         RolloverDecision::Rejected(RejectReason::SeenTooShort { seen, wait: WAIT })
     );
-    // A clock that went back by a moment costs what was seen in that moment, and not the wait.
+    // A clock that went back by a moment loses the observations of that moment, but not the wait.
     let mut history = rolled();
     observe(&mut history, leaf(0, OURS, 0), 3, day(65));
     observe(&mut history, key, 2, day(65) - 1);
@@ -339,7 +339,7 @@ fn a_clock_before_an_earlier_observation_accepts_nothing() {
         observe(&mut history, key, 2, day(65)),
         RolloverDecision::Accepted
     );
-    // A learnt key is no sighting: nothing new is accepted before it was.
+    // A learnt key is no observation: no new key is accepted at a time before it was learnt.
     let mut history = learnt();
     let next = Leaf {
         not_before: day(0),

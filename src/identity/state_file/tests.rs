@@ -5,8 +5,8 @@ use super::*;
 const ONE: &str = "sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
 const TWO: &str = "sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
-/// What is changed in the text into what, and how the refusal of that begins.
-const REFUSED: [(&str, &str, &str); 14] = [
+/// A part of the text, its replacement, and how the error about it begins.
+const INVALID_LINES: [(&str, &str, &str); 14] = [
     ("state 1", "state 2", "line 1: it is of version 2"),
     (
         "state 1",
@@ -82,7 +82,7 @@ fn directory() -> tempfile::TempDir {
     directory
 }
 
-fn refusal(directory: &Path) -> String {
+fn open_error(directory: &Path) -> String {
     let error = StateFile::open(directory).expect_err("a refusal");
     error.to_string()
 }
@@ -104,7 +104,7 @@ fn every_prefix_is_a_state_or_is_refused() {
     for length in 0..=text.len() {
         read += usize::from(State::parse(&text[..length]).is_ok());
     }
-    // Each line with and without what ends it; the time to the second.
+    // Each line with and without its end; the time to the second.
     assert_eq!(read, 2 * text.lines().count());
 }
 
@@ -126,7 +126,7 @@ fn every_changed_octet_is_a_state_or_is_refused() {
 
 #[test]
 fn a_refused_line_is_named_with_what_was_expected() {
-    for (from, to, expected) in REFUSED {
+    for (from, to, expected) in INVALID_LINES {
         let changed = text().replacen(from, to, 1);
         let error = State::parse(&changed).expect_err(to).to_string();
         assert!(error.starts_with(expected), "{error}");
@@ -140,12 +140,12 @@ fn saved_state_is_read_at_the_next_start() {
     let (file, state) = StateFile::open(directory.path()).expect("an empty directory");
     assert_eq!(state, State::default());
     let state = State::parse(&text()).expect("a state");
-    // What a process of the same number left behind.
+    // A file that a process with the same ID left behind.
     let stale = directory.path().join(format!("state.{}", process::id()));
     fs::write(stale, "half").expect("a file");
     file.save(&State::default()).expect("a first save");
     file.save(&state).expect("a second one");
-    // Nobody is overruled who changed it by hand.
+    // A file that somebody has edited is not replaced.
     let other = State::default();
     file.save_if_unchanged(&other, &other).expect("no save");
     assert_eq!(
@@ -196,16 +196,22 @@ fn a_file_that_others_can_write_is_refused() {
     fs::write(&file, text()).expect("a file");
     for (path, mode, good) in [(&file, 0o602, 0o640), (&file, 0o606, 0o644)] {
         fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("a mode");
-        let refusal = refusal(directory.path());
-        assert!(refusal.contains(&format!("mode {mode:04o}")), "{refusal}");
+        let open_error = open_error(directory.path());
+        assert!(
+            open_error.contains(&format!("mode {mode:04o}")),
+            "{open_error}"
+        );
         fs::set_permissions(path, PermissionsExt::from_mode(good)).expect("a mode");
         StateFile::open(directory.path()).expect("its owner's file");
     }
     for mode in [0o702, 0o722, 0o1777] {
         let path = directory.path();
         fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("a mode");
-        let refusal = refusal(path);
-        assert!(refusal.contains(&format!("mode {mode:04o}")), "{refusal}");
+        let open_error = open_error(path);
+        assert!(
+            open_error.contains(&format!("mode {mode:04o}")),
+            "{open_error}"
+        );
     }
 }
 
@@ -213,18 +219,18 @@ fn a_file_that_others_can_write_is_refused() {
 fn anything_but_a_file_of_bounded_length_is_refused() {
     let directory = directory();
     let missing = directory.path().join("missing");
-    assert!(refusal(&missing).contains("cannot be read"));
+    assert!(open_error(&missing).contains("cannot be read"));
     assert!(!missing.exists(), "it is not created");
     let file = directory.path().join(FILE_NAME);
     fs::create_dir(&file).expect("a directory");
-    assert!(refusal(directory.path()).contains("expected a file"));
+    assert!(open_error(directory.path()).contains("expected a file"));
     fs::remove_dir(&file).expect("it is there");
     symlink("/dev/zero", &file).expect("a link");
-    assert!(refusal(directory.path()).contains("expected a file"));
+    assert!(open_error(directory.path()).contains("expected a file"));
     fs::remove_file(&file).expect("it is there");
     fs::write(&file, "é".repeat(600_000)).expect("a file");
-    assert!(refusal(directory.path()).contains("at most 1048576 octets"));
+    assert!(open_error(directory.path()).contains("at most 1048576 octets"));
     fs::write(&file, b"dns-tool state 1\n\xff").expect("a file");
-    assert_eq!(refusal(directory.path()), "line 2: expected UTF-8");
-    assert!(refusal(&file).contains("expected a directory"));
+    assert_eq!(open_error(directory.path()), "line 2: expected UTF-8");
+    assert!(open_error(&file).contains("expected a directory"));
 }

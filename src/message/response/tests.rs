@@ -18,12 +18,12 @@ fn an_empty_response_repeats_id_opcode_rd_cd_and_question() {
         written(|out| ReplyTo::from_query(&query).write_empty_response(out, rcode, ede))
     };
     let question = ask(name("wWw.eXample"), A);
-    for (flags, kept) in [
+    for (flags, echoed) in [
         ([0, 0], [0x80, 0x80]),
         ([0x01, 0x10], [0x81, 0x90]),
         ([0x07, 0xff], [0x81, 0x90]),
     ] {
-        let head = [0x12, 0x34, kept[0], kept[1] | 2, 0, 1, 0, 0, 0, 0, 0];
+        let head = [0x12, 0x34, echoed[0], echoed[1] | 2, 0, 1, 0, 0, 0, 0, 0];
         let query = Draft::new(flags, &question);
         let plain = [&head, &[0][..], &question].concat();
         // No EDE without EDNS (RFC 8914 section 2).
@@ -71,7 +71,7 @@ fn an_answer_takes_the_id_rd_cd_and_case_of_its_query() {
         ([0x00, 0x00], [0x81, 0x90], [0x80, 0x80]),
         // AA, TC, RA, Z and the response code are the answer's own.
         ([0x06, 0x4f], [0x86, 0xc3], [0x86, 0xc3]),
-        // AD is for who asks for it (RFC 6840 section 5.8).
+        // AD is set only if the query asks for it (RFC 6840 section 5.8).
         ([0x00, 0x20], [0x80, 0xa0], [0x80, 0xa0]),
         ([0x00, 0x20], [0x80, 0x80], [0x80, 0x80]),
         ([0x00, 0x00], [0x80, 0xa0], [0x80, 0x80]),
@@ -195,7 +195,7 @@ fn a_truncated_answer_is_a_question_and_an_opt() {
         ([0x01, 0x00], [0x81, 0x80], [0x83, 0x80]),
         ([0x00, 0x10], [0x81, 0x80], [0x82, 0x90]),
         ([0x01, 0x00], [0x85, 0x03], [0x87, 0x03]),
-        // A cut answer is authentic to nobody.
+        // A truncated answer never has AD set.
         ([0x01, 0x20], [0x81, 0xb0], [0x83, 0x80]),
     ] {
         let query = Draft::new(asked, &mixed_case);
@@ -218,7 +218,7 @@ fn an_answer_that_does_not_fit_loses_its_errors_and_then_its_records() {
     let without_opt = Draft::answer(&question()).record(ANSWER, &pointer(HEADER_LEN), A, &[0; 4]);
     let options = [&option(option::PADDING, &[0; 500]), &error[..]].concat();
     let answer = without_opt.clone().opt(&options);
-    let shown = |ede| ReplyOptions {
+    let options_with = |ede| ReplyOptions {
         ede,
         ..ReplyOptions::default()
     };
@@ -226,16 +226,21 @@ fn an_answer_that_does_not_fit_loses_its_errors_and_then_its_records() {
         Draft::query(&question()).opt(&[]),
         Draft::query(&question()),
     );
-    let kept = CachedAnswer::new(
+    let cached = CachedAnswer::new(
         &Answer::parse(&answer.0).unwrap(),
         &Key::new(&question(), false, false),
     );
-    let kept = kept.unwrap();
-    for answer in [Answer::parse(&answer.0).unwrap(), kept.answer()] {
+    let cached = cached.unwrap();
+    for answer in [Answer::parse(&answer.0).unwrap(), cached.answer()] {
         let written = |query: &Draft, ede, limit| {
             let query = Query::parse(&query.0).unwrap();
             written(|out| {
-                ReplyTo::from_query(&query).write_answer_with(out, &answer, &shown(ede), limit)
+                ReplyTo::from_query(&query).write_answer_with(
+                    out,
+                    &answer,
+                    &options_with(ede),
+                    limit,
+                )
             })
         };
         let truncated = |out: &[u8]| out[2] & 0x02 != 0;
@@ -308,7 +313,7 @@ fn ttls_are_rewritten_in_every_section_and_an_opt_has_none() {
         (TtlRewrite::Decremented { max: 9, age: 9 }, [0, 0, 0, 0]),
         (TtlRewrite::Fixed(30), [30; 4]),
     ] {
-        let shown = ReplyOptions {
+        let options = ReplyOptions {
             ttls: change,
             ede: Some(ExtendedError { code: 3, text: "" }),
         };
@@ -317,7 +322,7 @@ fn ttls_are_rewritten_in_every_section_and_an_opt_has_none() {
             expected.0[3] &= !0x20;
         }
         let found = written(|out| {
-            ReplyTo::from_query(&asked).write_answer_with(out, &came, &shown, MAX_MESSAGE_LEN)
+            ReplyTo::from_query(&asked).write_answer_with(out, &came, &options, MAX_MESSAGE_LEN)
         });
         assert_eq!(found, expected.0, "{change:?}");
         // An OPT before the other records moves them, and only them.
@@ -328,7 +333,7 @@ fn ttls_are_rewritten_in_every_section_and_an_opt_has_none() {
         moved[11] += 1;
         let moved = Answer::parse(&moved).unwrap();
         let found = written(|out| {
-            ReplyTo::from_query(&asked).write_answer_with(out, &moved, &shown, MAX_MESSAGE_LEN)
+            ReplyTo::from_query(&asked).write_answer_with(out, &moved, &options, MAX_MESSAGE_LEN)
         });
         assert_eq!(found, expected.0, "{change:?}");
     }
