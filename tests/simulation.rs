@@ -15,7 +15,7 @@ use std::env;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dns_tool::message::Form;
+use dns_tool::message::QueryForm;
 use dns_tool::system::clock;
 use dns_tool::upstream::actions::{Actions, Event, Failure, Kind, Reply, Settings};
 use dns_tool::upstream::health::Fault;
@@ -107,7 +107,7 @@ struct Address {
     closes_at_random: Option<u32>,
     keeps_none: bool,
     answers_twice: bool,
-    knows: Form,
+    knows: QueryForm,
     troubles: Vec<(Instant, Instant, Trouble)>,
     /// Sessions that are open then go silent, or are closed.
     cuts: Vec<(Instant, bool)>,
@@ -123,7 +123,7 @@ impl Address {
             self.closes_after = None;
         }
         self.connect = self.round_trip * 3;
-        self.knows = Form::Padded;
+        self.knows = QueryForm::Padded;
     }
 
     /// Until when nothing passes, if nothing does now.
@@ -181,7 +181,7 @@ enum Happening {
     Connected(SessionId),
     Refused(SessionId, bool),
     /// A query reaches the resolver.
-    Arrives(SessionId, u16, Query, Form),
+    Arrives(SessionId, u16, Query, QueryForm),
     /// A message reaches us.
     Answers(SessionId, u16, u64, Kind),
     /// So does a part of one.
@@ -265,7 +265,7 @@ impl World {
         }
         // Where a query comes to the last address it has one send left, and none to find out what that takes.
         for other in addresses.iter_mut().skip(1) {
-            other.knows = Form::Padded;
+            other.knows = QueryForm::Padded;
         }
         // Where sessions take few queries, there are not more of them than can be asked so.
         let few = addresses
@@ -277,10 +277,12 @@ impl World {
             // A query that may not say all is sent three times at first: none is left for the end of a session.
             addresses
                 .iter_mut()
-                .for_each(|address| address.knows = Form::Padded);
+                .for_each(|address| address.knows = QueryForm::Padded);
         }
         let is_easy = |address: &Address| {
-            address.knows == Form::Padded && address.troubles.is_empty() && address.cuts.is_empty()
+            address.knows == QueryForm::Padded
+                && address.troubles.is_empty()
+                && address.cuts.is_empty()
         };
         let is_easy = !clients.iter().any(Client::is_odd) && addresses.iter().all(is_easy);
         if few && !is_easy {
@@ -627,7 +629,7 @@ impl World {
     }
 
     /// The resolver has a query.
-    fn arrive(&mut self, id: SessionId, query_id: u16, query: Query, form: Form) {
+    fn arrive(&mut self, id: SessionId, query_id: u16, query: Query, form: QueryForm) {
         let Some(session) = self
             .sessions
             .get_mut(&id)
@@ -767,7 +769,7 @@ impl World {
         let is_calm = |address: &Address| {
             address.is_healthy(query.began, self.now, false)
                 && address.closes_after.is_none()
-                && address.knows == Form::Padded
+                && address.knows == QueryForm::Padded
         };
         if !self.addresses.iter().all(is_calm) {
             return;
@@ -823,7 +825,7 @@ impl World {
             let bad_luck = |address: &Address| {
                 address.closes_at_random.is_some()
                     || address.closes_after.is_some() && odd
-                    || address.knows != Form::Padded
+                    || address.knows != QueryForm::Padded
                     || address.cuts.iter().any(|(at, _)| has_been(*at))
             };
             // Before it is known whose names end sessions, they may end each that others are on.
@@ -889,9 +891,9 @@ fn address(random: &mut fastrand::Rng, begin: Instant) -> Address {
         keeps_none,
         answers_twice: twice,
         knows: match random.u8(0..2) {
-            0 if old => Form::Unpadded,
-            _ if old => Form::Plain,
-            _ => Form::Padded,
+            0 if old => QueryForm::Unpadded,
+            _ if old => QueryForm::NoEdns,
+            _ => QueryForm::Padded,
         },
         troubles,
         cuts,

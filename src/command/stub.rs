@@ -14,7 +14,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::forward::in_flight;
 use crate::identity::verifier::Identity;
 use crate::message::framing::{self, FrameBuffer};
-use crate::message::{self, Answer, Form, MAX_MESSAGE_LEN, ParseError};
+use crate::message::{self, Answer, MAX_MESSAGE_LEN, ParseError, QueryForm};
 use crate::system::clock;
 use crate::system::deadline::{Timed, left};
 use crate::system::thread;
@@ -265,7 +265,7 @@ pub(super) fn exchange(
     let id = Ids::default().draw();
     session.send(&mut vec![Outgoing {
         id,
-        form: Form::Padded,
+        form: QueryForm::Padded,
         query: Arc::clone(&query) as Arc<_>,
     }]);
     // The session's reader waits without an end; whoever waits for it has one.

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::forward::waiters::WaitingClients;
 use crate::message::framing::{self, LENGTH_PREFIX_LEN};
-use crate::message::{self, Form, HEADER_LEN, Key};
+use crate::message::{self, HEADER_LEN, Key, QueryForm};
 use crate::system::memory::Reservation;
 use crate::upstream::{self, Message, Query as _};
 
@@ -229,8 +229,8 @@ impl Message for Query {
         self.ended.load(Ordering::Acquire)
     }
 
-    fn write_framed(&self, form: Form, out: &mut Vec<u8>) {
-        if self.signed || form == Form::Padded {
+    fn write_framed(&self, form: QueryForm, out: &mut Vec<u8>) {
+        if self.signed || form == QueryForm::Padded {
             out.extend_from_slice(&self.octets[..self.message_end]);
         } else {
             framing::append(out, |out| {

@@ -64,7 +64,7 @@ pub use edns::{Edns, ExtendedError};
 pub use key::Key;
 pub use parse_error::ParseError;
 pub use query::Query;
-pub use query_writing::{Form, write_query};
+pub use query_writing::{QueryForm, write_query};
 pub use question::QuestionPresentation;
 pub use record::{Record, Section};
 pub use response::{ReplyOptions, ReplyTo};

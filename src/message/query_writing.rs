@@ -72,22 +72,22 @@ impl Query<'_> {
 
 /// The EDNS that a query carries. The later forms are for resolvers that support no EDNS, or not all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Form {
+pub enum QueryForm {
     /// An OPT record with padding (RFC 7830, RFC 8467).
     Padded,
     /// An OPT record without padding.
     Unpadded,
     /// No OPT record (RFC 6891 section 7).
-    Plain,
+    NoEdns,
 }
 
-impl Form {
+impl QueryForm {
     /// The next form to try if the resolver does not support this one; none after the last.
-    pub fn lesser(self) -> Option<Self> {
+    pub fn fallback(self) -> Option<Self> {
         match self {
             Self::Padded => Some(Self::Unpadded),
-            Self::Unpadded => Some(Self::Plain),
-            Self::Plain => None,
+            Self::Unpadded => Some(Self::NoEdns),
+            Self::NoEdns => None,
         }
     }
 
@@ -109,7 +109,7 @@ impl Form {
                     &length.to_be_bytes(),
                 );
             }
-            Self::Plain => {
+            Self::NoEdns => {
                 out.extend_from_slice(slice_at(message, 0..opt));
                 // ARCOUNT.
                 overwrite(

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::table::SessionId;
-use crate::message::Form;
+use crate::message::QueryForm;
 
 /// What the pool is told once.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +69,7 @@ pub struct Send<Q> {
     /// Under which ID.
     pub id: u16,
     /// With what.
-    pub form: Form,
+    pub form: QueryForm,
     /// The query.
     pub query: Q,
 }
@@ -110,7 +110,7 @@ pub enum Event {
     /// It does no longer.
     Well(usize),
     /// It does not take queries but in that form.
-    Takes(usize, Form),
+    Takes(usize, QueryForm),
     /// A query ended a session on which it was alone.
     Convicted,
     /// A message answers no pending query.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::health::{Fault, Health};
 use super::token_bucket::{Rate, TokenBucket};
-use crate::message::Form;
+use crate::message::QueryForm;
 
 /// New sessions to one address: so many at once, and so many a second. A session that ended well has its token given back.
 const NEW_SESSIONS: Rate = Rate {
@@ -57,7 +57,7 @@ pub(super) struct Address {
     failed_since: Instant,
     /// It fails, and is asked at that time whether it still does.
     probe_at: Option<Instant>,
-    form: Option<(Form, Instant)>,
+    form: Option<(QueryForm, Instant)>,
     /// Queries that the last session had answered when the resolver closed it with others pending, and how often in a row it was as
     /// many.
     closed_after: Option<(u32, u32)>,
@@ -225,13 +225,13 @@ impl Address {
     }
 
     /// In what form it is asked.
-    pub(super) fn form(&self, now: Instant) -> Form {
+    pub(super) fn form(&self, now: Instant) -> QueryForm {
         let known = self.form.filter(|(_, until)| now < *until);
-        known.map_or(Form::Padded, |(form, _)| form)
+        known.map_or(QueryForm::Padded, |(form, _)| form)
     }
 
     /// It took a query in that form and not in the one before.
-    pub(super) fn takes(&mut self, form: Form, now: Instant) {
+    pub(super) fn takes(&mut self, form: QueryForm, now: Instant) {
         self.form = Some((form, now + REMEMBERED));
     }
 
@@ -314,11 +314,11 @@ mod tests {
     #[test]
     fn a_lesser_form_is_remembered_for_a_quarter_of_an_hour() {
         let (mut address, now) = address();
-        assert_eq!(address.form(now), Form::Padded);
-        address.takes(Form::Plain, now);
-        assert_eq!(address.form(now), Form::Plain);
-        assert_eq!(address.form(now + REMEMBERED), Form::Padded);
-        assert_eq!(Form::Padded.lesser(), Some(Form::Unpadded));
-        assert_eq!(Form::Plain.lesser(), None);
+        assert_eq!(address.form(now), QueryForm::Padded);
+        address.takes(QueryForm::NoEdns, now);
+        assert_eq!(address.form(now), QueryForm::NoEdns);
+        assert_eq!(address.form(now + REMEMBERED), QueryForm::Padded);
+        assert_eq!(QueryForm::Padded.fallback(), Some(QueryForm::Unpadded));
+        assert_eq!(QueryForm::NoEdns.fallback(), None);
     }
 }

@@ -8,7 +8,7 @@ use super::actions::{Actions, Answered, Event, Kind, Reply};
 use super::endings::AnsweredAt;
 use super::pool::Pool;
 use super::table::{Key, Line, OnSession, Pending, SessionId};
-use crate::message::Form;
+use crate::message::QueryForm;
 
 impl<Q: Pending> Pool<Q> {
     /// Octets arrived on a session, and messages in them, if they brought any to an end. `matches` says of a message, by its place, and a query
@@ -99,7 +99,7 @@ impl<Q: Pending> Pool<Q> {
         place: usize,
         key: Key,
         (index, kind): (usize, Kind),
-        form: Form,
+        form: QueryForm,
         now: Instant,
         actions: &mut Actions<Q>,
     ) -> bool {
@@ -170,11 +170,11 @@ impl<Q: Pending> Pool<Q> {
     }
 
     /// Whether a query whose form the resolver did not take is sent in a lesser one.
-    fn is_sent_lesser(&mut self, key: Key, rank: usize, form: Form, now: Instant) -> bool {
+    fn is_sent_lesser(&mut self, key: Key, rank: usize, form: QueryForm, now: Instant) -> bool {
         let Some(entry) = self.queries.get(key) else {
             return false;
         };
-        let Some(lesser) = form.lesser().filter(|_| !entry.query.is_signed()) else {
+        let Some(lesser) = form.fallback().filter(|_| !entry.query.is_signed()) else {
             return false;
         };
         if !entry.copies.is_empty() || entry.line != Line::None {

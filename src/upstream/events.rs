@@ -13,7 +13,7 @@ use super::traits::{Query, Replies};
 use crate::identity::chain::VerifiedPeer;
 use crate::identity::pin::PinSet;
 use crate::identity::verifier::Identity;
-use crate::message::Form;
+use crate::message::QueryForm;
 use crate::system::clock;
 use crate::telemetry::log::{debug, error, info, warn};
 
@@ -51,7 +51,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             }
             Event::Takes(rank, form) => {
                 let without = match form {
-                    Form::Plain => "edns",
+                    QueryForm::NoEdns => "edns",
                     _ => "padding",
                 };
                 info!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::message::Form;
+use crate::message::QueryForm;
 
 /// Batches that one thread sends for others, one after the other, before they send themselves.
 pub(super) const ROUNDS: usize = 8;
@@ -14,7 +14,7 @@ pub trait Message: Send + Sync {
     /// Nobody waits for what it would bring any more.
     fn has_ended(&self) -> bool;
     /// Appends it in that form, its length before it and its ID 0. A signed one has one form.
-    fn write_framed(&self, form: Form, out: &mut Vec<u8>);
+    fn write_framed(&self, form: QueryForm, out: &mut Vec<u8>);
 }
 
 /// A query on its way into a session.
@@ -22,7 +22,7 @@ pub struct Outgoing {
     /// Its ID there.
     pub id: u16,
     /// What it carries.
-    pub form: Form,
+    pub form: QueryForm,
     /// The query.
     pub query: Arc<dyn Message>,
 }

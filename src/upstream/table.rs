@@ -11,7 +11,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::suspicion::Kin;
-use crate::message::Form;
+use crate::message::QueryForm;
 
 /// What the pool has to know of a query.
 pub trait Pending: Clone {
@@ -63,7 +63,7 @@ pub(super) struct OnSession {
     pub(super) session: SessionId,
     pub(super) id: u16,
     pub(super) since: Instant,
-    pub(super) form: Form,
+    pub(super) form: QueryForm,
 }
 
 /// A query on its way.
@@ -78,7 +78,7 @@ pub(super) struct Entry<Q> {
     pub(super) tried: Ranks,
     pub(super) copies: SmallVec<[OnSession; 2]>,
     /// The form in which it goes to the address of that rank, where that is not what it takes otherwise.
-    pub(super) form: Option<(usize, Form)>,
+    pub(super) form: Option<(usize, QueryForm)>,
     /// Two sessions had it for long enough: it is slow, or never answered, and its silence says nothing of them.
     pub(super) is_late: bool,
     /// When a session that it was alone on ended with it, at an address that answers others.
