@@ -1,6 +1,6 @@
 //! May an answer be kept, and for how long?
 
-use crate::message::{Answer, Key, Section, rcode, rtype};
+use crate::message::{Answer, QuestionKey, Section, rcode, rtype};
 
 /// The longest that an answer is kept, in seconds: 7 days (RFC 8767 section 4).
 const MOST: u32 = 604_800;
@@ -49,7 +49,7 @@ pub(super) fn may_be_kept(answer: &Answer<'_>) -> Result<(), Unkept> {
 }
 
 /// How long an answer to `key` with the code NOERROR or NXDOMAIN may be kept.
-pub(super) fn lifetime(answer: &Answer<'_>, key: &Key<'_>) -> Result<Lifetime, Unkept> {
+pub(super) fn lifetime(answer: &Answer<'_>, key: &QuestionKey<'_>) -> Result<Lifetime, Unkept> {
     may_be_kept(answer)?;
     let qtype = answer.qtype().ok_or(Unkept::Other)?;
     let asked_for = |rtype| rtype == qtype || qtype == rtype::ANY;

@@ -9,7 +9,7 @@ use quick_cache::{Equivalent, Weighter};
 
 use crate::cache::backoff::Trouble;
 use crate::cache::cacheability::Lifetime;
-use crate::message::{CachedAnswer, Key};
+use crate::message::{CachedAnswer, QuestionKey};
 
 /// An answer is popular when it was given so often from here.
 const POPULAR: u8 = 2;
@@ -37,7 +37,7 @@ impl Entry {
     /// One of a success, which lives so long from `now`.
     pub(super) fn of_success(
         answer: CachedAnswer,
-        key: &Key<'_>,
+        key: &QuestionKey<'_>,
         Lifetime { life, most }: Lifetime,
         now: u64,
     ) -> Self {
@@ -56,7 +56,7 @@ impl Entry {
     /// One of a failure, which is over when its `trouble` is.
     pub(super) fn of_failure(
         answer: CachedAnswer,
-        key: &Key<'_>,
+        key: &QuestionKey<'_>,
         trouble: Trouble,
         now: u64,
     ) -> Self {
@@ -131,7 +131,7 @@ impl Hash for ByKey {
 }
 
 /// A question that is looked for.
-pub(super) struct Sought<'k>(pub(super) &'k Key<'k>);
+pub(super) struct Sought<'k>(pub(super) &'k QuestionKey<'k>);
 
 impl Hash for Sought<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {

@@ -16,7 +16,7 @@ use crate::cache::backoff::Trouble;
 use crate::cache::cacheability::{Unkept, lifetime, may_be_kept};
 use crate::cache::entry::{ByKey, Cost, Entry, Sought};
 use crate::cache::kept::Kept;
-use crate::message::{Answer, CachedAnswer, Key, rcode};
+use crate::message::{Answer, CachedAnswer, QuestionKey, rcode};
 use crate::upstream::Failure;
 
 /// What is past its time and could not be renewed is asked for again no sooner than this (RFC 8767 section 5).
@@ -169,14 +169,14 @@ impl Cache {
     }
 
     /// Forgets what is known of the question of `key`.
-    pub fn remove(&self, key: &Key<'_>) {
+    pub fn remove(&self, key: &QuestionKey<'_>) {
         if let Some(store) = &self.store {
             store.remove(&Sought(key));
         }
     }
 
     /// What is known of the question of `key`.
-    pub fn find(&self, key: &Key<'_>, now: Instant) -> Found {
+    pub fn find(&self, key: &QuestionKey<'_>, now: Instant) -> Found {
         let Some(entry) = self.get(key) else {
             return Found::Nothing;
         };
@@ -209,7 +209,7 @@ impl Cache {
     }
 
     /// An answer to the question of `key`, within its time or past it.
-    pub fn any(&self, key: &Key<'_>, now: Instant) -> Option<Kept> {
+    pub fn any(&self, key: &QuestionKey<'_>, now: Instant) -> Option<Kept> {
         self.servable(self.get(key)?, self.time(now))
     }
 
@@ -217,7 +217,7 @@ impl Cache {
     /// that ending, if it is a failure and there is one.
     pub fn note(
         &self,
-        key: &Key<'_>,
+        key: &QuestionKey<'_>,
         ending: Result<&Answer<'_>, Failure>,
         began: Instant,
         now: Instant,
@@ -268,7 +268,7 @@ impl Cache {
     /// answers one. Returns the answer that is to be served in place of that, if there is one.
     pub fn note_outage(
         &self,
-        key: &Key<'_>,
+        key: &QuestionKey<'_>,
         ending: Result<&Answer<'_>, Failure>,
         now: Instant,
     ) -> Option<Kept> {
@@ -282,7 +282,7 @@ impl Cache {
     }
 
     /// A fresh answer takes the place of whatever was there, even if it may not be kept itself.
-    fn replace(&self, store: &Store, key: &Key<'_>, answer: &Answer<'_>, now: u64) {
+    fn replace(&self, store: &Store, key: &QuestionKey<'_>, answer: &Answer<'_>, now: u64) {
         let kept = lifetime(answer, key)
             .and_then(|times| Ok((CachedAnswer::new(answer, key).ok_or(Unkept::Other)?, times)));
         match kept {
@@ -297,7 +297,7 @@ impl Cache {
     fn fail(
         &self,
         store: &Store,
-        key: &Key<'_>,
+        key: &QuestionKey<'_>,
         failure: Option<CachedAnswer>,
         outage: bool,
         now: u64,
@@ -321,7 +321,7 @@ impl Cache {
     }
 
     /// Notes that the resolver would not answer, which is not kept but ends a failure.
-    fn refuse(&self, store: &Store, key: &Key<'_>, now: u64) -> Option<Kept> {
+    fn refuse(&self, store: &Store, key: &QuestionKey<'_>, now: u64) -> Option<Kept> {
         let instead = self.fail(store, key, None, false, now);
         if instead.is_none() {
             store.remove(&Sought(key));
@@ -340,7 +340,7 @@ impl Cache {
         }
     }
 
-    fn get(&self, key: &Key<'_>) -> Option<Arc<Entry>> {
+    fn get(&self, key: &QuestionKey<'_>) -> Option<Arc<Entry>> {
         self.store.as_ref()?.get(&Sought(key))
     }
 

@@ -104,7 +104,7 @@ impl Endings {
     /// Has the ending of `query` kept, unless all is forgotten meanwhile.
     fn note(
         &self,
-        key: &message::Key<'_>,
+        key: &message::QuestionKey<'_>,
         query: &Query,
         ending: Result<&Answer<'_>, Failure>,
         now: Instant,
@@ -125,7 +125,7 @@ impl Endings {
     /// that has taken over its clients, if there is one.
     fn note_and_land(
         &self,
-        key: &message::Key<'_>,
+        key: &message::QuestionKey<'_>,
         query: &Query,
         ending: Result<&Answer<'_>, Failure>,
         now: Instant,

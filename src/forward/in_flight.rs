@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::forward::waiters::WaitingClients;
 use crate::message::framing::{self, LENGTH_PREFIX_LEN};
-use crate::message::{self, HEADER_LEN, Key, QueryForm};
+use crate::message::{self, HEADER_LEN, QueryForm, QuestionKey};
 use crate::system::memory::Reservation;
 use crate::upstream::{self, Message, Query as _};
 
@@ -55,7 +55,7 @@ impl Query {
     /// A query for which nobody waits yet, to be answered within `timeout` of `now`. `key` is that of `query`.
     pub fn new(
         query: &message::Query<'_>,
-        key: Option<&Key<'_>>,
+        key: Option<&QuestionKey<'_>>,
         now: Instant,
         timeout: Duration,
     ) -> Self {
@@ -81,12 +81,12 @@ impl Query {
     }
 
     /// Octets that it costs to have `query` on its way, known by `key`, with a client that waits for it.
-    pub fn cost(query: &message::Query<'_>, key: Option<&Key<'_>>) -> usize {
+    pub fn cost(query: &message::Query<'_>, key: Option<&QuestionKey<'_>>) -> usize {
         ITSELF + Self::room(query, key).max(USUAL)
     }
 
     /// Octets of its message and key, at most.
-    fn room(query: &message::Query<'_>, key: Option<&Key<'_>>) -> usize {
+    fn room(query: &message::Query<'_>, key: Option<&QuestionKey<'_>>) -> usize {
         let message = if query.is_signed() {
             query.message().len()
         } else {
@@ -99,7 +99,7 @@ impl Query {
     pub fn begin(
         &mut self,
         query: &message::Query<'_>,
-        key: Option<&Key<'_>>,
+        key: Option<&QuestionKey<'_>>,
         now: Instant,
         timeout: Duration,
     ) {
@@ -182,9 +182,9 @@ impl Query {
     }
 
     /// What it is known by to those that ask the same; none if its answer is for nobody else.
-    pub fn key(&self) -> Option<Key<'_>> {
+    pub fn key(&self) -> Option<QuestionKey<'_>> {
         self.is_shared()
-            .then(|| Key::from_octets(self.key_octets()))
+            .then(|| QuestionKey::from_octets(self.key_octets()))
     }
 
     /// The octets of that key.

@@ -22,7 +22,7 @@ use crate::upstream::{Failure, Settle};
 #[derive(Clone, Copy)]
 pub(super) struct Relay<'q> {
     pub(super) query: &'q message::Query<'q>,
-    pub(super) key: Option<&'q message::Key<'q>>,
+    pub(super) key: Option<&'q message::QuestionKey<'q>>,
     /// How long it may take.
     pub(super) timeout: Duration,
     /// After so long who waits is content with an expired answer, if there is one.

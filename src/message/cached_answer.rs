@@ -6,7 +6,7 @@ use super::answer::Answer;
 use super::codes::{HEADER_LEN, rcode};
 use super::edns::write_opt;
 use super::header::{clear_bits, set_arcount};
-use super::key::Key;
+use super::key::QuestionKey;
 use super::octets::{overwrite, slice_at};
 use super::question::same_question;
 use super::response::ReplyTo;
@@ -27,7 +27,7 @@ pub struct CachedAnswer {
 impl CachedAnswer {
     /// Copies `answer`. Returns none if the answer is to another question than that of `key`, if its response code does not fit
     /// into the header, or if names overlap TTLs (see [`Answer::names_overlap_ttls`]).
-    pub fn new(answer: &Answer<'_>, key: &Key<'_>) -> Option<Self> {
+    pub fn new(answer: &Answer<'_>, key: &QuestionKey<'_>) -> Option<Self> {
         let question = key.question();
         if !same_question(answer.question(), question)
             || answer.extended_rcode() != 0
@@ -56,7 +56,7 @@ impl CachedAnswer {
     }
 
     /// A SERVFAIL response to the question of `key`, without an Extended DNS Error.
-    pub fn servfail(key: &Key<'_>) -> Option<Self> {
+    pub fn servfail(key: &QuestionKey<'_>) -> Option<Self> {
         let reply_to = ReplyTo {
             id: 0,
             flags: [0x01, 0],
@@ -111,7 +111,7 @@ mod tests {
     use super::CachedAnswer;
     use crate::message::answer::Answer;
     use crate::message::codes::HEADER_LEN;
-    use crate::message::key::Key;
+    use crate::message::key::QuestionKey;
     use crate::message::query::Query;
     use crate::message::response::ReplyTo;
     use crate::message::test_messages::{
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn a_cached_answer_is_written_for_each_client_as_the_first_one_was() {
         let cached = |answer: &Draft| {
-            let key = Key::new(&question(), false, false);
+            let key = QuestionKey::new(&question(), false, false);
             CachedAnswer::new(&Answer::parse(&answer.0).unwrap(), &key).unwrap()
         };
         let mixed_case = ask(name("wWw.eXample.Com"), A);
@@ -164,17 +164,17 @@ mod tests {
                 assert_eq!(again, relayed(client, &answer));
             }
         }
-        let other = Key::new(&ask(name("www.example.org"), A), false, false);
+        let other = QuestionKey::new(&ask(name("www.example.org"), A), false, false);
         let answer = Answer::parse(&records.0).unwrap();
         assert!(CachedAnswer::new(&answer, &other).is_none());
         let extended = records.opt_saying([1, 0, 0, 0], &[]);
-        let key = Key::new(&question(), false, false);
+        let key = QuestionKey::new(&question(), false, false);
         assert!(CachedAnswer::new(&Answer::parse(&extended.0).unwrap(), &key).is_none());
     }
 
     #[test]
     fn a_cached_error_is_the_code_and_the_question() {
-        let key = Key::new(&question(), false, false);
+        let key = QuestionKey::new(&question(), false, false);
         let cached = CachedAnswer::servfail(&key).unwrap();
         let query = Draft::query(&question());
         let asked = Query::parse(&query.0).unwrap();
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn an_answer_whose_names_overlap_its_ttls_is_not_cacheable() {
         let question = question();
-        let key = Key::new(&question, false, false);
+        let key = QuestionKey::new(&question, false, false);
         let cached = |answer: &Draft| {
             let answer = Answer::parse(&answer.0).expect("it can be read");
             CachedAnswer::new(&answer, &key).is_some()

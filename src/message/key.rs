@@ -7,7 +7,7 @@ use super::question::QTYPE_QCLASS_LEN;
 
 /// The key of queries that can share an answer: the name in lower case (RFC 4343), type and class; the bits DO and CD, which
 /// change the answer; and the ECS opt-out (RFC 7871 section 7.1.2), which changes the queries that the resolver sends.
-pub struct Key<'k>(KeyOctets<'k>);
+pub struct QuestionKey<'k>(KeyOctets<'k>);
 
 /// One octet of bits, then the question in lower case.
 enum KeyOctets<'k> {
@@ -16,7 +16,7 @@ enum KeyOctets<'k> {
     Borrowed(&'k [u8]),
 }
 
-impl Key<'_> {
+impl QuestionKey<'_> {
     pub(super) const DNSSEC_OK: u8 = 1;
     pub(super) const CHECKING_DISABLED: u8 = 2;
     pub(super) const ECS_OPT_OUT: u8 = 4;
@@ -64,8 +64,8 @@ impl Key<'_> {
     }
 }
 
-impl<'k> Key<'k> {
-    /// The key whose [`Key::octets`] these are.
+impl<'k> QuestionKey<'k> {
+    /// The key whose [`QuestionKey::octets`] these are.
     pub fn from_octets(octets: &'k [u8]) -> Self {
         Self(KeyOctets::Borrowed(octets))
     }
@@ -80,12 +80,12 @@ pub(super) fn flag_if(is_set: bool, flag: u8) -> u8 {
 mod tests {
     use std::collections::HashSet;
 
-    use super::Key;
+    use super::QuestionKey;
     use crate::message::test_messages::{A, NS, ask, labels, name};
 
     #[test]
     fn questions_share_a_key_when_they_differ_in_case_alone() {
-        let key = |question: &[u8]| Key::new(question, false, false);
+        let key = |question: &[u8]| QuestionKey::new(question, false, false);
         let lower = ask(name("www.example.com"), A);
         assert_eq!(key(&lower).question(), lower);
         assert_eq!(
@@ -99,11 +99,11 @@ mod tests {
             key(&ask(name("www.example.org"), A)),
             key(&ask(name("www.example.com"), NS)),
             key(&odd),
-            Key::new(&lower, true, false),
-            Key::new(&lower, false, true),
-            Key::new(&lower, true, true),
+            QuestionKey::new(&lower, true, false),
+            QuestionKey::new(&lower, false, true),
+            QuestionKey::new(&lower, true, true),
         ];
-        let different: HashSet<_> = others.iter().map(Key::octets).collect();
+        let different: HashSet<_> = others.iter().map(QuestionKey::octets).collect();
         assert_eq!(different.len(), others.len());
         assert!(!different.contains(key(&lower).octets()));
         let long = [b'X'; 63];

@@ -3,7 +3,7 @@
 use super::codes::{HEADER_LEN, rtype};
 use super::edns::Edns;
 use super::header::Header;
-use super::key::{Key, flag_if};
+use super::key::{QuestionKey, flag_if};
 use super::octets::{slice_at, u16_at};
 use super::parse_error::ParseError;
 use super::question::{QTYPE_QCLASS_LEN, question_end};
@@ -103,15 +103,15 @@ impl<'m> Query<'m> {
 
     /// The key by which the query can share an answer with others; none if it cannot. A query can if it asks for recursion (RD), is
     /// not signed, and asks for data: types 128 to 254 are meta types and no data (RFC 6895 section 3.1).
-    pub fn key(&self) -> Option<Key<'static>> {
+    pub fn key(&self) -> Option<QuestionKey<'static>> {
         let data = matches!(self.qtype(), 1..128 | rtype::ANY..) && self.qtype() != rtype::OPT;
         let [high, low] = self.flags();
         let shared = data && high & 0x01 != 0 && !self.signed;
         let edns_has = |flag: fn(&Edns) -> bool| self.edns.as_ref().is_some_and(flag);
-        let bits = flag_if(edns_has(|edns| edns.dnssec_ok), Key::DNSSEC_OK)
-            | flag_if(low & 0x10 != 0, Key::CHECKING_DISABLED)
-            | flag_if(edns_has(|edns| edns.ecs_opt_out), Key::ECS_OPT_OUT);
-        shared.then(|| Key::with_bits(self.question(), bits))
+        let bits = flag_if(edns_has(|edns| edns.dnssec_ok), QuestionKey::DNSSEC_OK)
+            | flag_if(low & 0x10 != 0, QuestionKey::CHECKING_DISABLED)
+            | flag_if(edns_has(|edns| edns.ecs_opt_out), QuestionKey::ECS_OPT_OUT);
+        shared.then(|| QuestionKey::with_bits(self.question(), bits))
     }
 
     /// The message as received, without octets after the last record.

@@ -102,25 +102,25 @@ impl Bench {
         self.now += Duration::from_secs_f64(seconds);
     }
 
-    fn note(&self, key: &Key<'_>, answer: &Draft) -> Option<Kept> {
+    fn note(&self, key: &QuestionKey<'_>, answer: &Draft) -> Option<Kept> {
         self.cache.hear(self.now);
         self.cache
             .note(key, Ok(&answer.parse()), self.now, self.now)
     }
 
-    fn fail(&self, key: &Key<'_>, failure: Failure) -> Option<Kept> {
+    fn fail(&self, key: &QuestionKey<'_>, failure: Failure) -> Option<Kept> {
         if failure == Failure::Unreadable {
             self.cache.hear(self.now);
         }
         self.cache.note(key, Err(failure), self.now, self.now)
     }
 
-    fn find(&self, key: &Key<'_>) -> Found {
+    fn find(&self, key: &QuestionKey<'_>) -> Found {
         self.cache.find(key, self.now)
     }
 
     /// The TTLs that a client sees, if there is an answer within its time.
-    fn fresh(&self, key: &Key<'_>) -> Option<Vec<u32>> {
+    fn fresh(&self, key: &QuestionKey<'_>) -> Option<Vec<u32>> {
         match self.find(key) {
             Found::Fresh { kept, .. } => Some(ttls(&kept)),
             _ => None,
@@ -128,7 +128,7 @@ impl Bench {
     }
 
     /// For how many seconds, to a tenth, there is an answer within its time.
-    fn life(&mut self, key: &Key<'_>) -> f64 {
+    fn life(&mut self, key: &QuestionKey<'_>) -> f64 {
         let start = self.now;
         let mut tenths = 0;
         let mut step = 1 << 24;
@@ -170,11 +170,11 @@ fn shown(kept: &Kept, edns: bool) -> Vec<u8> {
     out
 }
 
-fn key() -> Key<'static> {
-    Key::new(&question("www.example.com", A), false, false)
+fn key() -> QuestionKey<'static> {
+    QuestionKey::new(&question("www.example.com", A), false, false)
 }
 
-fn to_key(key: &Key<'_>, rcode: u8) -> Draft {
+fn to_key(key: &QuestionKey<'_>, rcode: u8) -> Draft {
     Draft::to(key.question(), rcode)
 }
 
@@ -193,7 +193,7 @@ fn an_answer_is_for_its_name_type_class_and_bits_and_for_nothing_else() {
     let mut keys = Vec::new();
     for question in &questions {
         for (dnssec_ok, unchecked) in [(false, false), (true, false), (false, true), (true, true)] {
-            keys.push(Key::new(question, dnssec_ok, unchecked));
+            keys.push(QuestionKey::new(question, dnssec_ok, unchecked));
         }
     }
     for (number, key) in keys.iter().enumerate() {
@@ -213,13 +213,13 @@ fn an_answer_is_for_its_name_type_class_and_bits_and_for_nothing_else() {
             "{number}"
         );
     }
-    let spelled = Key::new(&question("wWw.EXAMPLE.com", A), false, false);
+    let spelled = QuestionKey::new(&question("wWw.EXAMPLE.com", A), false, false);
     assert_eq!(bench.fresh(&spelled), Some(vec![100]));
     assert_eq!(bench.cache.entries(), keys.len());
     // Other names' records in an answer are nothing but a part of it.
     assert!(
         bench
-            .fresh(&Key::new(&question("com", A), false, false))
+            .fresh(&QuestionKey::new(&question("com", A), false, false))
             .is_none()
     );
 }
@@ -326,7 +326,7 @@ fn it_can_serve_as_long_as_an_answer_lasts_and_is_served_past_its_time() {
         size: 1 << 20,
         serve_stale: Duration::from_secs(60),
     });
-    let other = Key::new(&question("other.example.com", A), false, false);
+    let other = QuestionKey::new(&question("other.example.com", A), false, false);
     assert!(!bench.cache.can_serve(bench.now), "nothing is kept");
     bench.fail(&other, Failure::Unreadable);
     assert_eq!(bench.cache.entries(), 1);
@@ -353,7 +353,7 @@ fn it_can_serve_as_long_as_an_answer_lasts_and_is_served_past_its_time() {
 #[test]
 fn no_data_is_for_one_type() {
     let bench = Bench::new();
-    let other = Key::new(&question("www.example.com", AAAA), false, false);
+    let other = QuestionKey::new(&question("www.example.com", AAAA), false, false);
     bench.note(&other, &to_key(&other, 0).with_soa(300, 300));
     assert!(bench.fresh(&other).is_some());
     assert!(matches!(bench.find(&key()), Found::Nothing));
@@ -361,7 +361,7 @@ fn no_data_is_for_one_type() {
 
 #[test]
 fn any_is_answered_by_whatever_is_there() {
-    let any = Key::new(&question("www.example.com", rtype::ANY), false, false);
+    let any = QuestionKey::new(&question("www.example.com", rtype::ANY), false, false);
     let bench = Bench::new();
     bench.note(
         &any,
@@ -425,11 +425,11 @@ fn what_may_not_be_kept_is_not() {
         assert_eq!(bench.cache.entries(), usize::from(kept), "{what}");
     }
     // Who asks for signatures, by DO or by type, gets them.
-    let secure = Key::new(key().question(), true, false);
+    let secure = QuestionKey::new(key().question(), true, false);
     let signed = good
         .with(1, rtype::RRSIG, 300, &[0])
         .with(2, rtype::NSEC, 300, &[0]);
-    let signatures = Key::new(&question("www.example.com", rtype::RRSIG), false, false);
+    let signatures = QuestionKey::new(&question("www.example.com", rtype::RRSIG), false, false);
     let asked_for = to_key(&signatures, 0).with(1, rtype::RRSIG, 300, &[0]);
     let bench = Bench::new();
     bench.note(&secure, &signed);
@@ -448,7 +448,7 @@ fn a_failure_is_kept_for_a_second_then_longer_while_it_repeats_and_ends_with_suc
         }),
         ("no answer, though others have one", &|bench| {
             let asked = bench.now - Duration::from_secs(3);
-            let other = Key::new(&question("other", A), false, false);
+            let other = QuestionKey::new(&question("other", A), false, false);
             bench.note(&other, &to_key(&other, 5));
             bench
                 .cache
@@ -583,7 +583,7 @@ fn an_outage_is_no_names_failure() {
     // Somebody is: at once.
     bench.fail(&key(), Failure::TimedOut);
     bench.pass(0.1);
-    let other = Key::new(&question("other", A), false, false);
+    let other = QuestionKey::new(&question("other", A), false, false);
     bench.note(&other, &to_key(&other, 0).with_a(1));
     assert!(matches!(bench.find(&key()), Found::Nothing));
 }
@@ -708,7 +708,7 @@ fn an_expired_answer_takes_the_place_of_a_failure_and_is_asked_for_every_30_seco
 #[test]
 fn after_an_outage_what_is_expired_is_asked_for_as_soon_as_anybody_is_answered() {
     let mut bench = Bench::new();
-    let other = Key::new(&question("other", A), false, false);
+    let other = QuestionKey::new(&question("other", A), false, false);
     bench.note(&key(), &to_key(&key(), 0).with_a(100));
     bench.pass(100.0);
     bench.fail(&key(), Failure::Unreachable);
@@ -786,13 +786,13 @@ fn without_memory_nothing_is_kept() {
 fn emptied_it_knows_nothing_and_says_how_much_it_knew() {
     let bench = Bench::new();
     for number in 0..10 {
-        let key = Key::new(&question(&format!("n{number}"), A), false, false);
+        let key = QuestionKey::new(&question(&format!("n{number}"), A), false, false);
         bench.note(&key, &to_key(&key, 0).with_a(100));
     }
     assert_eq!(bench.cache.empty(), 10);
     assert_eq!((bench.cache.entries(), bench.cache.octets()), (0, 0));
     assert!(matches!(
-        bench.find(&Key::new(&question("n1", A), false, false)),
+        bench.find(&QuestionKey::new(&question("n1", A), false, false)),
         Found::Nothing
     ));
 }
@@ -800,7 +800,7 @@ fn emptied_it_knows_nothing_and_says_how_much_it_knew() {
 #[test]
 fn a_scan_of_random_names_does_not_drive_out_the_popular_ones() {
     let bench = Bench::new();
-    let known = |name: String| Key::new(&question(&name, A), false, false);
+    let known = |name: String| QuestionKey::new(&question(&name, A), false, false);
     let popular: Vec<_> = (0..500)
         .map(|number| known(format!("popular{number}")))
         .collect();
@@ -833,7 +833,7 @@ fn an_answer_that_is_larger_than_its_share_is_not_kept_and_harms_nobody() {
         size: 64 * 1024,
         serve_stale: Duration::from_secs(DAY),
     });
-    let small = Key::new(&question("small", A), false, false);
+    let small = QuestionKey::new(&question("small", A), false, false);
     bench.note(&small, &to_key(&small, 0).with_a(100));
     bench.note(&key(), &to_key(&key(), 0).with(1, A, 100, &[0; 60_000]));
     assert!(matches!(bench.find(&key()), Found::Nothing));
@@ -870,7 +870,7 @@ proptest! {
         serve_stale in prop_oneof![Just(0_u64), 0_u64..100_000],
     ) {
         let mut bench = Bench::with(Settings { size, serve_stale: Duration::from_secs(serve_stale) });
-        let key = |name: u8| Key::new(&question(&format!("n{name}"), A), false, false);
+        let key = |name: u8| QuestionKey::new(&question(&format!("n{name}"), A), false, false);
         // When it was noted last, and with what TTL.
         let mut noted: HashMap<u8, (Instant, u32)> = HashMap::new();
         for step in steps {

@@ -3,7 +3,7 @@ use crate::message::answer::{Answer, TtlRewrite};
 use crate::message::cached_answer::CachedAnswer;
 use crate::message::codes::{HEADER_LEN, MAX_MESSAGE_LEN, ede, option, rcode, rtype};
 use crate::message::edns::ExtendedError;
-use crate::message::key::Key;
+use crate::message::key::QuestionKey;
 use crate::message::octets::u16_at;
 use crate::message::query::Query;
 use crate::message::test_messages::{
@@ -228,7 +228,7 @@ fn an_answer_that_does_not_fit_loses_its_errors_and_then_its_records() {
     );
     let cached = CachedAnswer::new(
         &Answer::parse(&answer.0).unwrap(),
-        &Key::new(&question(), false, false),
+        &QuestionKey::new(&question(), false, false),
     );
     let cached = cached.unwrap();
     for answer in [Answer::parse(&answer.0).unwrap(), cached.answer()] {
