@@ -65,7 +65,7 @@ pub(super) fn check(
     let chain = PresentedChain {
         policy,
         algorithms,
-        certificate: &certificate,
+        leaf: &certificate,
         intermediates,
     };
     let floor = policy.clock_floor;
@@ -91,11 +91,11 @@ pub(super) fn check(
 struct PresentedChain<'s> {
     policy: &'s VerifyPolicy,
     algorithms: &'s WebPkiSupportedAlgorithms,
-    certificate: &'s EndEntityCert<'s>,
+    leaf: &'s EndEntityCert<'s>,
     intermediates: &'s [CertificateDer<'s>],
 }
 
-/// The verified paths that lead to an anchor, as far as they matter.
+/// Paths to a trust anchor that were found.
 struct Paths {
     /// The accepted path: one with a pinned key, or any if no pin is given.
     pinned: Option<VerifiedPeer>,
@@ -112,7 +112,7 @@ impl PresentedChain<'_> {
             pin_mode,
             ..
         } = self.policy;
-        let leaf_pin = Pin::of(&self.certificate.subject_public_key_info());
+        let leaf_pin = Pin::of(&self.leaf.subject_public_key_info());
         if clock_untrusted && pins.is_empty() {
             return Err(self.error(
                 Check::Clock,
@@ -124,11 +124,7 @@ impl PresentedChain<'_> {
         let paths = self.find_paths(seconds, clock_untrusted);
         let Paths { pinned, unpinned } =
             paths.map_err(|error| self.chain_error(&error, leaf_pin))?;
-        if self
-            .certificate
-            .verify_is_valid_for_subject_name(name)
-            .is_err()
-        {
+        if self.leaf.verify_is_valid_for_subject_name(name).is_err() {
             let cause = "the certificate is for other names".to_owned();
             let expected = name.to_str().into_owned();
             return Err(self.error(Check::Name, expected, cause, vec![leaf_pin]));
@@ -162,7 +158,7 @@ impl PresentedChain<'_> {
             unpinned.borrow_mut().get_or_insert(peer);
             Err(webpki::Error::UnknownIssuer)
         };
-        let path = self.certificate.verify_for_usage(
+        let path = self.leaf.verify_for_usage(
             self.algorithms.all,
             &anchors.0,
             self.intermediates,
@@ -195,7 +191,7 @@ impl PresentedChain<'_> {
     }
 
     fn error(&self, check: Check, expected: String, cause: String, pins: Vec<Pin>) -> VerifyError {
-        let names = self.certificate.valid_dns_names();
+        let names = self.leaf.valid_dns_names();
         VerifyError {
             check,
             expected,

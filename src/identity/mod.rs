@@ -1,4 +1,4 @@
-//! Is this the resolver that the user named?
+//! Is this the resolver that is meant?
 //!
 //! Each file imports only files below it in this list:
 //!

@@ -368,8 +368,8 @@ mod tests {
     use crate::message::codes::{HEADER_LEN, rtype};
     use crate::message::record::{Record, Section};
     use crate::message::test_messages::{
-        A, ADDITIONAL, ANSWER, AUTHORITY, Draft, NS, answer_error, ask, name, option, pointer,
-        question,
+        A, ADDITIONAL, ANSWER, AUTHORITY, Draft, NS, answer_error, name, option, pointer, question,
+        question_for,
     };
 
     #[test]
@@ -377,8 +377,8 @@ mod tests {
         let draft = Draft::answer(&question());
         let start = draft.len();
         let draft = draft
-            .record_saying(ANSWER, &pointer(HEADER_LEN), A, 1, [0, 0, 0, 5], &[0; 4])
-            .record_saying(AUTHORITY, &name("com"), NS, 3, [0x80, 0, 0, 1], &[0])
+            .record_with(ANSWER, &pointer(HEADER_LEN), A, 1, [0, 0, 0, 5], &[0; 4])
+            .record_with(AUTHORITY, &name("com"), NS, 3, [0x80, 0, 0, 1], &[0])
             .opt(&[]);
         let answer = Answer::parse(&draft.0).unwrap();
         let record = |section, start, rtype, class, fixed: usize, length| Record {
@@ -407,26 +407,29 @@ mod tests {
         let asked = question();
         let is_answer = |draft: &Draft| is_response_to(&draft.0, &asked);
         assert!(is_answer(&Draft::answer(&asked)));
-        assert!(is_answer(&Draft::answer(&ask(name("WWW.Example.cOM"), A))));
+        assert!(is_answer(&Draft::answer(&question_for(
+            name("WWW.Example.cOM"),
+            A
+        ))));
         assert!(is_answer(&Draft::answer(&asked).record(1, &[0], A, &[])));
         let other_class = [&name("www.example.com")[..], &[0, 1, 0, 3]].concat();
         for other in [
-            ask(name("www.example.org"), A),
-            ask(name("www.example.co"), A),
-            ask(name("www.example.com.x"), A),
-            ask(name("www.example.com"), NS),
-            ask(name("www.example.com"), 0x2001),
+            question_for(name("www.example.org"), A),
+            question_for(name("www.example.co"), A),
+            question_for(name("www.example.com.x"), A),
+            question_for(name("www.example.com"), NS),
+            question_for(name("www.example.com"), 0x2001),
             other_class,
             vec![],
         ] {
             assert!(!is_answer(&Draft::answer(&other)), "{other:?}");
         }
         // Type 65 is no other case of type 97, and bit 0x20 is case in letters alone.
-        let types = [65, 97].map(|qtype| ask(name("www.example.com"), qtype));
+        let types = [65, 97].map(|qtype| question_for(name("www.example.com"), qtype));
         assert!(!is_response_to(&Draft::answer(&types[0]).0, &types[1]));
         assert!(!is_response_to(
-            &Draft::answer(&ask(name("a@b"), A)).0,
-            &ask(name("a`b"), A)
+            &Draft::answer(&question_for(name("a@b"), A)).0,
+            &question_for(name("a`b"), A)
         ));
         assert!(!is_answer(&Draft::query(&asked)));
         assert!(!is_answer(&Draft::new([0xa8, 0], &asked)));
@@ -503,7 +506,7 @@ mod tests {
             let ttl = ttl.to_be_bytes();
             let draft = plain
                 .clone()
-                .record_saying(AUTHORITY, &[0], rtype::SOA, 1, ttl, &data);
+                .record_with(AUTHORITY, &[0], rtype::SOA, 1, ttl, &data);
             let answer = Answer::parse(&draft.0).unwrap();
             let record = answer.records().next().unwrap();
             (answer.ttl(&record), answer.negative_ttl(&record))

@@ -115,8 +115,8 @@ mod tests {
     use crate::message::query::Query;
     use crate::message::response::ReplyTo;
     use crate::message::test_messages::{
-        A, ADDITIONAL, ANSWER, AUTHORITY, Draft, NS, UNKNOWN, ask, labels, name, option, pointer,
-        question, relayed, with_tail, written,
+        A, ADDITIONAL, ANSWER, AUTHORITY, Draft, NS, UNKNOWN, labels, name, option, pointer,
+        question, question_for, relayed, with_tail, written,
     };
 
     #[test]
@@ -125,11 +125,11 @@ mod tests {
             let key = QuestionKey::new(&question(), false, false);
             CachedAnswer::new(&Answer::parse(&answer.0).unwrap(), &key).unwrap()
         };
-        let mixed_case = ask(name("wWw.eXample.Com"), A);
+        let mixed_case = question_for(name("wWw.eXample.Com"), A);
         let clients = [
             Draft::query(&question()),
             Draft::new([0x01, 0x20], &mixed_case),
-            Draft::query(&mixed_case).opt_saying([0, 0, 0x80, 0], &[]),
+            Draft::query(&mixed_case).opt_with([0, 0, 0x80, 0], &[]),
         ];
         let (error, padding) = (option(15, b"\0\x11x"), option(12, &[0; 40]));
         let records = Draft::new([0x81, 0xa0], &question())
@@ -164,10 +164,10 @@ mod tests {
                 assert_eq!(again, relayed(client, &answer));
             }
         }
-        let other = QuestionKey::new(&ask(name("www.example.org"), A), false, false);
+        let other = QuestionKey::new(&question_for(name("www.example.org"), A), false, false);
         let answer = Answer::parse(&records.0).unwrap();
         assert!(CachedAnswer::new(&answer, &other).is_none());
-        let extended = records.opt_saying([1, 0, 0, 0], &[]);
+        let extended = records.opt_with([1, 0, 0, 0], &[]);
         let key = QuestionKey::new(&question(), false, false);
         assert!(CachedAnswer::new(&Answer::parse(&extended.0).unwrap(), &key).is_none());
     }
@@ -201,7 +201,7 @@ mod tests {
             assert!(cached(&sound), "{target}");
         }
         // The class and TTL of the first record, 0 1 0 0, as a name: one label that holds an octet, and the root.
-        let odd = Draft::answer(&question).record_saying(
+        let odd = Draft::answer(&question).record_with(
             ANSWER,
             &pointer(HEADER_LEN),
             A,

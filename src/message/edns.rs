@@ -163,8 +163,8 @@ mod tests {
     use crate::message::parse_error::ParseError;
     use crate::message::query::Query;
     use crate::message::test_messages::{
-        A, ADDITIONAL, ANSWER, AUTHORITY, Draft, answer_error, ask, name, option, pointer,
-        query_error, question,
+        A, ADDITIONAL, ANSWER, AUTHORITY, Draft, answer_error, name, option, pointer, query_error,
+        question, question_for,
     };
 
     #[test]
@@ -172,7 +172,7 @@ mod tests {
         let draft = Draft::query(&question());
         assert_eq!(Query::parse(&draft.0).unwrap().edns(), None);
         // Unknown flags are no error (RFC 6891 section 6.1.4), nor are unknown options and versions.
-        let draft = draft.opt_saying([7, 1, 0xff, 0xff], &option(65_001, b"?"));
+        let draft = draft.opt_with([7, 1, 0xff, 0xff], &option(65_001, b"?"));
         let edns = Edns {
             udp_payload_size: 4096,
             extended_rcode: 7,
@@ -182,7 +182,7 @@ mod tests {
             keepalive: false,
         };
         assert_eq!(Query::parse(&draft.0).unwrap().edns(), Some(&edns));
-        let draft = Draft::answer(&question()).opt_saying([1, 0, 0x7f, 0xff], &[]);
+        let draft = Draft::answer(&question()).opt_with([1, 0, 0x7f, 0xff], &[]);
         let answer = Answer::parse(&draft.0).unwrap();
         assert_eq!(answer.rcode(), 16);
         assert!(!answer.edns().unwrap().dnssec_ok);
@@ -200,7 +200,7 @@ mod tests {
             (1233, 1232),
             (65_535, 1232),
         ] {
-            let draft = Draft::query(&question()).record_saying(3, &[0], 41, size, [0; 4], &[]);
+            let draft = Draft::query(&question()).record_with(3, &[0], 41, size, [0; 4], &[]);
             let query = Query::parse(&draft.0).unwrap();
             let edns = query.edns().unwrap();
             assert_eq!(
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn a_broken_opt_is_refused() {
         // IXFR, so that each section may have records.
-        let query = Draft::query(&ask(name("example.com"), rtype::IXFR));
+        let query = Draft::query(&question_for(name("example.com"), rtype::IXFR));
         let answer = Draft::answer(&question());
         for draft in [query, answer] {
             let error = |draft: Draft| match draft.0[2] & 0x80 {

@@ -81,23 +81,23 @@ mod tests {
     use std::collections::HashSet;
 
     use super::QuestionKey;
-    use crate::message::test_messages::{A, NS, ask, labels, name};
+    use crate::message::test_messages::{A, NS, labels, name, question_for};
 
     #[test]
     fn questions_share_a_key_when_they_differ_in_case_alone() {
         let key = |question: &[u8]| QuestionKey::new(question, false, false);
-        let lower = ask(name("www.example.com"), A);
+        let lower = question_for(name("www.example.com"), A);
         assert_eq!(key(&lower).question(), lower);
         assert_eq!(
-            key(&ask(name("wWw.EXAMPLE.com"), A)).octets(),
+            key(&question_for(name("wWw.EXAMPLE.com"), A)).octets(),
             key(&lower).octets()
         );
         // Types and classes have no case: 65 is not 97.
         let odd = [&name("www.example.com")[..], &[0x41, 0x42, 0x43, 0x44]].concat();
         assert_eq!(key(&odd).question(), odd);
         let others = [
-            key(&ask(name("www.example.org"), A)),
-            key(&ask(name("www.example.com"), NS)),
+            key(&question_for(name("www.example.org"), A)),
+            key(&question_for(name("www.example.com"), NS)),
             key(&odd),
             QuestionKey::new(&lower, true, false),
             QuestionKey::new(&lower, false, true),
@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(different.len(), others.len());
         assert!(!different.contains(key(&lower).octets()));
         let long = [b'X'; 63];
-        let longest = ask(labels(&[&long, &long, &long, &long[..61]]), 65_535);
+        let longest = question_for(labels(&[&long, &long, &long, &long[..61]]), 65_535);
         assert_eq!(key(&longest).question(), longest.to_ascii_lowercase());
     }
 }

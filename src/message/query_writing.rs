@@ -151,7 +151,7 @@ mod tests {
     use crate::message::codes::{HEADER_LEN, option};
     use crate::message::query::Query;
     use crate::message::test_messages::{
-        ADDITIONAL, Draft, UNKNOWN, ask, name, option, our_opt, question, upstream_query,
+        ADDITIONAL, Draft, UNKNOWN, name, option, our_opt, question, question_for, upstream_query,
     };
 
     #[test]
@@ -168,11 +168,11 @@ mod tests {
         };
         // No name has two octets.
         for length in [1].into_iter().chain(3..=255) {
-            let question = ask(name_of(length), 65_281);
+            let question = question_for(name_of(length), 65_281);
             let plain = Draft::query(&question);
             let private = plain
                 .clone()
-                .opt_saying([0, 0, 0x80, 0], &option(8, &[0, 1, 0, 0]));
+                .opt_with([0, 0, 0x80, 0], &option(8, &[0, 1, 0, 0]));
             for (query, flags, others) in [
                 (plain, 0, &[0, 11, 0, 0][..]),
                 (private, 0x80, &[0, 8, 0, 4, 0, 1, 0, 0, 0, 11, 0, 0]),
@@ -211,8 +211,8 @@ mod tests {
         let nsid = option(3, b"");
         let padding = option(12, &[1; 300]);
         let options = [cookie, subnet, nsid, padding].concat();
-        let all = Draft::query(&question()).opt_saying([9, 9, 0xff, 0xff], &options);
-        let none = Draft::query(&question()).opt_saying([0, 0, 0x80, 0], &[]);
+        let all = Draft::query(&question()).opt_with([9, 9, 0xff, 0xff], &options);
+        let none = Draft::query(&question()).opt_with([0, 0, 0x80, 0], &[]);
         assert_eq!(upstream_query(&all), upstream_query(&none));
     }
 

@@ -75,18 +75,18 @@ impl fmt::Display for QuestionPresentation<'_> {
 #[cfg(test)]
 mod tests {
     use super::QuestionPresentation;
-    use crate::message::test_messages::{ask, labels, name};
+    use crate::message::test_messages::{labels, name, question_for};
 
     #[test]
     fn a_question_is_written_in_presentation_form() {
         for (question, expected) in [
-            (ask(vec![0], 2), "./2"),
+            (question_for(vec![0], 2), "./2"),
             (
-                ask(name("www.Example.com"), 65_535),
+                question_for(name("www.Example.com"), 65_535),
                 "www.Example.com./65535",
             ),
             (
-                ask(labels(&[b"a.b\\\"=", b"\0 \n\x7f\xff"]), 1),
+                question_for(labels(&[b"a.b\\\"=", b"\0 \n\x7f\xff"]), 1),
                 "a\\.b\\\\\\\"\\=.\\000\\032\\010\\127\\255./1",
             ),
             (vec![], ""),

@@ -51,10 +51,10 @@ impl Draft {
 
     /// A record of class IN with a TTL of 300 seconds.
     pub(super) fn record(self, section: usize, owner: &[u8], rtype: u16, data: &[u8]) -> Self {
-        self.record_saying(section, owner, rtype, 1, [0, 0, 1, 44], data)
+        self.record_with(section, owner, rtype, 1, [0, 0, 1, 44], data)
     }
 
-    pub(super) fn record_saying(
+    pub(super) fn record_with(
         self,
         section: usize,
         owner: &[u8],
@@ -75,12 +75,12 @@ impl Draft {
 
     /// An OPT that offers 4096 octets.
     pub(super) fn opt(self, options: &[u8]) -> Self {
-        self.opt_saying([0; 4], options)
+        self.opt_with([0; 4], options)
     }
 
     /// An OPT with these upper bits of the response code, version and flags.
-    pub(super) fn opt_saying(self, ttl: [u8; 4], options: &[u8]) -> Self {
-        self.record_saying(ADDITIONAL, &[0], rtype::OPT, 4096, ttl, options)
+    pub(super) fn opt_with(self, ttl: [u8; 4], options: &[u8]) -> Self {
+        self.record_with(ADDITIONAL, &[0], rtype::OPT, 4096, ttl, options)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -104,14 +104,14 @@ pub(super) fn name(dotted: &str) -> Vec<u8> {
 }
 
 /// A question of class IN.
-pub(super) fn ask(mut name: Vec<u8>, qtype: u16) -> Vec<u8> {
+pub(super) fn question_for(mut name: Vec<u8>, qtype: u16) -> Vec<u8> {
     name.extend_from_slice(&qtype.to_be_bytes());
     name.extend_from_slice(&[0, 1]);
     name
 }
 
 pub(super) fn question() -> Vec<u8> {
-    ask(name("www.example.com"), A)
+    question_for(name("www.example.com"), A)
 }
 
 /// An option of an OPT.

@@ -3,7 +3,7 @@ use crate::message::codes::HEADER_LEN;
 use crate::message::parse_error::ParseError;
 use crate::message::query::Query;
 use crate::message::test_messages::{
-    A, ANSWER, Draft, answer_error, ask, labels, name, pointer, query_error,
+    A, ANSWER, Draft, answer_error, labels, name, pointer, query_error, question_for,
 };
 
 #[test]
@@ -18,7 +18,7 @@ fn every_legal_name_is_read() {
         labels(&[b"\0", b"\xff\x80", b".", b"\xc0\x0c", b"@ \\"]),
     ];
     for name in names {
-        let question = ask(name, 65_535);
+        let question = question_for(name, 65_535);
         let draft = Draft::query(&question);
         let query = Query::parse(&draft.0).unwrap();
         assert_eq!(query.question(), question);
@@ -39,11 +39,11 @@ fn a_name_beyond_255_octets_is_refused_with_and_without_compression() {
         labels(&[b"a" as &[u8]; 128]),
     ] {
         assert_eq!(
-            query_error(&Draft::query(&ask(name, A))),
+            query_error(&Draft::query(&question_for(name, A))),
             Some(ParseError::Name)
         );
     }
-    let answer = Draft::answer(&ask(longest, A));
+    let answer = Draft::answer(&question_for(longest, A));
     let with_owner = |owner: &[u8]| answer_error(&answer.clone().record(1, owner, A, &[]));
     assert_eq!(with_owner(&pointer(HEADER_LEN)), None);
     let longer = [&b"\x01a"[..], &pointer(HEADER_LEN)].concat();
@@ -55,7 +55,7 @@ fn unknown_label_types_are_refused() {
     for octet in [0x40, 0x41, 0x7f, 0x80, 0xbf] {
         for name in [vec![octet, 0, 0], vec![1, b'a', octet, 0, 0]] {
             assert_eq!(
-                query_error(&Draft::query(&ask(name, A))),
+                query_error(&Draft::query(&question_for(name, A))),
                 Some(ParseError::Name)
             );
         }
@@ -121,7 +121,7 @@ fn a_pointer_in_a_question_is_refused() {
     for target in [0, 11, 12, 13, 30, 0x3fff] {
         for labels in [&b""[..], b"\x01a"] {
             let name = [labels, &pointer(target), &[0; 20]].concat();
-            let draft = Draft::query(&ask(name, A));
+            let draft = Draft::query(&question_for(name, A));
             assert_eq!(query_error(&draft), Some(ParseError::Name), "to {target}");
         }
     }

@@ -4,8 +4,8 @@ use crate::message::codes::{HEADER_LEN, option, rtype};
 use crate::message::parse_error::ParseError;
 use crate::message::response::ReplyTo;
 use crate::message::test_messages::{
-    A, ADDITIONAL, ANSWER, AUTHORITY, Draft, UNKNOWN, answer_error, ask, name, option, our_opt,
-    pointer, query_error, question, relayed,
+    A, ADDITIONAL, ANSWER, AUTHORITY, Draft, UNKNOWN, answer_error, name, option, our_opt, pointer,
+    query_error, question, question_for, relayed,
 };
 
 #[test]
@@ -71,7 +71,7 @@ fn a_query_has_no_records_but_additional_ones() {
 
 #[test]
 fn an_ixfr_has_the_zone_that_is_known_in_its_authority_section() {
-    let question = ask(name("example.com"), rtype::IXFR);
+    let question = question_for(name("example.com"), rtype::IXFR);
     let soa = [&[0, 0][..], &[0; 20]].concat();
     let draft = Draft::query(&question).record(AUTHORITY, &pointer(HEADER_LEN), 6, &soa);
     let query = Query::parse(&draft.0).unwrap();
@@ -165,16 +165,16 @@ fn octets_after_the_last_record_are_left_out() {
 fn a_query_has_a_key_when_it_can_share_an_answer() {
     let key = |draft: &Draft| Query::parse(&draft.0).unwrap().key();
     for qtype in [1, 40, 42, 46, 127, 255, 256, 65_280, 65_535] {
-        let query = Draft::query(&ask(name("a.b"), qtype));
+        let query = Draft::query(&question_for(name("a.b"), qtype));
         let key = key(&query).unwrap();
         assert!(!key.dnssec_ok(), "type {qtype}");
-        assert_eq!(key.question(), ask(name("a.b"), qtype));
+        assert_eq!(key.question(), question_for(name("a.b"), qtype));
     }
     for qtype in [0, 41, 128, 249, 250, 254] {
-        let query = Draft::query(&ask(name("a.b"), qtype));
+        let query = Draft::query(&question_for(name("a.b"), qtype));
         assert!(key(&query).is_none(), "type {qtype}");
     }
-    let secure = Draft::query(&question()).opt_saying([0, 0, 0x80, 0], &[]);
+    let secure = Draft::query(&question()).opt_with([0, 0, 0x80, 0], &[]);
     assert!(key(&secure).unwrap().dnssec_ok());
     let private = Draft::query(&question()).opt(&option(8, &[0, 1, 0, 0]));
     assert_ne!(

@@ -7,8 +7,8 @@ use crate::message::key::QuestionKey;
 use crate::message::octets::u16_at;
 use crate::message::query::Query;
 use crate::message::test_messages::{
-    A, ADDITIONAL, ANSWER, AUTHORITY, Draft, NS, UNKNOWN, ask, name, option, our_opt, pointer,
-    question, relayed, written,
+    A, ADDITIONAL, ANSWER, AUTHORITY, Draft, NS, UNKNOWN, name, option, our_opt, pointer, question,
+    question_for, relayed, written,
 };
 
 #[test]
@@ -17,7 +17,7 @@ fn an_empty_response_repeats_id_opcode_rd_cd_and_question() {
         let query = Query::parse(&query.0).unwrap();
         written(|out| ReplyTo::from_query(&query).write_empty_response(out, rcode, ede))
     };
-    let question = ask(name("wWw.eXample"), A);
+    let question = question_for(name("wWw.eXample"), A);
     for (flags, echoed) in [
         ([0, 0], [0x80, 0x80]),
         ([0x01, 0x10], [0x81, 0x90]),
@@ -34,7 +34,7 @@ fn an_empty_response_repeats_id_opcode_rd_cd_and_question() {
         for ede in [None, Some(network)] {
             assert_eq!(reply(&query, rcode::SERVFAIL, ede), plain);
         }
-        let query = query.opt_saying([0, 0, 0x80, 0], &[]);
+        let query = query.opt_with([0, 0, 0x80, 0], &[]);
         let edns = [&head, &[1][..], &question, &our_opt(0, 0x80, &[])].concat();
         assert_eq!(reply(&query, rcode::SERVFAIL, None), edns);
         let ede = our_opt(0, 0x80, &[0, 15, 0, 5, 0, 23, b'w', b'h', b'y']);
@@ -42,7 +42,7 @@ fn an_empty_response_repeats_id_opcode_rd_cd_and_question() {
         let found = reply(&query, rcode::SERVFAIL, Some(network));
         assert_eq!(found, explained);
     }
-    let query = Draft::query(&question).opt_saying([0, 1, 0, 0], &[]);
+    let query = Draft::query(&question).opt_with([0, 1, 0, 0], &[]);
     let found = reply(&query, rcode::BADVERS, None);
     assert_eq!(found[3], 0x80);
     assert!(found.ends_with(&our_opt(1, 0, &[])));
@@ -64,7 +64,7 @@ fn a_response_to_a_malformed_message_is_a_header() {
 #[test]
 fn an_answer_takes_the_id_rd_cd_and_case_of_its_query() {
     let record = |draft: Draft| draft.record(ANSWER, &pointer(HEADER_LEN), A, &[192, 0, 2, 1]);
-    let mixed_case = ask(name("wWw.eXample.Com"), A);
+    let mixed_case = question_for(name("wWw.eXample.Com"), A);
     for (asked, found, expected) in [
         ([0x00, 0x00], [0x81, 0x80], [0x80, 0x80]),
         ([0x01, 0x10], [0x80, 0x80], [0x81, 0x90]),
@@ -83,7 +83,7 @@ fn an_answer_takes_the_id_rd_cd_and_case_of_its_query() {
         assert_eq!(relayed, record(Draft::new(expected, &mixed_case)).0);
     }
     // DO asks for it as well.
-    let query = Draft::query(&question()).opt_saying([0, 0, 0x80, 0], &[]);
+    let query = Draft::query(&question()).opt_with([0, 0, 0x80, 0], &[]);
     let answer = record(Draft::new([0x81, 0xa0], &question()));
     assert_eq!(relayed(&query, &answer)[3], 0xa0);
     let query = Draft::query(&question()).opt(&[]);
@@ -95,7 +95,7 @@ fn an_answer_has_an_opt_exactly_when_its_query_had_one() {
     let plain = Draft::query(&question());
     let edns = plain
         .clone()
-        .opt_saying([0, 0, 0x80, 0], &option(10, b"a cookie"));
+        .opt_with([0, 0, 0x80, 0], &option(10, b"a cookie"));
     let bare = Draft::answer(&question()).record(ANSWER, &pointer(HEADER_LEN), A, &[0; 4]);
     let with_ours = |opt: &[u8]| Draft([&bare.0, opt].concat()).count(ADDITIONAL, 1);
     assert_eq!(relayed(&plain, &bare), bare.0);
@@ -109,7 +109,7 @@ fn an_answer_has_an_opt_exactly_when_its_query_had_one() {
         errors[1].clone(),
         option(11, &[0, 100]),
     ];
-    let answer = bare.clone().opt_saying([0, 0, 0, 0], &options.concat());
+    let answer = bare.clone().opt_with([0, 0, 0, 0], &options.concat());
     assert_eq!(relayed(&plain, &answer), bare.0);
     let ours = our_opt(0, 0x80, &errors.concat());
     assert_eq!(relayed(&edns, &answer), with_ours(&ours).0);
@@ -117,7 +117,7 @@ fn an_answer_has_an_opt_exactly_when_its_query_had_one() {
 
 #[test]
 fn an_extended_response_code_becomes_servfail_where_it_cannot_be_said() {
-    let bad_cookie = Draft::new([0x81, 0x87], &question()).opt_saying([1, 0, 0, 0], &[]);
+    let bad_cookie = Draft::new([0x81, 0x87], &question()).opt_with([1, 0, 0, 0], &[]);
     assert_eq!(Answer::parse(&bad_cookie.0).unwrap().rcode(), 23);
     let plain = Draft::query(&question());
     let failure = Draft::new([0x81, 0x82], &question());
@@ -144,10 +144,10 @@ fn an_answer_to_another_question_is_not_relayed() {
     let query = Draft::query(&question());
     let failure = Draft::new([0x81, 0x82], &question());
     for other in [
-        ask(name("www.example.org"), A),
-        ask(vec![0], A),
-        ask(name("www.example.com"), NS),
-        ask(name("a.much.longer.name.than.www.example.com"), A),
+        question_for(name("www.example.org"), A),
+        question_for(vec![0], A),
+        question_for(name("www.example.com"), NS),
+        question_for(name("a.much.longer.name.than.www.example.com"), A),
     ] {
         assert_eq!(relayed(&query, &Draft::answer(&other)), failure.0);
     }
@@ -190,7 +190,7 @@ fn a_truncated_answer_is_a_question_and_an_opt() {
         let (query, answer) = (Query::parse(&query.0).unwrap(), Answer::parse(&answer.0));
         written(|out| ReplyTo::from_query(&query).write_truncated(out, &answer.unwrap()))
     };
-    let mixed_case = ask(name("wWw.eXample.Com"), A);
+    let mixed_case = question_for(name("wWw.eXample.Com"), A);
     for (asked, found, expected) in [
         ([0x01, 0x00], [0x81, 0x80], [0x83, 0x80]),
         ([0x00, 0x10], [0x81, 0x80], [0x82, 0x90]),
@@ -199,11 +199,11 @@ fn a_truncated_answer_is_a_question_and_an_opt() {
         ([0x01, 0x20], [0x81, 0xb0], [0x83, 0x80]),
     ] {
         let query = Draft::new(asked, &mixed_case);
-        let answer = record(Draft::new(found, &question())).opt_saying([1, 0, 0, 0], &[]);
+        let answer = record(Draft::new(found, &question())).opt_with([1, 0, 0, 0], &[]);
         let plain = Draft::new(expected, &mixed_case);
         assert_eq!(truncated(&query, &answer), plain.0);
         let opt = plain.octets(&our_opt(1, 0x80, &[])).count(ADDITIONAL, 1);
-        let query = query.opt_saying([0, 0, 0x80, 0], &[]);
+        let query = query.opt_with([0, 0, 0x80, 0], &[]);
         assert_eq!(truncated(&query, &answer), opt.0);
     }
 }
@@ -272,7 +272,7 @@ fn an_answer_that_does_not_fit_loses_its_errors_and_then_its_records() {
 
 #[test]
 fn of_a_signed_answer_only_the_id_is_changed() {
-    let query = Draft::query(&ask(name("WWW.example.com"), A)).record(3, &[0], 250, &[]);
+    let query = Draft::query(&question_for(name("WWW.example.com"), A)).record(3, &[0], 250, &[]);
     let mut answer = Draft::new([0x80, 0xb0], &question())
         .opt(&option(option::PADDING, &[0; 9]))
         .record(ADDITIONAL, &name("key"), rtype::TSIG, b"mac");
@@ -293,14 +293,14 @@ fn ttls_are_rewritten_in_every_section_and_an_opt_has_none() {
     let answer = |ttls: [u32; 4], extra: &[u8]| {
         let [one, two, three, four] = ttls.map(u32::to_be_bytes);
         Draft::new([0x81, 0xa0], &question())
-            .record_saying(ANSWER, &pointer(HEADER_LEN), A, 1, one, &[0; 4])
-            .record_saying(AUTHORITY, &pointer(HEADER_LEN + 4), NS, 1, two, &[0])
-            .record_saying(ADDITIONAL, &[0], A, 1, three, &[0; 4])
-            .record_saying(ADDITIONAL, &[0], A, 1, four, &[0; 4])
+            .record_with(ANSWER, &pointer(HEADER_LEN), A, 1, one, &[0; 4])
+            .record_with(AUTHORITY, &pointer(HEADER_LEN + 4), NS, 1, two, &[0])
+            .record_with(ADDITIONAL, &[0], A, 1, three, &[0; 4])
+            .record_with(ADDITIONAL, &[0], A, 1, four, &[0; 4])
             .octets(extra)
     };
     let opt = our_opt(0, 0x80, &option(15, b"\0\x03"));
-    let query = Draft::new([0x01, 0x20], &question()).opt_saying([0, 0, 0x80, 0], &[]);
+    let query = Draft::new([0x01, 0x20], &question()).opt_with([0, 0, 0x80, 0], &[]);
     let asked = Query::parse(&query.0).unwrap();
     let came = answer(ttls, &[]);
     let came = Answer::parse(&came.0).unwrap();
