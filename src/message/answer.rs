@@ -204,14 +204,14 @@ impl<'m> Answer<'m> {
 
     /// Rewrites the TTLs in `out`, where a copy of the message without its OPT begins at `start`.
     pub(super) fn write_ttls(&self, out: &mut [u8], start: usize, rewrite: TtlRewrite) {
-        let mut cut = 0;
+        let mut opt_len = 0;
         for record in self.records() {
             if record.rtype == rtype::OPT {
                 // The records after the OPT have moved up by its length.
-                cut = record.rdata.end.saturating_sub(record.start);
+                opt_len = record.rdata.end.saturating_sub(record.start);
                 continue;
             }
-            let at = start.saturating_add(record.ttl_at).saturating_sub(cut);
+            let at = start.saturating_add(record.ttl_at).saturating_sub(opt_len);
             overwrite(out, at, &rewrite.apply(self.ttl(&record)).to_be_bytes());
         }
     }

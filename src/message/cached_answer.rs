@@ -26,7 +26,7 @@ pub struct CachedAnswer {
 
 impl CachedAnswer {
     /// Copies `answer`. Returns none if the answer is to another question than that of `key`, if its response code does not fit
-    /// into the header, or if names overlap TTLs (see [`Answer::names_overlap_ttls`]).
+    /// into the header, or if a name includes octets of a TTL.
     pub fn new(answer: &Answer<'_>, key: &QuestionKey<'_>) -> Option<Self> {
         let question = key.question();
         if !same_question(answer.question(), question)

@@ -77,12 +77,12 @@ impl<'m> ValidatedMessage<'m> {
         let start = out.len();
         out.extend_from_slice(slice_at(self.octets, 0..opt.start));
         out.extend_from_slice(slice_from(self.octets, opt.end));
-        let cut = opt.len();
+        let opt_len = opt.len();
         self.visit_pointers_after_opt(opt, |at, target, _| {
             if target >= opt.end {
                 // Pointer and target were after the OPT and have moved up by its length.
-                let at = start.saturating_add(at).saturating_sub(cut);
-                let moved = 0xc000 | target.saturating_sub(cut) as u16;
+                let at = start.saturating_add(at).saturating_sub(opt_len);
+                let moved = 0xc000 | target.saturating_sub(opt_len) as u16;
                 overwrite(out, at, &moved.to_be_bytes());
             }
         });

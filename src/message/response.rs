@@ -37,7 +37,7 @@ pub struct ReplyTo<'m> {
 }
 
 impl<'m> ReplyTo<'m> {
-    /// For a response to `query`.
+    /// Takes the fields from `query`, without a keepalive timeout.
     pub fn from_query(query: &Query<'m>) -> Self {
         Self {
             id: query.id(),
@@ -48,7 +48,7 @@ impl<'m> ReplyTo<'m> {
         }
     }
 
-    /// For a response to a message that cannot be parsed: its header alone. None if the message is shorter than a header.
+    /// Takes the fields from the header of a message that cannot be parsed. None if the message is shorter than a header.
     pub fn from_malformed(message: &'m [u8]) -> Option<Self> {
         let header = Header::of(message).ok()?;
         Some(Self {
