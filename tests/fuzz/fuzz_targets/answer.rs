@@ -9,10 +9,10 @@ use dns_tool::client::reply_batch::ReplyBatch;
 use dns_tool::config::command_line::{self, Command};
 use dns_tool::forward::completion::Endings;
 use dns_tool::forward::in_flight::Query;
+use dns_tool::message::presentation::RecordLine;
+use dns_tool::message::{self, Answer};
 use dns_tool::system::memory::Memory;
 use dns_tool::upstream::{Failure, Settle};
-use dns_tool::message::{self, Answer};
-use dns_tool::message::presentation::RecordLine;
 use libfuzzer_sys::fuzz_target;
 
 static ENDINGS: LazyLock<(Endings, Instant)> = LazyLock::new(|| {

@@ -2,7 +2,7 @@
 //! resolver can be read there.
 #![no_main]
 
-use dns_tool::message::{ReplyTo, Query, rcode};
+use dns_tool::message::{Query, ReplyTo, rcode};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|message: &[u8]| {

@@ -3,7 +3,8 @@
 #![no_main]
 
 use dns_tool::message::{
-    Answer, ReplyTo, ExtendedError, CachedAnswer, MAX_MESSAGE_LEN, MIN_UDP_PAYLOAD, Query, ReplyOptions, TtlRewrite, is_response_to,
+    Answer, CachedAnswer, ExtendedError, MAX_MESSAGE_LEN, MIN_UDP_PAYLOAD, Query, ReplyOptions,
+    ReplyTo, TtlRewrite, is_response_to,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -36,7 +37,9 @@ fuzz_target!(|input: &[u8]| {
         assert!(is_response_to(out, query.question()));
         assert!(out[12..].starts_with(query.question()));
         // Only an answer that leaves no room for one goes without.
-        assert!(read.edns().is_some() == query.edns().is_some() || out.len() > MAX_MESSAGE_LEN - 11);
+        assert!(
+            read.edns().is_some() == query.edns().is_some() || out.len() > MAX_MESSAGE_LEN - 11
+        );
     };
     let mut out = Vec::new();
     asked.write_answer(&mut out, &answer);
