@@ -132,7 +132,7 @@ impl Running {
                 changes.applied.push("--resolver-ca");
             }
         }
-        let query_log = self.endings.query_log().turn(config.forwarder.query_log);
+        let query_log = self.completer.query_log().turn(config.forwarder.query_log);
         if let Err(cause) = query_log {
             error!("event=no-thread for=query-log cause=\"{cause}\"");
         }
@@ -166,9 +166,9 @@ impl Running {
         applied.retired.push(Arc::downgrade(upstream));
         // Nor does who asks now wait for a resolver that was left, maybe since it does not answer.
         if others {
-            self.endings.forget(clock::now());
+            self.completer.forget(clock::now());
         } else {
-            self.endings.part();
+            self.completer.part();
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::upstream::{Failure, Query as _, Replies, Settle};
 
 /// Where every query comes out: answers its clients, keeps the answer, and counts how it ended.
 #[derive(Debug)]
-pub struct Endings {
+pub struct Completer {
     cache: Cache,
     pub(super) flights: Flights,
     start: Instant,
@@ -39,7 +39,7 @@ pub struct Endings {
     query_log: Arc<QueryLog>,
 }
 
-impl Endings {
+impl Completer {
     /// Nothing has come out yet. What queries hold is paid for in `memory`.
     pub fn new(settings: cache::Settings, memory: &Arc<Memory>, now: Instant) -> Self {
         Self {
@@ -300,7 +300,7 @@ impl Replies for ReplyBatch {
     }
 }
 
-impl Settle<Query, ReplyBatch> for Endings {
+impl Settle<Query, ReplyBatch> for Completer {
     fn settle(
         &self,
         query: &Query,

@@ -15,7 +15,7 @@ use crate::client::connection::Connection;
 use crate::client::destination::Client;
 use crate::client::reply_batch::ReplyBatch;
 use crate::forward::checks::refusal;
-use crate::forward::completion::Endings;
+use crate::forward::completion::Completer;
 use crate::forward::counts::Source;
 use crate::forward::flights::Spares;
 use crate::forward::in_flight::Query;
@@ -79,24 +79,24 @@ impl Batch {
 
 /// Where every query goes in.
 pub struct Forwarder {
-    endings: Arc<Endings>,
+    completer: Arc<Completer>,
     policy: Mutex<Arc<Policy>>,
     /// How many policies there were, so that whoever holds one sees without a lock that there is another.
     generation: AtomicUsize,
 }
 
 impl Forwarder {
-    /// Relays by `upstream`, whose queries end in `endings` too.
+    /// Relays by `upstream`, whose queries end in `completer` too.
     pub fn new(
         settings: Settings,
         upstream: Arc<Upstream>,
-        endings: Arc<Endings>,
+        completer: Arc<Completer>,
         now: Instant,
     ) -> Self {
-        endings.counts().aim(settings.slo_latency);
+        completer.counts().aim(settings.slo_latency);
         let policy = Policy::new(settings, upstream, now);
         Self {
-            endings,
+            completer,
             policy: Mutex::new(Arc::new(policy)),
             generation: AtomicUsize::new(1),
         }
@@ -105,8 +105,10 @@ impl Forwarder {
     /// Has these settings hold from now on for queries that come in, and sends those to `upstream`. The size of the cache
     /// stays. Only then may another upstream that had them be retired.
     pub fn change(&self, settings: Settings, upstream: Arc<Upstream>, now: Instant) {
-        self.endings.cache().serve_stale(settings.cache.serve_stale);
-        self.endings.counts().aim(settings.slo_latency);
+        self.completer
+            .cache()
+            .serve_stale(settings.cache.serve_stale);
+        self.completer.counts().aim(settings.slo_latency);
         let mut policy = self.policy.lock();
         *policy = Arc::new(policy.with(settings, upstream, now));
         self.generation.fetch_add(1, Ordering::SeqCst);
@@ -133,44 +135,44 @@ impl Forwarder {
 
     /// Clients' queries whose answer has not left.
     pub fn waiting(&self) -> usize {
-        self.endings.waiting()
+        self.completer.waiting()
     }
 
     /// What messages hold.
     pub fn memory(&self) -> &Arc<Memory> {
-        self.endings.memory()
+        self.completer.memory()
     }
 
     /// Takes in one client's message. Its answer, or its way to the resolver, waits for [`Forwarder::dispatch`].
     pub fn handle(&self, message: &[u8], client: Client, now: Instant, batch: &mut Batch) {
-        let endings = &self.endings;
+        let completer = &self.completer;
         let replies = &mut batch.replies;
         let policy = self.policy(&mut batch.policy, &mut batch.generation);
         let is_datagram = matches!(client, Client::Datagram { .. });
         let verdict = policy.limiter.judge(client.peer().ip(), is_datagram, now);
         if verdict == Verdict::Drop && is_datagram {
-            return endings.end(&client, &[], Outcome::Dropped, now);
+            return completer.end(&client, &[], Outcome::Dropped, now);
         }
         batch.over_limit |= verdict != Verdict::Pass;
         let query = match message::Query::parse(message) {
             Ok(query) => query,
             // Nothing is owed to it that it could be told.
             Err(_) if verdict != Verdict::Pass => {
-                return endings.end(&client, &[], Outcome::Dropped, now);
+                return completer.end(&client, &[], Outcome::Dropped, now);
             }
             Err(fault) => {
-                return endings.reply_unreadable(message, &client, fault, now, replies);
+                return completer.reply_unreadable(message, &client, fault, now, replies);
             }
         };
         let refusal = refusal(verdict, &query);
         let asked = Asked::by(&query);
         if refusal == Some(Outcome::OverLimit) && is_datagram {
             replies.push_tc(&client, &asked);
-            return endings.end(&client, asked.question, Outcome::OverLimit, now);
+            return completer.end(&client, asked.question, Outcome::OverLimit, now);
         }
         if let Some(outcome) = refusal {
             let most = message.len();
-            return endings.refuse(&client, &asked, outcome, most, now, replies);
+            return completer.refuse(&client, &asked, outcome, most, now, replies);
         }
         self.look_up(&query, client, now, batch);
     }
@@ -178,12 +180,12 @@ impl Forwarder {
     /// Answers a query that may be asked from what is known, or has it go on to the resolver; or both, where what is known is
     /// to be renewed.
     fn look_up(&self, query: &message::Query<'_>, client: Client, now: Instant, batch: &mut Batch) {
-        let endings = &self.endings;
+        let completer = &self.completer;
         let policy = self.policy(&mut batch.policy, &mut batch.generation);
         let timeout = policy.upstream.query_time();
         let key = query.key();
         let found = match &key {
-            Some(key) => endings.cache().find(key, now),
+            Some(key) => completer.cache().find(key, now),
             None => Found::Nothing,
         };
         let (kept, ask) = match found {
@@ -203,8 +205,9 @@ impl Forwarder {
         };
         if ask == Some(Ask::First) {
             let Batch { spares, before, .. } = batch;
-            if let Some((going, waits)) = endings.relay_for(relay, &client, now, spares, *before) {
-                endings.counts().add_miss();
+            if let Some((going, waits)) = completer.relay_for(relay, &client, now, spares, *before)
+            {
+                completer.counts().add_miss();
                 let clients = going.clients();
                 clients.add(Waiter::new(query, client, now, clients.timeout(), waits));
                 return batch.queries.push(going);
@@ -215,25 +218,25 @@ impl Forwarder {
         let Some(kept) = kept else {
             let outcome = Outcome::Overloaded;
             if batch.terse && matches!(client, Client::Datagram { .. }) {
-                return endings.end(&client, asked.question, outcome, now);
+                return completer.end(&client, asked.question, outcome, now);
             }
-            return endings.refuse(&client, &asked, outcome, usize::MAX, now, replies);
+            return completer.refuse(&client, &asked, outcome, usize::MAX, now, replies);
         };
-        let outcome = endings.give(&client, &asked, &kept, now, replies);
+        let outcome = completer.give(&client, &asked, &kept, now, replies);
         batch.given += 1;
         batch.served += u64::from(outcome.is_served());
         if ask == Some(Ask::Behind)
             && let Some(going) =
-                endings.relay(&relay, relay.cost(), now, &mut batch.spares, batch.before)
+                completer.relay(&relay, relay.cost(), now, &mut batch.spares, batch.before)
         {
-            endings.counts().add_renewal();
+            completer.counts().add_renewal();
             batch.queries.push(going);
         }
     }
 
     /// Counts a message that nobody can have sent.
     pub fn ignore(&self) {
-        self.endings.counts().add(false, Outcome::Ignored);
+        self.completer.counts().add(false, Outcome::Ignored);
     }
 
     /// Sends on what [`Forwarder::handle`] took in.
@@ -251,7 +254,7 @@ impl Forwarder {
         *before = queries.len();
         if !queries.is_empty() || !spares.is_empty() {
             let policy = self.policy(policy, generation);
-            self.endings.board(policy, queries, spares, now, replies);
+            self.completer.board(policy, queries, spares, now, replies);
         }
         // An upstream that takes no more has been replaced before, so the next one is there to be found.
         while !queries.is_empty() {
@@ -263,7 +266,7 @@ impl Forwarder {
         let served = std::mem::take(&mut batch.served);
         if given > 0 {
             let took = clock::now().saturating_duration_since(now);
-            self.endings
+            self.completer
                 .counts()
                 .measure(Source::Cache, took, given, served);
         }
@@ -273,7 +276,7 @@ impl Forwarder {
     /// those that came in when that was longer.
     pub fn finish(&self, before: Duration) {
         let deadline = clock::now() + self.policy.lock().settings.timeout.max(before);
-        while self.endings.waiting() > 0 && clock::now() < deadline {
+        while self.completer.waiting() > 0 && clock::now() < deadline {
             sleep(Duration::from_millis(10));
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::destination::Client;
 use crate::client::reply_batch::ReplyBatch;
-use crate::forward::completion::Endings;
+use crate::forward::completion::Completer;
 use crate::forward::flights::{Decision, Spares};
 use crate::forward::in_flight::Query;
 use crate::forward::policy::Policy;
@@ -38,7 +38,7 @@ impl Relay<'_> {
     }
 }
 
-impl Endings {
+impl Completer {
     /// Makes a query ready to be sent for which `client` waits, and says where and with how many octets that is counted. None if
     /// there is no room for it, which is seen before anything is copied.
     pub(super) fn relay_for(

@@ -27,7 +27,7 @@ const SERVFAIL: u8 = 2;
 /// A forwarder whose queries stay here, its client and its clock.
 struct Bench {
     forwarder: Forwarder,
-    endings: Arc<Endings>,
+    completer: Arc<Completer>,
     server: Arc<UdpSocket>,
     client: UdpSocket,
     now: Instant,
@@ -64,7 +64,7 @@ impl Bench {
             limit: memory::Settings::default_limit(1),
             connections: 1,
         });
-        let endings = Arc::new(Endings::new(settings.cache, &memory, start));
+        let completer = Arc::new(Completer::new(settings.cache, &memory, start));
         let upstream = upstream::Settings {
             resolvers: Vec::new(),
             timeout,
@@ -72,7 +72,7 @@ impl Bench {
             sessions: 1,
             max_pending,
         };
-        let upstream = Upstream::start(upstream, Arc::clone(&endings) as Arc<_>, Arc::default());
+        let upstream = Upstream::start(upstream, Arc::clone(&completer) as Arc<_>, Arc::default());
         let socket = || UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let client = socket();
         client
@@ -82,10 +82,10 @@ impl Bench {
             forwarder: Forwarder::new(
                 settings,
                 upstream.expect("a thread"),
-                Arc::clone(&endings),
+                Arc::clone(&completer),
                 start,
             ),
-            endings,
+            completer,
             server: Arc::new(socket()),
             client,
             now: start + Duration::from_secs(1000),
@@ -123,7 +123,7 @@ impl Bench {
         let policy = self
             .forwarder
             .policy(&mut batch.policy, &mut batch.generation);
-        self.endings.board(
+        self.completer.board(
             policy,
             &mut batch.queries,
             &mut batch.spares,
@@ -138,13 +138,13 @@ impl Bench {
         let mut replies = ReplyBatch::default();
         let answer = ending.map(|answer| Answer::parse(answer).expect("an answer"));
         let ending = answer.as_ref().map_err(|failure| *failure);
-        self.endings.settle(query, ending, self.now, &mut replies);
+        self.completer.settle(query, ending, self.now, &mut replies);
         replies.send();
     }
 
     fn look_after(&self, query: &Query) {
         let mut replies = ReplyBatch::default();
-        self.endings.look_after(query, self.now, &mut replies);
+        self.completer.look_after(query, self.now, &mut replies);
         replies.send();
     }
 
@@ -181,7 +181,7 @@ impl Bench {
     }
 
     fn count(&self, outcome: Outcome) -> u64 {
-        self.endings.counts().count(outcome)
+        self.completer.counts().count(outcome)
     }
 }
 
@@ -251,12 +251,12 @@ fn an_answer_that_comes_while_all_is_forgotten_is_not_kept() {
             scope.spawn(|| {
                 start.wait();
                 (0..turn).for_each(|_| spin_loop());
-                bench.endings.forget(bench.now)
+                bench.completer.forget(bench.now)
             });
             start.wait();
             bench.settle(&queries[0], Ok(&answer));
         });
-        let kept = bench.endings.cache().any(&key, bench.now);
+        let kept = bench.completer.cache().any(&key, bench.now);
         assert!(kept.is_none());
         bench.hear_codes(&[(0, NOERROR)]);
     }
@@ -285,7 +285,7 @@ fn equal_questions_go_as_one_and_each_asker_gets_its_own_answer() {
         assert_eq!(heard[10..12], asked[10..12], "an OPT if it sent one");
     }
     assert_eq!(bench.count(Outcome::Answered), 3);
-    assert_eq!(bench.endings.waiting(), 0);
+    assert_eq!(bench.completer.waiting(), 0);
     // Now it is known.
     assert!(bench.ask(&asked).is_empty());
     let mut again: Vec<_> = asked.iter().map(|_| bench.hear()).collect();
@@ -345,7 +345,7 @@ fn each_asker_has_its_own_deadline() {
             bench.hear_codes(&[(2, SERVFAIL)]);
             assert_eq!(bench.count(Outcome::TimedOut), 2);
         }
-        assert_eq!(bench.endings.waiting(), 0);
+        assert_eq!(bench.completer.waiting(), 0);
     }
 }
 
@@ -389,7 +389,7 @@ fn who_comes_late_asks_anew_for_all_that_wait() {
     assert!(second.deadline() <= bench.now);
     bench.settle(&second, Err(Failure::TimedOut));
     bench.hear_codes(&[(3, SERVFAIL), (4, SERVFAIL)]);
-    assert_eq!(bench.endings.waiting(), 0);
+    assert_eq!(bench.completer.waiting(), 0);
 }
 
 #[test]
@@ -545,7 +545,7 @@ fn a_flight_that_fails_fails_for_all() {
         bench.settle(&flight[0], message.as_deref().map_err(|failure| *failure));
         bench.hear_codes(&[(1, code), (2, code)]);
         assert_eq!(bench.count(outcome), 2);
-        assert_eq!(bench.endings.waiting(), 0);
+        assert_eq!(bench.completer.waiting(), 0);
     }
 }
 
@@ -734,7 +734,7 @@ impl TcpBench {
     fn new() -> Self {
         let bench = Bench::new();
         let evictions = Arc::new(EvictionCounters::default());
-        let memory = Arc::clone(bench.endings.memory());
+        let memory = Arc::clone(bench.completer.memory());
         let (slow_readers, _) = SlowReaders::new(memory, Arc::clone(&evictions)).expect("a pipe");
         Self {
             bench,
@@ -817,7 +817,7 @@ impl TcpBench {
                 }
             }
             Event::NoMemory => {
-                let memory = self.bench.endings.memory();
+                let memory = self.bench.completer.memory();
                 let share = memory.share(Purpose::Replies);
                 let slow_readers = Arc::clone(&self.slow_readers);
                 let mut held = None;
@@ -827,17 +827,17 @@ impl TcpBench {
     }
 
     fn assert_counts(&mut self) {
-        let endings = &self.bench.endings;
-        let memory = endings.memory();
+        let completer = &self.bench.completer;
+        let memory = completer.memory();
         let pending: usize = self.pending.iter().map(|query| query.held()).sum();
-        let held = pending + endings.flights.held_by_landed();
+        let held = pending + completer.flights.held_by_landed();
         assert_eq!(memory.held(Purpose::Queries), held);
         let waiters: usize = self
             .pending
             .iter()
             .map(|query| query.clients().count_waiters())
             .sum();
-        assert_eq!(endings.waiting(), waiters);
+        assert_eq!(completer.waiting(), waiters);
         let mut replies = 0;
         for (_, connection) in self.clients.iter().flatten() {
             let (octets, held) = connection.stream().drained_and_held();
@@ -866,11 +866,11 @@ proptest! {
             bench.happen(Event::Close(at));
         }
         bench.assert_counts();
-        let endings = &bench.bench.endings;
-        prop_assert_eq!(endings.memory().held(Purpose::Replies), 0);
-        prop_assert_eq!(endings.memory().held(Purpose::Queries), endings.flights.held_by_landed());
-        prop_assert_eq!(endings.waiting(), 0);
-        prop_assert!(endings.waiting.is_clear());
+        let completer = &bench.bench.completer;
+        prop_assert_eq!(completer.memory().held(Purpose::Replies), 0);
+        prop_assert_eq!(completer.memory().held(Purpose::Queries), completer.flights.held_by_landed());
+        prop_assert_eq!(completer.waiting(), 0);
+        prop_assert!(completer.waiting.is_clear());
         prop_assert_eq!(bench.limit.taken(), 0);
     }
 }
