@@ -17,8 +17,8 @@ use crate::config::values::{
     seconds, trust_anchors, whole,
 };
 use crate::forward::policy;
+use crate::forward::quota;
 use crate::forward::rate_limit;
-use crate::forward::waiting;
 use crate::identity::anchors::Anchors;
 use crate::identity::pin::Dated;
 use crate::identity::pin_file::{Source, resolver_name};
@@ -213,7 +213,7 @@ fn upstream_settings(
         sessions: number(given, "--sessions", 1..=16)?,
         // What all clients wait for, and as many again as one may: renewals, and queries whose clients were content with an
         // expired answer, have no client that waits for them.
-        max_pending: (waiting::ALL + 1) * max_pending,
+        max_pending: (quota::ALL_CLIENTS + 1) * max_pending,
     };
     Ok((settings, keys))
 }

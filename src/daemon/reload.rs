@@ -166,9 +166,9 @@ impl Running {
         applied.retired.push(Arc::downgrade(upstream));
         // Nor does who asks now wait for a resolver that was left, maybe since it does not answer.
         if others {
-            self.completer.forget(clock::now());
+            self.completer.flush(clock::now());
         } else {
-            self.completer.part();
+            self.completer.detach_in_flight();
         }
     }
 }

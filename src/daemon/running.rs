@@ -122,7 +122,7 @@ impl Running {
     /// Forgets the answers that are kept, and keeps none that was asked for before.
     pub fn empty_cache(&self) {
         let octets = self.completer.cache().octets();
-        let entries = self.completer.forget(clock::now());
+        let entries = self.completer.flush(clock::now());
         info!("event=cache-emptied entries={entries} octets={octets}");
     }
 

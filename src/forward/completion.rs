@@ -9,15 +9,15 @@ use std::time::Instant;
 
 use log::{Level, log_enabled};
 
-use crate::cache::{self, Cache, Kept};
+use crate::cache::{self, Cache, CacheHit};
 use crate::client::destination::Client;
 use crate::client::reply_batch::ReplyBatch;
-use crate::forward::counts::{Counts, Source};
-use crate::forward::flights::Flights;
+use crate::forward::counts::{AnswerSource, Counts};
 use crate::forward::in_flight::Query;
+use crate::forward::in_flight_table::InFlightTable;
 use crate::forward::outcome::Outcome;
+use crate::forward::quota::QueryQuota;
 use crate::forward::waiters::Waiters;
-use crate::forward::waiting::Waiting;
 use crate::message::{self, Answer, Asked, Fault, Shown, Spelled, rcode};
 use crate::system::clock::{self, micros};
 use crate::system::memory::Memory;
@@ -29,11 +29,11 @@ use crate::upstream::{Failure, Query as _, Replies, Settle};
 #[derive(Debug)]
 pub struct Completer {
     cache: Cache,
-    pub(super) flights: Flights,
+    pub(super) in_flight: InFlightTable,
     start: Instant,
     /// What was asked before this moment, in microseconds since the start, is for those who asked and for nobody else.
-    forgotten: AtomicU64,
-    pub(super) waiting: Waiting,
+    flushed_at: AtomicU64,
+    pub(super) quota: QueryQuota,
     memory: Arc<Memory>,
     counts: Counts,
     query_log: Arc<QueryLog>,
@@ -44,10 +44,10 @@ impl Completer {
     pub fn new(settings: cache::Settings, memory: &Arc<Memory>, now: Instant) -> Self {
         Self {
             cache: Cache::new(settings, now),
-            flights: Flights::default(),
+            in_flight: InFlightTable::default(),
             start: now,
-            forgotten: AtomicU64::new(0),
-            waiting: Waiting::default(),
+            flushed_at: AtomicU64::new(0),
+            quota: QueryQuota::default(),
             memory: Arc::clone(memory),
             counts: Counts::new(),
             query_log: QueryLog::new(Arc::clone(memory)),
@@ -55,8 +55,8 @@ impl Completer {
     }
 
     /// Clients' queries whose answer has not left.
-    pub fn waiting(&self) -> usize {
-        self.waiting.count()
+    pub fn queries_in_flight(&self) -> usize {
+        self.quota.count()
     }
 
     /// What messages hold.
@@ -81,99 +81,99 @@ impl Completer {
 
     /// Forgets what is known, and sees to it that what is on its way does not become known; returns how many entries there
     /// were.
-    pub fn forget(&self, now: Instant) -> usize {
+    pub fn flush(&self, now: Instant) -> usize {
         let moment = 1 + micros(now.saturating_duration_since(self.start));
-        self.forgotten.store(moment, Ordering::SeqCst);
-        self.part();
-        self.cache.empty()
+        self.flushed_at.store(moment, Ordering::SeqCst);
+        self.detach_in_flight();
+        self.cache.clear()
     }
 
     /// Sees to it that nobody who asks from now on waits for what is on its way.
-    pub fn part(&self) {
-        self.flights.close();
+    pub fn detach_in_flight(&self) {
+        self.in_flight.detach_all();
     }
 
     /// Whether the answer to `query` is for nobody but those who wait for it.
-    fn is_forgotten(&self, query: &Query) -> bool {
+    fn predates_flush(&self, query: &Query) -> bool {
         let began = micros(query.began().saturating_duration_since(self.start));
-        began < self.forgotten.load(Ordering::SeqCst)
+        began < self.flushed_at.load(Ordering::SeqCst)
     }
 
     /// Has the ending of `query` kept, unless all is forgotten meanwhile.
-    fn note(
+    fn record_result(
         &self,
         key: &message::Key<'_>,
         query: &Query,
-        ending: Result<&Answer<'_>, Failure>,
+        result: Result<&Answer<'_>, Failure>,
         now: Instant,
-    ) -> Option<Kept> {
-        let kept = if query.is_outage() {
-            self.cache.note_outage(key, ending, now)
+    ) -> Option<CacheHit> {
+        let hit = if query.is_outage() {
+            self.cache.record_outage(key, result, now)
         } else {
-            self.cache.note(key, ending, query.began(), now)
+            self.cache.record_result(key, result, query.began(), now)
         };
         // Whoever forgets says so before it empties: either that is seen here, or this is emptied there.
-        if self.is_forgotten(query) {
+        if self.predates_flush(query) {
             self.cache.remove(key);
         }
-        kept
+        hit
     }
 
     /// Has the ending of `query` kept and lets nobody join it any more. Returns what is kept in place of that ending, and the query
     /// that has taken over its clients, if there is one.
-    fn note_and_land(
+    fn record_and_remove(
         &self,
         key: &message::Key<'_>,
         query: &Query,
-        ending: Result<&Answer<'_>, Failure>,
+        result: Result<&Answer<'_>, Failure>,
         now: Instant,
-    ) -> (Option<Kept>, Option<Arc<Query>>) {
-        let note = || self.note(key, query, ending, now);
-        if ending.is_ok() {
+    ) -> (Option<CacheHit>, Option<Arc<Query>>) {
+        let record_result = || self.record_result(key, query, result, now);
+        if result.is_ok() {
             // In this order: whoever asks the same meanwhile finds it in one of the two.
-            return (note(), self.flights.land(query));
+            return (record_result(), self.in_flight.remove(query));
         }
         // While another one is on its way nothing has failed yet; and what was said to fail has.
-        let successor = self.flights.land(query);
-        let is_first = successor.is_none() && !query.is_overdue();
-        let kept = if is_first {
-            note()
+        let successor = self.in_flight.remove(query);
+        let is_first = successor.is_none() && !query.has_timed_out();
+        let hit = if is_first {
+            record_result()
         } else {
-            self.cache.any(key, now)
+            self.cache.servable(key, now)
         };
-        (kept, successor)
+        (hit, successor)
     }
 
-    /// Answers all clients that wait for `query`: with what is kept, if there is something `instead` of its ending.
-    pub(super) fn end_all_waiters(
+    /// Answers all clients that wait for `query`: with what is kept, if there is something `replacement` of its ending.
+    pub(super) fn answer_all_waiters(
         &self,
         query: &Query,
-        ending: Result<&Answer<'_>, Failure>,
-        instead: Option<&Kept>,
+        result: Result<&Answer<'_>, Failure>,
+        replacement: Option<&CacheHit>,
         now: Instant,
         replies: &mut ReplyBatch,
     ) {
         let waiters = query.clients().take_waiters();
-        self.end_waiters(waiters, query, ending, instead, now, replies);
+        self.answer_waiters(waiters, query, result, replacement, now, replies);
     }
 
     /// Answers these clients, which waited for `query`.
-    fn end_waiters(
+    fn answer_waiters(
         &self,
         waiters: Waiters,
         query: &Query,
-        ending: Result<&Answer<'_>, Failure>,
-        instead: Option<&Kept>,
+        result: Result<&Answer<'_>, Failure>,
+        replacement: Option<&CacheHit>,
         now: Instant,
         replies: &mut ReplyBatch,
     ) {
         for waiter in waiters {
             let (client, asked) = (&waiter.client, &waiter.asked(query.question()));
             let since = waiter.since;
-            let (source, outcome) = match (instead, ending) {
-                (Some(kept), _) => {
-                    let outcome = self.give(client, asked, kept, since, replies);
-                    (Source::Cache, outcome)
+            let (source, outcome) = match (replacement, result) {
+                (Some(hit), _) => {
+                    let outcome = self.answer_from_cache(client, asked, hit, since, replies);
+                    (AnswerSource::Cache, outcome)
                 }
                 (None, Ok(answer)) => {
                     if query.is_signed() {
@@ -181,46 +181,46 @@ impl Completer {
                     } else {
                         replies.push_answer(client, asked, answer, &Shown::default());
                     }
-                    self.end(client, asked.question, Outcome::Answered, since);
-                    (Source::Resolver, Outcome::Answered)
+                    self.record_outcome(client, asked.question, Outcome::Answered, since);
+                    (AnswerSource::Resolver, Outcome::Answered)
                 }
                 (None, Err(failure)) => {
                     let outcome = failure.into();
-                    self.refuse(client, asked, outcome, usize::MAX, since, replies);
-                    (Source::Resolver, outcome)
+                    self.reply_error(client, asked, outcome, usize::MAX, since, replies);
+                    (AnswerSource::Resolver, outcome)
                 }
             };
             let took = now.saturating_duration_since(since);
             self.counts
-                .measure(source, took, 1, outcome.is_served().into());
-            self.waiting.end(waiter.place, waiter.octets);
-            replies.count_down(self.waiting.counter());
+                .record_latency(source, took, 1, outcome.is_served().into());
+            self.quota.release(waiter.slot, waiter.octets);
+            replies.count_down(self.quota.counter());
         }
     }
 
     /// Answers a client, which asked at `since`, with what is kept.
-    pub(super) fn give(
+    pub(super) fn answer_from_cache(
         &self,
         client: &Client,
         asked: &Asked<'_>,
-        kept: &Kept,
+        hit: &CacheHit,
         since: Instant,
         replies: &mut ReplyBatch,
     ) -> Outcome {
-        replies.push_answer(client, asked, &kept.answer(), kept.shown());
-        let outcome = if kept.is_stale() {
+        replies.push_answer(client, asked, &hit.answer(), hit.reply_options());
+        let outcome = if hit.is_stale() {
             Outcome::Stale
-        } else if kept.is_failure() {
+        } else if hit.is_failure() {
             Outcome::FailedBefore
         } else {
             Outcome::Cached
         };
-        self.end(client, asked.question, outcome, since);
+        self.record_outcome(client, asked.question, outcome, since);
         outcome
     }
 
     /// Answers a message that could not be read, as far as an answer is owed to it.
-    pub(super) fn reply_unreadable(
+    pub(super) fn reply_malformed(
         &self,
         message: &[u8],
         client: &Client,
@@ -234,31 +234,37 @@ impl Completer {
         );
         match Asked::by_unreadable(message) {
             Some(asked) => {
-                let most = message.len();
-                self.refuse(client, &asked, fault.into(), most, since, replies);
+                let max_queries = message.len();
+                self.reply_error(client, &asked, fault.into(), max_queries, since, replies);
             }
-            None => self.end(client, &[], fault.into(), since),
+            None => self.record_outcome(client, &[], fault.into(), since),
         }
     }
 
     /// Replies with no more octets than that: whoever forges a client's address shall gain nothing.
-    pub(super) fn refuse(
+    pub(super) fn reply_error(
         &self,
         client: &Client,
         asked: &Asked<'_>,
         outcome: Outcome,
-        most: usize,
+        max_queries: usize,
         since: Instant,
         replies: &mut ReplyBatch,
     ) {
         if let Some((rcode, ede)) = outcome.reply() {
-            replies.push_reply(client, asked, rcode, ede, most);
+            replies.push_reply(client, asked, rcode, ede, max_queries);
         }
-        self.end(client, asked.question, outcome, since);
+        self.record_outcome(client, asked.question, outcome, since);
     }
 
     /// The one line in which every query is counted, that was asked at `since`.
-    pub(super) fn end(&self, client: &Client, question: &[u8], outcome: Outcome, since: Instant) {
+    pub(super) fn record_outcome(
+        &self,
+        client: &Client,
+        question: &[u8],
+        outcome: Outcome,
+        since: Instant,
+    ) {
         let tcp = matches!(client, Client::Stream(_));
         self.counts.add(tcp, outcome);
         if self.query_log.is_on() {
@@ -282,8 +288,8 @@ impl Completer {
 }
 
 /// Whether a query that ended so shows that the resolver answers.
-fn shows_that_resolver_answers(ending: Result<&Answer<'_>, Failure>) -> bool {
-    match ending {
+fn shows_that_resolver_answers(result: Result<&Answer<'_>, Failure>) -> bool {
+    match result {
         Ok(answer) => !is_failure(answer),
         Err(failure) => failure == Failure::Unreadable,
     }
@@ -304,64 +310,64 @@ impl Settle<Query, ReplyBatch> for Completer {
     fn settle(
         &self,
         query: &Query,
-        ending: Result<&Answer<'_>, Failure>,
+        result: Result<&Answer<'_>, Failure>,
         now: Instant,
         replies: &mut ReplyBatch,
     ) {
-        query.end();
+        query.mark_ended();
         // A failure of the resolver's says more than one of ours.
-        let failure = query.take_kept();
+        let failure = query.take_fallback();
         let failure = failure.as_deref().map(Answer::parse);
-        let ending = match (ending, &failure) {
+        let result = match (result, &failure) {
             (Err(_), Some(Ok(failure))) => Ok(failure),
-            _ => ending,
+            _ => result,
         };
-        if shows_that_resolver_answers(ending) {
-            self.cache.hear(now);
+        if shows_that_resolver_answers(result) {
+            self.cache.note_response(now);
         }
         let Some(key) = query.key() else {
-            return self.end_all_waiters(query, ending, None, now, replies);
+            return self.answer_all_waiters(query, result, None, now, replies);
         };
-        if self.is_forgotten(query) {
-            self.flights.land(query);
-            return self.end_all_waiters(query, ending, None, now, replies);
+        if self.predates_flush(query) {
+            self.in_flight.remove(query);
+            return self.answer_all_waiters(query, result, None, now, replies);
         }
-        let (kept, successor) = self.note_and_land(&key, query, ending, now);
+        let (hit, successor) = self.record_and_remove(&key, query, result, now);
         // Who asked after all was forgotten waits for an answer from after it.
-        let successor = successor.filter(|_| !self.is_forgotten(query));
-        self.end_all_waiters(query, ending, kept.as_ref(), now, replies);
+        let successor = successor.filter(|_| !self.predates_flush(query));
+        self.answer_all_waiters(query, result, hit.as_ref(), now, replies);
         // An answer is an answer, whichever of two queries for it brought it.
-        if let (Some(successor), Ok(_)) = (successor, ending) {
-            self.end_all_waiters(&successor, ending, kept.as_ref(), now, replies);
+        if let (Some(successor), Ok(_)) = (successor, result) {
+            self.answer_all_waiters(&successor, result, hit.as_ref(), now, replies);
         }
     }
 
     fn recover(&self, now: Instant) {
-        self.cache.hear(now);
+        self.cache.note_response(now);
     }
 
     fn look_after(&self, query: &Query, now: Instant, replies: &mut ReplyBatch) {
         let Some(key) = query.key() else { return };
-        let mut kept = if query.clients().is_late(now) {
-            self.cache.any(&key, now)
+        let mut hit = if query.clients().is_stale_due(now) {
+            self.cache.servable(&key, now)
         } else {
             None
         };
-        let waiters = if kept.is_some() {
+        let waiters = if hit.is_some() {
             query.clients().take_waiters()
         } else {
-            query.clients().take_overdue(now)
+            query.clients().take_expired(now)
         };
-        let ending = Err(Failure::TimedOut);
-        if kept.is_none() && !waiters.is_empty() {
+        let result = Err(Failure::TimedOut);
+        if hit.is_none() && !waiters.is_empty() {
             // The first whose time is over makes it a failure, though others wait on.
-            kept = if query.fall_overdue() && !self.is_forgotten(query) {
-                self.note(&key, query, ending, now)
+            hit = if query.mark_timed_out() && !self.predates_flush(query) {
+                self.record_result(&key, query, result, now)
             } else {
-                self.cache.any(&key, now)
+                self.cache.servable(&key, now)
             };
         }
-        self.end_waiters(waiters, query, ending, kept.as_ref(), now, replies);
-        query.clients().look_again(now);
+        self.answer_waiters(waiters, query, result, hit.as_ref(), now, replies);
+        query.clients().reschedule(now);
     }
 }

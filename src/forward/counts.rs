@@ -9,7 +9,7 @@ use crate::telemetry::metrics::{Counter, Histogram, Spread};
 
 /// Where an answer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum AnswerSource {
     /// It was kept.
     Cache,
     /// It was waited for.
@@ -21,16 +21,16 @@ pub enum Source {
 pub struct Counts {
     /// By UDP, and by TCP.
     outcomes: [[Counter; Outcome::ALL.len()]; 2],
-    /// How long clients waited, by [`Source`].
-    answers: [Histogram; 2],
+    /// How long clients waited, by [`AnswerSource`].
+    latencies: [Histogram; 2],
     /// Queries whose clients got the resolver's answer in time.
-    good: Counter,
+    slo_good: Counter,
     /// In what time they should get it, in microseconds.
     slo_latency: AtomicU64,
     /// Queries to which no answer was kept.
     misses: Counter,
     /// Answers that were given and asked for again behind it.
-    renewals: Counter,
+    prefetches: Counter,
 }
 
 impl Counts {
@@ -38,11 +38,11 @@ impl Counts {
     pub(super) fn new() -> Self {
         Self {
             outcomes: Default::default(),
-            answers: Default::default(),
+            latencies: Default::default(),
             slo_latency: AtomicU64::new(0),
-            good: Counter::new(),
+            slo_good: Counter::new(),
             misses: Counter::new(),
-            renewals: Counter::new(),
+            prefetches: Counter::new(),
         }
     }
 
@@ -57,21 +57,27 @@ impl Counts {
     }
 
     /// Counts an answer that was given and is asked for again behind it.
-    pub(super) fn add_renewal(&self) {
-        self.renewals.increment();
+    pub(super) fn add_prefetch(&self) {
+        self.prefetches.increment();
     }
 
     /// Has answers be good that are as quick as that, from now on.
-    pub(super) fn aim(&self, slo_latency: Duration) {
+    pub(super) fn set_slo_latency(&self, slo_latency: Duration) {
         self.slo_latency
             .store(micros(slo_latency), Ordering::Relaxed);
     }
 
     /// Notes that so many answers took so long, and how many of them were the resolver's.
-    pub(super) fn measure(&self, source: Source, took: Duration, answers: u64, served: u64) {
-        self.answers[source as usize].observe(took, answers);
+    pub(super) fn record_latency(
+        &self,
+        source: AnswerSource,
+        took: Duration,
+        answers: u64,
+        served: u64,
+    ) {
+        self.latencies[source as usize].observe(took, answers);
         if micros(took) <= self.slo_latency.load(Ordering::Relaxed) {
-            self.good.add(served);
+            self.slo_good.add(served);
         }
     }
 
@@ -86,13 +92,13 @@ impl Counts {
     }
 
     /// How long clients waited for answers from there.
-    pub fn answers(&self, source: Source) -> Spread {
-        self.answers[source as usize].value()
+    pub fn latencies(&self, source: AnswerSource) -> Spread {
+        self.latencies[source as usize].value()
     }
 
     /// Queries whose clients got the resolver's answer as quickly as they should.
-    pub fn good(&self) -> u64 {
-        self.good.value()
+    pub fn slo_good(&self) -> u64 {
+        self.slo_good.value()
     }
 
     /// Queries to which no answer was kept.
@@ -101,7 +107,7 @@ impl Counts {
     }
 
     /// Answers that were given and asked for again behind it.
-    pub fn renewals(&self) -> u64 {
-        self.renewals.value()
+    pub fn prefetches(&self) -> u64 {
+        self.prefetches.value()
     }
 }

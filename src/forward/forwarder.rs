@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::cache::{Ask, Found};
+use crate::cache::{Lookup, Refresh};
 use crate::client::connection::Connection;
 use crate::client::destination::Client;
 use crate::client::reply_batch::ReplyBatch;
 use crate::forward::checks::refusal;
 use crate::forward::completion::Completer;
-use crate::forward::counts::Source;
-use crate::forward::flights::Spares;
+use crate::forward::counts::AnswerSource;
 use crate::forward::in_flight::Query;
+use crate::forward::in_flight_table::QueryPool;
 use crate::forward::outcome::Outcome;
 use crate::forward::policy::{Policy, Settings, Upstream, Work};
 use crate::forward::rate_limit::Verdict;
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_millis(1800);
 #[derive(Default)]
 pub struct Batch {
     queries: Vec<Arc<Query>>,
-    spares: Spares,
+    query_pool: QueryPool,
     /// How many queries the last batch had for the resolver.
     before: usize,
     work: Work,
@@ -93,7 +93,7 @@ impl Forwarder {
         completer: Arc<Completer>,
         now: Instant,
     ) -> Self {
-        completer.counts().aim(settings.slo_latency);
+        completer.counts().set_slo_latency(settings.slo_latency);
         let policy = Policy::new(settings, upstream, now);
         Self {
             completer,
@@ -107,8 +107,10 @@ impl Forwarder {
     pub fn change(&self, settings: Settings, upstream: Arc<Upstream>, now: Instant) {
         self.completer
             .cache()
-            .serve_stale(settings.cache.serve_stale);
-        self.completer.counts().aim(settings.slo_latency);
+            .set_serve_stale(settings.cache.serve_stale);
+        self.completer
+            .counts()
+            .set_slo_latency(settings.slo_latency);
         let mut policy = self.policy.lock();
         *policy = Arc::new(policy.with(settings, upstream, now));
         self.generation.fetch_add(1, Ordering::SeqCst);
@@ -134,8 +136,8 @@ impl Forwarder {
     }
 
     /// Clients' queries whose answer has not left.
-    pub fn waiting(&self) -> usize {
-        self.completer.waiting()
+    pub fn queries_in_flight(&self) -> usize {
+        self.completer.queries_in_flight()
     }
 
     /// What messages hold.
@@ -151,28 +153,28 @@ impl Forwarder {
         let is_datagram = matches!(client, Client::Datagram { .. });
         let verdict = policy.limiter.judge(client.peer().ip(), is_datagram, now);
         if verdict == Verdict::Drop && is_datagram {
-            return completer.end(&client, &[], Outcome::Dropped, now);
+            return completer.record_outcome(&client, &[], Outcome::Dropped, now);
         }
         batch.over_limit |= verdict != Verdict::Pass;
         let query = match message::Query::parse(message) {
             Ok(query) => query,
             // Nothing is owed to it that it could be told.
             Err(_) if verdict != Verdict::Pass => {
-                return completer.end(&client, &[], Outcome::Dropped, now);
+                return completer.record_outcome(&client, &[], Outcome::Dropped, now);
             }
             Err(fault) => {
-                return completer.reply_unreadable(message, &client, fault, now, replies);
+                return completer.reply_malformed(message, &client, fault, now, replies);
             }
         };
         let refusal = refusal(verdict, &query);
         let asked = Asked::by(&query);
         if refusal == Some(Outcome::OverLimit) && is_datagram {
             replies.push_tc(&client, &asked);
-            return completer.end(&client, asked.question, Outcome::OverLimit, now);
+            return completer.record_outcome(&client, asked.question, Outcome::OverLimit, now);
         }
         if let Some(outcome) = refusal {
             let most = message.len();
-            return completer.refuse(&client, &asked, outcome, most, now, replies);
+            return completer.reply_error(&client, &asked, outcome, most, now, replies);
         }
         self.look_up(&query, client, now, batch);
     }
@@ -185,27 +187,37 @@ impl Forwarder {
         let timeout = policy.upstream.query_time();
         let key = query.key();
         let found = match &key {
-            Some(key) => completer.cache().find(key, now),
-            None => Found::Nothing,
+            Some(key) => completer.cache().lookup(key, now),
+            None => Lookup::Miss,
         };
-        let (kept, ask) = match found {
-            Found::Nothing => (None, Some(Ask::First)),
-            Found::Fresh { kept, renew: true } => (Some(kept), Some(Ask::Behind)),
-            Found::Fresh { kept, renew: false } | Found::Failed(kept) => (Some(kept), None),
-            Found::Stale { kept, ask } => (Some(kept), Some(ask)),
+        let (hit, refresh) = match found {
+            Lookup::Miss => (None, Some(Refresh::BeforeReply)),
+            Lookup::Fresh {
+                hit,
+                prefetch: true,
+            } => (Some(hit), Some(Refresh::AfterReply)),
+            Lookup::Fresh {
+                hit,
+                prefetch: false,
+            }
+            | Lookup::Failure(hit) => (Some(hit), None),
+            Lookup::Stale { hit, refresh } => (Some(hit), Some(refresh)),
         };
         // Where something is known, it is given to whoever would wait for longer than that.
-        let patience = kept.as_ref().map(|_| PATIENCE.min(timeout / 2));
+        let patience = hit.as_ref().map(|_| PATIENCE.min(timeout / 2));
         let relay = Relay {
             query,
             key: key.as_ref(),
             timeout,
             patience,
-            most_waiting: policy.settings.max_pending,
+            max_pending: policy.settings.max_pending,
         };
-        if ask == Some(Ask::First) {
-            let Batch { spares, before, .. } = batch;
-            if let Some((going, waits)) = completer.relay_for(relay, &client, now, spares, *before)
+        if refresh == Some(Refresh::BeforeReply) {
+            let Batch {
+                query_pool, before, ..
+            } = batch;
+            if let Some((going, waits)) =
+                completer.relay_for(relay, &client, now, query_pool, *before)
             {
                 completer.counts().add_miss();
                 let clients = going.clients();
@@ -215,21 +227,26 @@ impl Forwarder {
         }
         let asked = Asked::by(query);
         let replies = &mut batch.replies;
-        let Some(kept) = kept else {
+        let Some(hit) = hit else {
             let outcome = Outcome::Overloaded;
             if batch.terse && matches!(client, Client::Datagram { .. }) {
-                return completer.end(&client, asked.question, outcome, now);
+                return completer.record_outcome(&client, asked.question, outcome, now);
             }
-            return completer.refuse(&client, &asked, outcome, usize::MAX, now, replies);
+            return completer.reply_error(&client, &asked, outcome, usize::MAX, now, replies);
         };
-        let outcome = completer.give(&client, &asked, &kept, now, replies);
+        let outcome = completer.answer_from_cache(&client, &asked, &hit, now, replies);
         batch.given += 1;
         batch.served += u64::from(outcome.is_served());
-        if ask == Some(Ask::Behind)
-            && let Some(going) =
-                completer.relay(&relay, relay.cost(), now, &mut batch.spares, batch.before)
+        if refresh == Some(Refresh::AfterReply)
+            && let Some(going) = completer.relay(
+                &relay,
+                relay.cost(),
+                now,
+                &mut batch.query_pool,
+                batch.before,
+            )
         {
-            completer.counts().add_renewal();
+            completer.counts().add_prefetch();
             batch.queries.push(going);
         }
     }
@@ -243,7 +260,7 @@ impl Forwarder {
     pub fn dispatch(&self, batch: &mut Batch, now: Instant) {
         let Batch {
             queries,
-            spares,
+            query_pool,
             before,
             work,
             replies,
@@ -252,9 +269,10 @@ impl Forwarder {
             ..
         } = batch;
         *before = queries.len();
-        if !queries.is_empty() || !spares.is_empty() {
+        if !queries.is_empty() || !query_pool.is_empty() {
             let policy = self.policy(policy, generation);
-            self.completer.board(policy, queries, spares, now, replies);
+            self.completer
+                .coalesce(policy, queries, query_pool, now, replies);
         }
         // An upstream that takes no more has been replaced before, so the next one is there to be found.
         while !queries.is_empty() {
@@ -268,7 +286,7 @@ impl Forwarder {
             let took = clock::now().saturating_duration_since(now);
             self.completer
                 .counts()
-                .measure(Source::Cache, took, given, served);
+                .record_latency(AnswerSource::Cache, took, given, served);
         }
     }
 
@@ -276,7 +294,7 @@ impl Forwarder {
     /// those that came in when that was longer.
     pub fn finish(&self, before: Duration) {
         let deadline = clock::now() + self.policy.lock().settings.timeout.max(before);
-        while self.completer.waiting() > 0 && clock::now() < deadline {
+        while self.completer.queries_in_flight() > 0 && clock::now() < deadline {
             sleep(Duration::from_millis(10));
         }
     }

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use crate::client::destination::Client;
 use crate::client::reply_batch::ReplyBatch;
 use crate::forward::completion::Completer;
-use crate::forward::flights::{Decision, Spares};
 use crate::forward::in_flight::Query;
+use crate::forward::in_flight_table::{Decision, QueryPool};
 use crate::forward::policy::Policy;
-use crate::forward::waiting::{self, Place};
+use crate::forward::quota::{self, Slot};
 use crate::message;
 use crate::system::memory::Purpose;
 use crate::upstream::{Failure, Settle};
@@ -28,7 +28,7 @@ pub(super) struct Relay<'q> {
     /// After so long who waits is content with an expired answer, if there is one.
     pub(super) patience: Option<Duration>,
     /// Queries of one client that may wait.
-    pub(super) most_waiting: usize,
+    pub(super) max_pending: usize,
 }
 
 impl Relay<'_> {
@@ -46,34 +46,35 @@ impl Completer {
         mut relay: Relay<'_>,
         client: &Client,
         now: Instant,
-        spares: &mut Spares,
+        query_pool: &mut QueryPool,
         before: usize,
-    ) -> Option<(Arc<Query>, (Place, u32))> {
+    ) -> Option<(Arc<Query>, (Slot, u32))> {
         let cost = relay.cost();
         let is_datagram = matches!(client, Client::Datagram { .. });
-        let places = self.waiting.places(client.peer(), is_datagram);
-        let bounds = waiting::Bounds {
-            most: relay.most_waiting,
-            free: self.memory().free(Purpose::Queries).saturating_sub(cost),
-            share: self.memory().share(Purpose::Queries),
+        let slots = self.quota.slots(client.peer(), is_datagram);
+        let limits = quota::Limits {
+            max_queries: relay.max_pending,
+            free_octets: self.memory().free(Purpose::Queries).saturating_sub(cost),
+            total_octets: self.memory().share(Purpose::Queries),
         };
         // One query has some kilobytes at most.
         let octets = cost as u32;
-        let place = match self.waiting.admit(places, octets, &bounds) {
-            Ok(place) => place,
-            Err(waiting::Refusal::Number) => return None,
-            Err(waiting::Refusal::Octets) => {
+        let slot = match self.quota.try_acquire(slots, octets, &limits) {
+            Ok(slot) => slot,
+            Err(quota::Exceeded::Queries) => return None,
+            Err(quota::Exceeded::Octets) => {
                 self.memory().refuse(Purpose::Queries);
                 return None;
             }
         };
-        relay.timeout = waiting::time_for(relay.timeout, bounds.free, bounds.share);
-        let going = self.relay(&relay, cost, now, spares, before);
+        relay.timeout =
+            quota::timeout_under_load(relay.timeout, limits.free_octets, limits.total_octets);
+        let going = self.relay(&relay, cost, now, query_pool, before);
         if going.is_none() {
-            self.waiting.end(place, octets);
-            self.waiting.counter().fetch_sub(1, Ordering::SeqCst);
+            self.quota.release(slot, octets);
+            self.quota.counter().fetch_sub(1, Ordering::SeqCst);
         }
-        Some((going?, (place, octets)))
+        Some((going?, (slot, octets)))
     }
 
     /// Makes a query ready to be sent for which nobody waits yet, in the memory of one that has ended if there is one: `before` is
@@ -83,50 +84,55 @@ impl Completer {
         relay: &Relay<'_>,
         cost: usize,
         now: Instant,
-        spares: &mut Spares,
+        query_pool: &mut QueryPool,
         before: usize,
     ) -> Option<Arc<Query>> {
-        if spares.is_empty() {
-            self.flights.lend(spares, before);
+        if query_pool.is_empty() {
+            self.in_flight.lend(query_pool, before);
         }
-        spares.reuse(self.memory(), cost, now, |going| {
-            going.begin(relay.query, relay.key, now, relay.timeout);
+        query_pool.reuse(self.memory(), cost, now, |going| {
+            going.reset(relay.query, relay.key, now, relay.timeout);
             if let Some(patience) = relay.patience {
-                going.clients_mut().be_content_after(patience);
+                going.clients_mut().serve_stale_after(patience);
             }
         })
     }
 
     /// Sees to it that equal queries go as one, and that no more are sent than may be.
-    pub(super) fn board(
+    pub(super) fn coalesce(
         &self,
         policy: &Policy,
         queries: &mut Vec<Arc<Query>>,
-        spares: &mut Spares,
+        query_pool: &mut QueryPool,
         now: Instant,
         replies: &mut ReplyBatch,
     ) {
         let (mut known, mut too_many) = (Vec::new(), Vec::new());
-        let joined = self.flights.board(queries, spares, now, |query| {
-            // Its answer may have come between its being looked for and now. What renews one is for the next one.
-            let kept = query.key().and_then(|key| self.cache().any(&key, now));
-            let kept = kept.filter(|kept| !kept.is_stale() && query.clients().count_waiters() > 0);
-            if let Some(kept) = kept {
-                known.push((Arc::clone(query), kept));
-                Decision::Known
-            } else if policy.budget.take(1, now) == 1 {
-                Decision::Send
-            } else {
-                too_many.push(Arc::as_ptr(query));
-                Decision::Refuse
-            }
-        });
-        for (query, kept) in known {
-            let ending = Err(Failure::TimedOut);
-            self.end_all_waiters(&query, ending, Some(&kept), now, replies);
+        let joined = self
+            .in_flight
+            .join_or_insert(queries, query_pool, now, |query| {
+                // Its answer may have come between its being looked for and now. What renews one is for the next one.
+                let hit = query.key().and_then(|key| self.cache().servable(&key, now));
+                let hit = hit.filter(|hit| !hit.is_stale() && query.clients().waiter_count() > 0);
+                if let Some(hit) = hit {
+                    known.push((Arc::clone(query), hit));
+                    Decision::AlreadyCached
+                } else if policy.budget.take(1, now) == 1 {
+                    Decision::Send
+                } else {
+                    too_many.push(Arc::as_ptr(query));
+                    Decision::JoinOnly
+                }
+            });
+        for (query, hit) in known {
+            let result = Err(Failure::TimedOut);
+            self.answer_all_waiters(&query, result, Some(&hit), now, replies);
         }
-        for flight in joined.iter().filter(|flight| flight.clients().is_late(now)) {
-            self.look_after(flight, now, replies);
+        for query in joined
+            .iter()
+            .filter(|query| query.clients().is_stale_due(now))
+        {
+            self.look_after(query, now, replies);
         }
         queries.retain(|query| {
             // Those that share with nobody were not asked about.

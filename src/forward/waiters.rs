@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::client::destination::Client;
-use crate::forward::waiting::Place;
+use crate::forward::quota::Slot;
 use crate::message::{self, Asked, Edns};
 use crate::system::clock::micros;
 
@@ -26,36 +26,36 @@ pub struct Waiter {
     /// By when it gets an answer, of whatever kind.
     pub deadline: Instant,
     /// Where it is counted, and with how many octets.
-    pub place: Place,
+    pub slot: Slot,
     /// Those octets.
     pub octets: u32,
     id: u16,
     flags: [u8; 2],
     edns: Option<Edns>,
     /// Its question, where it spells the name in another way than the query does.
-    spelling: Option<Box<[u8]>>,
+    own_question: Option<Box<[u8]>>,
 }
 
 impl Waiter {
-    /// The client of `query`, which was asked at `since` and gets an answer within `timeout` of that. It is counted at `place`
+    /// The client of `query`, which was asked at `since` and gets an answer within `timeout` of that. It is counted at `slot`
     /// with so many octets.
     pub fn new(
         query: &message::Query<'_>,
         client: Client,
         since: Instant,
         timeout: Duration,
-        (place, octets): (Place, u32),
+        (slot, octets): (Slot, u32),
     ) -> Self {
         Self {
             client,
             since,
             deadline: since + timeout,
-            place,
+            slot,
             octets,
             id: query.id(),
             flags: query.flags(),
             edns: query.edns().copied(),
-            spelling: None,
+            own_question: None,
         }
     }
 
@@ -64,7 +64,7 @@ impl Waiter {
         Asked {
             id: self.id,
             flags: self.flags,
-            question: self.spelling.as_deref().unwrap_or(question),
+            question: self.own_question.as_deref().unwrap_or(question),
             edns: self.edns,
             keepalive: None,
         }
@@ -82,7 +82,7 @@ pub(super) struct WaitingClients {
     /// When somebody is to look after them, on the same scale.
     due: AtomicU64,
     /// When they are content with an expired answer, if there is one.
-    late: Option<Instant>,
+    stale_at: Option<Instant>,
     list: Mutex<Waiters>,
 }
 
@@ -94,27 +94,27 @@ impl WaitingClients {
             timeout: Duration::ZERO,
             deadline: AtomicU64::new(0),
             due: AtomicU64::new(0),
-            late: None,
+            stale_at: None,
             list: Mutex::default(),
         }
     }
 
     /// Has them be none, of a query that is to be answered within `timeout` of `now`.
-    pub(super) fn begin(&mut self, now: Instant, timeout: Duration) {
+    pub(super) fn reset(&mut self, now: Instant, timeout: Duration) {
         // Each field by its name, so that none is forgotten.
         let Self {
             began,
-            timeout: whole,
+            timeout: new_timeout,
             deadline,
             due,
-            late,
+            stale_at,
             list,
         } = self;
         *began = now;
-        *whole = timeout;
+        *new_timeout = timeout;
         *deadline.get_mut() = micros(timeout);
         *due.get_mut() = micros(timeout);
-        *late = None;
+        *stale_at = None;
         list.get_mut().clear();
     }
 
@@ -147,12 +147,12 @@ impl WaitingClients {
     /// The number of the place where the first of them is counted; 0 if there is none.
     pub(super) fn first(&self) -> u16 {
         let waiters = self.list.lock();
-        waiters.first().map_or(0, |waiter| waiter.place.number())
+        waiters.first().map_or(0, |waiter| waiter.slot.number())
     }
 
     /// After so long its clients are content with an expired answer.
-    pub(super) fn be_content_after(&mut self, patience: Duration) {
-        self.late = Some(self.began + patience);
+    pub(super) fn serve_stale_after(&mut self, patience: Duration) {
+        self.stale_at = Some(self.began + patience);
         *self.due.get_mut() = micros(patience.min(self.timeout));
     }
 
@@ -167,12 +167,12 @@ impl WaitingClients {
     }
 
     /// Whether clients that wait should be content with an expired answer.
-    pub(super) fn is_late(&self, now: Instant) -> bool {
-        self.late.is_some_and(|late| late <= now)
+    pub(super) fn is_stale_due(&self, now: Instant) -> bool {
+        self.stale_at.is_some_and(|stale_at| stale_at <= now)
     }
 
     /// How many wait.
-    pub(super) fn count_waiters(&self) -> usize {
+    pub(super) fn waiter_count(&self) -> usize {
         self.list.lock().len()
     }
 
@@ -182,7 +182,7 @@ impl WaitingClients {
     }
 
     /// Takes those off the list whose time is over.
-    pub(super) fn take_overdue(&self, now: Instant) -> Waiters {
+    pub(super) fn take_expired(&self, now: Instant) -> Waiters {
         let mut waiters = self.list.lock();
         let (overdue, others) = std::mem::take(&mut *waiters)
             .into_iter()
@@ -192,44 +192,45 @@ impl WaitingClients {
     }
 
     /// Sets when to look again, and by when it ends: not later for those who do not wait any more.
-    pub(super) fn look_again(&self, now: Instant) {
+    pub(super) fn reschedule(&self, now: Instant) {
         let waiters = self.list.lock();
         let deadlines = || {
             waiters
                 .iter()
-                .map(|waiter| self.since_began(waiter.deadline))
+                .map(|waiter| self.micros_since_began(waiter.deadline))
         };
-        let late = self.late.filter(|late| *late > now);
-        let late = late.map(|late| self.since_began(late));
+        let stale_at = self.stale_at.filter(|stale_at| *stale_at > now);
+        let stale_at = stale_at.map(|stale_at| self.micros_since_began(stale_at));
         let deadline = deadlines().max().unwrap_or(0).max(micros(self.timeout));
-        let due = deadlines().chain(late).min().unwrap_or(deadline);
+        let due = deadlines().chain(stale_at).min().unwrap_or(deadline);
         self.deadline.store(deadline, Ordering::Release);
         self.due.store(due.min(deadline), Ordering::Release);
     }
 
     /// Has the clients of an equal query wait for this one. `respelled` is their question, where they spell it in another way.
-    pub(super) fn take_on(&self, other: &Self, respelled: Option<&[u8]>) {
+    pub(super) fn add_waiters_of(&self, other: &Self, respelled: Option<&[u8]>) {
         let arrivals = other.take_waiters();
         let mut waiters = self.list.lock();
         for mut waiter in arrivals {
-            if waiter.spelling.is_none() {
-                waiter.spelling = respelled.map(Box::from);
+            if waiter.own_question.is_none() {
+                waiter.own_question = respelled.map(Box::from);
             }
-            let deadline = self.since_began(waiter.deadline);
+            let deadline = self.micros_since_began(waiter.deadline);
             self.deadline.fetch_max(deadline, Ordering::AcqRel);
             self.due.fetch_min(deadline, Ordering::AcqRel);
             waiters.push(waiter);
         }
         // Whoever looked after the others may have been here just now, and thinks that nobody waits.
-        if let Some(late) = self.late {
-            self.due.fetch_min(self.since_began(late), Ordering::AcqRel);
+        if let Some(stale_at) = self.stale_at {
+            self.due
+                .fetch_min(self.micros_since_began(stale_at), Ordering::AcqRel);
         }
     }
 
     /// Whether others may still join. Later it may be lost on its way, and they ask anew; but those that are content with
     /// an expired answer need not.
-    pub(super) fn takes_on(&self, now: Instant) -> bool {
-        let patience = if self.is_late(now) {
+    pub(super) fn accepts_waiters(&self, now: Instant) -> bool {
+        let patience = if self.is_stale_due(now) {
             self.timeout
         } else {
             self.timeout / 2
@@ -237,7 +238,7 @@ impl WaitingClients {
         now < self.began + patience
     }
 
-    fn since_began(&self, moment: Instant) -> u64 {
+    fn micros_since_began(&self, moment: Instant) -> u64 {
         micros(moment.saturating_duration_since(self.began))
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::client::connection_limit::ConnectionLimit;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::forward::completion::Completer;
-use crate::forward::counts::Source;
+use crate::forward::counts::AnswerSource;
 use crate::forward::forwarder::Forwarder;
 use crate::forward::outcome::Outcome;
 use crate::monitoring::exposition::{Families, Family, Kind, Value, label, single, spreads};
@@ -50,9 +50,9 @@ impl Sources {
     pub fn service(&self) -> Service {
         let completer = &self.completer;
         let mut service = Service {
-            good: completer.counts().good(),
-            cache: completer.counts().answers(Source::Cache),
-            resolver: completer.counts().answers(Source::Resolver),
+            good: completer.counts().slo_good(),
+            cache: completer.counts().latencies(AnswerSource::Cache),
+            resolver: completer.counts().latencies(AnswerSource::Resolver),
             ..Service::default()
         };
         for outcome in Outcome::ALL {
@@ -147,7 +147,7 @@ impl Sources {
         all.gauge(
             "dns_tool_waiting",
             "Queries of clients that wait for an answer.",
-            completer.waiting(),
+            completer.queries_in_flight(),
         );
         all.gauge(
             "dns_tool_waiting_limit",
@@ -307,7 +307,7 @@ impl Sources {
         all.counter(
             "dns_tool_cache_renewals",
             "Answers that were given and asked for again in the background.",
-            completer.counts().renewals(),
+            completer.counts().prefetches(),
         );
     }
 

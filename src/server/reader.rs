@@ -113,7 +113,7 @@ impl Reader {
     ) -> bool {
         let stream = connection.stream();
         loop {
-            stream.wait_for_room(self.forwarder.waiting());
+            stream.wait_for_room(self.forwarder.queries_in_flight());
             if !self.make_room(frames, held) {
                 stream.close_over_memory();
                 return false;

@@ -102,33 +102,34 @@ impl Bench {
         self.now += Duration::from_secs_f64(seconds);
     }
 
-    fn note(&self, key: &Key<'_>, answer: &Draft) -> Option<Kept> {
-        self.cache.hear(self.now);
+    fn record_result(&self, key: &Key<'_>, answer: &Draft) -> Option<CacheHit> {
+        self.cache.note_response(self.now);
         self.cache
-            .note(key, Ok(&answer.parse()), self.now, self.now)
+            .record_result(key, Ok(&answer.parse()), self.now, self.now)
     }
 
-    fn fail(&self, key: &Key<'_>, failure: Failure) -> Option<Kept> {
+    fn fail(&self, key: &Key<'_>, failure: Failure) -> Option<CacheHit> {
         if failure == Failure::Unreadable {
-            self.cache.hear(self.now);
+            self.cache.note_response(self.now);
         }
-        self.cache.note(key, Err(failure), self.now, self.now)
+        self.cache
+            .record_result(key, Err(failure), self.now, self.now)
     }
 
-    fn find(&self, key: &Key<'_>) -> Found {
-        self.cache.find(key, self.now)
+    fn lookup(&self, key: &Key<'_>) -> Lookup {
+        self.cache.lookup(key, self.now)
     }
 
     /// The TTLs that a client sees, if there is an answer within its time.
     fn fresh(&self, key: &Key<'_>) -> Option<Vec<u32>> {
-        match self.find(key) {
-            Found::Fresh { kept, .. } => Some(ttls(&kept)),
+        match self.lookup(key) {
+            Lookup::Fresh { hit, .. } => Some(ttls(&hit)),
             _ => None,
         }
     }
 
     /// For how many seconds, to a tenth, there is an answer within its time.
-    fn life(&mut self, key: &Key<'_>) -> f64 {
+    fn ttl(&mut self, key: &Key<'_>) -> f64 {
         let start = self.now;
         let mut tenths = 0;
         let mut step = 1 << 24;
@@ -146,22 +147,22 @@ impl Bench {
 }
 
 /// The TTLs of an answer as it is shown.
-fn ttls(kept: &Kept) -> Vec<u32> {
-    let shown = shown(kept, true);
+fn ttls(hit: &CacheHit) -> Vec<u32> {
+    let shown = shown(hit, true);
     let answer = Answer::parse(&shown).expect("an answer");
     let records = answer.records().filter(|record| record.rtype != rtype::OPT);
     records.map(|record| answer.ttl(&record)).collect()
 }
 
 /// An answer as a client gets it.
-fn shown(kept: &Kept, edns: bool) -> Vec<u8> {
-    let question = kept.answer().message()[12..12 + kept.question().len()].to_vec();
+fn shown(hit: &CacheHit, edns: bool) -> Vec<u8> {
+    let question = hit.answer().message()[12..12 + hit.question().len()].to_vec();
     let header = [7, 7, 1, 0x20, 0, 1, 0, 0, 0, 0, 0, u8::from(edns)];
     let opt = [0, 0, 41, 4, 0xd0, 0, 0, 0, 0, 0, 0];
     let query = [&header, &question[..], &opt[..if edns { 11 } else { 0 }]].concat();
     let query = Query::parse(&query).expect("a query");
     let mut out = Vec::new();
-    Asked::by(&query).write_within(&mut out, &kept.answer(), kept.shown(), LONGEST);
+    Asked::by(&query).write_within(&mut out, &hit.answer(), hit.reply_options(), LONGEST);
     out
 }
 
@@ -199,7 +200,7 @@ fn an_answer_is_for_its_name_type_class_and_bits_and_for_nothing_else() {
             100 + number as u32,
             &[1],
         );
-        bench.note(key, &answer);
+        bench.record_result(key, &answer);
     }
     for (number, key) in keys.iter().enumerate() {
         assert_eq!(
@@ -229,8 +230,8 @@ fn the_least_ttl_of_all_sections_is_the_answers_life_and_all_are_counted_down() 
             .with(2, 2, ttl(2), &[0])
             .with(3, A, ttl(3), &[1; 4])
             .with_opt(b"");
-        bench.note(&key(), &answer);
-        assert_eq!(bench.life(&key()), 10.0);
+        bench.record_result(&key(), &answer);
+        assert_eq!(bench.ttl(&key()), 10.0);
         bench.pass(3.9);
         let expected = [1, 2, 3].map(|section| ttl(section) - 3);
         assert_eq!(bench.fresh(&key()), Some(expected.to_vec()));
@@ -243,7 +244,7 @@ fn the_least_ttl_of_all_sections_is_the_answers_life_and_all_are_counted_down() 
 
 #[test]
 fn a_ttl_of_zero_or_with_the_top_bit_is_not_kept_and_a_long_one_is_capped() {
-    for (ttl, life) in [
+    for (ttl, cached) in [
         (0, None),
         (0x8000_0000, None),
         (0x8000_0001, None),
@@ -254,10 +255,14 @@ fn a_ttl_of_zero_or_with_the_top_bit_is_not_kept_and_a_long_one_is_capped() {
         (0x7fff_ffff, Some(604_800)),
     ] {
         let mut bench = Bench::new();
-        bench.note(&key(), &to_key(&key(), 0).with_a(ttl));
-        assert_eq!(bench.fresh(&key()), life.map(|life| vec![life]), "{ttl}");
-        if let Some(life) = life {
-            assert_eq!(bench.life(&key()), f64::from(life), "{ttl}");
+        bench.record_result(&key(), &to_key(&key(), 0).with_a(ttl));
+        assert_eq!(
+            bench.fresh(&key()),
+            cached.map(|cached| vec![cached]),
+            "{ttl}"
+        );
+        if let Some(cached) = cached {
+            assert_eq!(bench.ttl(&key()), f64::from(cached), "{ttl}");
         }
     }
 }
@@ -266,7 +271,7 @@ fn a_ttl_of_zero_or_with_the_top_bit_is_not_kept_and_a_long_one_is_capped() {
 fn absence_is_kept_as_long_as_the_soa_says_and_not_without_one() {
     for rcode in [0, 3] {
         let empty = to_key(&key(), rcode);
-        for (answer, life) in [
+        for (answer, ttl) in [
             (empty.clone().with_soa(300, 60), Some(60)),
             (empty.clone().with_soa(60, 300), Some(60)),
             (empty.clone().with_soa(0, 300), None),
@@ -290,28 +295,28 @@ fn absence_is_kept_as_long_as_the_soa_says_and_not_without_one() {
             (empty.clone().with(3, rtype::SOA, 300, &[1; 22]), None),
         ] {
             let mut bench = Bench::new();
-            bench.note(&key(), &answer);
-            match life {
+            bench.record_result(&key(), &answer);
+            match ttl {
                 None => assert_eq!(bench.fresh(&key()), None, "{:x?}", answer.0),
-                Some(life) => {
+                Some(ttl) => {
                     assert!(
                         bench
                             .fresh(&key())
                             .is_some_and(|ttls| ttls.iter().all(|ttl| *ttl <= 10_800))
                     );
-                    assert_eq!(bench.life(&key()), f64::from(life), "{:x?}", answer.0);
+                    assert_eq!(bench.ttl(&key()), f64::from(ttl), "{:x?}", answer.0);
                 }
             }
         }
     }
     // The SOA record's own TTL counts down with it.
     let mut bench = Bench::new();
-    bench.note(&key(), &to_key(&key(), 3).with_soa(3600, 60));
+    bench.record_result(&key(), &to_key(&key(), 3).with_soa(3600, 60));
     bench.pass(59.0);
     assert_eq!(bench.fresh(&key()), Some(vec![1]));
     // What is there needs no SOA, and that there is no such name outweighs what else is there.
     let bench = Bench::new();
-    bench.note(&key(), &to_key(&key(), 3).with_a(300));
+    bench.record_result(&key(), &to_key(&key(), 3).with_a(300));
     assert_eq!(bench.fresh(&key()), None);
 }
 
@@ -326,10 +331,10 @@ fn it_can_serve_as_long_as_an_answer_lasts_and_is_served_past_its_time() {
     bench.fail(&other, Failure::Unreadable);
     assert_eq!(bench.cache.entries(), 1);
     assert!(!bench.cache.can_serve(bench.now), "a failure");
-    bench.note(&key(), &to_key(&key(), 0).with_a(0));
+    bench.record_result(&key(), &to_key(&key(), 0).with_a(0));
     assert!(!bench.cache.can_serve(bench.now), "it was used");
-    bench.note(&key(), &to_key(&key(), 0).with_a(300));
-    bench.note(&other, &to_key(&other, 0).with_a(10));
+    bench.record_result(&key(), &to_key(&key(), 0).with_a(300));
+    bench.record_result(&other, &to_key(&other, 0).with_a(10));
     bench.pass(359.9);
     assert!(
         bench.cache.can_serve(bench.now),
@@ -337,11 +342,11 @@ fn it_can_serve_as_long_as_an_answer_lasts_and_is_served_past_its_time() {
     );
     bench.pass(0.2);
     assert!(!bench.cache.can_serve(bench.now), "too old");
-    bench.cache.serve_stale(Duration::from_secs(61));
+    bench.cache.set_serve_stale(Duration::from_secs(61));
     assert!(bench.cache.can_serve(bench.now), "not any more");
-    assert_eq!(bench.cache.empty(), 2);
+    assert_eq!(bench.cache.clear(), 2);
     assert!(!bench.cache.can_serve(bench.now), "it is forgotten");
-    bench.note(&key(), &to_key(&key(), 0).with_a(1));
+    bench.record_result(&key(), &to_key(&key(), 0).with_a(1));
     assert!(bench.cache.can_serve(bench.now));
 }
 
@@ -349,16 +354,16 @@ fn it_can_serve_as_long_as_an_answer_lasts_and_is_served_past_its_time() {
 fn no_data_is_for_one_type() {
     let bench = Bench::new();
     let other = Key::new(&question("www.example.com", AAAA), false, false);
-    bench.note(&other, &to_key(&other, 0).with_soa(300, 300));
+    bench.record_result(&other, &to_key(&other, 0).with_soa(300, 300));
     assert!(bench.fresh(&other).is_some());
-    assert!(matches!(bench.find(&key()), Found::Nothing));
+    assert!(matches!(bench.lookup(&key()), Lookup::Miss));
 }
 
 #[test]
 fn any_is_answered_by_whatever_is_there() {
     let any = Key::new(&question("www.example.com", rtype::ANY), false, false);
     let bench = Bench::new();
-    bench.note(
+    bench.record_result(
         &any,
         &to_key(&any, 0)
             .with(1, TXT, 60, &[0])
@@ -371,7 +376,7 @@ fn any_is_answered_by_whatever_is_there() {
 fn what_may_not_be_kept_is_not() {
     let good = to_key(&key(), 0).with_a(300);
     let subnet = |scope| [0, 8, 0, 7, 0, 1, 24, scope, 192, 0, 2];
-    for (what, answer, kept) in [
+    for (what, answer, cached) in [
         ("an answer", good.clone(), true),
         ("truncated", good.clone().flag(2, 2), false),
         (
@@ -411,13 +416,13 @@ fn what_may_not_be_kept_is_not() {
         ("YXDOMAIN", good.clone().flag(3, 6), false),
     ] {
         let bench = Bench::new();
-        assert!(bench.note(&key(), &answer).is_none(), "{what}");
+        assert!(bench.record_result(&key(), &answer).is_none(), "{what}");
         assert_eq!(
-            matches!(bench.find(&key()), Found::Fresh { .. }),
-            kept,
+            matches!(bench.lookup(&key()), Lookup::Fresh { .. }),
+            cached,
             "{what}"
         );
-        assert_eq!(bench.cache.entries(), usize::from(kept), "{what}");
+        assert_eq!(bench.cache.entries(), usize::from(cached), "{what}");
     }
     // Who asks for signatures, by DO or by type, gets them.
     let secure = Key::new(key().question(), true, false);
@@ -427,8 +432,8 @@ fn what_may_not_be_kept_is_not() {
     let signatures = Key::new(&question("www.example.com", rtype::RRSIG), false, false);
     let asked_for = to_key(&signatures, 0).with(1, rtype::RRSIG, 300, &[0]);
     let bench = Bench::new();
-    bench.note(&secure, &signed);
-    bench.note(&signatures, &asked_for);
+    bench.record_result(&secure, &signed);
+    bench.record_result(&signatures, &asked_for);
     assert!(bench.fresh(&secure).is_some() && bench.fresh(&signatures).is_some());
 }
 
@@ -437,17 +442,19 @@ fn a_failure_is_kept_for_a_second_then_longer_while_it_repeats_and_ends_with_suc
     let servfail = to_key(&key(), 2).with_opt(&[0, 15, 0, 2, 0, 6]);
     type Fail<'f> = (&'f str, &'f dyn Fn(&Bench));
     let fails: [Fail<'_>; 3] = [
-        ("SERVFAIL", &|bench| drop(bench.note(&key(), &servfail))),
+        ("SERVFAIL", &|bench| {
+            drop(bench.record_result(&key(), &servfail))
+        }),
         ("unreadable", &|bench| {
             drop(bench.fail(&key(), Failure::Unreadable))
         }),
         ("no answer, though others have one", &|bench| {
             let asked = bench.now - Duration::from_secs(3);
             let other = Key::new(&question("other", A), false, false);
-            bench.note(&other, &to_key(&other, 5));
+            bench.record_result(&other, &to_key(&other, 5));
             bench
                 .cache
-                .note(&key(), Err(Failure::TimedOut), asked, bench.now);
+                .record_result(&key(), Err(Failure::TimedOut), asked, bench.now);
         }),
     ];
     for (what, fail) in fails {
@@ -456,16 +463,16 @@ fn a_failure_is_kept_for_a_second_then_longer_while_it_repeats_and_ends_with_suc
             fail(&bench);
             bench.pass(f64::from(expected) - 0.1);
             assert!(
-                matches!(bench.find(&key()), Found::Failed(_)),
+                matches!(bench.lookup(&key()), Lookup::Failure(_)),
                 "{what}, {expected}"
             );
             bench.pass(0.1);
             assert!(
-                matches!(bench.find(&key()), Found::Nothing),
+                matches!(bench.lookup(&key()), Lookup::Miss),
                 "{what}, {expected}"
             );
         }
-        bench.note(&key(), &to_key(&key(), 0).with_a(1));
+        bench.record_result(&key(), &to_key(&key(), 0).with_a(1));
         assert!(bench.fresh(&key()).is_some());
         // It begins anew.
         let mut bench = Bench {
@@ -474,35 +481,35 @@ fn a_failure_is_kept_for_a_second_then_longer_while_it_repeats_and_ends_with_suc
         };
         fail(&bench);
         bench.pass(1.0);
-        assert!(matches!(bench.find(&key()), Found::Nothing), "{what}");
+        assert!(matches!(bench.lookup(&key()), Lookup::Miss), "{what}");
     }
     let bench = Bench::new();
-    bench.note(&key(), &servfail);
-    let Found::Failed(kept) = bench.find(&key()) else {
+    bench.record_result(&key(), &servfail);
+    let Lookup::Failure(hit) = bench.lookup(&key()) else {
         panic!("it failed");
     };
-    let heard = shown(&kept, true);
+    let heard = shown(&hit, true);
     assert_eq!(heard[3] & 0x0f, 2);
     let whys = [&[0, 15, 0, 2, 0, 6][..], &[0, 15, 0, 2, 0, 13]].concat();
     assert!(
         heard.ends_with(&whys),
         "the resolver's reason and ours: {heard:x?}"
     );
-    assert_eq!(shown(&kept, false).len(), 12 + key().question().len());
+    assert_eq!(shown(&hit, false).len(), 12 + key().question().len());
 }
 
 #[test]
 fn a_success_ends_a_failure_even_if_it_is_not_kept() {
     let mut bench = Bench::new();
     for _ in 0..3 {
-        bench.note(&key(), &to_key(&key(), 2));
+        bench.record_result(&key(), &to_key(&key(), 2));
         bench.pass(10.0);
     }
-    bench.note(&key(), &to_key(&key(), 0).with_a(0));
+    bench.record_result(&key(), &to_key(&key(), 0).with_a(0));
     assert_eq!(bench.cache.entries(), 0);
-    bench.note(&key(), &to_key(&key(), 2));
+    bench.record_result(&key(), &to_key(&key(), 2));
     bench.pass(1.0);
-    assert!(matches!(bench.find(&key()), Found::Nothing));
+    assert!(matches!(bench.lookup(&key()), Lookup::Miss));
 }
 
 #[test]
@@ -512,11 +519,11 @@ fn a_failure_without_its_question_or_for_one_asker_is_kept_as_the_code_alone() {
     let truncated = to_key(&key(), 2).flag(2, 2);
     for answer in [bare, scoped, truncated] {
         let bench = Bench::new();
-        bench.note(&key(), &answer);
-        let Found::Failed(kept) = bench.find(&key()) else {
+        bench.record_result(&key(), &answer);
+        let Lookup::Failure(hit) = bench.lookup(&key()) else {
             panic!("it failed: {:x?}", answer.0);
         };
-        assert_eq!(shown(&kept, false)[2..4], [0x81, 0x82]);
+        assert_eq!(shown(&hit, false)[2..4], [0x81, 0x82]);
     }
 }
 
@@ -526,12 +533,12 @@ fn what_the_resolver_decides_about_a_name_is_not_covered_by_what_was_kept() {
     for rcode in [2, 5] {
         for (code, covered) in [(6, false), (15, false), (17, false), (22, true), (23, true)] {
             let mut bench = Bench::new();
-            bench.note(&key(), &to_key(&key(), 0).with_a(100));
+            bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
             bench.pass(100.0);
             let error = to_key(&key(), rcode).with_opt(&[0, 15, 0, 2, 0, code]);
-            let instead = bench.note(&key(), &error);
+            let instead = bench.record_result(&key(), &error);
             assert_eq!(instead.is_some(), covered, "{rcode} {code}");
-            let served = bench.cache.any(&key(), bench.now).is_some();
+            let served = bench.cache.servable(&key(), bench.now).is_some();
             assert_eq!(served, covered, "{rcode} {code}");
         }
     }
@@ -541,10 +548,10 @@ fn what_the_resolver_decides_about_a_name_is_not_covered_by_what_was_kept() {
 fn a_refusal_ends_a_failure_and_is_not_kept() {
     let mut bench = Bench::new();
     for _ in 0..5 {
-        bench.note(&key(), &to_key(&key(), 2));
+        bench.record_result(&key(), &to_key(&key(), 2));
         bench.pass(300.0);
     }
-    bench.note(&key(), &to_key(&key(), 5));
+    bench.record_result(&key(), &to_key(&key(), 5));
     assert_eq!(bench.cache.entries(), 0);
 }
 
@@ -552,12 +559,12 @@ fn a_refusal_ends_a_failure_and_is_not_kept() {
 fn an_outage_holds_back_a_name_that_failed_before_no_longer_than_others() {
     let mut bench = Bench::new();
     for _ in 0..6 {
-        bench.note(&key(), &to_key(&key(), 2));
+        bench.record_result(&key(), &to_key(&key(), 2));
         bench.pass(40.0);
     }
     bench.fail(&key(), Failure::TimedOut);
     bench.pass(1.0);
-    assert!(matches!(bench.find(&key()), Found::Nothing));
+    assert!(matches!(bench.lookup(&key()), Lookup::Miss));
 }
 
 #[test]
@@ -565,58 +572,58 @@ fn an_outage_is_no_names_failure() {
     let mut bench = Bench::new();
     for failure in [Failure::Unreachable, Failure::Unproved, Failure::Overloaded] {
         bench.fail(&key(), failure);
-        assert!(matches!(bench.find(&key()), Found::Nothing), "{failure:?}");
+        assert!(matches!(bench.lookup(&key()), Lookup::Miss), "{failure:?}");
     }
     // Nobody is answered: one second, however often.
     for _ in 0..5 {
         bench.fail(&key(), Failure::TimedOut);
         bench.pass(0.9);
-        assert!(matches!(bench.find(&key()), Found::Failed(_)));
+        assert!(matches!(bench.lookup(&key()), Lookup::Failure(_)));
         bench.pass(0.1);
-        assert!(matches!(bench.find(&key()), Found::Nothing));
+        assert!(matches!(bench.lookup(&key()), Lookup::Miss));
     }
     // Somebody is: at once.
     bench.fail(&key(), Failure::TimedOut);
     bench.pass(0.1);
     let other = Key::new(&question("other", A), false, false);
-    bench.note(&other, &to_key(&other, 0).with_a(1));
-    assert!(matches!(bench.find(&key()), Found::Nothing));
+    bench.record_result(&other, &to_key(&other, 0).with_a(1));
+    assert!(matches!(bench.lookup(&key()), Lookup::Miss));
 }
 
 #[test]
 fn a_popular_answer_is_renewed_once_in_the_last_tenth_of_its_life() {
-    let renew = |bench: &Bench| match bench.find(&key()) {
-        Found::Fresh { renew, .. } => renew,
+    let prefetch = |bench: &Bench| match bench.lookup(&key()) {
+        Lookup::Fresh { prefetch, .. } => prefetch,
         _ => panic!("it is fresh"),
     };
     let mut bench = Bench::new();
-    bench.note(&key(), &to_key(&key(), 0).with_a(100));
-    assert!(!renew(&bench) && !renew(&bench) && !renew(&bench));
+    bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
+    assert!(!prefetch(&bench) && !prefetch(&bench) && !prefetch(&bench));
     bench.pass(89.9);
-    assert!(!renew(&bench), "not before");
+    assert!(!prefetch(&bench), "not before");
     bench.pass(0.1);
-    assert!(renew(&bench));
-    assert!(!renew(&bench), "once");
+    assert!(prefetch(&bench));
+    assert!(!prefetch(&bench), "once");
     bench.pass(9.9);
-    assert!(!renew(&bench), "once");
-    bench.note(&key(), &to_key(&key(), 0).with_a(100));
+    assert!(!prefetch(&bench), "once");
+    bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
     bench.pass(95.0);
-    assert!(!renew(&bench), "it was given once: not popular");
-    assert!(renew(&bench), "now it is");
+    assert!(!prefetch(&bench), "it was given once: not popular");
+    assert!(prefetch(&bench), "now it is");
     // A failed renewal does not take the answer away.
     assert!(
         bench
             .fail(&key(), Failure::TimedOut)
-            .is_some_and(|kept| !kept.is_stale())
+            .is_some_and(|hit| !hit.is_stale())
     );
-    assert!(!renew(&bench));
+    assert!(!prefetch(&bench));
 }
 
 #[test]
 fn past_its_time_an_answer_is_served_with_a_ttl_of_30_and_a_word_on_it() {
     let mut bench = Bench::new();
-    let stale = |bench: &Bench| match bench.find(&key()) {
-        Found::Stale { kept, ask } => Some((shown(&kept, true), ttls(&kept), ask)),
+    let stale = |bench: &Bench| match bench.lookup(&key()) {
+        Lookup::Stale { hit, refresh } => Some((shown(&hit, true), ttls(&hit), refresh)),
         _ => None,
     };
     for (answer, code) in [
@@ -630,12 +637,12 @@ fn past_its_time_an_answer_is_served_with_a_ttl_of_30_and_a_word_on_it() {
             19,
         ),
     ] {
-        bench.note(&key(), &answer.flag(3, 0x20));
+        bench.record_result(&key(), &answer.flag(3, 0x20));
         bench.pass(99.9);
         assert!(stale(&bench).is_none(), "not within its time");
         bench.pass(0.1);
-        let (octets, ttls, ask) = stale(&bench).expect("a stale answer");
-        assert_eq!(ask, Ask::First, "it is to be asked for");
+        let (octets, ttls, refresh) = stale(&bench).expect("a stale answer");
+        assert_eq!(refresh, Refresh::BeforeReply, "it is to be asked for");
         assert_eq!(ttls, [30, 30]);
         assert!(octets.ends_with(&[0, 15, 0, 2, 0, code]));
         assert_eq!(octets[3] & 0x20, 0, "no longer authentic");
@@ -643,7 +650,7 @@ fn past_its_time_an_answer_is_served_with_a_ttl_of_30_and_a_word_on_it() {
         assert!(stale(&bench).is_some(), "for a day");
         bench.pass(0.1);
         assert!(
-            matches!(bench.find(&key()), Found::Nothing),
+            matches!(bench.lookup(&key()), Lookup::Miss),
             "and no longer"
         );
         assert!(bench.fail(&key(), Failure::Unreachable).is_none());
@@ -663,36 +670,36 @@ fn an_expired_answer_takes_the_place_of_a_failure_and_is_asked_for_every_30_seco
     ];
     for ending in answered.chain(failed.map(Err)) {
         let mut bench = Bench::new();
-        bench.note(&key(), &to_key(&key(), 0).with_a(100));
+        bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
         bench.pass(100.0);
         assert!(matches!(
-            bench.find(&key()),
-            Found::Stale {
-                ask: Ask::First,
+            bench.lookup(&key()),
+            Lookup::Stale {
+                refresh: Refresh::BeforeReply,
                 ..
             }
         ));
         for _ in 0..3 {
-            let instead = bench.cache.note(
+            let instead = bench.cache.record_result(
                 &key(),
                 ending.as_ref().map_err(|failure| *failure),
                 bench.now,
                 bench.now,
             );
-            assert!(instead.is_some_and(|kept| kept.is_stale()), "{ending:?}");
+            assert!(instead.is_some_and(|hit| hit.is_stale()), "{ending:?}");
             bench.pass(29.9);
             assert!(matches!(
-                bench.find(&key()),
-                Found::Stale {
-                    ask: Ask::NotYet,
+                bench.lookup(&key()),
+                Lookup::Stale {
+                    refresh: Refresh::BackingOff,
                     ..
                 }
             ));
             bench.pass(0.1);
             assert!(matches!(
-                bench.find(&key()),
-                Found::Stale {
-                    ask: Ask::Behind,
+                bench.lookup(&key()),
+                Lookup::Stale {
+                    refresh: Refresh::AfterReply,
                     ..
                 }
             ));
@@ -704,22 +711,22 @@ fn an_expired_answer_takes_the_place_of_a_failure_and_is_asked_for_every_30_seco
 fn after_an_outage_what_is_expired_is_asked_for_as_soon_as_anybody_is_answered() {
     let mut bench = Bench::new();
     let other = Key::new(&question("other", A), false, false);
-    bench.note(&key(), &to_key(&key(), 0).with_a(100));
+    bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
     bench.pass(100.0);
     bench.fail(&key(), Failure::Unreachable);
     bench.pass(1.0);
     assert!(matches!(
-        bench.find(&key()),
-        Found::Stale {
-            ask: Ask::NotYet,
+        bench.lookup(&key()),
+        Lookup::Stale {
+            refresh: Refresh::BackingOff,
             ..
         }
     ));
-    bench.note(&other, &to_key(&other, 0).with_a(100));
+    bench.record_result(&other, &to_key(&other, 0).with_a(100));
     assert!(matches!(
-        bench.find(&key()),
-        Found::Stale {
-            ask: Ask::First,
+        bench.lookup(&key()),
+        Lookup::Stale {
+            refresh: Refresh::BeforeReply,
             ..
         }
     ));
@@ -736,17 +743,17 @@ fn any_fresh_answer_takes_the_place_of_an_expired_one() {
         to_key(&key(), 3),
     ] {
         let mut bench = Bench::new();
-        bench.note(&key(), &to_key(&key(), 0).with_a(100));
+        bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
         bench.pass(101.0);
-        assert!(bench.note(&key(), &fresh).is_none());
-        let found = bench.find(&key());
+        assert!(bench.record_result(&key(), &fresh).is_none());
+        let found = bench.lookup(&key());
         assert!(
-            matches!(found, Found::Nothing) || bench.fresh(&key()) == Some(vec![7]),
+            matches!(found, Lookup::Miss) || bench.fresh(&key()) == Some(vec![7]),
             "{found:?}"
         );
         bench.pass(8.0);
         let instead = bench.fail(&key(), Failure::Unreachable);
-        assert!(instead.is_none_or(|kept| kept.answer().rcode() == fresh.parse().rcode()));
+        assert!(instead.is_none_or(|hit| hit.answer().rcode() == fresh.parse().rcode()));
     }
 }
 
@@ -756,12 +763,12 @@ fn without_serve_stale_nothing_is_served_past_its_time() {
         size: 1 << 20,
         serve_stale: Duration::ZERO,
     });
-    bench.note(&key(), &to_key(&key(), 0).with_a(100));
+    bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
     bench.pass(100.0);
-    assert!(matches!(bench.find(&key()), Found::Nothing));
-    assert!(bench.cache.any(&key(), bench.now).is_none());
-    assert!(bench.note(&key(), &to_key(&key(), 2)).is_none());
-    assert!(matches!(bench.find(&key()), Found::Failed(_)));
+    assert!(matches!(bench.lookup(&key()), Lookup::Miss));
+    assert!(bench.cache.servable(&key(), bench.now).is_none());
+    assert!(bench.record_result(&key(), &to_key(&key(), 2)).is_none());
+    assert!(matches!(bench.lookup(&key()), Lookup::Failure(_)));
 }
 
 #[test]
@@ -770,11 +777,11 @@ fn without_memory_nothing_is_kept() {
         size: 0,
         serve_stale: Duration::from_secs(DAY),
     });
-    bench.note(&key(), &to_key(&key(), 0).with_a(100));
+    bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
     bench.fail(&key(), Failure::Unreadable);
-    assert!(matches!(bench.find(&key()), Found::Nothing));
+    assert!(matches!(bench.lookup(&key()), Lookup::Miss));
     assert_eq!((bench.cache.entries(), bench.cache.octets()), (0, 0));
-    assert_eq!(bench.cache.empty(), 0);
+    assert_eq!(bench.cache.clear(), 0);
 }
 
 #[test]
@@ -782,13 +789,13 @@ fn emptied_it_knows_nothing_and_says_how_much_it_knew() {
     let bench = Bench::new();
     for number in 0..10 {
         let key = Key::new(&question(&format!("n{number}"), A), false, false);
-        bench.note(&key, &to_key(&key, 0).with_a(100));
+        bench.record_result(&key, &to_key(&key, 0).with_a(100));
     }
-    assert_eq!(bench.cache.empty(), 10);
+    assert_eq!(bench.cache.clear(), 10);
     assert_eq!((bench.cache.entries(), bench.cache.octets()), (0, 0));
     assert!(matches!(
-        bench.find(&Key::new(&question("n1", A), false, false)),
-        Found::Nothing
+        bench.lookup(&Key::new(&question("n1", A), false, false)),
+        Lookup::Miss
     ));
 }
 
@@ -800,18 +807,18 @@ fn a_scan_of_random_names_does_not_drive_out_the_popular_ones() {
         .map(|number| known(format!("popular{number}")))
         .collect();
     for key in &popular {
-        bench.note(key, &to_key(key, 0).with_a(3600));
+        bench.record_result(key, &to_key(key, 0).with_a(3600));
     }
     let mut misses = 0;
     for number in 0..200_000 {
         let stranger = known(format!("scan{number}"));
-        bench.note(&stranger, &to_key(&stranger, 0).with_a(3600));
+        bench.record_result(&stranger, &to_key(&stranger, 0).with_a(3600));
         // Of those that ask, one in ten asks for something popular.
         if number % 10 == 0 {
             let key = &popular[number / 10 % popular.len()];
             if bench.fresh(key).is_none() {
                 misses += 1;
-                bench.note(key, &to_key(key, 0).with_a(3600));
+                bench.record_result(key, &to_key(key, 0).with_a(3600));
             }
         }
     }
@@ -829,9 +836,9 @@ fn an_answer_that_is_larger_than_its_share_is_not_kept_and_harms_nobody() {
         serve_stale: Duration::from_secs(DAY),
     });
     let small = Key::new(&question("small", A), false, false);
-    bench.note(&small, &to_key(&small, 0).with_a(100));
-    bench.note(&key(), &to_key(&key(), 0).with(1, A, 100, &[0; 60_000]));
-    assert!(matches!(bench.find(&key()), Found::Nothing));
+    bench.record_result(&small, &to_key(&small, 0).with_a(100));
+    bench.record_result(&key(), &to_key(&key(), 0).with(1, A, 100, &[0; 60_000]));
+    assert!(matches!(bench.lookup(&key()), Lookup::Miss));
     assert!(bench.fresh(&small).is_some());
     assert!(bench.cache.octets() <= 64 * 1024);
 }
@@ -839,18 +846,18 @@ fn an_answer_that_is_larger_than_its_share_is_not_kept_and_harms_nobody() {
 /// What is done to a cache: a name and a TTL are noted, a name is asked for or fails, time passes.
 #[derive(Debug, Clone)]
 enum Step {
-    Note(u8, u32, u16),
+    Record(u8, u32, u16),
     Fail(u8),
-    Find(u8),
+    Lookup(u8),
     Pass(u32),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let ttl = prop_oneof![0_u32..20, 500_000_u32..700_000, any::<u32>()];
     prop_oneof![
-        (any::<u8>(), ttl, 0_u16..3000).prop_map(|(name, ttl, size)| Step::Note(name, ttl, size)),
+        (any::<u8>(), ttl, 0_u16..3000).prop_map(|(name, ttl, size)| Step::Record(name, ttl, size)),
         any::<u8>().prop_map(Step::Fail),
-        any::<u8>().prop_map(Step::Find),
+        any::<u8>().prop_map(Step::Lookup),
         prop_oneof![0_u32..5000, 0_u32..1_000_000_000].prop_map(Step::Pass),
     ]
 }
@@ -867,32 +874,32 @@ proptest! {
         let mut bench = Bench::with(Settings { size, serve_stale: Duration::from_secs(serve_stale) });
         let key = |name: u8| Key::new(&question(&format!("n{name}"), A), false, false);
         // When it was noted last, and with what TTL.
-        let mut noted: HashMap<u8, (Instant, u32)> = HashMap::new();
+        let mut recorded: HashMap<u8, (Instant, u32)> = HashMap::new();
         for step in steps {
             match step {
-                Step::Note(name, ttl, size) => {
+                Step::Record(name, ttl, size) => {
                     let key = key(name);
-                    bench.note(&key, &to_key(&key, 0).with(1, A, ttl, &vec![0; size.into()]));
-                    noted.insert(name, (bench.now, ttl));
+                    bench.record_result(&key, &to_key(&key, 0).with(1, A, ttl, &vec![0; size.into()]));
+                    recorded.insert(name, (bench.now, ttl));
                 }
                 Step::Fail(name) => drop(bench.fail(&key(name), Failure::Unreadable)),
                 Step::Pass(millis) => bench.now += Duration::from_millis(millis.into()),
-                Step::Find(name) => {
-                    let since = noted.get(&name).map(|(at, ttl)| (bench.now - *at, *ttl));
+                Step::Lookup(name) => {
+                    let since = recorded.get(&name).map(|(at, ttl)| (bench.now - *at, *ttl));
                     let within = |extra: u64| since.is_some_and(|(age, ttl)| {
                         ttl < 0x8000_0000 && age < Duration::from_secs(u64::from(ttl.min(604_800)) + extra)
                     });
-                    match bench.find(&key(name)) {
-                        Found::Nothing | Found::Failed(_) => {}
-                        Found::Fresh { kept, .. } => {
+                    match bench.lookup(&key(name)) {
+                        Lookup::Miss | Lookup::Failure(_) => {}
+                        Lookup::Fresh { hit, .. } => {
                             prop_assert!(within(0));
                             let (age, ttl) = since.expect("it was noted");
                             let left = u64::from(ttl.min(604_800)) - age.as_secs();
-                            prop_assert_eq!(ttls(&kept), [u32::try_from(left).expect("it fits")]);
+                            prop_assert_eq!(ttls(&hit), [u32::try_from(left).expect("it fits")]);
                         }
-                        Found::Stale { kept, .. } => {
+                        Lookup::Stale { hit, .. } => {
                             prop_assert!(!within(0) && within(serve_stale));
-                            prop_assert_eq!(ttls(&kept), [30]);
+                            prop_assert_eq!(ttls(&hit), [30]);
                         }
                     }
                 }

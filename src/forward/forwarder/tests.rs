@@ -97,9 +97,9 @@ impl Bench {
     }
 
     /// Takes in queries, sends what can be answered, and returns what would go to the resolver.
-    fn ask(&self, queries: &[Vec<u8>]) -> Vec<Arc<Query>> {
+    fn refresh(&self, queries: &[Vec<u8>]) -> Vec<Arc<Query>> {
         let batch = self.handle(queries);
-        self.board(batch)
+        self.coalesce(batch)
     }
 
     fn handle(&self, queries: &[Vec<u8>]) -> Batch {
@@ -119,14 +119,14 @@ impl Bench {
         }
     }
 
-    fn board(&self, mut batch: Batch) -> Vec<Arc<Query>> {
+    fn coalesce(&self, mut batch: Batch) -> Vec<Arc<Query>> {
         let policy = self
             .forwarder
             .policy(&mut batch.policy, &mut batch.generation);
-        self.completer.board(
+        self.completer.coalesce(
             policy,
             &mut batch.queries,
-            &mut batch.spares,
+            &mut batch.query_pool,
             self.now,
             &mut batch.replies,
         );
@@ -134,11 +134,11 @@ impl Bench {
         batch.queries
     }
 
-    fn settle(&self, query: &Query, ending: Result<&[u8], Failure>) {
+    fn settle(&self, query: &Query, result: Result<&[u8], Failure>) {
         let mut replies = ReplyBatch::default();
-        let answer = ending.map(|answer| Answer::parse(answer).expect("an answer"));
-        let ending = answer.as_ref().map_err(|failure| *failure);
-        self.completer.settle(query, ending, self.now, &mut replies);
+        let answer = result.map(|answer| Answer::parse(answer).expect("an answer"));
+        let result = answer.as_ref().map_err(|failure| *failure);
+        self.completer.settle(query, result, self.now, &mut replies);
         replies.send();
     }
 
@@ -175,7 +175,7 @@ impl Bench {
 
     /// Has an answer with this TTL kept, at this moment.
     fn know(&self, ttl: u32) {
-        let queries = self.ask(&[query(0, "www.example")]);
+        let queries = self.refresh(&[query(0, "www.example")]);
         self.settle(&queries[0], Ok(&answer(&queries[0], ttl)));
         self.hear_codes(&[(0, NOERROR)]);
     }
@@ -243,7 +243,7 @@ fn an_answer_that_comes_while_all_is_forgotten_is_not_kept() {
     let key = key.expect("a key");
     // At every moment of it, sooner or later.
     for turn in 0..2000 {
-        let queries = bench.ask(std::slice::from_ref(&question));
+        let queries = bench.refresh(std::slice::from_ref(&question));
         let answer = answer(&queries[0], 300);
         bench.pass(1.0);
         let start = Barrier::new(2);
@@ -251,13 +251,13 @@ fn an_answer_that_comes_while_all_is_forgotten_is_not_kept() {
             scope.spawn(|| {
                 start.wait();
                 (0..turn).for_each(|_| spin_loop());
-                bench.completer.forget(bench.now)
+                bench.completer.flush(bench.now)
             });
             start.wait();
             bench.settle(&queries[0], Ok(&answer));
         });
-        let kept = bench.completer.cache().any(&key, bench.now);
-        assert!(kept.is_none());
+        let hit = bench.completer.cache().servable(&key, bench.now);
+        assert!(hit.is_none());
         bench.hear_codes(&[(0, NOERROR)]);
     }
 }
@@ -270,10 +270,13 @@ fn equal_questions_go_as_one_and_each_asker_gets_its_own_answer() {
         query_saying(2, "wWw.Example", [1, 0x20], &[]),
         query_saying(3, "WWW.EXAMPLE", [1, 0], &opt(0)),
     ];
-    let first = bench.ask(&asked[..2]);
+    let first = bench.refresh(&asked[..2]);
     assert_eq!(first.len(), 1, "of one batch");
-    assert!(bench.ask(&asked[2..]).is_empty(), "of different batches");
-    assert_eq!(first[0].clients().count_waiters(), 3);
+    assert!(
+        bench.refresh(&asked[2..]).is_empty(),
+        "of different batches"
+    );
+    assert_eq!(first[0].clients().waiter_count(), 3);
     bench.settle(&first[0], Ok(&answer(&first[0], 300)));
     let mut heard: Vec<_> = asked.iter().map(|_| bench.hear()).collect();
     heard.sort();
@@ -285,9 +288,9 @@ fn equal_questions_go_as_one_and_each_asker_gets_its_own_answer() {
         assert_eq!(heard[10..12], asked[10..12], "an OPT if it sent one");
     }
     assert_eq!(bench.count(Outcome::Answered), 3);
-    assert_eq!(bench.completer.waiting(), 0);
+    assert_eq!(bench.completer.queries_in_flight(), 0);
     // Now it is known.
-    assert!(bench.ask(&asked).is_empty());
+    assert!(bench.refresh(&asked).is_empty());
     let mut again: Vec<_> = asked.iter().map(|_| bench.hear()).collect();
     again.sort();
     assert_eq!(again, heard);
@@ -308,7 +311,7 @@ fn different_questions_and_those_for_one_asker_alone_do_not_go_together() {
         query_saying(7, "www.example", [1, 0], &tsig),
         query_saying(8, "www.example", [1, 0], &tsig),
     ];
-    let queries = bench.ask(&asked);
+    let queries = bench.refresh(&asked);
     assert_eq!(queries.len(), asked.len());
     for query in &queries {
         bench.settle(query, Ok(&answer(query, 300)));
@@ -317,35 +320,35 @@ fn different_questions_and_those_for_one_asker_alone_do_not_go_together() {
     ids.sort_unstable();
     assert_eq!(ids, [1, 2, 3, 4, 5, 6, 7, 8]);
     // Those that may be shared are known now, the others are asked again.
-    assert_eq!(bench.ask(&asked).len(), 4);
+    assert_eq!(bench.refresh(&asked).len(), 4);
 }
 
 #[test]
 fn each_asker_has_its_own_deadline() {
     for answered in [true, false] {
         let mut bench = Bench::new();
-        let flight = bench.ask(&[query(1, "www.example")]);
+        let in_flight = bench.refresh(&[query(1, "www.example")]);
         bench.pass(1.4);
-        assert!(bench.ask(&[query(2, "www.example")]).is_empty());
+        assert!(bench.refresh(&[query(2, "www.example")]).is_empty());
         bench.pass(1.5);
-        assert!(flight[0].due() > bench.now);
+        assert!(in_flight[0].due() > bench.now);
         bench.pass(0.1);
-        assert!(flight[0].due() <= bench.now && flight[0].deadline() > bench.now);
-        bench.look_after(&flight[0]);
+        assert!(in_flight[0].due() <= bench.now && in_flight[0].deadline() > bench.now);
+        bench.look_after(&in_flight[0]);
         bench.hear_codes(&[(1, SERVFAIL)]);
-        assert!(flight[0].due() > bench.now);
+        assert!(in_flight[0].due() > bench.now);
         if answered {
             bench.pass(1.0);
-            bench.settle(&flight[0], Ok(&answer(&flight[0], 300)));
+            bench.settle(&in_flight[0], Ok(&answer(&in_flight[0], 300)));
             bench.hear_codes(&[(2, NOERROR)]);
         } else {
             bench.pass(1.4);
-            assert!(flight[0].deadline() <= bench.now);
-            bench.settle(&flight[0], Err(Failure::TimedOut));
+            assert!(in_flight[0].deadline() <= bench.now);
+            bench.settle(&in_flight[0], Err(Failure::TimedOut));
             bench.hear_codes(&[(2, SERVFAIL)]);
             assert_eq!(bench.count(Outcome::TimedOut), 2);
         }
-        assert_eq!(bench.completer.waiting(), 0);
+        assert_eq!(bench.completer.queries_in_flight(), 0);
     }
 }
 
@@ -353,13 +356,13 @@ fn each_asker_has_its_own_deadline() {
 fn who_comes_late_asks_anew_for_all_that_wait() {
     let begin = || {
         let mut bench = Bench::new();
-        let first = bench.ask(&[query(1, "www.example")]);
+        let first = bench.refresh(&[query(1, "www.example")]);
         bench.pass(1.0);
-        bench.ask(&[query(2, "WWW.example")]);
+        bench.refresh(&[query(2, "WWW.example")]);
         bench.pass(0.5);
-        let second = bench.ask(&[query(3, "www.EXAMPLE")]);
+        let second = bench.refresh(&[query(3, "www.EXAMPLE")]);
         assert_eq!((first.len(), second.len()), (1, 1));
-        assert_eq!(second[0].clients().count_waiters(), 3);
+        assert_eq!(second[0].clients().waiter_count(), 3);
         (bench, Arc::clone(&first[0]), Arc::clone(&second[0]))
     };
     let all = [(1, NOERROR), (2, NOERROR), (3, NOERROR)];
@@ -378,7 +381,10 @@ fn who_comes_late_asks_anew_for_all_that_wait() {
     let (mut bench, first, second) = begin();
     bench.settle(&first, Err(Failure::Broken));
     bench.assert_silent();
-    assert!(bench.ask(&[query(4, "www.example")]).is_empty(), "it joins");
+    assert!(
+        bench.refresh(&[query(4, "www.example")]).is_empty(),
+        "it joins"
+    );
     for (seconds, id) in [(1.5, 1), (1.0, 2)] {
         bench.pass(seconds);
         assert!(second.due() <= bench.now && second.deadline() > bench.now);
@@ -389,26 +395,26 @@ fn who_comes_late_asks_anew_for_all_that_wait() {
     assert!(second.deadline() <= bench.now);
     bench.settle(&second, Err(Failure::TimedOut));
     bench.hear_codes(&[(3, SERVFAIL), (4, SERVFAIL)]);
-    assert_eq!(bench.completer.waiting(), 0);
+    assert_eq!(bench.completer.queries_in_flight(), 0);
 }
 
 #[test]
 fn a_name_that_timed_out_fails_for_a_second() {
     let mut bench = Bench::new();
-    let flight = bench.ask(&[query(1, "www.example")]);
+    let in_flight = bench.refresh(&[query(1, "www.example")]);
     bench.pass(1.0);
-    bench.ask(&[query(2, "www.example")]);
+    bench.refresh(&[query(2, "www.example")]);
     bench.pass(2.0);
-    bench.look_after(&flight[0]);
+    bench.look_after(&in_flight[0]);
     bench.hear_codes(&[(1, SERVFAIL)]);
-    assert!(bench.ask(&[query(3, "www.example")]).is_empty());
+    assert!(bench.refresh(&[query(3, "www.example")]).is_empty());
     bench.hear_codes(&[(3, SERVFAIL)]);
     assert_eq!(bench.count(Outcome::FailedBefore), 1);
     bench.pass(1.0);
-    bench.settle(&flight[0], Err(Failure::TimedOut));
+    bench.settle(&in_flight[0], Err(Failure::TimedOut));
     bench.hear_codes(&[(2, SERVFAIL)]);
     assert_eq!(
-        bench.ask(&[query(4, "www.example")]).len(),
+        bench.refresh(&[query(4, "www.example")]).len(),
         1,
         "the second failure is the first"
     );
@@ -421,24 +427,24 @@ fn a_spent_budget_fails_who_comes_and_nobody_who_waits() {
         burst: 1,
     };
     let mut bench = Bench::with_budget(100, Duration::from_secs(1), Some(budget));
-    let first = bench.ask(&[query(1, "www.example")]);
+    let first = bench.refresh(&[query(1, "www.example")]);
     bench.pass(0.6);
-    assert!(bench.ask(&[query(2, "other.example")]).is_empty());
+    assert!(bench.refresh(&[query(2, "other.example")]).is_empty());
     bench.hear_codes(&[(2, SERVFAIL)]);
-    assert!(bench.ask(&[query(3, "www.example")]).is_empty());
+    assert!(bench.refresh(&[query(3, "www.example")]).is_empty());
     bench.assert_silent();
     bench.settle(&first[0], Ok(&answer(&first[0], 0)));
     bench.hear_codes(&[(1, NOERROR), (3, NOERROR)]);
     assert_eq!(bench.count(Outcome::Overloaded), 1);
     bench.pass(0.5);
-    assert_eq!(bench.ask(&[query(4, "other.example")]).len(), 1);
+    assert_eq!(bench.refresh(&[query(4, "other.example")]).len(), 1);
 }
 
 #[test]
 fn who_finds_no_place_is_told_so_but_not_while_datagrams_are_lost() {
     let bench = Bench::with(1, TIMEOUT);
     bench.know(300);
-    assert_eq!(bench.ask(&[query(1, "slow.example")]).len(), 1);
+    assert_eq!(bench.refresh(&[query(1, "slow.example")]).len(), 1);
     for (terse, told) in [
         (false, &[(2, SERVFAIL), (3, NOERROR)][..]),
         (true, &[(3, NOERROR)]),
@@ -449,7 +455,7 @@ fn who_finds_no_place_is_told_so_but_not_while_datagrams_are_lost() {
             &mut batch,
             &[query(2, "other.example"), query(3, "www.example")],
         );
-        assert!(bench.board(batch).is_empty());
+        assert!(bench.coalesce(batch).is_empty());
         bench.hear_codes(told);
     }
     assert_eq!(bench.count(Outcome::Overloaded), 2);
@@ -461,9 +467,9 @@ fn an_expired_answer_outlasts_overload() {
     bench.know(100);
     bench.pass(100.0);
     let ids: Vec<_> = (1..5).map(|id| query(id, "www.example")).collect();
-    let flight = bench.ask(&ids);
+    let in_flight = bench.refresh(&ids);
     bench.hear_codes(&[(3, NOERROR), (4, NOERROR)]);
-    bench.settle(&flight[0], Ok(&answer(&flight[0], 100)));
+    bench.settle(&in_flight[0], Ok(&answer(&in_flight[0], 100)));
     bench.hear_codes(&[(1, NOERROR), (2, NOERROR)]);
 }
 
@@ -472,25 +478,25 @@ fn who_joins_what_is_late_neither_waits_nor_makes_it_last() {
     let mut bench = Bench::new();
     bench.know(100);
     bench.pass(100.0);
-    let flight = bench.ask(&[query(1, "www.example")]);
+    let in_flight = bench.refresh(&[query(1, "www.example")]);
     bench.pass(1.5);
-    bench.look_after(&flight[0]);
+    bench.look_after(&in_flight[0]);
     bench.hear_codes(&[(1, NOERROR)]);
     bench.pass(1.4);
-    assert!(bench.ask(&[query(2, "www.example")]).is_empty());
+    assert!(bench.refresh(&[query(2, "www.example")]).is_empty());
     bench.hear_codes(&[(2, NOERROR)]);
     bench.pass(0.1);
     assert!(
-        flight[0].deadline() <= bench.now,
+        in_flight[0].deadline() <= bench.now,
         "nobody waits for it any more"
     );
-    bench.settle(&flight[0], Err(Failure::TimedOut));
-    assert!(bench.ask(&[query(3, "www.example")]).is_empty());
+    bench.settle(&in_flight[0], Err(Failure::TimedOut));
+    assert!(bench.refresh(&[query(3, "www.example")]).is_empty());
     bench.hear_codes(&[(3, NOERROR)]);
     // Asked for again, but nobody waits for what has failed before.
     bench.pass(30.0);
-    let again = bench.ask(&[query(4, "www.example"), query(5, "www.example")]);
-    assert_eq!((again.len(), again[0].clients().count_waiters()), (1, 0));
+    let again = bench.refresh(&[query(4, "www.example"), query(5, "www.example")]);
+    assert_eq!((again.len(), again[0].clients().waiter_count()), (1, 0));
     bench.hear_codes(&[(4, NOERROR), (5, NOERROR)]);
     assert_eq!(bench.count(Outcome::Stale), 5);
 }
@@ -500,38 +506,38 @@ fn who_joins_just_before_it_is_late_is_looked_after_in_time() {
     let mut bench = Bench::new();
     bench.know(100);
     bench.pass(100.0);
-    let flight = bench.ask(&[query(1, "www.example")]);
+    let in_flight = bench.refresh(&[query(1, "www.example")]);
     bench.pass(1.499);
     let batch = bench.handle(&[query(2, "www.example")]);
     let asked_at = bench.now;
     // The timer is faster.
     bench.pass(0.001);
-    bench.look_after(&flight[0]);
+    bench.look_after(&in_flight[0]);
     bench.hear_codes(&[(1, NOERROR)]);
     bench.now = asked_at;
-    assert!(bench.board(batch).is_empty());
+    assert!(bench.coalesce(batch).is_empty());
     bench.pass(0.001);
-    assert!(flight[0].due() <= bench.now);
-    bench.look_after(&flight[0]);
+    assert!(in_flight[0].due() <= bench.now);
+    bench.look_after(&in_flight[0]);
     bench.hear_codes(&[(2, NOERROR)]);
 }
 
 #[test]
 fn a_suspend_takes_no_clients_time() {
     let mut bench = Bench::new();
-    let flight = bench.ask(&[query(1, "www.example")]);
+    let in_flight = bench.refresh(&[query(1, "www.example")]);
     let pause = Duration::from_secs(8 * 3600);
     bench.now += pause;
-    flight[0].extend(pause);
+    in_flight[0].extend(pause);
     bench.pass(2.9);
-    assert!(flight[0].due() > bench.now && flight[0].deadline() > bench.now);
+    assert!(in_flight[0].due() > bench.now && in_flight[0].deadline() > bench.now);
     bench.pass(0.1);
-    assert!(flight[0].deadline() <= bench.now);
+    assert!(in_flight[0].deadline() <= bench.now);
 }
 
 #[test]
 fn a_flight_that_fails_fails_for_all() {
-    for (ending, code, outcome) in [
+    for (result, code, outcome) in [
         (Err(Failure::TimedOut), SERVFAIL, Outcome::TimedOut),
         (Err(Failure::Unreachable), SERVFAIL, Outcome::Unreachable),
         (Err(Failure::Unproved), SERVFAIL, Outcome::Unproved),
@@ -540,22 +546,25 @@ fn a_flight_that_fails_fails_for_all() {
         (Ok(5), 5, Outcome::Answered),
     ] {
         let bench = Bench::new();
-        let flight = bench.ask(&[query(1, "www.example"), query(2, "www.EXAMPLE")]);
-        let message = ending.map(|rcode| error(&flight[0], rcode));
-        bench.settle(&flight[0], message.as_deref().map_err(|failure| *failure));
+        let in_flight = bench.refresh(&[query(1, "www.example"), query(2, "www.EXAMPLE")]);
+        let message = result.map(|rcode| error(&in_flight[0], rcode));
+        bench.settle(
+            &in_flight[0],
+            message.as_deref().map_err(|failure| *failure),
+        );
         bench.hear_codes(&[(1, code), (2, code)]);
         assert_eq!(bench.count(outcome), 2);
-        assert_eq!(bench.completer.waiting(), 0);
+        assert_eq!(bench.completer.queries_in_flight(), 0);
     }
 }
 
 #[test]
 fn an_answer_that_comes_between_looking_and_sending_is_not_asked_for_again() {
     let bench = Bench::new();
-    let first = bench.ask(&[query(1, "www.example")]);
+    let first = bench.refresh(&[query(1, "www.example")]);
     let batch = bench.handle(&[query(2, "www.example")]);
     bench.settle(&first[0], Ok(&answer(&first[0], 300)));
-    assert!(bench.board(batch).is_empty());
+    assert!(bench.coalesce(batch).is_empty());
     bench.hear_codes(&[(1, NOERROR), (2, NOERROR)]);
 }
 
@@ -570,7 +579,7 @@ fn no_more_clients_wait_than_may() {
         "a.example",
     ];
     let asked: Vec<_> = (1..).zip(names).map(|(id, name)| query(id, name)).collect();
-    let queries = bench.ask(&asked);
+    let queries = bench.refresh(&asked);
     assert_eq!(queries.len(), 2);
     bench.hear_codes(&[(4, SERVFAIL), (5, SERVFAIL)]);
     for query in &queries {
@@ -578,7 +587,7 @@ fn no_more_clients_wait_than_may() {
     }
     bench.hear_codes(&[(1, NOERROR), (2, NOERROR), (3, NOERROR)]);
     assert_eq!(
-        bench.ask(&[query(6, "c.example")]).len(),
+        bench.refresh(&[query(6, "c.example")]).len(),
         1,
         "there is room again"
     );
@@ -590,23 +599,23 @@ fn an_expired_answer_goes_out_when_there_is_no_fresh_one_in_time() {
         let mut bench = Bench::with(100, Duration::from_secs_f64(timeout));
         bench.know(100);
         bench.pass(100.0);
-        let flight = bench.ask(&[query_saying(1, "www.example", [1, 0], &opt(0))]);
+        let in_flight = bench.refresh(&[query_saying(1, "www.example", [1, 0], &opt(0))]);
         bench.assert_silent();
         bench.pass(patience - 0.001);
-        assert!(flight[0].due() > bench.now);
+        assert!(in_flight[0].due() > bench.now);
         bench.pass(0.001);
-        assert!(flight[0].due() <= bench.now);
-        bench.look_after(&flight[0]);
+        assert!(in_flight[0].due() <= bench.now);
+        bench.look_after(&in_flight[0]);
         let heard = bench.hear();
         assert_eq!(id_and_code(&heard), (1, NOERROR));
         assert!(heard.ends_with(&[0, 15, 0, 2, 0, 3]), "Stale Answer");
-        assert!(bench.ask(&[query(2, "www.example")]).is_empty());
+        assert!(bench.refresh(&[query(2, "www.example")]).is_empty());
         bench.hear_codes(&[(2, NOERROR)]);
         assert_eq!(bench.count(Outcome::Stale), 2, "the second at once");
-        assert!(flight[0].due() > bench.now);
-        bench.settle(&flight[0], Ok(&answer(&flight[0], 100)));
+        assert!(in_flight[0].due() > bench.now);
+        bench.settle(&in_flight[0], Ok(&answer(&in_flight[0], 100)));
         bench.assert_silent();
-        assert!(bench.ask(&[query(3, "www.example")]).is_empty());
+        assert!(bench.refresh(&[query(3, "www.example")]).is_empty());
         bench.hear_codes(&[(3, NOERROR)]);
         assert_eq!(bench.count(Outcome::Cached), 1, "what came late is kept");
     }
@@ -614,7 +623,7 @@ fn an_expired_answer_goes_out_when_there_is_no_fresh_one_in_time() {
 
 #[test]
 fn an_expired_answer_goes_out_when_the_resolver_fails_and_then_at_once() {
-    for ending in [
+    for result in [
         Err(Failure::Unreachable),
         Err(Failure::TimedOut),
         Ok(2),
@@ -623,16 +632,19 @@ fn an_expired_answer_goes_out_when_the_resolver_fails_and_then_at_once() {
         let mut bench = Bench::new();
         bench.know(100);
         bench.pass(100.0);
-        let flight = bench.ask(&[query(1, "www.example")]);
-        let message = ending.map(|rcode| error(&flight[0], rcode));
-        bench.settle(&flight[0], message.as_deref().map_err(|failure| *failure));
+        let in_flight = bench.refresh(&[query(1, "www.example")]);
+        let message = result.map(|rcode| error(&in_flight[0], rcode));
+        bench.settle(
+            &in_flight[0],
+            message.as_deref().map_err(|failure| *failure),
+        );
         bench.hear_codes(&[(1, NOERROR)]);
         bench.pass(29.9);
-        assert!(bench.ask(&[query(2, "www.example")]).is_empty());
+        assert!(bench.refresh(&[query(2, "www.example")]).is_empty());
         bench.hear_codes(&[(2, NOERROR)]);
         assert_eq!(bench.count(Outcome::Stale), 2);
         bench.pass(0.1);
-        assert_eq!(bench.ask(&[query(3, "www.example")]).len(), 1);
+        assert_eq!(bench.refresh(&[query(3, "www.example")]).len(), 1);
     }
 }
 
@@ -643,28 +655,28 @@ fn a_popular_answer_is_renewed_while_it_is_given() {
     bench.pass(80.0);
     assert!(
         bench
-            .ask(&[query(1, "www.example"), query(2, "www.example")])
+            .refresh(&[query(1, "www.example"), query(2, "www.example")])
             .is_empty()
     );
     bench.hear_codes(&[(1, NOERROR), (2, NOERROR)]);
     bench.pass(15.0);
-    let renewal = bench.ask(&[query(3, "www.example"), query(4, "www.example")]);
+    let renewal = bench.refresh(&[query(3, "www.example"), query(4, "www.example")]);
     assert_eq!(renewal.len(), 1, "once");
     bench.hear_codes(&[(3, NOERROR), (4, NOERROR)]);
-    assert_eq!(renewal[0].clients().count_waiters(), 0);
+    assert_eq!(renewal[0].clients().waiter_count(), 0);
     bench.pass(1.0);
     bench.settle(&renewal[0], Ok(&answer(&renewal[0], 100)));
     bench.assert_silent();
     bench.pass(89.0);
-    assert!(bench.ask(&[query(5, "www.example")]).is_empty());
+    assert!(bench.refresh(&[query(5, "www.example")]).is_empty());
     bench.hear_codes(&[(5, NOERROR)]);
     // The next one expires while its renewal is on its way: whoever asks then waits for that, but not for long.
     bench.pass(10.5);
-    let renewal = bench.ask(&[query(6, "www.example")]);
+    let renewal = bench.refresh(&[query(6, "www.example")]);
     bench.hear_codes(&[(6, NOERROR)]);
     assert_eq!(renewal.len(), 1);
     bench.pass(0.5);
-    assert!(bench.ask(&[query(7, "www.example")]).is_empty());
+    assert!(bench.refresh(&[query(7, "www.example")]).is_empty());
     bench.assert_silent();
     bench.pass(1.0);
     bench.look_after(&renewal[0]);
@@ -675,26 +687,26 @@ fn a_popular_answer_is_renewed_while_it_is_given() {
 #[test]
 fn what_failed_a_moment_ago_fails_at_once() {
     let mut bench = Bench::new();
-    let flight = bench.ask(&[query(1, "www.example")]);
-    bench.settle(&flight[0], Ok(&error(&flight[0], SERVFAIL)));
+    let in_flight = bench.refresh(&[query(1, "www.example")]);
+    bench.settle(&in_flight[0], Ok(&error(&in_flight[0], SERVFAIL)));
     bench.hear_codes(&[(1, SERVFAIL)]);
     assert!(
         bench
-            .ask(&[query_saying(2, "www.example", [1, 0], &opt(0))])
+            .refresh(&[query_saying(2, "www.example", [1, 0], &opt(0))])
             .is_empty()
     );
     let heard = bench.hear();
     assert_eq!(id_and_code(&heard), (2, SERVFAIL));
     assert!(heard.ends_with(&[0, 15, 0, 2, 0, 13]), "Cached Error");
     bench.pass(1.0);
-    assert_eq!(bench.ask(&[query(3, "www.example")]).len(), 1);
+    assert_eq!(bench.refresh(&[query(3, "www.example")]).len(), 1);
 }
 
 /// What happens to clients that ask over TCP.
 #[derive(Debug, Clone, Copy)]
 enum Event {
     /// A client asks for a name, under which it gets an answer of about so many octets.
-    Ask(usize, u8),
+    Refresh(usize, u8),
     /// The resolver answers the query that has waited the longest, with so many records.
     Answer(usize),
     /// It fails.
@@ -709,7 +721,7 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        4 => (0..CLIENTS, 0..12_u8).prop_map(|(client, name)| Event::Ask(client, name)),
+        4 => (0..CLIENTS, 0..12_u8).prop_map(|(client, name)| Event::Refresh(client, name)),
         3 => (0..4000_usize).prop_map(Event::Answer),
         1 => Just(Event::Fail),
         2 => (0..CLIENTS, 0..300_000_usize).prop_map(|(client, most)| Event::Read(client, most)),
@@ -775,12 +787,12 @@ impl TcpBench {
     fn happen(&mut self, event: Event) {
         let now = self.bench.now;
         match event {
-            Event::Ask(at, name) => {
+            Event::Refresh(at, name) => {
                 let client = self.client(at).1.client(now);
                 let mut batch = Batch::default();
                 let query = query(u16::from(name), &format!("n{name}.example"));
                 self.bench.forwarder.handle(&query, client, now, &mut batch);
-                self.pending.extend(self.bench.board(batch));
+                self.pending.extend(self.bench.coalesce(batch));
             }
             Event::Answer(records) => {
                 if let Some(query) = self.pending.pop_front() {
@@ -829,15 +841,19 @@ impl TcpBench {
     fn assert_counts(&mut self) {
         let completer = &self.bench.completer;
         let memory = completer.memory();
-        let pending: usize = self.pending.iter().map(|query| query.held()).sum();
-        let held = pending + completer.flights.held_by_landed();
+        let pending: usize = self
+            .pending
+            .iter()
+            .map(|query| query.reserved_octets())
+            .sum();
+        let held = pending + completer.in_flight.finished_octets();
         assert_eq!(memory.held(Purpose::Queries), held);
         let waiters: usize = self
             .pending
             .iter()
-            .map(|query| query.clients().count_waiters())
+            .map(|query| query.clients().waiter_count())
             .sum();
-        assert_eq!(completer.waiting(), waiters);
+        assert_eq!(completer.queries_in_flight(), waiters);
         let mut replies = 0;
         for (_, connection) in self.clients.iter().flatten() {
             let (octets, held) = connection.stream().drained_and_held();
@@ -868,9 +884,9 @@ proptest! {
         bench.assert_counts();
         let completer = &bench.bench.completer;
         prop_assert_eq!(completer.memory().held(Purpose::Replies), 0);
-        prop_assert_eq!(completer.memory().held(Purpose::Queries), completer.flights.held_by_landed());
-        prop_assert_eq!(completer.waiting(), 0);
-        prop_assert!(completer.waiting.is_clear());
+        prop_assert_eq!(completer.memory().held(Purpose::Queries), completer.in_flight.finished_octets());
+        prop_assert_eq!(completer.queries_in_flight(), 0);
+        prop_assert!(completer.quota.is_empty());
         prop_assert_eq!(bench.limit.taken(), 0);
     }
 }

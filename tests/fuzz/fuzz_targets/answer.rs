@@ -15,7 +15,7 @@ use dns_tool::message::{self, Answer};
 use dns_tool::message::presentation::Line;
 use libfuzzer_sys::fuzz_target;
 
-static ENDINGS: LazyLock<(Completer, Instant)> = LazyLock::new(|| {
+static COMPLETER: LazyLock<(Completer, Instant)> = LazyLock::new(|| {
     let options = ["--cache-size", "1048576", "--serve-stale", "100"];
     let Ok(Command::Serve(config)) = command_line::parse(options) else {
         panic!("these are options");
@@ -31,7 +31,7 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let later = u16::from_be_bytes(*later);
-    let (completer, start) = &*ENDINGS;
+    let (completer, start) = &*COMPLETER;
     let now = *start + Duration::from_secs(later.into());
     let Ok(answer) = Answer::parse(message) else {
         return;
@@ -71,12 +71,12 @@ fuzz_target!(|input: &[u8]| {
         completer.settle(&asked, Err(Failure::Unreadable), now, &mut replies);
     }
     let Some(key) = query.key() else { return };
-    if let Some(kept) = completer.cache().any(&key, now) {
+    if let Some(hit) = completer.cache().servable(&key, now) {
         let mut out = Vec::new();
         message::Asked::by(&query).write_within(
             &mut out,
-            &kept.answer(),
-            kept.shown(),
+            &hit.answer(),
+            hit.reply_options(),
             message::LONGEST,
         );
         let shown = Answer::parse(&out).expect("what is served can be read");
