@@ -77,7 +77,7 @@ impl Config {
         let max_pending = number(&given, "--max-pending", 1..=1_000_000)?;
         let server = server_settings(&given)?;
         let (upstream, keys) = upstream_settings(&given, max_pending)?;
-        let budget = number(&given, "--upstream-rate-limit", 0..=1_000_000)?;
+        let upstream_rate = number(&given, "--upstream-rate-limit", 0..=1_000_000)?;
         let query_log = match (
             given.flag("--query-log")?,
             given.flag("--query-log-clients")?,
@@ -92,7 +92,7 @@ impl Config {
             max_pending,
             cache: cache_settings(&given)?,
             limit: limit_settings(&given)?,
-            budget: rate(budget, budget),
+            upstream_rate_limit: rate(upstream_rate, upstream_rate),
             query_log,
         };
         let monitor = one(&given, "--monitor", |text| {

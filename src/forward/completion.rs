@@ -211,7 +211,7 @@ impl Completer {
         let outcome = if hit.is_stale() {
             Outcome::Stale
         } else if hit.is_failure() {
-            Outcome::FailedBefore
+            Outcome::CachedFailure
         } else {
             Outcome::Cached
         };

@@ -112,7 +112,7 @@ impl Forwarder {
             .counts()
             .set_slo_latency(settings.slo_latency);
         let mut policy = self.policy.lock();
-        *policy = Arc::new(policy.with(settings, upstream, now));
+        *policy = Arc::new(policy.reconfigured(settings, upstream, now));
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -151,7 +151,7 @@ impl Forwarder {
         let replies = &mut batch.replies;
         let policy = self.policy(&mut batch.policy, &mut batch.generation);
         let is_datagram = matches!(client, Client::Datagram { .. });
-        let verdict = policy.limiter.judge(client.peer().ip(), is_datagram, now);
+        let verdict = policy.limiter.check(client.peer().ip(), is_datagram, now);
         if verdict == Verdict::Drop && is_datagram {
             return completer.record_outcome(&client, &[], Outcome::Dropped, now);
         }
@@ -168,9 +168,9 @@ impl Forwarder {
         };
         let refusal = refusal(verdict, &query);
         let asked = Asked::by(&query);
-        if refusal == Some(Outcome::OverLimit) && is_datagram {
+        if refusal == Some(Outcome::RateLimited) && is_datagram {
             replies.push_tc(&client, &asked);
-            return completer.record_outcome(&client, asked.question, Outcome::OverLimit, now);
+            return completer.record_outcome(&client, asked.question, Outcome::RateLimited, now);
         }
         if let Some(outcome) = refusal {
             let most = message.len();

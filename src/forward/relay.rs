@@ -117,7 +117,7 @@ impl Completer {
                 if let Some(hit) = hit {
                     known.push((Arc::clone(query), hit));
                     Decision::AlreadyCached
-                } else if policy.budget.take(1, now) == 1 {
+                } else if policy.upstream_bucket.take(1, now) == 1 {
                     Decision::Send
                 } else {
                     too_many.push(Arc::as_ptr(query));
@@ -139,7 +139,7 @@ impl Completer {
             let granted = if query.is_shared() {
                 !too_many.contains(&Arc::as_ptr(query))
             } else {
-                policy.budget.take(1, now) == 1
+                policy.upstream_bucket.take(1, now) == 1
             };
             if !granted {
                 self.settle(query, Err(Failure::Overloaded), now, replies);

@@ -58,7 +58,7 @@ impl Sources {
         for outcome in Outcome::ALL {
             let count = completer.counts().count(outcome);
             service.all += count;
-            if outcome.is_owed() {
+            if outcome.counts_for_slo() {
                 service.owed += count;
                 service.failed += if outcome.is_served() { 0 } else { count };
             }

@@ -39,10 +39,14 @@ impl Bench {
     }
 
     fn with(max_pending: usize, timeout: Duration) -> Self {
-        Self::with_budget(max_pending, timeout, None)
+        Self::with_upstream_rate(max_pending, timeout, None)
     }
 
-    fn with_budget(max_pending: usize, timeout: Duration, budget: Option<Rate>) -> Self {
+    fn with_upstream_rate(
+        max_pending: usize,
+        timeout: Duration,
+        upstream_rate_limit: Option<Rate>,
+    ) -> Self {
         let start = Instant::now();
         let settings = Settings {
             timeout,
@@ -58,7 +62,7 @@ impl Bench {
                 rate: None,
                 limit_loopback: true,
             },
-            budget,
+            upstream_rate_limit,
         };
         let memory = Memory::new(memory::Settings {
             limit: memory::Settings::default_limit(1),
@@ -409,7 +413,7 @@ fn a_name_that_timed_out_fails_for_a_second() {
     bench.hear_codes(&[(1, SERVFAIL)]);
     assert!(bench.refresh(&[query(3, "www.example")]).is_empty());
     bench.hear_codes(&[(3, SERVFAIL)]);
-    assert_eq!(bench.count(Outcome::FailedBefore), 1);
+    assert_eq!(bench.count(Outcome::CachedFailure), 1);
     bench.pass(1.0);
     bench.settle(&in_flight[0], Err(Failure::TimedOut));
     bench.hear_codes(&[(2, SERVFAIL)]);
@@ -421,12 +425,12 @@ fn a_name_that_timed_out_fails_for_a_second() {
 }
 
 #[test]
-fn a_spent_budget_fails_who_comes_and_nobody_who_waits() {
-    let budget = Rate {
+fn the_upstream_rate_limit_fails_new_queries_and_none_in_flight() {
+    let rate = Rate {
         per_second: 1,
         burst: 1,
     };
-    let mut bench = Bench::with_budget(100, Duration::from_secs(1), Some(budget));
+    let mut bench = Bench::with_upstream_rate(100, Duration::from_secs(1), Some(rate));
     let first = bench.refresh(&[query(1, "www.example")]);
     bench.pass(0.6);
     assert!(bench.refresh(&[query(2, "other.example")]).is_empty());
@@ -540,8 +544,12 @@ fn a_flight_that_fails_fails_for_all() {
     for (result, code, outcome) in [
         (Err(Failure::TimedOut), SERVFAIL, Outcome::TimedOut),
         (Err(Failure::Unreachable), SERVFAIL, Outcome::Unreachable),
-        (Err(Failure::Unproved), SERVFAIL, Outcome::Unproved),
-        (Err(Failure::Unreadable), SERVFAIL, Outcome::BadAnswer),
+        (Err(Failure::Unproved), SERVFAIL, Outcome::Unauthenticated),
+        (
+            Err(Failure::Unreadable),
+            SERVFAIL,
+            Outcome::MalformedResponse,
+        ),
         (Ok(2), 2, Outcome::Answered),
         (Ok(5), 5, Outcome::Answered),
     ] {
