@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ::log::Level;
 use dns_tool::client::reply_batch::ReplyBatch;
-use dns_tool::forward::completion::Completer;
+use dns_tool::forward::completion::QueryCompleter;
 use dns_tool::forward::in_flight::Query;
 use dns_tool::forward::policy::{Upstream, Work};
 use dns_tool::system::clock;
@@ -873,7 +873,7 @@ fn an_upstream_that_is_retired_leaves_queries_to_the_next_one() {
     let options = ["--resolver-addr", &address, "--resolver-fqdn", NAME];
     let config = config(&options);
     let now = clock::now();
-    let completer = Arc::new(Completer::new(
+    let completer = Arc::new(QueryCompleter::new(
         config.forwarder.cache,
         &Memory::new(config.memory),
         now,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use dns_tool::client::destination::Client;
 use dns_tool::client::reply_batch::ReplyBatch;
-use dns_tool::forward::completion::Completer;
+use dns_tool::forward::completion::QueryCompleter;
 use dns_tool::forward::forwarder::{self, Batch};
 use dns_tool::forward::in_flight::Query;
 use dns_tool::forward::policy::Upstream;
@@ -29,7 +29,7 @@ const SERVFAIL: u16 = 2;
 
 /// Endings, but for a panic at the first answer to one name.
 struct Fragile {
-    completer: Arc<Completer>,
+    completer: Arc<QueryCompleter>,
     name: &'static [u8],
     broken: AtomicBool,
 }
@@ -74,7 +74,7 @@ fn a_panic_at_one_answer_costs_that_answer_alone() {
     let panics = thread::panics();
     PANICS_MEANT.fetch_add(1, Ordering::SeqCst);
     let now = clock::now();
-    let completer = Arc::new(Completer::new(
+    let completer = Arc::new(QueryCompleter::new(
         config.forwarder.cache,
         &Memory::new(config.memory),
         now,
@@ -132,7 +132,7 @@ fn a_panic_at_one_answer_costs_that_answer_alone() {
     ask_all(&["six.test", "seven.test"]);
     assert_eq!(resolver.connections(), 1, "the session lives on");
     // It waits until nobody has no answer.
-    forwarder.finish(Duration::ZERO);
+    forwarder.drain(Duration::ZERO);
     upstream.stop();
     pool.stop();
 }

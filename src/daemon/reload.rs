@@ -123,7 +123,7 @@ impl Running {
         }
         let current = Arc::clone(current);
         self.forwarder
-            .change(config.forwarder.clone(), current, clock::now());
+            .reconfigure(config.forwarder.clone(), current, clock::now());
         if next.is_some() {
             let others = asks_others(&config.keys, before.settings());
             self.leave(&upstream, others, applied);

@@ -11,7 +11,7 @@ use super::key_refresh::Keys;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
 use crate::config::sources::Given;
-use crate::forward::completion::Completer;
+use crate::forward::completion::QueryCompleter;
 use crate::forward::forwarder::Forwarder;
 use crate::forward::outcome::Outcome;
 use crate::forward::policy::Upstream;
@@ -32,7 +32,7 @@ pub struct Running {
     pub(super) forwarder: Arc<Forwarder>,
     pub(super) pool: Arc<Pool>,
     pub(super) slow_readers: Arc<SlowReaders>,
-    pub(super) completer: Arc<Completer>,
+    pub(super) completer: Arc<QueryCompleter>,
     pub(super) evictions: Arc<EvictionCounters>,
     pub(super) tally: Arc<Tally>,
     pub(super) monitor: Option<Monitor>,
@@ -82,7 +82,7 @@ impl Running {
         Self::status_of(&self.forwarder, &self.completer)
     }
 
-    fn status_of(forwarder: &Forwarder, completer: &Completer) -> String {
+    fn status_of(forwarder: &Forwarder, completer: &QueryCompleter) -> String {
         let standings = forwarder.upstream().standings();
         let serving = standings.iter().find(|standing| standing.sessions > 0);
         let resolver = serving.map_or("no session".to_owned(), |standing| {
@@ -138,7 +138,7 @@ impl Running {
         let retired = || retired.iter().filter_map(Weak::upgrade);
         let timeouts = retired().map(|upstream| upstream.timeout());
         self.forwarder
-            .finish(timeouts.fold(Duration::ZERO, Duration::max));
+            .drain(timeouts.fold(Duration::ZERO, Duration::max));
         retired().for_each(|upstream| upstream.stop());
         self.forwarder.upstream().stop();
         self.pool.stop();

@@ -14,7 +14,7 @@ use super::running::{Applied, Running};
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
 use crate::config::settings::Config;
-use crate::forward::completion::Completer;
+use crate::forward::completion::QueryCompleter;
 use crate::forward::forwarder::Forwarder;
 use crate::forward::policy::{self, Upstream};
 use crate::monitoring::export::Sources;
@@ -178,7 +178,7 @@ impl Bound {
 struct Relay {
     /// Octets that the cache may have.
     cache_size: usize,
-    completer: Arc<Completer>,
+    completer: Arc<QueryCompleter>,
     tally: Arc<Tally>,
     upstream: Arc<Upstream>,
     forwarder: Arc<Forwarder>,
@@ -192,7 +192,7 @@ impl Relay {
         now: Instant,
     ) -> io::Result<Self> {
         let cache_size = settings.cache.size;
-        let completer = Arc::new(Completer::new(settings.cache, memory, now));
+        let completer = Arc::new(QueryCompleter::new(settings.cache, memory, now));
         let tally = Arc::new(Tally::default());
         let settle = Arc::clone(&completer) as Arc<_>;
         let upstream = Upstream::start(resolvers, settle, Arc::clone(&tally))?;

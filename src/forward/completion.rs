@@ -1,7 +1,7 @@
 //! What becomes of a query that has ended?
 //!
-//! Its clients get their answers, the answer is kept, and each of their queries is counted with its outcome. Those that never go to
-//! the resolver end here too.
+//! Its clients get their answers, the result is cached, and the query of each client is counted with its outcome. Queries that never
+//! go to the resolver end here, too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,13 +25,17 @@ use crate::telemetry::log::debug;
 use crate::telemetry::query_log::{Line, QueryLog};
 use crate::upstream::{Failure, Query as _, Replies, Settle};
 
-/// Where every query comes out: answers its clients, keeps the answer, and counts how it ended.
+/// Completes queries: answers their clients, caches their results and counts their outcomes.
+///
+/// Shared by all threads. It has no lock of its own; the cache, the table, each query and the query log say which locks they have.
+/// Under the table's lock the cache's locks, the lock on the waiters of one query and that of the upstream rate limit are taken; those
+/// are never held together.
 #[derive(Debug)]
-pub struct Completer {
+pub struct QueryCompleter {
     cache: Cache,
     pub(super) in_flight: InFlightTable,
     start: Instant,
-    /// What was asked before this moment, in microseconds since the start, is for those who asked and for nobody else.
+    /// When the cache was last flushed, in microseconds since the start. Answers to queries that began before are not cached.
     flushed_at: AtomicU64,
     pub(super) quota: QueryQuota,
     memory: Arc<Memory>,
@@ -39,8 +43,8 @@ pub struct Completer {
     query_log: Arc<QueryLog>,
 }
 
-impl Completer {
-    /// Nothing has come out yet. What queries hold is paid for in `memory`.
+impl QueryCompleter {
+    /// A completer with an empty cache and no queries. Queries reserve their octets in `memory`.
     pub fn new(settings: cache::Settings, memory: &Arc<Memory>, now: Instant) -> Self {
         Self {
             cache: Cache::new(settings, now),
@@ -54,33 +58,32 @@ impl Completer {
         }
     }
 
-    /// Clients' queries whose answer has not left.
+    /// The number of clients' queries whose answer has not been sent.
     pub fn queries_in_flight(&self) -> usize {
         self.quota.count()
     }
 
-    /// What messages hold.
+    /// The memory that is reserved for messages.
     pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
     }
 
-    /// How many queries ended how, and how soon.
+    /// The counts of outcomes and latencies.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// Where lines about single queries go.
+    /// The log of single queries.
     pub fn query_log(&self) -> &Arc<QueryLog> {
         &self.query_log
     }
 
-    /// What is kept.
+    /// The cache.
     pub fn cache(&self) -> &Cache {
         &self.cache
     }
 
-    /// Forgets what is known, and sees to it that what is on its way does not become known; returns how many entries there
-    /// were.
+    /// Empties the cache, and keeps answers to the queries in flight out of it. Returns the number of entries removed.
     pub fn flush(&self, now: Instant) -> usize {
         let moment = 1 + micros(now.saturating_duration_since(self.start));
         self.flushed_at.store(moment, Ordering::SeqCst);
@@ -88,18 +91,18 @@ impl Completer {
         self.cache.clear()
     }
 
-    /// Sees to it that nobody who asks from now on waits for what is on its way.
+    /// Stops new queries from joining the ones in flight.
     pub fn detach_in_flight(&self) {
         self.in_flight.detach_all();
     }
 
-    /// Whether the answer to `query` is for nobody but those who wait for it.
+    /// Whether `query` began before the last flush, so that only the clients that wait for it get its answer.
     fn predates_flush(&self, query: &Query) -> bool {
         let began = micros(query.began().saturating_duration_since(self.start));
         began < self.flushed_at.load(Ordering::SeqCst)
     }
 
-    /// Has the ending of `query` kept, unless all is forgotten meanwhile.
+    /// Caches the result of `query`, unless the cache is flushed meanwhile. Returns the cached answer to serve in place of a failure.
     fn record_result(
         &self,
         key: &message::Key<'_>,
@@ -112,15 +115,15 @@ impl Completer {
         } else {
             self.cache.record_result(key, result, query.began(), now)
         };
-        // Whoever forgets says so before it empties: either that is seen here, or this is emptied there.
+        // A flush sets its time before it empties the cache: either this thread sees the time, or the flush removes this entry.
         if self.predates_flush(query) {
             self.cache.remove(key);
         }
         hit
     }
 
-    /// Has the ending of `query` kept and lets nobody join it any more. Returns what is kept in place of that ending, and the query
-    /// that has taken over its clients, if there is one.
+    /// Caches the result of `query` and stops new queries from joining it. Returns the cached answer to serve in place of a failure, and
+    /// the query that has taken over the clients, if there is one.
     fn record_and_remove(
         &self,
         key: &message::Key<'_>,
@@ -130,10 +133,10 @@ impl Completer {
     ) -> (Option<CacheHit>, Option<Arc<Query>>) {
         let record_result = || self.record_result(key, query, result, now);
         if result.is_ok() {
-            // In this order: whoever asks the same meanwhile finds it in one of the two.
+            // In this order, so that an equal query finds the answer in the cache or the query in the table.
             return (record_result(), self.in_flight.remove(query));
         }
-        // While another one is on its way nothing has failed yet; and what was said to fail has.
+        // No failure is cached while a newer query for the same key is in flight, nor a second time for the same query.
         let successor = self.in_flight.remove(query);
         let is_first = successor.is_none() && !query.has_timed_out();
         let hit = if is_first {
@@ -144,7 +147,7 @@ impl Completer {
         (hit, successor)
     }
 
-    /// Answers all clients that wait for `query`: with what is kept, if there is something `replacement` of its ending.
+    /// Answers all clients that wait for `query`: with the `replacement` from the cache if there is one, else with its result.
     pub(super) fn answer_all_waiters(
         &self,
         query: &Query,
@@ -157,7 +160,7 @@ impl Completer {
         self.answer_waiters(waiters, query, result, replacement, now, replies);
     }
 
-    /// Answers these clients, which waited for `query`.
+    /// Answers these clients, which waited for `query`, and gives their queries back to the quota.
     fn answer_waiters(
         &self,
         waiters: Waiters,
@@ -168,25 +171,25 @@ impl Completer {
         replies: &mut ReplyBatch,
     ) {
         for waiter in waiters {
-            let (client, asked) = (&waiter.client, &waiter.asked(query.question()));
+            let (client, reply_to) = (&waiter.client, &waiter.reply_to(query.question()));
             let since = waiter.since;
             let (source, outcome) = match (replacement, result) {
                 (Some(hit), _) => {
-                    let outcome = self.answer_from_cache(client, asked, hit, since, replies);
+                    let outcome = self.answer_from_cache(client, reply_to, hit, since, replies);
                     (AnswerSource::Cache, outcome)
                 }
                 (None, Ok(answer)) => {
                     if query.is_signed() {
-                        replies.push_signed(client, asked, answer);
+                        replies.push_signed(client, reply_to, answer);
                     } else {
-                        replies.push_answer(client, asked, answer, &Shown::default());
+                        replies.push_answer(client, reply_to, answer, &Shown::default());
                     }
-                    self.record_outcome(client, asked.question, Outcome::Answered, since);
+                    self.record_outcome(client, reply_to.question, Outcome::Answered, since);
                     (AnswerSource::Resolver, Outcome::Answered)
                 }
                 (None, Err(failure)) => {
                     let outcome = failure.into();
-                    self.reply_error(client, asked, outcome, usize::MAX, since, replies);
+                    self.reply_error(client, reply_to, outcome, usize::MAX, since, replies);
                     (AnswerSource::Resolver, outcome)
                 }
             };
@@ -198,16 +201,16 @@ impl Completer {
         }
     }
 
-    /// Answers a client, which asked at `since`, with what is kept.
+    /// Answers a client, whose query came at `since`, from the cache.
     pub(super) fn answer_from_cache(
         &self,
         client: &Client,
-        asked: &Asked<'_>,
+        reply_to: &Asked<'_>,
         hit: &CacheHit,
         since: Instant,
         replies: &mut ReplyBatch,
     ) -> Outcome {
-        replies.push_answer(client, asked, &hit.answer(), hit.reply_options());
+        replies.push_answer(client, reply_to, &hit.answer(), hit.reply_options());
         let outcome = if hit.is_stale() {
             Outcome::Stale
         } else if hit.is_failure() {
@@ -215,11 +218,11 @@ impl Completer {
         } else {
             Outcome::Cached
         };
-        self.record_outcome(client, asked.question, outcome, since);
+        self.record_outcome(client, reply_to.question, outcome, since);
         outcome
     }
 
-    /// Answers a message that could not be read, as far as an answer is owed to it.
+    /// Answers a message that could not be parsed, unless it is too short or a response.
     pub(super) fn reply_malformed(
         &self,
         message: &[u8],
@@ -233,31 +236,32 @@ impl Completer {
             client.peer()
         );
         match Asked::by_unreadable(message) {
-            Some(asked) => {
-                let max_queries = message.len();
-                self.reply_error(client, &asked, fault.into(), max_queries, since, replies);
+            Some(reply_to) => {
+                let max_len = message.len();
+                self.reply_error(client, &reply_to, fault.into(), max_len, since, replies);
             }
             None => self.record_outcome(client, &[], fault.into(), since),
         }
     }
 
-    /// Replies with no more octets than that: whoever forges a client's address shall gain nothing.
+    /// Answers with the outcome's response code and EDE, in at most `max_len` octets: with the length of the query as the limit, a forged
+    /// source address amplifies nothing (RFC 5358).
     pub(super) fn reply_error(
         &self,
         client: &Client,
-        asked: &Asked<'_>,
+        reply_to: &Asked<'_>,
         outcome: Outcome,
-        max_queries: usize,
+        max_len: usize,
         since: Instant,
         replies: &mut ReplyBatch,
     ) {
         if let Some((rcode, ede)) = outcome.reply() {
-            replies.push_reply(client, asked, rcode, ede, max_queries);
+            replies.push_reply(client, reply_to, rcode, ede, max_len);
         }
-        self.record_outcome(client, asked.question, outcome, since);
+        self.record_outcome(client, reply_to.question, outcome, since);
     }
 
-    /// The one line in which every query is counted, that was asked at `since`.
+    /// Counts and logs the outcome of a query that came at `since`. Every query passes here once.
     pub(super) fn record_outcome(
         &self,
         client: &Client,
@@ -287,7 +291,7 @@ impl Completer {
     }
 }
 
-/// Whether a query that ended so shows that the resolver answers.
+/// Whether a query with this result shows that the resolver responds.
 fn shows_that_resolver_answers(result: Result<&Answer<'_>, Failure>) -> bool {
     match result {
         Ok(answer) => !is_failure(answer),
@@ -295,7 +299,7 @@ fn shows_that_resolver_answers(result: Result<&Answer<'_>, Failure>) -> bool {
     }
 }
 
-/// Whether the resolver could not answer, for a reason that may not lie in the name.
+/// Whether the resolver could not answer, which may have nothing to do with the name.
 fn is_failure(answer: &Answer<'_>) -> bool {
     matches!(answer.rcode(), rcode::SERVFAIL | rcode::REFUSED) && !answer.is_verdict()
 }
@@ -306,7 +310,7 @@ impl Replies for ReplyBatch {
     }
 }
 
-impl Settle<Query, ReplyBatch> for Completer {
+impl Settle<Query, ReplyBatch> for QueryCompleter {
     fn settle(
         &self,
         query: &Query,
@@ -315,7 +319,7 @@ impl Settle<Query, ReplyBatch> for Completer {
         replies: &mut ReplyBatch,
     ) {
         query.mark_ended();
-        // A failure of the resolver's says more than one of ours.
+        // A failure that the resolver sent says more than one found here.
         let failure = query.take_fallback();
         let failure = failure.as_deref().map(Answer::parse);
         let result = match (result, &failure) {
@@ -333,10 +337,10 @@ impl Settle<Query, ReplyBatch> for Completer {
             return self.answer_all_waiters(query, result, None, now, replies);
         }
         let (hit, successor) = self.record_and_remove(&key, query, result, now);
-        // Who asked after all was forgotten waits for an answer from after it.
+        // After a flush, the clients of the newer query wait for its own answer.
         let successor = successor.filter(|_| !self.predates_flush(query));
         self.answer_all_waiters(query, result, hit.as_ref(), now, replies);
-        // An answer is an answer, whichever of two queries for it brought it.
+        // The answer to the older query also serves the clients that the newer one has taken over.
         if let (Some(successor), Ok(_)) = (successor, result) {
             self.answer_all_waiters(&successor, result, hit.as_ref(), now, replies);
         }
@@ -360,7 +364,7 @@ impl Settle<Query, ReplyBatch> for Completer {
         };
         let result = Err(Failure::TimedOut);
         if hit.is_none() && !waiters.is_empty() {
-            // The first whose time is over makes it a failure, though others wait on.
+            // The first client that times out makes the query a failure, though other clients still wait.
             hit = if query.mark_timed_out() && !self.predates_flush(query) {
                 self.record_result(&key, query, result, now)
             } else {

@@ -254,7 +254,7 @@ impl upstream::Query for Query {
     }
 
     fn due(&self) -> Instant {
-        self.clients.due()
+        self.clients.next_check()
     }
 
     fn extend(&self, by: Duration) {
@@ -270,7 +270,7 @@ impl upstream::Query for Query {
     }
 
     fn client(&self) -> u16 {
-        self.clients.first()
+        self.clients.first_slot()
     }
 
     fn keep(&self, message: &[u8]) {

@@ -275,7 +275,7 @@ mod tests {
     fn described(query: &Query) -> String {
         let waiters = query.clients().take_waiters();
         let client = |waiter: &Waiter| {
-            let asked = waiter.asked(query.question());
+            let asked = waiter.reply_to(query.question());
             (waiter.since, waiter.deadline, asked.id, asked.flags)
         };
         let clients: Vec<_> = waiters.iter().map(client).collect();

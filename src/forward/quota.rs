@@ -1,10 +1,10 @@
-//! May this client have one more query on its way?
+//! May this client have one more query in flight?
 //!
-//! Queries that wait for the resolver are bounded in number and in octets, for each client and in all. A client is known by its
-//! address as for all limits ([`client_of`]), by UDP and by TCP apart, since the address of a datagram may be forged; on
-//! this host, where all have the same address, by its socket. Clients are counted in a table of fixed size, in places that a
-//! hash with a secret key gives them, and nobody can choose with whom it shares one. Who finds that another one has taken much there has
-//! a second place, for a little. No lock, no clock.
+//! Queries in flight are limited in number and in octets, for each client and in all. A client is known by its address, as for all
+//! limits ([`client_of`]), and on this host, where all clients have the same address, by its socket. UDP and TCP are counted apart,
+//! since the source of a datagram may be forged. Clients are counted in a table of fixed size. A hash under a secret key gives each
+//! client its slot, so that no client can choose with which others it shares one. Where another client has used up a slot, a client
+//! may have a few queries in a second slot. The counters are atomic: no lock is taken. No clock is read.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -16,57 +16,60 @@ use std::time::Duration;
 use crate::client::address::client_of;
 use crate::system::memory::{is_fair, is_little};
 
-/// Clients that are told apart, mostly.
+/// Slots of the table.
 const SLOTS: usize = 16_384;
-/// All clients together may have so many times as many queries on their way as one.
+/// All clients together may have this many times as many queries in flight as one client.
 pub const ALL_CLIENTS: usize = 4;
 
-/// Where a query is counted.
+/// The slot in which a query is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot(u16);
 
 impl Slot {
-    /// Tells it from other clients' places, mostly.
-    pub fn number(self) -> u16 {
+    /// The index of the slot, which mostly differs from those of other clients.
+    pub fn index(self) -> u16 {
         self.0
     }
 }
 
-/// Where a client's queries may be counted: its place, and the one where it has a little if the first is another one's, too.
+/// The two slots of a client: its own, and the one for a few queries if another client uses up the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientSlots(Slot, Slot);
 
-/// Why a client may not have one more query on its way.
+/// Which limit one more query would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exceeded {
-    /// It has too many, or all have.
+    /// The number of queries, of the client or in all.
     Queries,
-    /// They have too many octets.
+    /// The octets of queries, of the client or in all.
     Octets,
 }
 
-/// What bounds the queries that wait.
+/// Limits on the queries in flight.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Queries of one client.
+    /// Queries of one client, at most.
     pub max_queries: usize,
-    /// Octets that are left for all, after those of the query in question.
+    /// Octets that are left for all clients after the query in question.
     pub free_octets: usize,
-    /// Octets that there are for all.
+    /// Octets of all clients, at most.
     pub total_octets: usize,
 }
 
-/// Clients' queries whose answer has not been sent.
+/// Counts clients' queries whose answer has not been sent.
+///
+/// Shared by all threads; all its counters are atomic.
 pub struct QueryQuota {
+    /// Queries of all clients.
     count: Arc<AtomicUsize>,
-    /// Of each client: in the upper 32 bits the number of its queries, in the lower ones their octets.
+    /// In the upper 32 bits of each slot the number of its queries, in the lower 32 bits their octets.
     slots: Box<[AtomicU64]>,
     hasher: RandomState,
 }
 
 impl fmt::Debug for QueryQuota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiting")
+        f.debug_struct("QueryQuota")
             .field("count", &self.count)
             .finish_non_exhaustive()
     }
@@ -82,11 +85,11 @@ impl Default for QueryQuota {
     }
 }
 
-/// One query in a place's number.
+/// One query in the counter of a slot.
 const ONE_QUERY: u64 = 1 << 32;
 
 impl QueryQuota {
-    /// Where the queries of the client at `peer` may be counted.
+    /// The slots of the client at `peer`.
     pub fn slots(&self, peer: SocketAddr, is_datagram: bool) -> ClientSlots {
         let address = peer.ip().to_canonical();
         let socket = address.is_loopback().then(|| peer.port());
@@ -97,8 +100,10 @@ impl QueryQuota {
         ClientSlots(slot(hash), slot(hash >> 32))
     }
 
-    /// Counts one more query of a client, of so many octets, if it may have it, and says where; or why it may not. Then it is to be counted off
-    /// twice: there by [`QueryQuota::release`], and in number once its answer has been sent, by whoever has [`QueryQuota::counter`].
+    /// Counts one more query of a client, of this many octets, if the limits allow it, and returns its slot.
+    ///
+    /// The caller gives it back in two steps: the slot by [`QueryQuota::release`] when the query ends, and one off
+    /// [`QueryQuota::counter`] when its answer has been sent.
     pub fn try_acquire(
         &self,
         slots: ClientSlots,
@@ -136,7 +141,7 @@ impl QueryQuota {
         Err(exceeded)
     }
 
-    /// A query of so many octets no longer waits.
+    /// Gives a query of this many octets back to its slot. [`QueryQuota::counter`] stays as it is.
     pub fn release(&self, slot: Slot, octets: u32) {
         let query = ONE_QUERY | u64::from(octets);
         self.counter_at(slot).fetch_sub(query, Ordering::Relaxed);
@@ -146,32 +151,32 @@ impl QueryQuota {
         &self.slots[usize::from(slot.0)]
     }
 
-    /// How many queries wait.
+    /// The number of queries in flight, of all clients.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Whether no place counts anything.
+    /// Whether all slots are empty.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         let mut slots = self.slots.iter();
         slots.all(|slot| slot.load(Ordering::Relaxed) == 0)
     }
 
-    /// The number of those that wait, for whoever counts them off.
+    /// The counter of queries in flight, for the thread that sends their answers.
     pub fn counter(&self) -> &Arc<AtomicUsize> {
         &self.count
     }
 }
 
-/// How long a query may take that comes while so much is `left` of a `whole`, where it has `timeout` otherwise. As long as half is
-/// left, that; then the less the less is left, down to a tenth.
+/// How long a new query may take while `left` of `total` octets are free: `timeout` while at least half are free, then less in
+/// proportion to what is free, down to a tenth of `timeout`.
 ///
-/// Queries that are never answered take all the time that they may have, others mostly do not. So whoever floods with such ones,
-/// under however many addresses, leaves room for those that are answered soon.
-pub fn timeout_under_load(timeout: Duration, left: usize, whole: usize) -> Duration {
+/// A query that is never answered takes all of its time, and others mostly do not. So a flood of queries that are never answered,
+/// from any number of addresses, leaves room for those that are answered soon.
+pub fn timeout_under_load(timeout: Duration, left: usize, total: usize) -> Duration {
     // In 1,024ths.
-    let part = (left as u128 * 2048 / whole.max(1) as u128).min(1024) as u32;
+    let part = (left as u128 * 2048 / total.max(1) as u128).min(1024) as u32;
     (timeout * part / 1024).max(timeout / 10)
 }
 
@@ -193,7 +198,7 @@ mod tests {
         quota.slots(peer.parse().expect("an address"), true)
     }
 
-    /// Has a client of that number have one more query, and says whether it may.
+    /// Acquires a query for the client of this number, and returns whether the limits allow it.
     fn admits(quota: &QueryQuota, client: u16, octets: u32, limits: &Limits) -> bool {
         let slots = ClientSlots(Slot(client), Slot(client + 8192));
         quota.try_acquire(slots, octets, limits).is_ok()
@@ -205,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn one_client_has_as_many_as_it_may_and_others_find_room_beside_it() {
+    fn one_client_has_as_many_queries_as_it_may_and_others_have_room_beside_it() {
         for max_queries in [1, 2, 3, 10, 8192] {
             let quota = QueryQuota::default();
             let limits = limits(max_queries, TOTAL);
@@ -221,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn beside_many_that_take_all_they_may_a_newcomer_has_some() {
+    fn beside_many_clients_at_their_limit_a_new_one_has_some_queries() {
         let quota = QueryQuota::default();
         let limits = limits(8192, TOTAL);
         for greedy in 0..150 {
@@ -233,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn who_shares_its_place_with_one_that_takes_all_it_may_has_a_little_elsewhere() {
+    fn a_client_whose_slot_is_used_up_has_a_few_queries_in_another_one() {
         let quota = QueryQuota::default();
         let limits = limits(100, TOTAL);
         while admits(&quota, 1, 1000, &limits) {}
@@ -250,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_for_much_has_fewer() {
+    fn a_client_of_large_queries_has_fewer_of_them() {
         let (quota, mut free_octets) = (QueryQuota::default(), TOTAL);
         while admits(&quota, 1, 4096, &limits(8192, free_octets - 4096)) {
             free_octets -= 4096;
@@ -261,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn while_little_is_left_a_query_has_less_time() {
+    fn while_little_memory_is_left_a_query_has_less_time() {
         let second = Duration::from_secs(1);
         for (left, milliseconds) in [
             (100, 1000),
@@ -278,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_admitted_counts_nowhere() {
+    fn a_query_over_a_limit_is_counted_nowhere() {
         let quota = QueryQuota::default();
         let slots = ClientSlots(Slot(1), Slot(2));
         let limits = limits(1, 0);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::client::connection_limit::ConnectionLimit;
 use crate::client::eviction_counters::EvictionCounters;
-use crate::forward::completion::Completer;
+use crate::forward::completion::QueryCompleter;
 use crate::forward::counts::AnswerSource;
 use crate::forward::forwarder::Forwarder;
 use crate::forward::outcome::Outcome;
@@ -26,7 +26,7 @@ use crate::upstream::{Standing, Tally};
 /// What has counted something.
 pub struct Sources {
     /// How queries ended.
-    pub completer: Arc<Completer>,
+    pub completer: Arc<QueryCompleter>,
     /// Whom they go to.
     pub forwarder: Arc<Forwarder>,
     /// What became of sessions.

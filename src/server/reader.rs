@@ -45,7 +45,7 @@ impl Reader {
     /// What is read already is taken in first; and as long as the client has not taken what it was answered, no more is.
     pub(super) fn read_queries(&self, connection: &Connection, mut frames: Frames, pulse: &Pulse) {
         let stream = connection.stream();
-        let mut batch = Batch::patient(connection);
+        let mut batch = Batch::for_worker(connection);
         let mut patience = Patience::default();
         let mut held = None;
         loop {
@@ -54,7 +54,7 @@ impl Reader {
             let now = clock::now();
             pulse.works(now);
             let is_read = self.take_in(connection, &mut frames, &mut patience, &mut batch, now);
-            let over_limit = batch.was_over_limit();
+            let over_limit = batch.take_over_limit();
             if over_limit {
                 stream.mark_over_limit();
             }

@@ -14,7 +14,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use dns_tool::client::destination::Client;
 use dns_tool::client::reply_batch::ReplyBatch;
 use dns_tool::config::command_line::{self, Command};
-use dns_tool::forward::completion::Completer;
+use dns_tool::forward::completion::QueryCompleter;
 use dns_tool::forward::forwarder::{Batch, Forwarder};
 use dns_tool::forward::in_flight::Query;
 use dns_tool::forward::outcome::Outcome;
@@ -109,7 +109,7 @@ fn worst_answer() -> Vec<u8> {
 }
 
 struct Bench {
-    completer: Arc<Completer>,
+    completer: Arc<QueryCompleter>,
     forwarder: Arc<Forwarder>,
     client: SocketAddr,
 }
@@ -120,7 +120,7 @@ impl Bench {
             panic!("no options are a command line");
         };
         let now = Instant::now();
-        let completer = Arc::new(Completer::new(
+        let completer = Arc::new(QueryCompleter::new(
             config.forwarder.cache,
             &Memory::new(config.memory),
             now,

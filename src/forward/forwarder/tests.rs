@@ -27,7 +27,7 @@ const SERVFAIL: u8 = 2;
 /// A forwarder whose queries stay here, its client and its clock.
 struct Bench {
     forwarder: Forwarder,
-    completer: Arc<Completer>,
+    completer: Arc<QueryCompleter>,
     server: Arc<UdpSocket>,
     client: UdpSocket,
     now: Instant,
@@ -68,7 +68,7 @@ impl Bench {
             limit: memory::Settings::default_limit(1),
             connections: 1,
         });
-        let completer = Arc::new(Completer::new(settings.cache, &memory, start));
+        let completer = Arc::new(QueryCompleter::new(settings.cache, &memory, start));
         let upstream = upstream::Settings {
             resolvers: Vec::new(),
             timeout,
@@ -454,7 +454,7 @@ fn who_finds_no_place_is_told_so_but_not_while_datagrams_are_lost() {
         (true, &[(3, NOERROR)]),
     ] {
         let mut batch = Batch::default();
-        batch.be_terse(terse);
+        batch.set_quiet_overload(terse);
         bench.handle_into(
             &mut batch,
             &[query(2, "other.example"), query(3, "www.example")],

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use dns_tool::client::reply_batch::ReplyBatch;
 use dns_tool::config::command_line::{self, Command};
-use dns_tool::forward::completion::Completer;
+use dns_tool::forward::completion::QueryCompleter;
 use dns_tool::forward::in_flight::Query;
 use dns_tool::system::memory::Memory;
 use dns_tool::upstream::{Failure, Settle};
@@ -15,14 +15,14 @@ use dns_tool::message::{self, Answer};
 use dns_tool::message::presentation::Line;
 use libfuzzer_sys::fuzz_target;
 
-static COMPLETER: LazyLock<(Completer, Instant)> = LazyLock::new(|| {
+static COMPLETER: LazyLock<(QueryCompleter, Instant)> = LazyLock::new(|| {
     let options = ["--cache-size", "1048576", "--serve-stale", "100"];
     let Ok(Command::Serve(config)) = command_line::parse(options) else {
         panic!("these are options");
     };
     let now = Instant::now();
     let memory = Memory::new(config.memory);
-    (Completer::new(config.forwarder.cache, &memory, now), now)
+    (QueryCompleter::new(config.forwarder.cache, &memory, now), now)
 });
 
 // The first two octets say when.
