@@ -303,7 +303,7 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(3);
 
     #[test]
-    fn a_query_costs_what_it_holds() {
+    fn a_query_costs_what_it_allocates() {
         let now = Instant::now();
         let memory = Memory::new(memory::Settings {
             limit: memory::LEAST,

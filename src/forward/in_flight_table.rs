@@ -271,7 +271,7 @@ mod tests {
         assert!(joined.is_empty());
     }
 
-    /// All about it but the socket and port of the client.
+    /// All of a query but the socket and port of its client.
     fn described(query: &Query) -> String {
         let waiters = query.clients().take_waiters();
         let client = |waiter: &Waiter| {
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_in_the_memory_of_another_one_has_nothing_of_it() {
+    fn a_reused_query_keeps_nothing_of_the_finished_one() {
         let now = Instant::now();
         let later = now + Duration::from_secs(5);
         let (table, mut query_pool, memory) =
@@ -308,7 +308,7 @@ mod tests {
         table.lend(&mut query_pool, 1);
         assert_eq!(memory.held(Purpose::Queries), 1000, "it is there still");
 
-        // It is held here still.
+        // Another owner still holds the query.
         let mut held = QueryPool(query_pool.0.clone());
         let another = held.reuse(&memory, 700, later, |query| reset(query, b"\x01b", later));
         let another = another.expect("there is room");
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_that_finds_no_memory_is_not_made() {
+    fn without_memory_no_query_is_made() {
         let (now, memory) = (Instant::now(), memory());
         let total_octets = memory.share(Purpose::Queries);
         let mut query_pool = QueryPool::default();
@@ -335,14 +335,14 @@ mod tests {
                 .reuse(&memory, 11, now, |_| panic!("it is not made"))
                 .is_none()
         );
-        // What is kept for its memory gives back what it cost.
+        // A finished query that is not reused gives its reservation back.
         let mut query_pool = QueryPool(one.into_iter().collect());
         assert!(query_pool.reuse(&memory, 11, now, |_| {}).is_some());
         assert_eq!(memory.held(Purpose::Queries), 0);
     }
 
     #[test]
-    fn no_more_memory_is_kept_than_may_be() {
+    fn the_table_keeps_a_bounded_number_of_small_finished_queries() {
         let (table, mut query_pool) = (InFlightTable::default(), QueryPool::default());
         let names = (0..=MAX_FINISHED).map(|number| format!("\x04{number:04}"));
         let queries: Vec<_> = names.map(|name| new(name.as_bytes())).collect();
@@ -356,7 +356,7 @@ mod tests {
         join_or_insert(&table, &queries, &mut query_pool);
         assert!(query_pool.0.is_empty(), "they went back");
         assert_eq!(table.table.lock().finished.len(), MAX_FINISHED);
-        // One that is large is not kept in place of them.
+        // A large query is not kept.
         let long = new(&[&[63; 64], &[63; 64], &[63; 64], &[31; 32][..]].concat());
         join_or_insert(&table, &[Arc::clone(&long)], &mut QueryPool::default());
         assert!(long.capacity() > MAX_REUSED_CAPACITY);

@@ -23,7 +23,7 @@ fn question(name: &str, qtype: u16) -> Vec<u8> {
     octets
 }
 
-/// An answer in the making.
+/// An answer under construction.
 #[derive(Clone)]
 struct Draft(Vec<u8>);
 
@@ -33,7 +33,7 @@ impl Draft {
         Self([&header, question].concat())
     }
 
-    /// With a record at the name in question, in section 1, 2 or 3.
+    /// Adds a record at the name in question, in section 1, 2 or 3.
     fn with(mut self, section: usize, rtype: u16, ttl: u32, data: &[u8]) -> Self {
         self.0[5 + 2 * section] += 1;
         self.0.extend_from_slice(&[0xc0, 12]);
@@ -54,7 +54,7 @@ impl Draft {
         self.with(2, rtype::SOA, ttl, &data)
     }
 
-    /// With an OPT, whose TTL field is not a TTL, and these options.
+    /// Adds an OPT with these options. Its TTL field is no TTL.
     fn with_opt(mut self, options: &[u8]) -> Self {
         self.0[11] += 1;
         self.0
@@ -93,12 +93,12 @@ impl Bench {
         let start = Instant::now();
         Self {
             cache: Cache::new(settings, start),
-            // Not at the start, where everything is 0.
+            // Not the start of the clock, where all times are 0.
             now: start + Duration::from_secs(1000),
         }
     }
 
-    fn pass(&mut self, seconds: f64) {
+    fn advance(&mut self, seconds: f64) {
         self.now += Duration::from_secs_f64(seconds);
     }
 
@@ -120,7 +120,7 @@ impl Bench {
         self.cache.lookup(key, self.now)
     }
 
-    /// The TTLs that a client sees, if there is an answer within its time.
+    /// The TTLs that a client sees, if there is a fresh answer.
     fn fresh(&self, key: &Key<'_>) -> Option<Vec<u32>> {
         match self.lookup(key) {
             Lookup::Fresh { hit, .. } => Some(ttls(&hit)),
@@ -128,7 +128,7 @@ impl Bench {
         }
     }
 
-    /// For how many seconds, to a tenth, there is an answer within its time.
+    /// For how many seconds, to a tenth, there is a fresh answer.
     fn ttl(&mut self, key: &Key<'_>) -> f64 {
         let start = self.now;
         let mut tenths = 0;
@@ -146,7 +146,7 @@ impl Bench {
     }
 }
 
-/// The TTLs of an answer as it is shown.
+/// The TTLs of an answer as a client gets it.
 fn ttls(hit: &CacheHit) -> Vec<u32> {
     let shown = shown(hit, true);
     let answer = Answer::parse(&shown).expect("an answer");
@@ -212,7 +212,7 @@ fn an_answer_is_for_its_name_type_class_and_bits_and_for_nothing_else() {
     let spelled = Key::new(&question("wWw.EXAMPLE.com", A), false, false);
     assert_eq!(bench.fresh(&spelled), Some(vec![100]));
     assert_eq!(bench.cache.entries(), keys.len());
-    // Other names' records in an answer are nothing but a part of it.
+    // Records of other names in an answer are not found under those names.
     assert!(
         bench
             .fresh(&Key::new(&question("com", A), false, false))
@@ -221,7 +221,7 @@ fn an_answer_is_for_its_name_type_class_and_bits_and_for_nothing_else() {
 }
 
 #[test]
-fn the_least_ttl_of_all_sections_is_the_answers_life_and_all_are_counted_down() {
+fn the_least_ttl_of_all_sections_is_the_answers_and_all_are_decremented() {
     for least in [1, 2, 3] {
         let mut bench = Bench::new();
         let ttl = |section| if section == least { 10 } else { 300 };
@@ -232,18 +232,18 @@ fn the_least_ttl_of_all_sections_is_the_answers_life_and_all_are_counted_down() 
             .with_opt(b"");
         bench.record_result(&key(), &answer);
         assert_eq!(bench.ttl(&key()), 10.0);
-        bench.pass(3.9);
+        bench.advance(3.9);
         let expected = [1, 2, 3].map(|section| ttl(section) - 3);
         assert_eq!(bench.fresh(&key()), Some(expected.to_vec()));
-        bench.pass(6.0);
+        bench.advance(6.0);
         assert!(bench.fresh(&key()).is_some_and(|ttls| ttls.contains(&1)));
-        bench.pass(0.1);
+        bench.advance(0.1);
         assert_eq!(bench.fresh(&key()), None);
     }
 }
 
 #[test]
-fn a_ttl_of_zero_or_with_the_top_bit_is_not_kept_and_a_long_one_is_capped() {
+fn a_ttl_of_zero_or_with_the_top_bit_is_not_cached_and_a_long_one_is_capped() {
     for (ttl, cached) in [
         (0, None),
         (0x8000_0000, None),
@@ -268,7 +268,7 @@ fn a_ttl_of_zero_or_with_the_top_bit_is_not_kept_and_a_long_one_is_capped() {
 }
 
 #[test]
-fn absence_is_kept_as_long_as_the_soa_says_and_not_without_one() {
+fn a_negative_answer_is_cached_as_long_as_its_soa_says_and_not_without_one() {
     for rcode in [0, 3] {
         let empty = to_key(&key(), rcode);
         for (answer, ttl) in [
@@ -281,7 +281,7 @@ fn absence_is_kept_as_long_as_the_soa_says_and_not_without_one() {
             (empty.clone().with_soa(604_800, 604_800), Some(10_800)),
             (empty.clone(), None),
             (empty.clone().with(2, 2, 300, &[0]), None),
-            // An alias that leads to nothing.
+            // An alias whose target has no data.
             (
                 empty.clone().with(1, CNAME, 30, &[0]).with_soa(300, 60),
                 Some(30),
@@ -291,7 +291,7 @@ fn absence_is_kept_as_long_as_the_soa_says_and_not_without_one() {
                 Some(60),
             ),
             (empty.clone().with(1, CNAME, 300, &[0]), None),
-            // A SOA elsewhere vouches for nothing.
+            // An SOA record outside the authority section does not count.
             (empty.clone().with(3, rtype::SOA, 300, &[1; 22]), None),
         ] {
             let mut bench = Bench::new();
@@ -312,16 +312,16 @@ fn absence_is_kept_as_long_as_the_soa_says_and_not_without_one() {
     // The SOA record's own TTL counts down with it.
     let mut bench = Bench::new();
     bench.record_result(&key(), &to_key(&key(), 3).with_soa(3600, 60));
-    bench.pass(59.0);
+    bench.advance(59.0);
     assert_eq!(bench.fresh(&key()), Some(vec![1]));
-    // What is there needs no SOA, and that there is no such name outweighs what else is there.
+    // NXDOMAIN without an SOA record is not cached, whatever records it has.
     let bench = Bench::new();
     bench.record_result(&key(), &to_key(&key(), 3).with_a(300));
     assert_eq!(bench.fresh(&key()), None);
 }
 
 #[test]
-fn it_can_serve_as_long_as_an_answer_lasts_and_is_served_past_its_time() {
+fn the_cache_can_serve_until_its_last_answer_is_too_stale() {
     let mut bench = Bench::with(Settings {
         size: 1 << 20,
         serve_stale: Duration::from_secs(60),
@@ -335,12 +335,12 @@ fn it_can_serve_as_long_as_an_answer_lasts_and_is_served_past_its_time() {
     assert!(!bench.cache.can_serve(bench.now), "it was used");
     bench.record_result(&key(), &to_key(&key(), 0).with_a(300));
     bench.record_result(&other, &to_key(&other, 0).with_a(10));
-    bench.pass(359.9);
+    bench.advance(359.9);
     assert!(
         bench.cache.can_serve(bench.now),
         "the one that lasts longer"
     );
-    bench.pass(0.2);
+    bench.advance(0.2);
     assert!(!bench.cache.can_serve(bench.now), "too old");
     bench.cache.set_serve_stale(Duration::from_secs(61));
     assert!(bench.cache.can_serve(bench.now), "not any more");
@@ -373,7 +373,7 @@ fn any_is_answered_by_whatever_is_there() {
 }
 
 #[test]
-fn what_may_not_be_kept_is_not() {
+fn uncacheable_answers_are_not_cached() {
     let good = to_key(&key(), 0).with_a(300);
     let subnet = |scope| [0, 8, 0, 7, 0, 1, 24, scope, 192, 0, 2];
     for (what, answer, cached) in [
@@ -424,7 +424,7 @@ fn what_may_not_be_kept_is_not() {
         );
         assert_eq!(bench.cache.entries(), usize::from(cached), "{what}");
     }
-    // Who asks for signatures, by DO or by type, gets them.
+    // Signatures are cached for queries that ask for them, by DO or by type.
     let secure = Key::new(key().question(), true, false);
     let signed = good
         .with(1, rtype::RRSIG, 300, &[0])
@@ -438,7 +438,7 @@ fn what_may_not_be_kept_is_not() {
 }
 
 #[test]
-fn a_failure_is_kept_for_a_second_then_longer_while_it_repeats_and_ends_with_success() {
+fn a_failure_is_cached_for_a_second_then_longer_while_it_repeats_and_ends_with_success() {
     let servfail = to_key(&key(), 2).with_opt(&[0, 15, 0, 2, 0, 6]);
     type Fail<'f> = (&'f str, &'f dyn Fn(&Bench));
     let fails: [Fail<'_>; 3] = [
@@ -461,12 +461,12 @@ fn a_failure_is_kept_for_a_second_then_longer_while_it_repeats_and_ends_with_suc
         let mut bench = Bench::new();
         for expected in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
             fail(&bench);
-            bench.pass(f64::from(expected) - 0.1);
+            bench.advance(f64::from(expected) - 0.1);
             assert!(
                 matches!(bench.lookup(&key()), Lookup::Failure(_)),
                 "{what}, {expected}"
             );
-            bench.pass(0.1);
+            bench.advance(0.1);
             assert!(
                 matches!(bench.lookup(&key()), Lookup::Miss),
                 "{what}, {expected}"
@@ -474,13 +474,13 @@ fn a_failure_is_kept_for_a_second_then_longer_while_it_repeats_and_ends_with_suc
         }
         bench.record_result(&key(), &to_key(&key(), 0).with_a(1));
         assert!(bench.fresh(&key()).is_some());
-        // It begins anew.
+        // In a new cache the pauses start again at a second.
         let mut bench = Bench {
             cache: Bench::new().cache,
             ..bench
         };
         fail(&bench);
-        bench.pass(1.0);
+        bench.advance(1.0);
         assert!(matches!(bench.lookup(&key()), Lookup::Miss), "{what}");
     }
     let bench = Bench::new();
@@ -488,32 +488,32 @@ fn a_failure_is_kept_for_a_second_then_longer_while_it_repeats_and_ends_with_suc
     let Lookup::Failure(hit) = bench.lookup(&key()) else {
         panic!("it failed");
     };
-    let heard = shown(&hit, true);
-    assert_eq!(heard[3] & 0x0f, 2);
-    let whys = [&[0, 15, 0, 2, 0, 6][..], &[0, 15, 0, 2, 0, 13]].concat();
+    let reply = shown(&hit, true);
+    assert_eq!(reply[3] & 0x0f, 2);
+    let reasons = [&[0, 15, 0, 2, 0, 6][..], &[0, 15, 0, 2, 0, 13]].concat();
     assert!(
-        heard.ends_with(&whys),
-        "the resolver's reason and ours: {heard:x?}"
+        reply.ends_with(&reasons),
+        "the resolver's reason and ours: {reply:x?}"
     );
     assert_eq!(shown(&hit, false).len(), 12 + key().question().len());
 }
 
 #[test]
-fn a_success_ends_a_failure_even_if_it_is_not_kept() {
+fn a_success_ends_a_failure_even_if_it_is_not_cached() {
     let mut bench = Bench::new();
     for _ in 0..3 {
         bench.record_result(&key(), &to_key(&key(), 2));
-        bench.pass(10.0);
+        bench.advance(10.0);
     }
     bench.record_result(&key(), &to_key(&key(), 0).with_a(0));
     assert_eq!(bench.cache.entries(), 0);
     bench.record_result(&key(), &to_key(&key(), 2));
-    bench.pass(1.0);
+    bench.advance(1.0);
     assert!(matches!(bench.lookup(&key()), Lookup::Miss));
 }
 
 #[test]
-fn a_failure_without_its_question_or_for_one_asker_is_kept_as_the_code_alone() {
+fn a_failure_without_its_question_or_for_one_client_is_cached_as_the_code_alone() {
     let bare = Draft([&[0, 0, 0x81, 0x82][..], &[0; 8]].concat());
     let scoped = to_key(&key(), 2).with_opt(&[0, 8, 0, 7, 0, 1, 24, 24, 192, 0, 2]);
     let truncated = to_key(&key(), 2).flag(2, 2);
@@ -528,28 +528,28 @@ fn a_failure_without_its_question_or_for_one_asker_is_kept_as_the_code_alone() {
 }
 
 #[test]
-fn what_the_resolver_decides_about_a_name_is_not_covered_by_what_was_kept() {
-    // SERVFAIL and REFUSED; with a word on what was decided, and with one on what went wrong.
+fn no_cached_answer_hides_what_the_resolver_decided_about_a_name() {
+    // SERVFAIL and REFUSED, with an EDE on what the resolver decided, and with one on what went wrong.
     for rcode in [2, 5] {
-        for (code, covered) in [(6, false), (15, false), (17, false), (22, true), (23, true)] {
+        for (code, hidden) in [(6, false), (15, false), (17, false), (22, true), (23, true)] {
             let mut bench = Bench::new();
             bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
-            bench.pass(100.0);
+            bench.advance(100.0);
             let error = to_key(&key(), rcode).with_opt(&[0, 15, 0, 2, 0, code]);
             let instead = bench.record_result(&key(), &error);
-            assert_eq!(instead.is_some(), covered, "{rcode} {code}");
+            assert_eq!(instead.is_some(), hidden, "{rcode} {code}");
             let served = bench.cache.servable(&key(), bench.now).is_some();
-            assert_eq!(served, covered, "{rcode} {code}");
+            assert_eq!(served, hidden, "{rcode} {code}");
         }
     }
 }
 
 #[test]
-fn a_refusal_ends_a_failure_and_is_not_kept() {
+fn refused_ends_a_failure_and_is_not_cached() {
     let mut bench = Bench::new();
     for _ in 0..5 {
         bench.record_result(&key(), &to_key(&key(), 2));
-        bench.pass(300.0);
+        bench.advance(300.0);
     }
     bench.record_result(&key(), &to_key(&key(), 5));
     assert_eq!(bench.cache.entries(), 0);
@@ -560,10 +560,10 @@ fn an_outage_holds_back_a_name_that_failed_before_no_longer_than_others() {
     let mut bench = Bench::new();
     for _ in 0..6 {
         bench.record_result(&key(), &to_key(&key(), 2));
-        bench.pass(40.0);
+        bench.advance(40.0);
     }
     bench.fail(&key(), Failure::TimedOut);
-    bench.pass(1.0);
+    bench.advance(1.0);
     assert!(matches!(bench.lookup(&key()), Lookup::Miss));
 }
 
@@ -574,24 +574,24 @@ fn an_outage_is_no_names_failure() {
         bench.fail(&key(), failure);
         assert!(matches!(bench.lookup(&key()), Lookup::Miss), "{failure:?}");
     }
-    // Nobody is answered: one second, however often.
+    // The resolver responds to no query: one second, however often.
     for _ in 0..5 {
         bench.fail(&key(), Failure::TimedOut);
-        bench.pass(0.9);
+        bench.advance(0.9);
         assert!(matches!(bench.lookup(&key()), Lookup::Failure(_)));
-        bench.pass(0.1);
+        bench.advance(0.1);
         assert!(matches!(bench.lookup(&key()), Lookup::Miss));
     }
-    // Somebody is: at once.
+    // The resolver responds to another query: at once.
     bench.fail(&key(), Failure::TimedOut);
-    bench.pass(0.1);
+    bench.advance(0.1);
     let other = Key::new(&question("other", A), false, false);
     bench.record_result(&other, &to_key(&other, 0).with_a(1));
     assert!(matches!(bench.lookup(&key()), Lookup::Miss));
 }
 
 #[test]
-fn a_popular_answer_is_renewed_once_in_the_last_tenth_of_its_life() {
+fn a_popular_answer_is_prefetched_once_in_the_last_tenth_of_its_ttl() {
     let prefetch = |bench: &Bench| match bench.lookup(&key()) {
         Lookup::Fresh { prefetch, .. } => prefetch,
         _ => panic!("it is fresh"),
@@ -599,18 +599,18 @@ fn a_popular_answer_is_renewed_once_in_the_last_tenth_of_its_life() {
     let mut bench = Bench::new();
     bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
     assert!(!prefetch(&bench) && !prefetch(&bench) && !prefetch(&bench));
-    bench.pass(89.9);
+    bench.advance(89.9);
     assert!(!prefetch(&bench), "not before");
-    bench.pass(0.1);
+    bench.advance(0.1);
     assert!(prefetch(&bench));
     assert!(!prefetch(&bench), "once");
-    bench.pass(9.9);
+    bench.advance(9.9);
     assert!(!prefetch(&bench), "once");
     bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
-    bench.pass(95.0);
+    bench.advance(95.0);
     assert!(!prefetch(&bench), "it was given once: not popular");
     assert!(prefetch(&bench), "now it is");
-    // A failed renewal does not take the answer away.
+    // A failed prefetch does not remove the answer.
     assert!(
         bench
             .fail(&key(), Failure::TimedOut)
@@ -620,7 +620,7 @@ fn a_popular_answer_is_renewed_once_in_the_last_tenth_of_its_life() {
 }
 
 #[test]
-fn past_its_time_an_answer_is_served_with_a_ttl_of_30_and_a_word_on_it() {
+fn an_expired_answer_is_served_with_a_ttl_of_30_and_an_ede() {
     let mut bench = Bench::new();
     let stale = |bench: &Bench| match bench.lookup(&key()) {
         Lookup::Stale { hit, refresh } => Some((shown(&hit, true), ttls(&hit), refresh)),
@@ -638,17 +638,17 @@ fn past_its_time_an_answer_is_served_with_a_ttl_of_30_and_a_word_on_it() {
         ),
     ] {
         bench.record_result(&key(), &answer.flag(3, 0x20));
-        bench.pass(99.9);
+        bench.advance(99.9);
         assert!(stale(&bench).is_none(), "not within its time");
-        bench.pass(0.1);
+        bench.advance(0.1);
         let (octets, ttls, refresh) = stale(&bench).expect("a stale answer");
         assert_eq!(refresh, Refresh::BeforeReply, "it is to be asked for");
         assert_eq!(ttls, [30, 30]);
         assert!(octets.ends_with(&[0, 15, 0, 2, 0, code]));
         assert_eq!(octets[3] & 0x20, 0, "no longer authentic");
-        bench.pass(DAY as f64 - 0.1);
+        bench.advance(DAY as f64 - 0.1);
         assert!(stale(&bench).is_some(), "for a day");
-        bench.pass(0.1);
+        bench.advance(0.1);
         assert!(
             matches!(bench.lookup(&key()), Lookup::Miss),
             "and no longer"
@@ -658,7 +658,7 @@ fn past_its_time_an_answer_is_served_with_a_ttl_of_30_and_a_word_on_it() {
 }
 
 #[test]
-fn an_expired_answer_takes_the_place_of_a_failure_and_is_asked_for_every_30_seconds() {
+fn an_expired_answer_replaces_a_failure_and_is_refreshed_every_30_seconds() {
     let rcodes = [1, 2, 4, 5].map(|rcode| to_key(&key(), rcode));
     let answered = rcodes.iter().map(|answer| Ok(answer.parse()));
     let failed = [
@@ -671,7 +671,7 @@ fn an_expired_answer_takes_the_place_of_a_failure_and_is_asked_for_every_30_seco
     for ending in answered.chain(failed.map(Err)) {
         let mut bench = Bench::new();
         bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
-        bench.pass(100.0);
+        bench.advance(100.0);
         assert!(matches!(
             bench.lookup(&key()),
             Lookup::Stale {
@@ -687,7 +687,7 @@ fn an_expired_answer_takes_the_place_of_a_failure_and_is_asked_for_every_30_seco
                 bench.now,
             );
             assert!(instead.is_some_and(|hit| hit.is_stale()), "{ending:?}");
-            bench.pass(29.9);
+            bench.advance(29.9);
             assert!(matches!(
                 bench.lookup(&key()),
                 Lookup::Stale {
@@ -695,7 +695,7 @@ fn an_expired_answer_takes_the_place_of_a_failure_and_is_asked_for_every_30_seco
                     ..
                 }
             ));
-            bench.pass(0.1);
+            bench.advance(0.1);
             assert!(matches!(
                 bench.lookup(&key()),
                 Lookup::Stale {
@@ -708,13 +708,13 @@ fn an_expired_answer_takes_the_place_of_a_failure_and_is_asked_for_every_30_seco
 }
 
 #[test]
-fn after_an_outage_what_is_expired_is_asked_for_as_soon_as_anybody_is_answered() {
+fn after_an_outage_expired_answers_are_refreshed_as_soon_as_the_resolver_responds() {
     let mut bench = Bench::new();
     let other = Key::new(&question("other", A), false, false);
     bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
-    bench.pass(100.0);
+    bench.advance(100.0);
     bench.fail(&key(), Failure::Unreachable);
-    bench.pass(1.0);
+    bench.advance(1.0);
     assert!(matches!(
         bench.lookup(&key()),
         Lookup::Stale {
@@ -733,38 +733,38 @@ fn after_an_outage_what_is_expired_is_asked_for_as_soon_as_anybody_is_answered()
 }
 
 #[test]
-fn any_fresh_answer_takes_the_place_of_an_expired_one() {
+fn any_fresh_answer_replaces_an_expired_one() {
     for fresh in [
         to_key(&key(), 0).with_a(7),
         to_key(&key(), 3).with_soa(7, 7),
         to_key(&key(), 0).with_soa(7, 7),
-        // Not kept themselves.
+        // Not cacheable themselves.
         to_key(&key(), 0).with_a(0),
         to_key(&key(), 3),
     ] {
         let mut bench = Bench::new();
         bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
-        bench.pass(101.0);
+        bench.advance(101.0);
         assert!(bench.record_result(&key(), &fresh).is_none());
         let found = bench.lookup(&key());
         assert!(
             matches!(found, Lookup::Miss) || bench.fresh(&key()) == Some(vec![7]),
             "{found:?}"
         );
-        bench.pass(8.0);
+        bench.advance(8.0);
         let instead = bench.fail(&key(), Failure::Unreachable);
         assert!(instead.is_none_or(|hit| hit.answer().rcode() == fresh.parse().rcode()));
     }
 }
 
 #[test]
-fn without_serve_stale_nothing_is_served_past_its_time() {
+fn without_serve_stale_no_expired_answer_is_served() {
     let mut bench = Bench::with(Settings {
         size: 1 << 20,
         serve_stale: Duration::ZERO,
     });
     bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
-    bench.pass(100.0);
+    bench.advance(100.0);
     assert!(matches!(bench.lookup(&key()), Lookup::Miss));
     assert!(bench.cache.servable(&key(), bench.now).is_none());
     assert!(bench.record_result(&key(), &to_key(&key(), 2)).is_none());
@@ -772,7 +772,7 @@ fn without_serve_stale_nothing_is_served_past_its_time() {
 }
 
 #[test]
-fn without_memory_nothing_is_kept() {
+fn without_memory_nothing_is_cached() {
     let bench = Bench::with(Settings {
         size: 0,
         serve_stale: Duration::from_secs(DAY),
@@ -785,7 +785,7 @@ fn without_memory_nothing_is_kept() {
 }
 
 #[test]
-fn emptied_it_knows_nothing_and_says_how_much_it_knew() {
+fn clearing_removes_all_entries_and_returns_their_number() {
     let bench = Bench::new();
     for number in 0..10 {
         let key = Key::new(&question(&format!("n{number}"), A), false, false);
@@ -800,7 +800,7 @@ fn emptied_it_knows_nothing_and_says_how_much_it_knew() {
 }
 
 #[test]
-fn a_scan_of_random_names_does_not_drive_out_the_popular_ones() {
+fn a_scan_of_random_names_does_not_evict_the_popular_ones() {
     let bench = Bench::new();
     let known = |name: String| Key::new(&question(&name, A), false, false);
     let popular: Vec<_> = (0..500)
@@ -811,9 +811,9 @@ fn a_scan_of_random_names_does_not_drive_out_the_popular_ones() {
     }
     let mut misses = 0;
     for number in 0..200_000 {
-        let stranger = known(format!("scan{number}"));
-        bench.record_result(&stranger, &to_key(&stranger, 0).with_a(3600));
-        // Of those that ask, one in ten asks for something popular.
+        let scanned = known(format!("scan{number}"));
+        bench.record_result(&scanned, &to_key(&scanned, 0).with_a(3600));
+        // One query in ten is for a popular name.
         if number % 10 == 0 {
             let key = &popular[number / 10 % popular.len()];
             if bench.fresh(key).is_none() {
@@ -830,7 +830,7 @@ fn a_scan_of_random_names_does_not_drive_out_the_popular_ones() {
 }
 
 #[test]
-fn an_answer_that_is_larger_than_its_share_is_not_kept_and_harms_nobody() {
+fn an_answer_larger_than_a_shards_part_is_not_cached_and_evicts_nothing() {
     let bench = Bench::with(Settings {
         size: 64 * 1024,
         serve_stale: Duration::from_secs(DAY),
@@ -843,7 +843,7 @@ fn an_answer_that_is_larger_than_its_share_is_not_kept_and_harms_nobody() {
     assert!(bench.cache.octets() <= 64 * 1024);
 }
 
-/// What is done to a cache: a name and a TTL are noted, a name is asked for or fails, time passes.
+/// A step of the test: an answer with a TTL is recorded, a name fails or is looked up, time passes.
 #[derive(Debug, Clone)]
 enum Step {
     Record(u8, u32, u16),
@@ -866,14 +866,14 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_is_served_beyond_its_time_and_memory_is_bounded(
+    fn nothing_is_served_beyond_its_ttl_and_memory_is_bounded(
         steps in prop::collection::vec(step(), 0..400),
         size in 65_536_usize..200_000,
         serve_stale in prop_oneof![Just(0_u64), 0_u64..100_000],
     ) {
         let mut bench = Bench::with(Settings { size, serve_stale: Duration::from_secs(serve_stale) });
         let key = |name: u8| Key::new(&question(&format!("n{name}"), A), false, false);
-        // When it was noted last, and with what TTL.
+        // When the last answer to each name was recorded, and with which TTL.
         let mut recorded: HashMap<u8, (Instant, u32)> = HashMap::new();
         for step in steps {
             match step {

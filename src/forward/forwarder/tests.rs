@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 const NOERROR: u8 = 0;
 const SERVFAIL: u8 = 2;
 
-/// A forwarder whose queries stay here, its client and its clock.
+/// A forwarder whose queries are not sent, its client and its clock.
 struct Bench {
     forwarder: Forwarder,
     completer: Arc<QueryCompleter>,
@@ -96,12 +96,12 @@ impl Bench {
         }
     }
 
-    fn pass(&mut self, seconds: f64) {
+    fn advance(&mut self, seconds: f64) {
         self.now += Duration::from_secs_f64(seconds);
     }
 
-    /// Takes in queries, sends what can be answered, and returns what would go to the resolver.
-    fn refresh(&self, queries: &[Vec<u8>]) -> Vec<Arc<Query>> {
+    /// Handles queries, sends the answers from the cache, and returns the queries for the resolver.
+    fn handle_all(&self, queries: &[Vec<u8>]) -> Vec<Arc<Query>> {
         let batch = self.handle(queries);
         self.coalesce(batch)
     }
@@ -152,19 +152,22 @@ impl Bench {
         replies.send();
     }
 
-    /// The next answer: its octets.
-    fn hear(&self) -> Vec<u8> {
+    /// Receives the next answer.
+    fn receive(&self) -> Vec<u8> {
         let mut octets = vec![0; 4096];
         let length = self.client.recv(&mut octets).expect("an answer");
         octets.truncate(length);
         octets
     }
 
-    /// Asserts that the next answers are these: ID and response code, in any order.
-    fn hear_codes(&self, expected: &[(u16, u8)]) {
-        let mut heard: Vec<_> = expected.iter().map(|_| id_and_code(&self.hear())).collect();
-        heard.sort_unstable();
-        assert_eq!(heard, expected);
+    /// Receives as many answers and asserts their IDs and response codes, in any order.
+    fn expect_codes(&self, expected: &[(u16, u8)]) {
+        let mut received: Vec<_> = expected
+            .iter()
+            .map(|_| id_and_code(&self.receive()))
+            .collect();
+        received.sort_unstable();
+        assert_eq!(received, expected);
         self.assert_silent();
     }
 
@@ -177,11 +180,11 @@ impl Bench {
         self.client.set_nonblocking(false).expect("an option");
     }
 
-    /// Has an answer with this TTL kept, at this moment.
-    fn know(&self, ttl: u32) {
-        let queries = self.refresh(&[query(0, "www.example")]);
+    /// Caches an answer with this TTL now.
+    fn cache_answer(&self, ttl: u32) {
+        let queries = self.handle_all(&[query(0, "www.example")]);
         self.settle(&queries[0], Ok(&answer(&queries[0], ttl)));
-        self.hear_codes(&[(0, NOERROR)]);
+        self.expect_codes(&[(0, NOERROR)]);
     }
 
     fn count(&self, outcome: Outcome) -> u64 {
@@ -200,7 +203,7 @@ fn id_and_code(message: &[u8]) -> (u16, u8) {
     (id, message[3] & 0x0f)
 }
 
-fn query_saying(id: u16, name: &str, flags: [u8; 2], more: &[u8]) -> Vec<u8> {
+fn query_with(id: u16, name: &str, flags: [u8; 2], more: &[u8]) -> Vec<u8> {
     let [high, low] = id.to_be_bytes();
     let additional = u8::from(!more.is_empty());
     let mut octets = vec![
@@ -216,7 +219,7 @@ fn query_saying(id: u16, name: &str, flags: [u8; 2], more: &[u8]) -> Vec<u8> {
 }
 
 fn query(id: u16, name: &str) -> Vec<u8> {
-    query_saying(id, name, [1, 0], &[])
+    query_with(id, name, [1, 0], &[])
 }
 
 fn opt(flags: u8) -> [u8; 11] {
@@ -240,16 +243,16 @@ fn error(query: &Query, rcode: u8) -> Vec<u8> {
 }
 
 #[test]
-fn an_answer_that_comes_while_all_is_forgotten_is_not_kept() {
+fn an_answer_that_comes_during_a_flush_is_not_cached() {
     let mut bench = Bench::new();
     let question = query(0, "www.example");
     let key = message::Query::parse(&question).expect("a query").key();
     let key = key.expect("a key");
-    // At every moment of it, sooner or later.
+    // The flush meets the answer at a different moment in each turn.
     for turn in 0..2000 {
-        let queries = bench.refresh(std::slice::from_ref(&question));
+        let queries = bench.handle_all(std::slice::from_ref(&question));
         let answer = answer(&queries[0], 300);
-        bench.pass(1.0);
+        bench.advance(1.0);
         let start = Barrier::new(2);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -262,94 +265,97 @@ fn an_answer_that_comes_while_all_is_forgotten_is_not_kept() {
         });
         let hit = bench.completer.cache().servable(&key, bench.now);
         assert!(hit.is_none());
-        bench.hear_codes(&[(0, NOERROR)]);
+        bench.expect_codes(&[(0, NOERROR)]);
     }
 }
 
 #[test]
-fn equal_questions_go_as_one_and_each_asker_gets_its_own_answer() {
+fn equal_questions_are_sent_once_and_each_client_gets_its_own_answer() {
     let bench = Bench::new();
     let asked = [
-        query_saying(1, "www.example", [1, 0], &[]),
-        query_saying(2, "wWw.Example", [1, 0x20], &[]),
-        query_saying(3, "WWW.EXAMPLE", [1, 0], &opt(0)),
+        query_with(1, "www.example", [1, 0], &[]),
+        query_with(2, "wWw.Example", [1, 0x20], &[]),
+        query_with(3, "WWW.EXAMPLE", [1, 0], &opt(0)),
     ];
-    let first = bench.refresh(&asked[..2]);
+    let first = bench.handle_all(&asked[..2]);
     assert_eq!(first.len(), 1, "of one batch");
     assert!(
-        bench.refresh(&asked[2..]).is_empty(),
+        bench.handle_all(&asked[2..]).is_empty(),
         "of different batches"
     );
     assert_eq!(first[0].clients().waiter_count(), 3);
     bench.settle(&first[0], Ok(&answer(&first[0], 300)));
-    let mut heard: Vec<_> = asked.iter().map(|_| bench.hear()).collect();
-    heard.sort();
-    for (heard, asked) in heard.iter().zip(&asked) {
+    let mut received: Vec<_> = asked.iter().map(|_| bench.receive()).collect();
+    received.sort();
+    for (received, asked) in received.iter().zip(&asked) {
         let end = 12 + first[0].question().len();
-        assert_eq!(heard[..2], asked[..2], "its ID");
-        assert_eq!(heard[12..end], asked[12..end], "its spelling");
-        assert_eq!(heard[3] & 0x20, asked[3] & 0x20, "AD if it asked");
-        assert_eq!(heard[10..12], asked[10..12], "an OPT if it sent one");
+        assert_eq!(received[..2], asked[..2], "its ID");
+        assert_eq!(received[12..end], asked[12..end], "its spelling");
+        assert_eq!(received[3] & 0x20, asked[3] & 0x20, "AD if it asked");
+        assert_eq!(received[10..12], asked[10..12], "an OPT if it sent one");
     }
     assert_eq!(bench.count(Outcome::Answered), 3);
     assert_eq!(bench.completer.queries_in_flight(), 0);
-    // Now it is known.
-    assert!(bench.refresh(&asked).is_empty());
-    let mut again: Vec<_> = asked.iter().map(|_| bench.hear()).collect();
+    // Now the answer is cached.
+    assert!(bench.handle_all(&asked).is_empty());
+    let mut again: Vec<_> = asked.iter().map(|_| bench.receive()).collect();
     again.sort();
-    assert_eq!(again, heard);
+    assert_eq!(again, received);
     assert_eq!(bench.count(Outcome::Cached), 3);
 }
 
 #[test]
-fn different_questions_and_those_for_one_asker_alone_do_not_go_together() {
+fn different_questions_and_unshared_ones_are_sent_apart() {
     let bench = Bench::new();
     let tsig = [&[0][..], &[0, 250, 0, 255], &[0; 6]].concat();
     let asked = [
         query(1, "www.example"),
         query(2, "www.example.org"),
-        query_saying(3, "www.example", [1, 0x10], &[]),
-        query_saying(4, "www.example", [1, 0], &opt(0x80)),
-        query_saying(5, "www.example", [0, 0], &[]),
-        query_saying(6, "www.example", [0, 0], &[]),
-        query_saying(7, "www.example", [1, 0], &tsig),
-        query_saying(8, "www.example", [1, 0], &tsig),
+        query_with(3, "www.example", [1, 0x10], &[]),
+        query_with(4, "www.example", [1, 0], &opt(0x80)),
+        query_with(5, "www.example", [0, 0], &[]),
+        query_with(6, "www.example", [0, 0], &[]),
+        query_with(7, "www.example", [1, 0], &tsig),
+        query_with(8, "www.example", [1, 0], &tsig),
     ];
-    let queries = bench.refresh(&asked);
+    let queries = bench.handle_all(&asked);
     assert_eq!(queries.len(), asked.len());
     for query in &queries {
         bench.settle(query, Ok(&answer(query, 300)));
     }
-    let mut ids: Vec<_> = asked.iter().map(|_| id_and_code(&bench.hear()).0).collect();
+    let mut ids: Vec<_> = asked
+        .iter()
+        .map(|_| id_and_code(&bench.receive()).0)
+        .collect();
     ids.sort_unstable();
     assert_eq!(ids, [1, 2, 3, 4, 5, 6, 7, 8]);
-    // Those that may be shared are known now, the others are asked again.
-    assert_eq!(bench.refresh(&asked).len(), 4);
+    // The shared answers are cached now, the others are asked for again.
+    assert_eq!(bench.handle_all(&asked).len(), 4);
 }
 
 #[test]
-fn each_asker_has_its_own_deadline() {
+fn each_client_has_its_own_deadline() {
     for answered in [true, false] {
         let mut bench = Bench::new();
-        let in_flight = bench.refresh(&[query(1, "www.example")]);
-        bench.pass(1.4);
-        assert!(bench.refresh(&[query(2, "www.example")]).is_empty());
-        bench.pass(1.5);
+        let in_flight = bench.handle_all(&[query(1, "www.example")]);
+        bench.advance(1.4);
+        assert!(bench.handle_all(&[query(2, "www.example")]).is_empty());
+        bench.advance(1.5);
         assert!(in_flight[0].due() > bench.now);
-        bench.pass(0.1);
+        bench.advance(0.1);
         assert!(in_flight[0].due() <= bench.now && in_flight[0].deadline() > bench.now);
         bench.look_after(&in_flight[0]);
-        bench.hear_codes(&[(1, SERVFAIL)]);
+        bench.expect_codes(&[(1, SERVFAIL)]);
         assert!(in_flight[0].due() > bench.now);
         if answered {
-            bench.pass(1.0);
+            bench.advance(1.0);
             bench.settle(&in_flight[0], Ok(&answer(&in_flight[0], 300)));
-            bench.hear_codes(&[(2, NOERROR)]);
+            bench.expect_codes(&[(2, NOERROR)]);
         } else {
-            bench.pass(1.4);
+            bench.advance(1.4);
             assert!(in_flight[0].deadline() <= bench.now);
             bench.settle(&in_flight[0], Err(Failure::TimedOut));
-            bench.hear_codes(&[(2, SERVFAIL)]);
+            bench.expect_codes(&[(2, SERVFAIL)]);
             assert_eq!(bench.count(Outcome::TimedOut), 2);
         }
         assert_eq!(bench.completer.queries_in_flight(), 0);
@@ -357,68 +363,68 @@ fn each_asker_has_its_own_deadline() {
 }
 
 #[test]
-fn who_comes_late_asks_anew_for_all_that_wait() {
+fn a_late_client_sends_a_new_query_that_takes_over_all_clients() {
     let begin = || {
         let mut bench = Bench::new();
-        let first = bench.refresh(&[query(1, "www.example")]);
-        bench.pass(1.0);
-        bench.refresh(&[query(2, "WWW.example")]);
-        bench.pass(0.5);
-        let second = bench.refresh(&[query(3, "www.EXAMPLE")]);
+        let first = bench.handle_all(&[query(1, "www.example")]);
+        bench.advance(1.0);
+        bench.handle_all(&[query(2, "WWW.example")]);
+        bench.advance(0.5);
+        let second = bench.handle_all(&[query(3, "www.EXAMPLE")]);
         assert_eq!((first.len(), second.len()), (1, 1));
         assert_eq!(second[0].clients().waiter_count(), 3);
         (bench, Arc::clone(&first[0]), Arc::clone(&second[0]))
     };
     let all = [(1, NOERROR), (2, NOERROR), (3, NOERROR)];
-    // Either brings the answer for all.
+    // Either query brings the answer for all clients.
     let (bench, first, second) = begin();
     bench.settle(&first, Ok(&answer(&first, 0)));
-    bench.hear_codes(&all);
+    bench.expect_codes(&all);
     bench.settle(&second, Ok(&answer(&second, 0)));
     bench.assert_silent();
     let (bench, first, second) = begin();
     bench.settle(&second, Ok(&answer(&second, 0)));
-    bench.hear_codes(&all);
+    bench.expect_codes(&all);
     bench.settle(&first, Ok(&answer(&first, 0)));
     bench.assert_silent();
-    // The first one's end is none while the second is on its way.
+    // The first query's failure does not count while the second is in flight.
     let (mut bench, first, second) = begin();
     bench.settle(&first, Err(Failure::Broken));
     bench.assert_silent();
     assert!(
-        bench.refresh(&[query(4, "www.example")]).is_empty(),
+        bench.handle_all(&[query(4, "www.example")]).is_empty(),
         "it joins"
     );
     for (seconds, id) in [(1.5, 1), (1.0, 2)] {
-        bench.pass(seconds);
+        bench.advance(seconds);
         assert!(second.due() <= bench.now && second.deadline() > bench.now);
         bench.look_after(&second);
-        bench.hear_codes(&[(id, SERVFAIL)]);
+        bench.expect_codes(&[(id, SERVFAIL)]);
     }
-    bench.pass(0.5);
+    bench.advance(0.5);
     assert!(second.deadline() <= bench.now);
     bench.settle(&second, Err(Failure::TimedOut));
-    bench.hear_codes(&[(3, SERVFAIL), (4, SERVFAIL)]);
+    bench.expect_codes(&[(3, SERVFAIL), (4, SERVFAIL)]);
     assert_eq!(bench.completer.queries_in_flight(), 0);
 }
 
 #[test]
 fn a_name_that_timed_out_fails_for_a_second() {
     let mut bench = Bench::new();
-    let in_flight = bench.refresh(&[query(1, "www.example")]);
-    bench.pass(1.0);
-    bench.refresh(&[query(2, "www.example")]);
-    bench.pass(2.0);
+    let in_flight = bench.handle_all(&[query(1, "www.example")]);
+    bench.advance(1.0);
+    bench.handle_all(&[query(2, "www.example")]);
+    bench.advance(2.0);
     bench.look_after(&in_flight[0]);
-    bench.hear_codes(&[(1, SERVFAIL)]);
-    assert!(bench.refresh(&[query(3, "www.example")]).is_empty());
-    bench.hear_codes(&[(3, SERVFAIL)]);
+    bench.expect_codes(&[(1, SERVFAIL)]);
+    assert!(bench.handle_all(&[query(3, "www.example")]).is_empty());
+    bench.expect_codes(&[(3, SERVFAIL)]);
     assert_eq!(bench.count(Outcome::CachedFailure), 1);
-    bench.pass(1.0);
+    bench.advance(1.0);
     bench.settle(&in_flight[0], Err(Failure::TimedOut));
-    bench.hear_codes(&[(2, SERVFAIL)]);
+    bench.expect_codes(&[(2, SERVFAIL)]);
     assert_eq!(
-        bench.refresh(&[query(4, "www.example")]).len(),
+        bench.handle_all(&[query(4, "www.example")]).len(),
         1,
         "the second failure is the first"
     );
@@ -431,116 +437,116 @@ fn the_upstream_rate_limit_fails_new_queries_and_none_in_flight() {
         burst: 1,
     };
     let mut bench = Bench::with_upstream_rate(100, Duration::from_secs(1), Some(rate));
-    let first = bench.refresh(&[query(1, "www.example")]);
-    bench.pass(0.6);
-    assert!(bench.refresh(&[query(2, "other.example")]).is_empty());
-    bench.hear_codes(&[(2, SERVFAIL)]);
-    assert!(bench.refresh(&[query(3, "www.example")]).is_empty());
+    let first = bench.handle_all(&[query(1, "www.example")]);
+    bench.advance(0.6);
+    assert!(bench.handle_all(&[query(2, "other.example")]).is_empty());
+    bench.expect_codes(&[(2, SERVFAIL)]);
+    assert!(bench.handle_all(&[query(3, "www.example")]).is_empty());
     bench.assert_silent();
     bench.settle(&first[0], Ok(&answer(&first[0], 0)));
-    bench.hear_codes(&[(1, NOERROR), (3, NOERROR)]);
+    bench.expect_codes(&[(1, NOERROR), (3, NOERROR)]);
     assert_eq!(bench.count(Outcome::Overloaded), 1);
-    bench.pass(0.5);
-    assert_eq!(bench.refresh(&[query(4, "other.example")]).len(), 1);
+    bench.advance(0.5);
+    assert_eq!(bench.handle_all(&[query(4, "other.example")]).len(), 1);
 }
 
 #[test]
-fn who_finds_no_place_is_told_so_but_not_while_datagrams_are_lost() {
+fn overload_is_answered_but_not_while_datagrams_are_dropped() {
     let bench = Bench::with(1, TIMEOUT);
-    bench.know(300);
-    assert_eq!(bench.refresh(&[query(1, "slow.example")]).len(), 1);
-    for (terse, told) in [
+    bench.cache_answer(300);
+    assert_eq!(bench.handle_all(&[query(1, "slow.example")]).len(), 1);
+    for (quiet, answered) in [
         (false, &[(2, SERVFAIL), (3, NOERROR)][..]),
         (true, &[(3, NOERROR)]),
     ] {
         let mut batch = Batch::default();
-        batch.set_quiet_overload(terse);
+        batch.set_quiet_overload(quiet);
         bench.handle_into(
             &mut batch,
             &[query(2, "other.example"), query(3, "www.example")],
         );
         assert!(bench.coalesce(batch).is_empty());
-        bench.hear_codes(told);
+        bench.expect_codes(answered);
     }
     assert_eq!(bench.count(Outcome::Overloaded), 2);
 }
 
 #[test]
-fn an_expired_answer_outlasts_overload() {
+fn an_expired_answer_is_served_under_overload() {
     let mut bench = Bench::with(2, TIMEOUT);
-    bench.know(100);
-    bench.pass(100.0);
+    bench.cache_answer(100);
+    bench.advance(100.0);
     let ids: Vec<_> = (1..5).map(|id| query(id, "www.example")).collect();
-    let in_flight = bench.refresh(&ids);
-    bench.hear_codes(&[(3, NOERROR), (4, NOERROR)]);
+    let in_flight = bench.handle_all(&ids);
+    bench.expect_codes(&[(3, NOERROR), (4, NOERROR)]);
     bench.settle(&in_flight[0], Ok(&answer(&in_flight[0], 100)));
-    bench.hear_codes(&[(1, NOERROR), (2, NOERROR)]);
+    bench.expect_codes(&[(1, NOERROR), (2, NOERROR)]);
 }
 
 #[test]
-fn who_joins_what_is_late_neither_waits_nor_makes_it_last() {
+fn a_client_that_joins_after_the_stale_answer_neither_waits_nor_extends_the_query() {
     let mut bench = Bench::new();
-    bench.know(100);
-    bench.pass(100.0);
-    let in_flight = bench.refresh(&[query(1, "www.example")]);
-    bench.pass(1.5);
+    bench.cache_answer(100);
+    bench.advance(100.0);
+    let in_flight = bench.handle_all(&[query(1, "www.example")]);
+    bench.advance(1.5);
     bench.look_after(&in_flight[0]);
-    bench.hear_codes(&[(1, NOERROR)]);
-    bench.pass(1.4);
-    assert!(bench.refresh(&[query(2, "www.example")]).is_empty());
-    bench.hear_codes(&[(2, NOERROR)]);
-    bench.pass(0.1);
+    bench.expect_codes(&[(1, NOERROR)]);
+    bench.advance(1.4);
+    assert!(bench.handle_all(&[query(2, "www.example")]).is_empty());
+    bench.expect_codes(&[(2, NOERROR)]);
+    bench.advance(0.1);
     assert!(
         in_flight[0].deadline() <= bench.now,
         "nobody waits for it any more"
     );
     bench.settle(&in_flight[0], Err(Failure::TimedOut));
-    assert!(bench.refresh(&[query(3, "www.example")]).is_empty());
-    bench.hear_codes(&[(3, NOERROR)]);
-    // Asked for again, but nobody waits for what has failed before.
-    bench.pass(30.0);
-    let again = bench.refresh(&[query(4, "www.example"), query(5, "www.example")]);
+    assert!(bench.handle_all(&[query(3, "www.example")]).is_empty());
+    bench.expect_codes(&[(3, NOERROR)]);
+    // The answer is asked for again, but no client waits after a failed refresh.
+    bench.advance(30.0);
+    let again = bench.handle_all(&[query(4, "www.example"), query(5, "www.example")]);
     assert_eq!((again.len(), again[0].clients().waiter_count()), (1, 0));
-    bench.hear_codes(&[(4, NOERROR), (5, NOERROR)]);
+    bench.expect_codes(&[(4, NOERROR), (5, NOERROR)]);
     assert_eq!(bench.count(Outcome::Stale), 5);
 }
 
 #[test]
-fn who_joins_just_before_it_is_late_is_looked_after_in_time() {
+fn a_client_that_joins_just_before_the_stale_answer_gets_it_in_time() {
     let mut bench = Bench::new();
-    bench.know(100);
-    bench.pass(100.0);
-    let in_flight = bench.refresh(&[query(1, "www.example")]);
-    bench.pass(1.499);
+    bench.cache_answer(100);
+    bench.advance(100.0);
+    let in_flight = bench.handle_all(&[query(1, "www.example")]);
+    bench.advance(1.499);
     let batch = bench.handle(&[query(2, "www.example")]);
     let asked_at = bench.now;
-    // The timer is faster.
-    bench.pass(0.001);
+    // The timer comes first.
+    bench.advance(0.001);
     bench.look_after(&in_flight[0]);
-    bench.hear_codes(&[(1, NOERROR)]);
+    bench.expect_codes(&[(1, NOERROR)]);
     bench.now = asked_at;
     assert!(bench.coalesce(batch).is_empty());
-    bench.pass(0.001);
+    bench.advance(0.001);
     assert!(in_flight[0].due() <= bench.now);
     bench.look_after(&in_flight[0]);
-    bench.hear_codes(&[(2, NOERROR)]);
+    bench.expect_codes(&[(2, NOERROR)]);
 }
 
 #[test]
 fn a_suspend_takes_no_clients_time() {
     let mut bench = Bench::new();
-    let in_flight = bench.refresh(&[query(1, "www.example")]);
+    let in_flight = bench.handle_all(&[query(1, "www.example")]);
     let pause = Duration::from_secs(8 * 3600);
     bench.now += pause;
     in_flight[0].extend(pause);
-    bench.pass(2.9);
+    bench.advance(2.9);
     assert!(in_flight[0].due() > bench.now && in_flight[0].deadline() > bench.now);
-    bench.pass(0.1);
+    bench.advance(0.1);
     assert!(in_flight[0].deadline() <= bench.now);
 }
 
 #[test]
-fn a_flight_that_fails_fails_for_all() {
+fn a_query_that_fails_fails_for_all_its_clients() {
     for (result, code, outcome) in [
         (Err(Failure::TimedOut), SERVFAIL, Outcome::TimedOut),
         (Err(Failure::Unreachable), SERVFAIL, Outcome::Unreachable),
@@ -554,30 +560,30 @@ fn a_flight_that_fails_fails_for_all() {
         (Ok(5), 5, Outcome::Answered),
     ] {
         let bench = Bench::new();
-        let in_flight = bench.refresh(&[query(1, "www.example"), query(2, "www.EXAMPLE")]);
+        let in_flight = bench.handle_all(&[query(1, "www.example"), query(2, "www.EXAMPLE")]);
         let message = result.map(|rcode| error(&in_flight[0], rcode));
         bench.settle(
             &in_flight[0],
             message.as_deref().map_err(|failure| *failure),
         );
-        bench.hear_codes(&[(1, code), (2, code)]);
+        bench.expect_codes(&[(1, code), (2, code)]);
         assert_eq!(bench.count(outcome), 2);
         assert_eq!(bench.completer.queries_in_flight(), 0);
     }
 }
 
 #[test]
-fn an_answer_that_comes_between_looking_and_sending_is_not_asked_for_again() {
+fn an_answer_that_comes_between_lookup_and_sending_is_not_asked_for_again() {
     let bench = Bench::new();
-    let first = bench.refresh(&[query(1, "www.example")]);
+    let first = bench.handle_all(&[query(1, "www.example")]);
     let batch = bench.handle(&[query(2, "www.example")]);
     bench.settle(&first[0], Ok(&answer(&first[0], 300)));
     assert!(bench.coalesce(batch).is_empty());
-    bench.hear_codes(&[(1, NOERROR), (2, NOERROR)]);
+    bench.expect_codes(&[(1, NOERROR), (2, NOERROR)]);
 }
 
 #[test]
-fn no_more_clients_wait_than_may() {
+fn no_more_queries_are_in_flight_than_the_quota_allows() {
     let bench = Bench::with(3, TIMEOUT);
     let names = [
         "a.example",
@@ -587,15 +593,15 @@ fn no_more_clients_wait_than_may() {
         "a.example",
     ];
     let asked: Vec<_> = (1..).zip(names).map(|(id, name)| query(id, name)).collect();
-    let queries = bench.refresh(&asked);
+    let queries = bench.handle_all(&asked);
     assert_eq!(queries.len(), 2);
-    bench.hear_codes(&[(4, SERVFAIL), (5, SERVFAIL)]);
+    bench.expect_codes(&[(4, SERVFAIL), (5, SERVFAIL)]);
     for query in &queries {
         bench.settle(query, Ok(&answer(query, 300)));
     }
-    bench.hear_codes(&[(1, NOERROR), (2, NOERROR), (3, NOERROR)]);
+    bench.expect_codes(&[(1, NOERROR), (2, NOERROR), (3, NOERROR)]);
     assert_eq!(
-        bench.refresh(&[query(6, "c.example")]).len(),
+        bench.handle_all(&[query(6, "c.example")]).len(),
         1,
         "there is room again"
     );
@@ -603,28 +609,28 @@ fn no_more_clients_wait_than_may() {
 
 #[test]
 fn an_expired_answer_goes_out_when_there_is_no_fresh_one_in_time() {
-    for (timeout, patience) in [(3.0, 1.5), (5.0, 1.8), (60.0, 1.8), (0.1, 0.05)] {
+    for (timeout, stale_after) in [(3.0, 1.5), (5.0, 1.8), (60.0, 1.8), (0.1, 0.05)] {
         let mut bench = Bench::with(100, Duration::from_secs_f64(timeout));
-        bench.know(100);
-        bench.pass(100.0);
-        let in_flight = bench.refresh(&[query_saying(1, "www.example", [1, 0], &opt(0))]);
+        bench.cache_answer(100);
+        bench.advance(100.0);
+        let in_flight = bench.handle_all(&[query_with(1, "www.example", [1, 0], &opt(0))]);
         bench.assert_silent();
-        bench.pass(patience - 0.001);
+        bench.advance(stale_after - 0.001);
         assert!(in_flight[0].due() > bench.now);
-        bench.pass(0.001);
+        bench.advance(0.001);
         assert!(in_flight[0].due() <= bench.now);
         bench.look_after(&in_flight[0]);
-        let heard = bench.hear();
-        assert_eq!(id_and_code(&heard), (1, NOERROR));
-        assert!(heard.ends_with(&[0, 15, 0, 2, 0, 3]), "Stale Answer");
-        assert!(bench.refresh(&[query(2, "www.example")]).is_empty());
-        bench.hear_codes(&[(2, NOERROR)]);
+        let received = bench.receive();
+        assert_eq!(id_and_code(&received), (1, NOERROR));
+        assert!(received.ends_with(&[0, 15, 0, 2, 0, 3]), "Stale Answer");
+        assert!(bench.handle_all(&[query(2, "www.example")]).is_empty());
+        bench.expect_codes(&[(2, NOERROR)]);
         assert_eq!(bench.count(Outcome::Stale), 2, "the second at once");
         assert!(in_flight[0].due() > bench.now);
         bench.settle(&in_flight[0], Ok(&answer(&in_flight[0], 100)));
         bench.assert_silent();
-        assert!(bench.refresh(&[query(3, "www.example")]).is_empty());
-        bench.hear_codes(&[(3, NOERROR)]);
+        assert!(bench.handle_all(&[query(3, "www.example")]).is_empty());
+        bench.expect_codes(&[(3, NOERROR)]);
         assert_eq!(bench.count(Outcome::Cached), 1, "what came late is kept");
     }
 }
@@ -638,98 +644,98 @@ fn an_expired_answer_goes_out_when_the_resolver_fails_and_then_at_once() {
         Ok(5),
     ] {
         let mut bench = Bench::new();
-        bench.know(100);
-        bench.pass(100.0);
-        let in_flight = bench.refresh(&[query(1, "www.example")]);
+        bench.cache_answer(100);
+        bench.advance(100.0);
+        let in_flight = bench.handle_all(&[query(1, "www.example")]);
         let message = result.map(|rcode| error(&in_flight[0], rcode));
         bench.settle(
             &in_flight[0],
             message.as_deref().map_err(|failure| *failure),
         );
-        bench.hear_codes(&[(1, NOERROR)]);
-        bench.pass(29.9);
-        assert!(bench.refresh(&[query(2, "www.example")]).is_empty());
-        bench.hear_codes(&[(2, NOERROR)]);
+        bench.expect_codes(&[(1, NOERROR)]);
+        bench.advance(29.9);
+        assert!(bench.handle_all(&[query(2, "www.example")]).is_empty());
+        bench.expect_codes(&[(2, NOERROR)]);
         assert_eq!(bench.count(Outcome::Stale), 2);
-        bench.pass(0.1);
-        assert_eq!(bench.refresh(&[query(3, "www.example")]).len(), 1);
+        bench.advance(0.1);
+        assert_eq!(bench.handle_all(&[query(3, "www.example")]).len(), 1);
     }
 }
 
 #[test]
-fn a_popular_answer_is_renewed_while_it_is_given() {
+fn a_popular_answer_is_prefetched_while_it_is_served() {
     let mut bench = Bench::new();
-    bench.know(100);
-    bench.pass(80.0);
+    bench.cache_answer(100);
+    bench.advance(80.0);
     assert!(
         bench
-            .refresh(&[query(1, "www.example"), query(2, "www.example")])
+            .handle_all(&[query(1, "www.example"), query(2, "www.example")])
             .is_empty()
     );
-    bench.hear_codes(&[(1, NOERROR), (2, NOERROR)]);
-    bench.pass(15.0);
-    let renewal = bench.refresh(&[query(3, "www.example"), query(4, "www.example")]);
-    assert_eq!(renewal.len(), 1, "once");
-    bench.hear_codes(&[(3, NOERROR), (4, NOERROR)]);
-    assert_eq!(renewal[0].clients().waiter_count(), 0);
-    bench.pass(1.0);
-    bench.settle(&renewal[0], Ok(&answer(&renewal[0], 100)));
+    bench.expect_codes(&[(1, NOERROR), (2, NOERROR)]);
+    bench.advance(15.0);
+    let prefetch = bench.handle_all(&[query(3, "www.example"), query(4, "www.example")]);
+    assert_eq!(prefetch.len(), 1, "once");
+    bench.expect_codes(&[(3, NOERROR), (4, NOERROR)]);
+    assert_eq!(prefetch[0].clients().waiter_count(), 0);
+    bench.advance(1.0);
+    bench.settle(&prefetch[0], Ok(&answer(&prefetch[0], 100)));
     bench.assert_silent();
-    bench.pass(89.0);
-    assert!(bench.refresh(&[query(5, "www.example")]).is_empty());
-    bench.hear_codes(&[(5, NOERROR)]);
-    // The next one expires while its renewal is on its way: whoever asks then waits for that, but not for long.
-    bench.pass(10.5);
-    let renewal = bench.refresh(&[query(6, "www.example")]);
-    bench.hear_codes(&[(6, NOERROR)]);
-    assert_eq!(renewal.len(), 1);
-    bench.pass(0.5);
-    assert!(bench.refresh(&[query(7, "www.example")]).is_empty());
+    bench.advance(89.0);
+    assert!(bench.handle_all(&[query(5, "www.example")]).is_empty());
+    bench.expect_codes(&[(5, NOERROR)]);
+    // The next answer expires during its prefetch: a client that asks then waits for that, but not for long.
+    bench.advance(10.5);
+    let prefetch = bench.handle_all(&[query(6, "www.example")]);
+    bench.expect_codes(&[(6, NOERROR)]);
+    assert_eq!(prefetch.len(), 1);
+    bench.advance(0.5);
+    assert!(bench.handle_all(&[query(7, "www.example")]).is_empty());
     bench.assert_silent();
-    bench.pass(1.0);
-    bench.look_after(&renewal[0]);
-    bench.hear_codes(&[(7, NOERROR)]);
+    bench.advance(1.0);
+    bench.look_after(&prefetch[0]);
+    bench.expect_codes(&[(7, NOERROR)]);
     assert_eq!(bench.count(Outcome::Stale), 1);
 }
 
 #[test]
-fn what_failed_a_moment_ago_fails_at_once() {
+fn a_cached_failure_is_answered_at_once() {
     let mut bench = Bench::new();
-    let in_flight = bench.refresh(&[query(1, "www.example")]);
+    let in_flight = bench.handle_all(&[query(1, "www.example")]);
     bench.settle(&in_flight[0], Ok(&error(&in_flight[0], SERVFAIL)));
-    bench.hear_codes(&[(1, SERVFAIL)]);
+    bench.expect_codes(&[(1, SERVFAIL)]);
     assert!(
         bench
-            .refresh(&[query_saying(2, "www.example", [1, 0], &opt(0))])
+            .handle_all(&[query_with(2, "www.example", [1, 0], &opt(0))])
             .is_empty()
     );
-    let heard = bench.hear();
-    assert_eq!(id_and_code(&heard), (2, SERVFAIL));
-    assert!(heard.ends_with(&[0, 15, 0, 2, 0, 13]), "Cached Error");
-    bench.pass(1.0);
-    assert_eq!(bench.refresh(&[query(3, "www.example")]).len(), 1);
+    let received = bench.receive();
+    assert_eq!(id_and_code(&received), (2, SERVFAIL));
+    assert!(received.ends_with(&[0, 15, 0, 2, 0, 13]), "Cached Error");
+    bench.advance(1.0);
+    assert_eq!(bench.handle_all(&[query(3, "www.example")]).len(), 1);
 }
 
 /// What happens to clients that ask over TCP.
 #[derive(Debug, Clone, Copy)]
 enum Event {
-    /// A client asks for a name, under which it gets an answer of about so many octets.
-    Refresh(usize, u8),
-    /// The resolver answers the query that has waited the longest, with so many records.
+    /// A client asks for a name by this number.
+    Query(usize, u8),
+    /// The resolver answers the oldest query, with this many records.
     Answer(usize),
-    /// It fails.
+    /// The oldest query fails.
     Fail,
-    /// A client reads so many octets.
+    /// A client reads this many octets.
     Read(usize, usize),
     /// A client closes its connection.
     Close(usize),
-    /// Somebody else needs memory: who reads slowly loses its connection.
+    /// Memory is needed elsewhere: slow readers lose their connections.
     NoMemory,
 }
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        4 => (0..CLIENTS, 0..12_u8).prop_map(|(client, name)| Event::Refresh(client, name)),
+        4 => (0..CLIENTS, 0..12_u8).prop_map(|(client, name)| Event::Query(client, name)),
         3 => (0..4000_usize).prop_map(Event::Answer),
         1 => Just(Event::Fail),
         2 => (0..CLIENTS, 0..300_000_usize).prop_map(|(client, most)| Event::Read(client, most)),
@@ -740,7 +746,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 const CLIENTS: usize = 3;
 
-/// Clients of a forwarder over TCP, and the queries that wait at its resolver.
+/// TCP clients of a forwarder, and its queries in flight.
 struct TcpBench {
     bench: Bench,
     listener: TcpListener,
@@ -766,7 +772,7 @@ impl TcpBench {
         }
     }
 
-    /// The client at that place, which connects if it is not connected.
+    /// The client at this index, which connects if it is not connected.
     fn client(&mut self, at: usize) -> &mut (TcpStream, Connection) {
         let Self {
             listener,
@@ -784,7 +790,7 @@ impl TcpBench {
             SockRef::from(&own)
                 .set_send_buffer_size(memory::SEND_BUFFER)
                 .expect("an option");
-            // Who was here before may still be waited for, but has given its place back.
+            // The last client at this index may still be waited for, but has given its slot back.
             let slot = limit.take_now().expect("a place");
             let slow_readers = Arc::clone(slow_readers);
             let connection = Connection::new(own, peer, slow_readers, slot, bench.now);
@@ -792,10 +798,10 @@ impl TcpBench {
         })
     }
 
-    fn happen(&mut self, event: Event) {
+    fn apply(&mut self, event: Event) {
         let now = self.bench.now;
         match event {
-            Event::Refresh(at, name) => {
+            Event::Query(at, name) => {
                 let client = self.client(at).1.client(now);
                 let mut batch = Batch::default();
                 let query = query(u16::from(name), &format!("n{name}.example"));
@@ -816,7 +822,7 @@ impl TcpBench {
                 if let Some(query) = self.pending.pop_front() {
                     self.bench.settle(&query, Err(Failure::Broken));
                 }
-                self.bench.pass(2.0);
+                self.bench.advance(2.0);
             }
             Event::Read(at, most) => {
                 if let Some((socket, _)) = &mut self.clients[at] {
@@ -828,7 +834,7 @@ impl TcpBench {
                     connection.stream().close_over_memory();
                     connection.stream().drained_and_held();
                 }
-                // Its place is given back once its queries have ended.
+                // The slot is given back once the client's queries have ended.
                 while self.limit.taken() > self.clients.iter().flatten().count() {
                     match self.pending.pop_front() {
                         Some(query) => self.bench.settle(&query, Err(Failure::Broken)),
@@ -876,18 +882,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn what_is_counted_as_held_is_what_is_held(events in prop::collection::vec(event(), 0..60)) {
+    fn the_memory_that_is_counted_is_the_memory_that_is_reserved(events in prop::collection::vec(event(), 0..60)) {
         let mut bench = TcpBench::new();
         for event in events {
-            bench.happen(event);
+            bench.apply(event);
             bench.assert_counts();
         }
-        // All end, and nothing is held.
+        // When all queries have ended, no memory is reserved.
         while let Some(query) = bench.pending.pop_front() {
             bench.bench.settle(&query, Err(Failure::Broken));
         }
         for at in 0..CLIENTS {
-            bench.happen(Event::Close(at));
+            bench.apply(Event::Close(at));
         }
         bench.assert_counts();
         let completer = &bench.bench.completer;
