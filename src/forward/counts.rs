@@ -27,7 +27,7 @@ pub struct Counts {
     slo_good: Counter,
     /// The latency objective in microseconds.
     slo_latency: AtomicU64,
-    /// Queries whose answer was not in the cache.
+    /// Queries that waited for the resolver, since the cache had no fresh answer.
     misses: Counter,
     /// Cached answers that were served and then asked for again.
     prefetches: Counter,
@@ -51,7 +51,7 @@ impl Counts {
         self.outcomes[usize::from(tcp)][outcome as usize].increment();
     }
 
-    /// Counts a query whose answer was not in the cache.
+    /// Counts a query that waits for the resolver, since the cache has no fresh answer.
     pub(super) fn add_miss(&self) {
         self.misses.increment();
     }
@@ -101,7 +101,7 @@ impl Counts {
         self.slo_good.value()
     }
 
-    /// The number of queries whose answer was not in the cache.
+    /// The number of queries that waited for the resolver, since the cache had no fresh answer.
     pub fn misses(&self) -> u64 {
         self.misses.value()
     }

@@ -26,7 +26,7 @@ const QUERY_OVERHEAD: usize = size_of::<Query>() + 2 * size_of::<usize>() + TABL
 /// A query in flight: the message for the resolver, and the clients that wait for its answer.
 ///
 /// Shared by the threads of clients and of sessions. The flags are atomic, `fallback` has a lock of its own, and the clients are
-/// guarded as [`WaitingClients`] says. Under neither lock another one is taken. The other fields change only while one thread owns the query.
+/// guarded as `WaitingClients` says. Under neither lock another one is taken. The other fields change only while one thread owns the query.
 #[derive(Debug)]
 pub struct Query {
     clients: WaitingClients,

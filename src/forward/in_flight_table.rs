@@ -78,10 +78,10 @@ impl QueryPool {
         reset: impl FnOnce(&mut Query),
     ) -> Option<Arc<Query>> {
         if let Some(mut spare) = self.0.pop()
-            && let Some(free_octets) = Arc::get_mut(&mut spare)
-            && free_octets.resize_reservation(cost)
+            && let Some(query) = Arc::get_mut(&mut spare)
+            && query.resize_reservation(cost)
         {
-            reset(free_octets);
+            reset(query);
             return Some(spare);
         }
         // The pool is empty, or another thread still holds this query: the one that completed it, or another session.
@@ -326,9 +326,9 @@ mod tests {
     #[test]
     fn without_memory_no_query_is_made() {
         let (now, memory) = (Instant::now(), memory());
-        let total_octets = memory.share(Purpose::Queries);
+        let share = memory.share(Purpose::Queries);
         let mut query_pool = QueryPool::default();
-        let one = query_pool.reuse(&memory, total_octets - 10, now, |_| {});
+        let one = query_pool.reuse(&memory, share - 10, now, |_| {});
         assert!(one.is_some());
         assert!(
             query_pool

@@ -10,7 +10,7 @@ use crate::upstream::Failure;
 pub enum Outcome {
     /// No answer is due: the message is shorter than a header, is a response, or has an impossible source.
     Ignored,
-    /// The client was over its rate and got no answer.
+    /// The client got no answer: it was over its rate, or not on the list and its message could not be parsed.
     Dropped,
     /// The client was over its rate and got REFUSED or TC.
     RateLimited,

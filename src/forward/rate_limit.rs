@@ -105,11 +105,11 @@ impl Limiter {
         // An IPv6 socket shows an IPv4 client at a mapped address.
         let address = address.to_canonical();
         let mut allow = self.settings.allow.iter();
-        let may = allow.any(|prefix| prefix.contains(&address));
-        if may && address.is_loopback() && !self.settings.limit_loopback {
+        let is_allowed = allow.any(|prefix| prefix.contains(&address));
+        if is_allowed && address.is_loopback() && !self.settings.limit_loopback {
             return Verdict::Pass;
         }
-        match (may, self.charge(address, is_datagram, now)) {
+        match (is_allowed, self.charge(address, is_datagram, now)) {
             (true, None) => Verdict::Pass,
             (false, None) => Verdict::Refuse,
             (true, Some(excess)) if excess % 2 == 0 => Verdict::Truncate,
@@ -132,11 +132,12 @@ impl Limiter {
         let set = &mut shard[set_index % SETS_PER_SHARD];
         let known = set.iter().position(|bucket| bucket.key == key);
         let fullest = || {
-            let ways = 0..BUCKETS_PER_SET;
-            ways.min_by_key(|way| set[*way].full_at).unwrap_or_default()
+            let buckets = 0..BUCKETS_PER_SET;
+            buckets
+                .min_by_key(|index| set[*index].full_at)
+                .unwrap_or_default()
         };
-        let way = known.unwrap_or_else(fullest);
-        let bucket = &mut set[way];
+        let bucket = &mut set[known.unwrap_or_else(fullest)];
         if bucket.key != key {
             *bucket = Bucket {
                 key,
