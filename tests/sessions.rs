@@ -27,7 +27,7 @@ use crate::support::{
 
 const SERVFAIL: u16 = 2;
 
-/// Endings, but for a panic at the first answer to one name.
+/// A completer that panics at the first answer to one name.
 struct Fragile {
     completer: Arc<QueryCompleter>,
     name: &'static [u8],
