@@ -56,7 +56,7 @@ fn who_is_not_allowed_is_refused_with_the_reason_and_reaches_no_resolver() {
     client_at([127, 0, 0, 2], &forwarder)
         .ask(&ask.octets())
         .assert_answers(&ask);
-    assert_eq!(forwarder.running().count(Outcome::NotAllowed), 3);
+    assert_eq!(forwarder.running().count(Outcome::Denied), 3);
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn who_asks_too_much_over_udp_is_dropped_or_told_to_come_by_tcp() {
         let count = |outcome| forwarder.running().count(outcome);
         (
             count(Outcome::Answered),
-            count(Outcome::OverLimit),
+            count(Outcome::RateLimited),
             count(Outcome::Dropped),
         )
     };

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ::log::Level;
 use dns_tool::client::reply_batch::ReplyBatch;
-use dns_tool::forward::completion::Endings;
+use dns_tool::forward::completion::QueryCompleter;
 use dns_tool::forward::in_flight::Query;
 use dns_tool::forward::policy::{Upstream, Work};
 use dns_tool::system::clock;
@@ -873,12 +873,12 @@ fn an_upstream_that_is_retired_leaves_queries_to_the_next_one() {
     let options = ["--resolver-addr", &address, "--resolver-fqdn", NAME];
     let config = config(&options);
     let now = clock::now();
-    let endings = Arc::new(Endings::new(
+    let completer = Arc::new(QueryCompleter::new(
         config.forwarder.cache,
         &Memory::new(config.memory),
         now,
     ));
-    let upstream = Upstream::start(config.upstream, endings, Arc::default()).expect("a thread");
+    let upstream = Upstream::start(config.upstream, completer, Arc::default()).expect("a thread");
     let octets = Ask::a(1, "x.test").octets();
     let query = dns_tool::message::Query::parse(&octets).expect("a query");
     let mut queries = vec![Arc::new(Query::new(

@@ -47,7 +47,7 @@ fn assert_refused(chain: &Chain, options: &[&str], parts: &[&str]) {
             .ask(&ask.octets())
             .assert_error(&ask, SERVFAIL);
     }
-    assert!(forwarder.running().count(Outcome::Unproved) >= 10);
+    assert!(forwarder.running().count(Outcome::Unauthenticated) >= 10);
     assert!(resolver.queries().is_empty(), "no query leaves");
     assert!(!resolver.saw_in_clear(b"secret"));
     let lines = resolver.log(Level::Error);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use dns_tool::client::destination::Client;
 use dns_tool::client::reply_batch::ReplyBatch;
-use dns_tool::forward::completion::Endings;
+use dns_tool::forward::completion::QueryCompleter;
 use dns_tool::forward::forwarder::{self, Batch};
 use dns_tool::forward::in_flight::Query;
 use dns_tool::forward::policy::Upstream;
@@ -27,9 +27,9 @@ use crate::support::{
 
 const SERVFAIL: u16 = 2;
 
-/// Endings, but for a panic at the first answer to one name.
+/// A completer that panics at the first answer to one name.
 struct Fragile {
-    endings: Arc<Endings>,
+    completer: Arc<QueryCompleter>,
     name: &'static [u8],
     broken: AtomicBool,
 }
@@ -46,15 +46,15 @@ impl Settle<Query, ReplyBatch> for Fragile {
         if fragile && !self.broken.swap(true, Ordering::Relaxed) {
             panic!("on purpose");
         }
-        self.endings.settle(query, ending, now, replies);
+        self.completer.settle(query, ending, now, replies);
     }
 
     fn recover(&self, now: Instant) {
-        self.endings.recover(now);
+        self.completer.recover(now);
     }
 
     fn look_after(&self, query: &Query, now: Instant, replies: &mut ReplyBatch) {
-        self.endings.look_after(query, now, replies);
+        self.completer.look_after(query, now, replies);
     }
 }
 
@@ -74,19 +74,19 @@ fn a_panic_at_one_answer_costs_that_answer_alone() {
     let panics = thread::panics();
     PANICS_MEANT.fetch_add(1, Ordering::SeqCst);
     let now = clock::now();
-    let endings = Arc::new(Endings::new(
+    let completer = Arc::new(QueryCompleter::new(
         config.forwarder.cache,
         &Memory::new(config.memory),
         now,
     ));
     let fragile = Arc::new(Fragile {
-        endings: Arc::clone(&endings),
+        completer: Arc::clone(&completer),
         name: b"fragile",
         broken: AtomicBool::new(false),
     });
     let upstream = Upstream::start(config.upstream, fragile, Arc::default()).expect("a thread");
     let forwarder =
-        forwarder::Forwarder::new(config.forwarder, Arc::clone(&upstream), endings, now);
+        forwarder::Forwarder::new(config.forwarder, Arc::clone(&upstream), completer, now);
     let forwarder = Arc::new(forwarder);
     let pool = Pool::new(Arc::clone(&forwarder), 1);
     let hands = Arc::downgrade(&pool);
@@ -132,7 +132,7 @@ fn a_panic_at_one_answer_costs_that_answer_alone() {
     ask_all(&["six.test", "seven.test"]);
     assert_eq!(resolver.connections(), 1, "the session lives on");
     // It waits until nobody has no answer.
-    forwarder.finish(Duration::ZERO);
+    forwarder.drain(Duration::ZERO);
     upstream.stop();
     pool.stop();
 }
@@ -225,14 +225,14 @@ fn an_answer_in_another_case_is_the_answer_and_the_client_gets_its_own_spelling(
 
 #[test]
 fn a_session_that_ends_is_replaced_and_its_queries_are_asked_again() {
-    let endings = [
+    let completer = [
         Act::Close,
         Act::Cut,
         Act::Reset,
         Act::Plaintext,
         Act::Raw(vec![0, 3, 1, 2, 3]),
     ];
-    for ending in endings {
+    for ending in completer {
         let resolver = FakeResolver::honest();
         let first_time = AtomicBool::new(true);
         let how = ending.clone();

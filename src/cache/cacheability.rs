@@ -1,86 +1,92 @@
-//! May an answer be kept, and for how long?
+//! May an answer be cached, and for how long?
 
 use crate::message::{Answer, QuestionKey, Section, rcode, rtype};
 
-/// The longest that an answer is kept, in seconds: 7 days (RFC 8767 section 4).
-const MOST: u32 = 604_800;
-/// The longest that the absence of a name or of its records is believed, in seconds: 3 hours (RFC 2308 section 5).
-const MOST_NEGATIVE: u32 = 10_800;
+/// The longest TTL of an answer in the cache, in seconds: 7 days (RFC 8767 section 4).
+const MAX_TTL: u32 = 604_800;
+/// The longest TTL of a negative answer in the cache, in seconds: 3 hours (RFC 2308 section 5).
+const MAX_NEGATIVE_TTL: u32 = 10_800;
 
-/// Why an answer is not kept.
+/// Why an answer is not cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unkept {
-    /// Records are missing from it.
+pub(super) enum NotCacheable {
+    /// Records are missing from it: its TC bit is set.
     Truncated,
-    /// It is for a part of the network.
-    Scoped,
-    /// It is signed for one asker.
+    /// It is for one part of the network only (RFC 7871).
+    EcsScoped,
+    /// It is signed for one client, by TSIG or SIG(0).
     Signed,
-    /// It has DNSSEC records that were not asked for (RFC 4035 section 3.2.1), and would show them to everybody.
-    Unasked,
-    /// It says that there is nothing, and not for how long (RFC 2308 section 5).
-    Endless,
-    /// It is to be used once.
-    Momentary,
-    /// It is none to this question.
-    Other,
+    /// It has DNSSEC records that the query did not request (RFC 4035 section 3.2.1); other clients would get them, too.
+    UnrequestedDnssec,
+    /// It is negative and has no SOA record that says for how long (RFC 2308 section 5).
+    NoSoa,
+    /// Its TTL is 0.
+    ZeroTtl,
+    /// It does not answer this question.
+    QuestionMismatch,
 }
 
-/// How long an answer may be kept.
+/// How long an answer may be cached.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Lifetime {
-    /// Seconds, at least 1.
-    pub(super) life: u32,
-    /// The most that each of its TTLs may be, in seconds.
-    pub(super) most: u32,
+    /// The TTL of the whole answer in seconds, at least 1.
+    pub(super) ttl: u32,
+    /// The cap on the TTL of each of its records, in seconds.
+    pub(super) max_record_ttl: u32,
 }
 
-/// Whether an answer may be given to another asker, whatever it says.
-pub(super) fn may_be_kept(answer: &Answer<'_>) -> Result<(), Unkept> {
+/// Checks that an answer may be given to other clients, whatever its records are.
+pub(super) fn check_cacheable(answer: &Answer<'_>) -> Result<(), NotCacheable> {
     if answer.is_truncated() {
-        Err(Unkept::Truncated)
+        Err(NotCacheable::Truncated)
     } else if answer.has_ecs_scope() {
-        Err(Unkept::Scoped)
+        Err(NotCacheable::EcsScoped)
     } else if answer.is_signed() {
-        Err(Unkept::Signed)
+        Err(NotCacheable::Signed)
     } else {
         Ok(())
     }
 }
 
-/// How long an answer to `key` with the code NOERROR or NXDOMAIN may be kept.
-pub(super) fn lifetime(answer: &Answer<'_>, key: &QuestionKey<'_>) -> Result<Lifetime, Unkept> {
-    may_be_kept(answer)?;
-    let qtype = answer.qtype().ok_or(Unkept::Other)?;
+/// How long an answer to `key` with the response code NOERROR or NXDOMAIN may be cached.
+pub(super) fn lifetime(
+    answer: &Answer<'_>,
+    key: &QuestionKey<'_>,
+) -> Result<Lifetime, NotCacheable> {
+    check_cacheable(answer)?;
+    let qtype = answer.qtype().ok_or(NotCacheable::QuestionMismatch)?;
     let asked_for = |rtype| rtype == qtype || qtype == rtype::ANY;
-    let (mut least, mut absence, mut is_there) = (MOST, None, false);
+    let (mut min_ttl, mut negative_ttl, mut has_data) = (MAX_TTL, None, false);
     for record in answer.records().filter(|record| record.rtype != rtype::OPT) {
-        let signature = matches!(record.rtype, rtype::RRSIG | rtype::NSEC | rtype::NSEC3);
-        if signature && !key.dnssec_ok() && !asked_for(record.rtype) {
-            return Err(Unkept::Unasked);
+        let is_dnssec = matches!(record.rtype, rtype::RRSIG | rtype::NSEC | rtype::NSEC3);
+        if is_dnssec && !key.dnssec_ok() && !asked_for(record.rtype) {
+            return Err(NotCacheable::UnrequestedDnssec);
         }
-        least = least.min(answer.ttl(&record));
+        min_ttl = min_ttl.min(answer.ttl(&record));
         match record.section {
-            Section::Answer => is_there |= asked_for(record.rtype),
+            Section::Answer => has_data |= asked_for(record.rtype),
             Section::Authority if record.rtype == rtype::SOA => {
-                absence = Some(answer.negative_ttl(&record));
+                negative_ttl = Some(answer.negative_ttl(&record));
             }
             _ => {}
         }
     }
-    let lifetime = if is_there && answer.rcode() == rcode::NOERROR {
+    let lifetime = if has_data && answer.rcode() == rcode::NOERROR {
         Lifetime {
-            life: least,
-            most: MOST,
+            ttl: min_ttl,
+            max_record_ttl: MAX_TTL,
         }
     } else {
-        let absence = absence.ok_or(Unkept::Endless)?;
-        let life = least.min(absence).min(MOST_NEGATIVE);
-        // Whoever keeps it in turn goes by the SOA record's TTL and its MINIMUM: one of them must count down.
-        Lifetime { life, most: life }
+        let negative_ttl = negative_ttl.ok_or(NotCacheable::NoSoa)?;
+        let ttl = min_ttl.min(negative_ttl).min(MAX_NEGATIVE_TTL);
+        // A cache behind this one goes by the TTL and the MINIMUM of the SOA record: one of them must count down.
+        Lifetime {
+            ttl,
+            max_record_ttl: ttl,
+        }
     };
-    if lifetime.life == 0 {
-        return Err(Unkept::Momentary);
+    if lifetime.ttl == 0 {
+        return Err(NotCacheable::ZeroTtl);
     }
     Ok(lifetime)
 }

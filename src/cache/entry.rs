@@ -1,4 +1,4 @@
-//! How is an answer kept, by what is it found, and what does it cost?
+//! How is an answer stored, by which key is it found, and what does it cost?
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -7,157 +7,166 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use parking_lot::Mutex;
 use quick_cache::{Equivalent, Weighter};
 
-use crate::cache::backoff::Trouble;
+use crate::cache::backoff::Backoff;
 use crate::cache::cacheability::Lifetime;
 use crate::message::{CachedAnswer, QuestionKey};
 
-/// An answer is popular when it was given so often from here.
-const POPULAR: u8 = 2;
-/// Octets that an entry costs besides its own: its place in the store's tables, and the traces of entries that left.
-const PLACE: usize = 88;
+/// An answer is popular, and worth a prefetch, once it was served this often from the cache.
+const PREFETCH_MIN_HITS: u8 = 2;
+/// Octets that an entry costs in the store's tables, with its share of the ghost entries.
+const ENTRY_OVERHEAD: usize = 88;
 
-/// An answer or a failure, as it is kept.
+/// An answer or a failure in the cache.
+///
+/// Shared by all threads. The lock guards `backoff` alone, and no other lock is taken under it.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) answer: CachedAnswer,
+    /// The bits of its key: DO and CD.
     bits: u8,
-    /// In milliseconds on the cache's clock.
-    stored: u64,
-    /// Seconds; 0 for a failure.
-    life: u32,
-    /// The most that a TTL in it may be, in seconds.
-    pub(super) most: u32,
-    /// How often it was given, counted as far as it matters.
-    given: AtomicU8,
-    renewed: AtomicBool,
-    pub(super) trouble: Mutex<Trouble>,
+    /// When it was stored, in milliseconds on the cache's clock.
+    stored_at: u64,
+    /// TTL of the whole answer in seconds; 0 for a failure.
+    ttl: u32,
+    /// The cap on the TTL of each of its records, in seconds.
+    pub(super) max_record_ttl: u32,
+    /// How often it was served, counted up to [`PREFETCH_MIN_HITS`] or little more.
+    hits: AtomicU8,
+    /// A prefetch was started for it.
+    prefetched: AtomicBool,
+    /// Failed attempts to refresh it; of a failure, when the question may be asked again.
+    pub(super) backoff: Mutex<Backoff>,
 }
 
 impl Entry {
-    /// One of a success, which lives so long from `now`.
+    /// The entry of an answer that was received at `now`.
     pub(super) fn of_success(
         answer: CachedAnswer,
         key: &QuestionKey<'_>,
-        Lifetime { life, most }: Lifetime,
+        Lifetime {
+            ttl,
+            max_record_ttl,
+        }: Lifetime,
         now: u64,
     ) -> Self {
         Self {
             answer,
             bits: key.bits(),
-            stored: now,
-            life,
-            most,
-            given: AtomicU8::new(0),
-            renewed: AtomicBool::new(false),
-            trouble: Mutex::default(),
+            stored_at: now,
+            ttl,
+            max_record_ttl,
+            hits: AtomicU8::new(0),
+            prefetched: AtomicBool::new(false),
+            backoff: Mutex::default(),
         }
     }
 
-    /// One of a failure, which is over when its `trouble` is.
+    /// The entry of a failure, which counts as long as its `backoff` is active.
     pub(super) fn of_failure(
         answer: CachedAnswer,
         key: &QuestionKey<'_>,
-        trouble: Trouble,
+        backoff: Backoff,
         now: u64,
     ) -> Self {
         Self {
             answer,
             bits: key.bits(),
-            stored: now,
-            life: 0,
-            most: 0,
-            given: AtomicU8::new(0),
-            renewed: AtomicBool::new(false),
-            trouble: Mutex::new(trouble),
+            stored_at: now,
+            ttl: 0,
+            max_record_ttl: 0,
+            hits: AtomicU8::new(0),
+            prefetched: AtomicBool::new(false),
+            backoff: Mutex::new(backoff),
         }
     }
 
-    /// How long it has been kept, in milliseconds.
+    /// Its age in milliseconds.
     pub(super) fn age(&self, now: u64) -> u64 {
-        now.saturating_sub(self.stored)
+        now.saturating_sub(self.stored_at)
     }
 
-    /// How long it lives, in milliseconds.
-    pub(super) fn life(&self) -> u64 {
-        u64::from(self.life) * 1000
+    /// Its TTL in milliseconds.
+    pub(super) fn ttl_ms(&self) -> u64 {
+        u64::from(self.ttl) * 1000
     }
 
-    /// When it is past its time.
-    pub(super) fn end(&self) -> u64 {
-        self.stored + self.life()
+    /// When it expires, in milliseconds on the cache's clock.
+    pub(super) fn expires_at(&self) -> u64 {
+        self.stored_at + self.ttl_ms()
     }
 
-    /// Whether it is to be renewed at that age, because it is popular and soon past its time. Said once.
-    pub(super) fn claim_renewal(&self, age: u64) -> bool {
-        let life = self.life();
-        let last_tenth = age >= life - life / 10;
-        self.is_popular() && last_tenth && !self.renewed.swap(true, Ordering::Relaxed)
+    /// Whether the caller should prefetch it at this age, in milliseconds, since it is popular and expires soon. True once for an entry.
+    pub(super) fn claim_prefetch(&self, age: u64) -> bool {
+        let ttl_ms = self.ttl_ms();
+        let last_tenth = age >= ttl_ms - ttl_ms / 10;
+        self.is_popular() && last_tenth && !self.prefetched.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether it is one of a failure.
+    /// Whether this is the entry of a failure.
     pub(super) fn is_failure(&self) -> bool {
-        self.life == 0
+        self.ttl == 0
     }
 
-    /// Whether it is popular, this time included.
+    /// Counts one more hit, and returns whether the answer is popular.
     fn is_popular(&self) -> bool {
-        // No write once it is: all threads that give it read this.
-        self.given.load(Ordering::Relaxed) >= POPULAR
-            || self.given.fetch_add(1, Ordering::Relaxed) + 1 >= POPULAR
+        // A popular entry is not written to: all threads that serve it read this counter.
+        self.hits.load(Ordering::Relaxed) >= PREFETCH_MIN_HITS
+            || self.hits.fetch_add(1, Ordering::Relaxed) + 1 >= PREFETCH_MIN_HITS
     }
 }
 
-/// An entry by its question.
-pub(super) struct ByKey(pub(super) Arc<Entry>);
+/// The key of a stored entry: its question and bits.
+pub(super) struct StoredKey(pub(super) Arc<Entry>);
 
-impl ByKey {
+impl StoredKey {
     fn parts(&self) -> (&[u8], u8) {
         (self.0.answer.question(), self.0.bits)
     }
 }
 
-impl PartialEq for ByKey {
+impl PartialEq for StoredKey {
     fn eq(&self, other: &Self) -> bool {
         self.parts() == other.parts()
     }
 }
 
-impl Eq for ByKey {}
+impl Eq for StoredKey {}
 
-impl Hash for ByKey {
+impl Hash for StoredKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.parts().hash(state);
     }
 }
 
-/// A question that is looked for.
-pub(super) struct Sought<'k>(pub(super) &'k QuestionKey<'k>);
+/// The key of a lookup, which borrows its question.
+pub(super) struct LookupKey<'k>(pub(super) &'k QuestionKey<'k>);
 
-impl Hash for Sought<'_> {
+impl Hash for LookupKey<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.0.question(), self.0.bits()).hash(state);
     }
 }
 
-impl Equivalent<ByKey> for Sought<'_> {
-    fn equivalent(&self, entry: &ByKey) -> bool {
+impl Equivalent<StoredKey> for LookupKey<'_> {
+    fn equivalent(&self, entry: &StoredKey) -> bool {
         (self.0.question(), self.0.bits()) == entry.parts()
     }
 }
 
-/// What an entry costs in octets.
+/// Weighs entries by the octets that they cost.
 #[derive(Clone)]
-pub(super) struct Cost;
+pub(super) struct EntryWeighter;
 
-impl Weighter<ByKey, Arc<Entry>> for Cost {
-    fn weight(&self, _: &ByKey, entry: &Arc<Entry>) -> u64 {
-        let counts = 2 * size_of::<usize>();
-        let octets = allocated(counts + size_of::<Entry>()) + allocated(entry.answer.size());
-        (octets + PLACE) as u64
+impl Weighter<StoredKey, Arc<Entry>> for EntryWeighter {
+    fn weight(&self, _: &StoredKey, entry: &Arc<Entry>) -> u64 {
+        let arc_counts = 2 * size_of::<usize>();
+        let octets =
+            allocation_size(arc_counts + size_of::<Entry>()) + allocation_size(entry.answer.size());
+        (octets + ENTRY_OVERHEAD) as u64
     }
 }
 
-/// What the system's allocator takes for so many octets: a length before them, and units of 16.
-fn allocated(octets: usize) -> usize {
+/// Octets that the system's allocator takes for an allocation: 8 for the length before it, rounded up to 16.
+fn allocation_size(octets: usize) -> usize {
     (octets + 8).next_multiple_of(16)
 }

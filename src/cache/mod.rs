@@ -1,23 +1,23 @@
-//! Do we know it already?
+//! Is the answer known already?
 //!
-//! Whole answers, each kept for the question that it answers and for no other: its name, type and class, and the bits DO
-//! and CD. An answer is kept for as long as the least TTL in it says, and shown with what is left of its TTLs. Past its
-//! time it stays for a while, to be served in place of a failure (RFC 8767). Failures are kept too, for seconds, so that a
-//! name that cannot be resolved is not asked for again and again (RFC 9520).
+//! Whole answers are cached, each for one question only: its name, type and class, and the bits DO and CD. An answer is fresh for as
+//! long as the smallest TTL in it says, and goes out with what is left of its TTLs. An expired answer stays for a while, to be served
+//! in place of a failure (RFC 8767). Failures are cached too, for seconds, so that a name that cannot be resolved is not asked for
+//! again and again (RFC 9520).
 //!
 //! Each file imports only files below it in this list:
 //!
-//! - `store`: what is known of this question?
-//! - `kept`: how is a kept answer shown?
-//! - `entry`: how is an answer kept, by what is it found, and what does it cost?
-//! - `cacheability`: may an answer be kept, and for how long?
-//! - `backoff`: when may what failed be asked for again?
+//! - `store`: what does the cache know of this question?
+//! - `cache_hit`: how does a cached answer go out?
+//! - `entry`: how is an answer stored, by which key is it found, and what does it cost?
+//! - `cacheability`: may an answer be cached, and for how long?
+//! - `backoff`: when may a question that failed be asked again?
 
 mod backoff;
+mod cache_hit;
 mod cacheability;
 mod entry;
-mod kept;
 mod store;
 
-pub use kept::Kept;
-pub use store::{Ask, Cache, Found, Settings};
+pub use cache_hit::CacheHit;
+pub use store::{Cache, Lookup, Refresh, Settings};

@@ -1,6 +1,6 @@
-//! What is known of this question?
+//! What does the cache know of this question?
 //!
-//! Memory is bounded in octets, and what is used seldom leaves first. Time is passed in.
+//! Memory is bounded in octets, and answers that are rarely used are evicted first. Time is passed in.
 
 use std::fmt;
 use std::hash::RandomState;
@@ -12,84 +12,89 @@ use parking_lot::Mutex;
 use quick_cache::OptionsBuilder;
 use quick_cache::sync::DefaultLifecycle;
 
-use crate::cache::backoff::Trouble;
-use crate::cache::cacheability::{Unkept, lifetime, may_be_kept};
-use crate::cache::entry::{ByKey, Cost, Entry, Sought};
-use crate::cache::kept::Kept;
+use crate::cache::backoff::Backoff;
+use crate::cache::cache_hit::CacheHit;
+use crate::cache::cacheability::{NotCacheable, check_cacheable, lifetime};
+use crate::cache::entry::{Entry, EntryWeighter, LookupKey, StoredKey};
 use crate::message::{Answer, CachedAnswer, QuestionKey, rcode};
 use crate::upstream::Failure;
 
-/// What is past its time and could not be renewed is asked for again no sooner than this (RFC 8767 section 5).
-const RECHECK: u64 = 30_000;
-/// How many traces of entries that left are kept, for each that is there: who comes back is worth more than a stranger.
-const TRACES: f64 = 0.25;
-/// Parts of the store, each with a lock and a share of the memory: no answer may be larger than that.
+/// An expired answer that could not be refreshed is not asked for again for this long, in milliseconds: the failure recheck timer of
+/// RFC 8767 section 5.
+const FAILURE_RECHECK_MS: u64 = 30_000;
+/// Ghost entries per entry: keys that were evicted lately. A key that returns soon after its eviction is admitted at once.
+const GHOST_RATIO: f64 = 0.25;
+/// Shards of the store, each with a lock and an equal part of the memory. No answer may be larger than that part.
 const SHARDS: usize = 16;
-/// What an entry of an ordinary answer costs, in octets: an estimate for the size of the store's tables.
-const ORDINARY: usize = 320;
+/// Octets that the entry of a typical answer costs: an estimate for the size of the store's tables.
+const TYPICAL_ENTRY_OCTETS: usize = 320;
 
-/// What this room can be told.
+/// Settings of the cache.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Octets that may be used; 0 keeps nothing.
+    /// Octets that the cache may use. With 0 nothing is cached.
     pub size: usize,
-    /// How long an answer may be served past its time; zero never does.
+    /// How long an answer may be served after it has expired. With zero it never is.
     pub serve_stale: Duration,
 }
 
-/// What is known of a question.
+/// The result of a lookup.
 #[derive(Debug)]
-pub enum Found {
-    /// Nothing that could be served.
-    Nothing,
-    /// An answer within its time.
+pub enum Lookup {
+    /// Nothing that may be served.
+    Miss,
+    /// An answer that has not expired.
     Fresh {
         /// The answer.
-        kept: Kept,
-        /// It is popular and soon past its time: the caller is to renew it. Said once.
-        renew: bool,
+        hit: CacheHit,
+        /// The caller should prefetch the answer, which is popular and expires soon. True once for an answer.
+        prefetch: bool,
     },
-    /// It failed lately, and is not to be asked for again yet.
-    Failed(Kept),
-    /// An answer past its time, for when there is no better one.
+    /// A failure: the question may not be asked again yet (RFC 9520).
+    Failure(CacheHit),
+    /// An expired answer, to be served if there is no better one (RFC 8767).
     Stale {
         /// The answer.
-        kept: Kept,
-        /// What to do for a fresh one.
-        ask: Ask,
+        hit: CacheHit,
+        /// When to ask for a fresh one.
+        refresh: Refresh,
     },
 }
 
-/// Whether what is past its time is asked for again.
+/// When to ask for a fresh answer in place of an expired one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
-    /// Yes, and the client waits a while for it.
-    First,
-    /// Yes, but that has failed before: the client does not wait.
-    Behind,
-    /// No: it failed lately.
-    NotYet,
+pub enum Refresh {
+    /// Now. The client waits a while for the fresh answer.
+    BeforeReply,
+    /// Now, but the client does not wait, since the last refresh failed.
+    AfterReply,
+    /// Later: the last refresh failed a moment ago.
+    BackingOff,
 }
 
 type Store = quick_cache::sync::Cache<
-    ByKey,
+    StoredKey,
     Arc<Entry>,
-    Cost,
+    EntryWeighter,
     RandomState,
-    DefaultLifecycle<ByKey, Arc<Entry>>,
+    DefaultLifecycle<StoredKey, Arc<Entry>>,
 >;
 
-/// The answers that are kept.
+/// The cache of answers and failures.
+///
+/// Shared by all threads. Lookups take only the store's own shard locks and the lock of one entry's backoff. `writes` is held while a
+/// result is recorded, and taken before those; a shard's lock and an entry's are not held together.
 pub struct Cache {
-    /// None if nothing is to be kept.
+    /// None if nothing is cached.
     store: Option<Store>,
-    /// In milliseconds.
+    /// How long an answer may be served after it has expired, in milliseconds.
     serve_stale: AtomicU64,
     start: Instant,
-    /// When the resolver last answered anything.
-    heard: AtomicU64,
-    /// Until when any of the answers is within its time; 0 where there was none.
-    lasts: AtomicU64,
+    /// When the resolver last responded to any query, in milliseconds since the start.
+    last_response: AtomicU64,
+    /// When the last of the answers expires, in milliseconds since the start; 0 if there was none.
+    latest_expiry: AtomicU64,
+    /// Guards no data: it makes one step of the look at an entry and its replacement.
     writes: Mutex<()>,
 }
 
@@ -105,12 +110,12 @@ impl fmt::Debug for Cache {
 impl Cache {
     /// An empty cache, whose clock starts now.
     pub fn new(settings: Settings, now: Instant) -> Self {
-        // Rounded down, so that the shards' shares make no more than the whole.
+        // Rounded down, so that the shards' parts add up to no more than the whole.
         let capacity = (settings.size & !0xfff) as u64;
         let options = OptionsBuilder::new()
             .shards(SHARDS)
-            .ghost_allocation(TRACES)
-            .estimated_items_capacity(settings.size / ORDINARY)
+            .ghost_allocation(GHOST_RATIO)
+            .estimated_items_capacity(settings.size / TYPICAL_ENTRY_OCTETS)
             .weight_capacity(capacity)
             .build()
             .ok()
@@ -119,241 +124,258 @@ impl Cache {
             store: options.map(|options| {
                 Store::with_options(
                     options,
-                    Cost,
+                    EntryWeighter,
                     RandomState::new(),
                     DefaultLifecycle::default(),
                 )
             }),
             serve_stale: AtomicU64::new(millis(settings.serve_stale)),
             start: now,
-            heard: AtomicU64::new(0),
-            lasts: AtomicU64::new(0),
+            last_response: AtomicU64::new(0),
+            latest_expiry: AtomicU64::new(0),
             writes: Mutex::new(()),
         }
     }
 
-    /// How many answers and failures are kept.
+    /// The number of answers and failures in the cache.
     pub fn entries(&self) -> usize {
         self.store.as_ref().map_or(0, Store::len)
     }
 
-    /// Whether there may be an answer to serve, within its time or past it.
+    /// Whether there may be an answer to serve, fresh or expired.
     pub fn can_serve(&self, now: Instant) -> bool {
-        let lasts = self.lasts.load(Ordering::Relaxed);
-        self.entries() > 0 && lasts > 0 && self.time(now) < self.end(lasts)
+        let latest = self.latest_expiry.load(Ordering::Relaxed);
+        self.entries() > 0 && latest > 0 && self.since_start(now) < self.stale_until(latest)
     }
 
-    /// How many octets they cost.
+    /// Octets that the entries cost.
     pub fn octets(&self) -> u64 {
         self.store.as_ref().map_or(0, Store::weight)
     }
 
-    /// How long an answer may be served past its time, from now on.
-    pub fn serve_stale(&self, time: Duration) {
+    /// Sets how long an answer may be served after it has expired.
+    pub fn set_serve_stale(&self, time: Duration) {
         self.serve_stale.store(millis(time), Ordering::Relaxed);
     }
 
-    /// Until when an answer may be served that is past its time then; or until which age.
-    fn end(&self, life: u64) -> u64 {
-        life + self.serve_stale.load(Ordering::Relaxed)
+    /// When an answer that expires at `expiry` may no longer be served stale; the same for ages. In milliseconds.
+    fn stale_until(&self, expiry: u64) -> u64 {
+        expiry + self.serve_stale.load(Ordering::Relaxed)
     }
 
-    /// Forgets everything; returns how many entries there were.
-    pub fn empty(&self) -> usize {
+    /// Removes all entries, and returns their number.
+    pub fn clear(&self) -> usize {
         let entries = self.entries();
-        self.lasts.store(0, Ordering::Relaxed);
+        self.latest_expiry.store(0, Ordering::Relaxed);
         if let Some(store) = &self.store {
             store.clear();
         }
         entries
     }
 
-    /// Forgets what is known of the question of `key`.
+    /// Removes the entry of `key`.
     pub fn remove(&self, key: &QuestionKey<'_>) {
         if let Some(store) = &self.store {
-            store.remove(&Sought(key));
+            store.remove(&LookupKey(key));
         }
     }
 
-    /// What is known of the question of `key`.
-    pub fn find(&self, key: &QuestionKey<'_>, now: Instant) -> Found {
+    /// Looks up the question of `key`.
+    pub fn lookup(&self, key: &QuestionKey<'_>, now: Instant) -> Lookup {
         let Some(entry) = self.get(key) else {
-            return Found::Nothing;
+            return Lookup::Miss;
         };
-        let now = self.time(now);
-        let (age, life) = (entry.age(now), entry.life());
-        if age < life {
-            let renew = entry.claim_renewal(age);
-            let kept = Kept::fresh(entry, age);
-            return Found::Fresh { kept, renew };
+        let now = self.since_start(now);
+        let (age, ttl) = (entry.age(now), entry.ttl_ms());
+        if age < ttl {
+            let prefetch = entry.claim_prefetch(age);
+            let hit = CacheHit::fresh(entry, age);
+            return Lookup::Fresh { hit, prefetch };
         }
-        let heard = self.heard.load(Ordering::Relaxed);
-        let ask = match &*entry.trouble.lock() {
-            trouble if trouble.lasts(now, heard) => Ask::NotYet,
-            trouble if trouble.is_over(heard) => Ask::First,
-            _ => Ask::Behind,
+        let last_response = self.last_response.load(Ordering::Relaxed);
+        let refresh = match &*entry.backoff.lock() {
+            backoff if backoff.is_active(now, last_response) => Refresh::BackingOff,
+            backoff if backoff.is_cleared(last_response) => Refresh::BeforeReply,
+            _ => Refresh::AfterReply,
         };
-        if !entry.is_failure() && age < self.end(life) {
-            let kept = Kept::stale(entry);
-            Found::Stale { kept, ask }
-        } else if entry.is_failure() && ask == Ask::NotYet {
-            Found::Failed(Kept::failed(entry))
+        if !entry.is_failure() && age < self.stale_until(ttl) {
+            let hit = CacheHit::stale(entry);
+            Lookup::Stale { hit, refresh }
+        } else if entry.is_failure() && refresh == Refresh::BackingOff {
+            Lookup::Failure(CacheHit::failed(entry))
         } else {
-            Found::Nothing
+            Lookup::Miss
         }
     }
 
-    /// Takes note that the resolver answered somebody.
-    pub fn hear(&self, now: Instant) {
-        self.heard.store(self.time(now), Ordering::Relaxed);
+    /// Notes that the resolver responded to some query, which ends an outage.
+    pub fn note_response(&self, now: Instant) {
+        self.last_response
+            .store(self.since_start(now), Ordering::Relaxed);
     }
 
-    /// An answer to the question of `key`, within its time or past it.
-    pub fn any(&self, key: &QuestionKey<'_>, now: Instant) -> Option<Kept> {
-        self.servable(self.get(key)?, self.time(now))
+    /// The answer to the question of `key` that may be served, fresh or expired.
+    pub fn servable(&self, key: &QuestionKey<'_>, now: Instant) -> Option<CacheHit> {
+        self.servable_entry(self.get(key)?, self.since_start(now))
     }
 
-    /// Takes note of how a query for `key` ended that began at `began`. Returns the answer that is to be served in place of
-    /// that ending, if it is a failure and there is one.
-    pub fn note(
+    /// Records the result of a query for `key` that began at `began`. If it is a failure, returns the cached answer to serve in its
+    /// place, if there is one.
+    pub fn record_result(
         &self,
         key: &QuestionKey<'_>,
-        ending: Result<&Answer<'_>, Failure>,
+        result: Result<&Answer<'_>, Failure>,
         began: Instant,
         now: Instant,
-    ) -> Option<Kept> {
+    ) -> Option<CacheHit> {
         let store = self.store.as_ref()?;
-        let (began, now) = (self.time(began), self.time(now));
-        let silence = self.heard.load(Ordering::Relaxed) <= began;
-        // No failure may take the place of an answer that comes at the same time.
-        let _alone = self.writes.lock();
-        if ending.is_ok_and(Answer::is_conclusive_error)
+        let (began, now) = (self.since_start(began), self.since_start(now));
+        let no_response_since = self.last_response.load(Ordering::Relaxed) <= began;
+        // No failure may replace an answer that comes at the same time.
+        let _writing = self.writes.lock();
+        if result.is_ok_and(Answer::is_conclusive_error)
             && store
-                .get(&Sought(key))
+                .get(&LookupKey(key))
                 .is_some_and(|entry| !entry.is_failure())
         {
-            // What was kept is not what the resolver would say of the name now: it does not cover that.
-            store.remove(&Sought(key));
+            // The resolver decided about the name: it is blocked, or its signatures are bogus. A cached answer must not hide that.
+            store.remove(&LookupKey(key));
         }
-        match ending {
+        match result {
             Ok(answer) => match answer.rcode() {
                 rcode::NOERROR | rcode::NXDOMAIN => {
                     self.replace(store, key, answer, now);
                     None
                 }
                 rcode::SERVFAIL => {
-                    let whole = may_be_kept(answer)
-                        .and_then(|()| CachedAnswer::new(answer, key).ok_or(Unkept::Other));
+                    let whole = check_cacheable(answer).and_then(|()| {
+                        CachedAnswer::new(answer, key).ok_or(NotCacheable::QuestionMismatch)
+                    });
                     let failure = whole.ok().or_else(|| CachedAnswer::servfail(key));
-                    self.fail(store, key, failure, false, now)
+                    self.record_failure(store, key, failure, false, now)
                 }
-                // It is the resolver's word on this one query, not to be repeated.
-                _ => self.refuse(store, key, now),
+                // REFUSED and the like concern this query only and are not cached.
+                _ => self.record_other_rcode(store, key, now),
             },
             Err(Failure::Unreadable) => {
-                self.fail(store, key, CachedAnswer::servfail(key), false, now)
+                self.record_failure(store, key, CachedAnswer::servfail(key), false, now)
             }
-            // It is this name's fault only if others were answered meanwhile.
-            Err(Failure::TimedOut | Failure::Broken) => {
-                self.fail(store, key, CachedAnswer::servfail(key), silence, now)
-            }
-            // It was not asked, or may not be asked again: no name's fault.
+            // The name is at fault only if the resolver responded to other queries meanwhile.
+            Err(Failure::TimedOut | Failure::Broken) => self.record_failure(
+                store,
+                key,
+                CachedAnswer::servfail(key),
+                no_response_since,
+                now,
+            ),
+            // The query was not sent, or may not be sent again: no name is at fault.
             Err(Failure::Unreachable | Failure::Unproved | Failure::Overloaded) => {
-                self.fail(store, key, None, true, now)
+                self.record_failure(store, key, None, true, now)
             }
         }
     }
 
-    /// Takes note that the resolver failed at `key` as it does at others: that says nothing of the name, and is over once it
-    /// answers one. Returns the answer that is to be served in place of that, if there is one.
-    pub fn note_outage(
+    /// Records that the resolver failed at `key` as it does at other names. That says nothing about the name, and is over once the
+    /// resolver responds to any query. Returns the cached answer to serve in place of the failure, if there is one.
+    pub fn record_outage(
         &self,
         key: &QuestionKey<'_>,
-        ending: Result<&Answer<'_>, Failure>,
+        result: Result<&Answer<'_>, Failure>,
         now: Instant,
-    ) -> Option<Kept> {
+    ) -> Option<CacheHit> {
         let store = self.store.as_ref()?;
-        let now = self.time(now);
-        let _alone = self.writes.lock();
-        let whole = ending.ok().filter(|answer| may_be_kept(answer).is_ok());
+        let now = self.since_start(now);
+        let _writing = self.writes.lock();
+        let whole = result.ok().filter(|answer| check_cacheable(answer).is_ok());
         let failure = whole.and_then(|answer| CachedAnswer::new(answer, key));
         let failure = failure.or_else(|| CachedAnswer::servfail(key));
-        self.fail(store, key, failure, true, now)
+        self.record_failure(store, key, failure, true, now)
     }
 
-    /// A fresh answer takes the place of whatever was there, even if it may not be kept itself.
+    /// Replaces the entry of `key` by a fresh answer, or removes it if the answer is not cacheable.
     fn replace(&self, store: &Store, key: &QuestionKey<'_>, answer: &Answer<'_>, now: u64) {
-        let kept = lifetime(answer, key)
-            .and_then(|times| Ok((CachedAnswer::new(answer, key).ok_or(Unkept::Other)?, times)));
-        match kept {
+        let cacheable = lifetime(answer, key).and_then(|lifetime| {
+            let answer = CachedAnswer::new(answer, key).ok_or(NotCacheable::QuestionMismatch)?;
+            Ok((answer, lifetime))
+        });
+        match cacheable {
             Ok((answer, lifetime)) => {
                 self.insert(store, Entry::of_success(answer, key, lifetime, now));
             }
-            Err(_) => drop(store.remove(&Sought(key))),
+            Err(_) => drop(store.remove(&LookupKey(key))),
         }
     }
 
-    /// Notes that it could not be had. Returns what there is in its place. `failure` is kept if there is nothing.
-    fn fail(
+    /// Records a failure at `key`. Returns the answer to serve in its place, if there is one. Otherwise `failure` is cached.
+    fn record_failure(
         &self,
         store: &Store,
         key: &QuestionKey<'_>,
         failure: Option<CachedAnswer>,
         outage: bool,
         now: u64,
-    ) -> Option<Kept> {
-        if let Some(entry) = store.get(&Sought(key)) {
-            if let Some(kept) = self.servable(Arc::clone(&entry), now) {
-                entry.trouble.lock().grow(outage, RECHECK, now);
-                return Some(kept);
+    ) -> Option<CacheHit> {
+        if let Some(entry) = store.get(&LookupKey(key)) {
+            if let Some(hit) = self.servable_entry(Arc::clone(&entry), now) {
+                entry
+                    .backoff
+                    .lock()
+                    .record_failure(outage, FAILURE_RECHECK_MS, now);
+                return Some(hit);
             }
             if entry.is_failure() {
                 if failure.is_some() {
-                    entry.trouble.lock().grow(outage, 0, now);
+                    entry.backoff.lock().record_failure(outage, 0, now);
                 }
                 return None;
             }
         }
-        let mut trouble = Trouble::default();
-        trouble.grow(outage, 0, now);
-        self.insert(store, Entry::of_failure(failure?, key, trouble, now));
+        let mut backoff = Backoff::default();
+        backoff.record_failure(outage, 0, now);
+        self.insert(store, Entry::of_failure(failure?, key, backoff, now));
         None
     }
 
-    /// Notes that the resolver would not answer, which is not kept but ends a failure.
-    fn refuse(&self, store: &Store, key: &QuestionKey<'_>, now: u64) -> Option<Kept> {
-        let instead = self.fail(store, key, None, false, now);
-        if instead.is_none() {
-            store.remove(&Sought(key));
+    /// Records a response code that is not cached: it ends a cached failure, and an answer that may be served is served in its place.
+    fn record_other_rcode(
+        &self,
+        store: &Store,
+        key: &QuestionKey<'_>,
+        now: u64,
+    ) -> Option<CacheHit> {
+        let hit = self.record_failure(store, key, None, false, now);
+        if hit.is_none() {
+            store.remove(&LookupKey(key));
         }
-        instead
+        hit
     }
 
-    fn servable(&self, entry: Arc<Entry>, now: u64) -> Option<Kept> {
-        let (age, life) = (entry.age(now), entry.life());
-        if age < life {
-            Some(Kept::fresh(entry, age))
-        } else if age < self.end(life) && !entry.is_failure() {
-            Some(Kept::stale(entry))
+    fn servable_entry(&self, entry: Arc<Entry>, now: u64) -> Option<CacheHit> {
+        let (age, ttl) = (entry.age(now), entry.ttl_ms());
+        if age < ttl {
+            Some(CacheHit::fresh(entry, age))
+        } else if age < self.stale_until(ttl) && !entry.is_failure() {
+            Some(CacheHit::stale(entry))
         } else {
             None
         }
     }
 
     fn get(&self, key: &QuestionKey<'_>) -> Option<Arc<Entry>> {
-        self.store.as_ref()?.get(&Sought(key))
+        self.store.as_ref()?.get(&LookupKey(key))
     }
 
     fn insert(&self, store: &Store, entry: Entry) {
         if !entry.is_failure() {
-            self.lasts.fetch_max(entry.end(), Ordering::Relaxed);
+            self.latest_expiry
+                .fetch_max(entry.expires_at(), Ordering::Relaxed);
         }
         let entry = Arc::new(entry);
-        store.insert(ByKey(Arc::clone(&entry)), entry);
+        store.insert(StoredKey(Arc::clone(&entry)), entry);
     }
 
-    /// Milliseconds since the start.
-    fn time(&self, now: Instant) -> u64 {
+    /// `now` on the cache's clock: milliseconds since the start.
+    fn since_start(&self, now: Instant) -> u64 {
         millis(now.saturating_duration_since(self.start))
     }
 }

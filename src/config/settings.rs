@@ -17,8 +17,8 @@ use crate::config::values::{
     seconds, trust_anchors, whole,
 };
 use crate::forward::policy;
+use crate::forward::quota;
 use crate::forward::rate_limit;
-use crate::forward::waiting;
 use crate::identity::anchors::TrustAnchors;
 use crate::identity::pin::PinEntry;
 use crate::identity::pin_file::{PinSource, resolver_name};
@@ -77,7 +77,7 @@ impl Config {
         let max_pending = number(&given, "--max-pending", 1..=1_000_000)?;
         let server = server_settings(&given)?;
         let (upstream, keys) = upstream_settings(&given, max_pending)?;
-        let budget = number(&given, "--upstream-rate-limit", 0..=1_000_000)?;
+        let upstream_rate = number(&given, "--upstream-rate-limit", 0..=1_000_000)?;
         let query_log = match (
             given.flag("--query-log")?,
             given.flag("--query-log-clients")?,
@@ -92,7 +92,7 @@ impl Config {
             max_pending,
             cache: cache_settings(&given)?,
             limit: limit_settings(&given)?,
-            budget: rate(budget, budget),
+            upstream_rate_limit: rate(upstream_rate, upstream_rate),
             query_log,
         };
         let monitor = one(&given, "--monitor", |text| {
@@ -217,7 +217,7 @@ fn upstream_settings(
         sessions: number(given, "--sessions", 1..=16)?,
         // What all clients wait for, and as many again as one may: renewals, and queries whose clients were content with an
         // expired answer, have no client that waits for them.
-        max_pending: (waiting::ALL + 1) * max_pending,
+        max_pending: (quota::ALL_CLIENTS + 1) * max_pending,
     };
     Ok((settings, keys))
 }
@@ -227,7 +227,7 @@ fn key_settings(
     given: &Given,
     names: Vec<ServerName<'static>>,
 ) -> Result<trust::Settings, UsageError> {
-    let from_options = all(given, "--resolver-pin", |text| {
+    let fixed = all(given, "--resolver-pin", |text| {
         let (name, pin) = named_pin(text)?;
         match name {
             Some(name) if !names.contains(&name) => {
@@ -241,7 +241,7 @@ fn key_settings(
     })?;
     let mut source = PinSource {
         names,
-        from_options,
+        from_options: fixed,
         file: None,
     };
     let mut pins = source.from_options.iter().cloned().collect();
@@ -263,11 +263,11 @@ fn key_settings(
         }
         days.map(|days| days * DAY as u32).ok_or_else(expected)
     })?;
-    let (state_dir, state) = kept.unzip();
+    let (directory, state) = kept.unzip();
     Ok(trust::Settings {
         source,
         pins,
-        state_dir,
+        state_dir: directory,
         state: state.unwrap_or_default(),
         rollover,
     })

@@ -123,7 +123,7 @@ impl Running {
         }
         let current = Arc::clone(current);
         self.forwarder
-            .change(config.forwarder.clone(), current, clock::now());
+            .reconfigure(config.forwarder.clone(), current, clock::now());
         if next.is_some() {
             let others = asks_others(&config.keys, before.settings());
             self.leave(&upstream, others, applied);
@@ -132,7 +132,7 @@ impl Running {
                 changes.applied.push("--resolver-ca");
             }
         }
-        let query_log = self.endings.query_log().turn(config.forwarder.query_log);
+        let query_log = self.completer.query_log().turn(config.forwarder.query_log);
         if let Err(cause) = query_log {
             error!("event=no-thread for=query-log cause=\"{cause}\"");
         }
@@ -166,9 +166,9 @@ impl Running {
         applied.retired.push(Arc::downgrade(upstream));
         // Nor does who asks now wait for a resolver that was left, maybe since it does not answer.
         if others {
-            self.endings.forget(clock::now());
+            self.completer.flush(clock::now());
         } else {
-            self.endings.part();
+            self.completer.detach_in_flight();
         }
     }
 }

@@ -11,7 +11,7 @@ use super::key_refresh::Keys;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
 use crate::config::sources::Given;
-use crate::forward::completion::Endings;
+use crate::forward::completion::QueryCompleter;
 use crate::forward::forwarder::Forwarder;
 use crate::forward::outcome::Outcome;
 use crate::forward::policy::Upstream;
@@ -32,7 +32,7 @@ pub struct Running {
     pub(super) forwarder: Arc<Forwarder>,
     pub(super) pool: Arc<Pool>,
     pub(super) slow_readers: Arc<SlowReaders>,
-    pub(super) endings: Arc<Endings>,
+    pub(super) completer: Arc<QueryCompleter>,
     pub(super) evictions: Arc<EvictionCounters>,
     pub(super) tally: Arc<Tally>,
     pub(super) monitor: Option<Monitor>,
@@ -69,7 +69,7 @@ impl Running {
 
     /// How many queries ended so.
     pub fn count(&self, outcome: Outcome) -> u64 {
-        self.endings.counts().count(outcome)
+        self.completer.counts().count(outcome)
     }
 
     /// Sessions that were opened on less than all that could be asked for.
@@ -79,17 +79,17 @@ impl Running {
 
     /// How it fares, in a line for people.
     pub fn status(&self) -> String {
-        Self::status_of(&self.forwarder, &self.endings)
+        Self::status_of(&self.forwarder, &self.completer)
     }
 
-    fn status_of(forwarder: &Forwarder, endings: &Endings) -> String {
+    fn status_of(forwarder: &Forwarder, completer: &QueryCompleter) -> String {
         let standings = forwarder.upstream().standings();
         let serving = standings.iter().find(|standing| standing.sessions > 0);
         let resolver = serving.map_or("no session".to_owned(), |standing| {
             format!("{} at {} serves", standing.name, standing.address)
         });
         let all: u64 = Outcome::ALL
-            .map(|outcome| endings.counts().count(outcome))
+            .map(|outcome| completer.counts().count(outcome))
             .iter()
             .sum();
         format!("{resolver}; {all} queries")
@@ -98,7 +98,7 @@ impl Running {
     /// Tells the service manager that it serves; and from now on, where there is a watchdog, that it goes on doing so, as long
     /// as that is so. Fails when the system has no thread for that.
     pub fn report_to(&self, manager: &Arc<Manager>) -> io::Result<()> {
-        let (forwarder, endings) = (Arc::clone(&self.forwarder), Arc::clone(&self.endings));
+        let (forwarder, completer) = (Arc::clone(&self.forwarder), Arc::clone(&self.completer));
         manager.ready(&self.status());
         let Some(every) = manager.watchdog() else {
             return Ok(());
@@ -107,7 +107,7 @@ impl Running {
         thread::spawn_for_good("watchdog", move || {
             loop {
                 match thread::stuck(clock::now()) {
-                    None => manager.feed(&Self::status_of(&forwarder, &endings)),
+                    None => manager.feed(&Self::status_of(&forwarder, &completer)),
                     Some(name) => {
                         error!("event=thread-stuck thread={name}");
                         manager.complain(&format!("a thread is stuck: {name}"));
@@ -121,8 +121,8 @@ impl Running {
 
     /// Forgets the answers that are kept, and keeps none that was asked for before.
     pub fn empty_cache(&self) {
-        let octets = self.endings.cache().octets();
-        let entries = self.endings.forget(clock::now());
+        let octets = self.completer.cache().octets();
+        let entries = self.completer.flush(clock::now());
         info!("event=cache-emptied entries={entries} octets={octets}");
     }
 
@@ -138,17 +138,17 @@ impl Running {
         let retired = || retired.iter().filter_map(Weak::upgrade);
         let timeouts = retired().map(|upstream| upstream.timeout());
         self.forwarder
-            .finish(timeouts.fold(Duration::ZERO, Duration::max));
+            .drain(timeouts.fold(Duration::ZERO, Duration::max));
         retired().for_each(|upstream| upstream.stop());
         self.forwarder.upstream().stop();
         self.pool.stop();
         self.slow_readers.stop();
-        self.endings.query_log().finish();
+        self.completer.query_log().finish();
         if let Some(monitor) = &self.monitor {
             monitor.stop();
         }
         let counts =
-            Outcome::ALL.map(|outcome| (outcome.name(), self.endings.counts().count(outcome)));
+            Outcome::ALL.map(|outcome| (outcome.name(), self.completer.counts().count(outcome)));
         let counts: Vec<_> = counts
             .iter()
             .map(|(name, count)| format!("{name}={count}"))

@@ -14,7 +14,7 @@ use super::running::{Applied, Running};
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
 use crate::config::settings::Config;
-use crate::forward::completion::Endings;
+use crate::forward::completion::QueryCompleter;
 use crate::forward::forwarder::Forwarder;
 use crate::forward::policy::{self, Upstream};
 use crate::monitoring::export::Sources;
@@ -159,7 +159,7 @@ impl Bound {
             forwarder: relay.forwarder,
             pool,
             slow_readers,
-            endings: relay.endings,
+            completer: relay.completer,
             evictions,
             tally: relay.tally,
             monitor,
@@ -178,7 +178,7 @@ impl Bound {
 struct Relay {
     /// Octets that the cache may have.
     cache_size: usize,
-    endings: Arc<Endings>,
+    completer: Arc<QueryCompleter>,
     tally: Arc<Tally>,
     upstream: Arc<Upstream>,
     forwarder: Arc<Forwarder>,
@@ -192,15 +192,16 @@ impl Relay {
         now: Instant,
     ) -> io::Result<Self> {
         let cache_size = settings.cache.size;
-        let endings = Arc::new(Endings::new(settings.cache, memory, now));
+        let completer = Arc::new(QueryCompleter::new(settings.cache, memory, now));
         let tally = Arc::new(Tally::default());
-        let settle = Arc::clone(&endings) as Arc<_>;
+        let settle = Arc::clone(&completer) as Arc<_>;
         let upstream = Upstream::start(resolvers, settle, Arc::clone(&tally))?;
-        let forwarder = Forwarder::new(settings, Arc::clone(&upstream), Arc::clone(&endings), now);
-        endings.query_log().turn(forwarder.settings().query_log)?;
+        let forwarder =
+            Forwarder::new(settings, Arc::clone(&upstream), Arc::clone(&completer), now);
+        completer.query_log().turn(forwarder.settings().query_log)?;
         Ok(Self {
             cache_size,
-            endings,
+            completer,
             tally,
             upstream,
             forwarder: Arc::new(forwarder),
@@ -210,7 +211,7 @@ impl Relay {
     /// What the monitoring port shows.
     fn sources(&self, server: &Server, evictions: &Arc<EvictionCounters>, start: Start) -> Sources {
         Sources {
-            endings: Arc::clone(&self.endings),
+            completer: Arc::clone(&self.completer),
             forwarder: Arc::clone(&self.forwarder),
             tally: Arc::clone(&self.tally),
             slots: Arc::clone(server.slots()),

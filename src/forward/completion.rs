@@ -1,7 +1,7 @@
 //! What becomes of a query that has ended?
 //!
-//! Its clients get their answers, the answer is kept, and each of their queries is counted with its outcome. Those that never go to
-//! the resolver end here too.
+//! Its clients get their answers, the result is cached, and the query of each client is counted with its outcome. Queries that never
+//! go to the resolver end here, too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,15 +9,15 @@ use std::time::Instant;
 
 use log::{Level, log_enabled};
 
-use crate::cache::{self, Cache, Kept};
+use crate::cache::{self, Cache, CacheHit};
 use crate::client::destination::Client;
 use crate::client::reply_batch::ReplyBatch;
-use crate::forward::counts::{Counts, Source};
-use crate::forward::flights::Flights;
+use crate::forward::counts::{AnswerSource, Counts};
 use crate::forward::in_flight::Query;
+use crate::forward::in_flight_table::InFlightTable;
 use crate::forward::outcome::Outcome;
+use crate::forward::quota::QueryQuota;
 use crate::forward::waiters::Waiters;
-use crate::forward::waiting::Waiting;
 use crate::message::{
     self, Answer, ParseError, QuestionPresentation, ReplyOptions, ReplyTo, rcode,
 };
@@ -27,202 +27,205 @@ use crate::telemetry::log::debug;
 use crate::telemetry::query_log::{Line, QueryLog};
 use crate::upstream::{Failure, Query as _, Replies, Settle};
 
-/// Where every query comes out: answers its clients, keeps the answer, and counts how it ended.
+/// Completes queries: answers their clients, caches their results and counts their outcomes.
+///
+/// Shared by all threads. It has no lock of its own; the cache, the table, each query and the query log say which locks they have.
+/// Under the table's lock the cache's locks, the lock on the waiters of one query and that of the upstream rate limit are taken; those
+/// are never held together.
 #[derive(Debug)]
-pub struct Endings {
+pub struct QueryCompleter {
     cache: Cache,
-    pub(super) flights: Flights,
+    pub(super) in_flight: InFlightTable,
     start: Instant,
-    /// What was asked before this moment, in microseconds since the start, is for those who asked and for nobody else.
-    forgotten: AtomicU64,
-    pub(super) waiting: Waiting,
+    /// When the cache was last flushed, in microseconds since the start. Answers to queries that began before are not cached.
+    flushed_at: AtomicU64,
+    pub(super) quota: QueryQuota,
     memory: Arc<Memory>,
     counts: Counts,
     query_log: Arc<QueryLog>,
 }
 
-impl Endings {
-    /// Nothing has come out yet. What queries hold is paid for in `memory`.
+impl QueryCompleter {
+    /// A completer with an empty cache and no queries. Queries reserve their octets in `memory`.
     pub fn new(settings: cache::Settings, memory: &Arc<Memory>, now: Instant) -> Self {
         Self {
             cache: Cache::new(settings, now),
-            flights: Flights::default(),
+            in_flight: InFlightTable::default(),
             start: now,
-            forgotten: AtomicU64::new(0),
-            waiting: Waiting::default(),
+            flushed_at: AtomicU64::new(0),
+            quota: QueryQuota::default(),
             memory: Arc::clone(memory),
             counts: Counts::new(),
             query_log: QueryLog::new(Arc::clone(memory)),
         }
     }
 
-    /// Clients' queries whose answer has not left.
-    pub fn waiting(&self) -> usize {
-        self.waiting.count()
+    /// The number of clients' queries whose answer has not been sent.
+    pub fn queries_in_flight(&self) -> usize {
+        self.quota.count()
     }
 
-    /// What messages hold.
+    /// The memory that is reserved for messages.
     pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
     }
 
-    /// How many queries ended how, and how soon.
+    /// The counts of outcomes and latencies.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// Where lines about single queries go.
+    /// The log of single queries.
     pub fn query_log(&self) -> &Arc<QueryLog> {
         &self.query_log
     }
 
-    /// What is kept.
+    /// The cache.
     pub fn cache(&self) -> &Cache {
         &self.cache
     }
 
-    /// Forgets what is known, and sees to it that what is on its way does not become known; returns how many entries there
-    /// were.
-    pub fn forget(&self, now: Instant) -> usize {
+    /// Empties the cache, and keeps answers to the queries in flight out of it. Returns the number of entries removed.
+    pub fn flush(&self, now: Instant) -> usize {
         let moment = 1 + micros(now.saturating_duration_since(self.start));
-        self.forgotten.store(moment, Ordering::SeqCst);
-        self.part();
-        self.cache.empty()
+        self.flushed_at.store(moment, Ordering::SeqCst);
+        self.detach_in_flight();
+        self.cache.clear()
     }
 
-    /// Sees to it that nobody who asks from now on waits for what is on its way.
-    pub fn part(&self) {
-        self.flights.close();
+    /// Stops new queries from joining the ones in flight.
+    pub fn detach_in_flight(&self) {
+        self.in_flight.detach_all();
     }
 
-    /// Whether the answer to `query` is for nobody but those who wait for it.
-    fn is_forgotten(&self, query: &Query) -> bool {
+    /// Whether `query` began before the last flush, so that only the clients that wait for it get its answer.
+    fn predates_flush(&self, query: &Query) -> bool {
         let began = micros(query.began().saturating_duration_since(self.start));
-        began < self.forgotten.load(Ordering::SeqCst)
+        began < self.flushed_at.load(Ordering::SeqCst)
     }
 
-    /// Has the ending of `query` kept, unless all is forgotten meanwhile.
-    fn note(
+    /// Caches the result of `query`, unless the cache is flushed meanwhile. Returns the cached answer to serve in place of a failure.
+    fn record_result(
         &self,
         key: &message::QuestionKey<'_>,
         query: &Query,
-        ending: Result<&Answer<'_>, Failure>,
+        result: Result<&Answer<'_>, Failure>,
         now: Instant,
-    ) -> Option<Kept> {
-        let kept = if query.is_outage() {
-            self.cache.note_outage(key, ending, now)
+    ) -> Option<CacheHit> {
+        let hit = if query.is_outage() {
+            self.cache.record_outage(key, result, now)
         } else {
-            self.cache.note(key, ending, query.began(), now)
+            self.cache.record_result(key, result, query.began(), now)
         };
-        // Whoever forgets says so before it empties: either that is seen here, or this is emptied there.
-        if self.is_forgotten(query) {
+        // A flush sets its time before it empties the cache: either this thread sees the time, or the flush removes this entry.
+        if self.predates_flush(query) {
             self.cache.remove(key);
         }
-        kept
+        hit
     }
 
-    /// Has the ending of `query` kept and lets nobody join it any more. Returns what is kept in place of that ending, and the query
-    /// that has taken over its clients, if there is one.
-    fn note_and_land(
+    /// Caches the result of `query` and stops new queries from joining it. Returns the cached answer to serve in place of a failure, and
+    /// the query that has taken over the clients, if there is one.
+    fn record_and_remove(
         &self,
         key: &message::QuestionKey<'_>,
         query: &Query,
-        ending: Result<&Answer<'_>, Failure>,
+        result: Result<&Answer<'_>, Failure>,
         now: Instant,
-    ) -> (Option<Kept>, Option<Arc<Query>>) {
-        let note = || self.note(key, query, ending, now);
-        if ending.is_ok() {
-            // In this order: whoever asks the same meanwhile finds it in one of the two.
-            return (note(), self.flights.land(query));
+    ) -> (Option<CacheHit>, Option<Arc<Query>>) {
+        let record_result = || self.record_result(key, query, result, now);
+        if result.is_ok() {
+            // In this order, so that an equal query finds the answer in the cache or the query in the table.
+            return (record_result(), self.in_flight.remove(query));
         }
-        // While another one is on its way nothing has failed yet; and what was said to fail has.
-        let successor = self.flights.land(query);
-        let is_first = successor.is_none() && !query.is_overdue();
-        let kept = if is_first {
-            note()
+        // No failure is cached while a newer query for the same key is in flight, nor a second time for the same query.
+        let successor = self.in_flight.remove(query);
+        let is_first = successor.is_none() && !query.has_timed_out();
+        let hit = if is_first {
+            record_result()
         } else {
-            self.cache.any(key, now)
+            self.cache.servable(key, now)
         };
-        (kept, successor)
+        (hit, successor)
     }
 
-    /// Answers all clients that wait for `query`: with what is kept, if there is something `instead` of its ending.
-    pub(super) fn end_all_waiters(
+    /// Answers all clients that wait for `query`: with the `replacement` from the cache if there is one, else with its result.
+    pub(super) fn answer_all_waiters(
         &self,
         query: &Query,
-        ending: Result<&Answer<'_>, Failure>,
-        instead: Option<&Kept>,
+        result: Result<&Answer<'_>, Failure>,
+        replacement: Option<&CacheHit>,
         now: Instant,
         replies: &mut ReplyBatch,
     ) {
         let waiters = query.clients().take_waiters();
-        self.end_waiters(waiters, query, ending, instead, now, replies);
+        self.answer_waiters(waiters, query, result, replacement, now, replies);
     }
 
-    /// Answers these clients, which waited for `query`.
-    fn end_waiters(
+    /// Answers these clients, which waited for `query`, and gives their queries back to the quota.
+    fn answer_waiters(
         &self,
         waiters: Waiters,
         query: &Query,
-        ending: Result<&Answer<'_>, Failure>,
-        instead: Option<&Kept>,
+        result: Result<&Answer<'_>, Failure>,
+        replacement: Option<&CacheHit>,
         now: Instant,
         replies: &mut ReplyBatch,
     ) {
         for waiter in waiters {
-            let (client, asked) = (&waiter.client, &waiter.asked(query.question()));
+            let (client, reply_to) = (&waiter.client, &waiter.reply_to(query.question()));
             let since = waiter.since;
-            let (source, outcome) = match (instead, ending) {
-                (Some(kept), _) => {
-                    let outcome = self.give(client, asked, kept, since, replies);
-                    (Source::Cache, outcome)
+            let (source, outcome) = match (replacement, result) {
+                (Some(hit), _) => {
+                    let outcome = self.answer_from_cache(client, reply_to, hit, since, replies);
+                    (AnswerSource::Cache, outcome)
                 }
                 (None, Ok(answer)) => {
                     if query.is_signed() {
-                        replies.push_signed(client, asked, answer);
+                        replies.push_signed(client, reply_to, answer);
                     } else {
-                        replies.push_answer(client, asked, answer, &ReplyOptions::default());
+                        replies.push_answer(client, reply_to, answer, &ReplyOptions::default());
                     }
-                    self.end(client, asked.question, Outcome::Answered, since);
-                    (Source::Resolver, Outcome::Answered)
+                    self.record_outcome(client, reply_to.question, Outcome::Answered, since);
+                    (AnswerSource::Resolver, Outcome::Answered)
                 }
                 (None, Err(failure)) => {
                     let outcome = failure.into();
-                    self.refuse(client, asked, outcome, usize::MAX, since, replies);
-                    (Source::Resolver, outcome)
+                    self.reply_error(client, reply_to, outcome, usize::MAX, since, replies);
+                    (AnswerSource::Resolver, outcome)
                 }
             };
             let took = now.saturating_duration_since(since);
             self.counts
-                .measure(source, took, 1, outcome.is_served().into());
-            self.waiting.end(waiter.place, waiter.octets);
-            replies.count_down(self.waiting.counter());
+                .record_latency(source, took, 1, outcome.is_served().into());
+            self.quota.release(waiter.slot, waiter.octets);
+            replies.count_down(self.quota.counter());
         }
     }
 
-    /// Answers a client, which asked at `since`, with what is kept.
-    pub(super) fn give(
+    /// Answers a client, whose query came at `since`, from the cache.
+    pub(super) fn answer_from_cache(
         &self,
         client: &Client,
-        asked: &ReplyTo<'_>,
-        kept: &Kept,
+        reply_to: &ReplyTo<'_>,
+        hit: &CacheHit,
         since: Instant,
         replies: &mut ReplyBatch,
     ) -> Outcome {
-        replies.push_answer(client, asked, &kept.answer(), kept.shown());
-        let outcome = if kept.is_stale() {
+        replies.push_answer(client, reply_to, &hit.answer(), hit.reply_options());
+        let outcome = if hit.is_stale() {
             Outcome::Stale
-        } else if kept.is_failure() {
-            Outcome::FailedBefore
+        } else if hit.is_failure() {
+            Outcome::CachedFailure
         } else {
             Outcome::Cached
         };
-        self.end(client, asked.question, outcome, since);
+        self.record_outcome(client, reply_to.question, outcome, since);
         outcome
     }
 
-    /// Answers a message that could not be read, as far as an answer is owed to it.
-    pub(super) fn reply_unreadable(
+    /// Answers a message that could not be parsed, unless it is too short or a response.
+    pub(super) fn reply_malformed(
         &self,
         message: &[u8],
         client: &Client,
@@ -235,32 +238,39 @@ impl Endings {
             client.peer()
         );
         match ReplyTo::from_malformed(message) {
-            Some(asked) => {
-                let most = message.len();
-                self.refuse(client, &asked, fault.into(), most, since, replies);
+            Some(reply_to) => {
+                let max_len = message.len();
+                self.reply_error(client, &reply_to, fault.into(), max_len, since, replies);
             }
-            None => self.end(client, &[], fault.into(), since),
+            None => self.record_outcome(client, &[], fault.into(), since),
         }
     }
 
-    /// Replies with no more octets than that: whoever forges a client's address shall gain nothing.
-    pub(super) fn refuse(
+    /// Answers with the outcome's response code and EDE, in at most `max_len` octets: with the length of the query as the limit, a forged
+    /// source address amplifies nothing (RFC 5358).
+    pub(super) fn reply_error(
         &self,
         client: &Client,
-        asked: &ReplyTo<'_>,
+        reply_to: &ReplyTo<'_>,
         outcome: Outcome,
-        most: usize,
+        max_len: usize,
         since: Instant,
         replies: &mut ReplyBatch,
     ) {
         if let Some((rcode, ede)) = outcome.reply() {
-            replies.push_reply(client, asked, rcode, ede, most);
+            replies.push_reply(client, reply_to, rcode, ede, max_len);
         }
-        self.end(client, asked.question, outcome, since);
+        self.record_outcome(client, reply_to.question, outcome, since);
     }
 
-    /// The one line in which every query is counted, that was asked at `since`.
-    pub(super) fn end(&self, client: &Client, question: &[u8], outcome: Outcome, since: Instant) {
+    /// Counts and logs the outcome of a query that came at `since`. Every query passes here once.
+    pub(super) fn record_outcome(
+        &self,
+        client: &Client,
+        question: &[u8],
+        outcome: Outcome,
+        since: Instant,
+    ) {
         let tcp = matches!(client, Client::Stream(_));
         self.counts.add(tcp, outcome);
         if self.query_log.is_on() {
@@ -283,15 +293,15 @@ impl Endings {
     }
 }
 
-/// Whether a query that ended so shows that the resolver answers.
-fn shows_that_resolver_answers(ending: Result<&Answer<'_>, Failure>) -> bool {
-    match ending {
+/// Whether a query with this result shows that the resolver responds.
+fn shows_that_resolver_answers(result: Result<&Answer<'_>, Failure>) -> bool {
+    match result {
         Ok(answer) => !is_failure(answer),
         Err(failure) => failure == Failure::Unreadable,
     }
 }
 
-/// Whether the resolver could not answer, for a reason that may not lie in the name.
+/// Whether the resolver could not answer, which may have nothing to do with the name.
 fn is_failure(answer: &Answer<'_>) -> bool {
     matches!(answer.rcode(), rcode::SERVFAIL | rcode::REFUSED) && !answer.is_conclusive_error()
 }
@@ -302,68 +312,68 @@ impl Replies for ReplyBatch {
     }
 }
 
-impl Settle<Query, ReplyBatch> for Endings {
+impl Settle<Query, ReplyBatch> for QueryCompleter {
     fn settle(
         &self,
         query: &Query,
-        ending: Result<&Answer<'_>, Failure>,
+        result: Result<&Answer<'_>, Failure>,
         now: Instant,
         replies: &mut ReplyBatch,
     ) {
-        query.end();
-        // A failure of the resolver's says more than one of ours.
-        let failure = query.take_kept();
+        query.mark_ended();
+        // A failure that the resolver sent says more than one found here.
+        let failure = query.take_fallback();
         let failure = failure.as_deref().map(Answer::parse);
-        let ending = match (ending, &failure) {
+        let result = match (result, &failure) {
             (Err(_), Some(Ok(failure))) => Ok(failure),
-            _ => ending,
+            _ => result,
         };
-        if shows_that_resolver_answers(ending) {
-            self.cache.hear(now);
+        if shows_that_resolver_answers(result) {
+            self.cache.note_response(now);
         }
         let Some(key) = query.key() else {
-            return self.end_all_waiters(query, ending, None, now, replies);
+            return self.answer_all_waiters(query, result, None, now, replies);
         };
-        if self.is_forgotten(query) {
-            self.flights.land(query);
-            return self.end_all_waiters(query, ending, None, now, replies);
+        if self.predates_flush(query) {
+            self.in_flight.remove(query);
+            return self.answer_all_waiters(query, result, None, now, replies);
         }
-        let (kept, successor) = self.note_and_land(&key, query, ending, now);
-        // Who asked after all was forgotten waits for an answer from after it.
-        let successor = successor.filter(|_| !self.is_forgotten(query));
-        self.end_all_waiters(query, ending, kept.as_ref(), now, replies);
-        // An answer is an answer, whichever of two queries for it brought it.
-        if let (Some(successor), Ok(_)) = (successor, ending) {
-            self.end_all_waiters(&successor, ending, kept.as_ref(), now, replies);
+        let (hit, successor) = self.record_and_remove(&key, query, result, now);
+        // After a flush, the clients of the newer query wait for its own answer.
+        let successor = successor.filter(|_| !self.predates_flush(query));
+        self.answer_all_waiters(query, result, hit.as_ref(), now, replies);
+        // The answer to the older query also serves the clients that the newer one has taken over.
+        if let (Some(successor), Ok(_)) = (successor, result) {
+            self.answer_all_waiters(&successor, result, hit.as_ref(), now, replies);
         }
     }
 
     fn recover(&self, now: Instant) {
-        self.cache.hear(now);
+        self.cache.note_response(now);
     }
 
     fn look_after(&self, query: &Query, now: Instant, replies: &mut ReplyBatch) {
         let Some(key) = query.key() else { return };
-        let mut kept = if query.clients().is_late(now) {
-            self.cache.any(&key, now)
+        let mut hit = if query.clients().is_stale_due(now) {
+            self.cache.servable(&key, now)
         } else {
             None
         };
-        let waiters = if kept.is_some() {
+        let waiters = if hit.is_some() {
             query.clients().take_waiters()
         } else {
-            query.clients().take_overdue(now)
+            query.clients().take_expired(now)
         };
-        let ending = Err(Failure::TimedOut);
-        if kept.is_none() && !waiters.is_empty() {
-            // The first whose time is over makes it a failure, though others wait on.
-            kept = if query.fall_overdue() && !self.is_forgotten(query) {
-                self.note(&key, query, ending, now)
+        let result = Err(Failure::TimedOut);
+        if hit.is_none() && !waiters.is_empty() {
+            // The first client that times out makes the query a failure, though other clients still wait.
+            hit = if query.mark_timed_out() && !self.predates_flush(query) {
+                self.record_result(&key, query, result, now)
             } else {
-                self.cache.any(&key, now)
+                self.cache.servable(&key, now)
             };
         }
-        self.end_waiters(waiters, query, ending, kept.as_ref(), now, replies);
-        query.clients().look_again(now);
+        self.answer_waiters(waiters, query, result, hit.as_ref(), now, replies);
+        query.clients().reschedule(now);
     }
 }

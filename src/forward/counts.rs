@@ -1,4 +1,4 @@
-//! How many queries ended how, and how soon?
+//! How many queries had which outcome, and how long did they take?
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,99 +9,105 @@ use crate::telemetry::metrics::{Counter, Histogram, Spread};
 
 /// Where an answer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// It was kept.
+pub enum AnswerSource {
+    /// From the cache.
     Cache,
-    /// It was waited for.
+    /// From the resolver: the client waited for it.
     Resolver,
 }
 
-/// How all queries since the start ended, and how long their clients waited.
+/// Counts the outcomes of all queries since the start, and how long clients waited. All fields are atomic.
 #[derive(Debug)]
 pub struct Counts {
-    /// By UDP, and by TCP.
+    /// By transport (UDP, TCP) and outcome.
     outcomes: [[Counter; Outcome::ALL.len()]; 2],
-    /// How long clients waited, by [`Source`].
-    answers: [Histogram; 2],
-    /// Queries whose clients got the resolver's answer in time.
-    good: Counter,
-    /// In what time they should get it, in microseconds.
+    /// How long clients waited, by [`AnswerSource`].
+    latencies: [Histogram; 2],
+    /// Queries that were served within `slo_latency`.
+    slo_good: Counter,
+    /// The latency objective in microseconds.
     slo_latency: AtomicU64,
-    /// Queries to which no answer was kept.
+    /// Queries that waited for the resolver, since the cache had no fresh answer.
     misses: Counter,
-    /// Answers that were given and asked for again behind it.
-    renewals: Counter,
+    /// Cached answers that were served and then asked for again.
+    prefetches: Counter,
 }
 
 impl Counts {
-    /// None yet.
+    /// All counts are 0.
     pub(super) fn new() -> Self {
         Self {
             outcomes: Default::default(),
-            answers: Default::default(),
+            latencies: Default::default(),
             slo_latency: AtomicU64::new(0),
-            good: Counter::new(),
+            slo_good: Counter::new(),
             misses: Counter::new(),
-            renewals: Counter::new(),
+            prefetches: Counter::new(),
         }
     }
 
-    /// Counts a query that ended so, and came by TCP or by UDP.
+    /// Counts the outcome of a query that came over TCP or UDP.
     pub(super) fn add(&self, tcp: bool, outcome: Outcome) {
         self.outcomes[usize::from(tcp)][outcome as usize].increment();
     }
 
-    /// Counts a query to which no answer was kept.
+    /// Counts a query that waits for the resolver, since the cache has no fresh answer.
     pub(super) fn add_miss(&self) {
         self.misses.increment();
     }
 
-    /// Counts an answer that was given and is asked for again behind it.
-    pub(super) fn add_renewal(&self) {
-        self.renewals.increment();
+    /// Counts a cached answer that was served and is asked for again.
+    pub(super) fn add_prefetch(&self) {
+        self.prefetches.increment();
     }
 
-    /// Has answers be good that are as quick as that, from now on.
-    pub(super) fn aim(&self, slo_latency: Duration) {
+    /// Sets the latency within which an answer counts as good.
+    pub(super) fn set_slo_latency(&self, slo_latency: Duration) {
         self.slo_latency
             .store(micros(slo_latency), Ordering::Relaxed);
     }
 
-    /// Notes that so many answers took so long, and how many of them were the resolver's.
-    pub(super) fn measure(&self, source: Source, took: Duration, answers: u64, served: u64) {
-        self.answers[source as usize].observe(took, answers);
+    /// Records that `answers` clients waited for `took`. Of them `served` got an answer of the resolver, fresh or cached.
+    pub(super) fn record_latency(
+        &self,
+        source: AnswerSource,
+        took: Duration,
+        answers: u64,
+        served: u64,
+    ) {
+        self.latencies[source as usize].observe(took, answers);
         if micros(took) <= self.slo_latency.load(Ordering::Relaxed) {
-            self.good.add(served);
+            self.slo_good.add(served);
         }
     }
 
-    /// How many queries ended so.
+    /// The number of queries with this outcome.
     pub fn count(&self, outcome: Outcome) -> u64 {
         self.count_by(false, outcome) + self.count_by(true, outcome)
     }
 
-    /// How many of those that came by TCP ended so, or of those that came by UDP.
+    /// The number of queries over TCP with this outcome, or over UDP.
     pub fn count_by(&self, tcp: bool, outcome: Outcome) -> u64 {
         self.outcomes[usize::from(tcp)][outcome as usize].value()
     }
 
-    /// How long clients waited for answers from there.
-    pub fn answers(&self, source: Source) -> Spread {
-        self.answers[source as usize].value()
+    /// How long clients waited for answers from this source.
+    pub fn latencies(&self, source: AnswerSource) -> Spread {
+        self.latencies[source as usize].value()
     }
 
-    /// Queries whose clients got the resolver's answer as quickly as they should.
-    pub fn good(&self) -> u64 {
-        self.good.value()
+    /// The number of queries that were served within the latency objective.
+    pub fn slo_good(&self) -> u64 {
+        self.slo_good.value()
     }
 
-    /// Queries to which no answer was kept.
+    /// The number of queries that waited for the resolver, since the cache had no fresh answer.
     pub fn misses(&self) -> u64 {
         self.misses.value()
     }
 
-    /// Answers that were given and asked for again behind it.
-    pub fn renewals(&self) -> u64 {
-        self.renewals.value()
+    /// The number of cached answers that were served and then asked for again.
+    pub fn prefetches(&self) -> u64 {
+        self.prefetches.value()
     }
 }

@@ -1,7 +1,7 @@
 //! What happens to this query, in order?
 //!
-//! The policy is the same for every transport. Each query ends in one [`Outcome`], from which the response code, the EDE, the count
-//! and the log line follow.
+//! The policy is the same for every transport. Each query ends in one [`Outcome`], which decides the response code, the EDE, the count
+//! and the log line.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,114 +10,123 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::cache::{Ask, Found};
+use crate::cache::{Lookup, Refresh};
 use crate::client::connection::Connection;
 use crate::client::destination::Client;
 use crate::client::reply_batch::ReplyBatch;
 use crate::forward::checks::refusal;
-use crate::forward::completion::Endings;
-use crate::forward::counts::Source;
-use crate::forward::flights::Spares;
+use crate::forward::completion::QueryCompleter;
+use crate::forward::counts::AnswerSource;
 use crate::forward::in_flight::Query;
+use crate::forward::in_flight_table::QueryPool;
 use crate::forward::outcome::Outcome;
 use crate::forward::policy::{Policy, Settings, Upstream, Work};
 use crate::forward::rate_limit::Verdict;
-use crate::forward::relay::Relay;
+use crate::forward::relay::NewQuery;
 use crate::forward::waiters::Waiter;
 use crate::message::{self, ReplyTo};
 use crate::system::clock;
 use crate::system::memory::Memory;
 
-/// How long a client waits for a fresh answer before it gets an expired one (RFC 8767 section 5), unless half of its time
-/// is less.
-const PATIENCE: Duration = Duration::from_millis(1800);
+/// How long a client waits for a fresh answer before it gets an expired one, unless half of the timeout is less: the client response
+/// timer of RFC 8767 section 5.
+const CLIENT_RESPONSE_TIMEOUT: Duration = Duration::from_millis(1800);
 
-/// What a thread that brings queries keeps from one batch to the next.
+/// A batch of queries that one thread handles, and what the thread reuses for the next batch.
 #[derive(Default)]
 pub struct Batch {
     queries: Vec<Arc<Query>>,
-    spares: Spares,
-    /// How many queries the last batch had for the resolver.
-    before: usize,
+    query_pool: QueryPool,
+    /// The number of queries that the last batch had for the resolver.
+    last_batch: usize,
     work: Work,
     replies: ReplyBatch,
+    /// A client was over its rate or not allowed to ask.
     over_limit: bool,
-    terse: bool,
-    /// Clients that were given what is kept, and how many of them no failure.
-    given: u64,
+    /// UDP queries over the quota get no answer.
+    quiet_overload: bool,
+    /// Answers from the cache in this batch, and how many of them are no failures.
+    cache_replies: u64,
     served: u64,
     policy: Option<Arc<Policy>>,
-    /// Of that policy.
+    /// The generation of that policy.
     generation: usize,
 }
 
 impl Batch {
-    /// That of a thread that reads this connection alone, and may wait for a moment until there is memory for what it answers.
-    pub fn patient(connection: &Connection) -> Self {
+    /// The batch of a thread that reads this connection alone, and may wait for a moment until there is memory for large answers.
+    pub fn for_worker(connection: &Connection) -> Self {
         Self {
             replies: ReplyBatch::patient(connection),
             ..Self::default()
         }
     }
 
-    /// Whether a client asked too much, or what it may not, since the last call.
-    pub fn was_over_limit(&mut self) -> bool {
+    /// Whether a client was over its rate or not allowed to ask since the last call. Resets the flag.
+    pub fn take_over_limit(&mut self) -> bool {
         std::mem::take(&mut self.over_limit)
     }
 
-    /// Whether so much is to be sent to clients that it should be, by [`Forwarder::dispatch`], before more is taken in.
+    /// Whether so many octets wait to be sent that [`Forwarder::dispatch`] should be called before more queries are handled.
     pub fn is_large(&self) -> bool {
         self.replies.is_large()
     }
 
-    /// Whether who asks by datagram, and finds no place to wait, is told nothing from now on: while more datagrams come
-    /// than can be read, the time that telling takes would be taken from those who can be answered.
-    pub fn be_terse(&mut self, terse: bool) {
-        self.terse = terse;
+    /// Sets whether UDP queries over the quota get no SERVFAIL: while the kernel drops datagrams, sending it would take time from
+    /// queries that can be answered.
+    pub fn set_quiet_overload(&mut self, quiet_overload: bool) {
+        self.quiet_overload = quiet_overload;
     }
 }
 
-/// Where every query goes in.
+/// Takes queries in: checks them, looks them up and hands them to the upstream.
+///
+/// Shared by all threads that read queries. The lock guards the policy, which a thread keeps until `generation` changes. The lock is
+/// taken before the upstream's lock, in a reload only.
 pub struct Forwarder {
-    endings: Arc<Endings>,
+    completer: Arc<QueryCompleter>,
     policy: Mutex<Arc<Policy>>,
-    /// How many policies there were, so that whoever holds one sees without a lock that there is another.
+    /// The number of policies so far, by which a thread sees without a lock that its policy was replaced.
     generation: AtomicUsize,
 }
 
 impl Forwarder {
-    /// Relays by `upstream`, whose queries end in `endings` too.
+    /// A forwarder that sends queries to `upstream`, which must have the same `completer`.
     pub fn new(
         settings: Settings,
         upstream: Arc<Upstream>,
-        endings: Arc<Endings>,
+        completer: Arc<QueryCompleter>,
         now: Instant,
     ) -> Self {
-        endings.counts().aim(settings.slo_latency);
+        completer.counts().set_slo_latency(settings.slo_latency);
         let policy = Policy::new(settings, upstream, now);
         Self {
-            endings,
+            completer,
             policy: Mutex::new(Arc::new(policy)),
             generation: AtomicUsize::new(1),
         }
     }
 
-    /// Has these settings hold from now on for queries that come in, and sends those to `upstream`. The size of the cache
-    /// stays. Only then may another upstream that had them be retired.
-    pub fn change(&self, settings: Settings, upstream: Arc<Upstream>, now: Instant) {
-        self.endings.cache().serve_stale(settings.cache.serve_stale);
-        self.endings.counts().aim(settings.slo_latency);
+    /// Handles new queries with these settings and `upstream` from now on. The size of the cache stays. After this call the caller may
+    /// retire the old upstream.
+    pub fn reconfigure(&self, settings: Settings, upstream: Arc<Upstream>, now: Instant) {
+        self.completer
+            .cache()
+            .set_serve_stale(settings.cache.serve_stale);
+        self.completer
+            .counts()
+            .set_slo_latency(settings.slo_latency);
         let mut policy = self.policy.lock();
-        *policy = Arc::new(policy.with(settings, upstream, now));
+        *policy = Arc::new(policy.reconfigured(settings, upstream, now));
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Where queries that come in now go.
+    /// The upstream of new queries.
     pub fn upstream(&self) -> Arc<Upstream> {
         Arc::clone(&self.policy.lock().upstream)
     }
 
-    /// The policy that holds now.
+    /// The current policy: `held`, if its generation is still the current one.
     fn policy<'b>(&self, held: &'b mut Option<Arc<Policy>>, generation: &mut usize) -> &'b Policy {
         let now = self.generation.load(Ordering::SeqCst);
         if *generation != now {
@@ -126,154 +135,182 @@ impl Forwarder {
         held.get_or_insert_with(|| Arc::clone(&self.policy.lock()))
     }
 
-    /// What holds for queries that come in now.
+    /// The settings for new queries.
     pub fn settings(&self) -> Settings {
         self.policy.lock().settings.clone()
     }
 
-    /// Clients' queries whose answer has not left.
-    pub fn waiting(&self) -> usize {
-        self.endings.waiting()
+    /// The number of clients' queries whose answer has not been sent.
+    pub fn queries_in_flight(&self) -> usize {
+        self.completer.queries_in_flight()
     }
 
-    /// What messages hold.
+    /// The memory that is reserved for messages.
     pub fn memory(&self) -> &Arc<Memory> {
-        self.endings.memory()
+        self.completer.memory()
     }
 
-    /// Takes in one client's message. Its answer, or its way to the resolver, waits for [`Forwarder::dispatch`].
+    /// Handles one client's message. [`Forwarder::dispatch`] sends its answer, or the query to the resolver.
     pub fn handle(&self, message: &[u8], client: Client, now: Instant, batch: &mut Batch) {
-        let endings = &self.endings;
+        let completer = &self.completer;
         let replies = &mut batch.replies;
         let policy = self.policy(&mut batch.policy, &mut batch.generation);
         let is_datagram = matches!(client, Client::Datagram { .. });
-        let verdict = policy.limiter.judge(client.peer().ip(), is_datagram, now);
+        let verdict = policy.limiter.check(client.peer().ip(), is_datagram, now);
         if verdict == Verdict::Drop && is_datagram {
-            return endings.end(&client, &[], Outcome::Dropped, now);
+            return completer.record_outcome(&client, &[], Outcome::Dropped, now);
         }
         batch.over_limit |= verdict != Verdict::Pass;
         let query = match message::Query::parse(message) {
             Ok(query) => query,
-            // Nothing is owed to it that it could be told.
+            // A client over its limit gets no error for a malformed message.
             Err(_) if verdict != Verdict::Pass => {
-                return endings.end(&client, &[], Outcome::Dropped, now);
+                return completer.record_outcome(&client, &[], Outcome::Dropped, now);
             }
             Err(fault) => {
-                return endings.reply_unreadable(message, &client, fault, now, replies);
+                return completer.reply_malformed(message, &client, fault, now, replies);
             }
         };
         let refusal = refusal(verdict, &query);
-        let asked = ReplyTo::from_query(&query);
-        if refusal == Some(Outcome::OverLimit) && is_datagram {
-            replies.push_tc(&client, &asked);
-            return endings.end(&client, asked.question, Outcome::OverLimit, now);
+        let reply_to = ReplyTo::from_query(&query);
+        if refusal == Some(Outcome::RateLimited) && is_datagram {
+            replies.push_tc(&client, &reply_to);
+            return completer.record_outcome(&client, reply_to.question, Outcome::RateLimited, now);
         }
         if let Some(outcome) = refusal {
-            let most = message.len();
-            return endings.refuse(&client, &asked, outcome, most, now, replies);
+            let max_len = message.len();
+            return completer.reply_error(&client, &reply_to, outcome, max_len, now, replies);
         }
         self.look_up(&query, client, now, batch);
     }
 
-    /// Answers a query that may be asked from what is known, or has it go on to the resolver; or both, where what is known is
-    /// to be renewed.
+    /// Answers a query from the cache, or prepares it for the resolver; or both, if the cached answer is to be refreshed.
     fn look_up(&self, query: &message::Query<'_>, client: Client, now: Instant, batch: &mut Batch) {
-        let endings = &self.endings;
+        let completer = &self.completer;
         let policy = self.policy(&mut batch.policy, &mut batch.generation);
         let timeout = policy.upstream.query_time();
         let key = query.key();
         let found = match &key {
-            Some(key) => endings.cache().find(key, now),
-            None => Found::Nothing,
+            Some(key) => completer.cache().lookup(key, now),
+            None => Lookup::Miss,
         };
-        let (kept, ask) = match found {
-            Found::Nothing => (None, Some(Ask::First)),
-            Found::Fresh { kept, renew: true } => (Some(kept), Some(Ask::Behind)),
-            Found::Fresh { kept, renew: false } | Found::Failed(kept) => (Some(kept), None),
-            Found::Stale { kept, ask } => (Some(kept), Some(ask)),
+        let (hit, refresh) = match found {
+            Lookup::Miss => (None, Some(Refresh::BeforeReply)),
+            Lookup::Fresh {
+                hit,
+                prefetch: true,
+            } => (Some(hit), Some(Refresh::AfterReply)),
+            Lookup::Fresh {
+                hit,
+                prefetch: false,
+            }
+            | Lookup::Failure(hit) => (Some(hit), None),
+            Lookup::Stale { hit, refresh } => (Some(hit), Some(refresh)),
         };
-        // Where something is known, it is given to whoever would wait for longer than that.
-        let patience = kept.as_ref().map(|_| PATIENCE.min(timeout / 2));
-        let relay = Relay {
+        // Clients that would wait for longer than this get the cached answer.
+        let stale_after = hit
+            .as_ref()
+            .map(|_| CLIENT_RESPONSE_TIMEOUT.min(timeout / 2));
+        let new_query = NewQuery {
             query,
             key: key.as_ref(),
             timeout,
-            patience,
-            most_waiting: policy.settings.max_pending,
+            stale_after,
+            max_pending: policy.settings.max_pending,
         };
-        if ask == Some(Ask::First) {
-            let Batch { spares, before, .. } = batch;
-            if let Some((going, waits)) = endings.relay_for(relay, &client, now, spares, *before) {
-                endings.counts().add_miss();
-                let clients = going.clients();
-                clients.add(Waiter::new(query, client, now, clients.timeout(), waits));
-                return batch.queries.push(going);
+        if refresh == Some(Refresh::BeforeReply) {
+            let Batch {
+                query_pool,
+                last_batch,
+                ..
+            } = batch;
+            if let Some((upstream_query, slot_and_octets)) =
+                completer.prepare_for_client(new_query, &client, now, query_pool, *last_batch)
+            {
+                completer.counts().add_miss();
+                let clients = upstream_query.clients();
+                clients.add(Waiter::new(
+                    query,
+                    client,
+                    now,
+                    clients.timeout(),
+                    slot_and_octets,
+                ));
+                return batch.queries.push(upstream_query);
             }
         }
-        let asked = ReplyTo::from_query(query);
+        let reply_to = ReplyTo::from_query(query);
         let replies = &mut batch.replies;
-        let Some(kept) = kept else {
+        let Some(hit) = hit else {
             let outcome = Outcome::Overloaded;
-            if batch.terse && matches!(client, Client::Datagram { .. }) {
-                return endings.end(&client, asked.question, outcome, now);
+            if batch.quiet_overload && matches!(client, Client::Datagram { .. }) {
+                return completer.record_outcome(&client, reply_to.question, outcome, now);
             }
-            return endings.refuse(&client, &asked, outcome, usize::MAX, now, replies);
+            return completer.reply_error(&client, &reply_to, outcome, usize::MAX, now, replies);
         };
-        let outcome = endings.give(&client, &asked, &kept, now, replies);
-        batch.given += 1;
+        let outcome = completer.answer_from_cache(&client, &reply_to, &hit, now, replies);
+        batch.cache_replies += 1;
         batch.served += u64::from(outcome.is_served());
-        if ask == Some(Ask::Behind)
-            && let Some(going) =
-                endings.relay(&relay, relay.cost(), now, &mut batch.spares, batch.before)
+        if refresh == Some(Refresh::AfterReply)
+            && let Some(upstream_query) = completer.prepare(
+                &new_query,
+                new_query.cost(),
+                now,
+                &mut batch.query_pool,
+                batch.last_batch,
+            )
         {
-            endings.counts().add_renewal();
-            batch.queries.push(going);
+            completer.counts().add_prefetch();
+            batch.queries.push(upstream_query);
         }
     }
 
-    /// Counts a message that nobody can have sent.
-    pub fn ignore(&self) {
-        self.endings.counts().add(false, Outcome::Ignored);
+    /// Counts a datagram with an impossible source, which gets no answer.
+    pub fn count_ignored(&self) {
+        self.completer.counts().add(false, Outcome::Ignored);
     }
 
-    /// Sends on what [`Forwarder::handle`] took in.
+    /// Sends the answers and the queries of this batch.
     pub fn dispatch(&self, batch: &mut Batch, now: Instant) {
         let Batch {
             queries,
-            spares,
-            before,
+            query_pool,
+            last_batch,
             work,
             replies,
             policy,
             generation,
             ..
         } = batch;
-        *before = queries.len();
-        if !queries.is_empty() || !spares.is_empty() {
+        *last_batch = queries.len();
+        if !queries.is_empty() || !query_pool.is_empty() {
             let policy = self.policy(policy, generation);
-            self.endings.board(policy, queries, spares, now, replies);
+            self.completer
+                .coalesce(policy, queries, query_pool, now, replies);
         }
-        // An upstream that takes no more has been replaced before, so the next one is there to be found.
+        // A retired upstream takes no queries. It was replaced before, so the next look at the policy finds the new one.
         while !queries.is_empty() {
             let policy = self.policy(policy, generation);
             policy.upstream.submit(queries, work, replies, now);
         }
         replies.send();
-        let given = std::mem::take(&mut batch.given);
+        let cache_replies = std::mem::take(&mut batch.cache_replies);
         let served = std::mem::take(&mut batch.served);
-        if given > 0 {
+        if cache_replies > 0 {
             let took = clock::now().saturating_duration_since(now);
-            self.endings
-                .counts()
-                .measure(Source::Cache, took, given, served);
+            self.completer.counts().record_latency(
+                AnswerSource::Cache,
+                took,
+                cache_replies,
+                served,
+            );
         }
     }
 
-    /// Waits until every client has its answer, at most as long as a query may take that comes in now, or `before` for
-    /// those that came in when that was longer.
-    pub fn finish(&self, before: Duration) {
-        let deadline = clock::now() + self.policy.lock().settings.timeout.max(before);
-        while self.endings.waiting() > 0 && clock::now() < deadline {
+    /// Waits until every client has its answer: for the current timeout of queries at most, or for `old_timeout` if that is longer.
+    pub fn drain(&self, old_timeout: Duration) {
+        let deadline = clock::now() + self.policy.lock().settings.timeout.max(old_timeout);
+        while self.completer.queries_in_flight() > 0 && clock::now() < deadline {
             sleep(Duration::from_millis(10));
         }
     }

@@ -1,6 +1,6 @@
 //! What is on its way to the resolver?
 //!
-//! A query, what is known of it so far, and the clients that wait for what comes of it.
+//! A query in flight: its message, what is known of its answer so far, and the clients that wait for it.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,79 +14,83 @@ use crate::message::{self, HEADER_LEN, QueryForm, QuestionKey};
 use crate::system::memory::Reservation;
 use crate::upstream::{self, Message, Query as _};
 
-/// Octets of a failure that is kept while a better answer is asked for, at most.
-const KEPT: usize = 512;
-/// Octets of a padded query with its length, and of its key.
-const USUAL: usize = LENGTH_PREFIX_LEN + 192;
-/// Octets that a query costs in the tables of what is on its way and of what is pending on sessions, about; and besides itself.
-const IN_TABLES: usize = 192;
-const ITSELF: usize = size_of::<Query>() + 2 * size_of::<usize>() + IN_TABLES;
+/// Octets of a failure that is kept while another answer is awaited, at most.
+const MAX_FALLBACK_LEN: usize = 512;
+/// Octets of a typical query: padded (RFC 8467), with its length prefix and its key.
+const TYPICAL_LEN: usize = LENGTH_PREFIX_LEN + 192;
+/// Octets that a query costs in the table of queries in flight and in those of the sessions, about.
+const TABLE_OVERHEAD: usize = 192;
+/// Octets that a query costs besides its message and key.
+const QUERY_OVERHEAD: usize = size_of::<Query>() + 2 * size_of::<usize>() + TABLE_OVERHEAD;
 
-/// A query on its way to the resolver: what is asked there, and who waits for it here.
+/// A query in flight: the message for the resolver, and the clients that wait for its answer.
+///
+/// Shared by the threads of clients and of sessions. The flags are atomic, `fallback` has a lock of its own, and the clients are
+/// guarded as `WaitingClients` says. Under neither lock another one is taken. The other fields change only while one thread owns the query.
 #[derive(Debug)]
 pub struct Query {
     clients: WaitingClients,
-    /// Somebody waited for it in vain.
-    overdue: AtomicBool,
-    /// An ending was found for it.
+    /// A client has waited until its deadline without an answer.
+    timed_out: AtomicBool,
+    /// It has been completed, with an answer or a failure.
     ended: AtomicBool,
-    /// Its answer is a failure that says nothing of its name: the resolver fails others, too.
+    /// Its failure says nothing about its name: the resolver fails at other names, too.
     is_outage: AtomicBool,
-    /// A failure that goes out if nothing better comes.
-    kept: Mutex<Option<Kept>>,
-    /// The message as the resolver sees it, its length before it and its ID 0; behind it the key that the query is known
-    /// by, if others may share its answer.
+    /// A failure of the resolver that is the answer if no better one comes.
+    fallback: Mutex<Option<Fallback>>,
+    /// The length prefix, the message as the resolver sees it but with the ID 0, and the query's key, if other clients may share
+    /// its answer.
     octets: Vec<u8>,
     message_end: usize,
     question: Range<usize>,
     signed: bool,
-    /// What it costs, where that is counted.
-    held: Option<Reservation>,
+    /// The memory that is reserved for the query; None where memory is not counted.
+    reservation: Option<Reservation>,
 }
 
-/// A failure that is kept, and what it costs.
+/// A failure that is kept in case no better answer comes.
 #[derive(Debug)]
-struct Kept {
+struct Fallback {
     message: Box<[u8]>,
-    _held: Option<Reservation>,
+    _reservation: Option<Reservation>,
 }
 
 impl Query {
-    /// A query for which nobody waits yet, to be answered within `timeout` of `now`. `key` is that of `query`.
+    /// A query without clients, to be answered within `timeout` of `now`. `key` is the key of `query`.
     pub fn new(
         query: &message::Query<'_>,
         key: Option<&QuestionKey<'_>>,
         now: Instant,
         timeout: Duration,
     ) -> Self {
-        let mut new = Self::blank(now);
-        new.begin(query, key, now, timeout);
+        let mut new = Self::empty(now);
+        new.reset(query, key, now, timeout);
         new
     }
 
-    /// None yet.
-    pub(super) fn blank(now: Instant) -> Self {
+    /// A query without a message, to be filled by [`Query::reset`].
+    pub(super) fn empty(now: Instant) -> Self {
         Self {
             clients: WaitingClients::new(now),
-            overdue: AtomicBool::new(false),
+            timed_out: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             is_outage: AtomicBool::new(false),
-            kept: Mutex::default(),
-            octets: Vec::with_capacity(USUAL),
+            fallback: Mutex::default(),
+            octets: Vec::with_capacity(TYPICAL_LEN),
             message_end: 0,
             question: 0..0,
             signed: false,
-            held: None,
+            reservation: None,
         }
     }
 
-    /// Octets that it costs to have `query` on its way, known by `key`, with a client that waits for it.
+    /// Octets of memory that `query` costs while it is in flight, with its `key` and one client.
     pub fn cost(query: &message::Query<'_>, key: Option<&QuestionKey<'_>>) -> usize {
-        ITSELF + Self::room(query, key).max(USUAL)
+        QUERY_OVERHEAD + Self::encoded_len(query, key).max(TYPICAL_LEN)
     }
 
-    /// Octets of its message and key, at most.
-    fn room(query: &message::Query<'_>, key: Option<&QuestionKey<'_>>) -> usize {
+    /// Octets of the length prefix, the message and the key, at most.
+    fn encoded_len(query: &message::Query<'_>, key: Option<&QuestionKey<'_>>) -> usize {
         let message = if query.is_signed() {
             query.message().len()
         } else {
@@ -95,35 +99,35 @@ impl Query {
         LENGTH_PREFIX_LEN + message + key.map_or(0, |key| key.octets().len())
     }
 
-    /// Makes it what [`Query::new`] does, whatever it was before.
-    pub fn begin(
+    /// Makes this query what [`Query::new`] returns, whatever it was before. The reservation stays.
+    pub fn reset(
         &mut self,
         query: &message::Query<'_>,
         key: Option<&QuestionKey<'_>>,
         now: Instant,
         timeout: Duration,
     ) {
-        // Each field by its name, so that none is forgotten.
+        // Each field is named, so that none is forgotten.
         let Self {
             clients,
-            overdue,
+            timed_out,
             ended,
             is_outage,
-            kept,
+            fallback,
             octets,
             message_end,
             question,
             signed,
-            // It was settled before.
-            held: _,
+            // The caller has resized it.
+            reservation: _,
         } = self;
-        clients.begin(now, timeout);
-        for flag in [overdue, ended, is_outage] {
+        clients.reset(now, timeout);
+        for flag in [timed_out, ended, is_outage] {
             *flag.get_mut() = false;
         }
-        *kept.get_mut() = None;
+        *fallback.get_mut() = None;
         octets.clear();
-        octets.reserve_exact(Self::room(query, key));
+        octets.reserve_exact(Self::encoded_len(query, key));
         framing::append(octets, |out| {
             if query.is_signed() {
                 out.extend_from_slice(query.message());
@@ -140,85 +144,87 @@ impl Query {
         *signed = query.is_signed();
     }
 
-    /// The clients that wait for it.
+    /// The clients that wait for this query.
     pub(super) fn clients(&self) -> &WaitingClients {
         &self.clients
     }
 
-    /// Those, of a query that is not on its way yet.
+    /// The clients of a query that no other thread has seen yet.
     pub(super) fn clients_mut(&mut self) -> &mut WaitingClients {
         &mut self.clients
     }
 
-    /// Has the clients of an equal query wait for this one.
-    pub(super) fn take_on(&self, other: &Self) {
-        let respelled = (other.question() != self.question()).then(|| other.question());
-        self.clients.take_on(&other.clients, respelled);
+    /// Moves the clients of an equal query to this one.
+    pub(super) fn add_waiters_of(&self, other: &Self) {
+        let other_question = (other.question() != self.question()).then(|| other.question());
+        self.clients.add_waiters_of(&other.clients, other_question);
     }
 
-    /// Notes that somebody waited in vain; whether that is news.
-    pub fn fall_overdue(&self) -> bool {
-        !self.overdue.swap(true, Ordering::Relaxed)
+    /// Notes that a client has timed out. Returns true for the first one.
+    pub fn mark_timed_out(&self) -> bool {
+        !self.timed_out.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether somebody waited in vain.
-    pub fn is_overdue(&self) -> bool {
-        self.overdue.load(Ordering::Relaxed)
+    /// Whether a client has timed out.
+    pub fn has_timed_out(&self) -> bool {
+        self.timed_out.load(Ordering::Relaxed)
     }
 
-    /// Notes that it has ended.
-    pub fn end(&self) {
+    /// Notes that the query has been completed.
+    pub fn mark_ended(&self) {
         self.ended.store(true, Ordering::Release);
     }
 
-    /// Whether that is so.
+    /// Whether its failure says nothing about its name, since the resolver fails at other names, too.
     pub fn is_outage(&self) -> bool {
         self.is_outage.load(Ordering::Acquire)
     }
 
-    /// The failure that was kept, if there is one.
-    pub fn take_kept(&self) -> Option<Box<[u8]>> {
-        self.kept.lock().take().map(|kept| kept.message)
+    /// Takes the failure that was kept, if there is one.
+    pub fn take_fallback(&self) -> Option<Box<[u8]>> {
+        self.fallback.lock().take().map(|fallback| fallback.message)
     }
 
-    /// What it is known by to those that ask the same; none if its answer is for nobody else.
+    /// The key by which equal queries find this one; None if no other client may share its answer.
     pub fn key(&self) -> Option<QuestionKey<'_>> {
         self.is_shared()
             .then(|| QuestionKey::from_octets(self.key_octets()))
     }
 
-    /// The octets of that key.
+    /// The octets of the key; empty if there is none.
     pub(super) fn key_octets(&self) -> &[u8] {
         &self.octets[self.message_end..]
     }
 
-    /// Has it be paid for by that.
-    pub(super) fn hold(&mut self, held: Reservation) {
-        self.held = Some(held);
+    /// Sets the memory that is reserved for this query.
+    pub(super) fn set_reservation(&mut self, reservation: Reservation) {
+        self.reservation = Some(reservation);
     }
 
-    /// Has it be paid for by `cost` octets from now on; whether there are so many. False if it was not paid for before.
-    pub(super) fn resize(&mut self, cost: usize) -> bool {
-        self.held.as_mut().is_some_and(|held| held.resize(cost))
+    /// Changes the reservation to `cost` octets. Returns false if there are not so many, or if nothing was reserved before.
+    pub(super) fn resize_reservation(&mut self, cost: usize) -> bool {
+        self.reservation
+            .as_mut()
+            .is_some_and(|reservation| reservation.resize(cost))
     }
 
-    /// Octets that it has for its message and key.
+    /// Octets that are allocated for its message and key.
     pub(super) fn capacity(&self) -> usize {
         self.octets.capacity()
     }
 
-    /// Octets that are held for it.
+    /// Octets that are reserved for it.
     #[cfg(test)]
-    pub(crate) fn held(&self) -> usize {
-        self.held.as_ref().map_or(0, Reservation::octets)
+    pub(crate) fn reserved_octets(&self) -> usize {
+        self.reservation.as_ref().map_or(0, Reservation::octets)
     }
 
-    /// Whether others may share its answer.
+    /// Whether other clients may share its answer.
     pub fn is_shared(&self) -> bool {
         !self.key_octets().is_empty()
     }
 
-    /// The message as the resolver shall see it, its ID 0.
+    /// The message as the resolver sees it, but with the ID 0.
     pub fn message(&self) -> &[u8] {
         &self.octets[LENGTH_PREFIX_LEN..self.message_end]
     }
@@ -250,7 +256,7 @@ impl upstream::Query for Query {
     }
 
     fn due(&self) -> Instant {
-        self.clients.due()
+        self.clients.next_check()
     }
 
     fn extend(&self, by: Duration) {
@@ -266,21 +272,21 @@ impl upstream::Query for Query {
     }
 
     fn client(&self) -> u16 {
-        self.clients.first()
+        self.clients.first_slot()
     }
 
     fn keep(&self, message: &[u8]) {
-        let held = match &self.held {
-            Some(held) => match held.beside(message.len()) {
-                Some(held) => Some(held),
+        let reservation = match &self.reservation {
+            Some(reservation) => match reservation.beside(message.len()) {
+                Some(reservation) => Some(reservation),
                 None => return,
             },
             None => None,
         };
-        if message.len() <= KEPT {
-            *self.kept.lock() = Some(Kept {
+        if message.len() <= MAX_FALLBACK_LEN {
+            *self.fallback.lock() = Some(Fallback {
                 message: message.into(),
-                _held: held,
+                _reservation: reservation,
             });
         }
     }
@@ -293,13 +299,13 @@ impl upstream::Query for Query {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forward::flights::Spares;
+    use crate::forward::in_flight_table::QueryPool;
     use crate::system::memory::{self, Memory};
 
     const TIMEOUT: Duration = Duration::from_secs(3);
 
     #[test]
-    fn a_query_costs_what_it_holds() {
+    fn a_query_costs_what_it_allocates() {
         let now = Instant::now();
         let memory = Memory::new(memory::Settings {
             limit: memory::LEAST,
@@ -312,10 +318,10 @@ mod tests {
             let asked = message::Query::parse(&message).expect("a query");
             let key = asked.key();
             let cost = Query::cost(&asked, key.as_ref());
-            let begin = |query: &mut Query| query.begin(&asked, key.as_ref(), now, TIMEOUT);
-            let query = Spares::default().reuse(&memory, cost, now, begin);
+            let reset = |query: &mut Query| query.reset(&asked, key.as_ref(), now, TIMEOUT);
+            let query = QueryPool::default().reuse(&memory, cost, now, reset);
             let query = query.expect("there is room");
-            assert_eq!(query.octets.capacity() + ITSELF, cost);
+            assert_eq!(query.octets.capacity() + QUERY_OVERHEAD, cost);
         }
     }
 }

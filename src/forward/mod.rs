@@ -7,24 +7,24 @@
 //! - `relay`: how does a query get on its way to the resolver?
 //! - `checks`: may this query be asked here at all?
 //! - [`completion`]: what becomes of a query that has ended?
-//! - [`policy`]: what holds for queries that come in?
-//! - [`counts`]: how many queries ended how, and how soon?
-//! - [`flights`]: is an equal query on its way already?
+//! - [`policy`]: which settings hold for queries that come in?
+//! - [`counts`]: how many queries had which outcome, and how long did they take?
+//! - [`in_flight_table`]: is an equal query in flight already?
 //! - [`in_flight`]: what is on its way to the resolver?
-//! - [`waiters`]: who waits for this answer, and until when?
+//! - [`waiters`]: which clients wait for this answer, and until when?
 //! - [`outcome`]: how did a query end?
 //! - [`rate_limit`]: may this client ask now?
-//! - [`waiting`]: may this client have one more query on its way?
+//! - [`quota`]: may this client have one more query in flight?
 
 mod checks;
 pub mod completion;
 pub mod counts;
-pub mod flights;
 pub mod forwarder;
 pub mod in_flight;
+pub mod in_flight_table;
 pub mod outcome;
 pub mod policy;
+pub mod quota;
 pub mod rate_limit;
 mod relay;
 pub mod waiters;
-pub mod waiting;

@@ -8,113 +8,112 @@ use crate::upstream::Failure;
 /// How a query ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// No answer was owed: less than a header, a response, or from where nobody can be.
+    /// No answer is due: the message is shorter than a header, is a response, or has an impossible source.
     Ignored,
-    /// It asked too much, and got nothing.
+    /// The client got no answer: it was over its rate, or not on the list and its message could not be parsed.
     Dropped,
-    /// It asked too much, and was told so.
-    OverLimit,
-    /// It may not ask.
-    NotAllowed,
-    /// It could not be read.
+    /// The client was over its rate and got REFUSED or TC.
+    RateLimited,
+    /// The client is not on the list of those that may ask.
+    Denied,
+    /// The message could not be parsed.
     Malformed,
-    /// It asked for an operation other than QUERY.
-    OtherOpcode,
-    /// It spoke an EDNS version above 0.
-    OtherVersion,
-    /// It asked for a zone transfer, which a forwarder of single messages cannot relay whole (RFC 5936 section 2.2).
+    /// The opcode is not QUERY.
+    UnsupportedOpcode,
+    /// The EDNS version is above 0.
+    UnsupportedEdnsVersion,
+    /// The query is for a zone transfer, which takes more messages than one (RFC 5936 section 2.2) and is not relayed.
     Transfer,
-    /// Its signature was longer than is relayed.
-    LongSignature,
-    /// The resolver answered it.
+    /// The message is signed and longer than signed messages may be.
+    SignedTooLong,
+    /// The resolver answered.
     Answered,
-    /// The answer was known.
+    /// The answer came from the cache.
     Cached,
-    /// An expired answer was known, and no better one could be had in time.
+    /// An expired answer came from the cache, since there was no fresh one in time (RFC 8767).
     Stale,
-    /// It was known to fail.
-    FailedBefore,
-    /// The resolver answered it with something that cannot be read.
-    BadAnswer,
+    /// A failure came from the cache (RFC 9520).
+    CachedFailure,
+    /// The resolver's response could not be parsed.
+    MalformedResponse,
     /// The resolver did not answer by the deadline.
     TimedOut,
     /// No resolver could be reached.
     Unreachable,
-    /// What was reached was not the resolver that was meant.
-    Unproved,
-    /// More queries were pending than may be.
+    /// The resolver could not be authenticated.
+    Unauthenticated,
+    /// Too many queries were in flight, too little memory was left for them, or the upstream rate limit was reached.
     Overloaded,
 }
 
 impl Outcome {
-    /// All of them, in the order of their counters.
+    /// All outcomes, in the order of their counters.
     pub const ALL: [Self; 18] = [
         Self::Ignored,
         Self::Dropped,
-        Self::OverLimit,
-        Self::NotAllowed,
+        Self::RateLimited,
+        Self::Denied,
         Self::Malformed,
-        Self::OtherOpcode,
-        Self::OtherVersion,
+        Self::UnsupportedOpcode,
+        Self::UnsupportedEdnsVersion,
         Self::Transfer,
-        Self::LongSignature,
+        Self::SignedTooLong,
         Self::Answered,
         Self::Cached,
         Self::Stale,
-        Self::FailedBefore,
-        Self::BadAnswer,
+        Self::CachedFailure,
+        Self::MalformedResponse,
         Self::TimedOut,
         Self::Unreachable,
-        Self::Unproved,
+        Self::Unauthenticated,
         Self::Overloaded,
     ];
 
-    /// The word for it in log lines.
+    /// The name of this outcome in log lines and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ignored => "ignored",
             Self::Dropped => "dropped",
-            Self::OverLimit => "over-limit",
-            Self::NotAllowed => "not-allowed",
+            Self::RateLimited => "over-limit",
+            Self::Denied => "not-allowed",
             Self::Malformed => "malformed",
-            Self::OtherOpcode => "other-opcode",
-            Self::OtherVersion => "other-version",
+            Self::UnsupportedOpcode => "other-opcode",
+            Self::UnsupportedEdnsVersion => "other-version",
             Self::Transfer => "transfer",
-            Self::LongSignature => "long-signature",
+            Self::SignedTooLong => "long-signature",
             Self::Answered => "answered",
             Self::Cached => "cached",
             Self::Stale => "stale",
-            Self::FailedBefore => "failed-before",
-            Self::BadAnswer => "bad-answer",
+            Self::CachedFailure => "failed-before",
+            Self::MalformedResponse => "bad-answer",
             Self::TimedOut => "timed-out",
             Self::Unreachable => "unreachable",
-            Self::Unproved => "unproved",
+            Self::Unauthenticated => "unproved",
             Self::Overloaded => "overloaded",
         }
     }
 
-    /// Whether the resolver's answer was owed to it: to what may be asked, and was not known to fail.
-    pub fn is_owed(self) -> bool {
+    /// Whether the query counts for the SLO: it may be asked, and its failure was not cached.
+    pub fn counts_for_slo(self) -> bool {
         self.is_served()
             || matches!(
                 self,
-                Self::BadAnswer
+                Self::MalformedResponse
                     | Self::TimedOut
                     | Self::Unreachable
-                    | Self::Unproved
+                    | Self::Unauthenticated
                     | Self::Overloaded
             )
     }
 
-    /// Whether its client got the resolver's answer, by whatever way.
+    /// Whether the client got an answer of the resolver, fresh or cached.
     pub fn is_served(self) -> bool {
         matches!(self, Self::Answered | Self::Cached | Self::Stale)
     }
 
-    /// The response code and the EDE of our own answer; none where there is no answer or it is the resolver's, now or
-    /// before.
+    /// The response code and the EDE of the forwarder's own answer; None if there is no answer, or it is one of the resolver.
     pub(super) fn reply(self) -> Option<(u16, Option<ExtendedError>)> {
-        // Words only where the fault is not the asker's: a refusal is to be no larger than what it refuses.
+        // No text where the client is at fault: such an answer must be no larger than the query.
         let because = |code, text| Some(ExtendedError { code, text });
         let servfail = |code, text| Some((rcode::SERVFAIL, because(code, text)));
         match self {
@@ -123,19 +122,19 @@ impl Outcome {
             | Self::Answered
             | Self::Cached
             | Self::Stale
-            | Self::FailedBefore => None,
-            Self::NotAllowed => Some((rcode::REFUSED, because(ede::PROHIBITED, ""))),
-            Self::OverLimit => Some((rcode::REFUSED, None)),
+            | Self::CachedFailure => None,
+            Self::Denied => Some((rcode::REFUSED, because(ede::PROHIBITED, ""))),
+            Self::RateLimited => Some((rcode::REFUSED, None)),
             Self::Malformed => Some((rcode::FORMERR, None)),
-            Self::OtherOpcode => Some((rcode::NOTIMP, None)),
-            Self::OtherVersion => Some((rcode::BADVERS, None)),
-            Self::Transfer | Self::LongSignature => {
+            Self::UnsupportedOpcode => Some((rcode::NOTIMP, None)),
+            Self::UnsupportedEdnsVersion => Some((rcode::BADVERS, None)),
+            Self::Transfer | Self::SignedTooLong => {
                 Some((rcode::REFUSED, because(ede::NOT_SUPPORTED, "")))
             }
-            Self::BadAnswer => servfail(ede::INVALID_DATA, "unreadable answer"),
+            Self::MalformedResponse => servfail(ede::INVALID_DATA, "unreadable answer"),
             Self::TimedOut => servfail(ede::NO_REACHABLE_AUTHORITY, "timeout"),
             Self::Unreachable => servfail(ede::NETWORK_ERROR, "unreachable"),
-            Self::Unproved => servfail(ede::NETWORK_ERROR, "identity"),
+            Self::Unauthenticated => servfail(ede::NETWORK_ERROR, "identity"),
             Self::Overloaded => servfail(ede::NETWORK_ERROR, "too many queries"),
         }
     }
@@ -145,7 +144,7 @@ impl From<ParseError> for Outcome {
     fn from(fault: ParseError) -> Self {
         match fault {
             ParseError::TooShort | ParseError::UnexpectedQr => Self::Ignored,
-            ParseError::Opcode(_) => Self::OtherOpcode,
+            ParseError::Opcode(_) => Self::UnsupportedOpcode,
             _ => Self::Malformed,
         }
     }
@@ -156,9 +155,9 @@ impl From<Failure> for Outcome {
         match failure {
             Failure::TimedOut => Self::TimedOut,
             Failure::Unreachable | Failure::Broken => Self::Unreachable,
-            Failure::Unproved => Self::Unproved,
+            Failure::Unproved => Self::Unauthenticated,
             Failure::Overloaded => Self::Overloaded,
-            Failure::Unreadable => Self::BadAnswer,
+            Failure::Unreadable => Self::MalformedResponse,
         }
     }
 }
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outcome_without_a_reply_is_one_that_owes_none() {
+    fn only_outcomes_without_an_answer_of_our_own_have_no_reply() {
         for outcome in Outcome::ALL {
             let silent = matches!(
                 outcome,
@@ -184,7 +183,7 @@ mod tests {
                     | Outcome::Answered
                     | Outcome::Cached
                     | Outcome::Stale
-                    | Outcome::FailedBefore
+                    | Outcome::CachedFailure
             );
             assert_eq!(outcome.reply().is_none(), silent, "{}", outcome.name());
         }

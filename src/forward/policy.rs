@@ -1,4 +1,4 @@
-//! What holds for queries that come in?
+//! Which settings hold for queries that come in?
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,65 +11,69 @@ use crate::telemetry::query_log;
 use crate::upstream;
 use crate::upstream::token_bucket::{Rate, TokenBucket};
 
-/// The resolvers, as they are asked by what clients send.
+/// The upstream of clients' queries.
 pub type Upstream = upstream::Upstream<Query, ReplyBatch>;
-/// What a thread keeps for its memory that brings queries.
+/// Buffers that a thread reuses to submit queries to the upstream.
 pub type Work = upstream::Work<Query>;
 
-/// What this room can be told.
+/// Settings of the forwarder.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The time of a query, from a client's message to its answer.
+    /// How long a query may take, from the client's message to its answer.
     pub timeout: Duration,
-    /// How long an answer may take to count as a good one.
+    /// How long an answer may take to count as good for the SLO.
     pub slo_latency: Duration,
-    /// Queries of one client that wait for an answer at a time, at most.
+    /// Queries of one client in flight, at most.
     pub max_pending: usize,
-    /// What is kept.
+    /// Settings of the cache.
     pub cache: cache::Settings,
-    /// Who may ask, and how much.
+    /// Which clients may ask, and how much.
     pub limit: rate_limit::Settings,
-    /// How much may be sent to the resolver, what is asked once more included.
-    pub budget: Option<Rate>,
-    /// How much is said of each query.
+    /// How many queries may be sent to the resolver, retries included; None for no limit.
+    pub upstream_rate_limit: Option<Rate>,
+    /// What the query log says about each query.
     pub query_log: query_log::Mode,
 }
 
-/// What holds for queries that come in, and may be replaced while they do.
+/// What holds for queries that come in. A reload replaces the whole policy.
 pub(super) struct Policy {
     pub(super) settings: Settings,
     pub(super) limiter: Limiter,
-    pub(super) budget: Arc<TokenBucket>,
+    pub(super) upstream_bucket: Arc<TokenBucket>,
     pub(super) upstream: Arc<Upstream>,
 }
 
 impl Policy {
-    /// The first one.
+    /// The first policy.
     pub(super) fn new(settings: Settings, upstream: Arc<Upstream>, now: Instant) -> Self {
-        let budget = Arc::new(TokenBucket::new(settings.budget, now));
-        upstream.spend(&budget);
+        let upstream_bucket = Arc::new(TokenBucket::new(settings.upstream_rate_limit, now));
+        upstream.spend(&upstream_bucket);
         Self {
             limiter: Limiter::new(settings.limit.clone(), now),
-            budget,
+            upstream_bucket,
             settings,
             upstream,
         }
     }
 
-    /// The one that takes the place of this one. It remembers who asked how much, and what was sent, where that is limited
-    /// as before.
-    pub(super) fn with(&self, settings: Settings, upstream: Arc<Upstream>, now: Instant) -> Self {
-        let budget = if settings.budget == self.settings.budget {
-            Arc::clone(&self.budget)
+    /// The policy that replaces this one. Token buckets whose rate is unchanged carry over.
+    pub(super) fn reconfigured(
+        &self,
+        settings: Settings,
+        upstream: Arc<Upstream>,
+        now: Instant,
+    ) -> Self {
+        let upstream_bucket = if settings.upstream_rate_limit == self.settings.upstream_rate_limit {
+            Arc::clone(&self.upstream_bucket)
         } else {
-            Arc::new(TokenBucket::new(settings.budget, now))
+            Arc::new(TokenBucket::new(settings.upstream_rate_limit, now))
         };
-        // What is on its way by the one before is asked once more from the same budget.
-        self.upstream.spend(&budget);
-        upstream.spend(&budget);
+        // Retries of queries in flight on the old upstream take their tokens from the same bucket.
+        self.upstream.spend(&upstream_bucket);
+        upstream.spend(&upstream_bucket);
         Self {
-            limiter: self.limiter.with(settings.limit.clone(), now),
-            budget,
+            limiter: self.limiter.reconfigured(settings.limit.clone(), now),
+            upstream_bucket,
             settings,
             upstream,
         }

@@ -1,7 +1,7 @@
 //! May this client ask now?
 //!
-//! Who may at all is a list of prefixes; how much is a bucket of tokens for each client's prefix. The buckets are in a table
-//! of fixed size: a million sources, forged or not, cost no more memory than one. Time is passed in.
+//! A list of prefixes says which clients may ask at all, and each client's prefix has a token bucket. The buckets are in a table of
+//! fixed size: a million sources, forged or not, cost no more memory than one. Time is passed in.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -14,51 +14,53 @@ use parking_lot::Mutex;
 use crate::client::address::client_of;
 use crate::upstream::token_bucket::{Rate, nanos};
 
-/// Parts of the table, each with a lock of its own.
+/// Shards of the table, each with a lock of its own.
 const SHARDS: usize = 64;
-/// Buckets among which a client has its place. Who comes to a full set takes the place of the one that asked least lately.
-const WAYS: usize = 8;
-/// Sets of a shard.
-const SETS: usize = 32;
+/// Buckets of a set, one of which is the client's. When a set is full, a new client gets the bucket with the most tokens left.
+const BUCKETS_PER_SET: usize = 8;
+/// Sets of buckets in a shard.
+const SETS_PER_SHARD: usize = 32;
 
-/// What this room can be told.
+/// Settings of the rate limit and of the list of clients.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Who may ask.
+    /// Prefixes whose clients may ask.
     pub allow: Vec<IpNet>,
-    /// How much each of them may ask; none lets them ask as much as they can.
+    /// The rate of each client's prefix; None for no limit.
     pub rate: Option<Rate>,
-    /// Programs on this host are held to the rate, too.
+    /// The rate holds for clients on loopback addresses, too.
     pub limit_loopback: bool,
 }
 
-/// Whether a client may ask now.
+/// What to do with a client's query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It may.
+    /// Look it up.
     Pass,
-    /// It may not, and is to be told.
+    /// Answer REFUSED: the client is not on the list.
     Refuse,
-    /// It asks too much, and is to be told that TCP would bring an answer.
-    Slow,
-    /// It asks too much, and is told nothing.
+    /// The client is over its rate: answer with the TC bit, since over TCP it has tokens of its own. Over TCP: answer REFUSED.
+    Truncate,
+    /// The client is over its rate: send no answer. Over TCP: answer REFUSED.
     Drop,
 }
 
-/// One prefix's tokens.
+/// The token bucket of one prefix, as a virtual clock (GCRA).
 #[derive(Debug, Clone, Copy, Default)]
 struct Bucket {
-    /// The prefix, hashed with a key that nobody knows; 0 for nobody.
-    who: u64,
-    /// When it is full again, in nanoseconds since the start. The more tokens are missing, the later.
+    /// The hash of the prefix under a secret key; 0 for an unused bucket.
+    key: u64,
+    /// When the bucket is full again, in nanoseconds since the start: the more tokens are missing, the later.
     full_at: u64,
-    /// Queries too many in a row.
-    over: u32,
+    /// Queries over the rate in a row.
+    excess: u32,
 }
 
-type Shard = Mutex<Box<[[Bucket; WAYS]]>>;
+type Shard = Mutex<Box<[[Bucket; BUCKETS_PER_SET]]>>;
 
-/// Who may ask, and who asked how much lately.
+/// Decides which clients may ask, and how much.
+///
+/// Shared by all threads. Each shard has a lock, which guards its buckets. No other lock is taken under it.
 #[derive(Debug)]
 pub struct Limiter {
     settings: Settings,
@@ -68,9 +70,13 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// Nobody has asked yet.
+    /// A limiter whose buckets are full.
     pub fn new(settings: Settings, now: Instant) -> Self {
-        let shard = |_| Mutex::new(vec![[Bucket::default(); WAYS]; SETS].into_boxed_slice());
+        let shard = |_| {
+            Mutex::new(
+                vec![[Bucket::default(); BUCKETS_PER_SET]; SETS_PER_SHARD].into_boxed_slice(),
+            )
+        };
         let shards = if settings.rate.is_some() { SHARDS } else { 0 };
         Self {
             settings,
@@ -80,8 +86,8 @@ impl Limiter {
         }
     }
 
-    /// The same under other settings. As long as the rate is the same, who asked too much lately goes on having done so.
-    pub fn with(&self, settings: Settings, now: Instant) -> Self {
+    /// This limiter under other settings. The buckets are kept if the rate is unchanged.
+    pub fn reconfigured(&self, settings: Settings, now: Instant) -> Self {
         if settings.rate != self.settings.rate {
             return Self::new(settings, now);
         }
@@ -93,59 +99,60 @@ impl Limiter {
         }
     }
 
-    /// Whether a client at `address` may ask at `now`; if so, it has asked. The address of a datagram may be forged, so it has
-    /// tokens of its own: whoever comes by TCP is not held to what others asked in its name.
-    pub fn judge(&self, address: IpAddr, is_datagram: bool, now: Instant) -> Verdict {
-        // An IPv4 client of an IPv6 socket.
+    /// Decides about a query from `address` at `now`, and takes a token for it. The source of a datagram may be forged, so UDP and TCP
+    /// have buckets of their own: a client over TCP does not pay for what others asked in its name.
+    pub fn check(&self, address: IpAddr, is_datagram: bool, now: Instant) -> Verdict {
+        // An IPv6 socket shows an IPv4 client at a mapped address.
         let address = address.to_canonical();
         let mut allow = self.settings.allow.iter();
-        let may = allow.any(|prefix| prefix.contains(&address));
-        if may && address.is_loopback() && !self.settings.limit_loopback {
+        let is_allowed = allow.any(|prefix| prefix.contains(&address));
+        if is_allowed && address.is_loopback() && !self.settings.limit_loopback {
             return Verdict::Pass;
         }
-        match (may, self.take(address, is_datagram, now)) {
+        match (is_allowed, self.charge(address, is_datagram, now)) {
             (true, None) => Verdict::Pass,
             (false, None) => Verdict::Refuse,
-            (true, Some(over)) if over % 2 == 0 => Verdict::Slow,
+            (true, Some(excess)) if excess % 2 == 0 => Verdict::Truncate,
             (_, Some(_)) => Verdict::Drop,
         }
     }
 
-    /// Takes a token of the client's prefix. If there is none: how many queries in a row were too many before.
-    fn take(&self, address: IpAddr, is_datagram: bool, now: Instant) -> Option<u32> {
+    /// Takes a token from the bucket of the client's prefix. If there is none left, returns how many queries in a row found none before.
+    fn charge(&self, address: IpAddr, is_datagram: bool, now: Instant) -> Option<u32> {
         let rate = self.settings.rate?;
-        let token = rate.token();
+        let token_interval = rate.token();
         let now = nanos(now, self.start);
-        let who = self
+        let key = self
             .hasher
             .hash_one((client_of(address), is_datagram))
             .max(1);
-        let places = SHARDS * SETS;
-        let place = usize::try_from(who >> 32).unwrap_or_default() % places;
-        let mut shard = self.shards.get(place / SETS)?.lock();
-        let set = &mut shard[place % SETS];
-        let known = set.iter().position(|bucket| bucket.who == who);
-        let least = || {
-            let ways = 0..WAYS;
-            ways.min_by_key(|way| set[*way].full_at).unwrap_or_default()
+        let sets = SHARDS * SETS_PER_SHARD;
+        let set_index = usize::try_from(key >> 32).unwrap_or_default() % sets;
+        let mut shard = self.shards.get(set_index / SETS_PER_SHARD)?.lock();
+        let set = &mut shard[set_index % SETS_PER_SHARD];
+        let known = set.iter().position(|bucket| bucket.key == key);
+        let fullest = || {
+            let buckets = 0..BUCKETS_PER_SET;
+            buckets
+                .min_by_key(|index| set[*index].full_at)
+                .unwrap_or_default()
         };
-        let way = known.unwrap_or_else(least);
-        let bucket = &mut set[way];
-        if bucket.who != who {
+        let bucket = &mut set[known.unwrap_or_else(fullest)];
+        if bucket.key != key {
             *bucket = Bucket {
-                who,
+                key,
                 full_at: now,
-                over: 0,
+                excess: 0,
             };
         }
-        let full_at = bucket.full_at.max(now) + token;
-        if full_at - now > token * u64::from(rate.burst) {
-            let before = bucket.over;
-            bucket.over = before.wrapping_add(1);
+        let full_at = bucket.full_at.max(now) + token_interval;
+        if full_at - now > token_interval * u64::from(rate.burst) {
+            let before = bucket.excess;
+            bucket.excess = before.wrapping_add(1);
             return Some(before);
         }
         bucket.full_at = full_at;
-        bucket.over = 0;
+        bucket.excess = 0;
         None
     }
 }
@@ -178,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_on_the_list_is_refused() {
+    fn a_client_not_on_the_list_is_refused() {
         for rate in [None, Some(RATE)] {
             let (limiter, now) = limiter(rate, &["192.0.2.0/24", "2001:db8::/32"]);
             for (address, verdict) in [
@@ -190,7 +197,7 @@ mod tests {
                 ("2001:db9::1", Verdict::Refuse),
                 ("127.0.0.1", Verdict::Refuse),
             ] {
-                assert_eq!(limiter.judge(ip(address), true, now), verdict, "{address}");
+                assert_eq!(limiter.check(ip(address), true, now), verdict, "{address}");
             }
         }
     }
@@ -200,7 +207,7 @@ mod tests {
         let (limiter, mut now) = limiter(Some(RATE), &["0.0.0.0/0"]);
         let client = ip("192.0.2.1");
         let passed = |count: u32, now| {
-            let asked = (0..count).map(|_| limiter.judge(client, true, now));
+            let asked = (0..count).map(|_| limiter.check(client, true, now));
             asked.filter(|verdict| *verdict == Verdict::Pass).count()
         };
         assert_eq!(passed(100, now), 20, "a burst");
@@ -220,17 +227,22 @@ mod tests {
     }
 
     #[test]
-    fn of_those_too_many_every_second_one_is_told() {
+    fn of_queries_over_the_rate_every_second_one_is_answered() {
         let (limiter, now) = limiter(Some(RATE), &["192.0.2.0/24"]);
         let verdicts: Vec<_> = (0..24)
-            .map(|_| limiter.judge(ip("192.0.2.1"), true, now))
+            .map(|_| limiter.check(ip("192.0.2.1"), true, now))
             .collect();
         assert_eq!(
             verdicts[20..],
-            [Verdict::Slow, Verdict::Drop, Verdict::Slow, Verdict::Drop]
+            [
+                Verdict::Truncate,
+                Verdict::Drop,
+                Verdict::Truncate,
+                Verdict::Drop
+            ]
         );
         let strangers: Vec<_> = (0..24)
-            .map(|_| limiter.judge(ip("198.51.100.1"), true, now))
+            .map(|_| limiter.check(ip("198.51.100.1"), true, now))
             .collect();
         assert_eq!(strangers[..20], [Verdict::Refuse; 20]);
         assert_eq!(
@@ -244,60 +256,60 @@ mod tests {
     fn one_clients_rate_is_no_others() {
         let (limiter, now) = limiter(Some(RATE), &["::/0", "0.0.0.0/0"]);
         for _ in 0..100 {
-            limiter.judge(ip("2001:db8::1"), true, now);
+            limiter.check(ip("2001:db8::1"), true, now);
         }
         assert_ne!(
-            limiter.judge(ip("2001:db8:0:ff::9"), true, now),
+            limiter.check(ip("2001:db8:0:ff::9"), true, now),
             Verdict::Pass,
             "the same /56"
         );
         assert_eq!(
-            limiter.judge(ip("2001:db8:0:100::1"), true, now),
+            limiter.check(ip("2001:db8:0:100::1"), true, now),
             Verdict::Pass
         );
-        assert_eq!(limiter.judge(ip("192.0.2.1"), true, now), Verdict::Pass);
-        let by_tcp = limiter.judge(ip("2001:db8::1"), false, now);
+        assert_eq!(limiter.check(ip("192.0.2.1"), true, now), Verdict::Pass);
+        let by_tcp = limiter.check(ip("2001:db8::1"), false, now);
         assert_eq!(by_tcp, Verdict::Pass, "whose address is no forgery");
         for _ in 0..100 {
-            limiter.judge(ip("fe80::1"), true, now);
+            limiter.check(ip("fe80::1"), true, now);
         }
         assert_eq!(
-            limiter.judge(ip("fe80::2"), true, now),
+            limiter.check(ip("fe80::2"), true, now),
             Verdict::Pass,
             "on the link"
         );
     }
 
     #[test]
-    fn who_may_ask_is_changed_without_a_fresh_start_for_who_asked_too_much() {
+    fn a_new_list_of_clients_gives_nobody_new_tokens() {
         let (limiter, now) = limiter(Some(RATE), &["192.0.2.0/24"]);
-        let asks = |limiter: &Limiter, address| limiter.judge(ip(address), true, now);
+        let asks = |limiter: &Limiter, address| limiter.check(ip(address), true, now);
         (0..20).for_each(|_| assert_eq!(asks(&limiter, "192.0.2.1"), Verdict::Pass));
         let wider = Settings {
             allow: vec!["192.0.2.0/23".parse().expect("a prefix")],
             ..limiter.settings.clone()
         };
-        let wider = limiter.with(wider, now);
+        let wider = limiter.reconfigured(wider, now);
         assert_eq!(asks(&wider, "192.0.3.1"), Verdict::Pass);
-        assert_eq!(asks(&wider, "192.0.2.1"), Verdict::Slow, "as before");
+        assert_eq!(asks(&wider, "192.0.2.1"), Verdict::Truncate, "as before");
         let unlimited = Settings {
             rate: None,
             ..wider.settings.clone()
         };
         assert_eq!(
-            asks(&wider.with(unlimited, now), "192.0.2.1"),
+            asks(&wider.reconfigured(unlimited, now), "192.0.2.1"),
             Verdict::Pass
         );
     }
 
     #[test]
-    fn loopback_is_held_to_the_rate_only_if_that_is_asked_for() {
+    fn loopback_is_rate_limited_only_with_the_option() {
         let (limiter, now) = limiter(Some(RATE), &["127.0.0.0/8", "::1/128"]);
         assert!(
-            (0..100).all(|_| limiter.judge(Ipv4Addr::LOCALHOST.into(), true, now) == Verdict::Pass)
+            (0..100).all(|_| limiter.check(Ipv4Addr::LOCALHOST.into(), true, now) == Verdict::Pass)
         );
         assert!(
-            (0..100).all(|_| limiter.judge(Ipv6Addr::LOCALHOST.into(), true, now) == Verdict::Pass)
+            (0..100).all(|_| limiter.check(Ipv6Addr::LOCALHOST.into(), true, now) == Verdict::Pass)
         );
         let settings = Settings {
             limit_loopback: true,
@@ -306,7 +318,7 @@ mod tests {
         };
         let limiter = Limiter::new(settings, now);
         let passed =
-            (0..100).filter(|_| limiter.judge(ip("127.0.0.3"), true, now) == Verdict::Pass);
+            (0..100).filter(|_| limiter.check(ip("127.0.0.3"), true, now) == Verdict::Pass);
         assert_eq!(passed.count(), 20);
     }
 
@@ -316,13 +328,13 @@ mod tests {
         let (flooder, honest) = (ip("192.0.2.1"), ip("192.0.2.2"));
         let (mut flooded, mut refused) = (0, 0);
         for number in 0..1_000_000_u32 {
-            limiter.judge(Ipv4Addr::from(0x0a00_0000 + number).into(), true, now);
+            limiter.check(Ipv4Addr::from(0x0a00_0000 + number).into(), true, now);
             // 100,000 queries a second by forged sources, 10,000 by the flooder, 10 by the honest one.
             now += Duration::from_micros(10);
-            if number % 10 == 0 && limiter.judge(flooder, true, now) == Verdict::Pass {
+            if number % 10 == 0 && limiter.check(flooder, true, now) == Verdict::Pass {
                 flooded += 1;
             }
-            if number % 10_000 == 0 && limiter.judge(honest, true, now) != Verdict::Pass {
+            if number % 10_000 == 0 && limiter.check(honest, true, now) != Verdict::Pass {
                 refused += 1;
             }
         }
@@ -331,8 +343,8 @@ mod tests {
         let buckets: usize = limiter
             .shards
             .iter()
-            .map(|shard| shard.lock().len() * WAYS)
+            .map(|shard| shard.lock().len() * BUCKETS_PER_SET)
             .sum();
-        assert_eq!(buckets, SHARDS * SETS * WAYS);
+        assert_eq!(buckets, SHARDS * SETS_PER_SHARD * BUCKETS_PER_SET);
     }
 }

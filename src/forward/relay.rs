@@ -1,7 +1,7 @@
 //! How does a query get on its way to the resolver?
 //!
-//! If its client may have one more on its way and there is memory for it, it is made ready; then it joins an equal one, or takes a
-//! place in the table of those on their way, if as much may be sent.
+//! If the quota allows its client one more query and there is memory for it, the query is prepared. Then its client joins an equal query
+//! in flight, or the query is entered in the table, if the upstream rate limit allows it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,131 +9,137 @@ use std::time::{Duration, Instant};
 
 use crate::client::destination::Client;
 use crate::client::reply_batch::ReplyBatch;
-use crate::forward::completion::Endings;
-use crate::forward::flights::{Decision, Spares};
+use crate::forward::completion::QueryCompleter;
 use crate::forward::in_flight::Query;
+use crate::forward::in_flight_table::{Decision, QueryPool};
 use crate::forward::policy::Policy;
-use crate::forward::waiting::{self, Place};
+use crate::forward::quota::{self, Slot};
 use crate::message;
 use crate::system::memory::Purpose;
 use crate::upstream::{Failure, Settle};
 
-/// A query that is to go on to the resolver.
+/// A query to be prepared for the resolver.
 #[derive(Clone, Copy)]
-pub(super) struct Relay<'q> {
+pub(super) struct NewQuery<'q> {
     pub(super) query: &'q message::Query<'q>,
     pub(super) key: Option<&'q message::QuestionKey<'q>>,
-    /// How long it may take.
+    /// How long the query may take.
     pub(super) timeout: Duration,
-    /// After so long who waits is content with an expired answer, if there is one.
-    pub(super) patience: Option<Duration>,
-    /// Queries of one client that may wait.
-    pub(super) most_waiting: usize,
+    /// How long clients wait before they get an expired answer; None if there is none.
+    pub(super) stale_after: Option<Duration>,
+    /// Queries of one client in flight, at most.
+    pub(super) max_pending: usize,
 }
 
-impl Relay<'_> {
-    /// Octets that it holds while it is on its way.
+impl NewQuery<'_> {
+    /// Octets of memory that the query costs while it is in flight.
     pub(super) fn cost(&self) -> usize {
         Query::cost(self.query, self.key)
     }
 }
 
-impl Endings {
-    /// Makes a query ready to be sent for which `client` waits, and says where and with how many octets that is counted. None if
-    /// there is no room for it, which is seen before anything is copied.
-    pub(super) fn relay_for(
+impl QueryCompleter {
+    /// Prepares a query for `client`, and returns it with the slot and the octets with which the quota counts it. Returns None if the
+    /// quota or the memory is used up, before anything is copied.
+    pub(super) fn prepare_for_client(
         &self,
-        mut relay: Relay<'_>,
+        mut new_query: NewQuery<'_>,
         client: &Client,
         now: Instant,
-        spares: &mut Spares,
-        before: usize,
-    ) -> Option<(Arc<Query>, (Place, u32))> {
-        let cost = relay.cost();
+        query_pool: &mut QueryPool,
+        last_batch: usize,
+    ) -> Option<(Arc<Query>, (Slot, u32))> {
+        let cost = new_query.cost();
         let is_datagram = matches!(client, Client::Datagram { .. });
-        let places = self.waiting.places(client.peer(), is_datagram);
-        let bounds = waiting::Bounds {
-            most: relay.most_waiting,
-            free: self.memory().free(Purpose::Queries).saturating_sub(cost),
-            share: self.memory().share(Purpose::Queries),
+        let slots = self.quota.slots(client.peer(), is_datagram);
+        let limits = quota::Limits {
+            max_queries: new_query.max_pending,
+            free_octets: self.memory().free(Purpose::Queries).saturating_sub(cost),
+            total_octets: self.memory().share(Purpose::Queries),
         };
-        // One query has some kilobytes at most.
+        // A query costs some kilobytes at most.
         let octets = cost as u32;
-        let place = match self.waiting.admit(places, octets, &bounds) {
-            Ok(place) => place,
-            Err(waiting::Refusal::Number) => return None,
-            Err(waiting::Refusal::Octets) => {
+        let slot = match self.quota.try_acquire(slots, octets, &limits) {
+            Ok(slot) => slot,
+            Err(quota::Exceeded::Queries) => return None,
+            Err(quota::Exceeded::Octets) => {
                 self.memory().refuse(Purpose::Queries);
                 return None;
             }
         };
-        relay.timeout = waiting::time_for(relay.timeout, bounds.free, bounds.share);
-        let going = self.relay(&relay, cost, now, spares, before);
-        if going.is_none() {
-            self.waiting.end(place, octets);
-            self.waiting.counter().fetch_sub(1, Ordering::SeqCst);
+        new_query.timeout =
+            quota::timeout_under_load(new_query.timeout, limits.free_octets, limits.total_octets);
+        let upstream_query = self.prepare(&new_query, cost, now, query_pool, last_batch);
+        if upstream_query.is_none() {
+            self.quota.release(slot, octets);
+            self.quota.counter().fetch_sub(1, Ordering::SeqCst);
         }
-        Some((going?, (place, octets)))
+        Some((upstream_query?, (slot, octets)))
     }
 
-    /// Makes a query ready to be sent for which nobody waits yet, in the memory of one that has ended if there is one: `before` is
-    /// how many were needed for the last batch.
-    pub(super) fn relay(
+    /// Prepares a query without clients, in the memory of a finished one if there is one. `last_batch` is the number of queries that the
+    /// last batch needed. Returns None if there is no memory for it.
+    pub(super) fn prepare(
         &self,
-        relay: &Relay<'_>,
+        new_query: &NewQuery<'_>,
         cost: usize,
         now: Instant,
-        spares: &mut Spares,
-        before: usize,
+        query_pool: &mut QueryPool,
+        last_batch: usize,
     ) -> Option<Arc<Query>> {
-        if spares.is_empty() {
-            self.flights.lend(spares, before);
+        if query_pool.is_empty() {
+            self.in_flight.lend(query_pool, last_batch);
         }
-        spares.reuse(self.memory(), cost, now, |going| {
-            going.begin(relay.query, relay.key, now, relay.timeout);
-            if let Some(patience) = relay.patience {
-                going.clients_mut().be_content_after(patience);
+        query_pool.reuse(self.memory(), cost, now, |upstream_query| {
+            upstream_query.reset(new_query.query, new_query.key, now, new_query.timeout);
+            if let Some(stale_after) = new_query.stale_after {
+                upstream_query.clients_mut().serve_stale_after(stale_after);
             }
         })
     }
 
-    /// Sees to it that equal queries go as one, and that no more are sent than may be.
-    pub(super) fn board(
+    /// Sends equal queries as one, and no more queries than the upstream rate limit allows. What is left in `queries` is to be sent.
+    pub(super) fn coalesce(
         &self,
         policy: &Policy,
         queries: &mut Vec<Arc<Query>>,
-        spares: &mut Spares,
+        query_pool: &mut QueryPool,
         now: Instant,
         replies: &mut ReplyBatch,
     ) {
-        let (mut known, mut too_many) = (Vec::new(), Vec::new());
-        let joined = self.flights.board(queries, spares, now, |query| {
-            // Its answer may have come between its being looked for and now. What renews one is for the next one.
-            let kept = query.key().and_then(|key| self.cache().any(&key, now));
-            let kept = kept.filter(|kept| !kept.is_stale() && query.clients().count_waiters() > 0);
-            if let Some(kept) = kept {
-                known.push((Arc::clone(query), kept));
-                Decision::Known
-            } else if policy.budget.take(1, now) == 1 {
-                Decision::Send
-            } else {
-                too_many.push(Arc::as_ptr(query));
-                Decision::Refuse
-            }
-        });
-        for (query, kept) in known {
-            let ending = Err(Failure::TimedOut);
-            self.end_all_waiters(&query, ending, Some(&kept), now, replies);
+        let (mut already_cached, mut over_limit) = (Vec::new(), Vec::new());
+        let joined = self
+            .in_flight
+            .join_or_insert(queries, query_pool, now, |query| {
+                // The answer may have come since the lookup. A prefetch, which has no clients, is sent anyway.
+                let hit = query.key().and_then(|key| self.cache().servable(&key, now));
+                let hit = hit.filter(|hit| !hit.is_stale() && query.clients().waiter_count() > 0);
+                if let Some(hit) = hit {
+                    already_cached.push((Arc::clone(query), hit));
+                    Decision::AlreadyCached
+                } else if policy.upstream_bucket.take(1, now) == 1 {
+                    Decision::Send
+                } else {
+                    over_limit.push(Arc::as_ptr(query));
+                    Decision::JoinOnly
+                }
+            });
+        for (query, hit) in already_cached {
+            let result = Err(Failure::TimedOut);
+            self.answer_all_waiters(&query, result, Some(&hit), now, replies);
         }
-        for flight in joined.iter().filter(|flight| flight.clients().is_late(now)) {
-            self.look_after(flight, now, replies);
+        for query in joined
+            .iter()
+            .filter(|query| query.clients().is_stale_due(now))
+        {
+            self.look_after(query, now, replies);
         }
         queries.retain(|query| {
-            // Those that share with nobody were not asked about.
+            // The table did not decide about queries that are not shared.
             let granted = if query.is_shared() {
-                !too_many.contains(&Arc::as_ptr(query))
+                !over_limit.contains(&Arc::as_ptr(query))
             } else {
-                policy.budget.take(1, now) == 1
+                policy.upstream_bucket.take(1, now) == 1
             };
             if !granted {
                 self.settle(query, Err(Failure::Overloaded), now, replies);

@@ -1,6 +1,6 @@
-//! Who waits for this answer, and until when?
+//! Which clients wait for this answer, and until when?
 //!
-//! Each client gets the answer to its own message by its own deadline, of whatever kind it is.
+//! Each client gets an answer to its own message by its own deadline: the resolver's, an expired one or a failure.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,131 +9,133 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::client::destination::Client;
-use crate::forward::waiting::Place;
+use crate::forward::quota::Slot;
 use crate::message::{self, Edns, ReplyTo};
 use crate::system::clock::micros;
 
-/// The clients that wait for a query: mostly there is one.
+/// The clients that wait for a query. Mostly there is one.
 pub type Waiters = SmallVec<[Waiter; 1]>;
 
-/// A client that waits.
+/// A client that waits for an answer.
 #[derive(Debug)]
 pub struct Waiter {
-    /// Who asked.
+    /// Where its answer goes.
     pub client: Client,
-    /// When it asked.
+    /// When its query came, later by any time that the host was suspended.
     pub since: Instant,
-    /// By when it gets an answer, of whatever kind.
+    /// When it gets an answer at the latest.
     pub deadline: Instant,
-    /// Where it is counted, and with how many octets.
-    pub place: Place,
-    /// Those octets.
+    /// The slot in which its query is counted.
+    pub slot: Slot,
+    /// The octets with which its query is counted.
     pub octets: u32,
     id: u16,
     flags: [u8; 2],
     edns: Option<Edns>,
-    /// Its question, where it spells the name in another way than the query does.
-    spelling: Option<Box<[u8]>>,
+    /// Its question, if the case of its letters differs from the query in flight.
+    own_question: Option<Box<[u8]>>,
 }
 
 impl Waiter {
-    /// The client of `query`, which was asked at `since` and gets an answer within `timeout` of that. It is counted at `place`
-    /// with so many octets.
+    /// The client of `query`, which came at `since` and gets an answer within `timeout`. The query is counted in `slot` with `octets`.
     pub fn new(
         query: &message::Query<'_>,
         client: Client,
         since: Instant,
         timeout: Duration,
-        (place, octets): (Place, u32),
+        (slot, octets): (Slot, u32),
     ) -> Self {
         Self {
             client,
             since,
             deadline: since + timeout,
-            place,
+            slot,
             octets,
             id: query.id(),
             flags: query.flags(),
             edns: query.edns().copied(),
-            spelling: None,
+            own_question: None,
         }
     }
 
-    /// What its answer must repeat, when it waits for a query with that question.
-    pub fn asked<'q>(&'q self, question: &'q [u8]) -> ReplyTo<'q> {
+    /// What the answer to this client must repeat of its query. `question` is that of the query in flight.
+    pub fn reply_to<'q>(&'q self, question: &'q [u8]) -> ReplyTo<'q> {
         ReplyTo {
             id: self.id,
             flags: self.flags,
-            question: self.spelling.as_deref().unwrap_or(question),
+            question: self.own_question.as_deref().unwrap_or(question),
             edns: self.edns,
             keepalive: None,
         }
     }
 }
 
-/// The clients that wait for one query, and when somebody is to look after them.
+/// The clients that wait for one query in flight, and when the timer is to serve them.
+///
+/// Shared by the threads of clients and of sessions and by the timer. The lock guards the list. The times are atomic, and are written
+/// under that lock. No other lock is taken under it.
 #[derive(Debug)]
 pub(super) struct WaitingClients {
     began: Instant,
-    /// How long a client waits for it.
+    /// How long a client waits for an answer.
     timeout: Duration,
-    /// When the last of them gets an answer, of whatever kind, in microseconds since it began.
+    /// When the last client gets an answer at the latest, in microseconds since the query began.
     deadline: AtomicU64,
-    /// When somebody is to look after them, on the same scale.
-    due: AtomicU64,
-    /// When they are content with an expired answer, if there is one.
-    late: Option<Instant>,
+    /// When the timer is to check the clients next, in microseconds since the query began.
+    next_check: AtomicU64,
+    /// When the clients get an expired answer in place of a fresh one; None if there was none in the cache.
+    stale_at: Option<Instant>,
     list: Mutex<Waiters>,
 }
 
 impl WaitingClients {
-    /// None yet, of a query that is none yet.
+    /// No clients, of a query without a message.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             began: now,
             timeout: Duration::ZERO,
             deadline: AtomicU64::new(0),
-            due: AtomicU64::new(0),
-            late: None,
+            next_check: AtomicU64::new(0),
+            stale_at: None,
             list: Mutex::default(),
         }
     }
 
-    /// Has them be none, of a query that is to be answered within `timeout` of `now`.
-    pub(super) fn begin(&mut self, now: Instant, timeout: Duration) {
-        // Each field by its name, so that none is forgotten.
+    /// Removes all clients, for a query that is to be answered within `timeout` of `now`.
+    pub(super) fn reset(&mut self, now: Instant, timeout: Duration) {
+        // Each field is named, so that none is forgotten.
         let Self {
             began,
-            timeout: whole,
+            timeout: new_timeout,
             deadline,
-            due,
-            late,
+            next_check,
+            stale_at,
             list,
         } = self;
         *began = now;
-        *whole = timeout;
+        *new_timeout = timeout;
         *deadline.get_mut() = micros(timeout);
-        *due.get_mut() = micros(timeout);
-        *late = None;
+        *next_check.get_mut() = micros(timeout);
+        *stale_at = None;
         list.get_mut().clear();
     }
 
-    /// When their query began.
+    /// When the query began.
     pub(super) fn began(&self) -> Instant {
         self.began
     }
 
-    /// When the last of them gets an answer, of whatever kind.
+    /// When the last client gets an answer at the latest.
     pub(super) fn deadline(&self) -> Instant {
         self.began + Duration::from_micros(self.deadline.load(Ordering::Acquire))
     }
 
-    /// When somebody is to look after them.
-    pub(super) fn due(&self) -> Instant {
-        self.began + Duration::from_micros(self.due.load(Ordering::Acquire))
+    /// When the timer is to check the clients next.
+    pub(super) fn next_check(&self) -> Instant {
+        self.began + Duration::from_micros(self.next_check.load(Ordering::Acquire))
     }
 
-    /// Has them wait for that much longer: nobody could be answered meanwhile.
+    /// Adds `by` to all deadlines, since the host was suspended for so long.
     pub(super) fn extend(&self, by: Duration) {
         let mut waiters = self.list.lock();
         for waiter in waiters.iter_mut() {
@@ -141,103 +143,105 @@ impl WaitingClients {
             waiter.deadline += by;
         }
         self.deadline.fetch_add(micros(by), Ordering::AcqRel);
-        self.due.fetch_add(micros(by), Ordering::AcqRel);
+        self.next_check.fetch_add(micros(by), Ordering::AcqRel);
     }
 
-    /// The number of the place where the first of them is counted; 0 if there is none.
-    pub(super) fn first(&self) -> u16 {
+    /// The index of the slot of the first client; 0 if there is no client.
+    pub(super) fn first_slot(&self) -> u16 {
         let waiters = self.list.lock();
-        waiters.first().map_or(0, |waiter| waiter.place.number())
+        waiters.first().map_or(0, |waiter| waiter.slot.index())
     }
 
-    /// After so long its clients are content with an expired answer.
-    pub(super) fn be_content_after(&mut self, patience: Duration) {
-        self.late = Some(self.began + patience);
-        *self.due.get_mut() = micros(patience.min(self.timeout));
+    /// Sets how long clients wait for a fresh answer before they get the expired one (RFC 8767 section 5).
+    pub(super) fn serve_stale_after(&mut self, stale_after: Duration) {
+        self.stale_at = Some(self.began + stale_after);
+        *self.next_check.get_mut() = micros(stale_after.min(self.timeout));
     }
 
-    /// Has a client wait for it.
+    /// Adds a client.
     pub(super) fn add(&self, waiter: Waiter) {
         self.list.lock().push(waiter);
     }
 
-    /// How long a client waits for it.
+    /// How long a client waits for an answer.
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Whether clients that wait should be content with an expired answer.
-    pub(super) fn is_late(&self, now: Instant) -> bool {
-        self.late.is_some_and(|late| late <= now)
+    /// Whether clients get an expired answer now.
+    pub(super) fn is_stale_due(&self, now: Instant) -> bool {
+        self.stale_at.is_some_and(|stale_at| stale_at <= now)
     }
 
-    /// How many wait.
-    pub(super) fn count_waiters(&self) -> usize {
+    /// The number of clients.
+    pub(super) fn waiter_count(&self) -> usize {
         self.list.lock().len()
     }
 
-    /// Takes all that wait off the list.
+    /// Takes all clients off the list.
     pub(super) fn take_waiters(&self) -> Waiters {
         std::mem::take(&mut *self.list.lock())
     }
 
-    /// Takes those off the list whose time is over.
-    pub(super) fn take_overdue(&self, now: Instant) -> Waiters {
+    /// Takes the clients off the list whose deadline has passed.
+    pub(super) fn take_expired(&self, now: Instant) -> Waiters {
         let mut waiters = self.list.lock();
-        let (overdue, others) = std::mem::take(&mut *waiters)
+        let (expired, others) = std::mem::take(&mut *waiters)
             .into_iter()
             .partition(|waiter| waiter.deadline <= now);
         *waiters = others;
-        overdue
+        expired
     }
 
-    /// Sets when to look again, and by when it ends: not later for those who do not wait any more.
-    pub(super) fn look_again(&self, now: Instant) {
+    /// Computes the next check and the deadline from the clients that still wait.
+    pub(super) fn reschedule(&self, now: Instant) {
         let waiters = self.list.lock();
         let deadlines = || {
             waiters
                 .iter()
-                .map(|waiter| self.since_began(waiter.deadline))
+                .map(|waiter| self.micros_since_began(waiter.deadline))
         };
-        let late = self.late.filter(|late| *late > now);
-        let late = late.map(|late| self.since_began(late));
+        let stale_at = self.stale_at.filter(|stale_at| *stale_at > now);
+        let stale_at = stale_at.map(|stale_at| self.micros_since_began(stale_at));
         let deadline = deadlines().max().unwrap_or(0).max(micros(self.timeout));
-        let due = deadlines().chain(late).min().unwrap_or(deadline);
+        let next_check = deadlines().chain(stale_at).min().unwrap_or(deadline);
         self.deadline.store(deadline, Ordering::Release);
-        self.due.store(due.min(deadline), Ordering::Release);
+        self.next_check
+            .store(next_check.min(deadline), Ordering::Release);
     }
 
-    /// Has the clients of an equal query wait for this one. `respelled` is their question, where they spell it in another way.
-    pub(super) fn take_on(&self, other: &Self, respelled: Option<&[u8]>) {
-        let arrivals = other.take_waiters();
+    /// Moves the clients of an equal query here. `other_question` is their question, if the case of its letters differs from this query.
+    pub(super) fn add_waiters_of(&self, other: &Self, other_question: Option<&[u8]>) {
+        let moved = other.take_waiters();
         let mut waiters = self.list.lock();
-        for mut waiter in arrivals {
-            if waiter.spelling.is_none() {
-                waiter.spelling = respelled.map(Box::from);
+        for mut waiter in moved {
+            if waiter.own_question.is_none() {
+                waiter.own_question = other_question.map(Box::from);
             }
-            let deadline = self.since_began(waiter.deadline);
+            let deadline = self.micros_since_began(waiter.deadline);
             self.deadline.fetch_max(deadline, Ordering::AcqRel);
-            self.due.fetch_min(deadline, Ordering::AcqRel);
+            self.next_check.fetch_min(deadline, Ordering::AcqRel);
             waiters.push(waiter);
         }
-        // Whoever looked after the others may have been here just now, and thinks that nobody waits.
-        if let Some(late) = self.late {
-            self.due.fetch_min(self.since_began(late), Ordering::AcqRel);
+        // The timer may have checked this query a moment ago and set its next check as if nobody waited.
+        if let Some(stale_at) = self.stale_at {
+            self.next_check
+                .fetch_min(self.micros_since_began(stale_at), Ordering::AcqRel);
         }
     }
 
-    /// Whether others may still join. Later it may be lost on its way, and they ask anew; but those that are content with
-    /// an expired answer need not.
-    pub(super) fn takes_on(&self, now: Instant) -> bool {
-        let patience = if self.is_late(now) {
+    /// Whether more clients may wait for this query: for half of its timeout, since the query may be lost, or for all of it once
+    /// clients get an expired answer.
+    pub(super) fn accepts_waiters(&self, now: Instant) -> bool {
+        let window = if self.is_stale_due(now) {
             self.timeout
         } else {
             self.timeout / 2
         };
-        now < self.began + patience
+        now < self.began + window
     }
 
-    fn since_began(&self, moment: Instant) -> u64 {
+    fn micros_since_began(&self, moment: Instant) -> u64 {
         micros(moment.saturating_duration_since(self.began))
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use crate::client::connection_limit::ConnectionLimit;
 use crate::client::eviction_counters::EvictionCounters;
-use crate::forward::completion::Endings;
-use crate::forward::counts::Source;
+use crate::forward::completion::QueryCompleter;
+use crate::forward::counts::AnswerSource;
 use crate::forward::forwarder::Forwarder;
 use crate::forward::outcome::Outcome;
 use crate::monitoring::exposition::{Families, Family, Kind, Value, label, single, spreads};
@@ -26,7 +26,7 @@ use crate::upstream::{Standing, Tally};
 /// What has counted something.
 pub struct Sources {
     /// How queries ended.
-    pub endings: Arc<Endings>,
+    pub completer: Arc<QueryCompleter>,
     /// Whom they go to.
     pub forwarder: Arc<Forwarder>,
     /// What became of sessions.
@@ -48,17 +48,17 @@ pub struct Sources {
 impl Sources {
     /// How the service is doing, since it began.
     pub fn service(&self) -> Service {
-        let endings = &self.endings;
+        let completer = &self.completer;
         let mut service = Service {
-            good: endings.counts().good(),
-            cache: endings.counts().answers(Source::Cache),
-            resolver: endings.counts().answers(Source::Resolver),
+            good: completer.counts().slo_good(),
+            cache: completer.counts().latencies(AnswerSource::Cache),
+            resolver: completer.counts().latencies(AnswerSource::Resolver),
             ..Service::default()
         };
         for outcome in Outcome::ALL {
-            let count = endings.counts().count(outcome);
+            let count = completer.counts().count(outcome);
             service.all += count;
-            if outcome.is_owed() {
+            if outcome.counts_for_slo() {
                 service.owed += count;
                 service.failed += if outcome.is_served() { 0 } else { count };
             }
@@ -68,7 +68,7 @@ impl Sources {
 
     /// Whether a query would be answered, as far as is known.
     pub fn is_ready(&self) -> bool {
-        self.forwarder.upstream().is_ready() || self.endings.cache().can_serve(clock::now())
+        self.forwarder.upstream().is_ready() || self.completer.cache().can_serve(clock::now())
     }
 
     /// How each address of the resolvers fares.
@@ -99,7 +99,7 @@ impl Sources {
     }
 
     fn add_queries(&self, all: &mut Families) {
-        let endings = &self.endings;
+        let completer = &self.completer;
         let mut counts = Vec::new();
         for (tcp, transport) in [(false, "udp"), (true, "tcp")] {
             for outcome in Outcome::ALL {
@@ -107,7 +107,7 @@ impl Sources {
                     label("transport", transport),
                     label("outcome", outcome.name()),
                 ];
-                let count = endings.counts().count_by(tcp, outcome);
+                let count = completer.counts().count_by(tcp, outcome);
                 counts.push((labels.join(","), Value::Whole(count)));
             }
         }
@@ -147,7 +147,7 @@ impl Sources {
         all.gauge(
             "dns_tool_waiting",
             "Queries of clients that wait for an answer.",
-            endings.waiting(),
+            completer.queries_in_flight(),
         );
         all.gauge(
             "dns_tool_waiting_limit",
@@ -271,8 +271,8 @@ impl Sources {
     }
 
     fn add_cache(&self, all: &mut Families) {
-        let endings = &self.endings;
-        let cache = endings.cache();
+        let completer = &self.completer;
+        let cache = completer.cache();
         all.gauge(
             "dns_tool_cache_entries",
             "Answers and failures that are kept.",
@@ -292,22 +292,22 @@ impl Sources {
         all.counter(
             "dns_tool_cache_hits",
             "Queries answered by what was kept, within its time.",
-            endings.counts().count(Outcome::Cached),
+            completer.counts().count(Outcome::Cached),
         );
         all.counter(
             "dns_tool_cache_misses",
             "Queries that waited for the resolver.",
-            endings.counts().misses(),
+            completer.counts().misses(),
         );
         all.counter(
             "dns_tool_cache_stale",
             "Queries answered by what had expired.",
-            endings.counts().count(Outcome::Stale),
+            completer.counts().count(Outcome::Stale),
         );
         all.counter(
             "dns_tool_cache_renewals",
             "Answers that were given and asked for again in the background.",
-            endings.counts().renewals(),
+            completer.counts().prefetches(),
         );
     }
 
@@ -343,7 +343,7 @@ impl Sources {
     }
 
     fn add_memory(&self, all: &mut Families) {
-        let memory = self.endings.memory();
+        let memory = self.completer.memory();
         let of_each = |value: &dyn Fn(Purpose) -> u64| -> Vec<_> {
             let purposes = Purpose::ALL.iter();
             let labelled = |purpose: &Purpose| {
@@ -387,7 +387,7 @@ impl Sources {
         all.counter(
             "dns_tool_query_log_lines_lost",
             "Lines of the query log that found no room.",
-            self.endings.query_log().lost(),
+            self.completer.query_log().lost(),
         );
         all.counter(
             "dns_tool_panics",

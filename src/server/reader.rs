@@ -50,7 +50,7 @@ impl Reader {
         pulse: &Pulse,
     ) {
         let stream = connection.stream();
-        let mut batch = Batch::patient(connection);
+        let mut batch = Batch::for_worker(connection);
         let mut patience = Patience::default();
         let mut held = None;
         loop {
@@ -59,7 +59,7 @@ impl Reader {
             let now = clock::now();
             pulse.works(now);
             let is_read = self.take_in(connection, &mut frames, &mut patience, &mut batch, now);
-            let over_limit = batch.was_over_limit();
+            let over_limit = batch.take_over_limit();
             if over_limit {
                 stream.mark_over_limit();
             }
@@ -118,7 +118,7 @@ impl Reader {
     ) -> bool {
         let stream = connection.stream();
         loop {
-            stream.wait_for_room(self.forwarder.waiting());
+            stream.wait_for_room(self.forwarder.queries_in_flight());
             if !self.make_room(frames, held) {
                 stream.close_over_memory();
                 return false;

@@ -231,7 +231,7 @@ impl Acceptor {
             self.forwarder
                 .handle(frames.message(range), client, now, batch);
         }
-        if batch.was_over_limit() {
+        if batch.take_over_limit() {
             connection.stream().mark_over_limit();
             return Said::Much;
         }

@@ -86,7 +86,7 @@ impl Receiver {
                     let lost = arrivals.iter().rev().find_map(|arrival| arrival.lost);
                     let told_before = losses.were_heard();
                     self.evictions.datagrams.add(losses.hear(lost, now));
-                    batch.be_terse(losses.are_recent(now));
+                    batch.set_quiet_overload(losses.are_recent(now));
                     let unheard = losses.may_be_unheard(arrivals.len(), now);
                     if unheard || (self.own.ip().is_unspecified() && !told_before) {
                         headers = Self::headers();
@@ -131,7 +131,7 @@ impl Receiver {
             let asked = arrival.local.map_or(self.own.ip(), |local| local.address);
             let asked = SocketAddr::new(asked, self.own.port());
             let Some(peer) = arrival.peer.filter(|peer| is_client(*peer, asked)) else {
-                self.forwarder.ignore();
+                self.forwarder.count_ignored();
                 continue;
             };
             let client = Client::Datagram {

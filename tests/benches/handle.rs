@@ -14,7 +14,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use dns_tool::client::destination::Client;
 use dns_tool::client::reply_batch::ReplyBatch;
 use dns_tool::config::command_line::{self, Command};
-use dns_tool::forward::completion::Endings;
+use dns_tool::forward::completion::QueryCompleter;
 use dns_tool::forward::forwarder::{Batch, Forwarder};
 use dns_tool::forward::in_flight::Query;
 use dns_tool::forward::outcome::Outcome;
@@ -109,7 +109,7 @@ fn worst_answer() -> Vec<u8> {
 }
 
 struct Bench {
-    endings: Arc<Endings>,
+    completer: Arc<QueryCompleter>,
     forwarder: Arc<Forwarder>,
     client: SocketAddr,
 }
@@ -120,7 +120,7 @@ impl Bench {
             panic!("no options are a command line");
         };
         let now = Instant::now();
-        let endings = Arc::new(Endings::new(
+        let completer = Arc::new(QueryCompleter::new(
             config.forwarder.cache,
             &Memory::new(config.memory),
             now,
@@ -137,17 +137,17 @@ impl Bench {
             let asked = Query::new(&asked, asked.key().as_ref(), now, config.forwarder.timeout);
             let answer = answer(&message);
             let answer = Answer::parse(&answer).expect("an answer");
-            endings.settle(&asked, Ok(&answer), now, &mut replies);
+            completer.settle(&asked, Ok(&answer), now, &mut replies);
         }
         let upstream = Upstream::start(
             config.upstream,
-            Arc::clone(&endings) as Arc<_>,
+            Arc::clone(&completer) as Arc<_>,
             Arc::default(),
         );
         let upstream = upstream.expect("a thread");
         Self {
-            endings: Arc::clone(&endings),
-            forwarder: Arc::new(Forwarder::new(config.forwarder, upstream, endings, now)),
+            completer: Arc::clone(&completer),
+            forwarder: Arc::new(Forwarder::new(config.forwarder, upstream, completer, now)),
             client: SocketAddr::from(([127, 0, 0, 1], 9)),
         }
     }
@@ -203,11 +203,11 @@ fn handle(criterion: &mut Criterion) {
         ("miss", 1, &misses),
         ("miss, 2 threads", 2, &misses),
     ] {
-        let before = bench.endings.counts().count(Outcome::Cached);
+        let before = bench.completer.counts().count(Outcome::Cached);
         criterion.bench_function(name, |bencher| {
             bencher.iter_custom(|count| bench.time_of_threads(threads, messages, count));
         });
-        let known = bench.endings.counts().count(Outcome::Cached) > before;
+        let known = bench.completer.counts().count(Outcome::Cached) > before;
         assert_eq!(known, name.starts_with("hit"), "{name}");
     }
 }

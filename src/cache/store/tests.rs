@@ -23,7 +23,7 @@ fn question(name: &str, qtype: u16) -> Vec<u8> {
     octets
 }
 
-/// An answer in the making.
+/// An answer under construction.
 #[derive(Clone)]
 struct Draft(Vec<u8>);
 
@@ -33,7 +33,7 @@ impl Draft {
         Self([&header, question].concat())
     }
 
-    /// With a record at the name in question, in section 1, 2 or 3.
+    /// Adds a record at the name in question, in section 1, 2 or 3.
     fn with(mut self, section: usize, rtype: u16, ttl: u32, data: &[u8]) -> Self {
         self.0[5 + 2 * section] += 1;
         self.0.extend_from_slice(&[0xc0, 12]);
@@ -54,7 +54,7 @@ impl Draft {
         self.with(2, rtype::SOA, ttl, &data)
     }
 
-    /// With an OPT, whose TTL field is not a TTL, and these options.
+    /// Adds an OPT with these options. Its TTL field is no TTL.
     fn with_opt(mut self, options: &[u8]) -> Self {
         self.0[11] += 1;
         self.0
@@ -93,42 +93,43 @@ impl Bench {
         let start = Instant::now();
         Self {
             cache: Cache::new(settings, start),
-            // Not at the start, where everything is 0.
+            // Not the start of the clock, where all times are 0.
             now: start + Duration::from_secs(1000),
         }
     }
 
-    fn pass(&mut self, seconds: f64) {
+    fn advance(&mut self, seconds: f64) {
         self.now += Duration::from_secs_f64(seconds);
     }
 
-    fn note(&self, key: &QuestionKey<'_>, answer: &Draft) -> Option<Kept> {
-        self.cache.hear(self.now);
+    fn record_result(&self, key: &QuestionKey<'_>, answer: &Draft) -> Option<CacheHit> {
+        self.cache.note_response(self.now);
         self.cache
-            .note(key, Ok(&answer.parse()), self.now, self.now)
+            .record_result(key, Ok(&answer.parse()), self.now, self.now)
     }
 
-    fn fail(&self, key: &QuestionKey<'_>, failure: Failure) -> Option<Kept> {
+    fn fail(&self, key: &QuestionKey<'_>, failure: Failure) -> Option<CacheHit> {
         if failure == Failure::Unreadable {
-            self.cache.hear(self.now);
+            self.cache.note_response(self.now);
         }
-        self.cache.note(key, Err(failure), self.now, self.now)
+        self.cache
+            .record_result(key, Err(failure), self.now, self.now)
     }
 
-    fn find(&self, key: &QuestionKey<'_>) -> Found {
-        self.cache.find(key, self.now)
+    fn lookup(&self, key: &QuestionKey<'_>) -> Lookup {
+        self.cache.lookup(key, self.now)
     }
 
-    /// The TTLs that a client sees, if there is an answer within its time.
+    /// The TTLs that a client sees, if there is a fresh answer.
     fn fresh(&self, key: &QuestionKey<'_>) -> Option<Vec<u32>> {
-        match self.find(key) {
-            Found::Fresh { kept, .. } => Some(ttls(&kept)),
+        match self.lookup(key) {
+            Lookup::Fresh { hit, .. } => Some(ttls(&hit)),
             _ => None,
         }
     }
 
-    /// For how many seconds, to a tenth, there is an answer within its time.
-    fn life(&mut self, key: &QuestionKey<'_>) -> f64 {
+    /// For how many seconds, to a tenth, there is a fresh answer.
+    fn ttl(&mut self, key: &QuestionKey<'_>) -> f64 {
         let start = self.now;
         let mut tenths = 0;
         let mut step = 1 << 24;
@@ -145,17 +146,17 @@ impl Bench {
     }
 }
 
-/// The TTLs of an answer as it is shown.
-fn ttls(kept: &Kept) -> Vec<u32> {
-    let shown = shown(kept, true);
+/// The TTLs of an answer as a client gets it.
+fn ttls(hit: &CacheHit) -> Vec<u32> {
+    let shown = shown(hit, true);
     let answer = Answer::parse(&shown).expect("an answer");
     let records = answer.records().filter(|record| record.rtype != rtype::OPT);
     records.map(|record| answer.ttl(&record)).collect()
 }
 
 /// An answer as a client gets it.
-fn shown(kept: &Kept, edns: bool) -> Vec<u8> {
-    let question = kept.answer().message()[12..12 + kept.question().len()].to_vec();
+fn shown(hit: &CacheHit, edns: bool) -> Vec<u8> {
+    let question = hit.answer().message()[12..12 + hit.question().len()].to_vec();
     let header = [7, 7, 1, 0x20, 0, 1, 0, 0, 0, 0, 0, u8::from(edns)];
     let opt = [0, 0, 41, 4, 0xd0, 0, 0, 0, 0, 0, 0];
     let query = [&header, &question[..], &opt[..if edns { 11 } else { 0 }]].concat();
@@ -163,8 +164,8 @@ fn shown(kept: &Kept, edns: bool) -> Vec<u8> {
     let mut out = Vec::new();
     ReplyTo::from_query(&query).write_answer_with(
         &mut out,
-        &kept.answer(),
-        kept.shown(),
+        &hit.answer(),
+        hit.reply_options(),
         MAX_MESSAGE_LEN,
     );
     out
@@ -204,7 +205,7 @@ fn an_answer_is_for_its_name_type_class_and_bits_and_for_nothing_else() {
             100 + number as u32,
             &[1],
         );
-        bench.note(key, &answer);
+        bench.record_result(key, &answer);
     }
     for (number, key) in keys.iter().enumerate() {
         assert_eq!(
@@ -216,7 +217,7 @@ fn an_answer_is_for_its_name_type_class_and_bits_and_for_nothing_else() {
     let spelled = QuestionKey::new(&question("wWw.EXAMPLE.com", A), false, false);
     assert_eq!(bench.fresh(&spelled), Some(vec![100]));
     assert_eq!(bench.cache.entries(), keys.len());
-    // Other names' records in an answer are nothing but a part of it.
+    // Records of other names in an answer are not found under those names.
     assert!(
         bench
             .fresh(&QuestionKey::new(&question("com", A), false, false))
@@ -225,7 +226,7 @@ fn an_answer_is_for_its_name_type_class_and_bits_and_for_nothing_else() {
 }
 
 #[test]
-fn the_least_ttl_of_all_sections_is_the_answers_life_and_all_are_counted_down() {
+fn the_least_ttl_of_all_sections_is_the_answers_and_all_are_decremented() {
     for least in [1, 2, 3] {
         let mut bench = Bench::new();
         let ttl = |section| if section == least { 10 } else { 300 };
@@ -234,21 +235,21 @@ fn the_least_ttl_of_all_sections_is_the_answers_life_and_all_are_counted_down() 
             .with(2, 2, ttl(2), &[0])
             .with(3, A, ttl(3), &[1; 4])
             .with_opt(b"");
-        bench.note(&key(), &answer);
-        assert_eq!(bench.life(&key()), 10.0);
-        bench.pass(3.9);
+        bench.record_result(&key(), &answer);
+        assert_eq!(bench.ttl(&key()), 10.0);
+        bench.advance(3.9);
         let expected = [1, 2, 3].map(|section| ttl(section) - 3);
         assert_eq!(bench.fresh(&key()), Some(expected.to_vec()));
-        bench.pass(6.0);
+        bench.advance(6.0);
         assert!(bench.fresh(&key()).is_some_and(|ttls| ttls.contains(&1)));
-        bench.pass(0.1);
+        bench.advance(0.1);
         assert_eq!(bench.fresh(&key()), None);
     }
 }
 
 #[test]
-fn a_ttl_of_zero_or_with_the_top_bit_is_not_kept_and_a_long_one_is_capped() {
-    for (ttl, life) in [
+fn a_ttl_of_zero_or_with_the_top_bit_is_not_cached_and_a_long_one_is_capped() {
+    for (ttl, cached) in [
         (0, None),
         (0x8000_0000, None),
         (0x8000_0001, None),
@@ -259,19 +260,23 @@ fn a_ttl_of_zero_or_with_the_top_bit_is_not_kept_and_a_long_one_is_capped() {
         (0x7fff_ffff, Some(604_800)),
     ] {
         let mut bench = Bench::new();
-        bench.note(&key(), &to_key(&key(), 0).with_a(ttl));
-        assert_eq!(bench.fresh(&key()), life.map(|life| vec![life]), "{ttl}");
-        if let Some(life) = life {
-            assert_eq!(bench.life(&key()), f64::from(life), "{ttl}");
+        bench.record_result(&key(), &to_key(&key(), 0).with_a(ttl));
+        assert_eq!(
+            bench.fresh(&key()),
+            cached.map(|cached| vec![cached]),
+            "{ttl}"
+        );
+        if let Some(cached) = cached {
+            assert_eq!(bench.ttl(&key()), f64::from(cached), "{ttl}");
         }
     }
 }
 
 #[test]
-fn absence_is_kept_as_long_as_the_soa_says_and_not_without_one() {
+fn a_negative_answer_is_cached_as_long_as_its_soa_says_and_not_without_one() {
     for rcode in [0, 3] {
         let empty = to_key(&key(), rcode);
-        for (answer, life) in [
+        for (answer, ttl) in [
             (empty.clone().with_soa(300, 60), Some(60)),
             (empty.clone().with_soa(60, 300), Some(60)),
             (empty.clone().with_soa(0, 300), None),
@@ -281,7 +286,7 @@ fn absence_is_kept_as_long_as_the_soa_says_and_not_without_one() {
             (empty.clone().with_soa(604_800, 604_800), Some(10_800)),
             (empty.clone(), None),
             (empty.clone().with(2, 2, 300, &[0]), None),
-            // An alias that leads to nothing.
+            // An alias whose target has no data.
             (
                 empty.clone().with(1, CNAME, 30, &[0]).with_soa(300, 60),
                 Some(30),
@@ -291,37 +296,37 @@ fn absence_is_kept_as_long_as_the_soa_says_and_not_without_one() {
                 Some(60),
             ),
             (empty.clone().with(1, CNAME, 300, &[0]), None),
-            // A SOA elsewhere vouches for nothing.
+            // An SOA record outside the authority section does not count.
             (empty.clone().with(3, rtype::SOA, 300, &[1; 22]), None),
         ] {
             let mut bench = Bench::new();
-            bench.note(&key(), &answer);
-            match life {
+            bench.record_result(&key(), &answer);
+            match ttl {
                 None => assert_eq!(bench.fresh(&key()), None, "{:x?}", answer.0),
-                Some(life) => {
+                Some(ttl) => {
                     assert!(
                         bench
                             .fresh(&key())
                             .is_some_and(|ttls| ttls.iter().all(|ttl| *ttl <= 10_800))
                     );
-                    assert_eq!(bench.life(&key()), f64::from(life), "{:x?}", answer.0);
+                    assert_eq!(bench.ttl(&key()), f64::from(ttl), "{:x?}", answer.0);
                 }
             }
         }
     }
     // The SOA record's own TTL counts down with it.
     let mut bench = Bench::new();
-    bench.note(&key(), &to_key(&key(), 3).with_soa(3600, 60));
-    bench.pass(59.0);
+    bench.record_result(&key(), &to_key(&key(), 3).with_soa(3600, 60));
+    bench.advance(59.0);
     assert_eq!(bench.fresh(&key()), Some(vec![1]));
-    // What is there needs no SOA, and that there is no such name outweighs what else is there.
+    // NXDOMAIN without an SOA record is not cached, whatever records it has.
     let bench = Bench::new();
-    bench.note(&key(), &to_key(&key(), 3).with_a(300));
+    bench.record_result(&key(), &to_key(&key(), 3).with_a(300));
     assert_eq!(bench.fresh(&key()), None);
 }
 
 #[test]
-fn it_can_serve_as_long_as_an_answer_lasts_and_is_served_past_its_time() {
+fn the_cache_can_serve_until_its_last_answer_is_too_stale() {
     let mut bench = Bench::with(Settings {
         size: 1 << 20,
         serve_stale: Duration::from_secs(60),
@@ -331,22 +336,22 @@ fn it_can_serve_as_long_as_an_answer_lasts_and_is_served_past_its_time() {
     bench.fail(&other, Failure::Unreadable);
     assert_eq!(bench.cache.entries(), 1);
     assert!(!bench.cache.can_serve(bench.now), "a failure");
-    bench.note(&key(), &to_key(&key(), 0).with_a(0));
+    bench.record_result(&key(), &to_key(&key(), 0).with_a(0));
     assert!(!bench.cache.can_serve(bench.now), "it was used");
-    bench.note(&key(), &to_key(&key(), 0).with_a(300));
-    bench.note(&other, &to_key(&other, 0).with_a(10));
-    bench.pass(359.9);
+    bench.record_result(&key(), &to_key(&key(), 0).with_a(300));
+    bench.record_result(&other, &to_key(&other, 0).with_a(10));
+    bench.advance(359.9);
     assert!(
         bench.cache.can_serve(bench.now),
         "the one that lasts longer"
     );
-    bench.pass(0.2);
+    bench.advance(0.2);
     assert!(!bench.cache.can_serve(bench.now), "too old");
-    bench.cache.serve_stale(Duration::from_secs(61));
+    bench.cache.set_serve_stale(Duration::from_secs(61));
     assert!(bench.cache.can_serve(bench.now), "not any more");
-    assert_eq!(bench.cache.empty(), 2);
+    assert_eq!(bench.cache.clear(), 2);
     assert!(!bench.cache.can_serve(bench.now), "it is forgotten");
-    bench.note(&key(), &to_key(&key(), 0).with_a(1));
+    bench.record_result(&key(), &to_key(&key(), 0).with_a(1));
     assert!(bench.cache.can_serve(bench.now));
 }
 
@@ -354,16 +359,16 @@ fn it_can_serve_as_long_as_an_answer_lasts_and_is_served_past_its_time() {
 fn no_data_is_for_one_type() {
     let bench = Bench::new();
     let other = QuestionKey::new(&question("www.example.com", AAAA), false, false);
-    bench.note(&other, &to_key(&other, 0).with_soa(300, 300));
+    bench.record_result(&other, &to_key(&other, 0).with_soa(300, 300));
     assert!(bench.fresh(&other).is_some());
-    assert!(matches!(bench.find(&key()), Found::Nothing));
+    assert!(matches!(bench.lookup(&key()), Lookup::Miss));
 }
 
 #[test]
 fn any_is_answered_by_whatever_is_there() {
     let any = QuestionKey::new(&question("www.example.com", rtype::ANY), false, false);
     let bench = Bench::new();
-    bench.note(
+    bench.record_result(
         &any,
         &to_key(&any, 0)
             .with(1, TXT, 60, &[0])
@@ -373,10 +378,10 @@ fn any_is_answered_by_whatever_is_there() {
 }
 
 #[test]
-fn what_may_not_be_kept_is_not() {
+fn uncacheable_answers_are_not_cached() {
     let good = to_key(&key(), 0).with_a(300);
     let subnet = |scope| [0, 8, 0, 7, 0, 1, 24, scope, 192, 0, 2];
-    for (what, answer, kept) in [
+    for (what, answer, cached) in [
         ("an answer", good.clone(), true),
         ("truncated", good.clone().flag(2, 2), false),
         (
@@ -416,15 +421,15 @@ fn what_may_not_be_kept_is_not() {
         ("YXDOMAIN", good.clone().flag(3, 6), false),
     ] {
         let bench = Bench::new();
-        assert!(bench.note(&key(), &answer).is_none(), "{what}");
+        assert!(bench.record_result(&key(), &answer).is_none(), "{what}");
         assert_eq!(
-            matches!(bench.find(&key()), Found::Fresh { .. }),
-            kept,
+            matches!(bench.lookup(&key()), Lookup::Fresh { .. }),
+            cached,
             "{what}"
         );
-        assert_eq!(bench.cache.entries(), usize::from(kept), "{what}");
+        assert_eq!(bench.cache.entries(), usize::from(cached), "{what}");
     }
-    // Who asks for signatures, by DO or by type, gets them.
+    // Signatures are cached for queries that ask for them, by DO or by type.
     let secure = QuestionKey::new(key().question(), true, false);
     let signed = good
         .with(1, rtype::RRSIG, 300, &[0])
@@ -432,124 +437,126 @@ fn what_may_not_be_kept_is_not() {
     let signatures = QuestionKey::new(&question("www.example.com", rtype::RRSIG), false, false);
     let asked_for = to_key(&signatures, 0).with(1, rtype::RRSIG, 300, &[0]);
     let bench = Bench::new();
-    bench.note(&secure, &signed);
-    bench.note(&signatures, &asked_for);
+    bench.record_result(&secure, &signed);
+    bench.record_result(&signatures, &asked_for);
     assert!(bench.fresh(&secure).is_some() && bench.fresh(&signatures).is_some());
 }
 
 #[test]
-fn a_failure_is_kept_for_a_second_then_longer_while_it_repeats_and_ends_with_success() {
+fn a_failure_is_cached_for_a_second_then_longer_while_it_repeats_and_ends_with_success() {
     let servfail = to_key(&key(), 2).with_opt(&[0, 15, 0, 2, 0, 6]);
     type Fail<'f> = (&'f str, &'f dyn Fn(&Bench));
     let fails: [Fail<'_>; 3] = [
-        ("SERVFAIL", &|bench| drop(bench.note(&key(), &servfail))),
+        ("SERVFAIL", &|bench| {
+            drop(bench.record_result(&key(), &servfail))
+        }),
         ("unreadable", &|bench| {
             drop(bench.fail(&key(), Failure::Unreadable))
         }),
         ("no answer, though others have one", &|bench| {
             let asked = bench.now - Duration::from_secs(3);
             let other = QuestionKey::new(&question("other", A), false, false);
-            bench.note(&other, &to_key(&other, 5));
+            bench.record_result(&other, &to_key(&other, 5));
             bench
                 .cache
-                .note(&key(), Err(Failure::TimedOut), asked, bench.now);
+                .record_result(&key(), Err(Failure::TimedOut), asked, bench.now);
         }),
     ];
     for (what, fail) in fails {
         let mut bench = Bench::new();
         for expected in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
             fail(&bench);
-            bench.pass(f64::from(expected) - 0.1);
+            bench.advance(f64::from(expected) - 0.1);
             assert!(
-                matches!(bench.find(&key()), Found::Failed(_)),
+                matches!(bench.lookup(&key()), Lookup::Failure(_)),
                 "{what}, {expected}"
             );
-            bench.pass(0.1);
+            bench.advance(0.1);
             assert!(
-                matches!(bench.find(&key()), Found::Nothing),
+                matches!(bench.lookup(&key()), Lookup::Miss),
                 "{what}, {expected}"
             );
         }
-        bench.note(&key(), &to_key(&key(), 0).with_a(1));
+        bench.record_result(&key(), &to_key(&key(), 0).with_a(1));
         assert!(bench.fresh(&key()).is_some());
-        // It begins anew.
+        // In a new cache the pauses start again at a second.
         let mut bench = Bench {
             cache: Bench::new().cache,
             ..bench
         };
         fail(&bench);
-        bench.pass(1.0);
-        assert!(matches!(bench.find(&key()), Found::Nothing), "{what}");
+        bench.advance(1.0);
+        assert!(matches!(bench.lookup(&key()), Lookup::Miss), "{what}");
     }
     let bench = Bench::new();
-    bench.note(&key(), &servfail);
-    let Found::Failed(kept) = bench.find(&key()) else {
+    bench.record_result(&key(), &servfail);
+    let Lookup::Failure(hit) = bench.lookup(&key()) else {
         panic!("it failed");
     };
-    let heard = shown(&kept, true);
-    assert_eq!(heard[3] & 0x0f, 2);
-    let whys = [&[0, 15, 0, 2, 0, 6][..], &[0, 15, 0, 2, 0, 13]].concat();
+    let reply = shown(&hit, true);
+    assert_eq!(reply[3] & 0x0f, 2);
+    let reasons = [&[0, 15, 0, 2, 0, 6][..], &[0, 15, 0, 2, 0, 13]].concat();
     assert!(
-        heard.ends_with(&whys),
-        "the resolver's reason and ours: {heard:x?}"
+        reply.ends_with(&reasons),
+        "the resolver's reason and ours: {reply:x?}"
     );
-    assert_eq!(shown(&kept, false).len(), 12 + key().question().len());
+    assert_eq!(shown(&hit, false).len(), 12 + key().question().len());
 }
 
 #[test]
-fn a_success_ends_a_failure_even_if_it_is_not_kept() {
+fn a_success_ends_a_failure_even_if_it_is_not_cached() {
     let mut bench = Bench::new();
     for _ in 0..3 {
-        bench.note(&key(), &to_key(&key(), 2));
-        bench.pass(10.0);
+        bench.record_result(&key(), &to_key(&key(), 2));
+        bench.advance(10.0);
     }
-    bench.note(&key(), &to_key(&key(), 0).with_a(0));
+    bench.record_result(&key(), &to_key(&key(), 0).with_a(0));
     assert_eq!(bench.cache.entries(), 0);
-    bench.note(&key(), &to_key(&key(), 2));
-    bench.pass(1.0);
-    assert!(matches!(bench.find(&key()), Found::Nothing));
+    bench.record_result(&key(), &to_key(&key(), 2));
+    bench.advance(1.0);
+    assert!(matches!(bench.lookup(&key()), Lookup::Miss));
 }
 
 #[test]
-fn a_failure_without_its_question_or_for_one_asker_is_kept_as_the_code_alone() {
+fn a_failure_without_its_question_or_for_one_client_is_cached_as_the_code_alone() {
     let bare = Draft([&[0, 0, 0x81, 0x82][..], &[0; 8]].concat());
     let scoped = to_key(&key(), 2).with_opt(&[0, 8, 0, 7, 0, 1, 24, 24, 192, 0, 2]);
     let truncated = to_key(&key(), 2).flag(2, 2);
     for answer in [bare, scoped, truncated] {
         let bench = Bench::new();
-        bench.note(&key(), &answer);
-        let Found::Failed(kept) = bench.find(&key()) else {
+        bench.record_result(&key(), &answer);
+        let Lookup::Failure(hit) = bench.lookup(&key()) else {
             panic!("it failed: {:x?}", answer.0);
         };
-        assert_eq!(shown(&kept, false)[2..4], [0x81, 0x82]);
+        assert_eq!(shown(&hit, false)[2..4], [0x81, 0x82]);
     }
 }
 
 #[test]
-fn what_the_resolver_decides_about_a_name_is_not_covered_by_what_was_kept() {
-    // SERVFAIL and REFUSED; with a word on what was decided, and with one on what went wrong.
+fn no_cached_answer_hides_what_the_resolver_decided_about_a_name() {
+    // SERVFAIL and REFUSED, with an EDE on what the resolver decided, and with one on what went wrong.
     for rcode in [2, 5] {
-        for (code, covered) in [(6, false), (15, false), (17, false), (22, true), (23, true)] {
+        for (code, hidden) in [(6, false), (15, false), (17, false), (22, true), (23, true)] {
             let mut bench = Bench::new();
-            bench.note(&key(), &to_key(&key(), 0).with_a(100));
-            bench.pass(100.0);
+            bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
+            bench.advance(100.0);
             let error = to_key(&key(), rcode).with_opt(&[0, 15, 0, 2, 0, code]);
-            let instead = bench.note(&key(), &error);
-            assert_eq!(instead.is_some(), covered, "{rcode} {code}");
-            let served = bench.cache.any(&key(), bench.now).is_some();
-            assert_eq!(served, covered, "{rcode} {code}");
+            let instead = bench.record_result(&key(), &error);
+            assert_eq!(instead.is_some(), hidden, "{rcode} {code}");
+            let served = bench.cache.servable(&key(), bench.now).is_some();
+            assert_eq!(served, hidden, "{rcode} {code}");
         }
     }
 }
 
 #[test]
-fn a_refusal_ends_a_failure_and_is_not_kept() {
+fn refused_ends_a_failure_and_is_not_cached() {
     let mut bench = Bench::new();
     for _ in 0..5 {
-        bench.note(&key(), &to_key(&key(), 2));
-        bench.pass(300.0);
+        bench.record_result(&key(), &to_key(&key(), 2));
+        bench.advance(300.0);
     }
-    bench.note(&key(), &to_key(&key(), 5));
+    bench.record_result(&key(), &to_key(&key(), 5));
     assert_eq!(bench.cache.entries(), 0);
 }
 
@@ -557,12 +564,12 @@ fn a_refusal_ends_a_failure_and_is_not_kept() {
 fn an_outage_holds_back_a_name_that_failed_before_no_longer_than_others() {
     let mut bench = Bench::new();
     for _ in 0..6 {
-        bench.note(&key(), &to_key(&key(), 2));
-        bench.pass(40.0);
+        bench.record_result(&key(), &to_key(&key(), 2));
+        bench.advance(40.0);
     }
     bench.fail(&key(), Failure::TimedOut);
-    bench.pass(1.0);
-    assert!(matches!(bench.find(&key()), Found::Nothing));
+    bench.advance(1.0);
+    assert!(matches!(bench.lookup(&key()), Lookup::Miss));
 }
 
 #[test]
@@ -570,58 +577,58 @@ fn an_outage_is_no_names_failure() {
     let mut bench = Bench::new();
     for failure in [Failure::Unreachable, Failure::Unproved, Failure::Overloaded] {
         bench.fail(&key(), failure);
-        assert!(matches!(bench.find(&key()), Found::Nothing), "{failure:?}");
+        assert!(matches!(bench.lookup(&key()), Lookup::Miss), "{failure:?}");
     }
-    // Nobody is answered: one second, however often.
+    // The resolver responds to no query: one second, however often.
     for _ in 0..5 {
         bench.fail(&key(), Failure::TimedOut);
-        bench.pass(0.9);
-        assert!(matches!(bench.find(&key()), Found::Failed(_)));
-        bench.pass(0.1);
-        assert!(matches!(bench.find(&key()), Found::Nothing));
+        bench.advance(0.9);
+        assert!(matches!(bench.lookup(&key()), Lookup::Failure(_)));
+        bench.advance(0.1);
+        assert!(matches!(bench.lookup(&key()), Lookup::Miss));
     }
-    // Somebody is: at once.
+    // The resolver responds to another query: at once.
     bench.fail(&key(), Failure::TimedOut);
-    bench.pass(0.1);
+    bench.advance(0.1);
     let other = QuestionKey::new(&question("other", A), false, false);
-    bench.note(&other, &to_key(&other, 0).with_a(1));
-    assert!(matches!(bench.find(&key()), Found::Nothing));
+    bench.record_result(&other, &to_key(&other, 0).with_a(1));
+    assert!(matches!(bench.lookup(&key()), Lookup::Miss));
 }
 
 #[test]
-fn a_popular_answer_is_renewed_once_in_the_last_tenth_of_its_life() {
-    let renew = |bench: &Bench| match bench.find(&key()) {
-        Found::Fresh { renew, .. } => renew,
+fn a_popular_answer_is_prefetched_once_in_the_last_tenth_of_its_ttl() {
+    let prefetch = |bench: &Bench| match bench.lookup(&key()) {
+        Lookup::Fresh { prefetch, .. } => prefetch,
         _ => panic!("it is fresh"),
     };
     let mut bench = Bench::new();
-    bench.note(&key(), &to_key(&key(), 0).with_a(100));
-    assert!(!renew(&bench) && !renew(&bench) && !renew(&bench));
-    bench.pass(89.9);
-    assert!(!renew(&bench), "not before");
-    bench.pass(0.1);
-    assert!(renew(&bench));
-    assert!(!renew(&bench), "once");
-    bench.pass(9.9);
-    assert!(!renew(&bench), "once");
-    bench.note(&key(), &to_key(&key(), 0).with_a(100));
-    bench.pass(95.0);
-    assert!(!renew(&bench), "it was given once: not popular");
-    assert!(renew(&bench), "now it is");
-    // A failed renewal does not take the answer away.
+    bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
+    assert!(!prefetch(&bench) && !prefetch(&bench) && !prefetch(&bench));
+    bench.advance(89.9);
+    assert!(!prefetch(&bench), "not before");
+    bench.advance(0.1);
+    assert!(prefetch(&bench));
+    assert!(!prefetch(&bench), "once");
+    bench.advance(9.9);
+    assert!(!prefetch(&bench), "once");
+    bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
+    bench.advance(95.0);
+    assert!(!prefetch(&bench), "it was given once: not popular");
+    assert!(prefetch(&bench), "now it is");
+    // A failed prefetch does not remove the answer.
     assert!(
         bench
             .fail(&key(), Failure::TimedOut)
-            .is_some_and(|kept| !kept.is_stale())
+            .is_some_and(|hit| !hit.is_stale())
     );
-    assert!(!renew(&bench));
+    assert!(!prefetch(&bench));
 }
 
 #[test]
-fn past_its_time_an_answer_is_served_with_a_ttl_of_30_and_a_word_on_it() {
+fn an_expired_answer_is_served_with_a_ttl_of_30_and_an_ede() {
     let mut bench = Bench::new();
-    let stale = |bench: &Bench| match bench.find(&key()) {
-        Found::Stale { kept, ask } => Some((shown(&kept, true), ttls(&kept), ask)),
+    let stale = |bench: &Bench| match bench.lookup(&key()) {
+        Lookup::Stale { hit, refresh } => Some((shown(&hit, true), ttls(&hit), refresh)),
         _ => None,
     };
     for (answer, code) in [
@@ -635,20 +642,20 @@ fn past_its_time_an_answer_is_served_with_a_ttl_of_30_and_a_word_on_it() {
             19,
         ),
     ] {
-        bench.note(&key(), &answer.flag(3, 0x20));
-        bench.pass(99.9);
+        bench.record_result(&key(), &answer.flag(3, 0x20));
+        bench.advance(99.9);
         assert!(stale(&bench).is_none(), "not within its time");
-        bench.pass(0.1);
-        let (octets, ttls, ask) = stale(&bench).expect("a stale answer");
-        assert_eq!(ask, Ask::First, "it is to be asked for");
+        bench.advance(0.1);
+        let (octets, ttls, refresh) = stale(&bench).expect("a stale answer");
+        assert_eq!(refresh, Refresh::BeforeReply, "it is to be asked for");
         assert_eq!(ttls, [30, 30]);
         assert!(octets.ends_with(&[0, 15, 0, 2, 0, code]));
         assert_eq!(octets[3] & 0x20, 0, "no longer authentic");
-        bench.pass(DAY as f64 - 0.1);
+        bench.advance(DAY as f64 - 0.1);
         assert!(stale(&bench).is_some(), "for a day");
-        bench.pass(0.1);
+        bench.advance(0.1);
         assert!(
-            matches!(bench.find(&key()), Found::Nothing),
+            matches!(bench.lookup(&key()), Lookup::Miss),
             "and no longer"
         );
         assert!(bench.fail(&key(), Failure::Unreachable).is_none());
@@ -656,7 +663,7 @@ fn past_its_time_an_answer_is_served_with_a_ttl_of_30_and_a_word_on_it() {
 }
 
 #[test]
-fn an_expired_answer_takes_the_place_of_a_failure_and_is_asked_for_every_30_seconds() {
+fn an_expired_answer_replaces_a_failure_and_is_refreshed_every_30_seconds() {
     let rcodes = [1, 2, 4, 5].map(|rcode| to_key(&key(), rcode));
     let answered = rcodes.iter().map(|answer| Ok(answer.parse()));
     let failed = [
@@ -668,36 +675,36 @@ fn an_expired_answer_takes_the_place_of_a_failure_and_is_asked_for_every_30_seco
     ];
     for ending in answered.chain(failed.map(Err)) {
         let mut bench = Bench::new();
-        bench.note(&key(), &to_key(&key(), 0).with_a(100));
-        bench.pass(100.0);
+        bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
+        bench.advance(100.0);
         assert!(matches!(
-            bench.find(&key()),
-            Found::Stale {
-                ask: Ask::First,
+            bench.lookup(&key()),
+            Lookup::Stale {
+                refresh: Refresh::BeforeReply,
                 ..
             }
         ));
         for _ in 0..3 {
-            let instead = bench.cache.note(
+            let instead = bench.cache.record_result(
                 &key(),
                 ending.as_ref().map_err(|failure| *failure),
                 bench.now,
                 bench.now,
             );
-            assert!(instead.is_some_and(|kept| kept.is_stale()), "{ending:?}");
-            bench.pass(29.9);
+            assert!(instead.is_some_and(|hit| hit.is_stale()), "{ending:?}");
+            bench.advance(29.9);
             assert!(matches!(
-                bench.find(&key()),
-                Found::Stale {
-                    ask: Ask::NotYet,
+                bench.lookup(&key()),
+                Lookup::Stale {
+                    refresh: Refresh::BackingOff,
                     ..
                 }
             ));
-            bench.pass(0.1);
+            bench.advance(0.1);
             assert!(matches!(
-                bench.find(&key()),
-                Found::Stale {
-                    ask: Ask::Behind,
+                bench.lookup(&key()),
+                Lookup::Stale {
+                    refresh: Refresh::AfterReply,
                     ..
                 }
             ));
@@ -706,117 +713,117 @@ fn an_expired_answer_takes_the_place_of_a_failure_and_is_asked_for_every_30_seco
 }
 
 #[test]
-fn after_an_outage_what_is_expired_is_asked_for_as_soon_as_anybody_is_answered() {
+fn after_an_outage_expired_answers_are_refreshed_as_soon_as_the_resolver_responds() {
     let mut bench = Bench::new();
     let other = QuestionKey::new(&question("other", A), false, false);
-    bench.note(&key(), &to_key(&key(), 0).with_a(100));
-    bench.pass(100.0);
+    bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
+    bench.advance(100.0);
     bench.fail(&key(), Failure::Unreachable);
-    bench.pass(1.0);
+    bench.advance(1.0);
     assert!(matches!(
-        bench.find(&key()),
-        Found::Stale {
-            ask: Ask::NotYet,
+        bench.lookup(&key()),
+        Lookup::Stale {
+            refresh: Refresh::BackingOff,
             ..
         }
     ));
-    bench.note(&other, &to_key(&other, 0).with_a(100));
+    bench.record_result(&other, &to_key(&other, 0).with_a(100));
     assert!(matches!(
-        bench.find(&key()),
-        Found::Stale {
-            ask: Ask::First,
+        bench.lookup(&key()),
+        Lookup::Stale {
+            refresh: Refresh::BeforeReply,
             ..
         }
     ));
 }
 
 #[test]
-fn any_fresh_answer_takes_the_place_of_an_expired_one() {
+fn any_fresh_answer_replaces_an_expired_one() {
     for fresh in [
         to_key(&key(), 0).with_a(7),
         to_key(&key(), 3).with_soa(7, 7),
         to_key(&key(), 0).with_soa(7, 7),
-        // Not kept themselves.
+        // Not cacheable themselves.
         to_key(&key(), 0).with_a(0),
         to_key(&key(), 3),
     ] {
         let mut bench = Bench::new();
-        bench.note(&key(), &to_key(&key(), 0).with_a(100));
-        bench.pass(101.0);
-        assert!(bench.note(&key(), &fresh).is_none());
-        let found = bench.find(&key());
+        bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
+        bench.advance(101.0);
+        assert!(bench.record_result(&key(), &fresh).is_none());
+        let found = bench.lookup(&key());
         assert!(
-            matches!(found, Found::Nothing) || bench.fresh(&key()) == Some(vec![7]),
+            matches!(found, Lookup::Miss) || bench.fresh(&key()) == Some(vec![7]),
             "{found:?}"
         );
-        bench.pass(8.0);
+        bench.advance(8.0);
         let instead = bench.fail(&key(), Failure::Unreachable);
-        assert!(instead.is_none_or(|kept| kept.answer().rcode() == fresh.parse().rcode()));
+        assert!(instead.is_none_or(|hit| hit.answer().rcode() == fresh.parse().rcode()));
     }
 }
 
 #[test]
-fn without_serve_stale_nothing_is_served_past_its_time() {
+fn without_serve_stale_no_expired_answer_is_served() {
     let mut bench = Bench::with(Settings {
         size: 1 << 20,
         serve_stale: Duration::ZERO,
     });
-    bench.note(&key(), &to_key(&key(), 0).with_a(100));
-    bench.pass(100.0);
-    assert!(matches!(bench.find(&key()), Found::Nothing));
-    assert!(bench.cache.any(&key(), bench.now).is_none());
-    assert!(bench.note(&key(), &to_key(&key(), 2)).is_none());
-    assert!(matches!(bench.find(&key()), Found::Failed(_)));
+    bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
+    bench.advance(100.0);
+    assert!(matches!(bench.lookup(&key()), Lookup::Miss));
+    assert!(bench.cache.servable(&key(), bench.now).is_none());
+    assert!(bench.record_result(&key(), &to_key(&key(), 2)).is_none());
+    assert!(matches!(bench.lookup(&key()), Lookup::Failure(_)));
 }
 
 #[test]
-fn without_memory_nothing_is_kept() {
+fn without_memory_nothing_is_cached() {
     let bench = Bench::with(Settings {
         size: 0,
         serve_stale: Duration::from_secs(DAY),
     });
-    bench.note(&key(), &to_key(&key(), 0).with_a(100));
+    bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
     bench.fail(&key(), Failure::Unreadable);
-    assert!(matches!(bench.find(&key()), Found::Nothing));
+    assert!(matches!(bench.lookup(&key()), Lookup::Miss));
     assert_eq!((bench.cache.entries(), bench.cache.octets()), (0, 0));
-    assert_eq!(bench.cache.empty(), 0);
+    assert_eq!(bench.cache.clear(), 0);
 }
 
 #[test]
-fn emptied_it_knows_nothing_and_says_how_much_it_knew() {
+fn clearing_removes_all_entries_and_returns_their_number() {
     let bench = Bench::new();
     for number in 0..10 {
         let key = QuestionKey::new(&question(&format!("n{number}"), A), false, false);
-        bench.note(&key, &to_key(&key, 0).with_a(100));
+        bench.record_result(&key, &to_key(&key, 0).with_a(100));
     }
-    assert_eq!(bench.cache.empty(), 10);
+    assert_eq!(bench.cache.clear(), 10);
     assert_eq!((bench.cache.entries(), bench.cache.octets()), (0, 0));
     assert!(matches!(
-        bench.find(&QuestionKey::new(&question("n1", A), false, false)),
-        Found::Nothing
+        bench.lookup(&QuestionKey::new(&question("n1", A), false, false)),
+        Lookup::Miss
     ));
 }
 
 #[test]
-fn a_scan_of_random_names_does_not_drive_out_the_popular_ones() {
+fn a_scan_of_random_names_does_not_evict_the_popular_ones() {
     let bench = Bench::new();
     let known = |name: String| QuestionKey::new(&question(&name, A), false, false);
     let popular: Vec<_> = (0..500)
         .map(|number| known(format!("popular{number}")))
         .collect();
     for key in &popular {
-        bench.note(key, &to_key(key, 0).with_a(3600));
+        bench.record_result(key, &to_key(key, 0).with_a(3600));
     }
     let mut misses = 0;
     for number in 0..200_000 {
-        let stranger = known(format!("scan{number}"));
-        bench.note(&stranger, &to_key(&stranger, 0).with_a(3600));
-        // Of those that ask, one in ten asks for something popular.
+        let scanned = known(format!("scan{number}"));
+        bench.record_result(&scanned, &to_key(&scanned, 0).with_a(3600));
+        // One query in ten is for a popular name.
         if number % 10 == 0 {
             let key = &popular[number / 10 % popular.len()];
             if bench.fresh(key).is_none() {
                 misses += 1;
-                bench.note(key, &to_key(key, 0).with_a(3600));
+                bench.record_result(key, &to_key(key, 0).with_a(3600));
             }
         }
     }
@@ -828,34 +835,34 @@ fn a_scan_of_random_names_does_not_drive_out_the_popular_ones() {
 }
 
 #[test]
-fn an_answer_that_is_larger_than_its_share_is_not_kept_and_harms_nobody() {
+fn an_answer_larger_than_a_shards_part_is_not_cached_and_evicts_nothing() {
     let bench = Bench::with(Settings {
         size: 64 * 1024,
         serve_stale: Duration::from_secs(DAY),
     });
     let small = QuestionKey::new(&question("small", A), false, false);
-    bench.note(&small, &to_key(&small, 0).with_a(100));
-    bench.note(&key(), &to_key(&key(), 0).with(1, A, 100, &[0; 60_000]));
-    assert!(matches!(bench.find(&key()), Found::Nothing));
+    bench.record_result(&small, &to_key(&small, 0).with_a(100));
+    bench.record_result(&key(), &to_key(&key(), 0).with(1, A, 100, &[0; 60_000]));
+    assert!(matches!(bench.lookup(&key()), Lookup::Miss));
     assert!(bench.fresh(&small).is_some());
     assert!(bench.cache.octets() <= 64 * 1024);
 }
 
-/// What is done to a cache: a name and a TTL are noted, a name is asked for or fails, time passes.
+/// A step of the test: an answer with a TTL is recorded, a name fails or is looked up, time passes.
 #[derive(Debug, Clone)]
 enum Step {
-    Note(u8, u32, u16),
+    Record(u8, u32, u16),
     Fail(u8),
-    Find(u8),
+    Lookup(u8),
     Pass(u32),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let ttl = prop_oneof![0_u32..20, 500_000_u32..700_000, any::<u32>()];
     prop_oneof![
-        (any::<u8>(), ttl, 0_u16..3000).prop_map(|(name, ttl, size)| Step::Note(name, ttl, size)),
+        (any::<u8>(), ttl, 0_u16..3000).prop_map(|(name, ttl, size)| Step::Record(name, ttl, size)),
         any::<u8>().prop_map(Step::Fail),
-        any::<u8>().prop_map(Step::Find),
+        any::<u8>().prop_map(Step::Lookup),
         prop_oneof![0_u32..5000, 0_u32..1_000_000_000].prop_map(Step::Pass),
     ]
 }
@@ -864,40 +871,40 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_is_served_beyond_its_time_and_memory_is_bounded(
+    fn nothing_is_served_beyond_its_ttl_and_memory_is_bounded(
         steps in prop::collection::vec(step(), 0..400),
         size in 65_536_usize..200_000,
         serve_stale in prop_oneof![Just(0_u64), 0_u64..100_000],
     ) {
         let mut bench = Bench::with(Settings { size, serve_stale: Duration::from_secs(serve_stale) });
         let key = |name: u8| QuestionKey::new(&question(&format!("n{name}"), A), false, false);
-        // When it was noted last, and with what TTL.
-        let mut noted: HashMap<u8, (Instant, u32)> = HashMap::new();
+        // When the last answer to each name was recorded, and with which TTL.
+        let mut recorded: HashMap<u8, (Instant, u32)> = HashMap::new();
         for step in steps {
             match step {
-                Step::Note(name, ttl, size) => {
+                Step::Record(name, ttl, size) => {
                     let key = key(name);
-                    bench.note(&key, &to_key(&key, 0).with(1, A, ttl, &vec![0; size.into()]));
-                    noted.insert(name, (bench.now, ttl));
+                    bench.record_result(&key, &to_key(&key, 0).with(1, A, ttl, &vec![0; size.into()]));
+                    recorded.insert(name, (bench.now, ttl));
                 }
                 Step::Fail(name) => drop(bench.fail(&key(name), Failure::Unreadable)),
                 Step::Pass(millis) => bench.now += Duration::from_millis(millis.into()),
-                Step::Find(name) => {
-                    let since = noted.get(&name).map(|(at, ttl)| (bench.now - *at, *ttl));
+                Step::Lookup(name) => {
+                    let since = recorded.get(&name).map(|(at, ttl)| (bench.now - *at, *ttl));
                     let within = |extra: u64| since.is_some_and(|(age, ttl)| {
                         ttl < 0x8000_0000 && age < Duration::from_secs(u64::from(ttl.min(604_800)) + extra)
                     });
-                    match bench.find(&key(name)) {
-                        Found::Nothing | Found::Failed(_) => {}
-                        Found::Fresh { kept, .. } => {
+                    match bench.lookup(&key(name)) {
+                        Lookup::Miss | Lookup::Failure(_) => {}
+                        Lookup::Fresh { hit, .. } => {
                             prop_assert!(within(0));
                             let (age, ttl) = since.expect("it was noted");
                             let left = u64::from(ttl.min(604_800)) - age.as_secs();
-                            prop_assert_eq!(ttls(&kept), [u32::try_from(left).expect("it fits")]);
+                            prop_assert_eq!(ttls(&hit), [u32::try_from(left).expect("it fits")]);
                         }
-                        Found::Stale { kept, .. } => {
+                        Lookup::Stale { hit, .. } => {
                             prop_assert!(!within(0) && within(serve_stale));
-                            prop_assert_eq!(ttls(&kept), [30]);
+                            prop_assert_eq!(ttls(&hit), [30]);
                         }
                     }
                 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use dns_tool::client::reply_batch::ReplyBatch;
 use dns_tool::config::command_line::{self, Command};
-use dns_tool::forward::completion::Endings;
+use dns_tool::forward::completion::QueryCompleter;
 use dns_tool::forward::in_flight::Query;
 use dns_tool::message::presentation::RecordLine;
 use dns_tool::message::{self, Answer};
@@ -15,14 +15,17 @@ use dns_tool::system::memory::Memory;
 use dns_tool::upstream::{Failure, Settle};
 use libfuzzer_sys::fuzz_target;
 
-static ENDINGS: LazyLock<(Endings, Instant)> = LazyLock::new(|| {
+static COMPLETER: LazyLock<(QueryCompleter, Instant)> = LazyLock::new(|| {
     let options = ["--cache-size", "1048576", "--serve-stale", "100"];
     let Ok(Command::Serve(config)) = command_line::parse(options) else {
         panic!("these are options");
     };
     let now = Instant::now();
     let memory = Memory::new(config.memory);
-    (Endings::new(config.forwarder.cache, &memory, now), now)
+    (
+        QueryCompleter::new(config.forwarder.cache, &memory, now),
+        now,
+    )
 });
 
 // The first two octets say when.
@@ -31,7 +34,7 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let later = u16::from_be_bytes(*later);
-    let (endings, start) = &*ENDINGS;
+    let (completer, start) = &*COMPLETER;
     let now = *start + Duration::from_secs(later.into());
     let Ok(answer) = Answer::parse(message) else {
         return;
@@ -66,17 +69,17 @@ fuzz_target!(|input: &[u8]| {
     let asked = Query::new(&query, query.key().as_ref(), now, Duration::from_secs(3));
     let mut replies = ReplyBatch::default();
     if message::is_response_to(message, question) {
-        endings.settle(&asked, Ok(&answer), now, &mut replies);
+        completer.settle(&asked, Ok(&answer), now, &mut replies);
     } else {
-        endings.settle(&asked, Err(Failure::Unreadable), now, &mut replies);
+        completer.settle(&asked, Err(Failure::Unreadable), now, &mut replies);
     }
     let Some(key) = query.key() else { return };
-    if let Some(kept) = endings.cache().any(&key, now) {
+    if let Some(hit) = completer.cache().servable(&key, now) {
         let mut out = Vec::new();
         message::ReplyTo::from_query(&query).write_answer_with(
             &mut out,
-            &kept.answer(),
-            kept.shown(),
+            &hit.answer(),
+            hit.reply_options(),
             message::MAX_MESSAGE_LEN,
         );
         let shown = Answer::parse(&out).expect("what is served can be read");
@@ -87,5 +90,5 @@ fuzz_target!(|input: &[u8]| {
             assert!((1..=604_800).contains(&shown.ttl(&record)));
         }
     }
-    assert!(endings.cache().octets() <= 1 << 20);
+    assert!(completer.cache().octets() <= 1 << 20);
 });

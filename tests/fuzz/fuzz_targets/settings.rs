@@ -24,7 +24,8 @@ fuzz_target!(|text: &str| {
                     .map(|(name, dated)| (name.clone(), dated.pin))
                     .collect()
             };
-            let read = pin_file::read_lines(&again).expect("what was understood is understood again");
+            let read =
+                pin_file::read_lines(&again).expect("what was understood is understood again");
             assert_eq!(pins(&read), pins(&listed));
         }
         Err(error) => assert_eq!(error.to_string().lines().count(), 1, "{error}"),
