@@ -61,6 +61,18 @@ pub enum Lookup {
     },
 }
 
+impl Lookup {
+    /// What may be served, and when the question is asked anew, if it is.
+    pub fn into_parts(self) -> (Option<CacheHit>, Option<Refresh>) {
+        match self {
+            Self::Miss => (None, Some(Refresh::BeforeReply)),
+            Self::Fresh { hit, prefetch } => (Some(hit), prefetch.then_some(Refresh::AfterReply)),
+            Self::Failure(hit) => (Some(hit), None),
+            Self::Stale { hit, refresh } => (Some(hit), Some(refresh)),
+        }
+    }
+}
+
 /// When to ask for a fresh answer in place of an expired one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refresh {

@@ -194,19 +194,7 @@ impl Forwarder {
             Some(key) => completer.cache().lookup(key, now),
             None => Lookup::Miss,
         };
-        let (hit, refresh) = match found {
-            Lookup::Miss => (None, Some(Refresh::BeforeReply)),
-            Lookup::Fresh {
-                hit,
-                prefetch: true,
-            } => (Some(hit), Some(Refresh::AfterReply)),
-            Lookup::Fresh {
-                hit,
-                prefetch: false,
-            }
-            | Lookup::Failure(hit) => (Some(hit), None),
-            Lookup::Stale { hit, refresh } => (Some(hit), Some(refresh)),
-        };
+        let (hit, refresh) = found.into_parts();
         // Clients that would wait for longer than this get the cached answer.
         let stale_after = hit
             .as_ref()
@@ -219,35 +207,21 @@ impl Forwarder {
             max_pending: policy.settings.max_pending,
         };
         if refresh == Some(Refresh::BeforeReply) {
-            let Batch {
-                query_pool,
-                last_batch,
-                ..
-            } = batch;
-            if let Some((upstream_query, slot_and_octets)) =
-                completer.prepare_for_client(new_query, &client, now, query_pool, *last_batch)
-            {
+            let (pool, last_batch) = (&mut batch.query_pool, batch.last_batch);
+            let prepared = completer.prepare_for_client(new_query, &client, now, pool, last_batch);
+            if let Some((upstream_query, slot_and_octets)) = prepared {
                 completer.counts().add_miss();
                 let clients = upstream_query.clients();
-                clients.add(Waiter::new(
-                    query,
-                    client,
-                    now,
-                    clients.timeout(),
-                    slot_and_octets,
-                ));
+                let waiter = Waiter::new(query, client, now, clients.timeout(), slot_and_octets);
+                clients.add(waiter);
                 return batch.queries.push(upstream_query);
             }
         }
         let reply_to = ReplyTo::from_query(query);
-        let replies = &mut batch.replies;
         let Some(hit) = hit else {
-            let outcome = Outcome::Overloaded;
-            if batch.quiet_overload && matches!(client, Client::Datagram { .. }) {
-                return completer.record_outcome(&client, reply_to.question, outcome, now);
-            }
-            return completer.reply_error(&client, &reply_to, outcome, usize::MAX, now, replies);
+            return self.reply_overloaded(&client, &reply_to, now, batch);
         };
+        let replies = &mut batch.replies;
         let outcome = completer.answer_from_cache(&client, &reply_to, &hit, now, replies);
         batch.cache_replies += 1;
         batch.served += u64::from(outcome.is_served());
@@ -263,6 +237,22 @@ impl Forwarder {
             completer.counts().add_prefetch();
             batch.queries.push(upstream_query);
         }
+    }
+
+    /// Says that too many queries are in flight, or only counts it where a datagram's client is to hear nothing of that.
+    fn reply_overloaded(
+        &self,
+        client: &Client,
+        reply_to: &ReplyTo<'_>,
+        now: Instant,
+        batch: &mut Batch,
+    ) {
+        let (completer, outcome) = (&self.completer, Outcome::Overloaded);
+        if batch.quiet_overload && matches!(client, Client::Datagram { .. }) {
+            return completer.record_outcome(client, reply_to.question, outcome, now);
+        }
+        let replies = &mut batch.replies;
+        completer.reply_error(client, reply_to, outcome, usize::MAX, now, replies);
     }
 
     /// Counts a datagram with an impossible source, which gets no answer.
