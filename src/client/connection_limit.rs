@@ -71,7 +71,7 @@ impl ConnectionLimit {
         streams.retain(|stream| client_of(stream.peer().ip()) == client);
         let admitted = streams.len() < most || self.evict_idle(&mut streams);
         if !admitted {
-            self.evictions.refused.increment();
+            self.evictions.over_address_limit.increment();
         }
         admitted
     }
@@ -107,7 +107,7 @@ impl ConnectionLimit {
             let stream = streams.swap_remove(place);
             // One that was idle, and was asked something meanwhile, stays.
             if stream.evict() {
-                self.evictions.gave_way.increment();
+                self.evictions.evicted.increment();
                 return true;
             }
         }

@@ -19,7 +19,7 @@
 //! - [`slots`]: which places are taken, and by whom?
 //! - [`slow_reader_list`]: whose clients read slower than they ask?
 //! - [`datagrams`]: how do datagrams leave?
-//! - [`eviction_counters`]: what have the bounds on clients cost them?
+//! - [`eviction_counters`]: which limits on clients took effect, and how often?
 //! - [`address`]: which client is an address of?
 
 // Strangers' octets come through here: what could panic or wrap is not written at all.

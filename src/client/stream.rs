@@ -287,7 +287,7 @@ impl Stream {
         }
         let cost = outbox.cost_with(rest);
         if !self.slow_readers.may_hold(cost) {
-            self.slow_readers.evictions().not_reading.increment();
+            self.slow_readers.evictions().write_timeouts.increment();
             return self.close_now(&mut outbox, "it does not read its answers");
         }
         let end = Self::try_close_over_memory;
@@ -313,7 +313,7 @@ impl Stream {
             if !is_over {
                 return;
             }
-            self.slow_readers.evictions().not_reading.increment();
+            self.slow_readers.evictions().write_timeouts.increment();
             self.close_now(&mut outbox, "it reads too slowly");
         }
         outbox.since = None;

@@ -320,9 +320,9 @@ impl Sources {
             self.slots.most(),
         );
         let dropped = [
-            ("gave-way", &evictions.gave_way),
-            ("refused", &evictions.refused),
-            ("not-reading", &evictions.not_reading),
+            ("gave-way", &evictions.evicted),
+            ("refused", &evictions.over_address_limit),
+            ("not-reading", &evictions.write_timeouts),
             ("over-memory", &evictions.over_memory),
             ("no-thread", &evictions.no_thread),
         ];
@@ -338,7 +338,7 @@ impl Sources {
         all.counter(
             "dns_tool_datagrams_lost",
             "Datagrams that the kernel dropped since its queue was full.",
-            evictions.datagrams.value(),
+            evictions.udp_receive_drops.value(),
         );
     }
 

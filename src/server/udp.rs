@@ -85,7 +85,7 @@ impl Receiver {
                     pulse.works(now);
                     let lost = arrivals.iter().rev().find_map(|arrival| arrival.lost);
                     let told_before = losses.were_heard();
-                    self.evictions.datagrams.add(losses.hear(lost, now));
+                    self.evictions.udp_receive_drops.add(losses.hear(lost, now));
                     batch.be_terse(losses.are_recent(now));
                     let unheard = losses.may_be_unheard(arrivals.len(), now);
                     if unheard || (self.own.ip().is_unspecified() && !told_before) {
