@@ -20,9 +20,9 @@ use crate::system::clock;
 
 /// How long a newcomer waits for a place before it looks again; and whether one becomes free by itself, before it gets one of
 /// somebody who is busy since a moment ago.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+const EVICTION_RETRY: Duration = Duration::from_millis(2);
 /// How long it waits in the end, where it finds none again and again: less than a client notices.
-const LOOK_SELDOM: Duration = Duration::from_millis(16);
+const MAX_EVICTION_RETRY: Duration = Duration::from_millis(16);
 /// The places of TCP clients.
 #[derive(Debug)]
 pub struct ConnectionLimit {
@@ -32,34 +32,34 @@ pub struct ConnectionLimit {
 
 impl ConnectionLimit {
     /// So many places, all free.
-    pub fn new(most: usize, evictions: Arc<EvictionCounters>) -> Arc<Self> {
-        let slots = Slots::new(most);
+    pub fn new(capacity: usize, evictions: Arc<EvictionCounters>) -> Arc<Self> {
+        let slots = Slots::new(capacity);
         Arc::new(Self { slots, evictions })
     }
 
     /// Takes a free place, if there is one. None, too, once [`ConnectionLimit::close`] was called.
-    pub fn take_now(&self) -> Option<Slot<Stream>> {
-        self.slots.take_now()
+    pub fn try_acquire(&self) -> Option<Slot<Stream>> {
+        self.slots.try_acquire()
     }
 
     /// Takes a place for somebody who waits already: a free one, one of a connection that is evicted, or the next that becomes
     /// either. None once [`ConnectionLimit::close`] was called.
-    pub fn take(&self) -> Option<Slot<Stream>> {
-        let came = clock::now();
-        let mut pause = LOOK_AGAIN;
+    pub fn acquire(&self) -> Option<Slot<Stream>> {
+        let waiting_since = clock::now();
+        let mut pause = EVICTION_RETRY;
         loop {
-            let slot = self.slots.take_now();
+            let slot = self.slots.try_acquire();
             if slot.is_some() || self.slots.is_closed() {
                 return slot;
             }
             let mut streams = self.slots.holders();
-            if self.evict_one(&mut streams, came) {
+            if self.evict_one(&mut streams, waiting_since) {
                 continue;
             }
             drop(streams);
-            self.slots.wait_for_one(pause);
+            self.slots.wait_for_free(pause);
             // Where nobody may go, as all came just now, to look is all that this thread would do.
-            pause = pause.saturating_mul(2).min(LOOK_SELDOM);
+            pause = pause.saturating_mul(2).min(MAX_EVICTION_RETRY);
         }
     }
 
@@ -83,9 +83,9 @@ impl ConnectionLimit {
     }
 
     /// Ends the connection that is to go in favour of a newcomer that has waited since it `came`. Whether there was one.
-    fn evict_one(&self, streams: &mut Vec<Arc<Stream>>, came: Instant) -> bool {
+    fn evict_one(&self, streams: &mut Vec<Arc<Stream>>, waiting_since: Instant) -> bool {
         let now = clock::now();
-        let waits = now.saturating_duration_since(came) < LOOK_AGAIN;
+        let waits = now.saturating_duration_since(waiting_since) < EVICTION_RETRY;
         self.evict(streams, |stream| {
             // On this host, where all have the same addresses, a client is a user.
             let client = match stream.user() {
@@ -115,13 +115,13 @@ impl ConnectionLimit {
     }
 
     /// How many are taken.
-    pub fn taken(&self) -> usize {
-        self.slots.taken()
+    pub fn in_use(&self) -> usize {
+        self.slots.in_use()
     }
 
     /// How many there are.
-    pub fn most(&self) -> usize {
-        self.slots.most()
+    pub fn capacity(&self) -> usize {
+        self.slots.capacity()
     }
 
     /// Takes no more clients.

@@ -16,7 +16,7 @@
 //! - `eviction_order`: which connection is the first to go?
 //! - `outbox`: what has a client not taken yet?
 //! - `in_flight`: how many of a connection's queries wait for their answers, and for how long?
-//! - [`slots`]: which places are taken, and by whom?
+//! - [`slots`]: which slots are in use, and by whom?
 //! - [`slow_reader_list`]: whose clients read slower than they ask?
 //! - [`datagrams`]: how do datagrams leave?
 //! - [`eviction_counters`]: which limits on clients took effect, and how often?

@@ -90,7 +90,7 @@ impl Stream {
     ) -> Arc<Self> {
         let asked = later(now, GRACE);
         Arc::new_cyclic(|stream| {
-            slot.belongs_to(stream);
+            slot.set_holder(stream);
             Self {
                 peer,
                 outbox: Mutex::new(Outbox::new(socket)),

@@ -313,11 +313,11 @@ impl Sources {
 
     fn add_clients(&self, all: &mut Families) {
         let evictions = &self.evictions;
-        all.gauge("dns_tool_clients", "TCP clients.", self.slots.taken());
+        all.gauge("dns_tool_clients", "TCP clients.", self.slots.in_use());
         all.gauge(
             "dns_tool_clients_limit",
             "How many there may be (--max-clients, or fewer).",
-            self.slots.most(),
+            self.slots.capacity(),
         );
         let dropped = [
             ("gave-way", &evictions.evicted),

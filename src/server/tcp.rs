@@ -138,13 +138,13 @@ impl Acceptor {
         pulse: &Pulse,
     ) {
         for round in 0..MOST_NEW {
-            let slot = match self.slots.take_now() {
+            let slot = match self.slots.try_acquire() {
                 // That one more waits is known of the first alone, and nobody leaves for less.
                 None if round == 0 => {
                     // It may be one of these that has to leave.
                     self.hand_over_all(new_connections);
                     pulse.waits();
-                    self.slots.take()
+                    self.slots.acquire()
                 }
                 slot => slot,
             };

@@ -765,7 +765,7 @@ impl TcpBench {
                 .set_send_buffer_size(memory::SEND_BUFFER)
                 .expect("an option");
             // Who was here before may still be waited for, but has given its place back.
-            let slot = limit.take_now().expect("a place");
+            let slot = limit.try_acquire().expect("a place");
             let slow_readers = Arc::clone(slow_readers);
             let connection = Connection::new(own, peer, slow_readers, slot, bench.now);
             (socket, connection)
@@ -809,7 +809,7 @@ impl TcpBench {
                     connection.stream().drained_and_held();
                 }
                 // Its place is given back once its queries have ended.
-                while self.limit.taken() > self.clients.iter().flatten().count() {
+                while self.limit.in_use() > self.clients.iter().flatten().count() {
                     match self.pending.pop_front() {
                         Some(query) => self.bench.settle(&query, Err(Failure::Broken)),
                         None => break,
@@ -871,6 +871,6 @@ proptest! {
         prop_assert_eq!(endings.memory().held(Purpose::Queries), endings.flights.held_by_landed());
         prop_assert_eq!(endings.waiting(), 0);
         prop_assert!(endings.waiting.is_clear());
-        prop_assert_eq!(bench.limit.taken(), 0);
+        prop_assert_eq!(bench.limit.in_use(), 0);
     }
 }
