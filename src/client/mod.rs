@@ -13,7 +13,7 @@
 //! - [`connection_limit`]: who may be connected by TCP?
 //! - [`slow_readers`]: how do those get their answers who read slower than they ask?
 //! - [`stream`]: how do answers leave by a TCP connection?
-//! - `eviction_order`: which connection is the first to go?
+//! - `eviction_order`: which connection is evicted first?
 //! - `outbox`: what has a client not taken yet?
 //! - `in_flight`: how many of a connection's queries wait for their answers, and for how long?
 //! - [`slots`]: which slots are in use, and by whom?

@@ -14,7 +14,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use parking_lot::{Condvar, Mutex};
 use socket2::SockRef;
 
-use crate::client::eviction_order::Keeps;
+use crate::client::eviction_order::EvictionRank;
 use crate::client::in_flight::InFlightCount;
 use crate::client::outbox::Outbox;
 use crate::client::slots::Slot;
@@ -137,28 +137,28 @@ impl Stream {
     }
 
     /// How it keeps its place at `now`.
-    pub(super) fn keeps_since(&self, now: Instant) -> Keeps {
+    pub(super) fn eviction_rank(&self, now: Instant) -> EvictionRank {
         let unread = self.outbox.lock().since;
         let in_flight = self.in_flight.lock();
         if in_flight.evicted {
-            return Keeps::Stays;
+            return EvictionRank::Protected;
         }
         let waits_since = in_flight.waits_since();
         if let Some(since) = waits_since
             && self.unanswered.load(Ordering::Relaxed)
         {
-            return Keeps::Unanswered(since);
+            return EvictionRank::Unanswered(since);
         }
         if let Some(since) = waits_since.into_iter().chain(unread).min() {
-            return Keeps::Busy(since);
+            return EvictionRank::Busy(since);
         }
         match (
             in_flight.is_idle() && in_flight.asked <= now,
             in_flight.over_limit,
         ) {
-            (false, _) => Keeps::Stays,
-            (true, true) => Keeps::OverLimit(in_flight.asked),
-            (true, false) => Keeps::Idle(in_flight.asked),
+            (false, _) => EvictionRank::Protected,
+            (true, true) => EvictionRank::OverLimit(in_flight.asked),
+            (true, false) => EvictionRank::Idle(in_flight.asked),
         }
     }
 
@@ -182,14 +182,15 @@ impl Stream {
     /// end as they would have, but nobody hears of it.
     pub(super) fn evict(&self) -> bool {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        let keeps = self.keeps_since(clock::now());
+        let rank = self.eviction_rank(clock::now());
         let Some(socket) = self.write_socket() else {
             return false;
         };
         let mut in_flight = self.in_flight.lock();
-        let is_idle = in_flight.is_idle() && matches!(keeps, Keeps::Idle(_) | Keeps::OverLimit(_));
+        let is_idle = in_flight.is_idle()
+            && matches!(rank, EvictionRank::Idle(_) | EvictionRank::OverLimit(_));
         let unread = || recv(socket.as_raw_fd(), &mut [0], flags).is_ok_and(|length| length > 0);
-        if keeps == Keeps::Stays || is_idle && !in_flight.over_limit && unread() {
+        if rank == EvictionRank::Protected || is_idle && !in_flight.over_limit && unread() {
             return false;
         }
         in_flight.evicted = true;
