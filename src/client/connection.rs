@@ -63,6 +63,6 @@ impl Connection {
 
     /// The client of one more query on this connection.
     pub fn client(&self, now: Instant) -> Client {
-        Client::Stream(self.stream.begin_query(now))
+        Client::Stream(self.stream.start_query(now))
     }
 }

@@ -12,10 +12,10 @@
 //! - [`destination`]: where does an answer go?
 //! - [`connection_limit`]: who may be connected by TCP?
 //! - [`slow_readers`]: how do those get their answers who read slower than they ask?
-//! - [`stream`]: how do answers leave by a TCP connection?
+//! - [`stream`]: how are answers written to a TCP connection?
 //! - `eviction_order`: which connection is evicted first?
-//! - `outbox`: what has a client not taken yet?
-//! - `in_flight`: how many of a connection's queries wait for their answers, and for how long?
+//! - `outbox`: which answers does a socket not take yet?
+//! - `in_flight`: how many queries of a connection are in flight, and for how long?
 //! - [`slots`]: which slots are in use, and by whom?
 //! - [`slow_reader_list`]: whose clients read slower than they ask?
 //! - [`datagrams`]: how do datagrams leave?

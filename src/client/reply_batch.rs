@@ -185,7 +185,7 @@ impl ReplyBatch {
             .iter_mut()
             .rfind(|replies| Arc::ptr_eq(&replies.stream, stream));
         let Some(replies) = found else {
-            stream.begin_to_send();
+            stream.batch_queued();
             self.streams.push(StreamReplies {
                 stream: Arc::clone(stream),
                 parts: SmallVec::from_iter([part]),
@@ -225,7 +225,7 @@ impl ReplyBatch {
         }
         for StreamReplies { stream, parts } in self.streams.drain(..) {
             stream.write(&self.octets, &parts);
-            stream.has_sent();
+            stream.batch_sent();
         }
         self.octets.clear();
         if self.held.take().is_some() {

@@ -92,7 +92,7 @@ impl<S> SlowReaderList<S> {
     }
 
     /// Whether one client may have so much wait for it, beside all others.
-    pub(super) fn may_hold(&self, octets: usize) -> bool {
+    pub(super) fn is_within_share(&self, octets: usize) -> bool {
         octets <= self.memory.share(Purpose::Replies) / ONE
     }
 
@@ -103,7 +103,7 @@ impl<S> SlowReaderList<S> {
 
     /// Has `held` hold so many octets for `stream`, if need be at the cost of those who have read nothing for longer: `end` ends
     /// the connection of one of them, and says whether it did.
-    pub(super) fn hold_by(
+    pub(super) fn reserve_evicting(
         &self,
         held: &mut Option<Reservation>,
         octets: usize,

@@ -56,7 +56,7 @@ impl SlowReaders {
         octets: usize,
         stream: &Stream,
     ) -> bool {
-        self.hold_by(held, octets, stream, Stream::try_close_over_memory)
+        self.reserve_evicting(held, octets, stream, Stream::try_close_over_memory)
     }
 
     /// Sends what outboxes hold until [`SlowReaders::stop`]. A stream whose outbox is not empty in time is closed.

@@ -65,7 +65,7 @@ impl Reader {
                 let _ = SockRef::from(connection.socket()).set_tcp_quickack(true);
             }
             pulse.waits();
-            if last || !is_read || !stream.wait_until_read() {
+            if last || !is_read || !stream.wait_until_drained() {
                 return;
             }
             let pause = if over_limit { SLOWED } else { Duration::ZERO };
@@ -94,7 +94,7 @@ impl Reader {
                 .handle(frames.message(range), client, now, batch);
             if batch.is_large() {
                 self.forwarder.dispatch(batch, now);
-                if !connection.stream().wait_until_read() {
+                if !connection.stream().wait_until_drained() {
                     return false;
                 }
                 now = clock::now();
@@ -113,7 +113,7 @@ impl Reader {
     ) -> bool {
         let stream = connection.stream();
         loop {
-            stream.wait_for_room(self.forwarder.waiting());
+            stream.wait_for_capacity(self.forwarder.waiting());
             if !self.make_room(frames, held) {
                 stream.close_over_memory();
                 return false;

@@ -806,7 +806,7 @@ impl TcpBench {
             Event::Close(at) => {
                 if let Some((_, connection)) = self.clients[at].take() {
                     connection.stream().close_over_memory();
-                    connection.stream().drained_and_held();
+                    connection.stream().drain_and_measure();
                 }
                 // Its place is given back once its queries have ended.
                 while self.limit.in_use() > self.clients.iter().flatten().count() {
@@ -840,7 +840,7 @@ impl TcpBench {
         assert_eq!(endings.waiting(), waiters);
         let mut replies = 0;
         for (_, connection) in self.clients.iter().flatten() {
-            let (octets, held) = connection.stream().drained_and_held();
+            let (octets, held) = connection.stream().drain_and_measure();
             assert_eq!(octets, held);
             replies += held;
         }
