@@ -11,13 +11,13 @@
 //! - [`connection`]: how is a client's TCP connection read, and when does it close?
 //! - [`destination`]: where does an answer go?
 //! - [`connection_limit`]: who may be connected by TCP?
-//! - [`slow_readers`]: how do those get their answers who read slower than they ask?
+//! - [`slow_readers`]: how do slow readers get their answers?
 //! - [`stream`]: how are answers written to a TCP connection?
 //! - `eviction_order`: which connection is evicted first?
 //! - `outbox`: which answers does a socket not take yet?
 //! - `in_flight`: how many queries of a connection are in flight, and for how long?
 //! - [`slots`]: which slots are in use, and by whom?
-//! - [`slow_reader_list`]: whose clients read slower than they ask?
+//! - [`slow_reader_list`]: which clients read their answers more slowly than they ask?
 //! - [`datagrams`]: how do datagrams leave?
 //! - [`eviction_counters`]: which limits on clients took effect, and how often?
 //! - [`address`]: which client is an address of?

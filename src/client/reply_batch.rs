@@ -170,7 +170,7 @@ impl ReplyBatch {
         if let Some(own) = &self.patient {
             own.slow_readers().wait_for_memory(own);
         }
-        let paid = stream.slow_readers().hold(&mut self.held, LARGE, stream);
+        let paid = stream.slow_readers().reserve(&mut self.held, LARGE, stream);
         if paid {
             let more = LARGE.max(wanted).saturating_sub(self.octets.len());
             self.octets.reserve_exact(more);

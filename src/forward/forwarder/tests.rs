@@ -821,7 +821,7 @@ impl TcpBench {
                 let share = memory.share(Purpose::Replies);
                 let slow_readers = Arc::clone(&self.slow_readers);
                 let mut held = None;
-                slow_readers.hold(&mut held, share, self.client(0).1.stream());
+                slow_readers.reserve(&mut held, share, self.client(0).1.stream());
             }
         }
     }
