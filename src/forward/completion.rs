@@ -194,7 +194,7 @@ impl Endings {
             self.counts
                 .measure(source, took, 1, outcome.is_served().into());
             self.waiting.end(waiter.place, waiter.octets);
-            replies.count_down(self.waiting.counter());
+            replies.decrement_after_send(self.waiting.counter());
         }
     }
 

@@ -55,7 +55,7 @@ impl Batch {
     /// That of a thread that reads this connection alone, and may wait for a moment until there is memory for what it answers.
     pub fn patient(connection: &Connection) -> Self {
         Self {
-            replies: ReplyBatch::patient(connection),
+            replies: ReplyBatch::for_worker(connection),
             ..Self::default()
         }
     }

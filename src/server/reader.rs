@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use crate::client::connection::{Connection, IDLE_LIMIT};
+use crate::client::connection::{Connection, IDLE_TIMEOUT};
 use crate::forward::forwarder::{Batch, Forwarder};
 use crate::message::framing::Frames;
 use crate::system::clock;
@@ -89,7 +89,7 @@ impl Reader {
     ) -> bool {
         while let Some(range) = frames.next_message() {
             patience.message_ended();
-            let client = connection.client(now);
+            let client = connection.start_query(now);
             self.forwarder
                 .handle(frames.message(range), client, now, batch);
             if batch.is_large() {
@@ -172,10 +172,10 @@ impl Patience {
     fn apply(&mut self, socket: &TcpStream, amid_message: bool) -> io::Result<()> {
         let timeout = if amid_message {
             let began = *self.message_began.get_or_insert_with(clock::now);
-            deadline::left(began + IDLE_LIMIT)?
+            deadline::left(began + IDLE_TIMEOUT)?
         } else {
             self.message_began = None;
-            IDLE_LIMIT
+            IDLE_TIMEOUT
         };
         // Between messages it is the same again and again, which saves the system call.
         if self.applied.replace(timeout) != Some(timeout) {
@@ -196,7 +196,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let socket = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
         let late = Instant::now()
-            .checked_sub(2 * IDLE_LIMIT)
+            .checked_sub(2 * IDLE_TIMEOUT)
             .expect("the machine is up");
         let mut patience = Patience {
             message_began: Some(late),

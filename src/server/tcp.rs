@@ -213,7 +213,7 @@ impl Acceptor {
     ) -> Said {
         let NewConnections { frames, batch, .. } = new_connections;
         let connection = &new.connection;
-        match frames.fill(|room| connection.read_now(room)) {
+        match frames.fill(|room| connection.try_read(room)) {
             Ok(0) => return Said::Gone,
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Said::Little,
@@ -227,7 +227,7 @@ impl Acceptor {
         {
             asks += 1;
             new.has_asked = true;
-            let client = connection.client(now);
+            let client = connection.start_query(now);
             self.forwarder
                 .handle(frames.message(range), client, now, batch);
         }

@@ -18,7 +18,7 @@ use nix::sys::socket::{
     SockaddrStorage, recvmmsg,
 };
 
-use crate::client::datagrams::Local;
+use crate::client::datagrams::LocalAddress;
 use crate::client::destination::Client;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::forward::forwarder::{Batch, Forwarder};
@@ -159,7 +159,7 @@ struct Arrival {
     length: usize,
     peer: Option<SocketAddr>,
     /// The address that it was sent to, where the socket tells.
-    local: Option<Local>,
+    local: Option<LocalAddress>,
     /// Datagrams that the socket has lost so far, where it tells.
     lost: Option<u32>,
 }
@@ -176,7 +176,7 @@ impl Arrival {
             match control {
                 ControlMessageOwned::Ipv4PacketInfo(info) => {
                     let address = Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
-                    arrival.local = Some(Local {
+                    arrival.local = Some(LocalAddress {
                         address: address.into(),
                         interface: 0,
                     });
@@ -188,7 +188,7 @@ impl Arrival {
                     } else {
                         0
                     };
-                    arrival.local = Some(Local {
+                    arrival.local = Some(LocalAddress {
                         address: address.into(),
                         interface,
                     });

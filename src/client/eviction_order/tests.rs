@@ -1,8 +1,8 @@
 use super::*;
 use crate::system::clock;
 
-/// The index of the connection that is evicted. Each connection has a client, a state (`o`ver its limit, `i`dle, `u`nanswered, `b`usy, recentl`y` busy
-/// or protected), and the time since it has that state in seconds.
+/// The index of the connection that is evicted. Each connection has a client, a state (`o`ver its limit, `i`dle, `u`nanswered, `b`usy,
+/// recentl`y` busy, or protected), and the seconds since it has that state.
 fn victim(connections: &[(char, char, u64)]) -> Option<usize> {
     let now = clock::now() + Duration::from_secs(1000);
     select_victim(connections.iter().map(|(client, kind, seconds)| {

@@ -776,7 +776,7 @@ impl TcpBench {
         let now = self.bench.now;
         match event {
             Event::Ask(at, name) => {
-                let client = self.client(at).1.client(now);
+                let client = self.client(at).1.start_query(now);
                 let mut batch = Batch::default();
                 let query = query(u16::from(name), &format!("n{name}.example"));
                 self.bench.forwarder.handle(&query, client, now, &mut batch);
