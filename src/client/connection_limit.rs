@@ -2,7 +2,7 @@
 //!
 //! The number of TCP connections is limited. At the limit, a new connection replaces an old one, which is chosen in this order:
 //!
-//! 1. an idle connection of a client that exceeded the rate limit;
+//! 1. an idle connection of a client that exceeded the rate limit or may not ask;
 //! 2. of the client with the most connections: the one that has been idle the longest;
 //! 3. the one whose query has waited the longest, where the last query had no answer from the resolver either;
 //! 4. the one that has been busy the longest, with a query in flight or with unread answers;

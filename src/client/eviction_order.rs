@@ -14,7 +14,7 @@ const MIN_BUSY_TIME: Duration = Duration::from_millis(500);
 /// How soon a connection is evicted: the smallest rank first. The time is the start of the state that the variant names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum EvictionRank {
-    /// The connection is idle, and its client exceeded the rate limit.
+    /// The connection is idle, and its client exceeded the rate limit or may not ask.
     OverLimit(Instant),
     /// The connection has no query in flight and no unread answer.
     Idle(Instant),

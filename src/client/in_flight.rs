@@ -21,7 +21,7 @@ pub(super) struct InFlightCount {
     pub(super) unsent_batches: usize,
     /// The start of the last query; before the first query, the end of the grace period for it.
     pub(super) last_query_at: Instant,
-    /// The client exceeded the rate limit: the connection is evicted before others.
+    /// The client exceeded the rate limit or may not ask: the connection is evicted before others.
     pub(super) over_limit: bool,
     /// The connection was evicted or closed, and is not read any more.
     pub(super) evicted: bool,

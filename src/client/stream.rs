@@ -175,7 +175,8 @@ impl Stream {
         *self.user.get_or_init(look_up)
     }
 
-    /// Marks the client as over the rate limit: once the connection is idle, it is evicted before others, even with unread queries.
+    /// Marks the client as over the rate limit, or as not allowed to ask. Once the connection is idle, it is evicted before others, even
+    /// with unread queries.
     pub fn mark_over_limit(&self) {
         self.in_flight.lock().over_limit = true;
     }
