@@ -73,7 +73,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
 
 /// How many TCP clients there may be at a time: as many as are wanted, if there is what each of them takes.
 fn places(config: &Config) -> usize {
-    let wanted = config.server.clients;
+    let wanted = config.server.max_clients;
     let mut places = config.memory.connections();
     if places < wanted {
         let limit = config.memory.limit;

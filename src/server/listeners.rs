@@ -65,7 +65,7 @@ impl Server {
                 listener,
                 shutdown: stop_signal.try_clone()?,
                 connection_limit: Arc::clone(&connection_limit),
-                max_per_address: settings.clients_per_address,
+                max_per_address: settings.max_clients_per_address,
                 limit_loopback: settings.limit_loopback,
                 forwarder: Arc::clone(forwarder),
                 pool: Arc::clone(pool),
@@ -113,7 +113,7 @@ impl Server {
                 // The socket stays open for the answers of queries in flight. With SO_REUSEPORT it would still receive queries. Once it is
                 // connected, here to itself, the kernel gives the queries of clients to the other sockets on the port.
                 if self.reuse_port {
-                    let _ = udp.local_addr().and_then(|own| udp.connect(own));
+                    let _ = udp.local_addr().and_then(|local| udp.connect(local));
                 }
                 // On Linux this wakes the receiving thread, even if it fails with ENOTCONN because the socket is not connected.
                 let _ = SockRef::from(&**udp).shutdown(Shutdown::Read);

@@ -15,9 +15,9 @@ pub struct Settings {
     /// them.
     pub reuse_port: bool,
     /// The number of TCP connections at a time; at least 1.
-    pub clients: usize,
+    pub max_clients: usize,
     /// The number of TCP connections from one address or IPv6 site at a time; at least 1.
-    pub clients_per_address: usize,
+    pub max_clients_per_address: usize,
     /// The limit per address also applies to loopback addresses.
     pub limit_loopback: bool,
 }
