@@ -1,12 +1,12 @@
 //! Who may be connected by TCP?
 //!
-//! The number of TCP connections is limited. At the limit, a new connection replaces an old one, which is chosen in this order:
+//! The number of TCP connections is limited. At the limit, a new connection replaces an old one. An idle connection of a client that
+//! exceeded the rate limit or may not ask is evicted first. Otherwise, the client with the most connections loses one of them:
 //!
-//! 1. an idle connection of a client that exceeded the rate limit or may not ask;
-//! 2. of the client with the most connections: the one that has been idle the longest;
-//! 3. the one whose query has waited the longest, where the last query had no answer from the resolver either;
-//! 4. the one that has been busy the longest, with a query in flight or with unread answers;
-//! 5. where all have become busy within the last half second, the youngest, unless it is the only one of its client.
+//! 1. the one that has been idle the longest;
+//! 2. the one whose query has waited the longest, where the last query had no answer from the resolver either;
+//! 3. the one that has been busy the longest, with a query in flight or with unread answers;
+//! 4. if all have become busy within the last half second, the youngest, unless it is the only one of its client.
 //!
 //! A client is an address or an IPv6 site ([`client_of`]). Programs on this host share one address: there a client is a user.
 

@@ -21,8 +21,8 @@ const LOW_MEMORY: usize = 1024 * 1024;
 /// How long a worker waits for that, at most.
 pub(super) const MEMORY_WAIT: Duration = Duration::from_millis(100);
 
-/// One client may have unread answers in this part of the memory for replies: a third.
-const CLIENT_SHARE: usize = 3;
+/// The unread answers of one client may take up a third of the memory for replies.
+const CLIENT_SHARE_DIVISOR: usize = 3;
 
 /// The octet in the pipe that announces new streams on the list.
 pub(super) const MORE: u8 = 0;
@@ -42,6 +42,7 @@ pub struct SlowReaderList<S> {
     evictions: Arc<EvictionCounters>,
 }
 
+/// What the lock of [`SlowReaderList`] guards.
 #[derive(Debug)]
 pub(super) struct List<S> {
     /// In the order in which their outboxes began to fill.
@@ -102,7 +103,7 @@ impl<S> SlowReaderList<S> {
 
     /// Returns true if one client may have so many octets of unread answers.
     pub(super) fn is_within_share(&self, octets: usize) -> bool {
-        octets <= self.memory.share(Purpose::Replies) / CLIENT_SHARE
+        octets <= self.memory.share(Purpose::Replies) / CLIENT_SHARE_DIVISOR
     }
 
     /// Returns true while so little memory for replies is free that workers wait.

@@ -33,7 +33,8 @@ pub enum Job {
 
 /// A pool of worker threads: one for each job, up to the limit of clients plus the limit of connection attempts.
 ///
-/// The lock of `state` guards the sender of jobs and the counts. It is held while a thread starts, and no other lock is taken under it.
+/// The lock of `state` guards the sender of jobs and the counts. It is held while a job is submitted and a thread starts, but not while
+/// a job runs.
 pub struct WorkerPool {
     reader: ClientReader,
     jobs: Receiver<Job>,
@@ -44,6 +45,7 @@ pub struct WorkerPool {
 struct PoolState {
     /// None once the pool is stopped.
     jobs: Option<Sender<Job>>,
+    /// Threads that run.
     threads: usize,
     /// Jobs that were submitted and have not ended. Each occupies a thread until it ends, so there must be as many threads.
     active_jobs: usize,
@@ -102,6 +104,7 @@ impl WorkerPool {
         self.state.lock().jobs = None;
     }
 
+    /// Runs jobs until the thread has been idle for [`IDLE_THREAD_TIMEOUT`] and is not needed, or the pool is stopped.
     fn work(self: &Arc<Self>) {
         let pulse = Pulse::new("worker");
         loop {
