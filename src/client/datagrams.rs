@@ -115,7 +115,7 @@ fn send_all(
     octets: &[u8],
     mut batch: &[Datagram],
 ) {
-    let mut fragmentation_tried = false;
+    let mut fragmentation_allowed = false;
     while !batch.is_empty() {
         let slices: Vec<_> = batch
             .iter()
@@ -138,8 +138,8 @@ fn send_all(
         let done = match sent {
             Ok(sent) => sent,
             Err(Errno::EINTR) => 0,
-            Err(Errno::EMSGSIZE) if !fragmentation_tried && allow_fragmentation(socket) => {
-                fragmentation_tried = true;
+            Err(Errno::EMSGSIZE) if !fragmentation_allowed && allow_fragmentation(socket) => {
+                fragmentation_allowed = true;
                 0
             }
             Err(error) => {

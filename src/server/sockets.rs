@@ -195,10 +195,14 @@ impl Sockets {
     }
 }
 
-type Pair = (TcpListener, Arc<UdpSocket>);
+/// The TCP and the UDP socket of one address.
+type SocketPair = (TcpListener, Arc<UdpSocket>);
 
 /// Binds TCP and UDP to the same port, even if the system chooses it.
-fn bind_pair(requested: SocketAddr, reuse_port: bool) -> Result<(Pair, SocketAddr), BindError> {
+fn bind_pair(
+    requested: SocketAddr,
+    reuse_port: bool,
+) -> Result<(SocketPair, SocketAddr), BindError> {
     const MAX_TRIES: usize = 16;
     let mut tries = 0;
     loop {

@@ -161,7 +161,7 @@ impl Acceptor {
                     let now = clock::now();
                     pulse.works(now);
                     backoff.reset("accept");
-                    if !self.is_admitted(peer.ip().to_canonical()) {
+                    if !self.admit(peer.ip().to_canonical()) {
                         debug!("event=client-refused client={peer} cause=\"too many of its own\"");
                         continue;
                     }
@@ -268,7 +268,7 @@ impl Acceptor {
     }
 
     /// Checks the limit per address, which does not hold for loopback addresses by default. May evict an idle connection of the client.
-    fn is_admitted(&self, address: IpAddr) -> bool {
+    fn admit(&self, address: IpAddr) -> bool {
         let is_unlimited = address.is_loopback() && !self.limit_loopback;
         is_unlimited || self.connection_limit.admit(address, self.max_per_address)
     }
