@@ -19,12 +19,12 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// Sleeps after `error` of `operation`.
-    pub(super) fn wait(&mut self, operation: &str, error: &io::Error) {
+    /// Sleeps after `error`. `what` is the operation that failed, as in the log event.
+    pub(super) fn wait(&mut self, what: &str, error: &io::Error) {
         let pause = match self.pause {
             Some(pause) => (pause * 2).min(MAX_PAUSE),
             None => {
-                warn!("event={operation}-failed cause=\"{error}\"");
+                warn!("event={what}-failed cause=\"{error}\"");
                 MIN_PAUSE
             }
         };
@@ -32,10 +32,10 @@ impl Backoff {
         sleep(pause);
     }
 
-    /// Resets the pause after a success of `operation`.
-    pub(super) fn reset(&mut self, operation: &str) {
+    /// Ends the pauses after a success of the operation `what`.
+    pub(super) fn reset(&mut self, what: &str) {
         if self.pause.take().is_some() {
-            info!("event={operation}-works-again");
+            info!("event={what}-works-again");
         }
     }
 }
