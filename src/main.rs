@@ -61,7 +61,7 @@ fn say(report: &command::check_report::Report) -> ExitCode {
 fn serve(config: Config) -> ExitCode {
     allocator::limit_heaps();
     // Before there is another thread: what is meant for this process alone is taken out of the environment.
-    let passed = match Sockets::passed() {
+    let passed = match Sockets::from_socket_activation() {
         Ok(passed) => passed,
         Err(error) => return fail(REFUSED, &error),
     };

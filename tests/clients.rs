@@ -260,7 +260,7 @@ fn the_longest_idle_connection_gives_way_to_a_newcomer() {
     let mut newcomer = forwarder.tcp();
     newcomer.ask(&ask(2).octets()).assert_answers(&ask(2));
     assert!(clients[1].try_hear().is_err(), "it gave way");
-    assert_eq!(forwarder.running().evictions().gave_way.value(), 1);
+    assert_eq!(forwarder.running().evictions().evicted.value(), 1);
     for at in [0, 2] {
         clients[at].ask(&ask(3).octets()).assert_answers(&ask(3));
     }
@@ -318,7 +318,7 @@ fn where_all_wait_for_answers_a_newcomer_gets_the_place_of_the_longest_waiting()
     newcomer.ask(&ask.octets()).assert_answers(&ask);
     assert_eq!(forwarder.running().count(Outcome::Answered), 1);
     assert!(clients[0].try_hear().is_err(), "it had waited the longest");
-    assert_eq!(forwarder.running().evictions().gave_way.value(), 1);
+    assert_eq!(forwarder.running().evictions().evicted.value(), 1);
     for (client, ask) in clients.iter_mut().zip(&slow).skip(1) {
         client.hear().assert_answers(ask);
     }
@@ -363,7 +363,10 @@ fn one_more_of_an_address_whose_others_wait_for_answers_is_closed() {
     resolver.wait_for_queries(1);
     let mut second = forwarder.tcp();
     assert!(second.try_hear().is_err(), "it is too many");
-    assert_eq!(forwarder.running().evictions().refused.value(), 1);
+    assert_eq!(
+        forwarder.running().evictions().over_address_limit.value(),
+        1
+    );
     first.hear().assert_answers(&slow);
 }
 
@@ -408,5 +411,5 @@ fn who_asks_too_much_gives_way_before_who_is_idle() {
     let _newcomer = forwarder.tcp();
     wait_until("the greedy one's end", || greedy.try_hear().is_err());
     assert_eq!(idle.ask(&ask.octets()).id(), ask.id, "it is still there");
-    assert_eq!(forwarder.running().evictions().gave_way.value(), 1);
+    assert_eq!(forwarder.running().evictions().evicted.value(), 1);
 }

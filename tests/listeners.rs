@@ -386,7 +386,7 @@ fn more_clients_than_places_are_served_one_after_the_other() {
         "--resolver-fqdn",
         "resolver.test",
     ]);
-    config.server.clients = 3;
+    config.server.max_clients = 3;
     let running = dns_tool::daemon::start::start(config).expect("it starts");
     let address = running.addresses()[0];
     let ask = Ask::a(1, "x.test");

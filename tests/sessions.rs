@@ -13,7 +13,7 @@ use dns_tool::forward::forwarder::{self, Batch};
 use dns_tool::forward::in_flight::Query;
 use dns_tool::forward::policy::Upstream;
 use dns_tool::message::Answer;
-use dns_tool::server::workers::Pool;
+use dns_tool::server::workers::WorkerPool;
 use dns_tool::system::memory::Memory;
 use dns_tool::system::{clock, thread};
 use dns_tool::upstream::{Failure, Query as _, Settle};
@@ -88,7 +88,7 @@ fn a_panic_at_one_answer_costs_that_answer_alone() {
     let forwarder =
         forwarder::Forwarder::new(config.forwarder, Arc::clone(&upstream), completer, now);
     let forwarder = Arc::new(forwarder);
-    let pool = Pool::new(Arc::clone(&forwarder), 1);
+    let pool = WorkerPool::new(Arc::clone(&forwarder), 1);
     let hands = Arc::downgrade(&pool);
     upstream.employ(hands);
     let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").expect("a port"));

@@ -1,7 +1,7 @@
 //! How is a client's TCP connection read, and when does it close?
 //!
-//! A connection is shared by the worker that reads it ([`Connection`]) and the threads that answer it ([`Stream`]). It closes when
-//! the last of them lets go: so a client that closed its writing side still gets all its answers (RFC 1122 section 4.2.2.13).
+//! A connection is shared by the worker that reads it ([`Connection`]) and the threads that answer it ([`Stream`]). It is closed when
+//! the last reference is dropped: so a client that shuts down its writing side still gets all answers (RFC 1122 section 4.2.2.13).
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -17,8 +17,8 @@ use crate::client::slots::Slot;
 use crate::client::slow_readers::SlowReaders;
 use crate::client::stream::Stream;
 
-/// How long a TCP client may be silent, and how long one of its messages may take to arrive (RFC 7766 section 6.2.3).
-pub const IDLE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a TCP client may be idle, and how long one of its messages may take to arrive (RFC 7766 section 6.2.3).
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The reading end of a client's TCP connection.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection from `peer`, which has `slot` until it is closed or evicted.
+    /// Creates a connection from `peer` that was accepted at `now`. It holds `slot` until it is closed or evicted.
     pub fn new(
         socket: TcpStream,
         peer: SocketAddr,
@@ -51,18 +51,22 @@ impl Connection {
         &self.socket
     }
 
-    /// Reads what has arrived, without waiting.
-    pub fn read_now(&self, room: &mut [u8]) -> io::Result<usize> {
+    /// Reads what has arrived, without blocking. Returns 0 at the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] if nothing has arrived, or the error of the socket.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            match recv(self.socket.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT) {
+            match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
                 Err(Errno::EINTR) => {}
                 read => return Ok(read?),
             }
         }
     }
 
-    /// The client of one more query on this connection.
-    pub fn client(&self, now: Instant) -> Client {
-        Client::Stream(self.stream.begin_query(now))
+    /// Counts a query that starts at `now` on this connection. Returns the destination of its answer; dropping it ends the query.
+    pub fn start_query(&self, now: Instant) -> Client {
+        Client::Stream(self.stream.start_query(now))
     }
 }

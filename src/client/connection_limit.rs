@@ -1,10 +1,14 @@
 //! Who may be connected by TCP?
 //!
-//! There are so many places. When all are taken, a newcomer gets one of whoever asks more than it may; else of the client that has
-//! the most of them: that of its connection that has been idle for the longest time, or where none is idle, of the one that has
-//! kept us for the longest time, by a query that waits for its answer or by answers that it does not read: at once where the
-//! last query had no answer of the resolver either; and where all are busy since a moment ago, of the last that came. Programs on
-//! this host have one address; there a client is a user.
+//! The number of TCP connections is limited. At the limit, a new connection replaces an old one. An idle connection of a client that
+//! exceeded the rate limit or may not ask is evicted first. Otherwise, the client with the most connections loses one of them:
+//!
+//! 1. the one that has been idle the longest;
+//! 2. the one whose query has waited the longest, where the last query had no answer from the resolver either;
+//! 3. the one that has been busy the longest, with a query in flight or with unread answers;
+//! 4. if all have become busy within the last half second, the youngest, unless it is the only one of its client.
+//!
+//! A client is an address or an IPv6 site ([`client_of`]). Programs on this host share one address: there a client is a user.
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -13,17 +17,20 @@ use std::time::{Duration, Instant};
 
 use crate::client::address::client_of;
 use crate::client::eviction_counters::EvictionCounters;
-use crate::client::eviction_order::{Keeps, first_to_go};
+use crate::client::eviction_order::{EvictionRank, select_victim};
 use crate::client::slots::{Slot, Slots};
 use crate::client::stream::Stream;
 use crate::system::clock;
 
-/// How long a newcomer waits for a place before it looks again; and whether one becomes free by itself, before it gets one of
-/// somebody who is busy since a moment ago.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
-/// How long it waits in the end, where it finds none again and again: less than a client notices.
-const LOOK_SELDOM: Duration = Duration::from_millis(16);
-/// The places of TCP clients.
+/// How long a new connection waits for a free slot before an eviction is tried again, at first. Until then, recently busy connections
+/// are spared: a slot may become free by itself.
+const EVICTION_RETRY: Duration = Duration::from_millis(2);
+/// The longest wait between two tries, after repeated failures: too short to be noticed by a client.
+const MAX_EVICTION_RETRY: Duration = Duration::from_millis(16);
+
+/// Limits the number of TCP connections, and evicts old ones in favour of new ones. Shared by the accepting threads.
+///
+/// An eviction takes the locks of the stream, so the caller must hold none of them. The lock of the slots is not held meanwhile.
 #[derive(Debug)]
 pub struct ConnectionLimit {
     slots: Arc<Slots<Stream>>,
@@ -31,100 +38,105 @@ pub struct ConnectionLimit {
 }
 
 impl ConnectionLimit {
-    /// So many places, all free.
-    pub fn new(most: usize, evictions: Arc<EvictionCounters>) -> Arc<Self> {
-        let slots = Slots::new(most);
+    /// Creates a limit of `capacity` connections. `evictions` counts what it closes.
+    pub fn new(capacity: usize, evictions: Arc<EvictionCounters>) -> Arc<Self> {
+        let slots = Slots::new(capacity);
         Arc::new(Self { slots, evictions })
     }
 
-    /// Takes a free place, if there is one. None, too, once [`ConnectionLimit::close`] was called.
-    pub fn take_now(&self) -> Option<Slot<Stream>> {
-        self.slots.take_now()
+    /// Takes a free slot. None if there is none, or once [`ConnectionLimit::close`] was called.
+    pub fn try_acquire(&self) -> Option<Slot<Stream>> {
+        self.slots.try_acquire()
     }
 
-    /// Takes a place for somebody who waits already: a free one, one of a connection that is evicted, or the next that becomes
-    /// either. None once [`ConnectionLimit::close`] was called.
-    pub fn take(&self) -> Option<Slot<Stream>> {
-        let came = clock::now();
-        let mut pause = LOOK_AGAIN;
+    /// Takes a slot for a connection that waits already: a free one, or that of an evicted connection. Blocks until there is one.
+    /// None once [`ConnectionLimit::close`] was called.
+    pub fn acquire(&self) -> Option<Slot<Stream>> {
+        let waiting_since = clock::now();
+        let mut pause = EVICTION_RETRY;
         loop {
-            let slot = self.slots.take_now();
+            let slot = self.slots.try_acquire();
             if slot.is_some() || self.slots.is_closed() {
                 return slot;
             }
             let mut streams = self.slots.holders();
-            if self.evict_one(&mut streams, came) {
+            if self.evict_one(&mut streams, waiting_since) {
                 continue;
             }
             drop(streams);
-            self.slots.wait_for_one(pause);
-            // Where nobody may go, as all came just now, to look is all that this thread would do.
-            pause = pause.saturating_mul(2).min(LOOK_SELDOM);
+            self.slots.wait_for_free(pause);
+            // If all connections are new and none may be evicted, short pauses would keep the thread busy with looking.
+            pause = pause.saturating_mul(2).min(MAX_EVICTION_RETRY);
         }
     }
 
-    /// Whether one more connection from `address` may stay beside at most `most` of its client, of which the longest idle is
-    /// evicted.
-    pub fn admit(&self, address: IpAddr, most: usize) -> bool {
+    /// Decides whether one more connection from `address` is admitted, where each client may have `max_per_client`. If the client has
+    /// that many, its longest idle connection is evicted. Returns false if none is idle.
+    pub fn admit(&self, address: IpAddr, max_per_client: usize) -> bool {
         let client = client_of(address);
         let mut streams = self.slots.holders();
         streams.retain(|stream| client_of(stream.peer().ip()) == client);
-        let admitted = streams.len() < most || self.evict_idle(&mut streams);
+        let admitted = streams.len() < max_per_client || self.evict_idle(&mut streams);
         if !admitted {
-            self.evictions.refused.increment();
+            self.evictions.over_address_limit.increment();
         }
         admitted
     }
 
-    /// Ends the connection among `streams` that has been idle for the longest time. Whether there was one.
+    /// Evicts the connection among `streams` that has been idle the longest. Returns false if none is idle.
     fn evict_idle(&self, streams: &mut Vec<Arc<Stream>>) -> bool {
         let now = clock::now();
-        self.evict(streams, |stream| ((), stream.keeps_since(now).idle()))
+        self.evict(streams, |stream| {
+            ((), stream.eviction_rank(now).only_if_idle())
+        })
     }
 
-    /// Ends the connection that is to go in favour of a newcomer that has waited since it `came`. Whether there was one.
-    fn evict_one(&self, streams: &mut Vec<Arc<Stream>>, came: Instant) -> bool {
+    /// Evicts one connection in favour of a new one that has waited since `waiting_since`. Returns false if all are protected.
+    fn evict_one(&self, streams: &mut Vec<Arc<Stream>>, waiting_since: Instant) -> bool {
         let now = clock::now();
-        let waits = now.saturating_duration_since(came) < LOOK_AGAIN;
+        let spare_recent = now.saturating_duration_since(waiting_since) < EVICTION_RETRY;
         self.evict(streams, |stream| {
-            // On this host, where all have the same addresses, a client is a user.
+            // Programs on this host have the same address, so a client is a user there.
             let client = match stream.user() {
                 None => Ok(client_of(stream.peer().ip())),
                 Some(user) => Err(user),
             };
-            (client, stream.keeps_since(now).by_age(waits, now))
+            (
+                client,
+                stream.eviction_rank(now).by_busy_time(spare_recent, now),
+            )
         })
     }
 
-    /// Ends the first of `streams` that may go, as `look` says of each. Whether there was one.
+    /// Evicts one of `streams`; `rank` returns the client and the rank of each. Returns false if none could be evicted.
     fn evict<C: Eq + Hash>(
         &self,
         streams: &mut Vec<Arc<Stream>>,
-        look: impl Fn(&Stream) -> (C, Keeps),
+        rank: impl Fn(&Stream) -> (C, EvictionRank),
     ) -> bool {
-        // Each round makes the list shorter.
-        while let Some(place) = first_to_go(streams.iter().map(|stream| look(stream))) {
-            let stream = streams.swap_remove(place);
-            // One that was idle, and was asked something meanwhile, stays.
+        // Ends, since each round removes a stream from the list.
+        while let Some(index) = select_victim(streams.iter().map(|stream| rank(stream))) {
+            let stream = streams.swap_remove(index);
+            // A stream that was idle and has received a query since then is not evicted.
             if stream.evict() {
-                self.evictions.gave_way.increment();
+                self.evictions.evicted.increment();
                 return true;
             }
         }
         false
     }
 
-    /// How many are taken.
-    pub fn taken(&self) -> usize {
-        self.slots.taken()
+    /// The number of slots in use.
+    pub fn in_use(&self) -> usize {
+        self.slots.in_use()
     }
 
-    /// How many there are.
-    pub fn most(&self) -> usize {
-        self.slots.most()
+    /// The number of slots, free or in use.
+    pub fn capacity(&self) -> usize {
+        self.slots.capacity()
     }
 
-    /// Takes no more clients.
+    /// Admits no more connections, and wakes the threads that wait for a slot.
     pub fn close(&self) {
         self.slots.close();
     }

@@ -1,6 +1,6 @@
-//! How do datagrams leave?
+//! How are datagrams sent?
 //!
-//! Many by one system call, as long as they leave by the same socket and from the same address.
+//! Datagrams that share a socket and a source address share a system call (sendmmsg).
 
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -16,71 +16,78 @@ use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 
 use crate::telemetry::log::debug;
 
-/// Datagrams that leave by one system call, at most.
-pub(super) const BATCH: usize = 64;
+/// Datagrams that one system call sends, at most.
+pub(super) const MAX_DATAGRAMS: usize = 64;
 
-/// The address of ours that a datagram was sent to.
+/// The local address that a datagram was sent to, and that the answer is sent from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Local {
+pub struct LocalAddress {
     /// The address.
     pub address: IpAddr,
-    /// The index of the interface, where the address means nothing without it (link-local IPv6); else 0.
+    /// The index of the interface for a link-local IPv6 address, which is ambiguous without it; otherwise 0.
     pub interface: u32,
 }
 
-/// Room for the headers of a batch, once it was needed: without control data, and with those that name our address. The
-/// kernel wants exactly as much room for control data as is used.
+/// Buffers for the message headers of sendmmsg, allocated when they are first needed and then reused. There is one for each size of
+/// control data, since the kernel wants that buffer to be exactly as long as the data.
 #[derive(Default)]
-pub(super) struct Headers {
-    plain: Option<MultiHeaders<SockaddrStorage>>,
-    from4: Option<MultiHeaders<SockaddrStorage>>,
-    from6: Option<MultiHeaders<SockaddrStorage>>,
+pub(super) struct SendHeaders {
+    /// Without control data: the kernel chooses the source address.
+    without_source: Option<MultiHeaders<SockaddrStorage>>,
+    /// With an IPv4 source address (IP_PKTINFO).
+    from_ipv4: Option<MultiHeaders<SockaddrStorage>>,
+    /// With an IPv6 source address (IPV6_PKTINFO).
+    from_ipv6: Option<MultiHeaders<SockaddrStorage>>,
 }
 
+/// One datagram to send.
 pub(super) struct Datagram {
     pub(super) socket: Arc<UdpSocket>,
     pub(super) peer: SocketAddr,
-    pub(super) local: Option<Local>,
+    pub(super) local: Option<LocalAddress>,
+    /// Its part of the buffer of the batch.
     pub(super) octets: Range<usize>,
 }
 
 impl Datagram {
-    /// Those that share it can share a system call.
-    pub(super) fn exit(&self) -> (i32, Option<Local>) {
+    /// The socket and the source address: datagrams with the same ones can share a system call.
+    pub(super) fn send_group(&self) -> (i32, Option<LocalAddress>) {
         (self.socket.as_raw_fd(), self.local)
     }
 }
 
-/// Sends a batch that leaves by one socket and from one address.
-pub(super) fn send_datagrams(headers: &mut Headers, octets: &[u8], batch: &[Datagram]) {
+/// Sends datagrams that all have the same socket and source address, without blocking. `octets` is the buffer that they are in.
+pub(super) fn send_datagrams(headers: &mut SendHeaders, octets: &[u8], batch: &[Datagram]) {
     let Some(Datagram { socket, local, .. }) = batch.first() else {
         return;
     };
     match local.map(|local| (local.address, local.interface)) {
         None => {
-            let room = || MultiHeaders::preallocate(BATCH, None);
-            let headers = headers.plain.get_or_insert_with(room);
+            let allocate = || MultiHeaders::preallocate(MAX_DATAGRAMS, None);
+            let headers = headers.without_source.get_or_insert_with(allocate);
             send_all(socket, headers, &[], octets, batch);
         }
         Some((IpAddr::V4(address), _)) => {
-            let room = || MultiHeaders::preallocate(BATCH, Some(cmsg_space!(libc::in_pktinfo)));
-            let headers = headers.from4.get_or_insert_with(room);
-            let packet_info = packet_info4(address);
+            let allocate =
+                || MultiHeaders::preallocate(MAX_DATAGRAMS, Some(cmsg_space!(libc::in_pktinfo)));
+            let headers = headers.from_ipv4.get_or_insert_with(allocate);
+            let packet_info = ipv4_packet_info(address);
             let control = [ControlMessage::Ipv4PacketInfo(&packet_info)];
             send_all(socket, headers, &control, octets, batch);
         }
         Some((IpAddr::V6(address), interface)) => {
-            let room = || MultiHeaders::preallocate(BATCH, Some(cmsg_space!(libc::in6_pktinfo)));
-            let headers = headers.from6.get_or_insert_with(room);
-            let packet_info = packet_info6(address, interface);
+            let allocate =
+                || MultiHeaders::preallocate(MAX_DATAGRAMS, Some(cmsg_space!(libc::in6_pktinfo)));
+            let headers = headers.from_ipv6.get_or_insert_with(allocate);
+            let packet_info = ipv6_packet_info(address, interface);
             let control = [ControlMessage::Ipv6PacketInfo(&packet_info)];
             send_all(socket, headers, &control, octets, batch);
         }
     }
 }
 
-/// That datagrams are to leave from `address`, as the kernel is told it.
-fn packet_info4(address: Ipv4Addr) -> libc::in_pktinfo {
+/// The control data that makes `address` the source address (IP_PKTINFO).
+fn ipv4_packet_info(address: Ipv4Addr) -> libc::in_pktinfo {
     libc::in_pktinfo {
         ipi_ifindex: 0,
         ipi_spec_dst: libc::in_addr {
@@ -90,8 +97,8 @@ fn packet_info4(address: Ipv4Addr) -> libc::in_pktinfo {
     }
 }
 
-/// The same for IPv6, and by which interface; 0 for any.
-fn packet_info6(address: Ipv6Addr, interface: u32) -> libc::in6_pktinfo {
+/// The same for IPv6 (IPV6_PKTINFO), with the index of the outgoing interface; 0 for any.
+fn ipv6_packet_info(address: Ipv6Addr, interface: u32) -> libc::in6_pktinfo {
     libc::in6_pktinfo {
         ipi6_addr: libc::in6_addr {
             s6_addr: address.octets(),
@@ -100,7 +107,7 @@ fn packet_info6(address: Ipv6Addr, interface: u32) -> libc::in6_pktinfo {
     }
 }
 
-/// Sends a batch by `socket`, with the same control data for each datagram.
+/// Sends datagrams through `socket`, with the same control data for each.
 fn send_all(
     socket: &UdpSocket,
     headers: &mut MultiHeaders<SockaddrStorage>,
@@ -108,7 +115,7 @@ fn send_all(
     octets: &[u8],
     mut batch: &[Datagram],
 ) {
-    let mut fragments = false;
+    let mut fragmentation_allowed = false;
     while !batch.is_empty() {
         let slices: Vec<_> = batch
             .iter()
@@ -131,12 +138,12 @@ fn send_all(
         let done = match sent {
             Ok(sent) => sent,
             Err(Errno::EINTR) => 0,
-            Err(Errno::EMSGSIZE) if !fragments && allow_fragments(socket) => {
-                fragments = true;
+            Err(Errno::EMSGSIZE) if !fragmentation_allowed && allow_fragmentation(socket) => {
+                fragmentation_allowed = true;
                 0
             }
             Err(error) => {
-                // The network's word on this one datagram, or a full buffer: UDP loses datagrams, and clients ask again.
+                // The first datagram cannot be sent, because of its destination or a full buffer. It is dropped: UDP clients retry.
                 debug!("event=datagram-not-sent cause=\"{error}\"");
                 1
             }
@@ -145,8 +152,8 @@ fn send_all(
     }
 }
 
-/// An interface of this host carries less than an answer may have: on that socket packets may be fragmented from now on.
-/// Says whether the system has it so.
-fn allow_fragments(socket: &UdpSocket) -> bool {
+/// Allows packets of this socket to be fragmented from now on, since an answer is longer than the MTU of an interface of this host.
+/// Returns false if the system refuses.
+fn allow_fragmentation(socket: &UdpSocket) -> bool {
     set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::OMIT).is_ok()
 }

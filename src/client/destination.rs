@@ -1,24 +1,24 @@
-//! Where does an answer go?
+//! Where is an answer sent to?
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-use crate::client::datagrams::Local;
+use crate::client::datagrams::LocalAddress;
 use crate::client::stream::InFlightGuard;
 
-/// Who asked, and so where the answer goes.
+/// The client of one query, and so the destination of the answer.
 #[derive(Debug)]
 pub enum Client {
-    /// By UDP.
+    /// A client that asks over UDP.
     Datagram {
-        /// The socket that the question came by.
+        /// The socket that received the query.
         socket: Arc<UdpSocket>,
-        /// Where it came from.
+        /// The source of the query.
         peer: SocketAddr,
-        /// The address that was asked, where the socket is bound to all of them.
-        local: Option<Local>,
+        /// The address that the query was sent to, if the socket is bound to the wildcard address.
+        local: Option<LocalAddress>,
     },
-    /// By TCP.
+    /// A client that asks over TCP: the query that is in flight on its connection.
     Stream(InFlightGuard),
 }
 

@@ -1,20 +1,20 @@
-//! What have the bounds on clients cost them?
+//! Which limits on clients took effect, and how often?
 
 use crate::telemetry::metrics::Counter;
 
-/// What the bounds on clients have cost them.
+/// Counts connections that were closed and datagrams that were dropped because of a limit. All counters are atomic.
 #[derive(Debug, Default)]
 pub struct EvictionCounters {
-    /// Datagrams that the kernel dropped, because its queue for us was full.
-    pub datagrams: Counter,
-    /// Connections that gave way to newcomers.
-    pub gave_way: Counter,
-    /// Connections that were closed at once, as too many of one address.
-    pub refused: Counter,
-    /// Connections that were closed because their clients did not read.
-    pub not_reading: Counter,
+    /// Datagrams that the kernel dropped because the receive queue of the socket was full (SO_RXQ_OVFL).
+    pub udp_receive_drops: Counter,
+    /// Connections that were evicted in favour of new ones.
+    pub evicted: Counter,
+    /// Connections that were closed right after they were accepted, because their client had too many already.
+    pub over_address_limit: Counter,
+    /// Connections that were closed because the client did not read its answers in time, or left too many of them unread.
+    pub write_timeouts: Counter,
     /// Connections that were closed because the system had no thread for them.
     pub no_thread: Counter,
-    /// Connections that were closed because there was no memory for what they sent or were sent.
+    /// Connections that were closed because there was no memory for their queries or answers.
     pub over_memory: Counter,
 }

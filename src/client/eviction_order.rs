@@ -1,77 +1,79 @@
-//! Which connection is the first to go?
+//! Which connection is evicted first?
 //!
-//! See [`ConnectionLimit`](crate::client::connection_limit::ConnectionLimit) for the order. Time is passed in.
+//! [`ConnectionLimit`](crate::client::connection_limit::ConnectionLimit) documents the order. The current time is a parameter.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// How long a connection keeps us before it is evicted for that rather than a younger one: most answers come sooner and are read at
-/// once, and whoever is evicted just before its answer has waited in vain.
-const LEAST: Duration = Duration::from_millis(500);
+/// How long a connection is busy before the longest busy one is evicted rather than the youngest. Most answers arrive and are read
+/// sooner, and a client that loses its connection just before the answer has waited for nothing.
+const MIN_BUSY_TIME: Duration = Duration::from_millis(500);
 
-/// How a connection keeps its place, and since when.
+/// How soon a connection is evicted: the smallest rank first. The time is the start of the state that the variant names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Keeps {
-    /// It is idle, and its client asked more than it may.
+pub(super) enum EvictionRank {
+    /// The connection is idle, and its client exceeded the rate limit or may not ask.
     OverLimit(Instant),
-    /// Nothing is owed to its client, and nothing came of it.
+    /// The connection has no query in flight and no unread answer.
     Idle(Instant),
-    /// A query waits for its answer, and the last one of its client's had none from the resolver.
+    /// A query is in flight, and the last one that ended had no answer from the resolver.
     Unanswered(Instant),
-    /// A query waits for its answer, or answers wait until they are read.
+    /// A query is in flight, or answers wait until the client reads them.
     Busy(Instant),
-    /// So does it since a moment ago.
-    Young(Reverse<Instant>),
-    /// It stays.
-    Stays,
+    /// The same, for less than [`MIN_BUSY_TIME`]; the youngest first.
+    RecentlyBusy(Reverse<Instant>),
+    /// The connection is not evicted.
+    Protected,
 }
 
-impl Keeps {
-    /// The same where only what is idle goes.
-    pub(super) fn idle(self) -> Self {
+impl EvictionRank {
+    /// The rank where only idle connections may be evicted.
+    pub(super) fn only_if_idle(self) -> Self {
         match self {
             Self::OverLimit(_) | Self::Idle(_) => self,
-            _ => Self::Stays,
+            _ => Self::Protected,
         }
     }
 
-    /// The same where what is busy goes by how long it has been: the oldest first, if it has been for long, else the youngest; and
-    /// that not as long as the newcomer `waits`.
-    pub(super) fn by_age(self, waits: bool, now: Instant) -> Self {
+    /// The rank that takes into account for how long a busy connection has been busy: after [`MIN_BUSY_TIME`] the longest busy one
+    /// is evicted first. Before that the connection is protected if `spare_recent`; otherwise the youngest is evicted first.
+    pub(super) fn by_busy_time(self, spare_recent: bool, now: Instant) -> Self {
         match self {
-            Self::Busy(since) if now.saturating_duration_since(since) >= LEAST => self,
-            Self::Busy(_) if waits => Self::Stays,
-            Self::Busy(since) => Self::Young(Reverse(since)),
+            Self::Busy(since) if now.saturating_duration_since(since) >= MIN_BUSY_TIME => self,
+            Self::Busy(_) if spare_recent => Self::Protected,
+            Self::Busy(since) => Self::RecentlyBusy(Reverse(since)),
             other => other,
         }
     }
 }
 
-/// Of connections, each with its client and how it keeps its place, which one is the first to go.
-pub(super) fn first_to_go<C: Eq + Hash>(
-    connections: impl Iterator<Item = (C, Keeps)>,
+/// The index of the connection to evict, given the client and the rank of each connection. None if all are protected.
+pub(super) fn select_victim<C: Eq + Hash>(
+    connections: impl Iterator<Item = (C, EvictionRank)>,
 ) -> Option<usize> {
     let mut over_limit = None;
-    let mut clients: HashMap<C, (usize, Option<(Keeps, usize)>)> = HashMap::new();
-    for (place, (client, keeps)) in connections.enumerate() {
+    let mut clients: HashMap<C, (usize, Option<(EvictionRank, usize)>)> = HashMap::new();
+    for (index, (client, rank)) in connections.enumerate() {
         let (count, first) = clients.entry(client).or_default();
         *count = count.saturating_add(1);
-        let found = Some((keeps, place)).filter(|_| keeps != Keeps::Stays);
-        *first = first.iter().copied().chain(found).min();
-        if let Keeps::OverLimit(since) = keeps {
-            over_limit = over_limit.iter().copied().chain([(since, place)]).min();
+        let candidate = Some((rank, index)).filter(|_| rank != EvictionRank::Protected);
+        *first = first.iter().copied().chain(candidate).min();
+        if let EvictionRank::OverLimit(since) = rank {
+            over_limit = over_limit.iter().copied().chain([(since, index)]).min();
         }
     }
-    let most = clients
+    let most_connections = clients
         .into_values()
         .filter_map(|(count, first)| Some((count, Reverse(first?))))
-        // Who has one place keeps it for a moment, whoever comes.
-        .filter(|(count, Reverse((keeps, _)))| *count > 1 || !matches!(keeps, Keeps::Young(_)))
+        // A client's only connection is never evicted while it is recently busy.
+        .filter(|(count, Reverse((rank, _)))| {
+            *count > 1 || !matches!(rank, EvictionRank::RecentlyBusy(_))
+        })
         .max();
-    let of_most = most.map(|(_, Reverse((_, place)))| place);
-    over_limit.map(|(_, place)| place).or(of_most)
+    let of_largest_client = most_connections.map(|(_, Reverse((_, index)))| index);
+    over_limit.map(|(_, index)| index).or(of_largest_client)
 }
 
 #[cfg(test)]

@@ -1,83 +1,85 @@
-//! How many of a connection's queries wait for their answers, and for how long?
+//! How many queries of a connection are in flight, and for how long?
 
 use std::time::{Duration, Instant};
 
-/// How long queries are counted together, for how long they wait.
-const SPAN: Duration = Duration::from_millis(100);
+/// Queries that start within this time are counted as one group, whose age is that of its first query.
+const GROUP_TIME: Duration = Duration::from_millis(100);
 
-/// A connection's queries that wait, and what follows from that for reading and for its place.
+/// The queries of one connection that are in flight, and what follows from them for reading and for eviction.
 #[derive(Debug)]
 pub(super) struct InFlightCount {
-    /// Queries that wait for their answers.
+    /// Queries that have no answer yet.
     pub(super) count: usize,
-    /// The same by when they were asked, roughly: how many of two spans of time wait, and when each span began. No query of the
-    /// later one was asked before it.
-    spans: [(usize, Instant); 2],
-    /// Which of the spans is the later one.
-    later: usize,
-    /// Reading pauses until no more than so many do.
-    pub(super) paused_until: Option<usize>,
-    /// Batches of answers that have not been sent yet.
-    pub(super) sending: usize,
-    /// When the last query was asked; before the first, when what is on its way has had time to arrive.
-    pub(super) asked: Instant,
-    /// Its client asked more than it may, and is the first to be evicted.
+    /// The same queries in two groups by age: how many are in flight, and the start of the first query of the group. No query
+    /// starts before its group does.
+    groups: [(usize, Instant); 2],
+    /// The index of the younger group.
+    younger: usize,
+    /// While reading is paused: the count at which it resumes.
+    pub(super) resume_at: Option<usize>,
+    /// Batches that hold answers for this connection and have not been sent yet.
+    pub(super) unsent_batches: usize,
+    /// The start of the last query; before the first query, the end of the grace period for it.
+    pub(super) last_query_at: Instant,
+    /// The client exceeded the rate limit or may not ask: the connection is evicted before others.
     pub(super) over_limit: bool,
-    /// It was evicted in favour of another connection.
+    /// The connection was evicted or closed, and is not read any more.
     pub(super) evicted: bool,
 }
 
 impl InFlightCount {
-    /// None yet, as of a connection that counts as asked something at `asked`.
-    pub(super) fn new(asked: Instant) -> Self {
+    /// No query in flight. `last_query_at` stands for the start of a query until there is one.
+    pub(super) fn new(last_query_at: Instant) -> Self {
         Self {
             count: 0,
-            spans: [(0, asked); 2],
-            later: 0,
-            paused_until: None,
-            sending: 0,
-            asked,
+            groups: [(0, last_query_at); 2],
+            younger: 0,
+            resume_at: None,
+            unsent_batches: 0,
+            last_query_at,
             over_limit: false,
             evicted: false,
         }
     }
 
-    /// Counts a query, and says in which span.
-    pub(super) fn ask(&mut self, now: Instant) -> usize {
+    /// Counts a query that starts at `now`. Returns the index of its group.
+    pub(super) fn start_query(&mut self, now: Instant) -> usize {
         self.count = self.count.saturating_add(1);
-        self.asked = now;
-        let [first, second] = &mut self.spans;
-        let (span, other) = match self.later {
+        self.last_query_at = now;
+        let [first, second] = &mut self.groups;
+        let (younger, older) = match self.younger {
             0 => (first, second),
             _ => (second, first),
         };
-        if span.0 == 0 {
-            *span = (1, now);
-        } else if other.0 == 0 && now.saturating_duration_since(span.1) >= SPAN {
-            *other = (1, now);
-            self.later = 1_usize.saturating_sub(self.later);
+        if younger.0 == 0 {
+            *younger = (1, now);
+        } else if older.0 == 0 && now.saturating_duration_since(younger.1) >= GROUP_TIME {
+            *older = (1, now);
+            self.younger = 1_usize.saturating_sub(self.younger);
         } else {
-            span.0 = span.0.saturating_add(1);
+            younger.0 = younger.0.saturating_add(1);
         }
-        self.later
+        self.younger
     }
 
-    pub(super) fn end_one(&mut self, span: usize) {
+    /// Counts the end of a query of the group with this index.
+    pub(super) fn end_query(&mut self, group: usize) {
         self.count = self.count.saturating_sub(1);
-        if let Some((count, _)) = self.spans.get_mut(span) {
+        if let Some((count, _)) = self.groups.get_mut(group) {
             *count = count.saturating_sub(1);
         }
     }
 
-    /// Since when the query waits that has waited the longest, or up to [`SPAN`] before that.
-    pub(super) fn waits_since(&self) -> Option<Instant> {
-        let waiting = self.spans.iter().filter(|(count, _)| *count > 0);
-        waiting.map(|(_, since)| *since).min()
+    /// The start of the oldest query in flight, or an earlier time: by up to [`GROUP_TIME`], or more just after a slow query ended,
+    /// since new queries join the younger group as long as the older one is not empty.
+    pub(super) fn oldest_query_at(&self) -> Option<Instant> {
+        let in_flight = self.groups.iter().filter(|(count, _)| *count > 0);
+        in_flight.map(|(_, since)| *since).min()
     }
 
+    /// Returns true if no query is in flight and no answer is unsent. Over the limit, unsent refusals do not count.
     pub(super) fn is_idle(&self) -> bool {
-        // Who asks more than it may is not waited for until its refusal is sent.
-        self.count == 0 && (self.sending == 0 || self.over_limit) && !self.evicted
+        self.count == 0 && (self.unsent_batches == 0 || self.over_limit) && !self.evicted
     }
 }
 
@@ -87,35 +89,35 @@ mod tests {
     use crate::system::clock;
 
     #[test]
-    fn the_longest_wait_is_known_to_a_span() {
+    fn the_age_of_the_oldest_query_is_known() {
         let start = clock::now();
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
         let mut in_flight = InFlightCount::new(start);
-        assert_eq!(in_flight.waits_since(), None);
-        // One that is never answered, and others that soon are.
-        let slow = in_flight.ask(at(10));
+        assert_eq!(in_flight.oldest_query_at(), None);
+        // One slow query, and others that end soon.
+        let slow = in_flight.start_query(at(10));
         for now in (20..1000).step_by(10) {
-            let quick = in_flight.ask(at(now));
-            assert_eq!(in_flight.waits_since(), Some(at(10)));
-            in_flight.end_one(quick);
+            let quick = in_flight.start_query(at(now));
+            assert_eq!(in_flight.oldest_query_at(), Some(at(10)));
+            in_flight.end_query(quick);
         }
-        in_flight.end_one(slow);
-        assert_eq!(in_flight.waits_since(), None);
+        in_flight.end_query(slow);
+        assert_eq!(in_flight.oldest_query_at(), None);
         assert!(in_flight.is_idle());
     }
 
     #[test]
-    fn a_connection_that_always_has_queries_does_not_wait_for_long() {
+    fn the_age_is_precise_on_a_connection_that_is_never_idle() {
         let start = clock::now();
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
         let mut in_flight = InFlightCount::new(start);
-        let mut before = in_flight.ask(at(0));
+        let mut before = in_flight.start_query(at(0));
         for now in 1..2000 {
-            let next = in_flight.ask(at(now));
-            in_flight.end_one(before);
+            let next = in_flight.start_query(at(now));
+            in_flight.end_query(before);
             before = next;
-            let since = in_flight.waits_since().expect("one waits");
-            assert!(at(now) - since <= SPAN + Duration::from_millis(1));
+            let since = in_flight.oldest_query_at().expect("one is in flight");
+            assert!(at(now) - since <= GROUP_TIME + Duration::from_millis(1));
         }
         assert_eq!(in_flight.count, 1);
         assert!(!in_flight.is_idle());

@@ -1,28 +1,29 @@
 //! How does an answer leave?
 //!
-//! As a datagram from the address that was asked, cut to the size that the client takes; or into a stream, framed, and
-//! never waiting for a client that does not read. Replies are gathered in a [`ReplyBatch`](reply_batch::ReplyBatch) and sent together, before they are
-//! many: what a stream's socket does not take goes to its outbox, which one thread for all of them drains ([`SlowReaders`](slow_readers::SlowReaders)), and
-//! is paid for in [`crate::system::memory`] before it is copied. [`ConnectionLimit`](connection_limit::ConnectionLimit) says who may be connected.
+//! As a datagram from the address that the query was sent to, truncated to the size that the client accepts; or into a stream, framed,
+//! and without ever blocking on a client that does not read. A [`ReplyBatch`](reply_batch::ReplyBatch) gathers replies and sends them
+//! together. What the socket of a stream does not take goes to the outbox of that stream, after its memory was reserved in
+//! [`crate::system::memory`]; one thread drains all outboxes ([`SlowReaders`](slow_readers::SlowReaders)).
+//! [`ConnectionLimit`](connection_limit::ConnectionLimit) decides which TCP connections stay open.
 //!
 //! Each file imports only files below it in this list:
 //!
-//! - [`reply_batch`]: which replies leave together?
+//! - [`reply_batch`]: which replies are sent together?
 //! - [`connection`]: how is a client's TCP connection read, and when does it close?
-//! - [`destination`]: where does an answer go?
+//! - [`destination`]: where is an answer sent to?
 //! - [`connection_limit`]: who may be connected by TCP?
-//! - [`slow_readers`]: how do those get their answers who read slower than they ask?
-//! - [`stream`]: how do answers leave by a TCP connection?
-//! - `eviction_order`: which connection is the first to go?
-//! - `outbox`: what has a client not taken yet?
-//! - `in_flight`: how many of a connection's queries wait for their answers, and for how long?
-//! - [`slots`]: which places are taken, and by whom?
-//! - [`slow_reader_list`]: whose clients read slower than they ask?
-//! - [`datagrams`]: how do datagrams leave?
-//! - [`eviction_counters`]: what have the bounds on clients cost them?
-//! - [`address`]: which client is an address of?
+//! - [`slow_readers`]: how do slow readers get their answers?
+//! - [`stream`]: how are answers written to a TCP connection?
+//! - `eviction_order`: which connection is evicted first?
+//! - `outbox`: which answers does a socket not take yet?
+//! - `in_flight`: how many queries of a connection are in flight, and for how long?
+//! - [`slots`]: which slots are in use, and by whom?
+//! - [`slow_reader_list`]: which clients read their answers more slowly than they ask?
+//! - [`datagrams`]: how are datagrams sent?
+//! - [`eviction_counters`]: which limits on clients took effect, and how often?
+//! - [`address`]: which addresses count as one client?
 
-// Strangers' octets come through here: what could panic or wrap is not written at all.
+// This code handles octets from untrusted clients, so nothing in it may panic or overflow.
 #![cfg_attr(
     not(test),
     deny(

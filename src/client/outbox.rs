@@ -1,4 +1,4 @@
-//! What has a client not taken yet?
+//! Which answers does a socket not take yet?
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -14,40 +14,41 @@ use smallvec::SmallVec;
 
 use crate::system::memory::Reservation;
 
-/// Octets that a part of an outbox costs besides what is in it.
-const PART: usize = 64;
-/// Pieces of memory that one system call sends, at most (UIO_MAXIOV).
-const PIECES: usize = 1024;
+/// Octets that each part of an outbox costs besides its content.
+const PART_OVERHEAD: usize = 64;
+/// Slices that one system call sends, at most (UIO_MAXIOV).
+const MAX_SLICES: usize = 1024;
 
-/// What its client has not taken yet.
+/// The answers that the socket of a TCP client has not taken yet, and the socket. Guarded by a lock of the stream.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    /// None once the connection is closed: nothing more is written.
+    /// None once the connection is closed and nothing more is written.
     socket: Option<Arc<TcpStream>>,
-    /// Each part is what a write left, in order.
+    /// The unsent answers in order; each part is the rest of one write.
     parts: VecDeque<Box<[u8]>>,
     /// Octets of the first part that were sent.
-    sent: usize,
-    /// What the parts cost.
-    octets: usize,
-    held: Option<Reservation>,
-    /// Since when it holds anything.
-    pub(super) since: Option<Instant>,
-    /// It is on the list of slow readers.
-    pub(super) listed: bool,
+    first_sent: usize,
+    /// What the parts cost in octets.
+    cost: usize,
+    /// The memory for that cost.
+    reservation: Option<Reservation>,
+    /// Since when the outbox has not been empty.
+    pub(super) non_empty_since: Option<Instant>,
+    /// The stream is on the list of slow readers.
+    pub(super) is_listed: bool,
 }
 
 impl Outbox {
-    /// An empty one, of which `socket` takes what it can.
+    /// An empty outbox for `socket`.
     pub(super) fn new(socket: Arc<TcpStream>) -> Self {
         Self {
             socket: Some(socket),
             parts: VecDeque::new(),
-            sent: 0,
-            octets: 0,
-            held: None,
-            since: None,
-            listed: false,
+            first_sent: 0,
+            cost: 0,
+            reservation: None,
+            non_empty_since: None,
+            is_listed: false,
         }
     }
 
@@ -64,108 +65,118 @@ impl Outbox {
         self.parts.is_empty()
     }
 
-    /// Drops what it holds and gives the socket away, once.
+    /// Drops the unsent answers and returns the socket. None if the outbox was closed before.
     pub(super) fn close(&mut self) -> Option<Arc<TcpStream>> {
         let socket = self.socket.take()?;
         self.parts.clear();
-        (self.sent, self.octets, self.held) = (0, 0, None);
-        self.since = None;
+        (self.first_sent, self.cost, self.reservation) = (0, 0, None);
+        self.non_empty_since = None;
         Some(socket)
     }
 
-    /// Sends parts of `octets`, one after the other, unless something waits before them. Says how many octets the socket took.
+    /// Sends the `parts` of `octets` in order, unless the outbox has unsent answers. Returns how many octets the socket took.
     pub(super) fn write(&self, octets: &[u8], parts: &[Range<usize>]) -> io::Result<usize> {
         let Some(socket) = self.socket.as_ref().filter(|_| self.is_empty()) else {
             return Ok(0);
         };
         let part = |range: &Range<usize>| octets.get(range.clone()).unwrap_or_default();
         match parts {
-            [only] => send_now(socket, part(only)),
+            [only] => try_send(socket, part(only)),
             _ => {
                 let slices: SmallVec<[IoSlice<'_>; 16]> = parts
                     .iter()
-                    .take(PIECES)
+                    .take(MAX_SLICES)
                     .map(|range| IoSlice::new(part(range)))
                     .collect();
-                send_all_now(socket, &slices)
+                try_send_slices(socket, &slices)
             }
         }
     }
 
-    /// What it costs with so many octets more in it.
+    /// The cost of the outbox with one more part of so many octets.
     pub(super) fn cost_with(&self, octets: usize) -> usize {
-        self.octets.saturating_add(octets).saturating_add(PART)
+        self.cost
+            .saturating_add(octets)
+            .saturating_add(PART_OVERHEAD)
     }
 
-    /// What pays for it.
-    pub(super) fn held(&mut self) -> &mut Option<Reservation> {
-        &mut self.held
+    /// The memory that is reserved for the outbox.
+    pub(super) fn reservation_mut(&mut self) -> &mut Option<Reservation> {
+        &mut self.reservation
     }
 
-    /// Keeps the last `rest` octets of `parts`, of which the first `taken` were sent.
-    pub(super) fn keep(
+    /// Queues the last `unsent` octets of `parts`, of which the first `sent` octets were sent.
+    pub(super) fn push_unsent(
         &mut self,
         octets: &[u8],
         parts: &[Range<usize>],
-        mut taken: usize,
-        rest: usize,
+        mut sent: usize,
+        unsent: usize,
     ) {
-        let mut left = Vec::with_capacity(rest);
+        let mut queued = Vec::with_capacity(unsent);
         for range in parts {
-            let skipped = taken.min(range.len());
-            taken = taken.saturating_sub(skipped);
+            let skipped = sent.min(range.len());
+            sent = sent.saturating_sub(skipped);
             let part = octets.get(range.clone()).unwrap_or_default();
-            left.extend_from_slice(part.get(skipped..).unwrap_or_default());
+            queued.extend_from_slice(part.get(skipped..).unwrap_or_default());
         }
-        self.octets = self.cost_with(rest);
-        self.parts.push_back(left.into_boxed_slice());
+        self.cost = self.cost_with(unsent);
+        self.parts.push_back(queued.into_boxed_slice());
     }
 
-    /// Octets that it has, and that are held for it.
+    /// The cost of the parts, and the octets that are reserved for them.
     #[cfg(test)]
-    pub(super) fn cost_and_held(&self) -> (usize, usize) {
-        let octets = self.parts.iter().map(|part| part.len() + PART).sum();
-        (octets, self.held.as_ref().map_or(0, Reservation::octets))
+    pub(super) fn cost_and_reserved(&self) -> (usize, usize) {
+        let cost = self
+            .parts
+            .iter()
+            .map(|part| part.len() + PART_OVERHEAD)
+            .sum();
+        (
+            cost,
+            self.reservation.as_ref().map_or(0, Reservation::octets),
+        )
     }
 
-    /// Sends what the socket takes.
-    pub(super) fn send(&mut self) -> io::Result<()> {
+    /// Sends what the socket takes, without blocking.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
         let Some(socket) = &self.socket else {
             return Ok(());
         };
         while let Some(part) = self.parts.front() {
-            let rest = part.get(self.sent..).unwrap_or_default();
-            let sent = send_now(socket, rest)?;
+            let rest = part.get(self.first_sent..).unwrap_or_default();
+            let sent = try_send(socket, rest)?;
             if sent < rest.len() {
-                self.sent = self.sent.saturating_add(sent);
+                self.first_sent = self.first_sent.saturating_add(sent);
                 return Ok(());
             }
-            let cost = part.len().saturating_add(PART);
+            let cost = part.len().saturating_add(PART_OVERHEAD);
             self.parts.pop_front();
-            self.sent = 0;
-            self.octets = self.octets.saturating_sub(cost);
-            if let Some(held) = &mut self.held {
-                // Less always fits.
-                held.resize(self.octets);
+            self.first_sent = 0;
+            self.cost = self.cost.saturating_sub(cost);
+            if let Some(reservation) = &mut self.reservation {
+                // Shrinking never fails.
+                reservation.resize(self.cost);
             }
         }
         Ok(())
     }
 }
 
-/// Sends what the socket takes at once.
-fn send_now(socket: &TcpStream, octets: &[u8]) -> io::Result<usize> {
+/// Sends what the socket takes without blocking. Returns 0 if it takes nothing now.
+fn try_send(socket: &TcpStream, octets: &[u8]) -> io::Result<usize> {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    at_once(|| send(socket.as_raw_fd(), octets, flags))
+    without_blocking(|| send(socket.as_raw_fd(), octets, flags))
 }
 
-/// The same for several pieces, one after the other.
-fn send_all_now(socket: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+/// The same for several slices, sent in order.
+fn try_send_slices(socket: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    at_once(|| sendmsg::<SockaddrStorage>(socket.as_raw_fd(), pieces, &[], flags, None))
+    without_blocking(|| sendmsg::<SockaddrStorage>(socket.as_raw_fd(), slices, &[], flags, None))
 }
 
-fn at_once(send: impl Fn() -> nix::Result<usize>) -> io::Result<usize> {
+/// Repeats an interrupted system call, and returns 0 if it would block.
+fn without_blocking(send: impl Fn() -> nix::Result<usize>) -> io::Result<usize> {
     loop {
         match send() {
             Ok(sent) => return Ok(sent),

@@ -1,8 +1,8 @@
-//! Which replies leave together?
+//! Which replies are sent together?
 //!
-//! Each thread that answers has a batch of its own: what it has to say to all clients is gathered in one buffer, and leaves by a
-//! system call for each batch of datagrams and one for each stream. A batch that has grown to `MOST` octets is sent
-//! before anything is added, so it never holds more than that, or one message.
+//! Each thread that answers has a batch of its own. The batch gathers the replies to all clients in one buffer and sends them with one
+//! system call for each group of datagrams and one for each stream. A batch is sent before it would exceed `MAX_BATCH_OCTETS`, so it
+//! never holds more than that, unless a single message is longer.
 
 use std::mem;
 use std::ops::Range;
@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use smallvec::SmallVec;
 
-use crate::client::connection::{Connection, IDLE_LIMIT};
-use crate::client::datagrams::{BATCH, Datagram, Headers, send_datagrams};
+use crate::client::connection::{Connection, IDLE_TIMEOUT};
+use crate::client::datagrams::{Datagram, MAX_DATAGRAMS, SendHeaders, send_datagrams};
 use crate::client::destination::Client;
 use crate::client::stream::Stream;
 use crate::message::framing::{self, LENGTH_PREFIX_LEN};
@@ -21,114 +21,120 @@ use crate::message::{
 };
 use crate::system::memory::{GATHERED, Reservation};
 
-/// Octets that are gathered, at most, unless one message is longer.
-const MOST: usize = 64 * 1024;
-/// Octets of the buffer of a batch that holds more than [`GATHERED`]: the longest message fits, with its length before it.
-const LARGE: usize = MOST + 1024;
-/// Octets of an answer besides what the resolver's message has: an OPT of ours, with an Extended DNS Error and how long an idle
-/// connection is kept.
-const ADDED: usize = 128;
-/// Octets of a reply of our own, at most: header, question, and such an OPT.
-const OWN_REPLY: usize = 512;
-/// Streams in a batch, at most: they are looked for one by one.
-const STREAMS: usize = 64;
+/// Octets that a batch gathers, at most, unless one message is longer.
+const MAX_BATCH_OCTETS: usize = 64 * 1024;
+/// Capacity in octets of a buffer that holds more than [`GATHERED`]: the longest message fits, with its length prefix.
+const LARGE_BUFFER: usize = MAX_BATCH_OCTETS + 1024;
+/// Octets that an answer may have besides the resolver's message: an OPT record with an Extended DNS Error (RFC 8914) and the
+/// edns-tcp-keepalive option (RFC 7828).
+const MAX_ADDED_OCTETS: usize = 128;
+/// Octets of a reply without records, at most: header, question and such an OPT record.
+const MAX_EMPTY_REPLY_OCTETS: usize = 512;
+/// Streams in a batch, at most: the search for a stream is linear.
+const MAX_STREAMS: usize = 64;
 
-/// Replies that are about to be sent, see [`ReplyBatch::send`]. One for each thread that answers.
+/// Replies that [`ReplyBatch::send`] sends together. Each thread that answers has its own, so there is no lock.
 #[derive(Default)]
 pub struct ReplyBatch {
     octets: Vec<u8>,
     datagrams: Vec<Datagram>,
     streams: Vec<StreamReplies>,
-    headers: Headers,
-    /// The connection whose thread this is, which may wait until there is memory for what is large.
-    patient: Option<Arc<Stream>>,
-    /// For what the buffer has beyond [`GATHERED`] octets.
-    held: Option<Reservation>,
-    /// Whoever counts the queries that have no answer yet, and how many of them have it once this was sent.
-    counted: Option<(Arc<AtomicUsize>, usize)>,
+    headers: SendHeaders,
+    /// The stream whose worker owns the batch, and may wait for memory before the buffer grows.
+    own_stream: Option<Arc<Stream>>,
+    /// The memory for the octets of the buffer beyond [`GATHERED`].
+    reservation: Option<Reservation>,
+    /// The counter of queries without an answer, and how much it decreases once the batch is sent.
+    pending_counter: Option<(Arc<AtomicUsize>, usize)>,
 }
 
-/// What one stream is sent: parts of the buffer, one after the other.
+/// The replies to one stream: parts of the buffer, in order.
 struct StreamReplies {
     stream: Arc<Stream>,
     parts: SmallVec<[Range<usize>; 4]>,
 }
 
 impl ReplyBatch {
-    /// That of a thread that may wait for a moment: of one that reads this connection alone.
-    pub fn patient(connection: &Connection) -> Self {
+    /// Creates the batch of the worker that reads only `connection`, and therefore may wait for memory.
+    pub fn for_worker(connection: &Connection) -> Self {
         Self {
-            patient: Some(Arc::clone(&connection.stream)),
+            own_stream: Some(Arc::clone(&connection.stream)),
             ..Self::default()
         }
     }
 
-    /// Adds an answer, shown as it is to be; over UDP one that is larger than the client takes is cut (TC=1).
+    /// Adds an answer of the resolver. Over UDP, an answer that is longer than the client accepts is truncated (TC=1).
     pub fn push_answer(
         &mut self,
         client: &Client,
-        asked: &ReplyTo<'_>,
+        reply_to: &ReplyTo<'_>,
         answer: &Answer<'_>,
         shown: &ReplyOptions,
     ) {
-        let asked = &told_keepalive(client, asked);
-        let limit = limit(client, asked);
-        let size = answer.message().len().saturating_add(ADDED).min(limit);
+        let reply_to = &with_keepalive(client, reply_to);
+        let limit = max_message_len(client, reply_to);
+        let size = answer
+            .message()
+            .len()
+            .saturating_add(MAX_ADDED_OCTETS)
+            .min(limit);
         note_answer(client, true);
         self.push(client, size, |out| {
-            asked.write_answer_with(out, answer, shown, limit);
+            reply_to.write_answer_with(out, answer, shown, limit);
         });
     }
 
-    /// Adds an answer that is signed for its client.
-    pub fn push_signed(&mut self, client: &Client, asked: &ReplyTo<'_>, answer: &Answer<'_>) {
-        let limit = limit(client, asked);
+    /// Adds an answer that is signed for the client (TSIG or SIG(0)) and unchanged but for its ID (RFC 8945 section 5.5), or truncated over UDP.
+    pub fn push_signed(&mut self, client: &Client, reply_to: &ReplyTo<'_>, answer: &Answer<'_>) {
+        let limit = max_message_len(client, reply_to);
         let size = answer.message().len().min(limit);
         note_answer(client, true);
         self.push(client, size, |out| {
-            asked.write_verbatim(out, answer, limit);
+            reply_to.write_verbatim(out, answer, limit);
         });
     }
 
-    /// Adds an answer of our own: a response code without records, and over UDP no EDE that makes it longer than `most`
-    /// octets.
+    /// Adds a reply without records that has the given RCODE. Over UDP, the Extended DNS Error (RFC 8914) is left out if it would make
+    /// the reply longer than `max_len_with_ede` octets.
     pub fn push_reply(
         &mut self,
         client: &Client,
-        asked: &ReplyTo<'_>,
+        reply_to: &ReplyTo<'_>,
         rcode: u16,
         ede: Option<ExtendedError>,
-        most: usize,
+        max_len_with_ede: usize,
     ) {
-        let asked = told_keepalive(client, asked);
+        let reply_to = with_keepalive(client, reply_to);
         note_answer(client, false);
-        self.push(client, OWN_REPLY, |out| {
+        self.push(client, MAX_EMPTY_REPLY_OCTETS, |out| {
             let start = out.len();
-            asked.write_empty_response(out, rcode, ede);
-            let too_long = out.len().saturating_sub(start) > most;
+            reply_to.write_empty_response(out, rcode, ede);
+            let too_long = out.len().saturating_sub(start) > max_len_with_ede;
             if ede.is_some() && too_long && matches!(client, Client::Datagram { .. }) {
                 out.truncate(start);
-                asked.write_empty_response(out, rcode, None);
+                reply_to.write_empty_response(out, rcode, None);
             }
         });
     }
 
-    /// Adds an answer that brings nothing but the advice to ask over TCP (TC=1).
-    pub fn push_tc(&mut self, client: &Client, asked: &ReplyTo<'_>) {
-        self.push(client, OWN_REPLY, |out| asked.write_empty_tc(out));
+    /// Adds a reply without records that asks the client to retry over TCP (TC=1).
+    pub fn push_tc(&mut self, client: &Client, reply_to: &ReplyTo<'_>) {
+        self.push(client, MAX_EMPTY_REPLY_OCTETS, |out| {
+            reply_to.write_empty_tc(out)
+        });
     }
 
-    /// Whether so much is gathered that it should be sent before more queries are taken in.
+    /// Returns true once so much is gathered that the batch should be sent before more queries are handled.
     pub fn is_large(&self) -> bool {
         self.octets.len() >= GATHERED
     }
 
-    /// Adds a reply of `size` octets at most, which `write` appends.
+    /// Adds a reply of at most `size` octets, which `write` appends to the buffer. Sends the batch first if it is full.
     fn push(&mut self, client: &Client, size: usize, write: impl FnOnce(&mut Vec<u8>)) {
         let size = size.saturating_add(LENGTH_PREFIX_LEN);
-        let is_full = self.octets.len().saturating_add(size) > MOST
-            || self.datagrams.len() >= BATCH
-            || self.streams.len() >= STREAMS;
+        let is_full = self.octets.len().saturating_add(size) > MAX_BATCH_OCTETS
+            || self.datagrams.len() >= MAX_DATAGRAMS
+            || self.streams.len() >= MAX_STREAMS;
         if is_full {
             self.send();
         }
@@ -149,9 +155,9 @@ impl ReplyBatch {
             }
             Client::Stream(guard) => {
                 let stream = guard.stream();
-                if size > OWN_REPLY && stream.is_closed() {
-                    // What is large is not made for nobody.
-                } else if self.make_room(stream, size) {
+                if size > MAX_EMPTY_REPLY_OCTETS && stream.is_closed() {
+                    // Nobody would read it, so a large answer is not written at all.
+                } else if self.ensure_capacity(stream, size) {
                     let start = self.octets.len();
                     framing::append(&mut self.octets, write);
                     let part = start..self.octets.len();
@@ -163,31 +169,35 @@ impl ReplyBatch {
         }
     }
 
-    /// Sees to it that the buffer has room for so many octets more, which are paid for.
-    fn make_room(&mut self, stream: &Stream, size: usize) -> bool {
-        let wanted = self.octets.len().saturating_add(size);
-        if wanted <= self.octets.capacity().max(GATHERED) {
+    /// Grows the buffer for `size` more octets to `stream`, and reserves the memory for them. Returns false if memory is short.
+    fn ensure_capacity(&mut self, stream: &Stream, size: usize) -> bool {
+        let needed = self.octets.len().saturating_add(size);
+        if needed <= self.octets.capacity().max(GATHERED) {
             return true;
         }
-        if let Some(own) = &self.patient {
-            own.slow_readers().wait_for_memory(own);
+        if let Some(own_stream) = &self.own_stream {
+            own_stream.slow_readers().wait_for_memory(own_stream);
         }
-        let paid = stream.slow_readers().hold(&mut self.held, LARGE, stream);
-        if paid {
-            let more = LARGE.max(wanted).saturating_sub(self.octets.len());
-            self.octets.reserve_exact(more);
+        let is_reserved =
+            stream
+                .slow_readers()
+                .reserve(&mut self.reservation, LARGE_BUFFER, stream);
+        if is_reserved {
+            let growth = LARGE_BUFFER.max(needed).saturating_sub(self.octets.len());
+            self.octets.reserve_exact(growth);
         }
-        paid
+        is_reserved
     }
 
+    /// Adds a part of the buffer to the replies of `stream`.
     fn add_part(&mut self, stream: &Arc<Stream>, part: Range<usize>) {
-        // From the end: the last client is the likeliest, and there are few in a batch.
+        // From the end: the stream of the last reply is the likeliest, and a batch has few.
         let found = self
             .streams
             .iter_mut()
             .rfind(|replies| Arc::ptr_eq(&replies.stream, stream));
         let Some(replies) = found else {
-            stream.begin_to_send();
+            stream.batch_queued();
             self.streams.push(StreamReplies {
                 stream: Arc::clone(stream),
                 parts: SmallVec::from_iter([part]),
@@ -200,26 +210,28 @@ impl ReplyBatch {
         }
     }
 
-    /// Takes one off `count` once everything was sent: before that the query's client has nothing in hand.
-    pub fn count_down(&mut self, count: &Arc<AtomicUsize>) {
-        let (_, ended) = self.counted.get_or_insert_with(|| (Arc::clone(count), 0));
-        *ended = ended.saturating_add(1);
+    /// Decrements `count` once the batch is sent: until then the query's client has no answer. All calls must pass the same counter.
+    pub fn decrement_after_send(&mut self, count: &Arc<AtomicUsize>) {
+        let (_, answered) = self
+            .pending_counter
+            .get_or_insert_with(|| (Arc::clone(count), 0));
+        *answered = answered.saturating_add(1);
     }
 
-    /// Sends everything: datagrams in batches, each client's stream in one write. Waits for nobody.
+    /// Sends all replies without blocking: datagrams in groups that share a socket and a source address, each stream in one write.
     pub fn send(&mut self) {
         let mut others = Vec::new();
-        while let Some(exit) = self.datagrams.first().map(Datagram::exit) {
-            // Mostly there is one way out for all of them.
+        while let Some(group) = self.datagrams.first().map(Datagram::send_group) {
+            // Mostly all datagrams are in one group.
             if self
                 .datagrams
                 .iter()
-                .any(|datagram| datagram.exit() != exit)
+                .any(|datagram| datagram.send_group() != group)
             {
-                let others_of = |datagram: &mut Datagram| datagram.exit() != exit;
-                others.extend(self.datagrams.extract_if(.., others_of));
+                let is_other = |datagram: &mut Datagram| datagram.send_group() != group;
+                others.extend(self.datagrams.extract_if(.., is_other));
             }
-            for batch in self.datagrams.chunks(BATCH) {
+            for batch in self.datagrams.chunks(MAX_DATAGRAMS) {
                 send_datagrams(&mut self.headers, &self.octets, batch);
             }
             self.datagrams.clear();
@@ -227,43 +239,43 @@ impl ReplyBatch {
         }
         for StreamReplies { stream, parts } in self.streams.drain(..) {
             stream.write(&self.octets, &parts);
-            stream.has_sent();
+            stream.batch_sent();
         }
         self.octets.clear();
-        if self.held.take().is_some() {
+        if self.reservation.take().is_some() {
             self.octets.shrink_to(GATHERED);
         }
-        if let Some((count, ended)) = &mut self.counted {
-            count.fetch_sub(mem::take(ended), Ordering::SeqCst);
+        if let Some((count, answered)) = &mut self.pending_counter {
+            count.fetch_sub(mem::take(answered), Ordering::SeqCst);
         }
     }
 }
 
-/// Whoever answers a stream's client knows whether that is with an answer of the resolver.
+/// Records for a stream whether the reply is an answer of the resolver.
 fn note_answer(client: &Client, answered: bool) {
     if let Client::Stream(guard) = client {
         guard.stream().note_answer(answered);
     }
 }
 
-/// Octets that the client takes as an answer.
-fn limit(client: &Client, asked: &ReplyTo<'_>) -> usize {
+/// The longest message in octets that the client accepts: over UDP its EDNS payload size (RFC 6891) or 512.
+fn max_message_len(client: &Client, reply_to: &ReplyTo<'_>) -> usize {
     match client {
-        Client::Datagram { .. } => asked
+        Client::Datagram { .. } => reply_to
             .edns
             .map_or(MIN_UDP_PAYLOAD.into(), |edns| edns.udp_payload_limit()),
         Client::Stream(_) => MAX_MESSAGE_LEN,
     }
 }
 
-/// Over TCP a client is told how long its connection is kept when it is idle, if it asks.
-fn told_keepalive<'m>(client: &Client, asked: &ReplyTo<'m>) -> ReplyTo<'m> {
+/// Over TCP, adds the idle timeout for a client that sent the edns-tcp-keepalive option (RFC 7828).
+fn with_keepalive<'m>(client: &Client, reply_to: &ReplyTo<'m>) -> ReplyTo<'m> {
     let keepalive = match client {
         Client::Datagram { .. } => None,
-        Client::Stream(_) => u16::try_from(IDLE_LIMIT.as_millis() / 100).ok(),
+        Client::Stream(_) => u16::try_from(IDLE_TIMEOUT.as_millis() / 100).ok(),
     };
     ReplyTo {
         keepalive,
-        ..*asked
+        ..*reply_to
     }
 }

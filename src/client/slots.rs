@@ -1,6 +1,6 @@
-//! Which places are taken, and by whom?
+//! Which slots are in use, and by whom?
 //!
-//! There are so many places, and whoever has one gives it back by dropping its [`Slot`].
+//! The number of slots is fixed. A [`Slot`] is released when it is dropped.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -8,104 +8,107 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Places for holders of this type.
+/// A fixed number of slots for holders of type `H`, shared by all threads.
+///
+/// The lock guards the table of slots that are in use. No other lock is taken while it is held.
 #[derive(Debug)]
 pub(super) struct Slots<H> {
-    most: usize,
-    places: Mutex<Places<H>>,
+    capacity: usize,
+    table: Mutex<SlotTable<H>>,
+    /// Notified when a slot is released, and when the slots are closed.
     freed: Condvar,
 }
 
 #[derive(Debug)]
-struct Places<H> {
-    /// By number: who has it, once that is known.
-    taken: HashMap<u64, Weak<H>>,
-    next: u64,
+struct SlotTable<H> {
+    /// The slots in use, by ID. The holder is empty until [`Slot::set_holder`] is called.
+    holders: HashMap<u64, Weak<H>>,
+    next_id: u64,
     closed: bool,
 }
 
-/// One of the places, given back when dropped.
+/// One slot. It is released when dropped, which takes the lock of the table.
 #[derive(Debug)]
 pub struct Slot<H> {
     slots: Arc<Slots<H>>,
-    number: u64,
+    id: u64,
 }
 
 impl<H> Slots<H> {
-    /// So many places, all free.
-    pub(super) fn new(most: usize) -> Arc<Self> {
-        let places = Places {
-            taken: HashMap::new(),
-            next: 0,
+    /// Creates `capacity` slots, all free.
+    pub(super) fn new(capacity: usize) -> Arc<Self> {
+        let table = SlotTable {
+            holders: HashMap::new(),
+            next_id: 0,
             closed: false,
         };
         Arc::new(Self {
-            most,
-            places: Mutex::new(places),
+            capacity,
+            table: Mutex::new(table),
             freed: Condvar::new(),
         })
     }
 
-    /// Takes a free place, if there is one. None, too, once [`Slots::close`] was called.
-    pub(super) fn take_now(self: &Arc<Self>) -> Option<Slot<H>> {
-        let mut places = self.places.lock();
-        if places.closed || places.taken.len() >= self.most {
+    /// Takes a free slot. None if all are in use, or once [`Slots::close`] was called.
+    pub(super) fn try_acquire(self: &Arc<Self>) -> Option<Slot<H>> {
+        let mut table = self.table.lock();
+        if table.closed || table.holders.len() >= self.capacity {
             return None;
         }
-        let number = places.next;
-        places.next = number.wrapping_add(1);
-        places.taken.insert(number, Weak::new());
+        let id = table.next_id;
+        table.next_id = id.wrapping_add(1);
+        table.holders.insert(id, Weak::new());
         let slots = Arc::clone(self);
-        Some(Slot { slots, number })
+        Some(Slot { slots, id })
     }
 
-    /// Waits until a place is given back, for so long at most. Not where one is free, or none is given any more.
-    pub(super) fn wait_for_one(&self, wait: Duration) {
-        let mut places = self.places.lock();
-        if places.taken.len() >= self.most && !places.closed {
-            self.freed.wait_for(&mut places, wait);
+    /// Waits until a slot is released, for at most `timeout`. Returns at once if one is free or the slots are closed.
+    pub(super) fn wait_for_free(&self, timeout: Duration) {
+        let mut table = self.table.lock();
+        if table.holders.len() >= self.capacity && !table.closed {
+            self.freed.wait_for(&mut table, timeout);
         }
     }
 
-    /// Those that have places. Not to be dropped under a lock: the last to let go gives the place back.
+    /// The holders of the slots in use. Do not drop them under a lock: dropping the last reference to a holder releases its slot.
     pub(super) fn holders(&self) -> Vec<Arc<H>> {
-        let places = self.places.lock();
-        places.taken.values().filter_map(Weak::upgrade).collect()
+        let table = self.table.lock();
+        table.holders.values().filter_map(Weak::upgrade).collect()
     }
 
-    /// How many are taken.
-    pub(super) fn taken(&self) -> usize {
-        self.places.lock().taken.len()
+    /// The number of slots in use.
+    pub(super) fn in_use(&self) -> usize {
+        self.table.lock().holders.len()
     }
 
-    /// How many there are.
-    pub(super) fn most(&self) -> usize {
-        self.most
+    /// The number of slots, free or in use.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
     }
 
-    /// Gives none any more.
+    /// Hands out no more slots.
     pub(super) fn close(&self) {
-        self.places.lock().closed = true;
+        self.table.lock().closed = true;
         self.freed.notify_all();
     }
 
-    /// Whether none is given any more.
+    /// Returns true once [`Slots::close`] was called.
     pub(super) fn is_closed(&self) -> bool {
-        self.places.lock().closed
+        self.table.lock().closed
     }
 }
 
 impl<H> Slot<H> {
-    /// Says who has it.
-    pub(super) fn belongs_to(&self, holder: &Weak<H>) {
-        let mut places = self.slots.places.lock();
-        places.taken.insert(self.number, Weak::clone(holder));
+    /// Records who holds the slot.
+    pub(super) fn set_holder(&self, holder: &Weak<H>) {
+        let mut table = self.slots.table.lock();
+        table.holders.insert(self.id, Weak::clone(holder));
     }
 }
 
 impl<H> Drop for Slot<H> {
     fn drop(&mut self) {
-        self.slots.places.lock().taken.remove(&self.number);
+        self.slots.table.lock().holders.remove(&self.id);
         self.slots.freed.notify_all();
     }
 }

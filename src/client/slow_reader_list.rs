@@ -1,7 +1,6 @@
-//! Whose clients read slower than they ask?
+//! Which clients read their answers more slowly than they ask?
 //!
-//! Where the memory for replies is used up, the one of them that has kept its replies waiting for the longest time loses its
-//! connection. Locks are taken in this order: a stream's outbox, then the list; another outbox is only tried.
+//! When the memory for replies is used up, the client whose answers have waited the longest loses its connection.
 
 use std::collections::VecDeque;
 use std::io::{self, PipeReader, PipeWriter, Write};
@@ -15,177 +14,187 @@ use crate::system::clock::later;
 use crate::system::memory::{Memory, Purpose, Reservation};
 
 /// How long a client may take to empty its outbox.
-pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Octets of memory for replies below which whoever can waits until there is more, for so long at most: clients that read may
-/// have read in a moment.
-const SCARCE: usize = 1024 * 1024;
-pub(super) const PATIENCE: Duration = Duration::from_millis(100);
+/// Octets of free memory for replies below which workers wait before they answer: clients that read may free memory soon.
+const LOW_MEMORY: usize = 1024 * 1024;
+/// How long a worker waits for that, at most.
+pub(super) const MEMORY_WAIT: Duration = Duration::from_millis(100);
 
-/// Of the memory for replies, the part that may wait for one client.
-const ONE: usize = 3;
+/// The unread answers of one client may take up a third of the memory for replies.
+const CLIENT_SHARE_DIVISOR: usize = 3;
 
-/// The octet that says that the list is longer, and the one that ends the draining.
+/// The octet in the pipe that announces new streams on the list.
 pub(super) const MORE: u8 = 0;
+/// The octet in the pipe that ends the draining thread.
 pub(super) const STOP: u8 = 1;
 
-/// The streams, of this type, whose clients read slower than they ask.
+/// The streams of type `S` that have unsent answers in their outboxes. Shared by the threads that answer and the one that drains.
+///
+/// The lock guards the list. A thread may take it while it holds the lock of an outbox, and while it holds the list it only tries
+/// the locks of outboxes: so no two threads wait for each other. Memory and counters are atomic.
 #[derive(Debug)]
 pub struct SlowReaderList<S> {
-    /// The one that has waited the longest first.
     pub(super) list: Mutex<List<S>>,
-    bell: PipeWriter,
+    /// Wakes the draining thread.
+    wakeup: PipeWriter,
     memory: Arc<Memory>,
     evictions: Arc<EvictionCounters>,
 }
 
+/// What the lock of [`SlowReaderList`] guards.
 #[derive(Debug)]
 pub(super) struct List<S> {
+    /// In the order in which their outboxes began to fill.
     readers: VecDeque<SlowReader<S>>,
-    /// Connections whose workers wait for memory, the one that has waited the longest first.
+    /// Connections whose workers wait for memory, in the order in which they began to wait.
     pub(super) waiting: VecDeque<Arc<S>>,
-    /// The thread was told that there are more.
-    rung: bool,
+    /// The draining thread was woken and has not looked at the list since.
+    wakeup_sent: bool,
 }
 
 impl<S> List<S> {
-    /// Whether nobody on it has been there for long.
-    pub(super) fn is_young(&self, now: Instant) -> bool {
-        let latest = later(now, WRITE_LIMIT.saturating_sub(PATIENCE));
+    /// Returns true if every stream on the list has most of its time left, as after a burst of answers.
+    pub(super) fn all_recent(&self, now: Instant) -> bool {
+        let threshold = later(now, WRITE_TIMEOUT.saturating_sub(MEMORY_WAIT));
         self.readers
             .front()
-            .is_none_or(|longest| longest.until > latest)
+            .is_none_or(|oldest| oldest.deadline > threshold)
     }
 }
 
+/// A stream with unsent answers.
 #[derive(Debug)]
 pub(super) struct SlowReader<S> {
     pub(super) stream: Arc<S>,
-    /// By when its outbox has to be empty.
-    pub(super) until: Instant,
+    /// When the stream is closed unless its outbox is empty.
+    pub(super) deadline: Instant,
 }
 
 impl<S> SlowReaderList<S> {
-    /// None yet, and what the thread that drains is to wait at. What their outboxes hold is paid for in `memory`.
+    /// Creates an empty list, and the pipe that wakes the draining thread. Outboxes reserve what they hold in `memory`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the system has no pipe.
     pub fn new(
         memory: Arc<Memory>,
         evictions: Arc<EvictionCounters>,
     ) -> io::Result<(Arc<Self>, PipeReader)> {
-        let (listener, bell) = io::pipe()?;
+        let (wakeups, wakeup) = io::pipe()?;
         let list = List {
             readers: VecDeque::new(),
             waiting: VecDeque::new(),
-            rung: false,
+            wakeup_sent: false,
         };
         let slow_readers = Self {
             list: Mutex::new(list),
-            bell,
+            wakeup,
             memory,
             evictions,
         };
-        Ok((Arc::new(slow_readers), listener))
+        Ok((Arc::new(slow_readers), wakeups))
     }
 
-    /// What the bounds on clients have cost them.
+    /// The counters of closed connections.
     pub(super) fn evictions(&self) -> &EvictionCounters {
         &self.evictions
     }
 
-    /// Whether one client may have so much wait for it, beside all others.
-    pub(super) fn may_hold(&self, octets: usize) -> bool {
-        octets <= self.memory.share(Purpose::Replies) / ONE
+    /// Returns true if one client may have so many octets of unread answers.
+    pub(super) fn is_within_share(&self, octets: usize) -> bool {
+        octets <= self.memory.share(Purpose::Replies) / CLIENT_SHARE_DIVISOR
     }
 
-    /// Whether there is so little memory for replies that whoever can is to wait.
-    pub(super) fn is_scarce(&self) -> bool {
-        self.memory.free(Purpose::Replies) < SCARCE
+    /// Returns true while so little memory for replies is free that workers wait.
+    pub(super) fn is_memory_low(&self) -> bool {
+        self.memory.free(Purpose::Replies) < LOW_MEMORY
     }
 
-    /// Has `held` hold so many octets for `stream`, if need be at the cost of those who have read nothing for longer: `end` ends
-    /// the connection of one of them, and says whether it did.
-    pub(super) fn hold_by(
+    /// Resizes `reservation` to `octets` for `stream`. If memory is short, closes the connections of other slow readers, the slowest
+    /// first: `try_close` closes one, and returns false if it cannot. Returns false if the memory is still short then.
+    pub(super) fn reserve_evicting(
         &self,
-        held: &mut Option<Reservation>,
+        reservation: &mut Option<Reservation>,
         octets: usize,
         stream: &S,
-        end: impl Fn(&S) -> bool,
+        try_close: impl Fn(&S) -> bool,
     ) -> bool {
         loop {
-            let holds = match held {
-                Some(held) => held.resize(octets),
+            let is_reserved = match reservation {
+                Some(reservation) => reservation.resize(octets),
                 None => {
-                    *held = self.memory.reserve(Purpose::Replies, octets);
-                    held.is_some()
+                    *reservation = self.memory.reserve(Purpose::Replies, octets);
+                    reservation.is_some()
                 }
             };
-            // Each round makes the list shorter.
-            if holds || !self.evict_slowest(stream, &end) {
-                return holds;
+            // Ends, since each round removes a stream from the list.
+            if is_reserved || !self.evict_slowest(stream, &try_close) {
+                return is_reserved;
             }
         }
     }
 
-    /// Ends the connection whose client has kept its replies waiting for the longest time, but for that one. Says whether
-    /// there was one.
-    fn evict_slowest(&self, but: &S, end: impl Fn(&S) -> bool) -> bool {
+    /// Closes the connection whose answers have waited the longest, other than `except`. Returns false if there is none.
+    fn evict_slowest(&self, except: &S, try_close: impl Fn(&S) -> bool) -> bool {
         let mut list = self.list.lock();
         let mut others = list
             .readers
             .iter()
             .enumerate()
-            .filter(|(_, reader)| !std::ptr::eq(&*reader.stream, but));
-        let place = others
-            .find(|(_, reader)| end(&reader.stream))
-            .map(|(place, _)| place);
-        // The last to let go of it gives its place back, which is nothing to do under the lock.
-        let evicted = place.and_then(|place| list.readers.remove(place));
+            .filter(|(_, reader)| !std::ptr::eq(&*reader.stream, except));
+        let index = others
+            .find(|(_, reader)| try_close(&reader.stream))
+            .map(|(index, _)| index);
+        // Dropping the last reference closes the socket and releases the slot: done without the lock.
+        let evicted = index.and_then(|index| list.readers.remove(index));
         drop(list);
         evicted.is_some()
     }
 
-    /// Has `stream` drained, whose outbox is locked and was empty until `now`.
+    /// Adds `stream`, whose outbox was empty until `now`, and wakes the draining thread. The caller holds the lock of the outbox.
     pub(super) fn add(&self, stream: Arc<S>, now: Instant) {
-        let until = later(now, WRITE_LIMIT);
+        let deadline = later(now, WRITE_TIMEOUT);
         let mut list = self.list.lock();
-        list.readers.push_back(SlowReader { stream, until });
-        if !std::mem::replace(&mut list.rung, true) {
-            // One octet for each time the list was looked at, so the pipe never fills. It fails only at the very end, when
-            // nobody drains any more.
-            let _ = (&self.bell).write(&[MORE]);
+        list.readers.push_back(SlowReader { stream, deadline });
+        if !std::mem::replace(&mut list.wakeup_sent, true) {
+            // At most one octet until the draining thread looks at the list, so the pipe never fills. The write fails only after that
+            // thread has ended.
+            let _ = (&self.wakeup).write(&[MORE]);
         }
     }
 
-    /// Takes `stream` off the list, whose outbox is locked and empty.
+    /// Removes `stream`, whose outbox is empty. The caller holds the lock of the outbox.
     pub(super) fn remove(&self, stream: &S) {
         let mut list = self.list.lock();
-        let place = list
+        let index = list
             .readers
             .iter()
             .position(|reader| std::ptr::eq(&*reader.stream, stream));
-        let removed = place.and_then(|place| list.readers.remove(place));
+        let removed = index.and_then(|index| list.readers.remove(index));
         drop(list);
-        // Whoever calls has the stream as well, so it is not the last.
+        // Not the last reference: the caller has one.
         drop(removed);
     }
 
-    /// Those that are on the list now. Whoever is added later rings the bell again.
-    pub(super) fn readers(&self) -> Vec<SlowReader<S>> {
+    /// Copies the list. A stream that is added later wakes the draining thread again.
+    pub(super) fn snapshot(&self) -> Vec<SlowReader<S>> {
         let mut list = self.list.lock();
-        list.rung = false;
+        list.wakeup_sent = false;
         let readers = list.readers.iter().map(|reader| SlowReader {
             stream: Arc::clone(&reader.stream),
-            until: reader.until,
+            deadline: reader.deadline,
         });
         readers.collect()
     }
 
-    /// Takes all of them off the list.
-    pub(super) fn take_readers(&self) -> VecDeque<SlowReader<S>> {
+    /// Removes all streams from the list and returns them.
+    pub(super) fn take_all(&self) -> VecDeque<SlowReader<S>> {
         std::mem::take(&mut self.list.lock().readers)
     }
 
-    /// Ends the draining. Who has not read by then loses its connection.
+    /// Ends the draining thread, which closes the connections that still have unsent answers.
     pub fn stop(&self) {
-        let _ = (&self.bell).write(&[STOP]);
+        let _ = (&self.wakeup).write(&[STOP]);
     }
 }

@@ -1,7 +1,7 @@
-//! How do those get their answers who read slower than they ask?
+//! How do slow readers get their answers?
 //!
-//! One thread sends, to all of them, what their sockets did not take. Who has not taken all of it within ten seconds loses
-//! its connection.
+//! One thread sends what the sockets of all slow readers did not take at first. A client that has not read all of it within ten seconds
+//! loses its connection.
 
 use std::io::{ErrorKind, PipeReader, Read};
 use std::os::fd::AsFd;
@@ -10,74 +10,78 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::client::slow_reader_list::{List, MORE, PATIENCE, STOP, SlowReader, SlowReaderList};
+use crate::client::slow_reader_list::{List, MEMORY_WAIT, MORE, STOP, SlowReader, SlowReaderList};
 use crate::client::stream::Stream;
 use crate::system::clock::{self, later};
 use crate::system::memory::Reservation;
 use crate::system::thread::Pulse;
 
-/// The streams whose clients read slower than they ask.
+/// The streams whose clients read their answers more slowly than they ask.
 pub type SlowReaders = SlowReaderList<Stream>;
 
 impl SlowReaders {
-    /// Waits while memory for replies is scarce only since many clients are sent much at once, who may read it in a moment. Where
-    /// one has not read for longer, it loses its connection when the memory is needed, and nobody waits.
-    /// Nor does the worker of a connection that is closed.
-    pub(super) fn wait_for_memory(&self, own: &Arc<Stream>) {
-        if !self.is_scarce() {
+    /// Blocks the worker of `stream` while memory for replies is low because of a burst of answers, which clients may read in a moment.
+    /// Returns after [`MEMORY_WAIT`] at the latest; at once if a client has not read for longer, since that one loses its connection
+    /// when the memory is needed; and when `stream` is closed.
+    pub(super) fn wait_for_memory(&self, stream: &Arc<Stream>) {
+        if !self.is_memory_low() {
             return;
         }
-        let until = later(clock::now(), PATIENCE);
+        let deadline = later(clock::now(), MEMORY_WAIT);
         let mut list = self.list.lock();
-        list.waiting.push_back(Arc::clone(own));
-        while self.is_scarce()
-            && list.is_young(clock::now())
-            && !own.is_evicted_within(Duration::ZERO)
-            && !own.memory_freed.wait_until(&mut list, until).timed_out()
+        list.waiting.push_back(Arc::clone(stream));
+        while self.is_memory_low()
+            && list.all_recent(clock::now())
+            && !stream.is_evicted_within(Duration::ZERO)
+            && !stream
+                .memory_freed
+                .wait_until(&mut list, deadline)
+                .timed_out()
         {}
-        list.waiting.retain(|other| !Arc::ptr_eq(other, own));
-        // There may be enough for one more. To wake all of them for what few can have would cost more than to answer.
+        list.waiting.retain(|other| !Arc::ptr_eq(other, stream));
+        // There may be memory for one more worker. Waking all of them for what only a few can have would cost more than their answers.
         self.wake_first(&list);
     }
 
-    /// Wakes the first that waits for memory, if it has reason to wait no longer.
+    /// Wakes the worker that has waited for memory the longest, if it need not wait any more.
     fn wake_first(&self, list: &List<Stream>) {
         if let Some(first) = list.waiting.front()
-            && (!self.is_scarce() || !list.is_young(clock::now()))
+            && (!self.is_memory_low() || !list.all_recent(clock::now()))
         {
             first.memory_freed.notify_one();
         }
     }
 
-    /// Has `held` hold so many octets for `stream`, if need be at the cost of those who have read nothing for longer.
-    pub(crate) fn hold(
+    /// Resizes `reservation` to `octets` for `stream`, if need be by closing other slow readers. Returns false if memory is short.
+    pub(crate) fn reserve(
         &self,
-        held: &mut Option<Reservation>,
+        reservation: &mut Option<Reservation>,
         octets: usize,
         stream: &Stream,
     ) -> bool {
-        self.hold_by(held, octets, stream, Stream::try_close_over_memory)
+        self.reserve_evicting(reservation, octets, stream, Stream::try_close_over_memory)
     }
 
-    /// Sends what outboxes hold until [`SlowReaders::stop`]. A stream whose outbox is not empty in time is closed.
-    pub fn drain(&self, mut listener: &PipeReader) {
+    /// Sends what the outboxes hold, until [`SlowReaders::stop`]. Closes streams whose outboxes are not empty in time. `wakeups` is the
+    /// pipe that the list was created with.
+    pub fn drain(&self, mut wakeups: &PipeReader) {
         let pulse = Pulse::new("slow-readers");
         loop {
-            let readers = self.readers();
+            let readers = self.snapshot();
             let sockets: Vec<_> = readers
                 .iter()
                 .map(|reader| reader.stream.write_socket())
                 .collect();
             let wait = readers
                 .iter()
-                .map(|reader| reader.until.saturating_duration_since(clock::now()))
+                .map(|reader| reader.deadline.saturating_duration_since(clock::now()))
                 .min();
             let timeout = wait.map_or(PollTimeout::NONE, |wait| {
-                // Rounded up: a timeout of zero for the last fraction of a millisecond would spin.
+                // Rounded up: for the last fraction of a millisecond, a timeout of zero would make the loop spin.
                 let milliseconds = wait.as_millis().saturating_add(1);
                 PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
             });
-            let mut ready = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+            let mut ready = vec![PollFd::new(wakeups.as_fd(), PollFlags::POLLIN)];
             ready.extend(
                 sockets
                     .iter()
@@ -85,31 +89,32 @@ impl SlowReaders {
                     .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLOUT)),
             );
             pulse.waits();
-            let rung = match poll(&mut ready, timeout) {
-                Ok(_) => ready.first().is_some_and(|bell| bell.any().unwrap_or(true)),
+            let woken = match poll(&mut ready, timeout) {
+                Ok(_) => ready.first().is_some_and(|pipe| pipe.any().unwrap_or(true)),
                 Err(_) => false,
             };
             drop(ready);
             drop(sockets);
-            if rung {
-                let mut bell = [MORE];
-                match listener.read(&mut bell) {
-                    Ok(1) if bell == [STOP] => return self.close_all(),
+            if woken {
+                let mut signal = [MORE];
+                match wakeups.read(&mut signal) {
+                    Ok(1) if signal == [STOP] => return self.close_all(),
                     Err(error) if error.kind() != ErrorKind::Interrupted => return,
                     _ => {}
                 }
             }
             let now = clock::now();
             pulse.works(now);
-            for SlowReader { stream, until } in readers {
-                stream.drain(now >= until);
+            for SlowReader { stream, deadline } in readers {
+                stream.drain(now >= deadline);
             }
             self.wake_first(&self.list.lock());
         }
     }
 
+    /// Closes all streams that still have unsent answers.
     fn close_all(&self) {
-        for reader in self.take_readers() {
+        for reader in self.take_all() {
             reader.stream.close("the end");
         }
     }

@@ -1,7 +1,4 @@
-//! How do answers leave by a TCP connection?
-//!
-//! The outbox's lock guards what is written and the socket that it is written to, the other lock how many queries are in
-//! flight. The outbox's is taken first where both are.
+//! How are answers written to a TCP connection?
 
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::ops::Range;
@@ -14,7 +11,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use parking_lot::{Condvar, Mutex};
 use socket2::SockRef;
 
-use crate::client::eviction_order::Keeps;
+use crate::client::eviction_order::EvictionRank;
 use crate::client::in_flight::InFlightCount;
 use crate::client::outbox::Outbox;
 use crate::client::slots::Slot;
@@ -23,40 +20,48 @@ use crate::system::clock::{self, later};
 use crate::system::socket_owner;
 use crate::telemetry::log::debug;
 
-/// Queries of one connection that may wait for their answers at a time; reading pauses at this many.
-const IN_FLIGHT: usize = 1024;
-/// As many it is while so many of other clients wait: whatever one has poured in, the next query of another comes after it.
-const IN_FLIGHT_IN_A_CROWD: usize = 128;
-const CROWD: usize = 512;
-/// How long a connection may have said nothing before it can be called idle: its first query may be on its way.
-const GRACE: Duration = Duration::from_millis(100);
+/// Queries of one connection that may be in flight at a time. Reading pauses at this number.
+const MAX_IN_FLIGHT: usize = 1024;
+/// The lower limit under contention: a query of another connection is queued behind at most this many.
+const MAX_IN_FLIGHT_CONTENDED: usize = 128;
+/// Queries of other connections in flight from which the lower limit applies.
+const CONTENTION_THRESHOLD: usize = 512;
+/// How long a new connection does not count as idle: its first query may still be on its way.
+const FIRST_QUERY_GRACE: Duration = Duration::from_millis(100);
 
-/// A client's TCP connection, as far as it is written to.
+/// The writing end of a client's TCP connection, shared by the worker that reads the connection and the threads that answer it.
+///
+/// The lock of `outbox` guards the unsent answers and the socket, which is gone once the connection is closed. The lock of `in_flight`
+/// guards the count of queries and the flags that end reading; the lock of `slot` guards the slot alone.
+///
+/// Locks are taken in this order: `outbox`, the list of slow readers, `in_flight`, `slot`, the table of slots. A thread that holds the
+/// list only tries the lock of an outbox.
 #[derive(Debug)]
 pub struct Stream {
     peer: SocketAddr,
     outbox: Mutex<Outbox>,
-    /// The outbox is empty, or closed.
+    /// Notified when the outbox is empty or closed. Waits with the lock of `outbox`.
     drained: Condvar,
-    /// There may be memory for what its worker answers, or it is closed.
+    /// Notified when there may be memory for answers, or when the connection is closed. Waits with the lock of the slow readers.
     pub(super) memory_freed: Condvar,
     slow_readers: Arc<SlowReaderList<Self>>,
     in_flight: Mutex<InFlightCount>,
+    /// Notified when reading may resume, or when the connection is evicted or closed. Waits with the lock of `in_flight`.
     in_flight_changed: Condvar,
-    /// The last query that ended had no answer of the resolver.
-    unanswered: AtomicBool,
-    /// None once another connection has it.
+    /// The last query that ended had no answer from the resolver.
+    last_unanswered: AtomicBool,
+    /// None once the connection is closed or evicted, and its slot is free for another one.
     slot: Mutex<Option<Slot<Self>>>,
-    /// The user whose process it is at the other end, where that was looked up and is known.
+    /// The ID of the user at the other end, once it was looked up: `Some(None)` if it could not be found.
     user: OnceLock<Option<u32>>,
 }
 
-/// A query's right to one answer into a stream.
+/// One query of a stream that is in flight. Dropping the guard ends the query.
 #[derive(Debug)]
 pub struct InFlightGuard {
     stream: Arc<Stream>,
-    /// In which span of time it is counted.
-    span: usize,
+    /// The group of [`InFlightCount`] that the query is counted in.
+    group: usize,
 }
 
 impl InFlightGuard {
@@ -68,19 +73,19 @@ impl InFlightGuard {
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
         let mut in_flight = self.stream.in_flight.lock();
-        in_flight.end_one(self.span);
-        let goes_on = in_flight
-            .paused_until
+        in_flight.end_query(self.group);
+        let resumes = in_flight
+            .resume_at
             .is_some_and(|count| in_flight.count <= count);
         drop(in_flight);
-        if goes_on {
+        if resumes {
             self.stream.in_flight_changed.notify_one();
         }
     }
 }
 
 impl Stream {
-    /// The stream of a connection from `peer`, which has `slot` until it is closed or evicted.
+    /// The stream of a connection from `peer` that was accepted at `now`. The stream holds `slot` until it is closed or evicted.
     pub(super) fn new(
         socket: Arc<TcpStream>,
         peer: SocketAddr,
@@ -88,29 +93,29 @@ impl Stream {
         slot: Slot<Self>,
         now: Instant,
     ) -> Arc<Self> {
-        let asked = later(now, GRACE);
+        let grace_ends = later(now, FIRST_QUERY_GRACE);
         Arc::new_cyclic(|stream| {
-            slot.belongs_to(stream);
+            slot.set_holder(stream);
             Self {
                 peer,
                 outbox: Mutex::new(Outbox::new(socket)),
                 drained: Condvar::new(),
                 memory_freed: Condvar::new(),
                 slow_readers,
-                in_flight: Mutex::new(InFlightCount::new(asked)),
+                in_flight: Mutex::new(InFlightCount::new(grace_ends)),
                 in_flight_changed: Condvar::new(),
-                unanswered: AtomicBool::new(false),
+                last_unanswered: AtomicBool::new(false),
                 slot: Mutex::new(Some(slot)),
                 user: OnceLock::new(),
             }
         })
     }
 
-    /// Counts one more query, which has a right to an answer.
-    pub(super) fn begin_query(self: &Arc<Self>, now: Instant) -> InFlightGuard {
-        let span = self.in_flight.lock().ask(now);
+    /// Counts a query that starts at `now` and is in flight until the guard is dropped.
+    pub(super) fn start_query(self: &Arc<Self>, now: Instant) -> InFlightGuard {
+        let group = self.in_flight.lock().start_query(now);
         let stream = Arc::clone(self);
-        InFlightGuard { stream, span }
+        InFlightGuard { stream, group }
     }
 
     /// The client's address and port.
@@ -118,7 +123,7 @@ impl Stream {
         self.peer
     }
 
-    /// Whether it was evicted in favour of another connection, and is to be read no more; waits for so long to see it.
+    /// Returns true once the connection is evicted or closed and must not be read any more. Waits for that for at most `wait`.
     pub fn is_evicted_within(&self, wait: Duration) -> bool {
         let mut in_flight = self.in_flight.lock();
         if !wait.is_zero() {
@@ -131,38 +136,38 @@ impl Stream {
         in_flight.evicted
     }
 
-    /// Whether queries wait for their answers.
+    /// Returns true while queries are in flight.
     pub fn is_busy(&self) -> bool {
         self.in_flight.lock().count > 0
     }
 
-    /// How it keeps its place at `now`.
-    pub(super) fn keeps_since(&self, now: Instant) -> Keeps {
-        let unread = self.outbox.lock().since;
+    /// How soon the connection is evicted, as of `now`.
+    pub(super) fn eviction_rank(&self, now: Instant) -> EvictionRank {
+        let unread = self.outbox.lock().non_empty_since;
         let in_flight = self.in_flight.lock();
         if in_flight.evicted {
-            return Keeps::Stays;
+            return EvictionRank::Protected;
         }
-        let waits_since = in_flight.waits_since();
-        if let Some(since) = waits_since
-            && self.unanswered.load(Ordering::Relaxed)
+        let oldest_query_at = in_flight.oldest_query_at();
+        if let Some(since) = oldest_query_at
+            && self.last_unanswered.load(Ordering::Relaxed)
         {
-            return Keeps::Unanswered(since);
+            return EvictionRank::Unanswered(since);
         }
-        if let Some(since) = waits_since.into_iter().chain(unread).min() {
-            return Keeps::Busy(since);
+        if let Some(since) = oldest_query_at.into_iter().chain(unread).min() {
+            return EvictionRank::Busy(since);
         }
         match (
-            in_flight.is_idle() && in_flight.asked <= now,
+            in_flight.is_idle() && in_flight.last_query_at <= now,
             in_flight.over_limit,
         ) {
-            (false, _) => Keeps::Stays,
-            (true, true) => Keeps::OverLimit(in_flight.asked),
-            (true, false) => Keeps::Idle(in_flight.asked),
+            (false, _) => EvictionRank::Protected,
+            (true, true) => EvictionRank::OverLimit(in_flight.last_query_at),
+            (true, false) => EvictionRank::Idle(in_flight.last_query_at),
         }
     }
 
-    /// The user of this host whose process it is at the other end, where that can be known.
+    /// The ID of the user whose process is at the other end. None if that is not on this host or cannot be found.
     pub(super) fn user(&self) -> Option<u32> {
         let is_local = self.peer.ip().to_canonical().is_loopback();
         let socket = self.write_socket().filter(|_| is_local)?;
@@ -170,33 +175,35 @@ impl Stream {
         *self.user.get_or_init(look_up)
     }
 
-    /// Its client asked more than it may: it is evicted before others, whatever it has to say.
+    /// Marks the client as over the rate limit, or as not allowed to ask. Once the connection is idle, it is evicted before others, even
+    /// with unread queries.
     pub fn mark_over_limit(&self) {
         self.in_flight.lock().over_limit = true;
     }
 
-    /// Ends the connection in favour of another one, and gives its place away at once. Not if it was idle, and has been asked
-    /// something meanwhile or has something to be read.
+    /// Closes the connection in favour of another one, and frees its slot at once. Returns false if the connection was idle and has
+    /// received a query meanwhile, or is closed or protected.
     ///
-    /// Of an idle one the reading side alone ends: a query that its worker has just read is still answered. Of another one queries
-    /// end as they would have, but nobody hears of it.
+    /// Of an idle connection only the reading side is shut down: a query that the worker has just read is still answered. A busy
+    /// connection is closed; its queries end as usual, but their answers are dropped.
     pub(super) fn evict(&self) -> bool {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        let keeps = self.keeps_since(clock::now());
+        let rank = self.eviction_rank(clock::now());
         let Some(socket) = self.write_socket() else {
             return false;
         };
         let mut in_flight = self.in_flight.lock();
-        let is_idle = in_flight.is_idle() && matches!(keeps, Keeps::Idle(_) | Keeps::OverLimit(_));
+        let is_idle = in_flight.is_idle()
+            && matches!(rank, EvictionRank::Idle(_) | EvictionRank::OverLimit(_));
         let unread = || recv(socket.as_raw_fd(), &mut [0], flags).is_ok_and(|length| length > 0);
-        if keeps == Keeps::Stays || is_idle && !in_flight.over_limit && unread() {
+        if rank == EvictionRank::Protected || is_idle && !in_flight.over_limit && unread() {
             return false;
         }
         in_flight.evicted = true;
         drop(in_flight);
         if is_idle {
             debug!("event=client-gives-way client={}", self.peer);
-            // It fails when the client is gone already, which is as good.
+            // Fails if the client has already closed the connection.
             let _ = socket.shutdown(Shutdown::Read);
         } else {
             self.close("others need its place");
@@ -206,144 +213,149 @@ impl Stream {
         true
     }
 
-    /// Where the most queries of this connection wait for their answers, waits until half of them have theirs, so that not
-    /// each of them wakes a thread; `waiting` do of all clients. Every query ends by its deadline, so this does.
-    pub fn wait_for_room(&self, waiting: usize) {
+    /// Blocks while too many queries of this connection are in flight, until half of the limit is free: so that not each answer wakes
+    /// a thread. `total_in_flight` counts the queries of all clients. Returns in bounded time, since every query has a deadline.
+    pub fn wait_for_capacity(&self, total_in_flight: usize) {
         let mut in_flight = self.in_flight.lock();
-        let others = waiting.saturating_sub(in_flight.count);
-        let most = if others >= CROWD {
-            IN_FLIGHT_IN_A_CROWD
+        let others = total_in_flight.saturating_sub(in_flight.count);
+        let limit = if others >= CONTENTION_THRESHOLD {
+            MAX_IN_FLIGHT_CONTENDED
         } else {
-            IN_FLIGHT
+            MAX_IN_FLIGHT
         };
-        if in_flight.count < most {
+        if in_flight.count < limit {
             return;
         }
-        in_flight.paused_until = Some(most / 2);
+        in_flight.resume_at = Some(limit / 2);
         let is_full =
-            |in_flight: &mut InFlightCount| in_flight.count > most / 2 && !in_flight.evicted;
+            |in_flight: &mut InFlightCount| in_flight.count > limit / 2 && !in_flight.evicted;
         self.in_flight_changed.wait_while(&mut in_flight, is_full);
-        in_flight.paused_until = None;
+        in_flight.resume_at = None;
     }
 
-    /// Waits until its client has taken what was written, or has lost its connection for not doing so. Says whether it goes on.
-    pub fn wait_until_read(&self) -> bool {
+    /// Blocks until the outbox is empty or the connection is closed. Returns true if the connection is open.
+    pub fn wait_until_drained(&self) -> bool {
         let mut outbox = self.outbox.lock();
         let waits = |outbox: &mut Outbox| !outbox.is_closed() && !outbox.is_empty();
         self.drained.wait_while(&mut outbox, waits);
         !outbox.is_closed()
     }
 
-    /// A query of its client has ended: with an answer of the resolver, of now or before, or without.
+    /// Records whether the query that ended last has an answer from the resolver, fresh or cached.
     pub(super) fn note_answer(&self, answered: bool) {
-        // Mostly it is as before, and nothing is written.
-        if self.unanswered.load(Ordering::Relaxed) == answered {
-            self.unanswered.store(!answered, Ordering::Relaxed);
+        // The value rarely changes, and the cache line stays shared if nothing is stored.
+        if self.last_unanswered.load(Ordering::Relaxed) == answered {
+            self.last_unanswered.store(!answered, Ordering::Relaxed);
         }
     }
 
-    /// A batch has answers for it that were not sent yet.
-    pub(super) fn begin_to_send(&self) {
+    /// Counts a batch that holds answers for this stream and has not been sent yet.
+    pub(super) fn batch_queued(&self) {
         let mut in_flight = self.in_flight.lock();
-        in_flight.sending = in_flight.sending.saturating_add(1);
+        in_flight.unsent_batches = in_flight.unsent_batches.saturating_add(1);
     }
 
-    /// They were sent.
-    pub(super) fn has_sent(&self) {
+    /// Counts the sending of such a batch.
+    pub(super) fn batch_sent(&self) {
         let mut in_flight = self.in_flight.lock();
-        in_flight.sending = in_flight.sending.saturating_sub(1);
+        in_flight.unsent_batches = in_flight.unsent_batches.saturating_sub(1);
     }
 
     pub(super) fn slow_readers(&self) -> &SlowReaderList<Self> {
         &self.slow_readers
     }
 
-    /// The socket, as long as it is written to.
+    /// The socket, until the connection is closed.
     pub(super) fn write_socket(&self) -> Option<Arc<TcpStream>> {
         self.outbox.lock().socket()
     }
 
-    /// Whether nothing is written to it any more.
+    /// Returns true once the connection is closed and nothing is written to it any more.
     pub(super) fn is_closed(&self) -> bool {
         self.outbox.lock().is_closed()
     }
 
-    /// Writes parts of `octets`, one after the other, without waiting; what is not taken now waits in the outbox.
+    /// Writes the `parts` of `octets` in order, without blocking. What the socket does not take is queued in the outbox. If there is no
+    /// memory for that, or the client has left too much unread, the connection is closed.
     pub(super) fn write(self: &Arc<Self>, octets: &[u8], parts: &[Range<usize>]) {
         let mut outbox = self.outbox.lock();
         if outbox.is_closed() {
             return;
         }
-        let taken = match outbox.write(octets, parts) {
-            Ok(taken) => taken,
-            Err(error) => return self.close_now(&mut outbox, &error.to_string()),
+        let sent = match outbox.write(octets, parts) {
+            Ok(sent) => sent,
+            Err(error) => return self.close_locked(&mut outbox, &error.to_string()),
         };
-        let whole = parts
+        let total = parts
             .iter()
             .fold(0_usize, |sum, range| sum.saturating_add(range.len()));
-        let rest = whole.saturating_sub(taken);
-        if rest == 0 {
+        let unsent = total.saturating_sub(sent);
+        if unsent == 0 {
             return;
         }
-        let cost = outbox.cost_with(rest);
-        if !self.slow_readers.may_hold(cost) {
-            self.slow_readers.evictions().not_reading.increment();
-            return self.close_now(&mut outbox, "it does not read its answers");
+        let cost = outbox.cost_with(unsent);
+        if !self.slow_readers.is_within_share(cost) {
+            self.slow_readers.evictions().write_timeouts.increment();
+            return self.close_locked(&mut outbox, "it does not read its answers");
         }
-        let end = Self::try_close_over_memory;
-        if !self.slow_readers.hold_by(outbox.held(), cost, self, end) {
+        let try_close = Self::try_close_over_memory;
+        if !self
+            .slow_readers
+            .reserve_evicting(outbox.reservation_mut(), cost, self, try_close)
+        {
             self.slow_readers.evictions().over_memory.increment();
-            return self.close_now(&mut outbox, "there is no memory for its answers");
+            return self.close_locked(&mut outbox, "there is no memory for its answers");
         }
-        outbox.keep(octets, parts, taken, rest);
+        outbox.push_unsent(octets, parts, sent, unsent);
         let now = clock::now();
-        outbox.since.get_or_insert(now);
-        if !std::mem::replace(&mut outbox.listed, true) {
+        outbox.non_empty_since.get_or_insert(now);
+        if !std::mem::replace(&mut outbox.is_listed, true) {
             self.slow_readers.add(Arc::clone(self), now);
         }
     }
 
-    /// Sends from the outbox what the socket takes. If that is not all of it and its time `is_over`, the connection ends.
-    pub(super) fn drain(&self, is_over: bool) {
+    /// Sends from the outbox what the socket takes. If something is left and the deadline has passed, the connection is closed.
+    pub(super) fn drain(&self, deadline_passed: bool) {
         let mut outbox = self.outbox.lock();
-        if let Err(error) = outbox.send() {
-            self.close_now(&mut outbox, &error.to_string());
+        if let Err(error) = outbox.flush() {
+            self.close_locked(&mut outbox, &error.to_string());
         }
         if !outbox.is_empty() {
-            if !is_over {
+            if !deadline_passed {
                 return;
             }
-            self.slow_readers.evictions().not_reading.increment();
-            self.close_now(&mut outbox, "it reads too slowly");
+            self.slow_readers.evictions().write_timeouts.increment();
+            self.close_locked(&mut outbox, "it reads too slowly");
         }
-        outbox.since = None;
-        if std::mem::take(&mut outbox.listed) {
+        outbox.non_empty_since = None;
+        if std::mem::take(&mut outbox.is_listed) {
             self.slow_readers.remove(self);
         }
         self.drained.notify_all();
     }
 
-    /// Octets that its outbox has, and that are held for it; and what is drained now, as by the thread that does so.
+    /// Sends what the socket takes, as the draining thread does. Returns the cost of what is left and the octets reserved for it.
     #[cfg(test)]
-    pub(crate) fn drained_and_held(&self) -> (usize, usize) {
+    pub(crate) fn drain_and_measure(&self) -> (usize, usize) {
         self.drain(false);
         let outbox = self.outbox.lock();
-        outbox.cost_and_held()
+        outbox.cost_and_reserved()
     }
 
-    /// Ends the connection, since the system has no thread that could read it.
+    /// Closes the connection because the system has no thread to read it.
     pub fn close_without_thread(&self) {
         self.slow_readers.evictions().no_thread.increment();
         self.close("there is no thread for it");
     }
 
-    /// Ends the connection, for want of memory for what it sends or is sent.
+    /// Closes the connection because there is no memory for its queries or answers.
     pub fn close_over_memory(&self) {
         self.slow_readers.evictions().over_memory.increment();
         self.close("there is no memory for it");
     }
 
-    /// Does so if its outbox holds something and nobody is at it just now, and takes it off no list. Says whether that was so.
+    /// Closes the connection to free the memory of its outbox. Returns false if the outbox is empty or locked by another thread. The
+    /// caller holds the list of slow readers and removes the stream from it.
     pub(super) fn try_close_over_memory(&self) -> bool {
         let Some(mut outbox) = self.outbox.try_lock() else {
             return false;
@@ -351,18 +363,18 @@ impl Stream {
         if outbox.is_empty() {
             return false;
         }
-        outbox.listed = false;
+        outbox.is_listed = false;
         self.slow_readers.evictions().over_memory.increment();
-        self.close_now(&mut outbox, "others need the memory for its answers");
+        self.close_locked(&mut outbox, "others need the memory for its answers");
         true
     }
 
-    /// Ends this connection alone. Its worker sees the end of the stream.
+    /// Closes the connection. Its worker reads the end of the stream.
     pub(super) fn close(&self, cause: &str) {
-        self.close_now(&mut self.outbox.lock(), cause);
+        self.close_locked(&mut self.outbox.lock(), cause);
     }
 
-    fn close_now(&self, outbox: &mut Outbox, cause: &str) {
+    fn close_locked(&self, outbox: &mut Outbox, cause: &str) {
         let Some(socket) = outbox.close() else {
             return;
         };
@@ -370,12 +382,12 @@ impl Stream {
             "event=client-dropped client={} cause=\"{cause}\"",
             self.peer
         );
-        // What the kernel holds for it goes with it, and does not wait for a client that does not read.
+        // The kernel drops its send buffer, too: with a linger time of zero, the connection is reset.
         let _ = SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
-        // It fails when the client is gone already, which is as good.
+        // Fails if the client has already closed the connection.
         let _ = socket.shutdown(Shutdown::Both);
         self.drained.notify_all();
-        // Its worker waits for nothing any more, and neither does whoever needs its place.
+        // Wakes the worker wherever it waits, and frees the slot.
         self.in_flight.lock().evicted = true;
         self.in_flight_changed.notify_one();
         self.memory_freed.notify_one();

@@ -114,7 +114,7 @@ impl Config {
             Ok(level) => Ok(level),
         })?;
         Ok(Self {
-            memory: memory_settings(&given, server.clients)?,
+            memory: memory_settings(&given, server.max_clients)?,
             server,
             forwarder,
             upstream,
@@ -139,8 +139,8 @@ fn server_settings(given: &Given) -> Result<server::settings::Settings, UsageErr
                 .map_err(|_| "expected a whole number from 0 to 65535".to_owned())
         })?,
         reuse_port: given.flag("--reuse-port")?,
-        clients: number(given, "--max-clients", 1..=65_536)?,
-        clients_per_address: number(given, "--max-clients-per-address", 1..=65_536)?,
+        max_clients: number(given, "--max-clients", 1..=65_536)?,
+        max_clients_per_address: number(given, "--max-clients-per-address", 1..=65_536)?,
         limit_loopback: given.has("--max-clients-per-address"),
     })
 }

@@ -15,7 +15,7 @@ pub(super) fn needs(config: &Config) -> Needs {
     let mut needs = Needs::default();
     // The C library looks there, for how many processors it divides memory.
     needs.read.push(PathBuf::from("/sys/devices/system/cpu"));
-    if config.server.clients > privileges::threads_for_sure() {
+    if config.server.max_clients > privileges::threads_for_sure() {
         needs.read.push(PathBuf::from(privileges::MAPPINGS));
     }
     needs.read.extend(given.file().map(PathBuf::from));

@@ -17,7 +17,7 @@ use crate::forward::outcome::Outcome;
 use crate::forward::policy::Upstream;
 use crate::monitoring::http::Monitor;
 use crate::server::listeners::Server;
-use crate::server::workers::Pool;
+use crate::server::workers::WorkerPool;
 use crate::system::clock;
 use crate::system::sandbox::Needs;
 use crate::system::service_manager::Manager;
@@ -30,7 +30,7 @@ pub struct Running {
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) server: Server,
     pub(super) forwarder: Arc<Forwarder>,
-    pub(super) pool: Arc<Pool>,
+    pub(super) pool: Arc<WorkerPool>,
     pub(super) slow_readers: Arc<SlowReaders>,
     pub(super) completer: Arc<QueryCompleter>,
     pub(super) evictions: Arc<EvictionCounters>,
@@ -134,7 +134,7 @@ impl Running {
         let Applied { keys, retired, .. } = self.applied.into_inner();
         keys.stop();
         self.server.stop();
-        self.pool.refuse_queries();
+        self.pool.stop_reading();
         let retired = || retired.iter().filter_map(Weak::upgrade);
         let timeouts = retired().map(|upstream| upstream.timeout());
         self.forwarder
@@ -156,10 +156,10 @@ impl Running {
         info!(
             "event=stopped {} datagrams-lost={} clients-gave-way={} clients-refused={} clients-not-reading={} clients-over-memory={} clients-no-thread={} sessions-unpinned={} sessions-by-floor={} panics={}",
             counts.join(" "),
-            self.evictions.datagrams,
-            self.evictions.gave_way,
-            self.evictions.refused,
-            self.evictions.not_reading,
+            self.evictions.udp_receive_drops,
+            self.evictions.evicted,
+            self.evictions.over_address_limit,
+            self.evictions.write_timeouts,
             self.evictions.over_memory,
             self.evictions.no_thread,
             self.tally.doubts.unpinned,

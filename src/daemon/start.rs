@@ -22,7 +22,7 @@ use crate::monitoring::http::{self, Monitor};
 use crate::monitoring::process::Start;
 use crate::server::listeners::Server;
 use crate::server::sockets::Sockets;
-use crate::server::workers::Pool;
+use crate::server::workers::WorkerPool;
 use crate::system::clock;
 use crate::system::memory::Memory;
 use crate::system::privileges;
@@ -73,7 +73,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
 
 /// How many TCP clients there may be at a time: as many as are wanted, if there is what each of them takes.
 fn places(config: &Config) -> usize {
-    let wanted = config.server.clients;
+    let wanted = config.server.max_clients;
     let mut places = config.memory.connections();
     if places < wanted {
         let limit = config.memory.limit;
@@ -131,7 +131,7 @@ impl Bound {
         warn_of_variables(&config);
         let now = clock::now();
         let relay = Relay::start(config.forwarder, config.upstream, &memory, now)?;
-        let pool = Pool::new(Arc::clone(&relay.forwarder), clients);
+        let pool = WorkerPool::new(Arc::clone(&relay.forwarder), clients);
         // Before anybody can ask: a query that nobody connects for would fail.
         let executor = Arc::downgrade(&pool);
         relay.upstream.employ(executor);
@@ -214,7 +214,7 @@ impl Relay {
             completer: Arc::clone(&self.completer),
             forwarder: Arc::clone(&self.forwarder),
             tally: Arc::clone(&self.tally),
-            slots: Arc::clone(server.slots()),
+            slots: Arc::clone(server.connection_limit()),
             evictions: Arc::clone(evictions),
             cache_size: self.cache_size,
             start,

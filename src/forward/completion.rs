@@ -199,7 +199,7 @@ impl QueryCompleter {
             self.counts
                 .record_latency(source, took, 1, outcome.is_served().into());
             self.quota.release(waiter.slot, waiter.octets);
-            replies.count_down(self.quota.counter());
+            replies.decrement_after_send(self.quota.counter());
         }
     }
 

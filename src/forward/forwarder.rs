@@ -57,7 +57,7 @@ impl Batch {
     /// The batch of a thread that reads this connection alone, and may wait for a moment until there is memory for large answers.
     pub fn for_worker(connection: &Connection) -> Self {
         Self {
-            replies: ReplyBatch::patient(connection),
+            replies: ReplyBatch::for_worker(connection),
             ..Self::default()
         }
     }

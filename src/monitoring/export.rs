@@ -313,16 +313,16 @@ impl Sources {
 
     fn add_clients(&self, all: &mut Families) {
         let evictions = &self.evictions;
-        all.gauge("dns_tool_clients", "TCP clients.", self.slots.taken());
+        all.gauge("dns_tool_clients", "TCP clients.", self.slots.in_use());
         all.gauge(
             "dns_tool_clients_limit",
             "How many there may be (--max-clients, or fewer).",
-            self.slots.most(),
+            self.slots.capacity(),
         );
         let dropped = [
-            ("gave-way", &evictions.gave_way),
-            ("refused", &evictions.refused),
-            ("not-reading", &evictions.not_reading),
+            ("gave-way", &evictions.evicted),
+            ("refused", &evictions.over_address_limit),
+            ("not-reading", &evictions.write_timeouts),
             ("over-memory", &evictions.over_memory),
             ("no-thread", &evictions.no_thread),
         ];
@@ -338,7 +338,7 @@ impl Sources {
         all.counter(
             "dns_tool_datagrams_lost",
             "Datagrams that the kernel dropped since its queue was full.",
-            evictions.datagrams.value(),
+            evictions.udp_receive_drops.value(),
         );
     }
 

@@ -1,4 +1,4 @@
-//! How long is it waited after an error of accepting or receiving?
+//! How long do accepting and receiving pause after an error?
 
 use std::io;
 use std::thread::sleep;
@@ -6,29 +6,34 @@ use std::time::Duration;
 
 use crate::telemetry::log::{info, warn};
 
-/// How long accepting or receiving pauses after an error, at first and at most.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// The pause after the first error.
+const MIN_PAUSE: Duration = Duration::from_millis(5);
+/// The longest pause: each further error doubles it up to this.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-/// Errors of accepting or receiving: waited out, said once.
+/// Pauses after errors of accepting or receiving. The first of several errors in a row is logged, and so is the recovery.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
+    /// The last pause; none while there is no error.
     pause: Option<Duration>,
 }
 
 impl Backoff {
+    /// Sleeps after `error`. `what` is the operation that failed, as in the log event.
     pub(super) fn wait(&mut self, what: &str, error: &io::Error) {
         let pause = match self.pause {
-            Some(pause) => (pause * 2).min(PAUSE.1),
+            Some(pause) => (pause * 2).min(MAX_PAUSE),
             None => {
                 warn!("event={what}-failed cause=\"{error}\"");
-                PAUSE.0
+                MIN_PAUSE
             }
         };
         self.pause = Some(pause);
         sleep(pause);
     }
 
-    pub(super) fn is_over(&mut self, what: &str) {
+    /// Ends the pauses after a success of the operation `what`.
+    pub(super) fn reset(&mut self, what: &str) {
         if self.pause.take().is_some() {
             info!("event={what}-works-again");
         }

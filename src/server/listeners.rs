@@ -1,6 +1,6 @@
 //! How is listening started and stopped?
 //!
-//! A thread for each socket: those of TCP accept clients, those of UDP receive datagrams.
+//! Each socket has a thread, which accepts TCP connections or receives UDP datagrams.
 
 use std::io::{self, PipeWriter};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, UdpSocket};
@@ -18,133 +18,136 @@ use crate::forward::forwarder::Forwarder;
 use crate::server::settings::Settings;
 use crate::server::sockets::{Sockets, prepare_tcp};
 use crate::server::tcp::Acceptor;
-use crate::server::udp::Receiver;
-use crate::server::workers::Pool;
+use crate::server::udp::UdpReceiver;
+use crate::server::workers::WorkerPool;
 use crate::system::clock;
 use crate::system::thread;
 
-/// How long those who receive on sockets that were passed may take to hear that it is over.
-const LAST_WORD: Duration = Duration::from_secs(1);
+/// How long the receivers of socket-activated sockets may take to notice a stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The listening threads.
 pub struct Server {
     udp: Vec<Arc<UdpSocket>>,
-    passed: bool,
-    shared: bool,
+    /// See [`Sockets`].
+    socket_activated: bool,
+    reuse_port: bool,
     threads: Vec<JoinHandle<()>>,
-    /// Dropped when no more is to be accepted.
-    end: PipeWriter,
-    slots: Arc<ConnectionLimit>,
+    /// Dropped to stop the accepting threads.
+    shutdown: PipeWriter,
+    connection_limit: Arc<ConnectionLimit>,
+    /// Tells the receiving threads to stop.
     stopping: Arc<AtomicBool>,
 }
 
 impl Server {
-    /// Starts a thread for each socket, for so many TCP clients at a time. Fails when the system has none.
+    /// Starts a thread for each socket. At most `max_clients` TCP clients may be connected at a time.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the system has no thread or no pipe.
     pub fn start(
         sockets: Sockets,
         settings: &Settings,
-        clients: usize,
+        max_clients: usize,
         forwarder: &Arc<Forwarder>,
-        pool: &Arc<Pool>,
+        pool: &Arc<WorkerPool>,
         slow_readers: &Arc<SlowReaders>,
         evictions: &Arc<EvictionCounters>,
     ) -> io::Result<Self> {
-        let slots = ConnectionLimit::new(clients, Arc::clone(evictions));
+        let connection_limit = ConnectionLimit::new(max_clients, Arc::clone(evictions));
         let stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
-        let (ended, end) = io::pipe()?;
+        let (stop_signal, shutdown) = io::pipe()?;
         for listener in sockets.tcp {
             prepare_tcp(&SockRef::from(&listener));
             let acceptor = Acceptor {
                 listener,
-                ended: ended.try_clone()?,
-                slots: Arc::clone(&slots),
-                per_address: settings.clients_per_address,
+                shutdown: stop_signal.try_clone()?,
+                connection_limit: Arc::clone(&connection_limit),
+                max_per_address: settings.max_clients_per_address,
                 limit_loopback: settings.limit_loopback,
                 forwarder: Arc::clone(forwarder),
                 pool: Arc::clone(pool),
                 slow_readers: Arc::clone(slow_readers),
                 stopping: Arc::clone(&stopping),
             };
-            threads.push(thread::spawn_for_good("accept", move || acceptor.accept())?);
+            threads.push(thread::spawn_for_good("accept", move || acceptor.run())?);
         }
         for udp in &sockets.udp {
-            let receiver = Receiver {
+            let receiver = UdpReceiver {
                 socket: Arc::clone(udp),
-                own: udp.local_addr()?,
+                local_address: udp.local_addr()?,
                 forwarder: Arc::clone(forwarder),
                 evictions: Arc::clone(evictions),
-                passed: sockets.passed,
+                socket_activated: sockets.socket_activated,
                 stopping: Arc::clone(&stopping),
             };
-            threads.push(thread::spawn_for_good("receive", move || {
-                receiver.receive()
-            })?);
+            threads.push(thread::spawn_for_good("receive", move || receiver.run())?);
         }
         Ok(Self {
             udp: sockets.udp,
-            passed: sockets.passed,
-            shared: sockets.shared,
+            socket_activated: sockets.socket_activated,
+            reuse_port: sockets.reuse_port,
             threads,
-            end,
-            slots,
+            shutdown,
+            connection_limit,
             stopping,
         })
     }
 
-    /// The places of TCP clients.
-    pub fn slots(&self) -> &Arc<ConnectionLimit> {
-        &self.slots
+    /// The limit of TCP connections.
+    pub fn connection_limit(&self) -> &Arc<ConnectionLimit> {
+        &self.connection_limit
     }
 
-    /// Accepts and receives no more. Clients that are connected stay so.
+    /// Stops accepting and receiving. Connected clients stay connected.
     pub fn stop(self) {
         self.stopping.store(true, Ordering::Release);
-        self.slots.close();
-        drop(self.end);
-        if self.passed {
-            let_go(&self.threads, &self.udp);
+        self.connection_limit.close();
+        drop(self.shutdown);
+        if self.socket_activated {
+            wake_receivers(&self.threads, &self.udp);
         } else {
             for udp in &self.udp {
-                // It stays open while a query of its waits for an answer. One that is connected gets no more datagrams but
-                // its peer's, here its own: the kernel gives those of the others to who shares the port.
-                if self.shared {
-                    let _ = udp.local_addr().and_then(|own| udp.connect(own));
+                // The socket stays open for the answers of queries in flight. With SO_REUSEPORT it would still receive queries. Once it is
+                // connected, here to itself, the kernel gives the queries of clients to the other sockets on the port.
+                if self.reuse_port {
+                    let _ = udp.local_addr().and_then(|local| udp.connect(local));
                 }
-                // Linux wakes the thread that waits in receive, although a datagram socket that is not connected reports
-                // ENOTCONN.
+                // On Linux this wakes the receiving thread, even if it fails with ENOTCONN because the socket is not connected.
                 let _ = SockRef::from(&**udp).shutdown(Shutdown::Read);
             }
         }
         for thread in self.threads {
-            // Its panics are caught: it ends by returning.
-            if !self.passed || thread.is_finished() {
+            // The thread catches panics, so there is no error to handle.
+            if !self.socket_activated || thread.is_finished() {
                 let _ = thread.join();
             }
         }
     }
 }
 
-/// Wakes `threads` that receive on sockets that others hold too, which a shutdown would end for them as well: by a datagram
-/// that says nothing. One that does not arrive is not waited for for ever.
-fn let_go(threads: &[JoinHandle<()>], sockets: &[Arc<UdpSocket>]) {
-    let until = clock::now() + LAST_WORD;
-    while threads.iter().any(|thread| !thread.is_finished()) && clock::now() < until {
+/// Wakes the threads that receive on socket-activated sockets, by sending an empty datagram to each socket. A shutdown of the socket
+/// would also end it for the service manager, which holds it too. Gives up after [`STOP_TIMEOUT`].
+fn wake_receivers(threads: &[JoinHandle<()>], sockets: &[Arc<UdpSocket>]) {
+    let deadline = clock::now() + STOP_TIMEOUT;
+    while threads.iter().any(|thread| !thread.is_finished()) && clock::now() < deadline {
         for socket in sockets {
             let Ok(address) = socket.local_addr() else {
                 continue;
             };
-            let (any, own): (IpAddr, IpAddr) = match address.ip() {
+            let (wildcard, loopback): (IpAddr, IpAddr) = match address.ip() {
                 IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::LOCALHOST.into()),
                 IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::LOCALHOST.into()),
             };
-            let to = if address.ip() == any {
-                own
+            let destination = if address.ip() == wildcard {
+                loopback
             } else {
                 address.ip()
             };
-            let _ = UdpSocket::bind((any, 0))
-                .and_then(|socket| socket.send_to(&[], (to, address.port())));
+            let _ = UdpSocket::bind((wildcard, 0))
+                .and_then(|socket| socket.send_to(&[], (destination, address.port())));
         }
         sleep(Duration::from_millis(5));
     }

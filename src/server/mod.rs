@@ -5,11 +5,11 @@
 //! - [`listeners`]: how is listening started and stopped?
 //! - `tcp`: how are TCP clients accepted?
 //! - `udp`: how are queries received over UDP?
-//! - [`workers`]: what does a pool thread do with a job?
+//! - [`workers`]: what does a worker thread do?
 //! - `reader`: how are the queries of one TCP connection read?
-//! - `backoff`: how long is it waited after an error of accepting or receiving?
+//! - `backoff`: how long do accepting and receiving pause after an error?
 //! - [`sockets`]: which sockets are listened on?
-//! - [`settings`]: what can the user say about the clients that are served?
+//! - [`settings`]: what can the user configure about listening and TCP clients?
 
 mod backoff;
 pub mod listeners;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use crate::client::connection::{Connection, IDLE_LIMIT};
+use crate::client::connection::{Connection, IDLE_TIMEOUT};
 use crate::forward::forwarder::{Batch, Forwarder};
 use crate::message::framing::FrameBuffer;
 use crate::system::clock;
@@ -16,17 +16,17 @@ use crate::system::deadline;
 use crate::system::memory::{Purpose, READ, Reservation};
 use crate::system::thread::Pulse;
 
-/// How long the next read waits of a client that asks too much.
-const SLOWED: Duration = Duration::from_millis(200);
+/// How long reading pauses after a query that exceeded the rate limit or was not allowed.
+const OVER_LIMIT_PAUSE: Duration = Duration::from_millis(200);
 
-/// What reads the connections of TCP clients, each in a thread of its own.
-pub(super) struct Reader {
+/// Reads the connections of TCP clients, each in the thread that calls it.
+pub(super) struct ClientReader {
     forwarder: Arc<Forwarder>,
-    /// Clients ask in vain from now on.
+    /// No more queries are read.
     stopping: AtomicBool,
 }
 
-impl Reader {
+impl ClientReader {
     pub(super) fn new(forwarder: Arc<Forwarder>) -> Self {
         Self {
             forwarder,
@@ -34,15 +34,15 @@ impl Reader {
         }
     }
 
-    /// Takes no more queries than have been read.
+    /// Stops reading: each connection handles only the queries that were already read.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
     }
 
-    /// Reads a client until it closes, is silent or dribbles. Its answers may still be on their way then: the connection
-    /// closes with the last of them.
+    /// Reads a client's queries until the client closes the connection or exceeds the idle timeout. Answers may still be due then: the
+    /// connection closes after the last of them.
     ///
-    /// What is read already is taken in first; and as long as the client has not taken what it was answered, no more is.
+    /// Handles first what `frames` holds already. Reads no more while the client has unread answers.
     pub(super) fn read_queries(
         &self,
         connection: &Connection,
@@ -51,55 +51,60 @@ impl Reader {
     ) {
         let stream = connection.stream();
         let mut batch = Batch::for_worker(connection);
-        let mut patience = Patience::default();
-        let mut held = None;
+        let mut read_timeout = ReadTimeout::default();
+        let mut reservation = None;
         loop {
-            // What was read by then is answered, also after the word to stop.
+            // Loaded before handling, so that what was read before a stop is still answered.
             let last = self.stopping.load(Ordering::Acquire);
             let now = clock::now();
             pulse.works(now);
-            let is_read = self.take_in(connection, &mut frames, &mut patience, &mut batch, now);
+            let may_continue =
+                self.handle_messages(connection, &mut frames, &mut read_timeout, &mut batch, now);
             let over_limit = batch.take_over_limit();
             if over_limit {
                 stream.mark_over_limit();
             }
             self.forwarder.dispatch(&mut batch, now);
             if stream.is_busy() || frames.has_partial_message() {
-                // A client that gathers small writes (Nagle) holds its next query back until this one is acknowledged,
-                // which Linux otherwise puts off until there is an answer, or for 40 ms.
+                // With Nagle's algorithm, a client holds back its next small write until this one is acknowledged. Linux delays the
+                // acknowledgement until there is an answer, or for 40 ms.
                 let _ = SockRef::from(connection.socket()).set_tcp_quickack(true);
             }
             pulse.waits();
-            if last || !is_read || !stream.wait_until_read() {
+            if last || !may_continue || !stream.wait_until_drained() {
                 return;
             }
-            let pause = if over_limit { SLOWED } else { Duration::ZERO };
+            let pause = if over_limit {
+                OVER_LIMIT_PAUSE
+            } else {
+                Duration::ZERO
+            };
             if stream.is_evicted_within(pause) {
                 return;
             }
-            if !self.read(connection, &mut frames, &mut patience, &mut held) {
+            if !self.read_more(connection, &mut frames, &mut read_timeout, &mut reservation) {
                 return;
             }
         }
     }
 
-    /// Takes in the messages that were read at `now`. Says whether more may be read.
-    fn take_in(
+    /// Handles the messages that were read at `now`. Returns false if the connection was closed meanwhile.
+    fn handle_messages(
         &self,
         connection: &Connection,
         frames: &mut FrameBuffer,
-        patience: &mut Patience,
+        read_timeout: &mut ReadTimeout,
         batch: &mut Batch,
         mut now: Instant,
     ) -> bool {
         while let Some(range) = frames.next_message() {
-            patience.message_ended();
-            let client = connection.client(now);
+            read_timeout.message_ended();
+            let client = connection.start_query(now);
             self.forwarder
                 .handle(frames.message(range), client, now, batch);
             if batch.is_large() {
                 self.forwarder.dispatch(batch, now);
-                if !connection.stream().wait_until_read() {
+                if !connection.stream().wait_until_drained() {
                     return false;
                 }
                 now = clock::now();
@@ -108,28 +113,28 @@ impl Reader {
         true
     }
 
-    /// Waits for more to read. Says whether there is.
-    fn read(
+    /// Blocks until more was read. Returns false at the end of the stream, after a timeout or an error, and without memory.
+    fn read_more(
         &self,
         connection: &Connection,
         frames: &mut FrameBuffer,
-        patience: &mut Patience,
-        held: &mut Option<Reservation>,
+        read_timeout: &mut ReadTimeout,
+        reservation: &mut Option<Reservation>,
     ) -> bool {
         let stream = connection.stream();
         loop {
-            stream.wait_for_room(self.forwarder.queries_in_flight());
-            if !self.make_room(frames, held) {
+            stream.wait_for_capacity(self.forwarder.queries_in_flight());
+            if !self.reserve_memory(frames, reservation) {
                 stream.close_over_memory();
                 return false;
             }
-            if patience
+            if read_timeout
                 .apply(connection.socket(), frames.has_partial_message())
                 .is_err()
             {
                 return false;
             }
-            match frames.fill(|room| connection.socket().read(room)) {
+            match frames.fill(|buffer| connection.socket().read(buffer)) {
                 Ok(0) => return false,
                 Ok(_) => return true,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -143,46 +148,55 @@ impl Reader {
         }
     }
 
-    /// Has the memory paid for that a message longer than most takes, as long as it takes it. Says whether there is so much.
-    fn make_room(&self, frames: &mut FrameBuffer, held: &mut Option<Reservation>) -> bool {
-        if held.is_some() && !frames.has_partial_message() {
+    /// Reserves memory before the buffer grows for a long message, and releases it after the message. Returns false if memory is short.
+    fn reserve_memory(
+        &self,
+        frames: &mut FrameBuffer,
+        reservation: &mut Option<Reservation>,
+    ) -> bool {
+        if reservation.is_some() && !frames.has_partial_message() {
             frames.shrink_to(READ);
-            *held = None;
+            *reservation = None;
         }
         let growth = frames.growth();
         if growth == 0 {
             return true;
         }
-        if held.is_none() {
-            *held = self.forwarder.memory().reserve(Purpose::Queries, 0);
+        if reservation.is_none() {
+            *reservation = self.forwarder.memory().reserve(Purpose::Queries, 0);
         }
-        let Some(held) = held else { return false };
-        held.resize_fairly(held.octets() + growth)
+        let Some(reservation) = reservation else {
+            return false;
+        };
+        reservation.resize_fairly(reservation.octets() + growth)
     }
 }
 
-/// How long a read may take: the idle limit between messages, and what is left of it within one.
+/// The timeout of the next read: [`IDLE_TIMEOUT`] between messages, and what is left of it within a message.
 #[derive(Debug, Default)]
-struct Patience {
-    message_began: Option<Instant>,
+struct ReadTimeout {
+    /// When the first part of an incomplete message was read.
+    message_began_at: Option<Instant>,
+    /// The timeout that the socket has.
     applied: Option<Duration>,
 }
 
-impl Patience {
-    /// A message has come whole: what is there of the next began after it.
+impl ReadTimeout {
+    /// Notes that a message is complete: the next one begins after it.
     fn message_ended(&mut self) {
-        self.message_began = None;
+        self.message_began_at = None;
     }
 
-    fn apply(&mut self, socket: &TcpStream, amid_message: bool) -> io::Result<()> {
-        let timeout = if amid_message {
-            let began = *self.message_began.get_or_insert_with(clock::now);
-            deadline::left(began + IDLE_LIMIT)?
+    /// Sets the timeout of `socket` for the next read. Fails if the time for the current message is over.
+    fn apply(&mut self, socket: &TcpStream, has_partial_message: bool) -> io::Result<()> {
+        let timeout = if has_partial_message {
+            let began_at = *self.message_began_at.get_or_insert_with(clock::now);
+            deadline::left(began_at + IDLE_TIMEOUT)?
         } else {
-            self.message_began = None;
-            IDLE_LIMIT
+            self.message_began_at = None;
+            IDLE_TIMEOUT
         };
-        // Between messages it is the same again and again, which saves the system call.
+        // Between messages the timeout does not change, which saves the system call.
         if self.applied.replace(timeout) != Some(timeout) {
             socket.set_read_timeout(Some(timeout))?;
         }
@@ -197,28 +211,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_that_always_has_begun_its_next_message_is_not_late() {
+    fn each_message_has_the_whole_timeout() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let socket = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
         let late = Instant::now()
-            .checked_sub(2 * IDLE_LIMIT)
+            .checked_sub(2 * IDLE_TIMEOUT)
             .expect("the machine is up");
-        let mut patience = Patience {
-            message_began: Some(late),
+        let mut read_timeout = ReadTimeout {
+            message_began_at: Some(late),
             applied: None,
         };
         assert!(
-            patience.apply(&socket, true).is_err(),
-            "this message took too long"
+            read_timeout.apply(&socket, true).is_err(),
+            "the message took too long"
         );
-        let mut patience = Patience {
-            message_began: Some(late),
+        let mut read_timeout = ReadTimeout {
+            message_began_at: Some(late),
             applied: None,
         };
-        patience.message_ended();
+        read_timeout.message_ended();
         assert!(
-            patience.apply(&socket, true).is_ok(),
-            "that one ended, and this one just began"
+            read_timeout.apply(&socket, true).is_ok(),
+            "the old message ended, and the new one just began"
         );
     }
 }

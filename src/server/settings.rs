@@ -1,22 +1,23 @@
-//! What can the user say about the clients that are served?
+//! What can the user configure about listening and TCP clients?
 
 use std::net::IpAddr;
 
-/// What this room can be told.
+/// The settings of the server.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The addresses to listen on, TCP and UDP.
     pub addresses: Vec<IpAddr>,
-    /// An address that this host does not have is left out, as long as one remains.
+    /// Addresses that this host does not have are skipped, as long as one remains.
     pub addresses_optional: bool,
     /// The port; 0 lets the system choose one for each address.
     pub port: u16,
-    /// Others of the same user who want that too may have it as well; the kernel gives each client to one of them.
+    /// Other processes of the same user may share the port if they set this too (SO_REUSEPORT). The kernel assigns each client to one of
+    /// them.
     pub reuse_port: bool,
-    /// TCP clients at a time; at least 1.
-    pub clients: usize,
-    /// Of them from one address; at least 1.
-    pub clients_per_address: usize,
-    /// Programs on this host are held to that, too.
+    /// The number of TCP connections at a time; at least 1.
+    pub max_clients: usize,
+    /// The number of TCP connections from one address or IPv6 site at a time; at least 1.
+    pub max_clients_per_address: usize,
+    /// The limit per address also applies to loopback addresses.
     pub limit_loopback: bool,
 }

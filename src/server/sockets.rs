@@ -1,6 +1,7 @@
 //! Which sockets are listened on?
 //!
-//! Those that are bound here, a pair of TCP and UDP for each address, or those that a service manager has bound and passed.
+//! Sockets that are bound here, a pair of TCP and UDP for each address, or those that a service manager has bound and passed (socket
+//! activation).
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -18,17 +19,17 @@ use crate::server::settings::Settings;
 use crate::system::memory;
 use crate::telemetry::log::info;
 
-/// The receive buffer of a UDP socket in octets, as far as the system allows, which counts twice as much: room for a burst of
-/// some thousand queries.
-const RECEIVE_BUFFER: usize = 2 * 1024 * 1024;
-/// How long what was sent to a TCP client may stay unacknowledged, or wait for one that does not read, before the kernel gives it
-/// up, also when the connection was closed here (TCP_USER_TIMEOUT, RFC 5482).
-const USER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections that the kernel holds until a place is free, as far as the system allows. Of more, clients try again only
-/// after a second.
+/// The size in octets of the receive and send buffers of a UDP socket, up to the limit of the system: room for a burst of some thousand
+/// queries. The kernel doubles the value (socket(7)).
+const UDP_BUFFER: usize = 2 * 1024 * 1024;
+/// How long data that was sent to a TCP client may stay unacknowledged, or wait for a client that does not read, before the kernel
+/// drops the connection, even if it is closed here (TCP_USER_TIMEOUT, RFC 5482).
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that the kernel queues until they are accepted, up to the limit of the system. When the queue is full, a client retries
+/// only after a second.
 const BACKLOG: i32 = 1024;
 
-/// Why a socket could not be had.
+/// The error of binding a socket.
 #[derive(Debug)]
 pub struct BindError {
     address: SocketAddr,
@@ -37,10 +38,10 @@ pub struct BindError {
 }
 
 impl BindError {
-    /// What kind of refusal it was.
+    /// The kind of the error. A host without IPv6 yields [`ErrorKind::AddrNotAvailable`].
     pub fn kind(&self) -> ErrorKind {
         match self.cause.raw_os_error() {
-            // No IPv6 at all.
+            // The system has no IPv6.
             Some(libc::EAFNOSUPPORT) => ErrorKind::AddrNotAvailable,
             _ => self.cause.kind(),
         }
@@ -48,7 +49,7 @@ impl BindError {
 }
 
 impl fmt::Display for BindError {
-    /// One line that names the option, the value and what was expected.
+    /// One line with the option, its value and what was expected.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             address,
@@ -88,29 +89,34 @@ impl std::error::Error for BindError {
     }
 }
 
-/// Sockets that are bound and not yet served.
+/// Sockets that are bound, before their threads start.
 #[derive(Debug)]
 pub struct Sockets {
     pub(super) tcp: Vec<TcpListener>,
     pub(super) udp: Vec<Arc<UdpSocket>>,
     addresses: Vec<SocketAddr>,
-    /// Somebody else holds them too, and goes on with them when this process has ended.
-    pub(super) passed: bool,
-    /// Others have sockets of their own on the same ports.
-    pub(super) shared: bool,
+    /// A service manager has passed the sockets. It holds them too, and passes them on when this process has ended.
+    pub(super) socket_activated: bool,
+    /// Other processes may bind the same ports (SO_REUSEPORT).
+    pub(super) reuse_port: bool,
 }
 
 impl Sockets {
-    /// Binds TCP and UDP on every address.
+    /// Binds a TCP and a UDP socket on every address.
+    ///
+    /// # Errors
+    ///
+    /// Fails if an address cannot be bound. With `addresses_optional`, addresses that this host does not have are skipped if at least one
+    /// remains.
     pub fn bind(settings: &Settings) -> Result<Self, BindError> {
         let mut sockets = Self {
             tcp: Vec::new(),
             udp: Vec::new(),
             addresses: Vec::new(),
-            passed: false,
-            shared: settings.reuse_port,
+            socket_activated: false,
+            reuse_port: settings.reuse_port,
         };
-        let mut missing = None;
+        let mut unavailable = None;
         for &address in &settings.addresses {
             match bind_pair(SocketAddr::new(address, settings.port), settings.reuse_port) {
                 Ok(((tcp, udp), bound)) => {
@@ -126,32 +132,34 @@ impl Sockets {
                         "event=address-left-out address={address} cause=\"{}\"",
                         error.cause
                     );
-                    missing = Some(error);
+                    unavailable = Some(error);
                 }
                 Err(error) => return Err(error),
             }
         }
-        match missing {
+        match unavailable {
             Some(error) if sockets.tcp.is_empty() => Err(error),
             _ => Ok(sockets),
         }
     }
 
-    /// Those that a service manager has bound and passed (sd_listen_fds(3)), if it has: then no others are. To be called
-    /// before there are other threads, since it takes the word about them out of the environment.
+    /// The sockets that a service manager has bound and passed (sd_listen_fds(3)). None if there are none; otherwise no others must be
+    /// bound. Call this before other threads start, since it removes variables from the environment.
     ///
-    /// Fails where there is something else among them than TCP listeners and UDP sockets.
-    pub fn passed() -> io::Result<Option<Self>> {
-        let mut passed = ListenFd::from_env();
+    /// # Errors
+    ///
+    /// Fails if one of them is neither a listening TCP socket nor a UDP socket.
+    pub fn from_socket_activation() -> io::Result<Option<Self>> {
+        let mut fds = ListenFd::from_env();
         let mut sockets = Self {
             tcp: Vec::new(),
             udp: Vec::new(),
             addresses: Vec::new(),
-            passed: true,
-            shared: false,
+            socket_activated: true,
+            reuse_port: false,
         };
-        for place in 0..passed.len() {
-            let address = match passed.take_tcp_listener(place) {
+        for index in 0..fds.len() {
+            let address = match fds.take_tcp_listener(index) {
                 Ok(Some(tcp)) if SockRef::from(&tcp).is_listener()? => {
                     let address = tcp.local_addr()?;
                     tcp.set_nonblocking(true)?;
@@ -161,11 +169,11 @@ impl Sockets {
                 _ => {
                     let expected = || {
                         let text = format!(
-                            "LISTEN_FDS: socket {place}: expected a TCP socket that listens, or a UDP socket"
+                            "LISTEN_FDS: socket {index}: expected a TCP socket that listens, or a UDP socket"
                         );
                         io::Error::other(text)
                     };
-                    let udp = passed.take_udp_socket(place).ok().flatten();
+                    let udp = fds.take_udp_socket(index).ok().flatten();
                     let udp = udp.ok_or_else(expected)?;
                     let address = udp.local_addr()?;
                     udp.set_nonblocking(false)?;
@@ -181,31 +189,37 @@ impl Sockets {
         Ok(Some(sockets).filter(|sockets| !sockets.addresses.is_empty()))
     }
 
-    /// The addresses and ports that are bound, in the order of the settings.
+    /// The bound addresses and ports, in the order of the settings.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 }
 
-type Pair = (TcpListener, Arc<UdpSocket>);
+/// The TCP and the UDP socket of one address.
+type SocketPair = (TcpListener, Arc<UdpSocket>);
 
-/// Binds both protocols to the same port, also where the system chooses it.
-fn bind_pair(wanted: SocketAddr, shared: bool) -> Result<(Pair, SocketAddr), BindError> {
-    const TRIES: usize = 16;
+/// Binds TCP and UDP to the same port, even if the system chooses it.
+fn bind_pair(
+    requested: SocketAddr,
+    reuse_port: bool,
+) -> Result<(SocketPair, SocketAddr), BindError> {
+    const MAX_TRIES: usize = 16;
     let mut tries = 0;
     loop {
         tries += 1;
-        let tcp = bind_tcp(wanted, shared).map_err(|cause| BindError {
-            address: wanted,
+        let tcp = bind_tcp(requested, reuse_port).map_err(|cause| BindError {
+            address: requested,
             protocol: "TCP",
             cause,
         })?;
-        let bound = tcp.local_addr().unwrap_or(wanted);
-        match bind_udp(bound, shared, wanted.port() == 0) {
+        let bound = tcp.local_addr().unwrap_or(requested);
+        match bind_udp(bound, reuse_port, requested.port() == 0) {
             Ok(udp) => return Ok(((tcp, Arc::new(udp)), bound)),
-            // The system chose a port that is free for TCP alone: it will choose another.
+            // The system chose a port that is free for TCP only. The next try gets another one.
             Err(cause)
-                if wanted.port() == 0 && cause.kind() == ErrorKind::AddrInUse && tries < TRIES => {}
+                if requested.port() == 0
+                    && cause.kind() == ErrorKind::AddrInUse
+                    && tries < MAX_TRIES => {}
             Err(cause) => {
                 return Err(BindError {
                     address: bound,
@@ -217,52 +231,53 @@ fn bind_pair(wanted: SocketAddr, shared: bool) -> Result<(Pair, SocketAddr), Bin
     }
 }
 
-fn bind_tcp(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+fn bind_tcp(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     let socket = new_socket(address, Type::STREAM, Protocol::TCP)?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
+    socket.set_reuse_port(reuse_port)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    // A newcomer may be gone before it is accepted.
+    // A connection may be reset before it is accepted, and accept must not block then.
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
 
-/// What clients' connections have from their listener. Where the system will not have it, they do without.
+/// Sets the options that connections inherit from their listener. Options that the system refuses are left out.
 pub(super) fn prepare_tcp(listener: &Socket) {
-    // Answers are gathered here already: each write should leave at once.
+    // Answers are gathered in batches already, so each write is sent at once.
     let _ = listener.set_tcp_nodelay(true);
-    // What the kernel holds for a client is bounded, too.
+    // Bounds the memory that the kernel holds for each client.
     let _ = listener.set_send_buffer_size(memory::SEND_BUFFER);
     let _ = listener.set_recv_buffer_size(memory::RECEIVE_BUFFER);
-    let _ = listener.set_tcp_user_timeout(Some(USER_TIMEOUT));
+    let _ = listener.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT));
 }
 
-/// A port that the system has just chosen for TCP must be free: it is shared only once it is ours.
-fn bind_udp(address: SocketAddr, shared: bool, chosen: bool) -> io::Result<UdpSocket> {
+/// Binds a UDP socket. If the system has chosen the port (`is_chosen`), SO_REUSEPORT is set only after the port is bound: so that binding
+/// fails if another process has the port.
+fn bind_udp(address: SocketAddr, reuse_port: bool, is_chosen: bool) -> io::Result<UdpSocket> {
     let socket = new_socket(address, Type::DGRAM, Protocol::UDP)?;
     prepare_udp(&SockRef::from(&socket), address)?;
-    socket.set_reuse_port(shared && !chosen)?;
+    socket.set_reuse_port(reuse_port && !is_chosen)?;
     socket.bind(&address.into())?;
-    socket.set_reuse_port(shared)?;
+    socket.set_reuse_port(reuse_port)?;
     Ok(socket.into())
 }
 
-/// What a socket for `address` needs that we receive on.
+/// Sets the options of a UDP socket that is or will be bound to `address`.
 fn prepare_udp(socket: &Socket, address: SocketAddr) -> io::Result<()> {
-    // With CAP_NET_ADMIN beyond the system's limit, else up to it; less is no reason not to serve.
-    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    // Exceeds the limit of the system if CAP_NET_ADMIN allows it. A smaller buffer is no reason to fail.
+    if setsockopt(&socket, sockopt::RcvBufForce, &UDP_BUFFER).is_err() {
+        let _ = socket.set_recv_buffer_size(UDP_BUFFER);
     }
-    let _ = socket.set_send_buffer_size(RECEIVE_BUFFER);
-    // So that the kernel says how many datagrams found no room; without its word they are lost uncounted.
+    let _ = socket.set_send_buffer_size(UDP_BUFFER);
+    // Makes the kernel report how many datagrams it dropped. If that fails, drops are not counted.
     let _ = setsockopt(&socket, sockopt::RxqOvfl, &1);
-    // No answer is longer than what any link carries that IPv6 can use, so that none needs to be fragmented: it says so to
-    // the routers, and believes nobody who says that the path carries less (RFC 9715 section 3.1). It also spares
-    // the kernel an ID for the fragments of each packet, which costs more the more clients there are.
+    // Sets DF and ignores ICMP messages about a smaller path MTU (RFC 9715 section 3.1): no answer is longer than what every link that
+    // carries IPv6 can transmit, so none needs to be fragmented. This also saves the kernel an IP ID for each packet, whose cost
+    // grows with the number of clients.
     let _ = set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::PROBE);
     if address.ip().is_unspecified() {
-        // An answer must leave from the address that was asked (RFC 5625 section 6.2; RFC 1123 section 6.1.2.1 class).
+        // An answer must be sent from the address that the query was sent to (RFC 5625 section 6.2; RFC 1123 section 6.1.2.1 class).
         match address {
             SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
             SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
@@ -274,7 +289,7 @@ fn prepare_udp(socket: &Socket, address: SocketAddr) -> io::Result<()> {
 fn new_socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
-        // So that 0.0.0.0 and :: can be listened on side by side.
+        // Allows to listen on both 0.0.0.0 and ::.
         socket.set_only_v6(true)?;
     }
     Ok(socket)
@@ -285,7 +300,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_not_fragmented_whatever_the_network_says() {
+    fn answers_are_not_fragmented_whatever_icmp_says() {
         for address in ["127.0.0.1:0", "0.0.0.0:0"] {
             let address = address.parse().expect("an address");
             let socket = bind_udp(address, false, false).expect("a socket");
@@ -295,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn why_a_socket_could_not_be_had_is_said_with_what_to_do() {
+    fn bind_errors_name_the_option_and_a_remedy() {
         for (kind, parts) in [
             (ErrorKind::AddrInUse, ["--port 53", "in use", "a free port"]),
             (

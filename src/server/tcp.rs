@@ -1,6 +1,6 @@
 //! How are TCP clients accepted?
 //!
-//! By a thread for each listener, which also reads new connections until it is clear that they need a worker.
+//! Each listener has a thread, which also reads new connections until it is clear that they need a worker.
 
 use std::io::{ErrorKind, PipeReader};
 use std::net::{IpAddr, TcpListener};
@@ -18,60 +18,65 @@ use crate::client::slow_readers::SlowReaders;
 use crate::forward::forwarder::{Batch, Forwarder};
 use crate::message::framing::FrameBuffer;
 use crate::server::backoff::Backoff;
-use crate::server::workers::{Job, Pool};
+use crate::server::workers::{Job, WorkerPool};
 use crate::system::clock;
 use crate::system::memory;
 use crate::system::thread::{self, Pulse};
 use crate::telemetry::log::debug;
 
-/// Connections that the thread that accepts them reads itself, at most, and how long: most clients ask one thing and go.
-const MOST_NEW: usize = 32;
-const NEW_FOR: Duration = Duration::from_secs(1);
+/// Connections that an accepting thread reads itself, at most.
+const MAX_NEW_CONNECTIONS: usize = 32;
+/// How long an accepting thread reads a connection itself.
+const NEW_CONNECTION_TIME: Duration = Duration::from_secs(1);
 
-/// What accepts the clients of one TCP listener.
+/// Accepts the clients of one TCP listener.
 ///
-/// Most of them ask one thing and go. As long as one may be of these, the thread that accepted it reads it, beside others: no
-/// thread is woken for it alone. Who says more or stays longer is handed to a worker.
+/// Most clients send one query and close. The accepting thread reads new connections itself, several at a time, so that no thread is woken
+/// for a single query. A connection that sends more or stays longer is handed over to a worker.
 pub(super) struct Acceptor {
     pub(super) listener: TcpListener,
-    pub(super) ended: PipeReader,
-    pub(super) slots: Arc<ConnectionLimit>,
-    pub(super) per_address: usize,
+    /// Readable once accepting is to stop.
+    pub(super) shutdown: PipeReader,
+    pub(super) connection_limit: Arc<ConnectionLimit>,
+    /// TCP connections that one client may have.
+    pub(super) max_per_address: usize,
     pub(super) limit_loopback: bool,
     pub(super) forwarder: Arc<Forwarder>,
-    pub(super) pool: Arc<Pool>,
+    pub(super) pool: Arc<WorkerPool>,
     pub(super) slow_readers: Arc<SlowReaders>,
     pub(super) stopping: Arc<AtomicBool>,
 }
 
-/// The connections that were accepted a moment ago.
+/// The connections that the accepting thread reads itself.
 struct NewConnections {
-    /// In the order in which they came.
+    /// In the order in which they were accepted.
     connections: Vec<NewConnection>,
-    /// What one of them is saying; empty in between.
+    /// The buffer into which one connection at a time is read; empty in between.
     frames: FrameBuffer,
-    /// What they ask.
+    /// Their queries.
     batch: Batch,
 }
 
 struct NewConnection {
     connection: Connection,
-    accepted: Instant,
-    has_asked: bool,
+    accepted_at: Instant,
+    /// A query was read.
+    has_query: bool,
 }
 
-/// What was read from a new connection.
-enum Said {
-    /// Nothing yet, or the one thing that it asks.
-    Little,
-    /// More than that, or not all at once.
-    Much,
-    /// It is gone.
-    Gone,
+/// What to do with a new connection after a read.
+enum FirstRead {
+    /// Nothing or exactly one query was read so far: the accepting thread keeps the connection.
+    KeepPolling,
+    /// More than one query or an incomplete one was read: a worker takes over.
+    HandOver,
+    /// The client closed the connection, or it failed.
+    Closed,
 }
 
 impl Acceptor {
-    pub(super) fn accept(&self) {
+    /// Accepts until the shutdown, and then hands all new connections over to workers.
+    pub(super) fn run(&self) {
         let mut backoff = Backoff::default();
         let pulse = Pulse::new("accept");
         let mut new_connections = NewConnections {
@@ -82,19 +87,19 @@ impl Acceptor {
         loop {
             let mut ready = vec![
                 PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.ended.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.shutdown.as_fd(), PollFlags::POLLIN),
             ];
             let sockets = new_connections
                 .connections
                 .iter()
                 .map(|new| new.connection.socket());
             ready.extend(sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
-            if poll(&mut ready, new_connections.patience()).is_err() {
+            if poll(&mut ready, new_connections.poll_timeout()).is_err() {
                 continue;
             }
             let mut readable = ready.iter().map(|ready| ready.any().unwrap_or(true));
-            // An error of the listener's own is for accept to tell.
-            let is_waited_at = readable.next().unwrap_or(false);
+            // An error of the listener also counts as readable: accept reports it.
+            let listener_ready = readable.next().unwrap_or(false);
             if readable.next().unwrap_or(true) {
                 break;
             }
@@ -102,8 +107,8 @@ impl Acceptor {
             let now = clock::now();
             pulse.works(now);
             self.read_ready(&mut new_connections, &readable, now);
-            if is_waited_at {
-                self.accept_waiting(&mut new_connections, &mut backoff, &pulse);
+            if listener_ready {
+                self.accept_pending(&mut new_connections, &mut backoff, &pulse);
             }
             self.forwarder.dispatch(&mut new_connections.batch, now);
             pulse.waits();
@@ -114,7 +119,7 @@ impl Acceptor {
         self.hand_over(&mut new_connections, usize::MAX);
     }
 
-    /// Reads those new connections that have something to say, and hands those over to workers that are no longer new.
+    /// Reads the readable new connections, and hands over those that are no longer new.
     fn read_ready(&self, new_connections: &mut NewConnections, readable: &[bool], now: Instant) {
         let mut readable = readable.iter();
         let connections = std::mem::take(&mut new_connections.connections);
@@ -125,26 +130,28 @@ impl Acceptor {
                 new_connections.connections.push(new);
             }
         }
-        let is_new = |new: &NewConnection| now.saturating_duration_since(new.accepted) < NEW_FOR;
+        let is_new = |new: &NewConnection| {
+            now.saturating_duration_since(new.accepted_at) < NEW_CONNECTION_TIME
+        };
         let first_new = new_connections.connections.iter().position(is_new);
         self.hand_over(new_connections, first_new.unwrap_or(usize::MAX));
     }
 
-    /// Accepts the connections that wait.
-    fn accept_waiting(
+    /// Accepts the pending connections, [`MAX_NEW_CONNECTIONS`] at most.
+    fn accept_pending(
         &self,
         new_connections: &mut NewConnections,
         backoff: &mut Backoff,
         pulse: &Pulse,
     ) {
-        for round in 0..MOST_NEW {
-            let slot = match self.slots.take_now() {
-                // That one more waits is known of the first alone, and nobody leaves for less.
-                None if round == 0 => {
-                    // It may be one of these that has to leave.
+        for count in 0..MAX_NEW_CONNECTIONS {
+            let slot = match self.connection_limit.try_acquire() {
+                // Only before the first accept is it known that a connection is pending, so only then is another one evicted for it.
+                None if count == 0 => {
+                    // One of the new connections may have to be evicted.
                     self.hand_over_all(new_connections);
                     pulse.waits();
-                    self.slots.take()
+                    self.connection_limit.acquire()
                 }
                 slot => slot,
             };
@@ -153,27 +160,27 @@ impl Acceptor {
                 Ok((socket, peer)) => {
                     let now = clock::now();
                     pulse.works(now);
-                    backoff.is_over("accept");
-                    if !self.may_stay(peer.ip().to_canonical()) {
+                    backoff.reset("accept");
+                    if !self.admit(peer.ip().to_canonical()) {
                         debug!("event=client-refused client={peer} cause=\"too many of its own\"");
                         continue;
                     }
                     let slow_readers = Arc::clone(&self.slow_readers);
                     let new = NewConnection {
                         connection: Connection::new(socket, peer, slow_readers, slot, now),
-                        accepted: now,
-                        has_asked: false,
+                        accepted_at: now,
+                        has_query: false,
                     };
                     self.hand_over(
                         new_connections,
-                        (new_connections.connections.len() + 1).saturating_sub(MOST_NEW),
+                        (new_connections.connections.len() + 1).saturating_sub(MAX_NEW_CONNECTIONS),
                     );
-                    // Its query came with it, mostly.
+                    // Mostly the first query has arrived with the connection.
                     self.read_new(new_connections, new, now);
                 }
                 Err(_) if self.stopping.load(Ordering::Acquire) => return,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                // The client went away again before it was accepted: weather.
+                // The client has reset the connection before it was accepted.
                 Err(error)
                     if matches!(
                         error.kind(),
@@ -188,90 +195,94 @@ impl Acceptor {
         }
     }
 
-    /// Reads one new connection, and puts it where it belongs then.
+    /// Reads one new connection, and then keeps it, hands it over, or drops it.
     fn read_new(&self, new_connections: &mut NewConnections, mut new: NewConnection, now: Instant) {
-        // A panic costs the one at whom it happens.
-        match thread::guard("accept", || self.take_in(new_connections, &mut new, now)) {
-            Some(Said::Little) => new_connections.connections.push(new),
-            Some(Said::Much) => {
-                // What it was told here comes before what a worker tells it.
+        // A panic closes only this connection.
+        match thread::guard("accept", || {
+            self.read_queries(new_connections, &mut new, now)
+        }) {
+            Some(FirstRead::KeepPolling) => new_connections.connections.push(new),
+            Some(FirstRead::HandOver) => {
+                // The answers of this thread are sent before those of the worker.
                 self.forwarder.dispatch(&mut new_connections.batch, now);
                 let frames = FrameBuffer::with_capacity(memory::READ);
-                let begun = std::mem::replace(&mut new_connections.frames, frames);
-                self.pool.submit(Job::Client(new.connection, begun));
+                let received = std::mem::replace(&mut new_connections.frames, frames);
+                self.pool.submit(Job::Client(new.connection, received));
             }
-            Some(Said::Gone) => {}
+            Some(FirstRead::Closed) => {}
             None => new_connections.frames = FrameBuffer::with_capacity(memory::READ),
         }
     }
 
-    fn take_in(
+    /// Reads once, and handles the queries that are complete.
+    fn read_queries(
         &self,
         new_connections: &mut NewConnections,
         new: &mut NewConnection,
         now: Instant,
-    ) -> Said {
+    ) -> FirstRead {
         let NewConnections { frames, batch, .. } = new_connections;
         let connection = &new.connection;
-        match frames.fill(|room| connection.read_now(room)) {
-            Ok(0) => return Said::Gone,
+        match frames.fill(|buffer| connection.try_read(buffer)) {
+            Ok(0) => return FirstRead::Closed,
             Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Said::Little,
-            Err(_) => return Said::Gone,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return FirstRead::KeepPolling,
+            Err(_) => return FirstRead::Closed,
         }
-        let had_asked = new.has_asked;
-        let mut asks = 0;
-        // What is left goes on to a worker, which may wait until the client has read.
+        let had_query = new.has_query;
+        let mut queries = 0;
+        // The rest is left to a worker, which may wait until the client has read its answers.
         while !batch.is_large()
             && let Some(range) = frames.next_message()
         {
-            asks += 1;
-            new.has_asked = true;
-            let client = connection.client(now);
+            queries += 1;
+            new.has_query = true;
+            let client = connection.start_query(now);
             self.forwarder
                 .handle(frames.message(range), client, now, batch);
         }
         if batch.take_over_limit() {
             connection.stream().mark_over_limit();
-            return Said::Much;
+            return FirstRead::HandOver;
         }
-        match (had_asked, asks, frames.has_partial_message()) {
-            (false, 1, false) => Said::Little,
-            _ => Said::Much,
+        match (had_query, queries, frames.has_partial_message()) {
+            (false, 1, false) => FirstRead::KeepPolling,
+            _ => FirstRead::HandOver,
         }
     }
 
-    /// Leaves nobody to a thread that is about to wait: neither who asked in this round, also if it has gone on since, nor
-    /// who may still ask.
+    /// Prepares the thread for blocking: sends all queries and replies that are pending, and hands all new connections over to workers.
     fn hand_over_all(&self, new_connections: &mut NewConnections) {
         self.forwarder
             .dispatch(&mut new_connections.batch, clock::now());
         self.hand_over(new_connections, usize::MAX);
     }
 
-    /// Hands the first so many of the new connections over to workers.
+    /// Hands the first `count` new connections over to workers.
     fn hand_over(&self, new_connections: &mut NewConnections, count: usize) {
         let count = count.min(new_connections.connections.len());
         for new in new_connections.connections.drain(..count) {
-            let nothing = FrameBuffer::with_capacity(memory::READ);
-            self.pool.submit(Job::Client(new.connection, nothing));
+            let empty = FrameBuffer::with_capacity(memory::READ);
+            self.pool.submit(Job::Client(new.connection, empty));
         }
     }
 
-    fn may_stay(&self, address: IpAddr) -> bool {
-        let unlimited = address.is_loopback() && !self.limit_loopback;
-        unlimited || self.slots.admit(address, self.per_address)
+    /// Checks the limit per address, which does not hold for loopback addresses by default. May evict an idle connection of the client.
+    fn admit(&self, address: IpAddr) -> bool {
+        let is_unlimited = address.is_loopback() && !self.limit_loopback;
+        is_unlimited || self.connection_limit.admit(address, self.max_per_address)
     }
 }
 
 impl NewConnections {
-    /// Until the first of them has been here for long.
-    fn patience(&self) -> PollTimeout {
+    /// The time until the oldest connection is no longer new.
+    fn poll_timeout(&self) -> PollTimeout {
         let Some(first) = self.connections.first() else {
             return PollTimeout::NONE;
         };
-        let left = NEW_FOR.saturating_sub(clock::now().saturating_duration_since(first.accepted));
-        // Rounded up: a timeout of zero for the last fraction of a millisecond would spin.
+        let left = NEW_CONNECTION_TIME
+            .saturating_sub(clock::now().saturating_duration_since(first.accepted_at));
+        // Rounded up: for the last fraction of a millisecond, a timeout of zero would make the loop spin.
         PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
     }
 }

@@ -1,6 +1,6 @@
 //! How are queries received over UDP?
 //!
-//! In batches, by a thread for each socket, which handles them here and now.
+//! Each socket has a thread, which receives queries in batches and handles them at once.
 
 use std::io::IoSliceMut;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -18,7 +18,7 @@ use nix::sys::socket::{
     SockaddrStorage, recvmmsg,
 };
 
-use crate::client::datagrams::Local;
+use crate::client::datagrams::LocalAddress;
 use crate::client::destination::Client;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::forward::forwarder::{Batch, Forwarder};
@@ -27,41 +27,46 @@ use crate::system::clock;
 use crate::system::thread::Pulse;
 use crate::telemetry::log::warn;
 
-/// Datagrams that are received by one system call, at most.
-const BATCH: usize = 64;
-/// Octets of the longest datagram that is read whole. Queries have some hundred at most.
-const DATAGRAM: usize = 4096;
-/// Batches that are still received after the word to stop, at most: what was in the queue, not what a flood adds.
-const LAST_ROUNDS: usize = 256;
-/// How often the kernel's count of lost datagrams is asked for while there may be some.
-const HEAR_AGAIN: Duration = Duration::from_secs(1);
-/// How long after it was said that datagrams were lost it is said again, if more were.
-const SAY_AGAIN: Duration = Duration::from_secs(10);
+/// Datagrams that one system call receives, at most.
+const MAX_DATAGRAMS: usize = 64;
+/// Octets of a datagram that are received; longer datagrams are truncated. Queries are a few hundred octets long at most.
+const MAX_DATAGRAM_OCTETS: usize = 4096;
+/// Batches that are still received after a stop, at most: what was queued before it, not what a flood adds.
+const MAX_DRAIN_BATCHES: usize = 256;
+/// How often the kernel's count of dropped datagrams is requested while there may be drops.
+const DROP_COUNT_INTERVAL: Duration = Duration::from_secs(1);
+/// The shortest time between two log lines about dropped datagrams.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Where datagrams come in.
-pub(super) struct Receiver {
+/// Receives the queries of one UDP socket.
+pub(super) struct UdpReceiver {
     pub(super) socket: Arc<UdpSocket>,
-    pub(super) own: SocketAddr,
+    /// The address that the socket is bound to.
+    pub(super) local_address: SocketAddr,
     pub(super) forwarder: Arc<Forwarder>,
     pub(super) evictions: Arc<EvictionCounters>,
-    /// Somebody else goes on with it: what is in its queue at the end is left there.
-    pub(super) passed: bool,
+    /// The socket outlives this process: what is queued at a stop is left there.
+    pub(super) socket_activated: bool,
     pub(super) stopping: Arc<AtomicBool>,
 }
 
-impl Receiver {
-    pub(super) fn receive(&self) {
+impl UdpReceiver {
+    /// Receives until a stop, and then what is queued.
+    ///
+    /// Yields after a batch that is not full: if other threads run first, the next batch is larger. After a full batch the next one is full
+    /// anyway, and yielding would give the processor to a local client that floods.
+    pub(super) fn run(&self) {
         let mut backoff = Backoff::default();
-        let mut octets = vec![[0; DATAGRAM]; BATCH];
+        let mut octets = vec![[0; MAX_DATAGRAM_OCTETS]; MAX_DATAGRAMS];
         let mut batch = Batch::default();
-        let mut losses = Losses::default();
+        let mut drops = KernelDrops::default();
         let mut headers = Self::headers();
-        let mut last_rounds = LAST_ROUNDS;
+        let mut drain_batches = MAX_DRAIN_BATCHES;
         let pulse = Pulse::new("receive");
-        while !(self.passed && self.stopping.load(Ordering::Acquire)) {
+        while !(self.socket_activated && self.stopping.load(Ordering::Acquire)) {
             let mut slices: Vec<_> = octets
                 .iter_mut()
-                .map(|room| [IoSliceMut::new(room)])
+                .map(|buffer| [IoSliceMut::new(buffer)])
                 .collect();
             let received = recvmmsg(
                 self.socket.as_raw_fd(),
@@ -71,31 +76,30 @@ impl Receiver {
                 None,
             );
             let stopping = self.stopping.load(Ordering::Acquire);
-            // What was received is read out first: the octets are lent until then.
-            let received: Result<Vec<_>, _> = received
-                .map(|datagrams| datagrams.map(|datagram| Arrival::of(&datagram)).collect());
+            // Copies the packet information first, since the result borrows the buffers.
+            let received: Result<Vec<_>, _> =
+                received.map(|packets| packets.map(|packet| PacketInfo::of(&packet)).collect());
             match received {
-                Ok(arrivals) => {
-                    backoff.is_over("receive");
-                    // A socket that was shut down reads as nothing once its queue is empty.
-                    if stopping && arrivals.iter().all(|arrival| arrival.length == 0) {
+                Ok(packets) => {
+                    backoff.reset("receive");
+                    // After a shutdown, the socket yields empty datagrams once its queue is empty.
+                    if stopping && packets.iter().all(|packet| packet.length == 0) {
                         return;
                     }
                     let now = clock::now();
                     pulse.works(now);
-                    let lost = arrivals.iter().rev().find_map(|arrival| arrival.lost);
-                    let told_before = losses.were_heard();
-                    self.evictions.datagrams.add(losses.hear(lost, now));
-                    batch.set_quiet_overload(losses.are_recent(now));
-                    let unheard = losses.may_be_unheard(arrivals.len(), now);
-                    if unheard || (self.own.ip().is_unspecified() && !told_before) {
+                    let drop_count = packets.iter().rev().find_map(|packet| packet.drop_count);
+                    let had_drops = drops.any_reported();
+                    let new_drops = drops.record(drop_count, now);
+                    self.evictions.udp_receive_drops.add(new_drops);
+                    batch.set_quiet_overload(drops.are_recent(now));
+                    let reset_due = drops.is_reset_due(packets.len(), now);
+                    if reset_due || (self.local_address.ip().is_unspecified() && !had_drops) {
                         headers = Self::headers();
                     }
-                    self.handle(&arrivals, &octets, &mut batch, now);
+                    self.handle(&packets, &octets, &mut batch, now);
                     pulse.waits();
-                    if (2..BATCH).contains(&arrivals.len()) {
-                        // More are on their way: if anybody else has something to do, the next batch is larger for it.
-                        // After a full one it is full anyway, and who floods is not to have the processor as well.
+                    if (2..MAX_DATAGRAMS).contains(&packets.len()) {
                         yield_now();
                     }
                 }
@@ -103,80 +107,85 @@ impl Receiver {
                 Err(error) => backoff.wait("receive", &error.into()),
             }
             if stopping {
-                last_rounds -= 1;
-                if last_rounds == 0 {
+                drain_batches -= 1;
+                if drain_batches == 0 {
                     return;
                 }
             }
         }
     }
 
-    /// Room for a batch, with all that the kernel may tell of each datagram.
+    /// Allocates the headers of a batch, with buffers for all control data that the kernel may add to a datagram.
     ///
-    /// It is room for no more than the kernel told of the last one in the same place: nothing puts the lengths back. So on a
-    /// wildcard it is made for each batch until datagrams were lost: with the first word on that, which comes before the
-    /// address that was asked, both would be too long. After that batch both come with each datagram.
+    /// recvmmsg sets the length of each buffer to what it wrote, and nothing resets it, so a header that is used again has no room for
+    /// more control data. A wildcard socket therefore needs new headers for each batch until the kernel reports drops: the first drop
+    /// count comes before the local address, and both together would not fit. From then on both come with each datagram.
     fn headers() -> MultiHeaders<SockaddrStorage> {
-        MultiHeaders::preallocate(BATCH, Some(cmsg_space!(libc::in6_pktinfo, u32)))
+        MultiHeaders::preallocate(MAX_DATAGRAMS, Some(cmsg_space!(libc::in6_pktinfo, u32)))
     }
 
+    /// Handles the queries of a batch.
     fn handle(
         &self,
-        arrivals: &[Arrival],
-        octets: &[[u8; DATAGRAM]],
+        packets: &[PacketInfo],
+        octets: &[[u8; MAX_DATAGRAM_OCTETS]],
         batch: &mut Batch,
         now: Instant,
     ) {
-        for (arrival, octets) in arrivals.iter().zip(octets) {
-            let asked = arrival.local.map_or(self.own.ip(), |local| local.address);
-            let asked = SocketAddr::new(asked, self.own.port());
-            let Some(peer) = arrival.peer.filter(|peer| is_client(*peer, asked)) else {
+        for (packet, octets) in packets.iter().zip(octets) {
+            let queried = packet
+                .local
+                .map_or(self.local_address.ip(), |local| local.address);
+            let queried = SocketAddr::new(queried, self.local_address.port());
+            let Some(peer) = packet.peer.filter(|peer| is_answerable(*peer, queried)) else {
                 self.forwarder.count_ignored();
                 continue;
             };
             let client = Client::Datagram {
                 socket: Arc::clone(&self.socket),
                 peer,
-                local: arrival.local,
+                local: packet.local,
             };
             self.forwarder
-                .handle(&octets[..arrival.length], client, now, batch);
+                .handle(&octets[..packet.length], client, now, batch);
         }
         self.forwarder.dispatch(batch, now);
     }
 }
 
-/// Whether an answer to `peer` reaches somebody who asked: not many, nobody, or us at `asked`, who would answer it again.
-fn is_client(peer: SocketAddr, asked: SocketAddr) -> bool {
+/// Returns true if a query from `peer` can be answered. Not if `peer` is a broadcast, multicast or unspecified address, port 0, or the
+/// address `queried` itself, which would answer the answer.
+fn is_answerable(peer: SocketAddr, queried: SocketAddr) -> bool {
     let address = peer.ip().to_canonical();
-    let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
-    let nobody = peer.port() == 0 || address.is_unspecified();
-    !(broadcast || nobody || address.is_multicast() || peer == asked)
+    let is_broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    let is_unspecified = peer.port() == 0 || address.is_unspecified();
+    !(is_broadcast || is_unspecified || address.is_multicast() || peer == queried)
 }
 
-/// What is known of a datagram besides its octets.
-struct Arrival {
+/// The length, source and control data of a received datagram.
+struct PacketInfo {
     length: usize,
     peer: Option<SocketAddr>,
-    /// The address that it was sent to, where the socket tells.
-    local: Option<Local>,
-    /// Datagrams that the socket has lost so far, where it tells.
-    lost: Option<u32>,
+    /// The address that it was sent to, if the socket is bound to a wildcard address.
+    local: Option<LocalAddress>,
+    /// The number of datagrams that the kernel has dropped so far on this socket, if it reports that.
+    drop_count: Option<u32>,
 }
 
-impl Arrival {
+impl PacketInfo {
+    /// Reads the control data of `datagram`.
     fn of(datagram: &RecvMsg<'_, '_, SockaddrStorage>) -> Self {
-        let mut arrival = Self {
+        let mut packet = Self {
             length: datagram.bytes,
             peer: datagram.address.and_then(to_address),
             local: None,
-            lost: None,
+            drop_count: None,
         };
         for control in datagram.cmsgs().into_iter().flatten() {
             match control {
                 ControlMessageOwned::Ipv4PacketInfo(info) => {
                     let address = Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
-                    arrival.local = Some(Local {
+                    packet.local = Some(LocalAddress {
                         address: address.into(),
                         interface: 0,
                     });
@@ -188,74 +197,77 @@ impl Arrival {
                     } else {
                         0
                     };
-                    arrival.local = Some(Local {
+                    packet.local = Some(LocalAddress {
                         address: address.into(),
                         interface,
                     });
                 }
-                ControlMessageOwned::RxqOvfl(lost) => arrival.lost = Some(lost),
+                ControlMessageOwned::RxqOvfl(count) => packet.drop_count = Some(count),
                 _ => {}
             }
         }
-        arrival
+        packet
     }
 }
 
-/// What a socket's count of lost datagrams amounts to.
+/// Counts the datagrams that the kernel dropped because the receive queue of the socket was full.
 ///
-/// The kernel tells it with each datagram once one was lost, where there is room for its word. For that alone new room is
-/// made only when there may be something new to hear: after whole batches, without which no queue is full, and once a second
-/// at most.
+/// Once there were drops, the kernel reports its count with each datagram (SO_RXQ_OVFL), if the control data has room for it. New headers
+/// are made for that only when there may be new drops: after a full batch, without which no queue is full, and at most once a second.
 #[derive(Debug, Default)]
-struct Losses {
-    /// The count that was heard last. It wraps around.
-    heard: u32,
-    /// When some were lost last.
-    last: Option<Instant>,
-    unsaid: u64,
-    said: Option<Instant>,
-    /// There was a whole batch since there was room for the kernel's word.
-    pressed: bool,
-    room_made: Option<Instant>,
+struct KernelDrops {
+    /// The last count of the kernel, which wraps around.
+    last_count: u32,
+    /// When the count last increased.
+    last_drop_at: Option<Instant>,
+    /// Drops since the last log line.
+    unlogged: u64,
+    logged_at: Option<Instant>,
+    /// There was a full batch since the headers were last reset.
+    saw_full_batch: bool,
+    headers_reset_at: Option<Instant>,
 }
 
-impl Losses {
-    /// Takes in the socket's count, if it told one; returns how many are new. Says so now and then.
-    fn hear(&mut self, count: Option<u32>, now: Instant) -> u64 {
+impl KernelDrops {
+    /// Records the count of the kernel, if there is one. Returns the number of new drops, and logs them every [`REPORT_INTERVAL`].
+    fn record(&mut self, count: Option<u32>, now: Instant) -> u64 {
         let Some(count) = count else { return 0 };
-        let new = count.wrapping_sub(self.heard).into();
-        self.heard = count;
-        self.unsaid += new;
+        let new = count.wrapping_sub(self.last_count).into();
+        self.last_count = count;
+        self.unlogged += new;
         if new > 0 {
-            self.last = Some(now);
+            self.last_drop_at = Some(now);
         }
-        let due = self.said.is_none_or(|said| now >= said + SAY_AGAIN);
-        if due && self.unsaid > 0 {
-            warn!("event=datagrams-lost count={}", self.unsaid);
-            (self.unsaid, self.said) = (0, Some(now));
+        let due = self.logged_at.is_none_or(|at| now >= at + REPORT_INTERVAL);
+        if due && self.unlogged > 0 {
+            warn!("event=datagrams-lost count={}", self.unlogged);
+            (self.unlogged, self.logged_at) = (0, Some(now));
         }
         new
     }
 
-    /// Whether some were lost within the last second.
+    /// Returns true if the count increased within the last [`DROP_COUNT_INTERVAL`].
     fn are_recent(&self, now: Instant) -> bool {
-        self.last.is_some_and(|last| now < last + HEAR_AGAIN)
+        self.last_drop_at
+            .is_some_and(|at| now < at + DROP_COUNT_INTERVAL)
     }
 
-    /// Whether the kernel has told of any.
-    fn were_heard(&self) -> bool {
-        self.heard != 0
+    /// Returns true once the kernel has reported drops.
+    fn any_reported(&self) -> bool {
+        self.last_count != 0
     }
 
-    /// Whether room is to be made for the kernel's word, after a batch of so many.
-    fn may_be_unheard(&mut self, arrivals: usize, now: Instant) -> bool {
-        self.pressed |= arrivals == BATCH;
-        let due = self.room_made.is_none_or(|made| now >= made + HEAR_AGAIN);
-        let unheard = self.pressed && due;
-        if unheard {
-            (self.pressed, self.room_made) = (false, Some(now));
+    /// Returns true if the headers must be reset after a batch of `packets` datagrams, so that the kernel can report its count.
+    fn is_reset_due(&mut self, packets: usize, now: Instant) -> bool {
+        self.saw_full_batch |= packets == MAX_DATAGRAMS;
+        let due = self
+            .headers_reset_at
+            .is_none_or(|at| now >= at + DROP_COUNT_INTERVAL);
+        let reset_due = self.saw_full_batch && due;
+        if reset_due {
+            (self.saw_full_batch, self.headers_reset_at) = (false, Some(now));
         }
-        unheard
+        reset_due
     }
 }
 
@@ -272,9 +284,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_cannot_have_asked_is_no_client() {
+    fn queries_from_impossible_sources_are_not_answered() {
         let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
-        let asked = address("192.0.2.1:53");
+        let queried = address("192.0.2.1:53");
         for (peer, expected) in [
             ("192.0.2.1:5353", true),
             ("192.0.2.9:53", true),
@@ -287,7 +299,7 @@ mod tests {
             ("224.0.0.251:5353", false),
             ("[ff02::fb]:5353", false),
         ] {
-            assert_eq!(is_client(address(peer), asked), expected, "{peer}");
+            assert_eq!(is_answerable(address(peer), queried), expected, "{peer}");
         }
     }
 }

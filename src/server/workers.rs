@@ -1,7 +1,7 @@
-//! What does a pool thread do with a job?
+//! What does a worker thread do?
 //!
-//! It reads one TCP client's queries until that closes, or it runs an attempt to connect to a resolver. Threads start when
-//! a job finds none free, and end when they were idle for a while.
+//! A worker reads the queries of one TCP client until the connection closes, or it connects to a resolver. Threads start when a job finds
+//! none free, and end after they have been idle for a while.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,66 +12,71 @@ use parking_lot::Mutex;
 use crate::client::connection::Connection;
 use crate::forward::forwarder::Forwarder;
 use crate::message::framing::FrameBuffer;
-use crate::server::reader::Reader;
+use crate::server::reader::ClientReader;
 use crate::system::executor::{self, Executor};
 use crate::system::thread::{self, Pulse};
 use crate::telemetry::log::warn;
 use crate::upstream::RACERS;
 
-/// Threads that stay though nothing is to be done.
-const KEPT: usize = 2;
-/// How long the others wait for a job.
-const LINGER: Duration = Duration::from_secs(10);
+/// Threads that stay when there are no jobs.
+const MIN_THREADS: usize = 2;
+/// How long the other threads wait for a job before they end.
+const IDLE_THREAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What there is to do.
+/// A job for a worker thread.
 pub enum Job {
-    /// Read this client's queries, the first of which may have begun to arrive.
+    /// Read the queries of this connection, of which the frames hold what was read already.
     Client(Connection, FrameBuffer),
-    /// Something else that may take long: connect to a resolver.
-    Other(executor::Job),
+    /// Connect to a resolver.
+    Connect(executor::Job),
 }
 
-/// The workers, as many as there is work, never more than the clients' places and a reserve.
-pub struct Pool {
-    reader: Reader,
+/// A pool of worker threads: one for each job, up to the limit of clients plus the limit of connection attempts.
+///
+/// The lock of `state` guards the sender of jobs and the counts. It is held while a job is submitted and a thread starts, but not while
+/// a job runs.
+pub struct WorkerPool {
+    reader: ClientReader,
     jobs: Receiver<Job>,
-    most: usize,
-    state: Mutex<State>,
+    max_threads: usize,
+    state: Mutex<PoolState>,
 }
 
-struct State {
-    /// None once the pool has been told to stop.
+struct PoolState {
+    /// None once the pool is stopped.
     jobs: Option<Sender<Job>>,
+    /// Threads that run.
     threads: usize,
-    /// Jobs that were taken on and have not ended. Each holds a thread all its life, so there must be as many.
-    unfinished: usize,
+    /// Jobs that were submitted and have not ended. Each occupies a thread until it ends, so there must be as many threads.
+    active_jobs: usize,
 }
 
-impl Pool {
-    /// A pool for so many clients at a time.
-    pub fn new(forwarder: Arc<Forwarder>, clients: usize) -> Arc<Self> {
-        let most = clients + RACERS;
-        // Room for every job, and for as many that have given their place back and not quite ended.
-        let (sender, jobs) = bounded(2 * most);
-        let state = State {
+impl WorkerPool {
+    /// Creates a pool for at most `max_clients` TCP clients at a time. Starts no thread yet.
+    pub fn new(forwarder: Arc<Forwarder>, max_clients: usize) -> Arc<Self> {
+        let max_threads = max_clients + RACERS;
+        // Room for every job, and for as many that have released their slots and have not quite ended.
+        let (sender, jobs) = bounded(2 * max_threads);
+        let state = PoolState {
             jobs: Some(sender),
             threads: 0,
-            unfinished: 0,
+            active_jobs: 0,
         };
         Arc::new(Self {
-            reader: Reader::new(forwarder),
+            reader: ClientReader::new(forwarder),
             jobs,
-            most,
+            max_threads,
             state: Mutex::new(state),
         })
     }
 
-    /// Has a thread do `job`. One that finds none ends: a client's connection closes, an attempt fails.
+    /// Has a worker run `job`. If there is no thread for it or the pool is stopped, the job is dropped: the client's connection is closed,
+    /// or the attempt to connect fails.
     pub fn submit(self: &Arc<Self>, job: Job) {
         let mut state = self.state.lock();
-        // With all threads there may be, one of them is about to end its job: places are fewer than threads.
-        let wanted = state.unfinished >= state.threads && state.threads < self.most;
-        if wanted {
+        // At the limit, one of the threads is about to end its job, since there are fewer slots than threads.
+        let needs_thread = state.active_jobs >= state.threads && state.threads < self.max_threads;
+        if needs_thread {
             let pool = Arc::clone(self);
             if let Err(cause) = thread::spawn("worker", move || pool.work()) {
                 drop(state);
@@ -85,32 +90,33 @@ impl Pool {
         if let Some(jobs) = &state.jobs
             && jobs.try_send(job).is_ok()
         {
-            state.unfinished += 1;
+            state.active_jobs += 1;
         }
     }
 
-    /// Takes no more queries. Connections close with the answers that are still due.
-    pub fn refuse_queries(&self) {
+    /// Stops reading queries. Connections close after the answers to their queries in flight.
+    pub fn stop_reading(&self) {
         self.reader.stop();
     }
 
-    /// Takes on no more jobs. Threads end when they have finished theirs.
+    /// Accepts no more jobs. Each thread ends after its job.
     pub fn stop(&self) {
         self.state.lock().jobs = None;
     }
 
+    /// Runs jobs until the thread has been idle for [`IDLE_THREAD_TIMEOUT`] and is not needed, or the pool is stopped.
     fn work(self: &Arc<Self>) {
         let pulse = Pulse::new("worker");
         loop {
-            match self.jobs.recv_timeout(LINGER) {
+            match self.jobs.recv_timeout(IDLE_THREAD_TIMEOUT) {
                 Ok(job) => {
                     thread::guard("worker", || self.run(job, &pulse));
                     pulse.waits();
-                    self.state.lock().unfinished -= 1;
+                    self.state.lock().active_jobs -= 1;
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     let mut state = self.state.lock();
-                    if state.threads > state.unfinished.max(KEPT) {
+                    if state.threads > state.active_jobs.max(MIN_THREADS) {
                         state.threads -= 1;
                         return;
                     }
@@ -123,13 +129,13 @@ impl Pool {
     fn run(self: &Arc<Self>, job: Job, pulse: &Pulse) {
         match job {
             Job::Client(connection, frames) => self.reader.read_queries(&connection, frames, pulse),
-            Job::Other(job) => job(),
+            Job::Connect(job) => job(),
         }
     }
 }
 
-impl Executor for Pool {
+impl Executor for WorkerPool {
     fn execute(self: Arc<Self>, job: executor::Job) {
-        self.submit(Job::Other(job));
+        self.submit(Job::Connect(job));
     }
 }

@@ -1,83 +1,96 @@
 use super::*;
 use crate::system::clock;
 
-/// The place of the one that goes, of connections of clients: `o`ver its limit, `i`dle, `u`nanswered, `b`usy, `y`oung or to stay, each with for how
-/// many seconds.
-fn goes(connections: &[(char, char, u64)]) -> Option<usize> {
+/// The index of the connection that is evicted. Each connection has a client, a state (`o`ver its limit, `i`dle, `u`nanswered, `b`usy,
+/// recentl`y` busy, or protected), and the seconds since it has that state.
+fn victim(connections: &[(char, char, u64)]) -> Option<usize> {
     let now = clock::now() + Duration::from_secs(1000);
-    first_to_go(connections.iter().map(|(client, kind, seconds)| {
+    select_victim(connections.iter().map(|(client, kind, seconds)| {
         let since = now - Duration::from_secs(*seconds);
-        let keeps = match kind {
-            'o' => Keeps::OverLimit(since),
-            'i' => Keeps::Idle(since),
-            'u' => Keeps::Unanswered(since),
-            'b' => Keeps::Busy(since),
-            'y' => Keeps::Young(Reverse(since)),
-            _ => Keeps::Stays,
+        let rank = match kind {
+            'o' => EvictionRank::OverLimit(since),
+            'i' => EvictionRank::Idle(since),
+            'u' => EvictionRank::Unanswered(since),
+            'b' => EvictionRank::Busy(since),
+            'y' => EvictionRank::RecentlyBusy(Reverse(since)),
+            _ => EvictionRank::Protected,
         };
-        (client, keeps)
+        (client, rank)
     }))
 }
 
 #[test]
-fn whoever_has_the_most_places_gives_one_and_what_is_idle_goes_before_what_is_busy() {
-    assert_eq!(goes(&[]), None);
-    assert_eq!(goes(&[('a', '-', 9), ('b', '-', 9)]), None, "all stay");
+fn the_client_with_most_connections_loses_one_and_idle_before_busy() {
+    assert_eq!(victim(&[]), None);
     assert_eq!(
-        goes(&[('a', 'i', 1), ('a', 'i', 2), ('a', 'b', 9)]),
+        victim(&[('a', '-', 9), ('b', '-', 9)]),
+        None,
+        "all are protected"
+    );
+    assert_eq!(
+        victim(&[('a', 'i', 1), ('a', 'i', 2), ('a', 'b', 9)]),
         Some(1)
     );
     assert_eq!(
-        goes(&[('a', 'b', 1), ('a', 'b', 2), ('a', '-', 9)]),
+        victim(&[('a', 'b', 1), ('a', 'b', 2), ('a', '-', 9)]),
         Some(1)
     );
     assert_eq!(
-        goes(&[('a', 'b', 9), ('a', 'u', 1), ('a', 'b', 9)]),
+        victim(&[('a', 'b', 9), ('a', 'u', 1), ('a', 'b', 9)]),
         Some(1)
     );
-    assert_eq!(goes(&[('a', 'y', 3), ('b', 'y', 1)]), None, "one each");
-    // Who is idle on one connection keeps it beside one that has many.
+    assert_eq!(victim(&[('a', 'y', 3), ('b', 'y', 1)]), None, "one each");
+    // A client with one idle connection keeps it while another client has more.
     assert_eq!(
-        goes(&[('a', 'i', 9), ('b', 'b', 1), ('b', 'b', 2)]),
+        victim(&[('a', 'i', 9), ('b', 'b', 1), ('b', 'b', 2)]),
         Some(2)
     );
-    // All have as many.
+    // All clients have equally many.
     assert_eq!(
-        goes(&[('a', 'b', 9), ('b', 'i', 1), ('c', 'i', 2)]),
+        victim(&[('a', 'b', 9), ('b', 'i', 1), ('c', 'i', 2)]),
         Some(2)
     );
     assert_eq!(
-        goes(&[('a', 'b', 1), ('b', 'b', 9), ('c', 'b', 2)]),
+        victim(&[('a', 'b', 1), ('b', 'b', 9), ('c', 'b', 2)]),
         Some(1)
     );
-    // Of the one that has the most, none may go.
+    // All connections of the client with most are protected.
     assert_eq!(
-        goes(&[('a', 'i', 1), ('b', '-', 9), ('b', '-', 9)]),
+        victim(&[('a', 'i', 1), ('b', '-', 9), ('b', '-', 9)]),
         Some(0)
     );
-    // Who asks more than it may goes first.
+    // A client over its limit loses its connection first.
     assert_eq!(
-        goes(&[('a', 'o', 1), ('b', 'i', 9), ('b', 'i', 9)]),
+        victim(&[('a', 'o', 1), ('b', 'i', 9), ('b', 'i', 9)]),
         Some(0)
     );
 }
 
 #[test]
-fn what_is_busy_goes_by_its_age_and_where_only_idle_ones_go_for_no_reason() {
+fn busy_connections_rank_by_busy_time_or_are_protected() {
     let now = clock::now() + Duration::from_secs(1000);
-    let (long, short) = (now - LEAST, now - LEAST / 2);
-    let (idle, unanswered) = (Keeps::Idle(long), Keeps::Unanswered(short));
+    let (long, short) = (now - MIN_BUSY_TIME, now - MIN_BUSY_TIME / 2);
+    let (idle, unanswered) = (EvictionRank::Idle(long), EvictionRank::Unanswered(short));
     assert_eq!(
-        [Keeps::Busy(long).idle(), unanswered.idle()],
-        [Keeps::Stays; 2]
+        [
+            EvictionRank::Busy(long).only_if_idle(),
+            unanswered.only_if_idle()
+        ],
+        [EvictionRank::Protected; 2]
     );
-    assert_eq!(idle.idle(), idle);
-    for waits in [true, false] {
-        assert_eq!(Keeps::Busy(long).by_age(waits, now), Keeps::Busy(long));
-        assert_eq!(unanswered.by_age(waits, now), unanswered);
-        assert_eq!(idle.by_age(waits, now), idle);
+    assert_eq!(idle.only_if_idle(), idle);
+    for spare_recent in [true, false] {
+        assert_eq!(
+            EvictionRank::Busy(long).by_busy_time(spare_recent, now),
+            EvictionRank::Busy(long)
+        );
+        assert_eq!(unanswered.by_busy_time(spare_recent, now), unanswered);
+        assert_eq!(idle.by_busy_time(spare_recent, now), idle);
     }
-    let young = Keeps::Young(Reverse(short));
-    assert_eq!(Keeps::Busy(short).by_age(false, now), young);
-    assert_eq!(Keeps::Busy(short).by_age(true, now), Keeps::Stays);
+    let recent = EvictionRank::RecentlyBusy(Reverse(short));
+    assert_eq!(EvictionRank::Busy(short).by_busy_time(false, now), recent);
+    assert_eq!(
+        EvictionRank::Busy(short).by_busy_time(true, now),
+        EvictionRank::Protected
+    );
 }

@@ -791,7 +791,7 @@ impl TcpBench {
                 .set_send_buffer_size(memory::SEND_BUFFER)
                 .expect("an option");
             // The last client at this index may still be waited for, but has given its slot back.
-            let slot = limit.take_now().expect("a place");
+            let slot = limit.try_acquire().expect("a place");
             let slow_readers = Arc::clone(slow_readers);
             let connection = Connection::new(own, peer, slow_readers, slot, bench.now);
             (socket, connection)
@@ -802,7 +802,7 @@ impl TcpBench {
         let now = self.bench.now;
         match event {
             Event::Query(at, name) => {
-                let client = self.client(at).1.client(now);
+                let client = self.client(at).1.start_query(now);
                 let mut batch = Batch::default();
                 let query = query(u16::from(name), &format!("n{name}.example"));
                 self.bench.forwarder.handle(&query, client, now, &mut batch);
@@ -832,10 +832,10 @@ impl TcpBench {
             Event::Close(at) => {
                 if let Some((_, connection)) = self.clients[at].take() {
                     connection.stream().close_over_memory();
-                    connection.stream().drained_and_held();
+                    connection.stream().drain_and_measure();
                 }
                 // The slot is given back once the client's queries have ended.
-                while self.limit.taken() > self.clients.iter().flatten().count() {
+                while self.limit.in_use() > self.clients.iter().flatten().count() {
                     match self.pending.pop_front() {
                         Some(query) => self.bench.settle(&query, Err(Failure::Broken)),
                         None => break,
@@ -847,7 +847,7 @@ impl TcpBench {
                 let share = memory.share(Purpose::Replies);
                 let slow_readers = Arc::clone(&self.slow_readers);
                 let mut held = None;
-                slow_readers.hold(&mut held, share, self.client(0).1.stream());
+                slow_readers.reserve(&mut held, share, self.client(0).1.stream());
             }
         }
     }
@@ -870,7 +870,7 @@ impl TcpBench {
         assert_eq!(completer.queries_in_flight(), waiters);
         let mut replies = 0;
         for (_, connection) in self.clients.iter().flatten() {
-            let (octets, held) = connection.stream().drained_and_held();
+            let (octets, held) = connection.stream().drain_and_measure();
             assert_eq!(octets, held);
             replies += held;
         }
@@ -901,6 +901,6 @@ proptest! {
         prop_assert_eq!(completer.memory().held(Purpose::Queries), completer.in_flight.finished_octets());
         prop_assert_eq!(completer.queries_in_flight(), 0);
         prop_assert!(completer.quota.is_empty());
-        prop_assert_eq!(bench.limit.taken(), 0);
+        prop_assert_eq!(bench.limit.in_use(), 0);
     }
 }
