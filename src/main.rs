@@ -73,7 +73,7 @@ fn serve(config: Config) -> ExitCode {
         }
     };
     privileges::keep_memory_private();
-    let mut journal = telemetry::log::open(config.log_level);
+    let mut log_writer = telemetry::log::init(config.log_level);
     // From here on these signals wait to be read, so that none ends the process amid an answer.
     let mut signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]) {
         Ok(signals) => signals,
@@ -83,7 +83,7 @@ fn serve(config: Config) -> ExitCode {
         let mut bound = dns_tool::daemon::start::bind(passed, config)?;
         // Before there is another thread, so that all are held to it.
         bound.confine();
-        journal.begin()?;
+        log_writer.start_thread()?;
         let running = bound.serve()?;
         running.report_to(&manager)?;
         Ok(running)
@@ -92,7 +92,7 @@ fn serve(config: Config) -> ExitCode {
     let running = match running {
         Ok(running) => running,
         Err(error) => {
-            journal.finish();
+            log_writer.finish();
             return fail(REFUSED, &error);
         }
     };
@@ -108,7 +108,7 @@ fn serve(config: Config) -> ExitCode {
         }
     });
     running.stop();
-    journal.finish();
+    log_writer.finish();
     ExitCode::SUCCESS
 }
 

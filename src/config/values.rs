@@ -106,7 +106,7 @@ pub(super) fn seconds(text: &str, least: Duration) -> Result<Duration, String> {
     match decimal(text) {
         Some(seconds) if (least..=LONGEST).contains(&seconds) => Ok(seconds),
         _ => {
-            let least = metrics::seconds(micros(least));
+            let least = metrics::format_seconds(micros(least));
             Err(format!(
                 "expected seconds from {least} to 60, such as 3 or 2.5"
             ))

@@ -132,7 +132,10 @@ impl Running {
                 changes.applied.push("--resolver-ca");
             }
         }
-        let query_log = self.endings.query_log().turn(config.forwarder.query_log);
+        let query_log = self
+            .endings
+            .query_log()
+            .set_mode(config.forwarder.query_log);
         if let Err(cause) = query_log {
             error!("event=no-thread for=query-log cause=\"{cause}\"");
         }

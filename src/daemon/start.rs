@@ -197,7 +197,9 @@ impl Relay {
         let settle = Arc::clone(&endings) as Arc<_>;
         let upstream = Upstream::start(resolvers, settle, Arc::clone(&tally))?;
         let forwarder = Forwarder::new(settings, Arc::clone(&upstream), Arc::clone(&endings), now);
-        endings.query_log().turn(forwarder.settings().query_log)?;
+        endings
+            .query_log()
+            .set_mode(forwarder.settings().query_log)?;
         Ok(Self {
             cache_size,
             endings,

@@ -22,7 +22,7 @@ use crate::message::{self, Answer, Asked, Fault, Shown, Spelled, rcode};
 use crate::system::clock::{self, micros};
 use crate::system::memory::Memory;
 use crate::telemetry::log::debug;
-use crate::telemetry::query_log::{Line, QueryLog};
+use crate::telemetry::query_log::{QueryLog, QueryRecord};
 use crate::upstream::{Failure, Query as _, Replies, Settle};
 
 /// Where every query comes out: answers its clients, keeps the answer, and counts how it ended.
@@ -262,7 +262,7 @@ impl Endings {
         let tcp = matches!(client, Client::Stream(_));
         self.counts.add(tcp, outcome);
         if self.query_log.is_on() {
-            self.query_log.say(Line {
+            self.query_log.push(QueryRecord {
                 time: clock::since_1970(),
                 client: client.peer(),
                 tcp,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::forward::outcome::Outcome;
 use crate::system::clock::micros;
-use crate::telemetry::metrics::{Counter, Histogram, Spread};
+use crate::telemetry::metrics::{Counter, Histogram, HistogramSnapshot};
 
 /// Where an answer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,8 +86,8 @@ impl Counts {
     }
 
     /// How long clients waited for answers from there.
-    pub fn answers(&self, source: Source) -> Spread {
-        self.answers[source as usize].value()
+    pub fn answers(&self, source: Source) -> HistogramSnapshot {
+        self.answers[source as usize].snapshot()
     }
 
     /// Queries whose clients got the resolver's answer as quickly as they should.

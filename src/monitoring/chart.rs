@@ -7,7 +7,7 @@ use std::fmt::Write;
 use crate::monitoring::figures::{per_second, time};
 use crate::monitoring::history::STEPS;
 use crate::monitoring::service::Service;
-use crate::telemetry::metrics::BOUNDS;
+use crate::telemetry::metrics::BUCKET_BOUNDS;
 
 /// The width of one step, in a chart's own units.
 const BAR: usize = 10;
@@ -89,16 +89,19 @@ pub(super) fn lines(out: &mut String, steps: &[Service]) {
     out.push_str("</svg>");
 }
 
-/// Where a time is drawn: each class of [`BOUNDS`] has the same height.
+/// Where a time is drawn: each bucket of [`BUCKET_BOUNDS`] has the same height.
 fn height(micros: u64) -> usize {
-    let class = BOUNDS.partition_point(|bound| *bound < micros);
-    let least = class.checked_sub(1).map_or(0, |below| BOUNDS[below]);
-    let within = match BOUNDS.get(class) {
-        Some(most) => 100 * (micros - least) / (most - least),
+    let bucket = BUCKET_BOUNDS.partition_point(|bound| *bound < micros);
+    let lower = bucket
+        .checked_sub(1)
+        .map_or(0, |below| BUCKET_BOUNDS[below]);
+    let within = match BUCKET_BOUNDS.get(bucket) {
+        Some(upper) => 100 * (micros - lower) / (upper - lower),
         None => 100,
     };
-    let hundredths = 100 * class.min(BOUNDS.len() - 1) + usize::try_from(within).unwrap_or(100);
-    HEIGHT - HEIGHT * hundredths / (100 * BOUNDS.len())
+    let hundredths =
+        100 * bucket.min(BUCKET_BOUNDS.len() - 1) + usize::try_from(within).unwrap_or(100);
+    HEIGHT - HEIGHT * hundredths / (100 * BUCKET_BOUNDS.len())
 }
 
 #[cfg(test)]

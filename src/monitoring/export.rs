@@ -12,7 +12,9 @@ use crate::forward::completion::Endings;
 use crate::forward::counts::Source;
 use crate::forward::forwarder::Forwarder;
 use crate::forward::outcome::Outcome;
-use crate::monitoring::exposition::{Families, Family, Kind, Value, label, single, spreads};
+use crate::monitoring::exposition::{
+    Families, Family, Kind, Value, histogram_samples, label, single,
+};
 use crate::monitoring::process::{Process, Start};
 use crate::monitoring::service::Service;
 use crate::system::clock;
@@ -122,7 +124,7 @@ impl Sources {
             "dns_tool_answer_seconds",
             Kind::Histogram,
             "What clients waited, for an answer that was kept (cache) or for the resolver.",
-            spreads(
+            histogram_samples(
                 "source",
                 &[("cache", service.cache), ("resolver", service.resolver)],
             ),
@@ -162,14 +164,14 @@ impl Sources {
             "dns_tool_upstream_exchange_seconds",
             Kind::Histogram,
             "From a query's being sent on a session to its answer.",
-            spreads("", &[("", tally.exchanges.value())]),
+            histogram_samples("", &[("", tally.exchanges.snapshot())]),
         );
         let [full, resumed] = &tally.handshakes;
         all.add(
             "dns_tool_upstream_handshake_seconds",
             Kind::Histogram,
             "From connecting to a session whose resolver is proved; its count is that of the sessions opened.",
-            spreads("kind", &[("full", full.value()), ("resumed", resumed.value())]),
+            histogram_samples("kind", &[("full", full.snapshot()), ("resumed", resumed.snapshot())]),
         );
         let sessions = self
             .standings()
@@ -382,12 +384,12 @@ impl Sources {
         all.counter(
             "dns_tool_log_lines_lost",
             "Log lines that found no room.",
-            log::lost(),
+            log::dropped(),
         );
         all.counter(
             "dns_tool_query_log_lines_lost",
             "Lines of the query log that found no room.",
-            self.endings.query_log().lost(),
+            self.endings.query_log().dropped(),
         );
         all.counter(
             "dns_tool_panics",

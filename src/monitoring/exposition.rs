@@ -2,7 +2,7 @@
 //!
 //! As OpenMetrics 1.0 or in the text format of Prometheus, version 0.0.4: families of numbers, each with its labels.
 
-use crate::telemetry::metrics::{BOUNDS, Counter, Spread, seconds};
+use crate::telemetry::metrics::{BUCKET_BOUNDS, Counter, HistogramSnapshot, format_seconds};
 
 /// What a family of numbers is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub enum Value {
     /// Microseconds, spelled as seconds.
     Micros(u64),
     /// How long things took.
-    Spread(Box<Spread>),
+    Histogram(Box<HistogramSnapshot>),
 }
 
 /// Numbers of one name.
@@ -96,8 +96,10 @@ pub fn spell(families: &[Family], format: Format) -> String {
         for (labels, value) in &family.samples {
             match value {
                 Value::Whole(number) => sample(&mut out, name, total, labels, &number.to_string()),
-                Value::Micros(micros) => sample(&mut out, name, total, labels, &seconds(*micros)),
-                Value::Spread(spread) => write_spread(&mut out, name, labels, spread),
+                Value::Micros(micros) => {
+                    sample(&mut out, name, total, labels, &format_seconds(*micros))
+                }
+                Value::Histogram(histogram) => write_histogram(&mut out, name, labels, histogram),
             }
         }
     }
@@ -107,17 +109,17 @@ pub fn spell(families: &[Family], format: Format) -> String {
     out
 }
 
-fn write_spread(out: &mut String, name: &str, labels: &str, spread: &Spread) {
+fn write_histogram(out: &mut String, name: &str, labels: &str, histogram: &HistogramSnapshot) {
     let mut count = 0;
     let comma = if labels.is_empty() { "" } else { "," };
-    for (index, class) in spread.classes.iter().enumerate() {
-        count += class;
-        let bound = BOUNDS.get(index).map(|bound| seconds(*bound));
+    for (index, bucket) in histogram.buckets.iter().enumerate() {
+        count += bucket;
+        let bound = BUCKET_BOUNDS.get(index).map(|bound| format_seconds(*bound));
         let bound = bound.as_deref().unwrap_or("+Inf");
         let labels = [labels, comma, "le=\"", bound, "\""].concat();
         sample(out, name, "_bucket", &labels, &count.to_string());
     }
-    sample(out, name, "_sum", labels, &seconds(spread.sum));
+    sample(out, name, "_sum", labels, &format_seconds(histogram.sum));
     sample(out, name, "_count", labels, &count.to_string());
 }
 
@@ -196,16 +198,19 @@ pub(super) fn single(value: Value) -> Vec<(String, Value)> {
 }
 
 /// A histogram for each word that the label `key` can have; without labels where that is empty.
-pub(super) fn spreads(key: &str, spreads: &[(&str, Spread)]) -> Vec<(String, Value)> {
-    let spell = |(word, spread): &(&str, Spread)| {
+pub(super) fn histogram_samples(
+    key: &str,
+    histogram_samples: &[(&str, HistogramSnapshot)],
+) -> Vec<(String, Value)> {
+    let spell = |(word, histogram): &(&str, HistogramSnapshot)| {
         let labels = if key.is_empty() {
             String::new()
         } else {
             label(key, word)
         };
-        (labels, Value::Spread(Box::new(*spread)))
+        (labels, Value::Histogram(Box::new(*histogram)))
     };
-    spreads.iter().map(spell).collect()
+    histogram_samples.iter().map(spell).collect()
 }
 
 #[cfg(test)]
@@ -217,8 +222,8 @@ mod tests {
 
     #[test]
     fn both_formats_say_the_same_numbers() {
-        let spread = Histogram::new();
-        spread.observe(Duration::from_millis(3), 2);
+        let histogram = Histogram::new();
+        histogram.observe(Duration::from_millis(3), 2);
         let families = [
             Family {
                 name: "x_things",
@@ -230,7 +235,10 @@ mod tests {
                 name: "x_answer_seconds",
                 kind: Kind::Histogram,
                 help: "Times.",
-                samples: vec![(String::new(), Value::Spread(Box::new(spread.value())))],
+                samples: vec![(
+                    String::new(),
+                    Value::Histogram(Box::new(histogram.snapshot())),
+                )],
             },
             Family {
                 name: "x_cpu_seconds",

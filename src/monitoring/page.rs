@@ -139,7 +139,7 @@ impl Out<'_> {
         let mut samples = family.samples.iter();
         match &samples.find(|(other, _)| other == labels)?.1 {
             Value::Whole(number) | Value::Micros(number) => Some(*number),
-            Value::Spread(spread) => Some(spread.count()),
+            Value::Histogram(histogram) => Some(histogram.count()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! How well are clients served?
 
-use crate::telemetry::metrics::Spread;
+use crate::telemetry::metrics::HistogramSnapshot;
 
 /// How long clients waited, and how many had good answers.
 #[derive(Debug, Clone, Copy, Default)]
@@ -14,9 +14,9 @@ pub struct Service {
     /// All queries.
     pub all: u64,
     /// How long clients waited for what was kept.
-    pub cache: Spread,
+    pub cache: HistogramSnapshot,
     /// How long clients waited for the resolver.
-    pub resolver: Spread,
+    pub resolver: HistogramSnapshot,
 }
 
 impl Service {
@@ -33,7 +33,7 @@ impl Service {
     }
 
     /// How long clients waited, whoever answered.
-    pub(super) fn answers(&self) -> Spread {
-        self.cache.with(&self.resolver)
+    pub(super) fn answers(&self) -> HistogramSnapshot {
+        self.cache.plus(&self.resolver)
     }
 }

@@ -15,26 +15,26 @@ use log::{Level, LevelFilter};
 use crate::system::clock;
 use crate::system::date::Stamp;
 use crate::system::thread;
-use crate::telemetry::queue::Spool;
+use crate::telemetry::queue::BoundedQueue;
 
 /// Lines that may wait for stderr.
-const WAITING: usize = 1024;
+const QUEUE_LEN: usize = 1024;
 /// Octets of a line; what is longer is cut.
-const LONGEST: usize = 4096;
+const MAX_LINE_LEN: usize = 4096;
 /// Lines of one kind of event in a second.
-const PER_SECOND: u64 = 10;
+const MAX_PER_SECOND: u64 = 10;
 
 /// Says one line at a level. Once, whatever it is that is said: the library's macros would put a copy of their record into
 /// each place.
 #[inline(never)]
-pub(crate) fn say(level: Level, line: fmt::Arguments<'_>) {
+pub(crate) fn log_line(level: Level, line: fmt::Arguments<'_>) {
     log::log!(level, "{line}");
 }
 
 macro_rules! line {
     ($level:expr, $($part:tt)*) => {
         if $level <= log::max_level() {
-            $crate::telemetry::log::say($level, format_args!($($part)*));
+            $crate::telemetry::log::log_line($level, format_args!($($part)*));
         }
     };
 }
@@ -55,24 +55,24 @@ pub(crate) use {
 };
 
 /// What waits for stderr. One for the process, as the log is.
-static LINES: Spool<Vec<u8>> = Spool::new(WAITING);
+static LINES: BoundedQueue<Vec<u8>> = BoundedQueue::new(QUEUE_LEN);
 
 /// Lines that found no room.
-pub fn lost() -> u64 {
-    LINES.lost()
+pub fn dropped() -> u64 {
+    LINES.dropped()
 }
 
 /// The way to stderr.
-pub struct Journal {
-    has_begun: bool,
+pub struct LogWriter {
+    thread_started: bool,
 }
 
-/// Has what is at `level` or above logged, and wait for [`Journal::begin`]. Once in a process.
-pub fn open(level: LevelFilter) -> Journal {
+/// Has what is at `level` or above logged, and wait for [`LogWriter::begin`]. Once in a process.
+pub fn init(level: LevelFilter) -> LogWriter {
     env_logger::Builder::new()
         // What is logged is decided before lines come here, so that it can change.
         .filter_level(LevelFilter::Trace)
-        .target(Target::Pipe(Box::new(Lines)))
+        .target(Target::Pipe(Box::new(LineSink)))
         .format(|out, record| {
             let time = Stamp(clock::since_1970());
             let level = record.level().as_str().to_lowercase();
@@ -80,32 +80,34 @@ pub fn open(level: LevelFilter) -> Journal {
         })
         .init();
     log::set_max_level(level);
-    Journal { has_begun: false }
+    LogWriter {
+        thread_started: false,
+    }
 }
 
-impl Journal {
+impl LogWriter {
     /// Writes from now on, with the rights that the calling thread has now. Fails when the system has no thread for it.
-    pub fn begin(&mut self) -> io::Result<()> {
+    pub fn start_thread(&mut self) -> io::Result<()> {
         thread::spawn_for_good("journal", || write(&LINES, &mut io::stderr()))?;
-        self.has_begun = true;
+        self.thread_started = true;
         Ok(())
     }
 
     /// Waits until the lines so far have been written, but not for long. Nothing is logged after it.
     pub fn finish(mut self) {
-        if self.has_begun || self.begin().is_ok() {
+        if self.thread_started || self.start_thread().is_ok() {
             LINES.finish();
         }
     }
 }
 
 /// What the logger writes to.
-struct Lines;
+struct LineSink;
 
-impl Write for Lines {
+impl Write for LineSink {
     /// Takes one whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        LINES.add(cut(line));
+        LINES.push(truncate_line(line));
         Ok(line.len())
     }
 
@@ -115,46 +117,49 @@ impl Write for Lines {
 }
 
 /// A line as it is written: others' words in it, such as what a certificate says, may be long.
-fn cut(line: &[u8]) -> Vec<u8> {
-    match line.get(..LONGEST) {
-        Some(start) if line.len() > LONGEST => [start, b"...\n"].concat(),
+fn truncate_line(line: &[u8]) -> Vec<u8> {
+    match line.get(..MAX_LINE_LEN) {
+        Some(start) if line.len() > MAX_LINE_LEN => [start, b"...\n"].concat(),
         _ => line.to_vec(),
     }
 }
 
 /// The thread: writes lines to `out`, which may fail or take for ever.
-fn write(spool: &Spool<Vec<u8>>, out: &mut dyn Write) {
-    let mut kinds = Kinds::default();
-    let mut told = 0;
+fn write(queue: &BoundedQueue<Vec<u8>>, out: &mut dyn Write) {
+    let mut limiter = EventRateLimiter::default();
+    let mut reported = 0;
     let mut lines = Vec::new();
     // A reader that went away is no reason to stop.
-    while spool.take(&mut lines) {
-        let lost = spool.lost();
-        if lost > told {
-            let _ = writeln!(out, "event=log-lines-lost count={}", lost - told);
-            told = lost;
+    while queue.take(&mut lines) {
+        let dropped = queue.dropped();
+        if dropped > reported {
+            let _ = writeln!(out, "event=log-lines-lost count={}", dropped - reported);
+            reported = dropped;
         }
         for line in lines.drain(..) {
-            if let Some(line) = kinds.admit(line, clock::now()) {
+            if let Some(line) = limiter.admit(line, clock::now()) {
                 let _ = out.write_all(&line);
             }
         }
     }
-    for (kind, count) in kinds.left_out() {
-        let _ = writeln!(out, "event=log-lines-left-out of={kind} count={count}");
+    for (event, count) in limiter.suppressed() {
+        let _ = writeln!(out, "event=log-lines-left-out of={event} count={count}");
     }
-    spool.rest();
+    queue.mark_written();
 }
 
 /// How often each kind of event was said in its second.
 #[derive(Default)]
-struct Kinds(HashMap<String, (Instant, u64)>);
+struct EventRateLimiter(HashMap<String, (Instant, u64)>);
 
-impl Kinds {
+impl EventRateLimiter {
     /// What was left out and not told yet.
-    fn left_out(&self) -> impl Iterator<Item = (&str, u64)> {
-        let kinds = self.0.iter().filter(|(_, (_, count))| *count > PER_SECOND);
-        kinds.map(|(kind, (_, count))| (kind.as_str(), count - PER_SECOND))
+    fn suppressed(&self) -> impl Iterator<Item = (&str, u64)> {
+        let over_limit = self
+            .0
+            .iter()
+            .filter(|(_, (_, count))| *count > MAX_PER_SECOND);
+        over_limit.map(|(event, (_, count))| (event.as_str(), count - MAX_PER_SECOND))
     }
 
     /// The line, unless there were too many of its kind; with how many were left out before it.
@@ -164,26 +169,26 @@ impl Kinds {
             return Some(line);
         }
         // Events have names of ours, so there are few.
-        let word = text.split("event=").nth(1)?.split([' ', '\n']).next()?;
-        let (began, count) = self.0.entry(word.to_owned()).or_insert((now, 0));
-        let over = now.saturating_duration_since(*began) >= Duration::from_secs(1);
-        let left_out = if over {
-            let left_out = count.saturating_sub(PER_SECOND);
-            (*began, *count) = (now, 0);
-            left_out
+        let event = text.split("event=").nth(1)?.split([' ', '\n']).next()?;
+        let (second_start, count) = self.0.entry(event.to_owned()).or_insert((now, 0));
+        let is_over = now.saturating_duration_since(*second_start) >= Duration::from_secs(1);
+        let suppressed = if is_over {
+            let suppressed = count.saturating_sub(MAX_PER_SECOND);
+            (*second_start, *count) = (now, 0);
+            suppressed
         } else {
             0
         };
         *count += 1;
-        if *count > PER_SECOND {
+        if *count > MAX_PER_SECOND {
             return None;
         }
-        if left_out == 0 {
+        if suppressed == 0 {
             return Some(line);
         }
-        let mut told = text.trim_end().to_owned();
-        let _ = writeln!(told, " left_out={left_out}");
-        Some(told.into_bytes())
+        let mut with_count = text.trim_end().to_owned();
+        let _ = writeln!(with_count, " left_out={suppressed}");
+        Some(with_count.into_bytes())
     }
 }
 
@@ -197,47 +202,47 @@ mod tests {
 
     #[test]
     fn ten_lines_of_a_kind_are_written_in_a_second_and_the_rest_counted() {
-        let mut kinds = Kinds::default();
+        let mut limiter = EventRateLimiter::default();
         let now = Instant::now();
-        let admitted = |kinds: &mut Kinds, level, event, now| {
-            let lines = (0..100).filter_map(|_| kinds.admit(line(level, event), now));
+        let admitted = |limiter: &mut EventRateLimiter, level, event, now| {
+            let lines = (0..100).filter_map(|_| limiter.admit(line(level, event), now));
             lines.count()
         };
-        assert_eq!(admitted(&mut kinds, "warn", "one", now), 10);
-        assert_eq!(admitted(&mut kinds, "info", "other", now), 10);
-        assert_eq!(admitted(&mut kinds, "debug", "one", now), 100);
+        assert_eq!(admitted(&mut limiter, "warn", "one", now), 10);
+        assert_eq!(admitted(&mut limiter, "info", "other", now), 10);
+        assert_eq!(admitted(&mut limiter, "debug", "one", now), 100);
         let later = now + Duration::from_millis(999);
-        assert_eq!(admitted(&mut kinds, "warn", "one", later), 0);
+        assert_eq!(admitted(&mut limiter, "warn", "one", later), 0);
         let later = now + Duration::from_secs(1);
-        let mut left_out: Vec<_> = kinds.left_out().collect();
-        left_out.sort_unstable();
-        assert_eq!(left_out, [("one", 190), ("other", 90)]);
-        let told = kinds.admit(line("warn", "one"), later).expect("a line");
+        let mut suppressed: Vec<_> = limiter.suppressed().collect();
+        suppressed.sort_unstable();
+        assert_eq!(suppressed, [("one", 190), ("other", 90)]);
+        let reported = limiter.admit(line("warn", "one"), later).expect("a line");
         let expected = "time=x level=warn event=one a=1 left_out=190\n";
-        assert_eq!(String::from_utf8_lossy(&told), expected);
-        let next = kinds.admit(line("warn", "one"), later);
+        assert_eq!(String::from_utf8_lossy(&reported), expected);
+        let next = limiter.admit(line("warn", "one"), later);
         assert_eq!(next, Some(line("warn", "one")));
     }
 
     #[test]
     fn a_line_that_is_too_long_is_cut_and_still_a_line() {
         let short = b"event=x y=1\n";
-        assert_eq!(cut(short), short);
-        let long = cut(&[b'x'; 70_000]);
-        assert_eq!(long.len(), LONGEST + 4);
+        assert_eq!(truncate_line(short), short);
+        let long = truncate_line(&[b'x'; 70_000]);
+        assert_eq!(long.len(), MAX_LINE_LEN + 4);
         assert!(long.ends_with(b"x...\n"));
     }
 
     #[test]
     fn what_found_no_room_is_said() {
-        let spool = Spool::new(2);
+        let queue = BoundedQueue::new(2);
         for _ in 0..5 {
-            spool.add(line("info", "x"));
+            queue.push(line("info", "x"));
         }
         let mut out = Vec::new();
         std::thread::scope(|scope| {
-            scope.spawn(|| write(&spool, &mut out));
-            spool.finish();
+            scope.spawn(|| write(&queue, &mut out));
+            queue.finish();
         });
         let out = String::from_utf8(out).expect("text");
         assert!(out.starts_with("event=log-lines-lost count=3\n"), "{out}");
@@ -261,11 +266,11 @@ mod tests {
                 Ok(())
             }
         }
-        let (spool, out) = (Spool::new(100), parking_lot::Mutex::default());
+        let (queue, out) = (BoundedQueue::new(100), parking_lot::Mutex::default());
         std::thread::scope(|scope| {
-            scope.spawn(|| write(&spool, &mut Slow(&out)));
-            (0..15).for_each(|_| spool.add(line("info", "x")));
-            spool.finish();
+            scope.spawn(|| write(&queue, &mut Slow(&out)));
+            (0..15).for_each(|_| queue.push(line("info", "x")));
+            queue.finish();
             let said = out.lock().clone();
             let last = "event=log-lines-left-out of=x count=5\n";
             assert!(said.ends_with(last), "{said}");
@@ -283,11 +288,11 @@ mod tests {
                 Ok(())
             }
         }
-        let spool = Spool::new(2);
+        let queue = BoundedQueue::new(2);
         std::thread::scope(|scope| {
-            let writer = scope.spawn(|| write(&spool, &mut Broken));
-            spool.add(line("info", "x"));
-            spool.finish();
+            let writer = scope.spawn(|| write(&queue, &mut Broken));
+            queue.push(line("info", "x"));
+            queue.finish();
             writer.join().expect("it ends");
         });
     }

@@ -20,17 +20,17 @@ use crate::message::presentation::Type;
 use crate::system::date::Stamp;
 use crate::system::memory::{Memory, Purpose, Reservation};
 use crate::system::thread;
-use crate::telemetry::metrics::seconds;
-use crate::telemetry::queue::Spool;
+use crate::telemetry::metrics::format_seconds;
+use crate::telemetry::queue::BoundedQueue;
 
 /// Lines that may wait to be written.
-const WAITING: usize = 4096;
+const QUEUE_LEN: usize = 4096;
 /// Octets that a line costs besides its question.
-const COST: usize = size_of::<(Line, Reservation)>();
+const RECORD_OVERHEAD: usize = size_of::<(QueryRecord, Reservation)>();
 /// Lines that are written at a time.
-const CHUNK: usize = 64;
+const LINES_PER_WRITE: usize = 64;
 /// Bits of an address, IPv4 and IPv6, that tell a network from others and not who in it asks.
-const PREFIXES: (u8, u8) = (24, 48);
+const PREFIX_LENS: (u8, u8) = (24, 48);
 
 /// How much is said of each query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub enum Mode {
 
 /// A query that has ended.
 #[derive(Debug)]
-pub struct Line {
+pub struct QueryRecord {
     /// When it ended, since 1970.
     pub time: Duration,
     /// Who asked.
@@ -60,7 +60,7 @@ pub struct Line {
     pub took: Duration,
 }
 
-impl Line {
+impl QueryRecord {
     /// Adds it as a line.
     fn write(&self, out: &mut String, mode: Mode) {
         let time = Stamp(self.time);
@@ -69,11 +69,11 @@ impl Line {
         let (name, qtype) = question.rsplit_once('/').unwrap_or(("", ""));
         let qtype = qtype.parse().map(|qtype| Type(qtype).to_string());
         let qtype = qtype.unwrap_or_default();
-        let took = seconds(u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX));
+        let took = format_seconds(u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX));
         let outcome = self.outcome;
         let client = match mode {
             Mode::Clients => self.client.to_string(),
-            _ => prefix(self.client.ip()).to_string(),
+            _ => client_prefix(self.client.ip()).to_string(),
         };
         // Writing into a string does not fail.
         let _ = writeln!(
@@ -85,11 +85,11 @@ impl Line {
 }
 
 /// The network of a client.
-fn prefix(address: IpAddr) -> IpNet {
+fn client_prefix(address: IpAddr) -> IpNet {
     let address = address.to_canonical();
     let bits = match address {
-        IpAddr::V4(_) => PREFIXES.0,
-        IpAddr::V6(_) => PREFIXES.1,
+        IpAddr::V4(_) => PREFIX_LENS.0,
+        IpAddr::V6(_) => PREFIX_LENS.1,
     };
     let net = IpNet::new(address, bits);
     net.map_or(address.into(), |net| net.trunc())
@@ -99,10 +99,10 @@ fn prefix(address: IpAddr) -> IpNet {
 #[derive(Debug)]
 pub struct QueryLog {
     mode: AtomicU8,
-    lines: Spool<(Line, Reservation)>,
+    lines: BoundedQueue<(QueryRecord, Reservation)>,
     memory: Arc<Memory>,
     /// The thread runs.
-    runs: Mutex<bool>,
+    thread_started: Mutex<bool>,
 }
 
 impl QueryLog {
@@ -110,19 +110,19 @@ impl QueryLog {
     pub fn new(memory: Arc<Memory>) -> Arc<Self> {
         Arc::new(Self {
             mode: AtomicU8::new(Mode::Off as u8),
-            lines: Spool::new(WAITING),
+            lines: BoundedQueue::new(QUEUE_LEN),
             memory,
-            runs: Mutex::new(false),
+            thread_started: Mutex::new(false),
         })
     }
 
     /// Says so much from now on. Fails when the system has no thread for it.
-    pub fn turn(self: &Arc<Self>, mode: Mode) -> io::Result<()> {
-        let mut runs = self.runs.lock();
-        if mode != Mode::Off && !*runs {
+    pub fn set_mode(self: &Arc<Self>, mode: Mode) -> io::Result<()> {
+        let mut thread_started = self.thread_started.lock();
+        if mode != Mode::Off && !*thread_started {
             let log = Arc::clone(self);
             thread::spawn_for_good("query-log", move || log.write(&mut io::stderr()))?;
-            *runs = true;
+            *thread_started = true;
         }
         self.mode.store(mode as u8, Ordering::Relaxed);
         Ok(())
@@ -142,22 +142,22 @@ impl QueryLog {
     }
 
     /// Hands over a line, if there is room for it.
-    pub fn say(&self, line: Line) {
-        let cost = COST + line.question.len();
+    pub fn push(&self, line: QueryRecord) {
+        let cost = RECORD_OVERHEAD + line.question.len();
         match self.memory.reserve(Purpose::QueryLog, cost) {
-            Some(held) => self.lines.add((line, held)),
-            None => self.lines.lose(),
+            Some(held) => self.lines.push((line, held)),
+            None => self.lines.count_dropped(),
         }
     }
 
     /// Lines that found no room.
-    pub fn lost(&self) -> u64 {
-        self.lines.lost()
+    pub fn dropped(&self) -> u64 {
+        self.lines.dropped()
     }
 
     /// Waits until the lines so far have been written, but not for long.
     pub fn finish(&self) {
-        if *self.runs.lock() {
+        if *self.thread_started.lock() {
             self.lines.finish();
         }
     }
@@ -166,7 +166,7 @@ impl QueryLog {
     fn write(&self, out: &mut dyn Write) {
         let (mut lines, mut chunk) = (Vec::new(), String::new());
         while self.lines.take(&mut lines) {
-            for some in lines.chunks(CHUNK) {
+            for some in lines.chunks(LINES_PER_WRITE) {
                 some.iter()
                     .for_each(|(line, _)| line.write(&mut chunk, self.mode()));
                 // A reader that went away is no reason to stop.
@@ -175,7 +175,7 @@ impl QueryLog {
             }
             lines.clear();
         }
-        self.lines.rest();
+        self.lines.mark_written();
     }
 }
 
@@ -184,8 +184,8 @@ mod tests {
     use super::*;
     use crate::system::memory;
 
-    fn line(client: &str, question: &[u8]) -> Line {
-        Line {
+    fn line(client: &str, question: &[u8]) -> QueryRecord {
+        QueryRecord {
             time: Duration::from_millis(1_764_000_000_007),
             client: client.parse().expect("an address"),
             tcp: true,
@@ -223,12 +223,15 @@ mod tests {
             connections: 1,
         });
         let share = memory.share(Purpose::QueryLog);
-        for (question, fit) in [(&b""[..], WAITING), (&[0; 259], share / (259 + COST))] {
+        for (question, fit) in [
+            (&b""[..], QUEUE_LEN),
+            (&[0; 259], share / (259 + RECORD_OVERHEAD)),
+        ] {
             let log = QueryLog::new(Arc::clone(&memory));
-            for _ in 0..WAITING + 7 {
-                log.say(line("192.0.2.7:1", question));
+            for _ in 0..QUEUE_LEN + 7 {
+                log.push(line("192.0.2.7:1", question));
             }
-            assert_eq!(log.lost(), (WAITING + 7 - fit) as u64);
+            assert_eq!(log.dropped(), (QUEUE_LEN + 7 - fit) as u64);
             assert!(memory.held(Purpose::QueryLog) >= fit * question.len());
             let mut out = Vec::new();
             std::thread::scope(|scope| {
