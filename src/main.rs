@@ -17,7 +17,7 @@ use dns_tool::daemon::running::Running;
 use dns_tool::server::sockets::Sockets;
 use dns_tool::system::allocator;
 use dns_tool::system::privileges;
-use dns_tool::system::service_manager::Manager;
+use dns_tool::system::service_manager::ServiceNotifier;
 use dns_tool::telemetry;
 use log::info;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -59,20 +59,20 @@ fn say(report: &command::check_report::Report) -> ExitCode {
 }
 
 fn serve(config: Config) -> ExitCode {
-    allocator::limit_heaps();
+    allocator::limit_arenas();
     // Before there is another thread: what is meant for this process alone is taken out of the environment.
     let passed = match Sockets::passed() {
         Ok(passed) => passed,
         Err(error) => return fail(REFUSED, &error),
     };
-    let manager = match Manager::from_environment() {
-        Ok(manager) => Arc::new(manager),
+    let notifier = match ServiceNotifier::from_environment() {
+        Ok(notifier) => Arc::new(notifier),
         Err(error) => {
             let error = format!("NOTIFY_SOCKET: {error}; expected the socket of a service manager");
             return fail(REFUSED, &io::Error::other(error));
         }
     };
-    privileges::keep_memory_private();
+    privileges::disable_core_dumps();
     let mut log_writer = telemetry::log::init(config.log_level);
     // From here on these signals wait to be read, so that none ends the process amid an answer.
     let mut signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]) {
@@ -85,7 +85,7 @@ fn serve(config: Config) -> ExitCode {
         bound.confine();
         log_writer.start_thread()?;
         let running = bound.serve()?;
-        running.report_to(&manager)?;
+        running.report_to(&notifier)?;
         Ok(running)
     };
     let running: Result<_, StartError> = start();
@@ -96,7 +96,7 @@ fn serve(config: Config) -> ExitCode {
             return fail(REFUSED, &error);
         }
     };
-    obey(&mut signals, &running, &manager);
+    obey(&mut signals, &running, &notifier);
     // Whoever asks twice does not want to wait for the queries on their way. Where there is no thread to hear of it, the end
     // is a few seconds away all the same.
     let _ = Builder::new().spawn(move || {
@@ -113,13 +113,13 @@ fn serve(config: Config) -> ExitCode {
 }
 
 /// Does what signals ask for, until one asks for the end.
-fn obey(signals: &mut Signals, running: &Running, manager: &Manager) {
+fn obey(signals: &mut Signals, running: &Running, notifier: &ServiceNotifier) {
     for signal in signals.forever() {
         let name = match signal {
             SIGHUP => {
-                manager.reloading();
+                notifier.notify_reloading();
                 running.reload();
-                manager.ready(&running.status());
+                notifier.notify_ready(&running.status());
                 continue;
             }
             SIGUSR1 => {
@@ -130,7 +130,7 @@ fn obey(signals: &mut Signals, running: &Running, manager: &Manager) {
             _ => "SIGINT",
         };
         info!("event=stopping signal={name}");
-        manager.stopping();
+        notifier.notify_stopping();
         return;
     }
 }

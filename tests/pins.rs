@@ -289,7 +289,7 @@ fn pin_for_four_seconds(name: &str, chain: &Chain) -> PathBuf {
     let until = until
         .duration_since(std::time::UNIX_EPOCH)
         .expect("after 1970");
-    let until = dns_tool::system::date::Moment(until.as_secs());
+    let until = dns_tool::system::date::Timestamp(until.as_secs());
     let line = format!("{NAME} {} not-after={until:#}\n", chain.pin);
     temporary_file(name, line.as_bytes())
 }

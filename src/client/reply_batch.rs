@@ -17,11 +17,11 @@ use crate::client::destination::Client;
 use crate::client::stream::Stream;
 use crate::message::framing::{self, PREFIX};
 use crate::message::{Answer, Asked, ExtendedError, LONGEST, PLAIN_SIZE, Shown};
-use crate::system::memory::{GATHERED, Reservation};
+use crate::system::memory::{REPLY_BUFFER, Reservation};
 
 /// Octets that are gathered, at most, unless one message is longer.
 const MOST: usize = 64 * 1024;
-/// Octets of the buffer of a batch that holds more than [`GATHERED`]: the longest message fits, with its length before it.
+/// Octets of the buffer of a batch that holds more than [`REPLY_BUFFER`]: the longest message fits, with its length before it.
 const LARGE: usize = MOST + 1024;
 /// Octets of an answer besides what the resolver's message has: an OPT of ours, with an Extended DNS Error and how long an idle
 /// connection is kept.
@@ -40,7 +40,7 @@ pub struct ReplyBatch {
     headers: Headers,
     /// The connection whose thread this is, which may wait until there is memory for what is large.
     patient: Option<Arc<Stream>>,
-    /// For what the buffer has beyond [`GATHERED`] octets.
+    /// For what the buffer has beyond [`REPLY_BUFFER`] octets.
     held: Option<Reservation>,
     /// Whoever counts the queries that have no answer yet, and how many of them have it once this was sent.
     counted: Option<(Arc<AtomicUsize>, usize)>,
@@ -118,7 +118,7 @@ impl ReplyBatch {
 
     /// Whether so much is gathered that it should be sent before more queries are taken in.
     pub fn is_large(&self) -> bool {
-        self.octets.len() >= GATHERED
+        self.octets.len() >= REPLY_BUFFER
     }
 
     /// Adds a reply of `size` octets at most, which `write` appends.
@@ -164,7 +164,7 @@ impl ReplyBatch {
     /// Sees to it that the buffer has room for so many octets more, which are paid for.
     fn make_room(&mut self, stream: &Stream, size: usize) -> bool {
         let wanted = self.octets.len().saturating_add(size);
-        if wanted <= self.octets.capacity().max(GATHERED) {
+        if wanted <= self.octets.capacity().max(REPLY_BUFFER) {
             return true;
         }
         if let Some(own) = &self.patient {
@@ -229,7 +229,7 @@ impl ReplyBatch {
         }
         self.octets.clear();
         if self.held.take().is_some() {
-            self.octets.shrink_to(GATHERED);
+            self.octets.shrink_to(REPLY_BUFFER);
         }
         if let Some((count, ended)) = &mut self.counted {
             count.fetch_sub(mem::take(ended), Ordering::SeqCst);

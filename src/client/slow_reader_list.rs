@@ -93,7 +93,7 @@ impl<S> SlowReaderList<S> {
 
     /// Whether one client may have so much wait for it, beside all others.
     pub(super) fn may_hold(&self, octets: usize) -> bool {
-        octets <= self.memory.share(Purpose::Replies) / ONE
+        octets <= self.memory.share_limit(Purpose::Replies) / ONE
     }
 
     /// Whether there is so little memory for replies that whoever can is to wait.

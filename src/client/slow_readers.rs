@@ -14,7 +14,7 @@ use crate::client::slow_reader_list::{List, MORE, PATIENCE, STOP, SlowReader, Sl
 use crate::client::stream::Stream;
 use crate::system::clock::{self, later};
 use crate::system::memory::Reservation;
-use crate::system::thread::Pulse;
+use crate::system::thread::Heartbeat;
 
 /// The streams whose clients read slower than they ask.
 pub type SlowReaders = SlowReaderList<Stream>;
@@ -61,7 +61,7 @@ impl SlowReaders {
 
     /// Sends what outboxes hold until [`SlowReaders::stop`]. A stream whose outbox is not empty in time is closed.
     pub fn drain(&self, mut listener: &PipeReader) {
-        let pulse = Pulse::new("slow-readers");
+        let heartbeat = Heartbeat::new("slow-readers");
         loop {
             let readers = self.readers();
             let sockets: Vec<_> = readers
@@ -84,7 +84,7 @@ impl SlowReaders {
                     .flatten()
                     .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLOUT)),
             );
-            pulse.waits();
+            heartbeat.set_idle();
             let rung = match poll(&mut ready, timeout) {
                 Ok(_) => ready.first().is_some_and(|bell| bell.any().unwrap_or(true)),
                 Err(_) => false,
@@ -100,7 +100,7 @@ impl SlowReaders {
                 }
             }
             let now = clock::now();
-            pulse.works(now);
+            heartbeat.set_busy(now);
             for SlowReader { stream, until } in readers {
                 stream.drain(now >= until);
             }

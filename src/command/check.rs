@@ -22,7 +22,7 @@ use crate::identity::terms::PinMode;
 use crate::server;
 use crate::server::sockets::Sockets;
 use crate::system::clock;
-use crate::system::date::{DAY, Moment};
+use crate::system::date::{DAY, Timestamp};
 use crate::upstream::Resolver;
 
 /// How long whoever listens on our port has to answer.
@@ -53,7 +53,7 @@ pub fn run(request: &CheckRequest) -> Report {
     }
     check_ports(&config.server, &mut report);
     if let Some(user) = config.user
-        && let Err(error) = user.become_it()
+        && let Err(error) = user.drop_privileges()
     {
         let remedy = "start it as root, or as that user without --user";
         report.add_fault(State::Critical, "user", error, remedy);
@@ -104,16 +104,16 @@ fn check_state(directory: &Path, report: &mut Report) {
 }
 
 fn check_clock(request: &CheckRequest, report: &mut Report) {
-    let now = clock::since_1970().as_secs();
+    let now = clock::unix_time().as_secs();
     let resolvers = &request.config.upstream.resolvers;
     let floor = resolvers[0].identity.terms().clock_floor;
     if now + DAY > floor {
-        return report.add("clock", format_args!("{:#}", Moment(now)));
+        return report.add("clock", format_args!("{:#}", Timestamp(now)));
     }
     let text = format!(
         "{:#}, but it cannot be before {:#}",
-        Moment(now),
-        Moment(floor)
+        Timestamp(now),
+        Timestamp(floor)
     );
     let mut resolvers = resolvers.iter();
     let pinned = resolvers.all(|resolver| !resolver.identity.terms().pins.is_empty());
@@ -127,7 +127,7 @@ fn check_clock(request: &CheckRequest, report: &mut Report) {
 }
 
 fn check_pins(request: &CheckRequest, report: &mut Report) {
-    let now = clock::since_1970().as_secs();
+    let now = clock::unix_time().as_secs();
     let resolvers = &request.config.upstream.resolvers;
     let pinned = |resolver: &Resolver| !resolver.identity.terms().pins.is_empty();
     let others_pinned = resolvers.iter().any(pinned);
@@ -156,12 +156,12 @@ fn check_dates(subject: &str, slots: &[Dated], now: u64, report: &mut Report) {
         let number = slot + 1;
         match (dated.not_before, dated.not_after) {
             (_, Some(until)) if until < now => {
-                let text = format!("pin {number} has not counted since {}", Moment(until));
+                let text = format!("pin {number} has not counted since {}", Timestamp(until));
                 let remedy = "take its line away, or give it a later not-after=";
                 report.add_fault(State::Warning, subject, text, remedy);
             }
             (from, _) => {
-                let from = Moment(from.unwrap_or_default());
+                let from = Timestamp(from.unwrap_or_default());
                 report.add(
                     subject,
                     format_args!("pin {number} will count from {from} on"),

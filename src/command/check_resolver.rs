@@ -271,7 +271,7 @@ fn report_pins(place: &str, proof: &Proof, identity: &Identity, report: &mut Rep
 }
 
 fn report_expiry(place: &str, proof: &Proof, report: &mut Report) {
-    let now = clock::since_1970().as_secs();
+    let now = clock::unix_time().as_secs();
     let facts = proof.certificates.iter().filter_map(Facts::read);
     let days: Vec<_> = facts
         .map(|facts| facts.not_after.saturating_sub(now) / DAY)

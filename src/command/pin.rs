@@ -18,7 +18,7 @@ use crate::identity::pin::Pin;
 use crate::identity::refusal::Refusal;
 use crate::identity::verifier::Identity;
 use crate::system::clock;
-use crate::system::date::Moment;
+use crate::system::date::Timestamp;
 use crate::upstream::Resolver;
 use crate::upstream::handshake::{self, ConnectError};
 
@@ -333,7 +333,7 @@ impl Link {
         write!(f, "{sign}{name} {} # {}", self.pin, self.role)?;
         if let Some(facts) = &self.facts {
             let (subject, issuer) = (facts.subject.escape_debug(), facts.issuer.escape_debug());
-            let until = Moment(facts.not_after);
+            let until = Timestamp(facts.not_after);
             write!(f, ": {subject}; from {issuer}; until {until}")?;
         }
         if let Some(anchor) = &self.anchor {
@@ -347,7 +347,7 @@ impl Link {
         let said = |value: Option<Json>| value.unwrap_or(Json::None);
         let subject = facts.map(|facts| &facts.subject).or(self.anchor.as_ref());
         let moment = |moment: fn(&Facts) -> u64| {
-            said(facts.map(|facts| Json::text(format_args!("{:#}", Moment(moment(facts))))))
+            said(facts.map(|facts| Json::text(format_args!("{:#}", Timestamp(moment(facts))))))
         };
         Json::Object(vec![
             ("role", Json::text(self.role)),

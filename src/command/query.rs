@@ -11,7 +11,7 @@ use crate::config::command_line::{Query, Road};
 use crate::message::presentation::{Line, Quoted, Rcode};
 use crate::message::{Answer, Fault, Section, rcode};
 use crate::system::clock;
-use crate::system::privileges::RightsError;
+use crate::system::privileges::PrivilegeError;
 
 /// What was heard, for people.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct Report {
 #[derive(Debug)]
 pub enum QueryError {
     /// It would have had more rights than it should.
-    Rights(RightsError),
+    Rights(PrivilegeError),
     /// Nobody of those that were asked gave one.
     Unanswered(Vec<(Whom, Cause)>),
 }
@@ -51,7 +51,7 @@ impl std::error::Error for QueryError {}
 /// Asks, and waits for the answer for as long as a query may take.
 pub fn run(query: &Query) -> Result<Report, QueryError> {
     if let Some(user) = query.config.user {
-        user.become_it().map_err(QueryError::Rights)?;
+        user.drop_privileges().map_err(QueryError::Rights)?;
     }
     let began = clock::now();
     let asking = Asking::new(

@@ -16,7 +16,7 @@ use crate::identity::verifier::Identity;
 use crate::message::framing::{self, Frames};
 use crate::message::{self, Answer, Fault, Form, LONGEST};
 use crate::system::clock;
-use crate::system::deadline::{Timed, left};
+use crate::system::deadline::{DeadlineStream, time_left};
 use crate::system::thread;
 use crate::upstream::Query as _;
 use crate::upstream::handshake::ConnectError;
@@ -144,7 +144,7 @@ impl Asking {
         let mut octets = vec![0; LONGEST];
         for until in [again, self.deadline] {
             socket.send(&self.message)?;
-            while let Ok(left) = left(until) {
+            while let Ok(left) = time_left(until) {
                 socket.set_read_timeout(Some(left))?;
                 match socket.recv(&mut octets) {
                     Ok(length) if self.is_answered_by(&octets[..length]) => {
@@ -179,8 +179,8 @@ impl Asking {
     }
 
     fn exchange_over_stream(&self, address: SocketAddr) -> io::Result<Vec<u8>> {
-        let socket = TcpStream::connect_timeout(&address, left(self.deadline)?)?;
-        let mut stream = Timed::new(&socket, self.deadline);
+        let socket = TcpStream::connect_timeout(&address, time_left(self.deadline)?)?;
+        let mut stream = DeadlineStream::new(&socket, self.deadline);
         let mut framed = Vec::new();
         framing::append(&mut framed, |out| out.extend_from_slice(&self.message));
         stream.write_all(&framed)?;

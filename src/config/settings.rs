@@ -301,7 +301,7 @@ fn cache_settings(given: &Given) -> Result<cache::Settings, UsageError> {
 
 /// Unless it is said, there is as much as all connections may need that are asked for.
 fn memory_settings(given: &Given, connections: usize) -> Result<memory::Settings, UsageError> {
-    let least = memory::LEAST;
+    let least = memory::MIN_LIMIT;
     let limit = one(given, "--max-memory", |text| match text.parse() {
         Ok(limit) if limit >= least => Ok(limit),
         _ => Err(format!("expected a whole number of bytes from {least}")),

@@ -84,8 +84,8 @@ pub(super) fn named_pin(text: &str) -> Result<(Option<ServerName<'static>>, Pin)
 /// The certificates in a PEM file.
 pub(super) fn trust_anchors(path: &str) -> Result<Anchors, String> {
     const EXPECTED: &str = "expected a PEM file with at least one certificate";
-    let pem =
-        privileges::read_file(Path::new(path)).map_err(|error| format!("{error}; {EXPECTED}"))?;
+    let pem = privileges::read_trusted_file(Path::new(path))
+        .map_err(|error| format!("{error}; {EXPECTED}"))?;
     Anchors::from_pem(&pem).map_err(|error| format!("{error}; {EXPECTED}"))
 }
 

@@ -6,35 +6,39 @@ use std::path::PathBuf;
 use crate::config::settings::Config;
 use crate::monitoring::process;
 use crate::system::privileges;
-use crate::system::sandbox::Needs;
+use crate::system::sandbox::SandboxRules;
 use crate::upstream;
 
 /// What it takes to serve, and to reload.
-pub(super) fn needs(config: &Config) -> Needs {
+pub(super) fn sandbox_rules(config: &Config) -> SandboxRules {
     let Config { keys, given, .. } = config;
-    let mut needs = Needs::default();
+    let mut rules = SandboxRules::default();
     // The C library looks there, for how many processors it divides memory.
-    needs.read.push(PathBuf::from("/sys/devices/system/cpu"));
-    if config.server.clients > privileges::threads_for_sure() {
-        needs.read.push(PathBuf::from(privileges::MAPPINGS));
+    rules
+        .readable
+        .push(PathBuf::from("/sys/devices/system/cpu"));
+    if config.server.clients > privileges::default_max_threads() {
+        rules
+            .readable
+            .push(PathBuf::from(privileges::MAX_MAP_COUNT));
     }
-    needs.read.extend(given.file().map(PathBuf::from));
-    needs.read.extend(keys.source.file.clone());
+    rules.readable.extend(given.file().map(PathBuf::from));
+    rules.readable.extend(keys.source.file.clone());
     // It was read, so it is one.
     let _ = given.each("--resolver-ca", &mut |file| {
-        needs.read.push(PathBuf::from(file));
+        rules.readable.push(PathBuf::from(file));
         Ok(())
     });
     if config.monitor.is_some() {
-        needs.read.push(PathBuf::from(process::OWN));
+        rules.readable.push(PathBuf::from(process::PROC_SELF));
     }
-    needs.written.clone_from(&keys.directory);
-    needs.ports = ports(&config.upstream).collect();
-    needs
+    rules.writable_dir.clone_from(&keys.directory);
+    rules.connect_ports = resolver_ports(&config.upstream).collect();
+    rules
 }
 
 /// The ports of resolvers.
-pub(super) fn ports(settings: &upstream::Settings) -> impl Iterator<Item = u16> {
+pub(super) fn resolver_ports(settings: &upstream::Settings) -> impl Iterator<Item = u16> {
     let resolvers = settings.resolvers.iter();
     let addresses = resolvers.flat_map(|resolver| &resolver.addresses);
     addresses.map(SocketAddr::port)

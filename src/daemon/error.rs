@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::server::sockets::BindError;
-use crate::system::privileges::RightsError;
+use crate::system::privileges::PrivilegeError;
 
 /// Why serving could not begin.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub enum StartError {
     /// A socket could not be had.
     Bind(BindError),
     /// It would have had more rights than it should.
-    Rights(RightsError),
+    Rights(PrivilegeError),
     /// What is to be read and written while it serves cannot be.
     Keys(String),
     /// The monitoring port could not be had.
@@ -47,8 +47,8 @@ impl From<BindError> for StartError {
     }
 }
 
-impl From<RightsError> for StartError {
-    fn from(error: RightsError) -> Self {
+impl From<PrivilegeError> for StartError {
+    fn from(error: PrivilegeError) -> Self {
         Self::Rights(error)
     }
 }

@@ -80,7 +80,7 @@ impl Keys {
         // and the pins that others gave the upstream.
         if keys.settings.reads_files() {
             let rounds = Arc::clone(&keys);
-            thread::spawn_for_good("keys", move || rounds.go_round())?;
+            thread::spawn_restarting("keys", move || rounds.go_round())?;
         }
         keys.apply(&held);
         keys.warn_of_no_backup(&held);
@@ -104,7 +104,7 @@ impl Keys {
             let changed = self.apply(&held);
             return info!("event=state-read addresses-changed={changed}");
         };
-        let now = clock::since_1970().as_secs();
+        let now = clock::unix_time().as_secs();
         match self.settings.source.read_again(&held.given, now) {
             Ok(read) => {
                 held.given = read;
@@ -158,7 +158,7 @@ impl Keys {
 
     /// A resolver with one key alone serves until the day on which that is changed.
     fn warn_of_no_backup(&self, held: &Held) {
-        let now = clock::since_1970().as_secs();
+        let now = clock::unix_time().as_secs();
         for name in &self.settings.source.names {
             let pins = self.settings.believed(&held.given, &held.state, name);
             if pins.lacks_backup(now) {
@@ -173,7 +173,7 @@ impl Keys {
         let file = self.settings.source.file.as_deref()?;
         let watched = Watch::new(file).and_then(|(watch, end)| {
             let keys = Arc::clone(self);
-            thread::spawn_for_good("pins", move || {
+            thread::spawn_restarting("pins", move || {
                 // What changed before it was watched is seen now.
                 keys.reload(false);
                 while watch.wait() {

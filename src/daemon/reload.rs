@@ -7,7 +7,7 @@ use std::sync::Arc;
 use log::Level;
 use rustls::pki_types::ServerName;
 
-use super::confinement::ports;
+use super::confinement::resolver_ports;
 use super::error::StartError;
 use super::key_refresh::Keys;
 use super::running::{Applied, Running};
@@ -17,7 +17,7 @@ use crate::config::sources::Given;
 use crate::forward::policy::Upstream;
 use crate::identity::trust;
 use crate::system::clock;
-use crate::system::sandbox::Needs;
+use crate::system::sandbox::SandboxRules;
 use crate::telemetry::log::{error, line};
 
 /// Options that hold as they were at the start, whatever the file says later.
@@ -152,8 +152,11 @@ impl Running {
 
     /// Fails where resolvers are at a port that the sandbox does not let through.
     fn check_ports(&self, config: &Config) -> Result<(), String> {
-        if let Some(Needs { ports: open, .. }) = &self.confined
-            && let Some(port) = ports(&config.upstream).find(|port| !open.contains(port))
+        if let Some(SandboxRules {
+            connect_ports: open,
+            ..
+        }) = &self.confined
+            && let Some(port) = resolver_ports(&config.upstream).find(|port| !open.contains(port))
         {
             return Err(format!(
                 "resolver port {port}: the sandbox is open for {open:?} alone; expected one of these, or a restart"
@@ -185,7 +188,7 @@ fn keep_memory(keys: &mut trust::Settings, before: &Keys, elsewhere: bool) -> Re
         keys.state = before.state();
     }
     keys.state.good_time = before.settings().state.good_time;
-    let now = clock::since_1970().as_secs();
+    let now = clock::unix_time().as_secs();
     let source = &keys.source;
     let followed = source.may_follow(&keys.given, &before.given(), now);
     followed.map_err(|error| error.to_string())

@@ -19,8 +19,8 @@ use crate::monitoring::http::Monitor;
 use crate::server::listeners::Server;
 use crate::server::workers::Pool;
 use crate::system::clock;
-use crate::system::sandbox::Needs;
-use crate::system::service_manager::Manager;
+use crate::system::sandbox::SandboxRules;
+use crate::system::service_manager::ServiceNotifier;
 use crate::system::thread;
 use crate::telemetry::log::{error, info};
 use crate::upstream::{Doubts, Tally};
@@ -37,7 +37,7 @@ pub struct Running {
     pub(super) tally: Arc<Tally>,
     pub(super) monitor: Option<Monitor>,
     /// What it is held to by the kernel.
-    pub(super) confined: Option<Needs>,
+    pub(super) confined: Option<SandboxRules>,
     /// The options that it was started with.
     pub(super) started: Given,
     pub(super) applied: Mutex<Applied>,
@@ -97,20 +97,20 @@ impl Running {
 
     /// Tells the service manager that it serves; and from now on, where there is a watchdog, that it goes on doing so, as long
     /// as that is so. Fails when the system has no thread for that.
-    pub fn report_to(&self, manager: &Arc<Manager>) -> io::Result<()> {
+    pub fn report_to(&self, notifier: &Arc<ServiceNotifier>) -> io::Result<()> {
         let (forwarder, endings) = (Arc::clone(&self.forwarder), Arc::clone(&self.endings));
-        manager.ready(&self.status());
-        let Some(every) = manager.watchdog() else {
+        notifier.notify_ready(&self.status());
+        let Some(every) = notifier.watchdog_interval() else {
             return Ok(());
         };
-        let manager = Arc::clone(manager);
-        thread::spawn_for_good("watchdog", move || {
+        let notifier = Arc::clone(notifier);
+        thread::spawn_restarting("watchdog", move || {
             loop {
-                match thread::stuck(clock::now()) {
-                    None => manager.feed(&Self::status_of(&forwarder, &endings)),
+                match thread::stalled_thread(clock::now()) {
+                    None => notifier.notify_watchdog(&Self::status_of(&forwarder, &endings)),
                     Some(name) => {
                         error!("event=thread-stuck thread={name}");
-                        manager.complain(&format!("a thread is stuck: {name}"));
+                        notifier.notify_status(&format!("a thread is stuck: {name}"));
                     }
                 }
                 std::thread::sleep(every);

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::confinement::needs;
+use super::confinement::sandbox_rules;
 use super::error::StartError;
 use super::key_refresh::Keys;
 use super::running::{Applied, Running};
@@ -26,7 +26,7 @@ use crate::server::workers::Pool;
 use crate::system::clock;
 use crate::system::memory::Memory;
 use crate::system::privileges;
-use crate::system::sandbox::{self, Needs};
+use crate::system::sandbox::{self, SandboxRules};
 use crate::system::thread;
 use crate::telemetry::log::{info, warn};
 use crate::telemetry::metrics::Counter;
@@ -40,7 +40,7 @@ pub struct Bound {
     config: Config,
     sockets: Sockets,
     desk: Option<TcpListener>,
-    confined: Option<Needs>,
+    confined: Option<SandboxRules>,
 }
 
 /// Binds the sockets, but for those that were passed, and gives up rights.
@@ -55,7 +55,7 @@ pub fn bind(passed: Option<Sockets>, config: Config) -> Result<Bound, StartError
     });
     let desk = desk.transpose()?;
     if let Some(user) = config.user {
-        user.become_it()?;
+        user.drop_privileges()?;
     }
     config.keys.try_out().map_err(StartError::Keys)?;
     Ok(Bound {
@@ -79,12 +79,12 @@ fn places(config: &Config) -> usize {
         let limit = config.memory.limit;
         warn!("event=little-memory max_clients={wanted} allowed={places} max_memory={limit}");
     }
-    if places > privileges::threads_for_sure() && places > privileges::threads() {
-        places = privileges::threads().max(1);
+    if places > privileges::default_max_threads() && places > privileges::max_threads() {
+        places = privileges::max_threads().max(1);
         warn!("event=few-threads max_clients={wanted} allowed={places}");
     }
     let needed = (places + DESCRIPTORS) as u64;
-    let descriptors = privileges::allow_descriptors(needed);
+    let descriptors = privileges::raise_fd_limit(needed);
     if descriptors < needed {
         // Where there are few, half are for clients, so that sessions and the monitor have theirs.
         let allowed = usize::try_from(descriptors).unwrap_or(usize::MAX);
@@ -100,13 +100,13 @@ impl Bound {
     /// Has the kernel see to it that the calling thread, and those that it starts, do no more than what it takes to serve.
     /// Where it cannot, the log says so.
     pub fn confine(&mut self) {
-        let needs = needs(&self.config);
+        let rules = sandbox_rules(&self.config);
         // A file of options may name somebody else later.
-        privileges::users();
-        match sandbox::enter(&needs) {
+        privileges::passwd();
+        match sandbox::restrict_self(&rules) {
             Ok(Some(version)) => {
                 info!("event=confined landlock={version}");
-                self.confined = Some(needs);
+                self.confined = Some(rules);
             }
             Ok(None) => info!("event=not-confined cause=\"the kernel has no Landlock\""),
             Err(_) => {
@@ -149,7 +149,7 @@ impl Bound {
         }
         let keys = Keys::start(config.keys, &relay.upstream)?;
         let monitor = desk.map(|desk| {
-            let start = Start::new(now, clock::since_1970().as_secs());
+            let start = Start::new(now, clock::unix_time().as_secs());
             start_monitor(desk, relay.sources(&server, &evictions, start))
         });
         let monitor = monitor.transpose()?;
@@ -232,7 +232,7 @@ fn start_slow_readers(
 ) -> io::Result<Arc<SlowReaders>> {
     let (slow_readers, bell) = SlowReaders::new(Arc::clone(memory), Arc::clone(evictions))?;
     let drained = Arc::clone(&slow_readers);
-    thread::spawn_for_good("slow-readers", move || drained.drain(&bell))?;
+    thread::spawn_restarting("slow-readers", move || drained.drain(&bell))?;
     Ok(slow_readers)
 }
 

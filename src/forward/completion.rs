@@ -263,7 +263,7 @@ impl Endings {
         self.counts.add(tcp, outcome);
         if self.query_log.is_on() {
             self.query_log.push(QueryRecord {
-                time: clock::since_1970(),
+                time: clock::unix_time(),
                 client: client.peer(),
                 tcp,
                 question: question.into(),

@@ -233,7 +233,7 @@ mod tests {
 
     fn memory() -> Arc<Memory> {
         Memory::new(memory::Settings {
-            limit: memory::LEAST,
+            limit: memory::MIN_LIMIT,
             connections: 1,
         })
     }
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn a_query_that_finds_no_memory_is_not_made() {
         let (now, memory) = (Instant::now(), memory());
-        let share = memory.share(Purpose::Queries);
+        let share = memory.share_limit(Purpose::Queries);
         let mut spares = Spares::default();
         let one = spares.reuse(&memory, share - 10, now, |_| {});
         assert!(one.is_some());

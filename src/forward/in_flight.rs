@@ -269,7 +269,7 @@ impl upstream::Query for Query {
 
     fn keep(&self, message: &[u8]) {
         let held = match &self.held {
-            Some(held) => match held.beside(message.len()) {
+            Some(held) => match held.reserve_another(message.len()) {
                 Some(held) => Some(held),
                 None => return,
             },
@@ -300,7 +300,7 @@ mod tests {
     fn a_query_costs_what_it_holds() {
         let now = Instant::now();
         let memory = Memory::new(memory::Settings {
-            limit: memory::LEAST,
+            limit: memory::MIN_LIMIT,
             connections: 1,
         });
         let tsig = [&[0, 0, 250, 0, 255, 0, 0, 0, 0, 0x0f, 0][..], &[7; 0x0f00]].concat();

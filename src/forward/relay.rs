@@ -55,7 +55,7 @@ impl Endings {
         let bounds = waiting::Bounds {
             most: relay.most_waiting,
             free: self.memory().free(Purpose::Queries).saturating_sub(cost),
-            share: self.memory().share(Purpose::Queries),
+            share: self.memory().share_limit(Purpose::Queries),
         };
         // One query has some kilobytes at most.
         let octets = cost as u32;
@@ -63,7 +63,7 @@ impl Endings {
             Ok(place) => place,
             Err(waiting::Refusal::Number) => return None,
             Err(waiting::Refusal::Octets) => {
-                self.memory().refuse(Purpose::Queries);
+                self.memory().count_refused(Purpose::Queries);
                 return None;
             }
         };

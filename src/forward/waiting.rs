@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::client::address::client_of;
-use crate::system::memory::{is_fair, is_little};
+use crate::system::memory::{is_fair, is_small};
 
 /// Clients that are told apart, mostly.
 const PLACES: usize = 16_384;
@@ -121,7 +121,7 @@ impl Waiting {
             self.end(first, octets);
             if !is_over && bounds.free > 0 {
                 let (own, own_octets) = own_at(second);
-                if is_little(own, all) && is_little(own_octets, bounds.share) {
+                if is_small(own, all) && is_small(own_octets, bounds.share) {
                     return Ok(second);
                 }
                 self.end(second, octets);

@@ -155,7 +155,7 @@ fn moment((tag, octets): (u8, &[u8])) -> Option<u64> {
     let (month, day) = (part(0)?, part(2)?);
     let (hour, minute, second) = (part(4)?, part(6)?, part(8)?);
     let written = format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z");
-    let (moment, _) = date::read(&written)?;
+    let (moment, _) = date::parse(&written)?;
     (rest.get(10..) == Some("Z")).then_some(moment)
 }
 

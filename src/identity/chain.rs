@@ -19,7 +19,7 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath, spki_for_anchor};
 use crate::identity::pin::{Fit, Pin};
 use crate::identity::refusal::{Check, Refusal};
 use crate::identity::terms::{PinMode, Terms};
-use crate::system::date::{DAY, Moment};
+use crate::system::date::{DAY, Timestamp};
 
 /// How a resolver proved itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl Shown<'_> {
             return Err(self.refuse(
                 Check::Clock,
                 "this machine's clock to be right, or a pin to stand in for it".to_owned(),
-                format!("it cannot be before {:#}", Moment(seconds)),
+                format!("it cannot be before {:#}", Timestamp(seconds)),
                 vec![leaf_pin],
             ));
         }

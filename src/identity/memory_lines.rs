@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::{FromStr, SplitAsciiWhitespace};
 
 use crate::identity::rollover::{Leaf, MOST, Memory, Sighting, Since};
-use crate::system::date::{self, Moment};
+use crate::system::date::{self, Timestamp};
 
 /// The lines of one resolver's memory; made by [`Memory::lines`].
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl fmt::Display for Lines<'_> {
                 f,
                 "learnt {name} {} since={:#}",
                 Fields(leaf),
-                Moment(*since)
+                Timestamp(*since)
             )?;
         }
         if let Some(Since { leaf, since }) = &memory.candidate {
@@ -42,11 +42,11 @@ impl fmt::Display for Lines<'_> {
                 f,
                 "candidate {name} {} since={:#}",
                 Fields(leaf),
-                Moment(*since)
+                Timestamp(*since)
             )?;
         }
         for Sighting { address, pin, at } in &memory.seen {
-            writeln!(f, "seen {name} {address} {pin} at={:#}", Moment(*at))?;
+            writeln!(f, "seen {name} {address} {pin} at={:#}", Timestamp(*at))?;
         }
         Ok(())
     }
@@ -66,8 +66,8 @@ impl fmt::Display for Fields<'_> {
         write!(
             f,
             "{pin} issuer={issuer} not-before={:#} not-after={:#}",
-            Moment(*not_before),
-            Moment(*not_after)
+            Timestamp(*not_before),
+            Timestamp(*not_after)
         )
     }
 }
@@ -163,7 +163,7 @@ fn read_leaf(words: &mut SplitAsciiWhitespace<'_>) -> Result<Leaf, String> {
 /// The time after `field`; to the second, since a day alone may be the rest of a line that was cut.
 fn read_time(words: &mut SplitAsciiWhitespace<'_>, field: &str) -> Result<u64, String> {
     let word = words.next().unwrap_or_default();
-    match word.strip_prefix(field).and_then(date::read) {
+    match word.strip_prefix(field).and_then(date::parse) {
         Some((first, last)) if first == last => Ok(first),
         _ => Err(format!(
             "{word:?}: expected {field} with a time such as 2026-11-24T12:00:00Z"

@@ -14,8 +14,8 @@ use std::process;
 
 use crate::identity::memory_lines;
 use crate::identity::rollover::Memory;
-use crate::system::date::{self, Moment};
-use crate::system::privileges::{self, FileError, LONGEST_FILE};
+use crate::system::date::{self, Timestamp};
+use crate::system::privileges::{self, FileError, MAX_FILE_LEN};
 
 /// The file's name in its directory.
 const FILE: &str = "state";
@@ -94,7 +94,7 @@ impl State {
         let Some(time) = line.strip_prefix("time ") else {
             return memory_lines::read_line(line, &mut self.memories);
         };
-        match date::read(time.trim_ascii()) {
+        match date::parse(time.trim_ascii()) {
             Some((first, last)) if first == last && self.good_time.is_none() => {
                 self.good_time = Some(first);
                 Ok(())
@@ -110,7 +110,7 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{TITLE}{VERSION}")?;
         if let Some(time) = self.good_time {
-            writeln!(f, "time {:#}", Moment(time))?;
+            writeln!(f, "time {:#}", Timestamp(time))?;
         }
         for (name, memory) in &self.memories {
             memory.lines(name).fmt(f)?;
@@ -131,21 +131,21 @@ impl Store {
         let failed = |path: &Path, error| StateError::File(path.to_owned(), error);
         let metadata = fs::metadata(directory).map_err(FileError::Unreadable);
         let sound = metadata.and_then(|metadata| match metadata.is_dir() {
-            true => privileges::owner_alone_writes(&metadata),
-            false => Err(FileError::OtherKind("a directory")),
+            true => privileges::check_owner_only(&metadata),
+            false => Err(FileError::WrongKind("a directory")),
         });
         sound.map_err(|error| failed(directory, error))?;
         let store = Self {
             directory: directory.to_owned(),
         };
         let path = directory.join(FILE);
-        let octets = match privileges::read_file(&path) {
+        let octets = match privileges::read_trusted_file(&path) {
             Err(FileError::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok((store, State::default()));
             }
             read => read.map_err(|error| failed(&path, error))?,
         };
-        let text = privileges::text(octets);
+        let text = privileges::decode_utf8(octets);
         let text = text.map_err(|(line, cause)| StateError::Line(line, cause))?;
         Ok((store, State::parse(&text)?))
     }
@@ -171,7 +171,7 @@ impl Store {
         let text = state.to_string();
         // What cannot be read at the next start must not take the place of what can.
         State::parse(&text).map_err(io::Error::other)?;
-        if text.len() as u64 > LONGEST_FILE {
+        if text.len() as u64 > MAX_FILE_LEN {
             return Err(io::Error::other(FileError::TooLong));
         }
         let new = self.directory.join(format!("{FILE}.{}", process::id()));

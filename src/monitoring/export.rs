@@ -364,7 +364,7 @@ impl Sources {
             "dns_tool_memory_share_bytes",
             Kind::Gauge,
             "What they may hold.",
-            of_each(&|purpose| memory.share(purpose) as u64),
+            of_each(&|purpose| memory.share_limit(purpose) as u64),
         );
         all.add(
             "dns_tool_memory_refused",
@@ -436,12 +436,12 @@ impl Sources {
             (
                 "process_max_fds",
                 "How many may be.",
-                privileges::descriptors(),
+                privileges::fd_limit(),
             ),
             (
                 "process_start_time_seconds",
                 "When the process began, since 1970.",
-                self.start.time(clock::now(), clock::since_1970().as_secs()),
+                self.start.time(clock::now(), clock::unix_time().as_secs()),
             ),
         ];
         for (name, help, value) in gauges {

@@ -72,7 +72,7 @@ impl Monitor {
             stopping: Arc::clone(&stopping),
         };
         let mut history = History::new(clock::now());
-        thread::spawn_for_good("monitor", move || desk.serve(&mut history))?;
+        thread::spawn_restarting("monitor", move || desk.serve(&mut history))?;
         Ok(Self {
             address,
             bell: Mutex::new(Some(bell)),
@@ -286,7 +286,7 @@ impl Desk {
                 let body = spell(&self.sources.families(), format);
                 ("200 OK", format.media_type(), body)
             }
-            "/health" => match thread::stuck(clock::now()) {
+            "/health" => match thread::stalled_thread(clock::now()) {
                 None => ("200 OK", plain, "healthy\n".to_owned()),
                 Some(name) => (
                     "503 Service Unavailable",

@@ -15,7 +15,7 @@ use crate::monitoring::figures::{NONE, share, span, time};
 use crate::monitoring::history::History;
 use crate::monitoring::service::Service;
 use crate::system::clock;
-use crate::system::date::{DAY, Moment};
+use crate::system::date::{DAY, Timestamp};
 use crate::upstream::Standing;
 
 /// What the page looks like. Its hash is all that the page's policy lets in.
@@ -60,7 +60,7 @@ impl Page {
             steps: history.steps(&service),
             lately: history.whole(&service),
             service,
-            now: clock::since_1970().as_secs(),
+            now: clock::unix_time().as_secs(),
             up: sources.start.up(clock::now()),
             trouble,
         };
@@ -110,7 +110,7 @@ impl Out<'_> {
                 Some(cause) => ["<span class=\"state bad\">", cause, "</span>"].concat(),
             },
             "up" => span(self.up),
-            "now" => format!("{:#}", Moment(self.now)),
+            "now" => format!("{:#}", Timestamp(self.now)),
             "all" => self.service.all.to_string(),
             "good" => share(self.lately.good, self.lately.owed),
             "half" => within(50),
@@ -192,7 +192,7 @@ impl Out<'_> {
                 let class = if days < SOON { "bad" } else { "" };
                 format!(
                     "<td class=\"{class}\">{days} days, until {}",
-                    Moment(expiry)
+                    Timestamp(expiry)
                 )
             });
             let address = standing.address.to_string();

@@ -8,23 +8,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Where the kernel says what it knows of this process.
-pub const OWN: &str = "/proc/self";
+pub const PROC_SELF: &str = "/proc/self";
 
 /// Microseconds of processor time in one of the kernel's ticks for programs, of which there are 100 in a second.
-const TICK: u64 = 10_000;
+const CLOCK_TICK_US: u64 = 10_000;
 
 /// When the process began: a moment that is sure, and what this machine's clock says of it.
 pub struct Start {
     moment: Instant,
-    since_1970: AtomicU64,
+    unix_time: AtomicU64,
 }
 
 impl Start {
     /// Now.
-    pub fn new(now: Instant, since_1970: u64) -> Self {
+    pub fn new(now: Instant, unix_time: u64) -> Self {
         Self {
             moment: now,
-            since_1970: since_1970.into(),
+            unix_time: unix_time.into(),
         }
     }
 
@@ -35,13 +35,13 @@ impl Start {
 
     /// In seconds since 1970. A clock that was set since tells another time of it, but a second's difference is rounding, and
     /// would look like another start.
-    pub(super) fn time(&self, now: Instant, since_1970: u64) -> u64 {
-        let known = self.since_1970.load(Ordering::Relaxed);
-        let told = since_1970.saturating_sub(self.up(now));
+    pub(super) fn time(&self, now: Instant, unix_time: u64) -> u64 {
+        let known = self.unix_time.load(Ordering::Relaxed);
+        let told = unix_time.saturating_sub(self.up(now));
         if told.abs_diff(known) <= 60 {
             return known;
         }
-        self.since_1970.store(told, Ordering::Relaxed);
+        self.unix_time.store(told, Ordering::Relaxed);
         told
     }
 }
@@ -62,7 +62,7 @@ pub(super) struct Process {
 impl Process {
     /// As it is now.
     pub(super) fn read() -> Self {
-        let own = |file| Path::new(OWN).join(file);
+        let own = |file| Path::new(PROC_SELF).join(file);
         let stat = fs::read_to_string(own("stat")).unwrap_or_default();
         // Behind the program's name, which is in parentheses (proc(5)).
         let fields = stat.rsplit(')').next().unwrap_or_default();
@@ -78,7 +78,7 @@ impl Process {
         };
         let descriptors = fs::read_dir(own("fd")).map_or(0, Iterator::count);
         Self {
-            processor: (field(11) + field(12)) * TICK,
+            processor: (field(11) + field(12)) * CLOCK_TICK_US,
             resident: line("VmRSS:") * 1024,
             threads: line("Threads:"),
             descriptors: descriptors as u64,

@@ -66,7 +66,9 @@ impl Server {
                 slow_readers: Arc::clone(slow_readers),
                 stopping: Arc::clone(&stopping),
             };
-            threads.push(thread::spawn_for_good("accept", move || acceptor.accept())?);
+            threads.push(thread::spawn_restarting("accept", move || {
+                acceptor.accept()
+            })?);
         }
         for udp in &sockets.udp {
             let receiver = Receiver {
@@ -77,7 +79,7 @@ impl Server {
                 passed: sockets.passed,
                 stopping: Arc::clone(&stopping),
             };
-            threads.push(thread::spawn_for_good("receive", move || {
+            threads.push(thread::spawn_restarting("receive", move || {
                 receiver.receive()
             })?);
         }

@@ -13,8 +13,8 @@ use crate::forward::forwarder::{Batch, Forwarder};
 use crate::message::framing::Frames;
 use crate::system::clock;
 use crate::system::deadline;
-use crate::system::memory::{Purpose, READ, Reservation};
-use crate::system::thread::Pulse;
+use crate::system::memory::{Purpose, READ_BUFFER, Reservation};
+use crate::system::thread::Heartbeat;
 
 /// How long the next read waits of a client that asks too much.
 const SLOWED: Duration = Duration::from_millis(200);
@@ -43,7 +43,12 @@ impl Reader {
     /// closes with the last of them.
     ///
     /// What is read already is taken in first; and as long as the client has not taken what it was answered, no more is.
-    pub(super) fn read_queries(&self, connection: &Connection, mut frames: Frames, pulse: &Pulse) {
+    pub(super) fn read_queries(
+        &self,
+        connection: &Connection,
+        mut frames: Frames,
+        heartbeat: &Heartbeat,
+    ) {
         let stream = connection.stream();
         let mut batch = Batch::patient(connection);
         let mut patience = Patience::default();
@@ -52,7 +57,7 @@ impl Reader {
             // What was read by then is answered, also after the word to stop.
             let last = self.stopping.load(Ordering::Acquire);
             let now = clock::now();
-            pulse.works(now);
+            heartbeat.set_busy(now);
             let is_read = self.take_in(connection, &mut frames, &mut patience, &mut batch, now);
             let over_limit = batch.was_over_limit();
             if over_limit {
@@ -64,7 +69,7 @@ impl Reader {
                 // which Linux otherwise puts off until there is an answer, or for 40 ms.
                 let _ = SockRef::from(connection.socket()).set_tcp_quickack(true);
             }
-            pulse.waits();
+            heartbeat.set_idle();
             if last || !is_read || !stream.wait_until_read() {
                 return;
             }
@@ -141,7 +146,7 @@ impl Reader {
     /// Has the memory paid for that a message longer than most takes, as long as it takes it. Says whether there is so much.
     fn make_room(&self, frames: &mut Frames, held: &mut Option<Reservation>) -> bool {
         if held.is_some() && !frames.is_amid_message() {
-            frames.shrink_to(READ);
+            frames.shrink_to(READ_BUFFER);
             *held = None;
         }
         let growth = frames.growth();
@@ -172,7 +177,7 @@ impl Patience {
     fn apply(&mut self, socket: &TcpStream, amid_message: bool) -> io::Result<()> {
         let timeout = if amid_message {
             let began = *self.message_began.get_or_insert_with(clock::now);
-            deadline::left(began + IDLE_LIMIT)?
+            deadline::time_left(began + IDLE_LIMIT)?
         } else {
             self.message_began = None;
             IDLE_LIMIT

@@ -21,7 +21,7 @@ use crate::server::backoff::Backoff;
 use crate::server::workers::{Job, Pool};
 use crate::system::clock;
 use crate::system::memory;
-use crate::system::thread::{self, Pulse};
+use crate::system::thread::{self, Heartbeat};
 use crate::telemetry::log::debug;
 
 /// Connections that the thread that accepts them reads itself, at most, and how long: most clients ask one thing and go.
@@ -73,10 +73,10 @@ enum Said {
 impl Acceptor {
     pub(super) fn accept(&self) {
         let mut backoff = Backoff::default();
-        let pulse = Pulse::new("accept");
+        let heartbeat = Heartbeat::new("accept");
         let mut new_connections = NewConnections {
             connections: Vec::new(),
-            frames: Frames::with_capacity(memory::READ),
+            frames: Frames::with_capacity(memory::READ_BUFFER),
             batch: Batch::default(),
         };
         loop {
@@ -100,13 +100,13 @@ impl Acceptor {
             }
             let readable: Vec<_> = readable.collect();
             let now = clock::now();
-            pulse.works(now);
+            heartbeat.set_busy(now);
             self.read_ready(&mut new_connections, &readable, now);
             if is_waited_at {
-                self.accept_waiting(&mut new_connections, &mut backoff, &pulse);
+                self.accept_waiting(&mut new_connections, &mut backoff, &heartbeat);
             }
             self.forwarder.dispatch(&mut new_connections.batch, now);
-            pulse.waits();
+            heartbeat.set_idle();
             if readable.len() > 1 {
                 yield_now();
             }
@@ -135,7 +135,7 @@ impl Acceptor {
         &self,
         new_connections: &mut NewConnections,
         backoff: &mut Backoff,
-        pulse: &Pulse,
+        heartbeat: &Heartbeat,
     ) {
         for round in 0..MOST_NEW {
             let slot = match self.slots.take_now() {
@@ -143,7 +143,7 @@ impl Acceptor {
                 None if round == 0 => {
                     // It may be one of these that has to leave.
                     self.hand_over_all(new_connections);
-                    pulse.waits();
+                    heartbeat.set_idle();
                     self.slots.take()
                 }
                 slot => slot,
@@ -152,7 +152,7 @@ impl Acceptor {
             match self.listener.accept() {
                 Ok((socket, peer)) => {
                     let now = clock::now();
-                    pulse.works(now);
+                    heartbeat.set_busy(now);
                     backoff.is_over("accept");
                     if !self.may_stay(peer.ip().to_canonical()) {
                         debug!("event=client-refused client={peer} cause=\"too many of its own\"");
@@ -181,7 +181,7 @@ impl Acceptor {
                     ) => {}
                 Err(error) => {
                     self.hand_over_all(new_connections);
-                    pulse.waits();
+                    heartbeat.set_idle();
                     return backoff.wait("accept", &error);
                 }
             }
@@ -191,17 +191,17 @@ impl Acceptor {
     /// Reads one new connection, and puts it where it belongs then.
     fn read_new(&self, new_connections: &mut NewConnections, mut new: NewConnection, now: Instant) {
         // A panic costs the one at whom it happens.
-        match thread::guard("accept", || self.take_in(new_connections, &mut new, now)) {
+        match thread::catch_panic("accept", || self.take_in(new_connections, &mut new, now)) {
             Some(Said::Little) => new_connections.connections.push(new),
             Some(Said::Much) => {
                 // What it was told here comes before what a worker tells it.
                 self.forwarder.dispatch(&mut new_connections.batch, now);
-                let frames = Frames::with_capacity(memory::READ);
+                let frames = Frames::with_capacity(memory::READ_BUFFER);
                 let begun = std::mem::replace(&mut new_connections.frames, frames);
                 self.pool.submit(Job::Client(new.connection, begun));
             }
             Some(Said::Gone) => {}
-            None => new_connections.frames = Frames::with_capacity(memory::READ),
+            None => new_connections.frames = Frames::with_capacity(memory::READ_BUFFER),
         }
     }
 
@@ -253,7 +253,7 @@ impl Acceptor {
     fn hand_over(&self, new_connections: &mut NewConnections, count: usize) {
         let count = count.min(new_connections.connections.len());
         for new in new_connections.connections.drain(..count) {
-            let nothing = Frames::with_capacity(memory::READ);
+            let nothing = Frames::with_capacity(memory::READ_BUFFER);
             self.pool.submit(Job::Client(new.connection, nothing));
         }
     }

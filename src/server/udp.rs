@@ -24,7 +24,7 @@ use crate::client::eviction_counters::EvictionCounters;
 use crate::forward::forwarder::{Batch, Forwarder};
 use crate::server::backoff::Backoff;
 use crate::system::clock;
-use crate::system::thread::Pulse;
+use crate::system::thread::Heartbeat;
 use crate::telemetry::log::warn;
 
 /// Datagrams that are received by one system call, at most.
@@ -57,7 +57,7 @@ impl Receiver {
         let mut losses = Losses::default();
         let mut headers = Self::headers();
         let mut last_rounds = LAST_ROUNDS;
-        let pulse = Pulse::new("receive");
+        let heartbeat = Heartbeat::new("receive");
         while !(self.passed && self.stopping.load(Ordering::Acquire)) {
             let mut slices: Vec<_> = octets
                 .iter_mut()
@@ -82,7 +82,7 @@ impl Receiver {
                         return;
                     }
                     let now = clock::now();
-                    pulse.works(now);
+                    heartbeat.set_busy(now);
                     let lost = arrivals.iter().rev().find_map(|arrival| arrival.lost);
                     let told_before = losses.were_heard();
                     self.evictions.datagrams.add(losses.hear(lost, now));
@@ -92,7 +92,7 @@ impl Receiver {
                         headers = Self::headers();
                     }
                     self.handle(&arrivals, &octets, &mut batch, now);
-                    pulse.waits();
+                    heartbeat.set_idle();
                     if (2..BATCH).contains(&arrivals.len()) {
                         // More are on their way: if anybody else has something to do, the next batch is larger for it.
                         // After a full one it is full anyway, and who floods is not to have the processor as well.

@@ -14,7 +14,7 @@ use crate::forward::forwarder::Forwarder;
 use crate::message::framing::Frames;
 use crate::server::reader::Reader;
 use crate::system::executor::{self, Executor};
-use crate::system::thread::{self, Pulse};
+use crate::system::thread::{self, Heartbeat};
 use crate::telemetry::log::warn;
 use crate::upstream::RACERS;
 
@@ -100,12 +100,12 @@ impl Pool {
     }
 
     fn work(self: &Arc<Self>) {
-        let pulse = Pulse::new("worker");
+        let heartbeat = Heartbeat::new("worker");
         loop {
             match self.jobs.recv_timeout(LINGER) {
                 Ok(job) => {
-                    thread::guard("worker", || self.run(job, &pulse));
-                    pulse.waits();
+                    thread::catch_panic("worker", || self.run(job, &heartbeat));
+                    heartbeat.set_idle();
                     self.state.lock().unfinished -= 1;
                 }
                 Err(RecvTimeoutError::Timeout) => {
@@ -120,9 +120,11 @@ impl Pool {
         }
     }
 
-    fn run(self: &Arc<Self>, job: Job, pulse: &Pulse) {
+    fn run(self: &Arc<Self>, job: Job, heartbeat: &Heartbeat) {
         match job {
-            Job::Client(connection, frames) => self.reader.read_queries(&connection, frames, pulse),
+            Job::Client(connection, frames) => {
+                self.reader.read_queries(&connection, frames, heartbeat)
+            }
             Job::Other(job) => job(),
         }
     }

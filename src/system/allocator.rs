@@ -10,16 +10,16 @@ use std::process::Command;
 
 /// What glibc reads, and how many heaps it is to make: one. Each thread has some memory at hand besides, and a query needs little
 /// of it, so that on two processors none costs more than with sixteen heaps.
-const HEAPS: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
+const ARENA_MAX: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
 /// Says that it was begun again. Where the program has more rights than who started it, glibc takes its own variable away.
-const BEGUN: &str = "_DNS_TOOL_BEGUN_AGAIN";
+const RESTARTED: &str = "_DNS_TOOL_BEGUN_AGAIN";
 
 /// Has the allocator make one heap, by beginning the program again in this process, unless it was told how many to make. To be
 /// called before anything else is done. Where the system refuses, memory is as it would have been.
-pub fn limit_heaps() {
-    let (variable, heaps) = HEAPS;
+pub fn limit_arenas() {
+    let (variable, arenas) = ARENA_MAX;
     if !cfg!(target_env = "gnu")
-        || [variable, BEGUN]
+        || [variable, RESTARTED]
             .iter()
             .any(|name| env::var_os(name).is_some())
     {
@@ -33,7 +33,10 @@ pub fn limit_heaps() {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    command.args(arguments).env(variable, heaps).env(BEGUN, "1");
+    command
+        .args(arguments)
+        .env(variable, arenas)
+        .env(RESTARTED, "1");
     // It returns only when it failed.
     let _ = command.exec();
 }

@@ -10,12 +10,14 @@ use nix::time::{ClockId, clock_gettime};
 
 /// The same moment on the clock that stands still during a suspend, which is [`Instant`]'s, and on the one that does not.
 static BASE: LazyLock<(Instant, Option<Duration>)> =
-    LazyLock::new(|| (Instant::now(), read(ClockId::CLOCK_BOOTTIME)));
+    LazyLock::new(|| (Instant::now(), read_clock(ClockId::CLOCK_BOOTTIME)));
 
 /// This moment.
 pub fn now() -> Instant {
-    match (*BASE, read(ClockId::CLOCK_BOOTTIME)) {
-        ((start, Some(began)), Some(now)) => start + now.saturating_sub(began),
+    match (*BASE, read_clock(ClockId::CLOCK_BOOTTIME)) {
+        ((start, Some(boottime_at_start)), Some(now)) => {
+            start + now.saturating_sub(boottime_at_start)
+        }
         // Every Linux has that clock since 2.6.39; what lacks it does not suspend.
         _ => Instant::now(),
     }
@@ -27,24 +29,24 @@ pub fn later(moment: Instant, wait: Duration) -> Instant {
 }
 
 /// A moment as microseconds on a scale that begins with the first question for the time; at least 1.
-pub fn stamp(moment: Instant) -> u64 {
+pub fn micros_since_start(moment: Instant) -> u64 {
     micros(moment.saturating_duration_since(BASE.0)).max(1)
 }
 
 /// What the clock shows that stands still during a suspend.
 pub fn monotonic() -> Duration {
-    read(ClockId::CLOCK_MONOTONIC).unwrap_or_default()
+    read_clock(ClockId::CLOCK_MONOTONIC).unwrap_or_default()
 }
 
 /// The time of day and the date, as far as this machine knows them, for what has a date: certificates and pins.
-pub fn since_1970() -> Duration {
+pub fn unix_time() -> Duration {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.unwrap_or_default()
 }
 
 /// For how long the machine has been suspended since it was started.
-pub fn suspended() -> Duration {
-    let boottime = read(ClockId::CLOCK_BOOTTIME).unwrap_or_default();
+pub fn time_suspended() -> Duration {
+    let boottime = read_clock(ClockId::CLOCK_BOOTTIME).unwrap_or_default();
     boottime.saturating_sub(monotonic())
 }
 
@@ -53,7 +55,7 @@ pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn read(clock: ClockId) -> Option<Duration> {
+fn read_clock(clock: ClockId) -> Option<Duration> {
     clock_gettime(clock).ok().map(Duration::from)
 }
 

@@ -1,7 +1,7 @@
 //! How long may this still take?
 //!
 //! A timeout on each read is not a deadline: a peer that sends an octet now and then would go on for ever. A
-//! [`Timed`] stream has one end, and shortens its socket's timeouts as that draws near.
+//! [`DeadlineStream`] stream has one end, and shortens its socket's timeouts as that draws near.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::system::clock;
 
 /// What is left until `deadline`; the error `TimedOut` once nothing is.
-pub fn left(deadline: Instant) -> io::Result<Duration> {
+pub fn time_left(deadline: Instant) -> io::Result<Duration> {
     match deadline.saturating_duration_since(clock::now()) {
         Duration::ZERO => Err(ErrorKind::TimedOut.into()),
         left => Ok(left),
@@ -19,12 +19,12 @@ pub fn left(deadline: Instant) -> io::Result<Duration> {
 
 /// A blocking socket all of whose reads and writes end by one deadline, with the error `TimedOut`.
 #[derive(Debug)]
-pub struct Timed<'s> {
+pub struct DeadlineStream<'s> {
     socket: &'s TcpStream,
     deadline: Instant,
 }
 
-impl<'s> Timed<'s> {
+impl<'s> DeadlineStream<'s> {
     /// `socket` until `deadline`.
     pub fn new(socket: &'s TcpStream, deadline: Instant) -> Self {
         Self { socket, deadline }
@@ -37,16 +37,18 @@ impl<'s> Timed<'s> {
     }
 }
 
-impl Read for Timed<'_> {
+impl Read for DeadlineStream<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.socket.set_read_timeout(Some(left(self.deadline)?))?;
+        self.socket
+            .set_read_timeout(Some(time_left(self.deadline)?))?;
         self.socket.read(into).map_err(named_timeout)
     }
 }
 
-impl Write for Timed<'_> {
+impl Write for DeadlineStream<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.socket.set_write_timeout(Some(left(self.deadline)?))?;
+        self.socket
+            .set_write_timeout(Some(time_left(self.deadline)?))?;
         self.socket.write(octets).map_err(named_timeout)
     }
 
@@ -87,7 +89,7 @@ mod tests {
                 thread::sleep(Duration::from_millis(5));
             }
         });
-        let mut stream = Timed::new(&near, deadline);
+        let mut stream = DeadlineStream::new(&near, deadline);
         let error = io::copy(&mut stream, &mut io::sink()).expect_err("the deadline");
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert!(Instant::now() >= deadline);
@@ -99,7 +101,7 @@ mod tests {
     fn a_silent_peer_ends_at_the_deadline_and_a_talking_one_before_it() {
         let (near, mut far) = pair();
         far.write_all(b"abc").expect("writes");
-        let mut stream = Timed::new(&near, Instant::now() + Duration::from_millis(50));
+        let mut stream = DeadlineStream::new(&near, Instant::now() + Duration::from_millis(50));
         let mut octets = [0; 3];
         stream
             .read_exact(&mut octets)

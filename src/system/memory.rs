@@ -12,27 +12,28 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// Octets that a TCP connection costs besides its queries and replies: twice the kernel's buffers in both directions (it counts
 /// twice what is asked for, see [`SEND_BUFFER`] and [`RECEIVE_BUFFER`]), the buffer that it is read into, and that in which its
 /// replies are gathered.
-pub const CONNECTION: usize = 2 * SEND_BUFFER + 2 * RECEIVE_BUFFER + READ + GATHERED;
+pub const CONNECTION_BYTES: usize =
+    2 * SEND_BUFFER + 2 * RECEIVE_BUFFER + READ_BUFFER + REPLY_BUFFER;
 /// The kernel's send buffer of a TCP client in octets, as asked for (SO_SNDBUF).
 pub const SEND_BUFFER: usize = 16 * 1024;
 /// The kernel's receive buffer of a TCP client in octets, as asked for (SO_RCVBUF).
 pub const RECEIVE_BUFFER: usize = 8 * 1024;
 /// Octets that are read from a client at a time, unless one message is longer.
-pub const READ: usize = 4096;
+pub const READ_BUFFER: usize = 4096;
 /// Octets of replies that a thread gathers without a reservation.
-pub const GATHERED: usize = 16 * 1024;
+pub const REPLY_BUFFER: usize = 16 * 1024;
 
 /// The least that can be asked for with `--max-memory`, in octets: room for a few of the longest messages in each share.
-pub const LEAST: usize = 4 * 1024 * 1024;
-/// What is there for messages by default, besides [`CONNECTION`] for each connection, in octets.
-const MESSAGES: usize = 15 * 1024 * 1024;
+pub const MIN_LIMIT: usize = 4 * 1024 * 1024;
+/// What is there for messages by default, besides [`CONNECTION_BYTES`] for each connection, in octets.
+const DEFAULT_MESSAGE_BYTES: usize = 15 * 1024 * 1024;
 /// Of a whole that is small, the part that is kept for messages, in 32nds.
-const MESSAGES_LEAST: usize = 15;
+const MIN_MESSAGE_32NDS: usize = 15;
 
 /// What octets are held for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Queries that wait for the resolver, and messages of TCP clients longer than [`READ`].
+    /// Queries that wait for the resolver, and messages of TCP clients longer than [`READ_BUFFER`].
     Queries,
     /// Replies to TCP clients that are being written or wait until their clients read.
     Replies,
@@ -54,7 +55,7 @@ impl Purpose {
     }
 
     /// How what connections leave is divided: so many 15ths.
-    fn part(self) -> usize {
+    fn weight(self) -> usize {
         match self {
             Self::Queries => 9,
             Self::Replies => 5,
@@ -66,7 +67,7 @@ impl Purpose {
 /// What is to be divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Octets in all (`--max-memory`), at least [`LEAST`]; 32 MiB for 256 connections.
+    /// Octets in all (`--max-memory`), at least [`MIN_LIMIT`]; 32 MiB for 256 connections.
     pub limit: usize,
     /// TCP connections that are wanted at a time (`--max-clients`).
     pub connections: usize,
@@ -75,14 +76,14 @@ pub struct Settings {
 impl Settings {
     /// What is used where nothing else is asked for: enough for all the connections that are wanted.
     pub fn default_limit(connections: usize) -> usize {
-        MESSAGES + CONNECTION * connections.max(256)
+        DEFAULT_MESSAGE_BYTES + CONNECTION_BYTES * connections.max(256)
     }
 
     /// How many connections there is memory for, at most as many as are wanted; at least 1.
     pub fn connections(&self) -> usize {
-        let messages = MESSAGES.min(self.limit / 32 * MESSAGES_LEAST);
-        let most = self.limit.saturating_sub(messages) / CONNECTION;
-        self.connections.min(most).max(1)
+        let messages = DEFAULT_MESSAGE_BYTES.min(self.limit / 32 * MIN_MESSAGE_32NDS);
+        let affordable = self.limit.saturating_sub(messages) / CONNECTION_BYTES;
+        self.connections.min(affordable).max(1)
     }
 }
 
@@ -112,10 +113,10 @@ impl Memory {
     pub fn new(settings: Settings) -> Arc<Self> {
         let left = settings
             .limit
-            .saturating_sub(settings.connections() * CONNECTION);
-        let parts: usize = Purpose::ALL.iter().map(|purpose| purpose.part()).sum();
+            .saturating_sub(settings.connections() * CONNECTION_BYTES);
+        let weights: usize = Purpose::ALL.iter().map(|purpose| purpose.weight()).sum();
         let share = |purpose: Purpose| Share {
-            limit: left / parts * purpose.part(),
+            limit: left / weights * purpose.weight(),
             ..Share::default()
         };
         Arc::new(Self {
@@ -130,28 +131,30 @@ impl Memory {
     }
 
     /// Octets that may be held for a purpose.
-    pub fn share(&self, purpose: Purpose) -> usize {
-        self.of(purpose).limit
+    pub fn share_limit(&self, purpose: Purpose) -> usize {
+        self.share_of(purpose).limit
     }
 
     /// Octets that are held for a purpose.
     pub fn held(&self, purpose: Purpose) -> usize {
-        self.of(purpose).held.load(Ordering::Relaxed)
+        self.share_of(purpose).held.load(Ordering::Relaxed)
     }
 
     /// Octets that may still be held for a purpose.
     pub fn free(&self, purpose: Purpose) -> usize {
-        self.share(purpose).saturating_sub(self.held(purpose))
+        self.share_limit(purpose).saturating_sub(self.held(purpose))
     }
 
     /// How often a purpose found no room.
     pub fn refused(&self, purpose: Purpose) -> u64 {
-        self.of(purpose).refused.load(Ordering::Relaxed)
+        self.share_of(purpose).refused.load(Ordering::Relaxed)
     }
 
     /// Counts that somebody was refused memory for a purpose, of which there may be some for others.
-    pub fn refuse(&self, purpose: Purpose) {
-        self.of(purpose).refused.fetch_add(1, Ordering::Relaxed);
+    pub fn count_refused(&self, purpose: Purpose) {
+        self.share_of(purpose)
+            .refused
+            .fetch_add(1, Ordering::Relaxed);
     }
 
     /// Holds so many octets, if there is room for them.
@@ -164,19 +167,24 @@ impl Memory {
         reservation.resize(octets).then_some(reservation)
     }
 
-    fn of(&self, purpose: Purpose) -> &Share {
+    fn share_of(&self, purpose: Purpose) -> &Share {
         &self.shares[purpose as usize]
     }
 
-    /// Takes octets from a share, if there are so many and `will_do` agrees to what is left then.
-    fn take(&self, purpose: Purpose, octets: usize, will_do: impl FnOnce(usize) -> bool) -> bool {
-        let share = self.of(purpose);
+    /// Takes octets from a share, if there are so many and `accept` agrees to what is left then.
+    fn try_take(
+        &self,
+        purpose: Purpose,
+        octets: usize,
+        accept: impl FnOnce(usize) -> bool,
+    ) -> bool {
+        let share = self.share_of(purpose);
         // No other memory is ordered by it: it is a number that all threads add to.
         let held = share.held.fetch_add(octets, Ordering::Relaxed);
         let left = held
             .checked_add(octets)
             .and_then(|held| share.limit.checked_sub(held));
-        let fits = left.is_some_and(will_do);
+        let fits = left.is_some_and(accept);
         if !fits {
             share.held.fetch_sub(octets, Ordering::Relaxed);
             share.refused.fetch_add(1, Ordering::Relaxed);
@@ -184,8 +192,10 @@ impl Memory {
         fits
     }
 
-    fn give_back(&self, purpose: Purpose, octets: usize) {
-        self.of(purpose).held.fetch_sub(octets, Ordering::Relaxed);
+    fn release(&self, purpose: Purpose, octets: usize) {
+        self.share_of(purpose)
+            .held
+            .fetch_sub(octets, Ordering::Relaxed);
     }
 }
 
@@ -199,11 +209,11 @@ impl Memory {
 pub fn is_fair(own: usize, left: usize, whole: usize) -> bool {
     // In 65,536ths, so that the cube of it fits.
     let part = ((left.min(whole) as u128) << 16) / whole.max(1) as u128;
-    is_little(own, whole) || (own as u128) << 48 <= whole as u128 * part.pow(3)
+    is_small(own, whole) || (own as u128) << 48 <= whole as u128 * part.pow(3)
 }
 
 /// Whether `own` is so little of a `whole` that everybody may have it, as long as there is some.
-pub fn is_little(own: usize, whole: usize) -> bool {
+pub fn is_small(own: usize, whole: usize) -> bool {
     own <= (whole / 4096).max(1)
 }
 
@@ -217,7 +227,7 @@ pub struct Reservation {
 
 impl Reservation {
     /// Holds so many octets more of the same memory, apart from these, if there is room.
-    pub fn beside(&self, octets: usize) -> Option<Self> {
+    pub fn reserve_another(&self, octets: usize) -> Option<Self> {
         self.memory.reserve(self.purpose, octets)
     }
 
@@ -234,18 +244,18 @@ impl Reservation {
 
     /// Does as [`Reservation::resize`], but holds no more than [`is_fair`].
     pub fn resize_fairly(&mut self, octets: usize) -> bool {
-        let share = self.memory.share(self.purpose);
+        let share = self.memory.share_limit(self.purpose);
         self.resize_if(octets, |left| is_fair(octets, left, share))
     }
 
-    fn resize_if(&mut self, octets: usize, will_do: impl FnOnce(usize) -> bool) -> bool {
+    fn resize_if(&mut self, octets: usize, accept: impl FnOnce(usize) -> bool) -> bool {
         if octets > self.octets {
             let more = octets - self.octets;
-            if !self.memory.take(self.purpose, more, will_do) {
+            if !self.memory.try_take(self.purpose, more, accept) {
                 return false;
             }
         } else if octets < self.octets {
-            self.memory.give_back(self.purpose, self.octets - octets);
+            self.memory.release(self.purpose, self.octets - octets);
         }
         self.octets = octets;
         true
@@ -255,7 +265,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if self.octets > 0 {
-            self.memory.give_back(self.purpose, self.octets);
+            self.memory.release(self.purpose, self.octets);
         }
     }
 }
@@ -277,7 +287,7 @@ mod tests {
         assert_eq!(Settings::default_limit(256), DEFAULT.limit);
         for connections in [1, 16, 256, 1000, 65_536] {
             for limit in [
-                LEAST,
+                MIN_LIMIT,
                 10 << 20,
                 DEFAULT.limit,
                 Settings::default_limit(connections),
@@ -285,13 +295,16 @@ mod tests {
                 let settings = Settings { limit, connections };
                 let memory = Memory::new(settings);
                 let shares: usize = Purpose::ALL
-                    .map(|purpose| memory.share(purpose))
+                    .map(|purpose| memory.share_limit(purpose))
                     .iter()
                     .sum();
-                let all = settings.connections() * CONNECTION + shares;
+                let all = settings.connections() * CONNECTION_BYTES + shares;
                 assert!(all <= limit, "{all} of {settings:?}");
                 assert!(limit - all < 100, "{all} of {settings:?}");
-                assert!(memory.share(Purpose::Replies) > 4 * 65_537, "{settings:?}");
+                assert!(
+                    memory.share_limit(Purpose::Replies) > 4 * 65_537,
+                    "{settings:?}"
+                );
                 assert!(settings.connections() >= 1);
             }
             let limit = Settings::default_limit(connections);
@@ -308,7 +321,7 @@ mod tests {
     #[test]
     fn what_is_held_has_room_and_is_given_back() {
         let memory = Memory::new(DEFAULT);
-        let share = memory.share(Purpose::QueryLog);
+        let share = memory.share_limit(Purpose::QueryLog);
         let first = memory.reserve(Purpose::QueryLog, share - 10);
         let mut first = first.expect("it is empty");
         assert!(memory.reserve(Purpose::QueryLog, 11).is_none());
@@ -328,7 +341,7 @@ mod tests {
     fn however_many_take_what_they_may_there_is_as_much_left_for_the_next() {
         for many in [1, 2, 10, 250] {
             let memory = Memory::new(DEFAULT);
-            let share = memory.share(Purpose::Queries);
+            let share = memory.share_limit(Purpose::Queries);
             let greedy = (0..many).map(|_| {
                 let mut one = memory.reserve(Purpose::Queries, 0).expect("nothing fits");
                 while one.resize_fairly(one.octets() + 500) {}
@@ -392,7 +405,7 @@ mod tests {
                     let of_it = held.iter().filter(|one| one.purpose == purpose);
                     let octets: usize = of_it.map(Reservation::octets).sum();
                     prop_assert_eq!(octets, memory.held(purpose));
-                    prop_assert!(octets <= memory.share(purpose));
+                    prop_assert!(octets <= memory.share_limit(purpose));
                 }
             }
             drop(held);

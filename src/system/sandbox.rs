@@ -12,49 +12,49 @@ use landlock::{
 };
 
 /// The rules that are asked for; of an older kernel, those that it knows.
-const RULES: ABI = ABI::V6;
+const LANDLOCK_ABI: ABI = ABI::V6;
 
 /// What is needed while it serves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Needs {
+pub struct SandboxRules {
     /// Files and folders that are read. Of a file the folder is meant, with all in it: editors put another file in its place.
-    pub read: Vec<PathBuf>,
+    pub readable: Vec<PathBuf>,
     /// A folder that is written in, too.
-    pub written: Option<PathBuf>,
+    pub writable_dir: Option<PathBuf>,
     /// TCP ports that are connected to.
-    pub ports: Vec<u16>,
+    pub connect_ports: Vec<u16>,
 }
 
-/// Confines the thread that calls it, and those that it starts from then on, to `needs`. There is no way back.
+/// Confines the thread that calls it, and those that it starts from then on, to `rules`. There is no way back.
 ///
 /// Returns the kernel's version of Landlock, from 1; none where there is none. Before 4 it knows files alone, before 6 no
 /// signals.
-pub fn enter(needs: &Needs) -> Result<Option<i32>, RulesetError> {
-    let rules = Ruleset::default()
-        .handle_access(AccessFs::from_all(RULES))?
-        .handle_access(AccessNet::from_all(RULES))?
+pub fn restrict_self(rules: &SandboxRules) -> Result<Option<i32>, RulesetError> {
+    let ruleset = Ruleset::default()
+        .handle_access(AccessFs::from_all(LANDLOCK_ABI))?
+        .handle_access(AccessNet::from_all(LANDLOCK_ABI))?
         // Its supervisor's socket, which may be abstract, is connected to by now.
-        .scope(Scope::from_all(RULES))?;
-    let mut rules = rules.create()?;
-    let reading = AccessFs::ReadFile | AccessFs::ReadDir;
-    for path in &needs.read {
-        rules = allow(rules, folder(path), reading)?;
+        .scope(Scope::from_all(LANDLOCK_ABI))?;
+    let mut ruleset = ruleset.create()?;
+    let read_access = AccessFs::ReadFile | AccessFs::ReadDir;
+    for path in &rules.readable {
+        ruleset = allow(ruleset, folder(path), read_access)?;
         // Where a link leads is another folder.
         if !path.is_dir()
             && let Ok(target) = path.canonicalize()
         {
-            rules = allow(rules, folder(&target), reading)?;
+            ruleset = allow(ruleset, folder(&target), read_access)?;
         }
     }
-    if let Some(path) = &needs.written {
-        let changing =
+    if let Some(path) = &rules.writable_dir {
+        let write_access =
             AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg | AccessFs::RemoveFile;
-        rules = allow(rules, path, reading | changing)?;
+        ruleset = allow(ruleset, path, read_access | write_access)?;
     }
-    for port in &needs.ports {
-        rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
+    for port in &rules.connect_ports {
+        ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
     }
-    match rules.restrict_self()?.landlock {
+    match ruleset.restrict_self()?.landlock {
         LandlockStatus::Available { effective_abi, .. } => Ok(Some(effective_abi as i32)),
         _ => Ok(None),
     }
@@ -73,12 +73,12 @@ fn folder(path: &Path) -> &Path {
 
 /// With what is in `folder` allowed, if it is there.
 fn allow(
-    rules: RulesetCreated,
+    ruleset: RulesetCreated,
     folder: &Path,
-    kinds: BitFlags<AccessFs>,
+    access: BitFlags<AccessFs>,
 ) -> Result<RulesetCreated, RulesetError> {
     match PathFd::new(folder) {
-        Ok(folder) => rules.add_rule(PathBeneath::new(folder, kinds)),
-        Err(_) => Ok(rules),
+        Ok(folder) => ruleset.add_rule(PathBeneath::new(folder, access)),
+        Err(_) => Ok(ruleset),
     }
 }

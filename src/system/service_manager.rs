@@ -13,17 +13,17 @@ use std::time::Duration;
 use crate::system::clock;
 
 /// How long a manager that is busy is waited for: what it is told is told once.
-const PATIENCE: Duration = Duration::from_secs(2);
+const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The service manager; nobody, where there is none.
 #[derive(Debug)]
-pub struct Manager {
+pub struct ServiceNotifier {
     socket: Option<UnixDatagram>,
     /// How often the watchdog wants to be fed, if there is one.
-    watchdog: Option<Duration>,
+    watchdog_timeout: Option<Duration>,
 }
 
-impl Manager {
+impl ServiceNotifier {
     /// Whom the environment names. Fails where it names a socket that cannot be had.
     pub fn from_environment() -> io::Result<Self> {
         let name = env::var("NOTIFY_SOCKET").unwrap_or_default();
@@ -37,10 +37,12 @@ impl Manager {
                 .ok()
                 .and_then(|text| text.parse::<u64>().ok())
         };
-        let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(process::id()));
-        let watchdog = number("WATCHDOG_USEC").filter(|micros| *micros > 0 && ours);
+        let for_this_process =
+            number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(process::id()));
+        let watchdog_timeout =
+            number("WATCHDOG_USEC").filter(|micros| *micros > 0 && for_this_process);
         Ok(Self {
-            watchdog: watchdog
+            watchdog_timeout: watchdog_timeout
                 .filter(|_| socket.is_some())
                 .map(Duration::from_micros),
             socket,
@@ -48,37 +50,37 @@ impl Manager {
     }
 
     /// How often the watchdog wants to be fed: twice in the time after which it bites.
-    pub fn watchdog(&self) -> Option<Duration> {
-        self.watchdog.map(|time| time / 2)
+    pub fn watchdog_interval(&self) -> Option<Duration> {
+        self.watchdog_timeout.map(|time| time / 2)
     }
 
     /// All is served now; with `status` as a line for people.
-    pub fn ready(&self, status: &str) {
-        self.say(&["READY=1\nSTATUS=", status, "\n"]);
+    pub fn notify_ready(&self, status: &str) {
+        self.send(&["READY=1\nSTATUS=", status, "\n"]);
     }
 
-    /// The configuration is read again, until [`Manager::ready`].
-    pub fn reloading(&self) {
+    /// The configuration is read again, until [`ServiceNotifier::notify_ready`].
+    pub fn notify_reloading(&self) {
         let now = clock::monotonic().as_micros().to_string();
-        self.say(&["RELOADING=1\nMONOTONIC_USEC=", &now, "\n"]);
+        self.send(&["RELOADING=1\nMONOTONIC_USEC=", &now, "\n"]);
     }
 
     /// It ends.
-    pub fn stopping(&self) {
-        self.say(&["STOPPING=1\nSTATUS=answers what is on its way\n"]);
+    pub fn notify_stopping(&self) {
+        self.send(&["STOPPING=1\nSTATUS=answers what is on its way\n"]);
     }
 
     /// All gets on.
-    pub fn feed(&self, status: &str) {
-        self.say(&["WATCHDOG=1\nSTATUS=", status, "\n"]);
+    pub fn notify_watchdog(&self, status: &str) {
+        self.send(&["WATCHDOG=1\nSTATUS=", status, "\n"]);
     }
 
     /// Not all gets on: the watchdog goes hungry.
-    pub fn complain(&self, status: &str) {
-        self.say(&["STATUS=", status, "\n"]);
+    pub fn notify_status(&self, status: &str) {
+        self.send(&["STATUS=", status, "\n"]);
     }
 
-    fn say(&self, parts: &[&str]) {
+    fn send(&self, parts: &[&str]) {
         if let Some(socket) = &self.socket {
             // One that does not listen at all is not told.
             let _ = socket.send(parts.concat().as_bytes());
@@ -89,6 +91,6 @@ impl Manager {
 fn connect(address: &SocketAddr) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(address)?;
-    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(SEND_TIMEOUT))?;
     Ok(socket)
 }

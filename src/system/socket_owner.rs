@@ -12,20 +12,20 @@ use rustix::net::{
 };
 
 /// SOCK_DIAG_BY_FAMILY and NLM_F_REQUEST, of linux/sock_diag.h and linux/netlink.h.
-const BY_FAMILY: u16 = 20;
-const REQUEST: u16 = 1;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLM_F_REQUEST: u16 = 1;
 /// AF_INET, AF_INET6 and IPPROTO_TCP.
-const IPV4: u8 = 2;
-const IPV6: u8 = 10;
-const TCP: u8 = 6;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const IPPROTO_TCP: u8 = 6;
 /// Octets of `struct nlmsghdr`, and of it and `struct inet_diag_req_v2`.
-const HEADER: usize = 16;
-const LENGTH: usize = HEADER + 56;
+const NLMSGHDR_LEN: usize = 16;
+const REQUEST_LEN: usize = NLMSGHDR_LEN + 56;
 /// Where `idiag_uid` is in an answer: behind the header, four octets, a `struct inet_diag_sockid` and three numbers.
-const USER_AT: usize = HEADER + 4 + 48 + 12;
+const UID_OFFSET: usize = NLMSGHDR_LEN + 4 + 48 + 12;
 
 /// The user whose process has the TCP socket at `peer` that is connected to `own`, if it is on this host and the kernel tells.
-pub fn of_tcp(peer: SocketAddr, own: SocketAddr) -> Option<u32> {
+pub fn tcp_peer_uid(peer: SocketAddr, own: SocketAddr) -> Option<u32> {
     let family = AddressFamily::NETLINK;
     let kind = SocketType::DGRAM;
     let protocol = Some(netlink::SOCK_DIAG);
@@ -41,22 +41,22 @@ pub fn of_tcp(peer: SocketAddr, own: SocketAddr) -> Option<u32> {
     let mut answer = [0; 512];
     // The kernel has answered by now.
     let (length, _) = recv(socket.as_fd(), &mut answer, RecvFlags::DONTWAIT).ok()?;
-    user(answer.get(..length)?)
+    parse_uid(answer.get(..length)?)
 }
 
 /// The question for the socket that has `peer` as its own address and `own` as its peer's.
-fn request(peer: SocketAddr, own: SocketAddr) -> Option<[u8; LENGTH]> {
+fn request(peer: SocketAddr, own: SocketAddr) -> Option<[u8; REQUEST_LEN]> {
     // An IPv4 client of an IPv6 socket has an IPv4 socket.
     let [from, to] = [peer, own].map(|end| end.ip().to_canonical());
-    let family = if from.is_ipv4() { IPV4 } else { IPV6 };
+    let family = if from.is_ipv4() { AF_INET } else { AF_INET6 };
     let all_states = u32::MAX;
     let fields: [&[u8]; 12] = [
-        &u32::try_from(LENGTH).ok()?.to_ne_bytes(),
-        &BY_FAMILY.to_ne_bytes(),
-        &REQUEST.to_ne_bytes(),
+        &u32::try_from(REQUEST_LEN).ok()?.to_ne_bytes(),
+        &SOCK_DIAG_BY_FAMILY.to_ne_bytes(),
+        &NLM_F_REQUEST.to_ne_bytes(),
         // Sequence number and sender, which nobody looks at.
         &[0; 8],
-        &[family, TCP, 0, 0],
+        &[family, IPPROTO_TCP, 0, 0],
         &all_states.to_ne_bytes(),
         &peer.port().to_be_bytes(),
         &own.port().to_be_bytes(),
@@ -82,10 +82,10 @@ fn octets(address: IpAddr) -> [u8; 16] {
 }
 
 /// The user that an answer names; none in an error, which is shorter or of another type.
-fn user(answer: &[u8]) -> Option<u32> {
+fn parse_uid(answer: &[u8]) -> Option<u32> {
     let kind = u16::from_ne_bytes(*answer.get(4..)?.first_chunk()?);
-    let user = u32::from_ne_bytes(*answer.get(USER_AT..)?.first_chunk()?);
-    (kind == BY_FAMILY).then_some(user)
+    let uid = u32::from_ne_bytes(*answer.get(UID_OFFSET..)?.first_chunk()?);
+    (kind == SOCK_DIAG_BY_FAMILY).then_some(uid)
 }
 
 #[cfg(test)]
@@ -105,14 +105,14 @@ mod tests {
             let own = listener.local_addr().expect("bound");
             let client = TcpStream::connect(own).expect("it listens");
             let peer = client.local_addr().expect("connected");
-            assert_eq!(of_tcp(peer, own), Some(myself), "{address}");
-            assert_eq!(of_tcp(own, peer), Some(myself), "the other way round");
+            assert_eq!(tcp_peer_uid(peer, own), Some(myself), "{address}");
+            assert_eq!(tcp_peer_uid(own, peer), Some(myself), "the other way round");
         }
     }
 
     #[test]
     fn of_a_socket_that_is_not_there_nothing_is_known() {
         let nobody = ["127.0.0.1:1", "127.0.0.1:2"].map(|end| end.parse().expect("an address"));
-        assert_eq!(of_tcp(nobody[0], nobody[1]), None);
+        assert_eq!(tcp_peer_uid(nobody[0], nobody[1]), None);
     }
 }

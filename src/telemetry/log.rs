@@ -13,7 +13,7 @@ use env_logger::Target;
 use log::{Level, LevelFilter};
 
 use crate::system::clock;
-use crate::system::date::Stamp;
+use crate::system::date::LogTimestamp;
 use crate::system::thread;
 use crate::telemetry::queue::BoundedQueue;
 
@@ -74,7 +74,7 @@ pub fn init(level: LevelFilter) -> LogWriter {
         .filter_level(LevelFilter::Trace)
         .target(Target::Pipe(Box::new(LineSink)))
         .format(|out, record| {
-            let time = Stamp(clock::since_1970());
+            let time = LogTimestamp(clock::unix_time());
             let level = record.level().as_str().to_lowercase();
             writeln!(out, "time={time} level={level} {}", record.args())
         })
@@ -88,7 +88,7 @@ pub fn init(level: LevelFilter) -> LogWriter {
 impl LogWriter {
     /// Writes from now on, with the rights that the calling thread has now. Fails when the system has no thread for it.
     pub fn start_thread(&mut self) -> io::Result<()> {
-        thread::spawn_for_good("journal", || write(&LINES, &mut io::stderr()))?;
+        thread::spawn_restarting("journal", || write(&LINES, &mut io::stderr()))?;
         self.thread_started = true;
         Ok(())
     }

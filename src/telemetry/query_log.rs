@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use crate::message::Spelled;
 use crate::message::presentation::Type;
-use crate::system::date::Stamp;
+use crate::system::date::LogTimestamp;
 use crate::system::memory::{Memory, Purpose, Reservation};
 use crate::system::thread;
 use crate::telemetry::metrics::format_seconds;
@@ -63,7 +63,7 @@ pub struct QueryRecord {
 impl QueryRecord {
     /// Adds it as a line.
     fn write(&self, out: &mut String, mode: Mode) {
-        let time = Stamp(self.time);
+        let time = LogTimestamp(self.time);
         let transport = if self.tcp { "tcp" } else { "udp" };
         let question = Spelled(&self.question).to_string();
         let (name, qtype) = question.rsplit_once('/').unwrap_or(("", ""));
@@ -121,7 +121,7 @@ impl QueryLog {
         let mut thread_started = self.thread_started.lock();
         if mode != Mode::Off && !*thread_started {
             let log = Arc::clone(self);
-            thread::spawn_for_good("query-log", move || log.write(&mut io::stderr()))?;
+            thread::spawn_restarting("query-log", move || log.write(&mut io::stderr()))?;
             *thread_started = true;
         }
         self.mode.store(mode as u8, Ordering::Relaxed);
@@ -222,7 +222,7 @@ mod tests {
             limit: 15 << 20,
             connections: 1,
         });
-        let share = memory.share(Purpose::QueryLog);
+        let share = memory.share_limit(Purpose::QueryLog);
         for (question, fit) in [
             (&b""[..], QUEUE_LEN),
             (&[0; 259], share / (259 + RECORD_OVERHEAD)),
