@@ -11,7 +11,7 @@ use dns_tool::command;
 use dns_tool::config::command_line::{self, Command, Query};
 use dns_tool::config::help;
 use dns_tool::config::settings::Config;
-use dns_tool::config::sources::Sources;
+use dns_tool::config::sources::OptionSources;
 use dns_tool::daemon::error::StartError;
 use dns_tool::daemon::running::Running;
 use dns_tool::server::sockets::Sockets;
@@ -29,7 +29,7 @@ const REFUSED: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let sources = Sources::new(env::args_os().skip(1), env::vars_os());
+    let sources = OptionSources::new(env::args_os().skip(1), env::vars_os());
     match command_line::read(&sources) {
         Ok(Command::Serve(config)) => serve(*config),
         Ok(Command::Query(query)) => ask(&query),
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
             ExitCode::from(report.exit_code())
         }
         Ok(Command::Check(request)) => say(&command::check::run(&request)),
-        Ok(Command::Describe(settings)) => print(&settings),
+        Ok(Command::PrintConfig(settings)) => print(&settings),
         Ok(Command::Help) => print(&help::help()),
         Ok(Command::Version) => print(concat!("dns-tool ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => {

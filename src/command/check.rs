@@ -40,7 +40,7 @@ pub fn run(request: &CheckRequest) -> Report {
     let config = &request.config;
     let mut report = Report::new(request.json);
     report.add("configuration", "understood");
-    for variable in config.given.left_alone() {
+    for variable in config.options.ignored_variables() {
         report.add(
             "environment",
             format_args!("{variable} is no option, and left alone"),

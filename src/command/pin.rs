@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 
 use crate::command::json::Json;
-use crate::config::command_line::KeyRequest;
+use crate::config::command_line::PinRequest;
 use crate::identity::certificate::Facts;
 use crate::identity::chain::{Proof, pin_of};
 use crate::identity::pin::Pin;
@@ -82,7 +82,7 @@ impl fmt::Display for Role {
 }
 
 /// Looks at every address.
-pub fn run(request: &KeyRequest) -> Report {
+pub fn run(request: &PinRequest) -> Report {
     let mut places = Vec::new();
     for Resolver {
         addresses,

@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use crate::command::stub::{Asking, Cause, Heard, Whom};
-use crate::config::command_line::{Query, Road};
+use crate::config::command_line::{Query, QueryTransport};
 use crate::message::presentation::{Line, Quoted, Rcode};
 use crate::message::{Answer, Fault, Section, rcode};
 use crate::system::clock;
@@ -60,10 +60,10 @@ pub fn run(query: &Query) -> Result<Report, QueryError> {
         began,
     );
     let config = &query.config;
-    let heard = match query.road {
-        Road::Udp => asking.by_udp(config.server.addresses[0], config.server.port),
-        Road::Tcp => asking.by_tcp(config.server.addresses[0], config.server.port),
-        Road::Direct => {
+    let heard = match query.transport {
+        QueryTransport::Udp => asking.by_udp(config.server.addresses[0], config.server.port),
+        QueryTransport::Tcp => asking.by_tcp(config.server.addresses[0], config.server.port),
+        QueryTransport::Direct => {
             let resolvers = config.upstream.resolvers.iter();
             let candidates = resolvers.flat_map(|resolver| {
                 let addresses = resolver.addresses.iter();

@@ -8,8 +8,8 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 
 use crate::config::settings::Config;
-use crate::config::sources::{Sources, UsageError, Wanted};
-use crate::config::values::resolver_address;
+use crate::config::sources::{OptionSources, ParsedCommand, UsageError};
+use crate::config::values::parse_resolver_address;
 use crate::identity::pin::PinSet;
 use crate::identity::pin_file::resolver_name;
 use crate::identity::terms::Terms;
@@ -19,7 +19,8 @@ use crate::upstream::Resolver;
 
 /// Options that are nothing to who asks a daemon that runs: it serves on with what it had where a file of theirs is broken by
 /// now, and is well.
-const DAEMONS_OPTIONS: [&str; 4] = ["--pins", "--pin-rollover", "--state-dir", "--resolver-ca"];
+const OPTIONS_UNUSED_BY_QUERY: [&str; 4] =
+    ["--pins", "--pin-rollover", "--state-dir", "--resolver-ca"];
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -29,11 +30,11 @@ pub enum Command {
     /// Ask one question.
     Query(Box<Query>),
     /// Show the keys of resolvers.
-    Pin(Box<KeyRequest>),
+    Pin(Box<PinRequest>),
     /// See whether all is as it should be.
     Check(Box<CheckRequest>),
     /// Print the settings that hold, and where each comes from: this text.
-    Describe(String),
+    PrintConfig(String),
     /// Print the help.
     Help,
     /// Print the version.
@@ -50,12 +51,12 @@ pub struct Query {
     /// The type of its records.
     pub qtype: Type,
     /// Who is asked, and how.
-    pub road: Road,
+    pub transport: QueryTransport,
 }
 
 /// Who is asked, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Road {
+pub enum QueryTransport {
     /// A running dns-tool by UDP, and by TCP where the answer does not fit.
     Udp,
     /// A running dns-tool by TCP.
@@ -66,7 +67,7 @@ pub enum Road {
 
 /// Whose keys `dns-tool pin` is to show.
 #[derive(Debug)]
-pub struct KeyRequest {
+pub struct PinRequest {
     /// Name, addresses and trust anchors of each; pins do not matter.
     pub resolvers: Vec<Resolver>,
     /// The time of one connection.
@@ -88,38 +89,38 @@ pub struct CheckRequest {
 pub fn parse(
     arguments: impl IntoIterator<Item = impl Into<OsString>>,
 ) -> Result<Command, UsageError> {
-    read(&Sources::new(arguments, []))
+    read(&OptionSources::new(arguments, []))
 }
 
 /// Reads the command line, the environment, and the file that they name.
-pub fn read(sources: &Sources) -> Result<Command, UsageError> {
-    let mut given = match sources.read()? {
-        Wanted::Help => return Ok(Command::Help),
-        Wanted::Version => return Ok(Command::Version),
-        Wanted::Options(given) => given,
+pub fn read(sources: &OptionSources) -> Result<Command, UsageError> {
+    let mut options = match sources.read()? {
+        ParsedCommand::Help => return Ok(Command::Help),
+        ParsedCommand::Version => return Ok(Command::Version),
+        ParsedCommand::Options(options) => options,
     };
-    if given.subcommand() == Some("query") && !given.flag("--direct")? {
-        given.leave_out(&DAEMONS_OPTIONS);
+    if options.subcommand() == Some("query") && !options.flag("--direct")? {
+        options.remove(&OPTIONS_UNUSED_BY_QUERY);
     }
-    let config = Config::new(given)?;
-    let given = &config.given;
-    let json = given.flag("--json")?;
-    let checked = given.flag("--check-config")?;
-    match given.subcommand() {
+    let config = Config::new(options)?;
+    let options = &config.options;
+    let json = options.flag("--json")?;
+    let checked = options.flag("--check-config")?;
+    match options.subcommand() {
         Some(word) if checked => Err(UsageError(format!(
             "--check-config: expected without {word}"
         ))),
         Some("query") => query(config).map(|query| Command::Query(Box::new(query))),
-        Some("pin") => key_request(config).map(|request| Command::Pin(Box::new(request))),
+        Some("pin") => pin_request(config).map(|request| Command::Pin(Box::new(request))),
         Some(_) => Ok(Command::Check(Box::new(CheckRequest { config, json }))),
-        None if checked => Ok(Command::Describe(given.describe())),
+        None if checked => Ok(Command::PrintConfig(options.describe())),
         None => Ok(Command::Serve(Box::new(config))),
     }
 }
 
 /// Whose keys `dns-tool pin` shows: those that are named, or the configured resolvers'.
-fn key_request(config: Config) -> Result<KeyRequest, UsageError> {
-    let json = config.given.flag("--json")?;
+fn pin_request(config: Config) -> Result<PinRequest, UsageError> {
+    let json = config.options.flag("--json")?;
     let configured = config.upstream.resolvers;
     let terms = configured[0].identity.terms().clone();
     // Pins do not matter: it is they that are looked for.
@@ -132,11 +133,13 @@ fn key_request(config: Config) -> Result<KeyRequest, UsageError> {
         }),
     };
     let mut resolvers = Vec::new();
-    for word in config.given.words() {
+    for word in config.options.positionals() {
         let read = || -> Result<_, String> {
             let (address, name) = match word.split_once('#') {
-                Some((address, name)) => (resolver_address(address)?, Some(resolver_name(name)?)),
-                None => (resolver_address(word)?, None),
+                Some((address, name)) => {
+                    (parse_resolver_address(address)?, Some(resolver_name(name)?))
+                }
+                None => (parse_resolver_address(word)?, None),
             };
             // An address without a name is that of a configured resolver, or a name by itself.
             let known = configured
@@ -155,7 +158,7 @@ fn key_request(config: Config) -> Result<KeyRequest, UsageError> {
             .map(|known| resolver(known.identity.name().clone(), known.addresses))
             .collect();
     }
-    Ok(KeyRequest {
+    Ok(PinRequest {
         resolvers,
         timeout: config.upstream.timeout,
         json,
@@ -164,20 +167,20 @@ fn key_request(config: Config) -> Result<KeyRequest, UsageError> {
 
 /// What `dns-tool query` asks, once all options of the daemon are taken.
 fn query(config: Config) -> Result<Query, UsageError> {
-    let given = &config.given;
-    let road = match (given.flag("--direct")?, given.flag("--tcp")?) {
-        (false, false) => Road::Udp,
-        (false, true) => Road::Tcp,
-        (true, false) => Road::Direct,
+    let options = &config.options;
+    let transport = match (options.flag("--direct")?, options.flag("--tcp")?) {
+        (false, false) => QueryTransport::Udp,
+        (false, true) => QueryTransport::Tcp,
+        (true, false) => QueryTransport::Direct,
         (true, true) => {
             let message = "--tcp: expected without --direct, which asks over TLS";
             return Err(UsageError(message.to_owned()));
         }
     };
-    if config.server.port == 0 && road != Road::Direct {
-        return Err(given.fault("--port", "0", "expected the port of a dns-tool that runs"));
+    if config.server.port == 0 && transport != QueryTransport::Direct {
+        return Err(options.error_for("--port", "0", "expected the port of a dns-tool that runs"));
     }
-    let (name, qtype) = match given.words() {
+    let (name, qtype) = match options.positionals() {
         [name] => (name, "A"),
         [name, qtype] => (name, &qtype[..]),
         [] => {
@@ -202,7 +205,7 @@ fn query(config: Config) -> Result<Query, UsageError> {
         config,
         name,
         qtype,
-        road,
+        transport,
     })
 }
 
@@ -226,8 +229,8 @@ mod tests {
             let Ok(Command::Query(query)) = parse(arguments.iter().copied()) else {
                 panic!("{arguments:?}")
             };
-            let asked = (query.name.to_string(), query.qtype, query.road);
-            assert_eq!(asked, ("a.test.".to_owned(), Type(15), Road::Tcp));
+            let asked = (query.name.to_string(), query.qtype, query.transport);
+            assert_eq!(asked, ("a.test.".to_owned(), Type(15), QueryTransport::Tcp));
             assert_eq!(query.config.server.port, 5353);
         }
         for (arguments, part) in [

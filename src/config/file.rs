@@ -2,21 +2,21 @@
 //!
 //! In lines `x-y VALUE` for `--x-y VALUE`, and comments behind `#`.
 
-use crate::config::options::{Entry, find, is_daemons};
+use crate::config::options::{OptionSpec, find, is_daemon_option};
 
 /// A line of the file that gives an option.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct OptionLine {
     /// Which line it is, from 1.
     pub(super) number: usize,
     /// The option.
-    pub(super) entry: &'static Entry,
+    pub(super) spec: &'static OptionSpec,
     /// Its value; `yes` where it has none.
     pub(super) text: String,
 }
 
 /// Reads lines `NAME VALUE`. Fails with the number of a line and what is wrong with it.
-pub(super) fn read_lines(text: &str) -> Result<Vec<Line>, (usize, String)> {
+pub(super) fn read_lines(text: &str) -> Result<Vec<OptionLine>, (usize, String)> {
     let mut lines = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
@@ -26,23 +26,23 @@ pub(super) fn read_lines(text: &str) -> Result<Vec<Line>, (usize, String)> {
         }
         let (name, value) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let fail = |cause: &str| Err((number, format!("{name:?}: {cause}")));
-        let Some(entry) = find(name) else {
+        let Some(spec) = find(name) else {
             return match name.starts_with('-') {
                 true => fail("expected the name of an option without dashes"),
                 false => fail("expected the name of an option; dns-tool --help lists them"),
             };
         };
-        if entry.name == "--config" || !is_daemons(entry) {
+        if spec.name == "--config" || !is_daemon_option(spec) {
             return fail("expected on the command line, not in a file");
         }
         let text = match value.trim() {
-            "" if entry.value.is_empty() => "yes",
+            "" if spec.value_name.is_empty() => "yes",
             "" => return fail("expected a value behind it"),
             text => text,
         };
-        lines.push(Line {
+        lines.push(OptionLine {
             number,
-            entry,
+            spec,
             text: text.to_owned(),
         });
     }
@@ -76,7 +76,7 @@ mod tests {
         let lines = read_lines(text.trim_end_matches("query-lag")).expect("a sound file");
         let found: Vec<_> = lines
             .iter()
-            .map(|line| (line.number, line.entry.name, line.text.as_str()))
+            .map(|line| (line.number, line.spec.name, line.text.as_str()))
             .collect();
         assert_eq!(
             found,

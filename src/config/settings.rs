@@ -11,10 +11,11 @@ use log::LevelFilter;
 use rustls::pki_types::ServerName;
 
 use crate::cache;
-use crate::config::sources::{Given, UsageError};
+use crate::config::sources::{OptionValues, UsageError};
 use crate::config::values::{
-    all, decimal, further_resolver, known, named_pin, number, one, prefix, rate, resolver_address,
-    seconds, trust_anchors, whole,
+    integer_value, option_values, optional_value, parse_decimal_seconds, parse_integer,
+    parse_named_pin, parse_named_resolver, parse_prefix, parse_resolver_address, parse_seconds,
+    rate, read_trust_anchors, required_value,
 };
 use crate::forward::policy;
 use crate::forward::rate_limit;
@@ -36,17 +37,17 @@ use crate::upstream::{self, Resolver};
 /// The one resolver whose addresses are built in.
 const DEFAULT_FQDN: &str = "cloudflare-dns.com";
 /// How long a query may take, at least.
-const LEAST_TIMEOUT: Duration = Duration::from_millis(50);
+const MIN_TIMEOUT: Duration = Duration::from_millis(50);
 /// How long an answer may take to count as a good one, at least.
-const LEAST_LATENCY: Duration = Duration::from_millis(1);
+const MIN_SLO_LATENCY: Duration = Duration::from_millis(1);
 /// The least octets of a cache that are of use.
-const LEAST_CACHE: usize = 64 * 1024;
+const MIN_CACHE_SIZE: usize = 64 * 1024;
 /// When this was built, in seconds since 1970: no clock that is right shows an earlier time.
-const BUILT: &str = env!("BUILT_AT");
+const BUILD_TIME: &str = env!("BUILT_AT");
 /// Days that a new key may have to be seen, at most.
-const MOST_DAYS: u64 = 366;
+const MAX_ROLLOVER_DAYS: u64 = 366;
 /// Seconds for which an answer may be served past its time, at most.
-const MOST_STALE: usize = 604_800;
+const MAX_STALE_SECONDS: usize = 604_800;
 
 /// The settings of all parts of the daemon.
 #[derive(Debug)]
@@ -68,19 +69,19 @@ pub struct Config {
     /// How much is logged.
     pub log_level: LevelFilter,
     /// The options that say all this.
-    pub given: Given,
+    pub options: OptionValues,
 }
 
 impl Config {
     /// The settings that these options mean.
-    pub(super) fn new(given: Given) -> Result<Self, UsageError> {
-        let max_pending = number(&given, "--max-pending", 1..=1_000_000)?;
-        let server = server_settings(&given)?;
-        let (upstream, keys) = upstream_settings(&given, max_pending)?;
-        let budget = number(&given, "--upstream-rate-limit", 0..=1_000_000)?;
+    pub(super) fn new(options: OptionValues) -> Result<Self, UsageError> {
+        let max_pending = integer_value(&options, "--max-pending", 1..=1_000_000)?;
+        let server = server_settings(&options)?;
+        let (upstream, keys) = upstream_settings(&options, max_pending)?;
+        let budget = integer_value(&options, "--upstream-rate-limit", 0..=1_000_000)?;
         let query_log = match (
-            given.flag("--query-log")?,
-            given.flag("--query-log-clients")?,
+            options.flag("--query-log")?,
+            options.flag("--query-log-clients")?,
         ) {
             (false, false) => query_log::Mode::Off,
             (true, false) => query_log::Mode::Prefixes,
@@ -88,33 +89,35 @@ impl Config {
         };
         let forwarder = policy::Settings {
             timeout: upstream.timeout,
-            slo_latency: known(&given, "--slo-latency", |text| seconds(text, LEAST_LATENCY))?,
+            slo_latency: required_value(&options, "--slo-latency", |text| {
+                parse_seconds(text, MIN_SLO_LATENCY)
+            })?,
             max_pending,
-            cache: cache_settings(&given)?,
-            limit: limit_settings(&given)?,
+            cache: cache_settings(&options)?,
+            limit: limit_settings(&options)?,
             budget: rate(budget, budget),
             query_log,
         };
-        let monitor = one(&given, "--monitor", |text| {
+        let monitor = optional_value(&options, "--monitor", |text| {
             text.parse().map_err(|_| {
                 "expected an address of this host and a port, such as 127.0.0.1:9853".to_owned()
             })
         })?;
-        let user = one(&given, "--user", |text| {
+        let user = optional_value(&options, "--user", |text| {
             let user = User::find(text).filter(|user| !user.is_root());
             user.ok_or_else(|| {
                 "expected the name or number of a user that is not root, and was there at the start"
                     .to_owned()
             })
         })?;
-        let log_level = known(&given, "--log-level", |text| match text.parse() {
+        let log_level = required_value(&options, "--log-level", |text| match text.parse() {
             Ok(LevelFilter::Off) | Err(_) => {
                 Err("expected error, warn, info, debug or trace".to_owned())
             }
             Ok(level) => Ok(level),
         })?;
         Ok(Self {
-            memory: memory_settings(&given, server.clients)?,
+            memory: memory_settings(&options, server.clients)?,
             server,
             forwarder,
             upstream,
@@ -122,35 +125,35 @@ impl Config {
             monitor,
             user,
             log_level,
-            given,
+            options,
         })
     }
 }
 
-fn server_settings(given: &Given) -> Result<server::settings::Settings, UsageError> {
+fn server_settings(options: &OptionValues) -> Result<server::settings::Settings, UsageError> {
     Ok(server::settings::Settings {
-        addresses: all(given, "--address", |text| {
+        addresses: option_values(options, "--address", |text| {
             text.parse()
                 .map_err(|_| "expected an IPv4 or IPv6 address".to_owned())
         })?,
-        addresses_optional: !given.has("--address"),
-        port: known(given, "--port", |text| {
+        addresses_optional: !options.is_set("--address"),
+        port: required_value(options, "--port", |text| {
             text.parse()
                 .map_err(|_| "expected a whole number from 0 to 65535".to_owned())
         })?,
-        reuse_port: given.flag("--reuse-port")?,
-        clients: number(given, "--max-clients", 1..=65_536)?,
-        clients_per_address: number(given, "--max-clients-per-address", 1..=65_536)?,
-        limit_loopback: given.has("--max-clients-per-address"),
+        reuse_port: options.flag("--reuse-port")?,
+        clients: integer_value(options, "--max-clients", 1..=65_536)?,
+        clients_per_address: integer_value(options, "--max-clients-per-address", 1..=65_536)?,
+        limit_loopback: options.is_set("--max-clients-per-address"),
     })
 }
 
 /// The names of the resolvers, the most preferred first, each with its addresses.
 fn named_addresses(
-    given: &Given,
+    options: &OptionValues,
 ) -> Result<Vec<(ServerName<'static>, Vec<SocketAddr>)>, UsageError> {
-    let elsewhere = given.has("--resolver-addr");
-    let fqdn = known(given, "--resolver-fqdn", |text| {
+    let elsewhere = options.is_set("--resolver-addr");
+    let fqdn = required_value(options, "--resolver-fqdn", |text| {
         let name = resolver_name(text)?;
         match elsewhere || name == resolver_name(DEFAULT_FQDN)? {
             true => Ok(name),
@@ -159,9 +162,9 @@ fn named_addresses(
             )),
         }
     })?;
-    let addresses = all(given, "--resolver-addr", resolver_address)?;
+    let addresses = option_values(options, "--resolver-addr", parse_resolver_address)?;
     let mut resolvers = vec![(fqdn, addresses)];
-    for (address, name) in all(given, "--resolver", further_resolver)? {
+    for (address, name) in option_values(options, "--resolver", parse_named_resolver)? {
         match resolvers.iter_mut().find(|(known, _)| *known == name) {
             Some((_, addresses)) => addresses.push(address),
             None => resolvers.push((name, vec![address])),
@@ -180,19 +183,20 @@ fn named_addresses(
 
 /// Whom queries go to, and whose keys are believed.
 fn upstream_settings(
-    given: &Given,
+    options: &OptionValues,
     max_pending: usize,
 ) -> Result<(upstream::Settings, trust::Settings), UsageError> {
-    let resolvers = named_addresses(given)?;
+    let resolvers = named_addresses(options)?;
     let names = resolvers.iter().map(|(name, _)| name.clone()).collect();
-    let keys = key_settings(given, names)?;
-    let pin_mode = known(given, "--pin-mode", |text| match text {
+    let keys = key_settings(options, names)?;
+    let pin_mode = required_value(options, "--pin-mode", |text| match text {
         "strict" => Ok(PinMode::Strict),
         "report" => Ok(PinMode::Report),
         _ => Err("expected strict or report".to_owned()),
     })?;
-    let anchors = one(given, "--resolver-ca", trust_anchors)?.unwrap_or_else(Anchors::built_in);
-    let built = BUILT.parse().unwrap_or(0);
+    let anchors = optional_value(options, "--resolver-ca", read_trust_anchors)?
+        .unwrap_or_else(Anchors::built_in);
+    let build_time = BUILD_TIME.parse().unwrap_or(0);
     let resolvers = resolvers
         .into_iter()
         .map(|(name, addresses)| Resolver {
@@ -202,15 +206,20 @@ fn upstream_settings(
                 name,
                 anchors: anchors.clone(),
                 pin_mode,
-                clock_floor: keys.state.good_time.map_or(built, |time| time.max(built)),
+                clock_floor: keys
+                    .state
+                    .good_time
+                    .map_or(build_time, |time| time.max(build_time)),
             }),
         })
         .collect();
     let settings = upstream::Settings {
         resolvers,
-        timeout: known(given, "--timeout", |text| seconds(text, LEAST_TIMEOUT))?,
+        timeout: required_value(options, "--timeout", |text| {
+            parse_seconds(text, MIN_TIMEOUT)
+        })?,
         least_patience: upstream::LEAST_PATIENCE,
-        sessions: number(given, "--sessions", 1..=16)?,
+        sessions: integer_value(options, "--sessions", 1..=16)?,
         // What all clients wait for, and as many again as one may: renewals, and queries whose clients were content with an
         // expired answer, have no client that waits for them.
         max_pending: (waiting::ALL + 1) * max_pending,
@@ -220,11 +229,11 @@ fn upstream_settings(
 
 /// The pins of resolvers with these names, the first being who is meant where none is said; and how they change.
 fn key_settings(
-    given: &Given,
+    options: &OptionValues,
     names: Vec<ServerName<'static>>,
 ) -> Result<trust::Settings, UsageError> {
-    let fixed = all(given, "--resolver-pin", |text| {
-        let (name, pin) = named_pin(text)?;
+    let fixed = option_values(options, "--resolver-pin", |text| {
+        let (name, pin) = parse_named_pin(text)?;
         match name {
             Some(name) if !names.contains(&name) => {
                 Err("expected the name of a --resolver or the --resolver-fqdn".to_owned())
@@ -238,19 +247,20 @@ fn key_settings(
         file: None,
     };
     let mut pins = source.fixed.iter().cloned().collect();
-    given.each("--pins", &mut |text| {
+    options.try_for_each_value("--pins", &mut |text| {
         source.file = Some(PathBuf::from(text));
         pins = source.read().map_err(|error| error.to_string())?;
         Ok(())
     })?;
-    let kept = one(given, "--state-dir", |text| {
+    let kept = optional_value(options, "--state-dir", |text| {
         let (_, state) = Store::open(Path::new(text)).map_err(|error| error.to_string())?;
         Ok((PathBuf::from(text), state))
     })?;
-    let rollover = one(given, "--pin-rollover", |text| {
-        let most = Duration::from_secs(MOST_DAYS);
-        let days = decimal(text).filter(|days| !days.is_zero() && *days <= most);
-        let expected = || format!("expected days, more than 0 and at most {MOST_DAYS}, such as 7");
+    let rollover = optional_value(options, "--pin-rollover", |text| {
+        let most = Duration::from_secs(MAX_ROLLOVER_DAYS);
+        let days = parse_decimal_seconds(text).filter(|days| !days.is_zero() && *days <= most);
+        let expected =
+            || format!("expected days, more than 0 and at most {MAX_ROLLOVER_DAYS}, such as 7");
         if kept.is_none() {
             return Err("expected a --state-dir with it, where what is learnt is kept".to_owned());
         }
@@ -266,14 +276,15 @@ fn key_settings(
     })
 }
 
-fn limit_settings(given: &Given) -> Result<rate_limit::Settings, UsageError> {
+fn limit_settings(options: &OptionValues) -> Result<rate_limit::Settings, UsageError> {
     Ok(rate_limit::Settings {
-        allow: all(given, "--allow", prefix)?,
-        limit_loopback: given.has("--rate-limit"),
-        rate: known(given, "--rate-limit", |text| {
+        allow: option_values(options, "--allow", parse_prefix)?,
+        limit_loopback: options.is_set("--rate-limit"),
+        rate: required_value(options, "--rate-limit", |text| {
             const EXPECTED: &str =
                 "expected queries a second and, after a slash, at once, such as 500/1000, or 0";
-            let number = |text| whole(text, &(0..=1_000_000)).map_err(|_| EXPECTED.to_owned());
+            let number =
+                |text| parse_integer(text, &(0..=1_000_000)).map_err(|_| EXPECTED.to_owned());
             let (qps, burst) = match text.split_once('/') {
                 Some((qps, burst)) => (number(qps)?, number(burst)?),
                 None => (number(text)?, 2 * number(text)?),
@@ -286,13 +297,13 @@ fn limit_settings(given: &Given) -> Result<rate_limit::Settings, UsageError> {
     })
 }
 
-fn cache_settings(given: &Given) -> Result<cache::Settings, UsageError> {
-    let stale = number(given, "--serve-stale", 0..=MOST_STALE)?;
+fn cache_settings(options: &OptionValues) -> Result<cache::Settings, UsageError> {
+    let stale = integer_value(options, "--serve-stale", 0..=MAX_STALE_SECONDS)?;
     Ok(cache::Settings {
-        size: known(given, "--cache-size", |text| match text.parse() {
-            Ok(size) if size == 0 || size >= LEAST_CACHE => Ok(size),
+        size: required_value(options, "--cache-size", |text| match text.parse() {
+            Ok(size) if size == 0 || size >= MIN_CACHE_SIZE => Ok(size),
             _ => Err(format!(
-                "expected 0, or a whole number of bytes from {LEAST_CACHE}"
+                "expected 0, or a whole number of bytes from {MIN_CACHE_SIZE}"
             )),
         })?,
         serve_stale: Duration::from_secs(stale as u64),
@@ -300,9 +311,12 @@ fn cache_settings(given: &Given) -> Result<cache::Settings, UsageError> {
 }
 
 /// Unless it is said, there is as much as all connections may need that are asked for.
-fn memory_settings(given: &Given, connections: usize) -> Result<memory::Settings, UsageError> {
+fn memory_settings(
+    options: &OptionValues,
+    connections: usize,
+) -> Result<memory::Settings, UsageError> {
     let least = memory::MIN_LIMIT;
-    let limit = one(given, "--max-memory", |text| match text.parse() {
+    let limit = optional_value(options, "--max-memory", |text| match text.parse() {
         Ok(limit) if limit >= least => Ok(limit),
         _ => Err(format!("expected a whole number of bytes from {least}")),
     })?;
@@ -315,13 +329,13 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::config::sources::{Sources, Wanted};
+    use crate::config::sources::{OptionSources, ParsedCommand};
 
     const PIN: &str = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
 
     fn read(arguments: &[&str]) -> Result<Config, UsageError> {
-        match Sources::new(arguments.iter().copied(), []).read()? {
-            Wanted::Options(given) => Config::new(given),
+        match OptionSources::new(arguments.iter().copied(), []).read()? {
+            ParsedCommand::Options(options) => Config::new(options),
             other => panic!("{arguments:?}: {other:?}"),
         }
     }

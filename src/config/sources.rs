@@ -11,14 +11,15 @@ use std::sync::Arc;
 
 use pico_args::Arguments;
 
-use crate::config::file::{Line, read_lines};
+use crate::config::file::{OptionLine, read_lines};
 use crate::config::options::{
-    Entry, MORE_THAN_VALUES, OPTIONS, OWN_GROUPS, bare, daemon_entries, entries, find,
+    IMPLICIT_DEFAULTS, OPTIONS, OptionSpec, SUBCOMMAND_GROUPS, all_options, daemon_options, find,
+    strip_dashes,
 };
 use crate::identity::pin_file::{PinFileError, read_text};
 
 /// What variables of the environment begin with that are meant for us.
-const PREFIX: &str = "DNS_TOOL_";
+const ENV_PREFIX: &str = "DNS_TOOL_";
 /// The words behind the program's name that ask for something else than to serve.
 const SUBCOMMANDS: [&str; 3] = ["query", "pin", "check"];
 
@@ -36,18 +37,18 @@ impl std::error::Error for UsageError {}
 
 /// What options are read from. The file is named in it, and read whenever they are.
 #[derive(Debug, Clone, Default)]
-pub struct Sources {
+pub struct OptionSources {
     arguments: Arc<[OsString]>,
     environment: Arc<[(OsString, OsString)]>,
 }
 
-impl Sources {
+impl OptionSources {
     /// The command line without the program's name, and the variables of the environment.
     pub fn new(
         arguments: impl IntoIterator<Item = impl Into<OsString>>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Self {
-        let is_ours = |name: &OsStr| name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
+        let is_ours = |name: &OsStr| name.as_encoded_bytes().starts_with(ENV_PREFIX.as_bytes());
         let environment = environment.into_iter();
         Self {
             arguments: arguments.into_iter().map(Into::into).collect(),
@@ -56,7 +57,7 @@ impl Sources {
     }
 
     /// Reads them.
-    pub fn read(&self) -> Result<Wanted, UsageError> {
+    pub fn read(&self) -> Result<ParsedCommand, UsageError> {
         let mut arguments = normalize(&self.arguments);
         let subcommand = SUBCOMMANDS
             .into_iter()
@@ -66,41 +67,41 @@ impl Sources {
         }
         let mut arguments = Arguments::from_vec(arguments);
         if arguments.contains(["-h", "--help"]) {
-            return Ok(Wanted::Help);
+            return Ok(ParsedCommand::Help);
         }
         if arguments.contains(["-V", "--version"]) {
-            return Ok(Wanted::Version);
+            return Ok(ParsedCommand::Version);
         }
-        let mut given = Given {
+        let mut options = OptionValues {
             sources: self.clone(),
             subcommand,
-            words: Vec::new(),
+            positionals: Vec::new(),
             values: Vec::new(),
-            left_alone: Vec::new(),
+            ignored_variables: Vec::new(),
             file: String::new(),
         };
-        given.read_arguments(arguments)?;
-        given.read_environment()?;
-        given.read_file()?;
-        given.add_defaults();
-        Ok(Wanted::Options(given))
+        options.read_arguments(arguments)?;
+        options.read_environment()?;
+        options.read_file()?;
+        options.add_defaults();
+        Ok(ParsedCommand::Options(options))
     }
 }
 
 /// What the command line is about.
 #[derive(Debug)]
-pub enum Wanted {
+pub enum ParsedCommand {
     /// The help.
     Help,
     /// The version.
     Version,
     /// To do something, as these options say.
-    Options(Given),
+    Options(OptionValues),
 }
 
 /// Where a value stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ValueSource {
     Argument,
     Variable,
     /// The line of the file with this number, from 1.
@@ -113,52 +114,56 @@ enum Place {
 struct Value {
     name: &'static str,
     text: String,
-    place: Place,
+    source: ValueSource,
 }
 
 /// The values of all options.
 #[derive(Debug, Clone)]
-pub struct Given {
-    sources: Sources,
+pub struct OptionValues {
+    sources: OptionSources,
     subcommand: Option<&'static str>,
-    words: Vec<String>,
+    positionals: Vec<String>,
     values: Vec<Value>,
     /// Variables that look like ours and are none, and why.
-    left_alone: Vec<(String, &'static str)>,
+    ignored_variables: Vec<(String, &'static str)>,
     /// The name of the file, as it is shown; empty where there is none.
     file: String,
 }
 
-impl Given {
+impl OptionValues {
     /// Has `read` take every value of an option, or its defaults, in their order. Fails with the first that it does not
     /// take, where that stands, and what was expected.
-    pub fn each(
+    pub fn try_for_each_value(
         &self,
         name: &str,
         read: &mut dyn FnMut(&str) -> Result<(), String>,
     ) -> Result<(), UsageError> {
-        self.of(name).try_for_each(|value| {
-            read(&value.text).map_err(|cause| self.fault(name, &value.text, &cause))
+        self.values_of(name).try_for_each(|value| {
+            read(&value.text).map_err(|cause| self.error_for(name, &value.text, &cause))
         })
     }
 
-    /// The error of an option's value, as [`Given::each`] says it.
-    pub fn fault(&self, name: &str, text: &str, cause: &str) -> UsageError {
-        let mut own = self.of(name);
-        let place = own.find(|value| value.text == text);
-        let place = place.map_or(Place::Default, |value| value.place);
-        UsageError(format!("{} {text:?}: {cause}", self.site(name, place)))
+    /// The error of an option's value, as [`OptionValues::try_for_each_value`] says it.
+    pub fn error_for(&self, name: &str, text: &str, cause: &str) -> UsageError {
+        let mut own = self.values_of(name);
+        let source = own.find(|value| value.text == text);
+        let source = source.map_or(ValueSource::Default, |value| value.source);
+        UsageError(format!(
+            "{} {text:?}: {cause}",
+            self.describe_source(name, source)
+        ))
     }
 
     /// Whether somebody gave it.
-    pub fn has(&self, name: &str) -> bool {
-        self.of(name).any(|value| value.place != Place::Default)
+    pub fn is_set(&self, name: &str) -> bool {
+        self.values_of(name)
+            .any(|value| value.source != ValueSource::Default)
     }
 
     /// Whether an option without a value was given, or given as `yes`.
     pub fn flag(&self, name: &str) -> Result<bool, UsageError> {
         let mut found = false;
-        self.each(name, &mut |text| {
+        self.try_for_each_value(name, &mut |text| {
             found = match text {
                 "yes" => true,
                 "no" => false,
@@ -170,7 +175,7 @@ impl Given {
     }
 
     /// Has these options be as if nobody had given them.
-    pub fn leave_out(&mut self, names: &[&str]) {
+    pub fn remove(&mut self, names: &[&str]) {
         self.values.retain(|value| !names.contains(&value.name));
     }
 
@@ -180,114 +185,119 @@ impl Given {
     }
 
     /// The words behind it that are neither options nor their values.
-    pub fn words(&self) -> &[String] {
-        &self.words
+    pub fn positionals(&self) -> &[String] {
+        &self.positionals
     }
 
     /// What these were read from.
-    pub fn sources(&self) -> &Sources {
+    pub fn sources(&self) -> &OptionSources {
         &self.sources
     }
 
     /// The file of `--config`, as it is shown.
-    pub fn file(&self) -> Option<&str> {
+    pub fn config_file(&self) -> Option<&str> {
         Some(&*self.file).filter(|file| !file.is_empty())
     }
 
     /// The variables that look like ours and are none.
-    pub fn left_alone(&self) -> impl Iterator<Item = &str> {
-        self.left_alone.iter().map(|(name, _)| name.as_str())
+    pub fn ignored_variables(&self) -> impl Iterator<Item = &str> {
+        self.ignored_variables.iter().map(|(name, _)| name.as_str())
     }
 
     /// The options that say something else than they did `before`.
-    pub fn changed(&self, before: &Self) -> Vec<&'static str> {
+    pub fn changed_since(&self, before: &Self) -> Vec<&'static str> {
         let differs = |name: &&str| {
-            let (mine, theirs) = (self.of(name), before.of(name));
+            let (mine, theirs) = (self.values_of(name), before.values_of(name));
             !mine
                 .map(|value| &value.text)
                 .eq(theirs.map(|value| &value.text))
-                || MORE_THAN_VALUES.contains(name) && self.has(name) != before.has(name)
+                || IMPLICIT_DEFAULTS.contains(name) && self.is_set(name) != before.is_set(name)
         };
-        let entries = daemon_entries().into_iter();
-        entries.map(|entry| entry.name).filter(differs).collect()
+        let specs = daemon_options().into_iter();
+        specs.map(|spec| spec.name).filter(differs).collect()
     }
 
     /// All settings as a file of `--config`, with comments that say where each comes from.
     pub fn describe(&self) -> String {
         let mut out = String::new();
-        for entry in daemon_entries() {
-            let word = bare(entry.name);
-            if !self.has(entry.name)
-                && (entry.values.is_empty() || MORE_THAN_VALUES.contains(&entry.name))
+        for spec in daemon_options() {
+            let word = strip_dashes(spec.name);
+            if !self.is_set(spec.name)
+                && (spec.default_values.is_empty() || IMPLICIT_DEFAULTS.contains(&spec.name))
             {
-                let _ = writeln!(out, "# {word} {} # default", entry.default);
+                let _ = writeln!(out, "# {word} {} # default", spec.default_text);
             }
-            for Value { text, place, .. } in self.of(entry.name) {
-                let place = match place {
-                    Place::Line(line) => format!("{}:{line}", self.file),
-                    Place::Default if MORE_THAN_VALUES.contains(&entry.name) => continue,
-                    Place::Default => "default".to_owned(),
-                    place => self.site(entry.name, *place),
+            for Value { text, source, .. } in self.values_of(spec.name) {
+                let source = match source {
+                    ValueSource::Line(line) => format!("{}:{line}", self.file),
+                    ValueSource::Default if IMPLICIT_DEFAULTS.contains(&spec.name) => continue,
+                    ValueSource::Default => "default".to_owned(),
+                    source => self.describe_source(spec.name, *source),
                 };
                 // What would be read as something else there is shown, but not said.
                 let line = format!("{word} {text}");
                 let _ = match read_lines(&line).as_deref() {
-                    Ok([read]) if read.text == *text => writeln!(out, "{line} # {place}"),
-                    _ => writeln!(out, "# {word} {text:?} # {place}, not in a file"),
+                    Ok([read]) if read.text == *text => writeln!(out, "{line} # {source}"),
+                    _ => writeln!(out, "# {word} {text:?} # {source}, not in a file"),
                 };
             }
         }
-        for (name, why) in &self.left_alone {
+        for (name, why) in &self.ignored_variables {
             let _ = writeln!(out, "# {name}: {why}, left alone");
         }
         out
     }
 
-    fn of(&self, name: &str) -> impl Iterator<Item = &Value> {
+    fn values_of(&self, name: &str) -> impl Iterator<Item = &Value> {
         self.values.iter().filter(move |value| value.name == name)
     }
 
     /// A place as errors name it.
-    fn site(&self, name: &str, place: Place) -> String {
-        let word = bare(name);
-        match place {
-            Place::Argument => name.to_owned(),
-            Place::Variable => variable(name),
-            Place::Line(line) => format!("{}:{line}: {word}", self.file),
-            Place::Default => word.to_owned(),
+    fn describe_source(&self, name: &str, source: ValueSource) -> String {
+        let word = strip_dashes(name);
+        match source {
+            ValueSource::Argument => name.to_owned(),
+            ValueSource::Variable => variable_name(name),
+            ValueSource::Line(line) => format!("{}:{line}: {word}", self.file),
+            ValueSource::Default => word.to_owned(),
         }
     }
 
     /// Takes a value, unless one too many is given in the same place.
-    fn add(&mut self, entry: &Entry, text: String, place: Place) -> Result<(), UsageError> {
-        let name = entry.name;
-        if !entry.repeatable && self.of(name).next().is_some() {
-            let site = self.site(name, place);
+    fn add(
+        &mut self,
+        spec: &OptionSpec,
+        text: String,
+        source: ValueSource,
+    ) -> Result<(), UsageError> {
+        let name = spec.name;
+        if !spec.repeatable && self.values_of(name).next().is_some() {
+            let place = self.describe_source(name, source);
             return Err(UsageError(format!(
-                "{site}: given more than once; expected once"
+                "{place}: given more than once; expected once"
             )));
         }
-        self.values.push(Value { name, text, place });
+        self.values.push(Value { name, text, source });
         Ok(())
     }
 
     fn read_arguments(&mut self, mut arguments: Arguments) -> Result<(), UsageError> {
-        for entry in entries() {
-            let name = entry.name;
-            if entry.value.is_empty() {
+        for spec in all_options() {
+            let name = spec.name;
+            if spec.value_name.is_empty() {
                 let mut found = false;
                 while arguments.contains(name) {
                     found = true;
                 }
                 if found {
-                    self.add(entry, "yes".to_owned(), Place::Argument)?;
+                    self.add(spec, "yes".to_owned(), ValueSource::Argument)?;
                 }
                 continue;
             }
             loop {
                 match arguments.opt_value_from_str(name) {
                     Ok(None) => break,
-                    Ok(Some(text)) => self.add(entry, text, Place::Argument)?,
+                    Ok(Some(text)) => self.add(spec, text, ValueSource::Argument)?,
                     Err(pico_args::Error::OptionWithoutAValue(_)) => {
                         return Err(UsageError(format!("{name}: expected a value after it")));
                     }
@@ -295,15 +305,15 @@ impl Given {
                 }
             }
         }
-        for (group, entries) in OPTIONS {
+        for (group, specs) in OPTIONS {
             let goes_with = |word: &str| group.to_lowercase().contains(word);
-            if OWN_GROUPS.contains(&group)
+            if SUBCOMMAND_GROUPS.contains(&group)
                 && !self.subcommand.is_some_and(goes_with)
-                && let Some(left) = entries.iter().find(|entry| self.has(entry.name))
+                && let Some(misplaced) = specs.iter().find(|spec| self.is_set(spec.name))
             {
                 return Err(UsageError(format!(
                     "{:?}: expected behind dns-tool {} alone",
-                    left.name,
+                    misplaced.name,
                     group.to_lowercase()
                 )));
             }
@@ -315,7 +325,7 @@ impl Given {
                     "{word:?}: expected an option; --help lists them"
                 )));
             }
-            self.words.push(word);
+            self.positionals.push(word);
         }
         Ok(())
     }
@@ -323,41 +333,47 @@ impl Given {
     fn read_environment(&mut self) -> Result<(), UsageError> {
         let environment = Arc::clone(&self.sources.environment);
         for (key, text) in environment.iter() {
-            let mut entries = daemon_entries().into_iter();
-            let known = entries.find(|entry| *variable(entry.name) == **key);
+            let mut specs = daemon_options().into_iter();
+            let known = specs.find(|spec| *variable_name(spec.name) == **key);
             let service = |text: &str| text.starts_with("tcp://") || text.starts_with("udp://");
-            let shown = || key.to_string_lossy().escape_debug().to_string();
+            let escaped_name = || key.to_string_lossy().escape_debug().to_string();
             match (known, text.to_str()) {
-                (None, _) => self.left_alone.push((shown(), "unknown")),
-                (Some(entry), Some(text)) if entry.name == "--port" && service(text) => {
+                (None, _) => self.ignored_variables.push((escaped_name(), "unknown")),
+                (Some(spec), Some(text)) if spec.name == "--port" && service(text) => {
                     // Kubernetes gives every container DNS_TOOL_PORT=tcp://… for a Service that is called dns-tool.
-                    self.left_alone.push((shown(), "of a Kubernetes Service"));
+                    self.ignored_variables
+                        .push((escaped_name(), "of a Kubernetes Service"));
                 }
                 (Some(_), None) => {
-                    return Err(UsageError(format!("{}: expected UTF-8", shown())));
+                    return Err(UsageError(format!("{}: expected UTF-8", escaped_name())));
                 }
                 (Some(_), Some(text)) if text.trim().is_empty() => {
-                    let message = format!("{} {text:?}: expected a value, or no variable", shown());
+                    let message = format!(
+                        "{} {text:?}: expected a value, or no variable",
+                        escaped_name()
+                    );
                     return Err(UsageError(message));
                 }
                 // An option of the command line is not looked for any further.
-                (Some(entry), Some(_)) if self.has(entry.name) => {}
-                (Some(entry), Some(text)) if entry.repeatable => {
+                (Some(spec), Some(_)) if self.is_set(spec.name) => {}
+                (Some(spec), Some(text)) if spec.repeatable => {
                     for text in text.split_whitespace() {
-                        self.add(entry, text.to_owned(), Place::Variable)?;
+                        self.add(spec, text.to_owned(), ValueSource::Variable)?;
                     }
                 }
-                (Some(entry), Some(text)) => self.add(entry, text.to_owned(), Place::Variable)?,
+                (Some(spec), Some(text)) => {
+                    self.add(spec, text.to_owned(), ValueSource::Variable)?
+                }
             }
         }
         Ok(())
     }
 
     fn read_file(&mut self) -> Result<(), UsageError> {
-        let Some(Value { text, place, .. }) = self.of("--config").next() else {
+        let Some(Value { text, source, .. }) = self.values_of("--config").next() else {
             return Ok(());
         };
-        let (path, place) = (text.clone(), *place);
+        let (path, source) = (text.clone(), *source);
         self.file = path.escape_debug().to_string();
         let read = read_text(Path::new(&path)).and_then(|text| {
             read_lines(&text).map_err(|(line, cause)| PinFileError::Line(line, cause))
@@ -365,37 +381,32 @@ impl Given {
         let lines = read.map_err(|error| match error {
             PinFileError::Line(line, cause) => UsageError(format!("{}:{line}: {cause}", self.file)),
             error => {
-                let site = self.site("--config", place);
-                UsageError(format!("{site} {path:?}: {error}"))
+                let place = self.describe_source("--config", source);
+                UsageError(format!("{place} {path:?}: {error}"))
             }
         })?;
-        let mut decided = daemon_entries();
-        decided.retain(|entry| self.has(entry.name));
-        for Line {
-            number,
-            entry,
-            text,
-        } in lines
-        {
-            if !decided.iter().any(|known| known.name == entry.name) {
-                self.add(entry, text, Place::Line(number))?;
+        let mut already_set = daemon_options();
+        already_set.retain(|spec| self.is_set(spec.name));
+        for OptionLine { number, spec, text } in lines {
+            if !already_set.iter().any(|known| known.name == spec.name) {
+                self.add(spec, text, ValueSource::Line(number))?;
             }
         }
         Ok(())
     }
 
     fn add_defaults(&mut self) {
-        for entry in entries() {
-            let values = if self.has(entry.name) {
+        for spec in all_options() {
+            let values = if self.is_set(spec.name) {
                 &[]
             } else {
-                entry.values
+                spec.default_values
             };
             for text in values {
                 self.values.push(Value {
-                    name: entry.name,
+                    name: spec.name,
                     text: (*text).to_owned(),
-                    place: Place::Default,
+                    source: ValueSource::Default,
                 });
             }
         }
@@ -414,16 +425,16 @@ fn normalize(arguments: &[OsString]) -> Vec<OsString> {
             let word = option
                 .strip_prefix("--")
                 .or_else(|| option.strip_prefix('-'))?;
-            let entry = find(word)?;
+            let spec = find(word)?;
             // One that has no value takes none.
-            let takes_value = !entry.value.is_empty();
-            (takes_value || value.is_none()).then(|| (entry, value.map(OsString::from)))
+            let takes_value = !spec.value_name.is_empty();
+            (takes_value || value.is_none()).then(|| (spec, value.map(OsString::from)))
         });
         match known {
-            Some((entry, value)) => {
-                normal.push(entry.name.into());
+            Some((spec, value)) => {
+                normal.push(spec.name.into());
                 // Whatever follows is its value, even if it looks like an option.
-                if !entry.value.is_empty() {
+                if !spec.value_name.is_empty() {
                     normal.extend(value.or_else(|| arguments.next().cloned()));
                 }
             }
@@ -438,9 +449,9 @@ fn normalize(arguments: &[OsString]) -> Vec<OsString> {
 }
 
 /// The variable that stands for an option.
-fn variable(name: &str) -> String {
-    let mut variable = PREFIX.to_owned();
-    for letter in bare(name).chars() {
+fn variable_name(name: &str) -> String {
+    let mut variable = ENV_PREFIX.to_owned();
+    for letter in strip_dashes(name).chars() {
         variable.push(match letter {
             '-' => '_',
             letter => letter.to_ascii_uppercase(),
@@ -455,24 +466,24 @@ mod tests {
 
     #[test]
     fn an_option_without_a_value_is_yes_or_no_elsewhere() {
-        let given = |text: &str| {
+        let options = |text: &str| {
             let value = Value {
                 name: "--json",
                 text: text.to_owned(),
-                place: Place::Line(7),
+                source: ValueSource::Line(7),
             };
-            let Ok(Wanted::Options(given)) = Sources::default().read() else {
+            let Ok(ParsedCommand::Options(options)) = OptionSources::default().read() else {
                 panic!("nothing is a command line");
             };
-            Given {
+            OptionValues {
                 values: vec![value],
                 file: "/etc/x".to_owned(),
-                ..given
+                ..options
             }
         };
-        assert_eq!(given("yes").flag("--json"), Ok(true));
-        assert_eq!(given("no").flag("--json"), Ok(false));
-        let error = given("maybe").flag("--json").expect_err("neither");
+        assert_eq!(options("yes").flag("--json"), Ok(true));
+        assert_eq!(options("no").flag("--json"), Ok(false));
+        let error = options("maybe").flag("--json").expect_err("neither");
         assert_eq!(
             error.to_string(),
             "/etc/x:7: json \"maybe\": expected yes or no"

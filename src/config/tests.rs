@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::command_line::{Command, parse, read};
 use crate::config::settings::Config;
-use crate::config::sources::{Sources, UsageError};
+use crate::config::sources::{OptionSources, UsageError};
 
 const PIN: &str = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
 
@@ -38,7 +38,7 @@ fn with_environment(
     environment: &[(&str, &str)],
 ) -> Result<Command, UsageError> {
     let environment = environment.iter();
-    read(&Sources::new(
+    read(&OptionSources::new(
         arguments.iter().copied(),
         environment.map(|(name, text)| (OsString::from(name), OsString::from(text))),
     ))
@@ -353,15 +353,15 @@ fn variables_that_are_no_option_are_left_alone_and_shown() {
     ];
     let config = serve_with(&["--timeout", "2"], &environment);
     assert_eq!(config.server.port, 53);
-    let left_alone: Vec<_> = config.given.left_alone().collect();
+    let ignored_variables: Vec<_> = config.options.ignored_variables().collect();
     let expected = [
         "DNS_TOOL_POTR",
         "DNS_TOOL_PORT",
         "DNS_TOOL_SERVICE_HOST",
         "DNS_TOOL_JSON",
     ];
-    assert_eq!(left_alone, expected);
-    let said = config.given.describe();
+    assert_eq!(ignored_variables, expected);
+    let said = config.options.describe();
     for line in [
         "# DNS_TOOL_POTR: unknown, left alone",
         "# DNS_TOOL_PORT: of a Kubernetes Service, left alone",
@@ -384,7 +384,7 @@ const OWN: &str = "timeout 2.5\nallow 10.0.0.0/8 # ours\nallow ::1\nresolver 192
 /// What is shown of the settings.
 fn describe(arguments: &[&str], environment: &[(&str, &str)]) -> String {
     match with_environment(&[arguments, &["--check-config"]].concat(), environment) {
-        Ok(Command::Describe(text)) => text,
+        Ok(Command::PrintConfig(text)) => text,
         other => panic!("{other:?}"),
     }
 }
@@ -470,7 +470,7 @@ fn what_is_shown_of_the_settings_is_a_file_that_means_the_same() {
         let again = serve_with(&["--config", &self::path(&again)], &[]);
         let first = serve_with(arguments, environment);
         assert_eq!(settings(&again), settings(&first));
-        let changed = again.given.changed(&first.given);
+        let changed = again.options.changed_since(&first.options);
         assert!(
             changed.iter().all(|name| *name == "--config"),
             "{changed:?}"
@@ -484,7 +484,7 @@ fn a_value_that_no_file_can_say_is_shown_as_a_comment() {
     let odd = folder.path().join("a #b");
     std::fs::create_dir(&odd).expect("it is writable");
     let odd = odd.to_str().expect("a path in UTF-8");
-    let Ok(Command::Describe(said)) = parse(["--check-config", "--state-dir", odd]) else {
+    let Ok(Command::PrintConfig(said)) = parse(["--check-config", "--state-dir", odd]) else {
         panic!("a folder is fine")
     };
     let line = format!("# state-dir {odd:?} # --state-dir, not in a file");
@@ -496,10 +496,10 @@ fn what_changed_is_known_by_name() {
     let before = serve(&["--port", "1", "--allow", "::1"]);
     let after = serve(&["--port", "2", "--allow", "::1", "--rate-limit", "500/1000"]);
     assert_eq!(
-        after.given.changed(&before.given),
+        after.options.changed_since(&before.options),
         ["--port", "--rate-limit"],
         "a limit that is given holds for this host, too"
     );
     let same = serve(&["--port", "1", "--allow", "::1", "--timeout", "3"]);
-    assert!(same.given.changed(&before.given).is_empty());
+    assert!(same.options.changed_since(&before.options).is_empty());
 }

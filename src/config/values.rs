@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 
-use crate::config::sources::{Given, UsageError};
+use crate::config::sources::{OptionValues, UsageError};
 use crate::identity::anchors::Anchors;
 use crate::identity::pin::{Pin, PinError};
 use crate::identity::pin_file::resolver_name;
@@ -24,11 +24,11 @@ const DOT_PORT: u16 = 853;
 /// The port of cleartext DNS, which RFC 7858 section 3.1 keeps DNS over TLS away from.
 const DNS_PORT: u16 = 53;
 /// How long a query or an answer may take, at most.
-const LONGEST: Duration = Duration::from_secs(60);
+const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How many a second, and at once after a rest; none where there is no limit.
 pub(super) fn rate(per_second: usize, burst: usize) -> Option<Rate> {
-    let narrow = |number| u32::try_from(number).unwrap_or(u32::MAX);
+    let narrow = |integer_value| u32::try_from(integer_value).unwrap_or(u32::MAX);
     (per_second > 0).then(|| Rate {
         per_second: narrow(per_second),
         burst: narrow(burst),
@@ -36,7 +36,7 @@ pub(super) fn rate(per_second: usize, burst: usize) -> Option<Rate> {
 }
 
 /// A network, or an address alone.
-pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
+pub(super) fn parse_prefix(text: &str) -> Result<IpNet, String> {
     text.parse()
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
         .map_err(|_| {
@@ -45,7 +45,7 @@ pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
 }
 
 /// The address of a resolver, at the port of DNS over TLS unless another is said.
-pub(super) fn resolver_address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn parse_resolver_address(text: &str) -> Result<SocketAddr, String> {
     let address = text
         .parse()
         .or_else(|_| text.parse().map(|ip| SocketAddr::new(ip, DOT_PORT)))
@@ -60,29 +60,31 @@ pub(super) fn resolver_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// The address of a further resolver, and its name.
-pub(super) fn further_resolver(text: &str) -> Result<(SocketAddr, ServerName<'static>), String> {
+pub(super) fn parse_named_resolver(
+    text: &str,
+) -> Result<(SocketAddr, ServerName<'static>), String> {
     let (address, fqdn) = text
         .split_once('#')
         .ok_or("expected IP#NAME or IP:PORT#NAME such as 192.0.2.1#dns.example.net")?;
-    Ok((resolver_address(address)?, resolver_name(fqdn)?))
+    Ok((parse_resolver_address(address)?, resolver_name(fqdn)?))
 }
 
 /// A pin, with the name of its resolver where one is said.
-pub(super) fn named_pin(text: &str) -> Result<(Option<ServerName<'static>>, Pin), String> {
+pub(super) fn parse_named_pin(text: &str) -> Result<(Option<ServerName<'static>>, Pin), String> {
     // Base64 ends in an equals sign and one spelling has another, so a name is what precedes the first one and is neither.
     match (text.parse(), text.split_once('=')) {
-        (Err(_), Some((left, pin)))
-            if left != "pin-sha256" && !pin.trim_matches('=').is_empty() =>
+        (Err(_), Some((name, pin)))
+            if name != "pin-sha256" && !pin.trim_matches('=').is_empty() =>
         {
             let pin = pin.parse().map_err(|error: PinError| error.to_string())?;
-            Ok((Some(resolver_name(left)?), pin))
+            Ok((Some(resolver_name(name)?), pin))
         }
         (pin, _) => Ok((None, pin.map_err(|error: PinError| error.to_string())?)),
     }
 }
 
 /// The certificates in a PEM file.
-pub(super) fn trust_anchors(path: &str) -> Result<Anchors, String> {
+pub(super) fn read_trust_anchors(path: &str) -> Result<Anchors, String> {
     const EXPECTED: &str = "expected a PEM file with at least one certificate";
     let pem = privileges::read_trusted_file(Path::new(path))
         .map_err(|error| format!("{error}; {EXPECTED}"))?;
@@ -90,9 +92,9 @@ pub(super) fn trust_anchors(path: &str) -> Result<Anchors, String> {
 }
 
 /// A whole number in a range.
-pub(super) fn whole(text: &str, range: &RangeInclusive<usize>) -> Result<usize, String> {
+pub(super) fn parse_integer(text: &str, range: &RangeInclusive<usize>) -> Result<usize, String> {
     match text.parse() {
-        Ok(number) if range.contains(&number) => Ok(number),
+        Ok(integer_value) if range.contains(&integer_value) => Ok(integer_value),
         _ => Err(format!(
             "expected a whole number from {} to {}",
             range.start(),
@@ -102,9 +104,9 @@ pub(super) fn whole(text: &str, range: &RangeInclusive<usize>) -> Result<usize, 
 }
 
 /// Seconds from `least` to 60, whole or decimal.
-pub(super) fn seconds(text: &str, least: Duration) -> Result<Duration, String> {
-    match decimal(text) {
-        Some(seconds) if (least..=LONGEST).contains(&seconds) => Ok(seconds),
+pub(super) fn parse_seconds(text: &str, least: Duration) -> Result<Duration, String> {
+    match parse_decimal_seconds(text) {
+        Some(seconds) if (least..=MAX_TIMEOUT).contains(&seconds) => Ok(seconds),
         _ => {
             let least = metrics::format_seconds(micros(least));
             Err(format!(
@@ -116,31 +118,31 @@ pub(super) fn seconds(text: &str, least: Duration) -> Result<Duration, String> {
 
 /// Seconds with at most nine digits behind the point. Not as a number with a floating point: to read and spell those takes
 /// more of the binary than all of this file.
-pub(super) fn decimal(text: &str) -> Option<Duration> {
+pub(super) fn parse_decimal_seconds(text: &str) -> Option<Duration> {
     const DIGITS: usize = 9;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let number = |digits: &str| {
+    let (parse_integer, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let integer_value = |digits: &str| {
         let plain = digits.bytes().all(|octet| octet.is_ascii_digit());
         plain.then(|| digits.parse().ok())?
     };
     let nanoseconds = format!("{fraction:0<DIGITS$}");
     let short = fraction.len() <= DIGITS;
     Some(Duration::new(
-        number(whole)?,
+        integer_value(parse_integer)?,
         short
-            .then(|| number(&nanoseconds))?
+            .then(|| integer_value(&nanoseconds))?
             .and_then(|nanoseconds| u32::try_from(nanoseconds).ok())?,
     ))
 }
 
 /// Has `read` understand every value of an option.
-pub(super) fn all<T>(
-    given: &Given,
+pub(super) fn option_values<T>(
+    options: &OptionValues,
     option: &str,
     read: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Vec<T>, UsageError> {
     let mut values = Vec::new();
-    given.each(option, &mut |text| {
+    options.try_for_each_value(option, &mut |text| {
         values.push(read(text)?);
         Ok(())
     })?;
@@ -148,13 +150,13 @@ pub(super) fn all<T>(
 }
 
 /// Has `read` understand the value of an option, if it has one.
-pub(super) fn one<T>(
-    given: &Given,
+pub(super) fn optional_value<T>(
+    options: &OptionValues,
     option: &str,
     read: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Option<T>, UsageError> {
     let mut value = None;
-    given.each(option, &mut |text| {
+    options.try_for_each_value(option, &mut |text| {
         value = Some(read(text)?);
         Ok(())
     })?;
@@ -162,20 +164,20 @@ pub(super) fn one<T>(
 }
 
 /// The value of an option that has a default.
-pub(super) fn known<T>(
-    given: &Given,
+pub(super) fn required_value<T>(
+    options: &OptionValues,
     option: &str,
     read: impl Fn(&str) -> Result<T, String>,
 ) -> Result<T, UsageError> {
     let missing = || UsageError(format!("{option}: expected a value"));
-    one(given, option, read)?.ok_or_else(missing)
+    optional_value(options, option, read)?.ok_or_else(missing)
 }
 
 /// A whole number that has a default.
-pub(super) fn number(
-    given: &Given,
+pub(super) fn integer_value(
+    options: &OptionValues,
     option: &str,
     range: RangeInclusive<usize>,
 ) -> Result<usize, UsageError> {
-    known(given, option, |text| whole(text, &range))
+    required_value(options, option, |text| parse_integer(text, &range))
 }

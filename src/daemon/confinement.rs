@@ -11,7 +11,7 @@ use crate::upstream;
 
 /// What it takes to serve, and to reload.
 pub(super) fn sandbox_rules(config: &Config) -> SandboxRules {
-    let Config { keys, given, .. } = config;
+    let Config { keys, options, .. } = config;
     let mut rules = SandboxRules::default();
     // The C library looks there, for how many processors it divides memory.
     rules
@@ -22,10 +22,12 @@ pub(super) fn sandbox_rules(config: &Config) -> SandboxRules {
             .readable
             .push(PathBuf::from(privileges::MAX_MAP_COUNT));
     }
-    rules.readable.extend(given.file().map(PathBuf::from));
+    rules
+        .readable
+        .extend(options.config_file().map(PathBuf::from));
     rules.readable.extend(keys.source.file.clone());
     // It was read, so it is one.
-    let _ = given.each("--resolver-ca", &mut |file| {
+    let _ = options.try_for_each_value("--resolver-ca", &mut |file| {
         rules.readable.push(PathBuf::from(file));
         Ok(())
     });

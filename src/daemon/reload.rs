@@ -13,7 +13,7 @@ use super::key_refresh::Keys;
 use super::running::{Applied, Running};
 use crate::config::command_line::{self, Command};
 use crate::config::settings::Config;
-use crate::config::sources::Given;
+use crate::config::sources::OptionValues;
 use crate::forward::policy::Upstream;
 use crate::identity::trust;
 use crate::system::clock;
@@ -45,9 +45,9 @@ struct Changes {
 }
 
 impl Changes {
-    fn new(given: &Given, started: &Given, applied: &Given) -> Self {
-        let mut waiting = given.changed(started);
-        let mut changed = given.changed(applied);
+    fn new(given: &OptionValues, started: &OptionValues, applied: &OptionValues) -> Self {
+        let mut waiting = given.changed_since(started);
+        let mut changed = given.changed_since(applied);
         let elsewhere = waiting.contains(&"--state-dir");
         let is_fixed = |name: &str| FIXED.contains(&name) || elsewhere && name == "--pin-rollover";
         waiting.retain(|name| is_fixed(name));
@@ -60,7 +60,7 @@ impl Changes {
     }
 
     /// Says in the log what was changed, and what needs a restart.
-    fn say(&self, given: &Given) {
+    fn say(&self, given: &OptionValues) {
         let spell = |names: &[&str]| names.join(" ").replace("--", "");
         let (level, waiting) = match &self.waiting[..] {
             [] => (Level::Info, String::new()),
@@ -72,7 +72,7 @@ impl Changes {
         line!(
             level,
             "event=configuration-read file={:?} changed=\"{}\"{waiting}",
-            given.file().unwrap_or_default(),
+            given.config_file().unwrap_or_default(),
             spell(&self.applied)
         );
     }
@@ -84,7 +84,7 @@ impl Running {
     /// pins and what is remembered are read again all the same.
     pub fn reload(&self) {
         let mut applied = self.applied.lock();
-        let Some(file) = self.started.file() else {
+        let Some(file) = self.started.config_file() else {
             return applied.keys.reload(true);
         };
         let read = match command_line::read(self.started.sources()) {
@@ -104,7 +104,7 @@ impl Running {
     /// Has what can hold of a configuration hold from now on.
     fn apply(&self, applied: &mut Applied, config: &mut Config) -> Result<(), String> {
         self.check_ports(config)?;
-        let mut changes = Changes::new(&config.given, &self.started, &applied.given);
+        let mut changes = Changes::new(&config.options, &self.started, &applied.given);
         let before = Arc::clone(&applied.keys);
         keep_memory(&mut config.keys, &before, changes.elsewhere)?;
         let upstream = self.forwarder.upstream();
@@ -142,8 +142,8 @@ impl Running {
         if changes.applied.contains(&"--log-level") {
             log::set_max_level(config.log_level);
         }
-        changes.say(&config.given);
-        applied.given = config.given.clone();
+        changes.say(&config.options);
+        applied.given = config.options.clone();
         if same_keys && applied.keys.settings().reads_files() {
             applied.keys.reload(true);
         }

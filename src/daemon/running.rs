@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::key_refresh::Keys;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
-use crate::config::sources::Given;
+use crate::config::sources::OptionValues;
 use crate::forward::completion::Endings;
 use crate::forward::forwarder::Forwarder;
 use crate::forward::outcome::Outcome;
@@ -39,13 +39,13 @@ pub struct Running {
     /// What it is held to by the kernel.
     pub(super) confined: Option<SandboxRules>,
     /// The options that it was started with.
-    pub(super) started: Given,
+    pub(super) started: OptionValues,
     pub(super) applied: Mutex<Applied>,
 }
 
 /// What holds since the last reload, or the start.
 pub(super) struct Applied {
-    pub(super) given: Given,
+    pub(super) given: OptionValues,
     pub(super) keys: Arc<Keys>,
     /// Upstreams of before, as long as queries are on their way there.
     pub(super) retired: Vec<Weak<Upstream>>,

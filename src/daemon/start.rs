@@ -164,9 +164,9 @@ impl Bound {
             tally: relay.tally,
             monitor,
             confined,
-            started: config.given.clone(),
+            started: config.options.clone(),
             applied: Mutex::new(Applied {
-                given: config.given,
+                given: config.options,
                 keys,
                 retired: Vec::new(),
             }),
@@ -238,9 +238,9 @@ fn start_slow_readers(
 
 /// Says in the log which variables look like options and are none.
 fn warn_of_variables(config: &Config) {
-    let left_alone: Vec<_> = config.given.left_alone().collect();
-    if !left_alone.is_empty() {
-        let variables = left_alone.join(" ");
+    let ignored_variables: Vec<_> = config.options.ignored_variables().collect();
+    if !ignored_variables.is_empty() {
+        let variables = ignored_variables.join(" ");
         warn!("event=variables-left-alone variables=\"{variables}\" cause=\"they are no options\"");
     }
 }
