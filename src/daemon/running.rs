@@ -129,7 +129,7 @@ impl Running {
     /// Takes no more queries, lets those on their way end, and closes the session. Takes as long as a query may.
     pub fn stop(self) {
         if let Some(monitor) = &self.monitor {
-            monitor.be_unready();
+            monitor.set_stopping();
         }
         let Applied { keys, retired, .. } = self.applied.into_inner();
         keys.stop();

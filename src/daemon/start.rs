@@ -17,9 +17,9 @@ use crate::config::settings::Config;
 use crate::forward::completion::Endings;
 use crate::forward::forwarder::Forwarder;
 use crate::forward::policy::{self, Upstream};
-use crate::monitoring::export::Sources;
+use crate::monitoring::export::Exporter;
 use crate::monitoring::http::{self, Monitor};
-use crate::monitoring::process::Start;
+use crate::monitoring::process::ProcessStart;
 use crate::server::listeners::Server;
 use crate::server::sockets::Sockets;
 use crate::server::workers::Pool;
@@ -39,7 +39,7 @@ const DESCRIPTORS: usize = 128;
 pub struct Bound {
     config: Config,
     sockets: Sockets,
-    desk: Option<TcpListener>,
+    monitor_listener: Option<TcpListener>,
     confined: Option<SandboxRules>,
 }
 
@@ -49,11 +49,11 @@ pub fn bind(passed: Option<Sockets>, config: Config) -> Result<Bound, StartError
         Some(sockets) => sockets,
         None => Sockets::bind(&config.server)?,
     };
-    let desk = config.monitor.map(|address| {
+    let monitor_listener = config.monitor.map(|address| {
         let failed = |error| StartError::Monitor(address, error);
         http::bind(address).map_err(failed)
     });
-    let desk = desk.transpose()?;
+    let monitor_listener = monitor_listener.transpose()?;
     if let Some(user) = config.user {
         user.drop_privileges()?;
     }
@@ -61,7 +61,7 @@ pub fn bind(passed: Option<Sockets>, config: Config) -> Result<Bound, StartError
     Ok(Bound {
         config,
         sockets,
-        desk,
+        monitor_listener,
         confined: None,
     })
 }
@@ -120,7 +120,7 @@ impl Bound {
         let Self {
             config,
             sockets,
-            desk,
+            monitor_listener,
             confined,
         } = self;
         let addresses = sockets.addresses().to_vec();
@@ -148,9 +148,9 @@ impl Bound {
             info!("event=listening address={address}");
         }
         let keys = Keys::start(config.keys, &relay.upstream)?;
-        let monitor = desk.map(|desk| {
-            let start = Start::new(now, clock::unix_time().as_secs());
-            start_monitor(desk, relay.sources(&server, &evictions, start))
+        let monitor = monitor_listener.map(|monitor_listener| {
+            let start = ProcessStart::new(now, clock::unix_time().as_secs());
+            start_monitor(monitor_listener, relay.exporter(&server, &evictions, start))
         });
         let monitor = monitor.transpose()?;
         Ok(Running {
@@ -210,17 +210,22 @@ impl Relay {
     }
 
     /// What the monitoring port shows.
-    fn sources(&self, server: &Server, evictions: &Arc<EvictionCounters>, start: Start) -> Sources {
-        Sources {
+    fn exporter(
+        &self,
+        server: &Server,
+        evictions: &Arc<EvictionCounters>,
+        start: ProcessStart,
+    ) -> Exporter {
+        Exporter {
             endings: Arc::clone(&self.endings),
             forwarder: Arc::clone(&self.forwarder),
             tally: Arc::clone(&self.tally),
-            slots: Arc::clone(server.slots()),
+            connection_limit: Arc::clone(server.slots()),
             evictions: Arc::clone(evictions),
             cache_size: self.cache_size,
             start,
-            requests: Counter::new(),
-            refused: Counter::new(),
+            http_requests: Counter::new(),
+            http_refused: Counter::new(),
         }
     }
 }
@@ -246,8 +251,8 @@ fn warn_of_variables(config: &Config) {
 }
 
 /// Has the monitoring port be answered from now on.
-fn start_monitor(desk: TcpListener, sources: Sources) -> io::Result<Monitor> {
-    let monitor = Monitor::start(desk, sources)?;
+fn start_monitor(monitor_listener: TcpListener, sources: Exporter) -> io::Result<Monitor> {
+    let monitor = Monitor::start(monitor_listener, sources)?;
     info!("event=monitoring address={}", monitor.address());
     Ok(monitor)
 }

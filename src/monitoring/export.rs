@@ -13,10 +13,10 @@ use crate::forward::counts::Source;
 use crate::forward::forwarder::Forwarder;
 use crate::forward::outcome::Outcome;
 use crate::monitoring::exposition::{
-    Families, Family, Kind, Value, histogram_samples, label, single,
+    Families, Family, Kind, Value, histogram_samples, label, unlabelled,
 };
-use crate::monitoring::process::{Process, Start};
-use crate::monitoring::service::Service;
+use crate::monitoring::process::{ProcessStart, ProcessStats};
+use crate::monitoring::service_level::ServiceLevel;
 use crate::system::clock;
 use crate::system::memory::Purpose;
 use crate::system::privileges;
@@ -26,7 +26,7 @@ use crate::telemetry::metrics::Counter;
 use crate::upstream::{Standing, Tally};
 
 /// What has counted something.
-pub struct Sources {
+pub struct Exporter {
     /// How queries ended.
     pub endings: Arc<Endings>,
     /// Whom they go to.
@@ -34,34 +34,34 @@ pub struct Sources {
     /// What became of sessions.
     pub tally: Arc<Tally>,
     /// The places of TCP clients.
-    pub slots: Arc<ConnectionLimit>,
+    pub connection_limit: Arc<ConnectionLimit>,
     /// What the bounds on clients have cost them.
     pub evictions: Arc<EvictionCounters>,
     /// What the cache may hold, which is settled at the start.
     pub cache_size: usize,
     /// When the process began.
-    pub start: Start,
+    pub start: ProcessStart,
     /// HTTP requests that were answered.
-    pub requests: Counter,
+    pub http_requests: Counter,
     /// HTTP connections that were closed without an answer.
-    pub refused: Counter,
+    pub http_refused: Counter,
 }
 
-impl Sources {
+impl Exporter {
     /// How the service is doing, since it began.
-    pub fn service(&self) -> Service {
+    pub fn service(&self) -> ServiceLevel {
         let endings = &self.endings;
-        let mut service = Service {
+        let mut service = ServiceLevel {
             good: endings.counts().good(),
-            cache: endings.counts().answers(Source::Cache),
-            resolver: endings.counts().answers(Source::Resolver),
-            ..Service::default()
+            cache_latency: endings.counts().answers(Source::Cache),
+            resolver_latency: endings.counts().answers(Source::Resolver),
+            ..ServiceLevel::default()
         };
         for outcome in Outcome::ALL {
             let count = endings.counts().count(outcome);
             service.all += count;
             if outcome.is_owed() {
-                service.owed += count;
+                service.eligible += count;
                 service.failed += if outcome.is_served() { 0 } else { count };
             }
         }
@@ -74,18 +74,21 @@ impl Sources {
     }
 
     /// How each address of the resolvers fares.
-    pub fn standings(&self) -> Vec<Standing> {
+    pub fn address_status(&self) -> Vec<Standing> {
         self.forwarder.upstream().standings()
     }
 
     /// All numbers.
-    pub fn families(&self) -> Vec<Family> {
+    pub fn collect_families(&self) -> Vec<Family> {
         let mut all = Families(Vec::with_capacity(64));
         all.add(
             "dns_tool_build_info",
             Kind::Gauge,
             "The version that runs.",
-            vec![(label("version", env!("CARGO_PKG_VERSION")), Value::Whole(1))],
+            vec![(
+                label("version", env!("CARGO_PKG_VERSION")),
+                Value::Integer(1),
+            )],
         );
         self.add_queries(&mut all);
         self.add_sessions(&mut all);
@@ -110,7 +113,7 @@ impl Sources {
                     label("outcome", outcome.name()),
                 ];
                 let count = endings.counts().count_by(tcp, outcome);
-                counts.push((labels.join(","), Value::Whole(count)));
+                counts.push((labels.join(","), Value::Integer(count)));
             }
         }
         all.add(
@@ -126,13 +129,16 @@ impl Sources {
             "What clients waited, for an answer that was kept (cache) or for the resolver.",
             histogram_samples(
                 "source",
-                &[("cache", service.cache), ("resolver", service.resolver)],
+                &[
+                    ("cache", service.cache_latency),
+                    ("resolver", service.resolver_latency),
+                ],
             ),
         );
         all.counter(
             "dns_tool_slo",
             "Queries to which an answer of the resolver was owed.",
-            service.owed,
+            service.eligible,
         );
         all.counter(
             "dns_tool_slo_good",
@@ -144,7 +150,7 @@ impl Sources {
             "dns_tool_slo_latency_seconds",
             Kind::Gauge,
             "How long a good answer may take (--slo-latency).",
-            single(Value::Micros(clock::micros(settings.slo_latency))),
+            unlabelled(Value::Micros(clock::micros(settings.slo_latency))),
         );
         all.gauge(
             "dns_tool_waiting",
@@ -174,7 +180,7 @@ impl Sources {
             histogram_samples("kind", &[("full", full.snapshot()), ("resumed", resumed.snapshot())]),
         );
         let sessions = self
-            .standings()
+            .address_status()
             .iter()
             .map(|standing| standing.sessions)
             .sum();
@@ -241,9 +247,10 @@ impl Sources {
     }
 
     fn add_resolvers(&self, all: &mut Families) {
-        let standings = self.standings();
+        let standings = self.address_status();
         let of_each = |value: &dyn Fn(&Standing) -> Option<u64>| -> Vec<_> {
-            let labelled = |standing| Some((labels_of(standing), Value::Whole(value(standing)?)));
+            let labelled =
+                |standing| Some((resolver_labels(standing), Value::Integer(value(standing)?)));
             standings.iter().filter_map(labelled).collect()
         };
         all.add(
@@ -284,7 +291,7 @@ impl Sources {
             "dns_tool_cache_bytes",
             Kind::Gauge,
             "What they cost.",
-            single(Value::Whole(cache.octets())),
+            unlabelled(Value::Integer(cache.octets())),
         );
         all.gauge(
             "dns_tool_cache_limit_bytes",
@@ -315,11 +322,15 @@ impl Sources {
 
     fn add_clients(&self, all: &mut Families) {
         let evictions = &self.evictions;
-        all.gauge("dns_tool_clients", "TCP clients.", self.slots.taken());
+        all.gauge(
+            "dns_tool_clients",
+            "TCP clients.",
+            self.connection_limit.taken(),
+        );
         all.gauge(
             "dns_tool_clients_limit",
             "How many there may be (--max-clients, or fewer).",
-            self.slots.most(),
+            self.connection_limit.most(),
         );
         let dropped = [
             ("gave-way", &evictions.gave_way),
@@ -334,7 +345,7 @@ impl Sources {
             "TCP clients whose connection was ended, by why.",
             dropped
                 .iter()
-                .map(|(reason, count)| (label("reason", reason), Value::Whole(count.value())))
+                .map(|(reason, count)| (label("reason", reason), Value::Integer(count.value())))
                 .collect(),
         );
         all.counter(
@@ -350,7 +361,7 @@ impl Sources {
             let purposes = Purpose::ALL.iter();
             let labelled = |purpose: &Purpose| {
                 let labels = label("purpose", purpose.name());
-                (labels, Value::Whole(value(*purpose)))
+                (labels, Value::Integer(value(*purpose)))
             };
             purposes.map(labelled).collect()
         };
@@ -399,29 +410,29 @@ impl Sources {
         all.counter(
             "dns_tool_monitor_requests",
             "HTTP requests that were answered.",
-            self.requests.value(),
+            self.http_requests.value(),
         );
         all.counter(
             "dns_tool_monitor_refused",
             "HTTP connections that were closed without an answer.",
-            self.refused.value(),
+            self.http_refused.value(),
         );
     }
 
     /// What the kernel says of the process.
     fn add_process(&self, all: &mut Families) {
-        let process = Process::read();
+        let process = ProcessStats::read();
         all.add(
             "process_cpu_seconds",
             Kind::Counter,
             "Processor time that the process has used.",
-            single(Value::Micros(process.processor)),
+            unlabelled(Value::Micros(process.cpu_micros)),
         );
         let gauges = [
             (
                 "process_resident_memory_bytes",
                 "Memory that the process has in use.",
-                process.resident,
+                process.resident_bytes,
             ),
             (
                 "process_threads",
@@ -431,7 +442,7 @@ impl Sources {
             (
                 "process_open_fds",
                 "Descriptors that are open.",
-                process.descriptors,
+                process.open_fds,
             ),
             (
                 "process_max_fds",
@@ -441,17 +452,18 @@ impl Sources {
             (
                 "process_start_time_seconds",
                 "When the process began, since 1970.",
-                self.start.time(clock::now(), clock::unix_time().as_secs()),
+                self.start
+                    .unix_time(clock::now(), clock::unix_time().as_secs()),
             ),
         ];
         for (name, help, value) in gauges {
-            all.add(name, Kind::Gauge, help, single(Value::Whole(value)));
+            all.add(name, Kind::Gauge, help, unlabelled(Value::Integer(value)));
         }
     }
 }
 
 /// The labels of a resolver's address.
-pub fn labels_of(standing: &Standing) -> String {
+pub fn resolver_labels(standing: &Standing) -> String {
     let address: SocketAddr = standing.address;
     [
         label("resolver", &address.to_string()),

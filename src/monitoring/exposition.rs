@@ -16,7 +16,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn name(self) -> &'static str {
+    fn type_name(self) -> &'static str {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
@@ -29,7 +29,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     /// As it is.
-    Whole(u64),
+    Integer(u64),
     /// Microseconds, spelled as seconds.
     Micros(u64),
     /// How long things took.
@@ -69,20 +69,20 @@ impl Format {
 }
 
 /// Spells numbers.
-pub fn spell(families: &[Family], format: Format) -> String {
+pub fn encode(families: &[Family], format: Format) -> String {
     let mut out = String::with_capacity(16 * 1024);
     for family in families {
         let Family { name, help, .. } = family;
-        let total = match family.kind {
+        let total_suffix = match family.kind {
             Kind::Counter => "_total",
             _ => "",
         };
         // There a family bears the name of its numbers, here of what they count.
         let suffix = match format {
-            Format::Prometheus => total,
+            Format::Prometheus => total_suffix,
             Format::OpenMetrics => "",
         };
-        let kind = family.kind.name();
+        let kind = family.kind.type_name();
         push(&mut out, &["# HELP ", name, suffix, " ", help, "\n"]);
         push(&mut out, &["# TYPE ", name, suffix, " ", kind, "\n"]);
         for unit in ["seconds", "bytes"] {
@@ -95,10 +95,16 @@ pub fn spell(families: &[Family], format: Format) -> String {
         }
         for (labels, value) in &family.samples {
             match value {
-                Value::Whole(number) => sample(&mut out, name, total, labels, &number.to_string()),
-                Value::Micros(micros) => {
-                    sample(&mut out, name, total, labels, &format_seconds(*micros))
+                Value::Integer(number) => {
+                    write_sample(&mut out, name, total_suffix, labels, &number.to_string())
                 }
+                Value::Micros(micros) => write_sample(
+                    &mut out,
+                    name,
+                    total_suffix,
+                    labels,
+                    &format_seconds(*micros),
+                ),
                 Value::Histogram(histogram) => write_histogram(&mut out, name, labels, histogram),
             }
         }
@@ -117,13 +123,13 @@ fn write_histogram(out: &mut String, name: &str, labels: &str, histogram: &Histo
         let bound = BUCKET_BOUNDS.get(index).map(|bound| format_seconds(*bound));
         let bound = bound.as_deref().unwrap_or("+Inf");
         let labels = [labels, comma, "le=\"", bound, "\""].concat();
-        sample(out, name, "_bucket", &labels, &count.to_string());
+        write_sample(out, name, "_bucket", &labels, &count.to_string());
     }
-    sample(out, name, "_sum", labels, &format_seconds(histogram.sum));
-    sample(out, name, "_count", labels, &count.to_string());
+    write_sample(out, name, "_sum", labels, &format_seconds(histogram.sum));
+    write_sample(out, name, "_count", labels, &count.to_string());
 }
 
-fn sample(out: &mut String, name: &str, suffix: &str, labels: &str, value: &str) {
+fn write_sample(out: &mut String, name: &str, suffix: &str, labels: &str, value: &str) {
     push(out, &[name, suffix]);
     if !labels.is_empty() {
         push(out, &["{", labels, "}"]);
@@ -167,13 +173,18 @@ impl Families {
     /// Adds a counter without labels.
     #[inline(never)]
     pub(super) fn counter(&mut self, name: &'static str, help: &'static str, value: u64) {
-        self.add(name, Kind::Counter, help, single(Value::Whole(value)));
+        self.add(name, Kind::Counter, help, unlabelled(Value::Integer(value)));
     }
 
     /// Adds a gauge without labels.
     #[inline(never)]
     pub(super) fn gauge(&mut self, name: &'static str, help: &'static str, value: usize) {
-        self.add(name, Kind::Gauge, help, single(Value::Whole(value as u64)));
+        self.add(
+            name,
+            Kind::Gauge,
+            help,
+            unlabelled(Value::Integer(value as u64)),
+        );
     }
 
     /// Adds one with a counter for each word that the label `key` can have.
@@ -182,18 +193,19 @@ impl Families {
         name: &'static str,
         help: &'static str,
         key: &str,
-        words: &[&str],
+        label_values: &[&str],
         counters: &[Counter],
     ) {
-        let samples = words.iter().zip(counters);
-        let samples = samples.map(|(word, count)| (label(key, word), Value::Whole(count.value())));
+        let samples = label_values.iter().zip(counters);
+        let samples = samples
+            .map(|(label_value, count)| (label(key, label_value), Value::Integer(count.value())));
         self.add(name, Kind::Counter, help, samples.collect());
     }
 }
 
 /// A number without labels.
 #[inline(never)]
-pub(super) fn single(value: Value) -> Vec<(String, Value)> {
+pub(super) fn unlabelled(value: Value) -> Vec<(String, Value)> {
     vec![(String::new(), value)]
 }
 
@@ -202,15 +214,15 @@ pub(super) fn histogram_samples(
     key: &str,
     histogram_samples: &[(&str, HistogramSnapshot)],
 ) -> Vec<(String, Value)> {
-    let spell = |(word, histogram): &(&str, HistogramSnapshot)| {
+    let labelled = |(label_value, histogram): &(&str, HistogramSnapshot)| {
         let labels = if key.is_empty() {
             String::new()
         } else {
-            label(key, word)
+            label(key, label_value)
         };
         (labels, Value::Histogram(Box::new(*histogram)))
     };
-    histogram_samples.iter().map(spell).collect()
+    histogram_samples.iter().map(labelled).collect()
 }
 
 #[cfg(test)]
@@ -229,7 +241,7 @@ mod tests {
                 name: "x_things",
                 kind: Kind::Counter,
                 help: "Things.",
-                samples: vec![(label("kind", "a\"b\\c\n"), Value::Whole(7))],
+                samples: vec![(label("kind", "a\"b\\c\n"), Value::Integer(7))],
             },
             Family {
                 name: "x_answer_seconds",
@@ -247,8 +259,8 @@ mod tests {
                 samples: vec![(String::new(), Value::Micros(1_500_000))],
             },
         ];
-        let plain = spell(&families, Format::Prometheus);
-        let open = spell(&families, Format::OpenMetrics);
+        let plain = encode(&families, Format::Prometheus);
+        let open = encode(&families, Format::OpenMetrics);
         assert!(plain.starts_with(
             "# HELP x_things_total Things.\n# TYPE x_things_total counter\n\
              x_things_total{kind=\"a\\\"b\\\\c\\n\"} 7\n"

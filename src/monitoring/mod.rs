@@ -5,19 +5,19 @@
 //! - [`http`]: the port, and what answers to which request.
 //! - [`page`]: the page for people.
 //! - `chart`: the charts on it.
-//! - `figures`: numbers, spelled for people.
+//! - `human_units`: numbers, spelled for people.
 //! - [`history`]: how the service did in the last minutes.
 //! - [`export`]: all numbers that there are, and whether queries would be answered.
-//! - [`service`]: how well clients are served.
+//! - [`service_level`]: how well clients are served.
 //! - [`process`]: what is known of this process itself.
 //! - [`exposition`]: numbers, spelled for programs that collect them.
 
 mod chart;
 pub mod export;
 pub mod exposition;
-mod figures;
 pub mod history;
 pub mod http;
+mod human_units;
 pub mod page;
 pub mod process;
-pub mod service;
+pub mod service_level;

@@ -14,52 +14,52 @@ pub const PROC_SELF: &str = "/proc/self";
 const CLOCK_TICK_US: u64 = 10_000;
 
 /// When the process began: a moment that is sure, and what this machine's clock says of it.
-pub struct Start {
-    moment: Instant,
-    unix_time: AtomicU64,
+pub struct ProcessStart {
+    started_at: Instant,
+    start_unix_time: AtomicU64,
 }
 
-impl Start {
+impl ProcessStart {
     /// Now.
     pub fn new(now: Instant, unix_time: u64) -> Self {
         Self {
-            moment: now,
-            unix_time: unix_time.into(),
+            started_at: now,
+            start_unix_time: unix_time.into(),
         }
     }
 
     /// How many seconds ago it was.
-    pub fn up(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.moment).as_secs()
+    pub fn uptime_seconds(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.started_at).as_secs()
     }
 
     /// In seconds since 1970. A clock that was set since tells another time of it, but a second's difference is rounding, and
     /// would look like another start.
-    pub(super) fn time(&self, now: Instant, unix_time: u64) -> u64 {
-        let known = self.unix_time.load(Ordering::Relaxed);
-        let told = unix_time.saturating_sub(self.up(now));
-        if told.abs_diff(known) <= 60 {
-            return known;
+    pub(super) fn unix_time(&self, now: Instant, unix_now: u64) -> u64 {
+        let recorded = self.start_unix_time.load(Ordering::Relaxed);
+        let computed = unix_now.saturating_sub(self.uptime_seconds(now));
+        if computed.abs_diff(recorded) <= 60 {
+            return recorded;
         }
-        self.unix_time.store(told, Ordering::Relaxed);
-        told
+        self.start_unix_time.store(computed, Ordering::Relaxed);
+        computed
     }
 }
 
 /// What the kernel knows of this process; zero where it does not say.
 #[derive(Debug, Default)]
-pub(super) struct Process {
+pub(super) struct ProcessStats {
     /// Microseconds.
-    pub(super) processor: u64,
+    pub(super) cpu_micros: u64,
     /// Octets.
-    pub(super) resident: u64,
+    pub(super) resident_bytes: u64,
     /// How many there are.
     pub(super) threads: u64,
     /// How many are open.
-    pub(super) descriptors: u64,
+    pub(super) open_fds: u64,
 }
 
-impl Process {
+impl ProcessStats {
     /// As it is now.
     pub(super) fn read() -> Self {
         let own = |file| Path::new(PROC_SELF).join(file);
@@ -76,12 +76,12 @@ impl Process {
             let number = text.and_then(|text| text.split_whitespace().next()?.parse().ok());
             number.unwrap_or_default()
         };
-        let descriptors = fs::read_dir(own("fd")).map_or(0, Iterator::count);
+        let open_fds = fs::read_dir(own("fd")).map_or(0, Iterator::count);
         Self {
-            processor: (field(11) + field(12)) * CLOCK_TICK_US,
-            resident: line("VmRSS:") * 1024,
+            cpu_micros: (field(11) + field(12)) * CLOCK_TICK_US,
+            resident_bytes: line("VmRSS:") * 1024,
             threads: line("Threads:"),
-            descriptors: descriptors as u64,
+            open_fds: open_fds as u64,
         }
     }
 }
@@ -96,19 +96,23 @@ mod tests {
     fn a_start_without_a_clock_is_told_by_the_clock_that_was_set_since() {
         let now = Instant::now();
         let after = |seconds| now + Duration::from_secs(seconds);
-        let start = Start::new(now, 1_000);
-        assert_eq!(start.up(after(90)), 90);
-        assert_eq!(start.time(after(90), 1_090), 1_000);
-        assert_eq!(start.time(after(90), 1_150), 1_000, "no more than slewed");
-        assert_eq!(start.time(after(100), 1_800_000_100), 1_800_000_000);
-        assert_eq!(start.time(after(101), 1_800_000_100), 1_800_000_000);
-        assert_eq!(start.up(after(101)), 101);
+        let start = ProcessStart::new(now, 1_000);
+        assert_eq!(start.uptime_seconds(after(90)), 90);
+        assert_eq!(start.unix_time(after(90), 1_090), 1_000);
+        assert_eq!(
+            start.unix_time(after(90), 1_150),
+            1_000,
+            "no more than slewed"
+        );
+        assert_eq!(start.unix_time(after(100), 1_800_000_100), 1_800_000_000);
+        assert_eq!(start.unix_time(after(101), 1_800_000_100), 1_800_000_000);
+        assert_eq!(start.uptime_seconds(after(101)), 101);
     }
 
     #[test]
     fn the_kernel_knows_this_process() {
-        let process = Process::read();
-        assert!(process.resident > 1 << 20 && process.resident < 1 << 40);
-        assert!(process.threads >= 1 && process.descriptors >= 3);
+        let process = ProcessStats::read();
+        assert!(process.resident_bytes > 1 << 20 && process.resident_bytes < 1 << 40);
+        assert!(process.threads >= 1 && process.open_fds >= 3);
     }
 }

@@ -1,13 +1,13 @@
 //! How are numbers spelled for people?
 
-use crate::monitoring::history::STEP;
+use crate::monitoring::history::SAMPLE_INTERVAL;
 use crate::system::date::DAY;
 
 /// What stands where there is nothing to say.
-pub(super) const NONE: &str = "–";
+pub(super) const NO_VALUE: &str = "–";
 
 /// A time in the unit that fits.
-pub(super) fn time(micros: u64) -> String {
+pub(super) fn format_latency(micros: u64) -> String {
     match micros {
         0..1_000 => format!("{micros} µs"),
         1_000..10_000 => format!("{}.{} ms", micros / 1000, micros / 100 % 10),
@@ -17,8 +17,8 @@ pub(super) fn time(micros: u64) -> String {
 }
 
 /// What a step's count is in a second.
-pub(super) fn per_second(count: u64) -> String {
-    let tenths = count * 10 / STEP.as_secs();
+pub(super) fn format_rate(count: u64) -> String {
+    let tenths = count * 10 / SAMPLE_INTERVAL.as_secs();
     match tenths {
         0..100 => format!("{}.{}", tenths / 10, tenths % 10),
         _ => (tenths / 10).to_string(),
@@ -26,16 +26,16 @@ pub(super) fn per_second(count: u64) -> String {
 }
 
 /// A share in hundredths, with two digits behind the point: never 100 unless it is all.
-pub(super) fn share(part: u64, whole: u64) -> String {
+pub(super) fn format_percentage(part: u64, whole: u64) -> String {
     if whole == 0 {
-        return NONE.to_owned();
+        return NO_VALUE.to_owned();
     }
-    let parts = u128::from(part) * 10_000 / u128::from(whole);
-    format!("{}.{:02} %", parts / 100, parts % 100)
+    let hundredths = u128::from(part) * 10_000 / u128::from(whole);
+    format!("{}.{:02} %", hundredths / 100, hundredths % 100)
 }
 
 /// How long something lasts, in the two largest units.
-pub(super) fn span(seconds: u64) -> String {
+pub(super) fn format_duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / DAY, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours) {
         (0, 0) => format!("{minutes} min {} s", seconds % 60),
@@ -51,18 +51,18 @@ mod tests {
     #[test]
     fn times_and_shares_are_spelled_for_people() {
         assert_eq!(
-            [0, 999, 1_000, 12_345, 2_500_000].map(time),
+            [0, 999, 1_000, 12_345, 2_500_000].map(format_latency),
             ["0 µs", "999 µs", "1.0 ms", "12 ms", "2.5 s"]
         );
-        assert_eq!(share(0, 0), "–");
-        assert_eq!(share(99_999, 100_000), "99.99 %");
-        assert_eq!(share(u64::MAX, u64::MAX), "100.00 %");
+        assert_eq!(format_percentage(0, 0), "–");
+        assert_eq!(format_percentage(99_999, 100_000), "99.99 %");
+        assert_eq!(format_percentage(u64::MAX, u64::MAX), "100.00 %");
         assert_eq!(
-            [59, 3_661, 90_000].map(span),
+            [59, 3_661, 90_000].map(format_duration),
             ["0 min 59 s", "1 h 1 min", "1 d 1 h"]
         );
         assert_eq!(
-            [0, 5, 99, 1_234].map(per_second),
+            [0, 5, 99, 1_234].map(format_rate),
             ["0.0", "0.5", "9.9", "123"]
         );
     }
