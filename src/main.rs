@@ -13,7 +13,7 @@ use dns_tool::config::help;
 use dns_tool::config::settings::Config;
 use dns_tool::config::sources::OptionSources;
 use dns_tool::daemon::error::StartError;
-use dns_tool::daemon::running::Running;
+use dns_tool::daemon::running::RunningDaemon;
 use dns_tool::server::sockets::Sockets;
 use dns_tool::system::allocator;
 use dns_tool::system::privileges;
@@ -24,36 +24,36 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 /// Could not run: something that only the system refuses. Of a query: no answer, or one that is an error.
-const REFUSED: u8 = 1;
+const EXIT_FAILURE: u8 = 1;
 /// Usage or configuration.
-const USAGE: u8 = 2;
+const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let sources = OptionSources::new(env::args_os().skip(1), env::vars_os());
     match command_line::read(&sources) {
         Ok(Command::Serve(config)) => serve(*config),
-        Ok(Command::Query(query)) => ask(&query),
+        Ok(Command::Query(query)) => run_query(&query),
         Ok(Command::Pin(request)) => {
             let report = command::pin::run(&request);
             print(&report.to_string());
             ExitCode::from(report.exit_code())
         }
-        Ok(Command::Check(request)) => say(&command::check::run(&request)),
+        Ok(Command::Check(request)) => print_report(&command::check::run(&request)),
         Ok(Command::PrintConfig(settings)) => print(&settings),
         Ok(Command::Help) => print(&help::help()),
         Ok(Command::Version) => print(concat!("dns-tool ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => {
-            let given = |word| env::args_os().any(|argument| argument == word);
+            let has_argument = |word| env::args_os().any(|argument| argument == word);
             if env::args_os().nth(1).is_some_and(|word| word == "check") {
-                let json = given("--json") || given("-json");
-                return say(&command::check::misconfigured(&error, json));
+                let json = has_argument("--json") || has_argument("-json");
+                return print_report(&command::check::misconfigured(&error, json));
             }
-            fail(USAGE, &error)
+            fail(EXIT_USAGE, &error)
         }
     }
 }
 
-fn say(report: &command::check_report::Report) -> ExitCode {
+fn print_report(report: &command::check_report::Report) -> ExitCode {
     print(&report.to_string());
     ExitCode::from(report.state().exit_code())
 }
@@ -63,13 +63,13 @@ fn serve(config: Config) -> ExitCode {
     // Before there is another thread: what is meant for this process alone is taken out of the environment.
     let passed = match Sockets::passed() {
         Ok(passed) => passed,
-        Err(error) => return fail(REFUSED, &error),
+        Err(error) => return fail(EXIT_FAILURE, &error),
     };
     let notifier = match ServiceNotifier::from_environment() {
         Ok(notifier) => Arc::new(notifier),
         Err(error) => {
             let error = format!("NOTIFY_SOCKET: {error}; expected the socket of a service manager");
-            return fail(REFUSED, &io::Error::other(error));
+            return fail(EXIT_FAILURE, &io::Error::other(error));
         }
     };
     privileges::disable_core_dumps();
@@ -77,12 +77,12 @@ fn serve(config: Config) -> ExitCode {
     // From here on these signals wait to be read, so that none ends the process amid an answer.
     let mut signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]) {
         Ok(signals) => signals,
-        Err(error) => return fail(REFUSED, &error),
+        Err(error) => return fail(EXIT_FAILURE, &error),
     };
     let start = || {
         let mut bound = dns_tool::daemon::start::bind(passed, config)?;
         // Before there is another thread, so that all are held to it.
-        bound.confine();
+        bound.enter_sandbox();
         log_writer.start_thread()?;
         let running = bound.serve()?;
         running.report_to(&notifier)?;
@@ -93,10 +93,10 @@ fn serve(config: Config) -> ExitCode {
         Ok(running) => running,
         Err(error) => {
             log_writer.finish();
-            return fail(REFUSED, &error);
+            return fail(EXIT_FAILURE, &error);
         }
     };
-    obey(&mut signals, &running, &notifier);
+    handle_signals(&mut signals, &running, &notifier);
     // Whoever asks twice does not want to wait for the queries on their way. Where there is no thread to hear of it, the end
     // is a few seconds away all the same.
     let _ = Builder::new().spawn(move || {
@@ -113,7 +113,7 @@ fn serve(config: Config) -> ExitCode {
 }
 
 /// Does what signals ask for, until one asks for the end.
-fn obey(signals: &mut Signals, running: &Running, notifier: &ServiceNotifier) {
+fn handle_signals(signals: &mut Signals, running: &RunningDaemon, notifier: &ServiceNotifier) {
     for signal in signals.forever() {
         let name = match signal {
             SIGHUP => {
@@ -123,7 +123,7 @@ fn obey(signals: &mut Signals, running: &Running, notifier: &ServiceNotifier) {
                 continue;
             }
             SIGUSR1 => {
-                running.empty_cache();
+                running.flush_cache();
                 continue;
             }
             SIGTERM => "SIGTERM",
@@ -135,14 +135,14 @@ fn obey(signals: &mut Signals, running: &Running, notifier: &ServiceNotifier) {
     }
 }
 
-fn ask(query: &Query) -> ExitCode {
+fn run_query(query: &Query) -> ExitCode {
     match command::query::run(query) {
         Ok(report) if report.good => print(&report.text),
         Ok(report) => {
             print(&report.text);
-            ExitCode::from(REFUSED)
+            ExitCode::from(EXIT_FAILURE)
         }
-        Err(error) => fail(REFUSED, &error),
+        Err(error) => fail(EXIT_FAILURE, &error),
     }
 }
 

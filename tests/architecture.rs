@@ -27,7 +27,7 @@ const WINGS: [(&str, &[&str]); 13] = [
             "confinement",
             "error",
             "running",
-            "key_refresh",
+            "pin_manager",
         ],
     ),
     (

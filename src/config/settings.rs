@@ -61,7 +61,7 @@ pub struct Config {
     /// Whom they go to.
     pub upstream: upstream::Settings,
     /// Whose keys are believed, as time goes on.
-    pub keys: trust::Settings,
+    pub trust: trust::Settings,
     /// Where its state is read from outside, if anywhere.
     pub monitor: Option<SocketAddr>,
     /// Who it becomes once the sockets are bound.
@@ -77,7 +77,7 @@ impl Config {
     pub(super) fn new(options: OptionValues) -> Result<Self, UsageError> {
         let max_pending = integer_value(&options, "--max-pending", 1..=1_000_000)?;
         let server = server_settings(&options)?;
-        let (upstream, keys) = upstream_settings(&options, max_pending)?;
+        let (upstream, trust) = upstream_settings(&options, max_pending)?;
         let budget = integer_value(&options, "--upstream-rate-limit", 0..=1_000_000)?;
         let query_log = match (
             options.flag("--query-log")?,
@@ -121,7 +121,7 @@ impl Config {
             server,
             forwarder,
             upstream,
-            keys,
+            trust,
             monitor,
             user,
             log_level,
@@ -188,7 +188,7 @@ fn upstream_settings(
 ) -> Result<(upstream::Settings, trust::Settings), UsageError> {
     let resolvers = named_addresses(options)?;
     let names = resolvers.iter().map(|(name, _)| name.clone()).collect();
-    let keys = key_settings(options, names)?;
+    let trust = trust_settings(options, names)?;
     let pin_mode = required_value(options, "--pin-mode", |text| match text {
         "strict" => Ok(PinMode::Strict),
         "report" => Ok(PinMode::Report),
@@ -202,11 +202,11 @@ fn upstream_settings(
         .map(|(name, addresses)| Resolver {
             addresses,
             identity: Identity::new(Terms {
-                pins: keys.believed(&keys.given, &keys.state, &name),
+                pins: trust.believed(&trust.given, &trust.state, &name),
                 name,
                 anchors: anchors.clone(),
                 pin_mode,
-                clock_floor: keys
+                clock_floor: trust
                     .state
                     .good_time
                     .map_or(build_time, |time| time.max(build_time)),
@@ -224,11 +224,11 @@ fn upstream_settings(
         // expired answer, have no client that waits for them.
         max_pending: (waiting::ALL + 1) * max_pending,
     };
-    Ok((settings, keys))
+    Ok((settings, trust))
 }
 
 /// The pins of resolvers with these names, the first being who is meant where none is said; and how they change.
-fn key_settings(
+fn trust_settings(
     options: &OptionValues,
     names: Vec<ServerName<'static>>,
 ) -> Result<trust::Settings, UsageError> {
@@ -507,7 +507,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().to_str().expect("a path in UTF-8");
         let most = serve(&["--state-dir", path, "--pin-rollover", "366.0"]);
-        let most = most.keys.rollover.expect("some days");
+        let most = most.trust.rollover.expect("some days");
         assert_eq!(most, Duration::from_secs(366 * 86_400));
         let error = read(&["--state-dir", path, "--pin-rollover", "366.000000001"]);
         let error = error.expect_err("too many days").to_string();

@@ -394,7 +394,7 @@ fn settings(config: &Config) -> String {
     let Config {
         server,
         forwarder,
-        keys,
+        trust,
         user,
         log_level,
         ..
@@ -417,7 +417,7 @@ fn settings(config: &Config) -> String {
         config.upstream.sessions,
         config.upstream.max_pending,
     );
-    format!("{server:?} {forwarder:?} {keys:?} {user:?} {log_level:?} {upstream:?} {numbers:?}")
+    format!("{server:?} {forwarder:?} {trust:?} {user:?} {log_level:?} {upstream:?} {numbers:?}")
 }
 
 #[test]

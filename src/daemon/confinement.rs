@@ -11,7 +11,7 @@ use crate::upstream;
 
 /// What it takes to serve, and to reload.
 pub(super) fn sandbox_rules(config: &Config) -> SandboxRules {
-    let Config { keys, options, .. } = config;
+    let Config { trust, options, .. } = config;
     let mut rules = SandboxRules::default();
     // The C library looks there, for how many processors it divides memory.
     rules
@@ -25,7 +25,7 @@ pub(super) fn sandbox_rules(config: &Config) -> SandboxRules {
     rules
         .readable
         .extend(options.config_file().map(PathBuf::from));
-    rules.readable.extend(keys.source.file.clone());
+    rules.readable.extend(trust.source.file.clone());
     // It was read, so it is one.
     let _ = options.try_for_each_value("--resolver-ca", &mut |file| {
         rules.readable.push(PathBuf::from(file));
@@ -34,7 +34,7 @@ pub(super) fn sandbox_rules(config: &Config) -> SandboxRules {
     if config.monitor.is_some() {
         rules.readable.push(PathBuf::from(process::PROC_SELF));
     }
-    rules.writable_dir.clone_from(&keys.directory);
+    rules.writable_dir.clone_from(&trust.directory);
     rules.connect_ports = resolver_ports(&config.upstream).collect();
     rules
 }

@@ -13,9 +13,9 @@ pub enum StartError {
     /// A socket could not be had.
     Bind(BindError),
     /// It would have had more rights than it should.
-    Rights(PrivilegeError),
+    Privileges(PrivilegeError),
     /// What is to be read and written while it serves cannot be.
-    Keys(String),
+    TrustFiles(String),
     /// The monitoring port could not be had.
     Monitor(SocketAddr, io::Error),
     /// The system has no more threads or descriptors.
@@ -26,8 +26,8 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(error) => error.fmt(f),
-            Self::Rights(error) => error.fmt(f),
-            Self::Keys(error) => error.fmt(f),
+            Self::Privileges(error) => error.fmt(f),
+            Self::TrustFiles(error) => error.fmt(f),
             Self::Monitor(address, error) => write!(
                 f,
                 "--monitor {address}: {error}; expected an address of this host and a free port"
@@ -49,7 +49,7 @@ impl From<BindError> for StartError {
 
 impl From<PrivilegeError> for StartError {
     fn from(error: PrivilegeError) -> Self {
-        Self::Rights(error)
+        Self::Privileges(error)
     }
 }
 

@@ -9,8 +9,8 @@ use rustls::pki_types::ServerName;
 
 use super::confinement::resolver_ports;
 use super::error::StartError;
-use super::key_refresh::Keys;
-use super::running::{Applied, Running};
+use super::pin_manager::PinManager;
+use super::running::{ActiveConfig, RunningDaemon};
 use crate::config::command_line::{self, Command};
 use crate::config::settings::Config;
 use crate::config::sources::OptionValues;
@@ -21,7 +21,7 @@ use crate::system::sandbox::SandboxRules;
 use crate::telemetry::log::{error, line};
 
 /// Options that hold as they were at the start, whatever the file says later.
-const FIXED: [&str; 10] = [
+const RESTART_ONLY_OPTIONS: [&str; 10] = [
     "--address",
     "--port",
     "--reuse-port",
@@ -39,81 +39,83 @@ struct Changes {
     /// Those that hold from now on.
     applied: Vec<&'static str>,
     /// Those that hold with the next start.
-    waiting: Vec<&'static str>,
+    needs_restart: Vec<&'static str>,
     /// What is remembered is to be elsewhere, with the next start.
-    elsewhere: bool,
+    state_dir_changed: bool,
 }
 
 impl Changes {
-    fn new(given: &OptionValues, started: &OptionValues, applied: &OptionValues) -> Self {
-        let mut waiting = given.changed_since(started);
-        let mut changed = given.changed_since(applied);
-        let elsewhere = waiting.contains(&"--state-dir");
-        let is_fixed = |name: &str| FIXED.contains(&name) || elsewhere && name == "--pin-rollover";
-        waiting.retain(|name| is_fixed(name));
-        changed.retain(|name| !is_fixed(name));
+    fn new(options: &OptionValues, initial: &OptionValues, active: &OptionValues) -> Self {
+        let mut needs_restart = options.changed_since(initial);
+        let mut changed = options.changed_since(active);
+        let state_dir_changed = needs_restart.contains(&"--state-dir");
+        let is_restart_only = |name: &str| {
+            RESTART_ONLY_OPTIONS.contains(&name) || state_dir_changed && name == "--pin-rollover"
+        };
+        needs_restart.retain(|name| is_restart_only(name));
+        changed.retain(|name| !is_restart_only(name));
         Self {
             applied: changed,
-            waiting,
-            elsewhere,
+            needs_restart,
+            state_dir_changed,
         }
     }
 
     /// Says in the log what was changed, and what needs a restart.
-    fn say(&self, given: &OptionValues) {
-        let spell = |names: &[&str]| names.join(" ").replace("--", "");
-        let (level, waiting) = match &self.waiting[..] {
+    fn log(&self, options: &OptionValues) {
+        let format_names = |names: &[&str]| names.join(" ").replace("--", "");
+        let (level, needs_restart) = match &self.needs_restart[..] {
             [] => (Level::Info, String::new()),
-            waiting => (
+            needs_restart => (
                 Level::Warn,
-                format!(" needs_restart=\"{}\"", spell(waiting)),
+                format!(" needs_restart=\"{}\"", format_names(needs_restart)),
             ),
         };
         line!(
             level,
-            "event=configuration-read file={:?} changed=\"{}\"{waiting}",
-            given.config_file().unwrap_or_default(),
-            spell(&self.applied)
+            "event=configuration-read file={:?} changed=\"{}\"{needs_restart}",
+            options.config_file().unwrap_or_default(),
+            format_names(&self.applied)
         );
     }
 }
 
-impl Running {
+impl RunningDaemon {
     /// Reads again what it was started with: the file of options, if there is one, and pins and what is remembered. What is
     /// on its way ends as it began. If anything is wrong with the file all options stay as they are, and the log says why;
     /// pins and what is remembered are read again all the same.
     pub fn reload(&self) {
-        let mut applied = self.applied.lock();
-        let Some(file) = self.started.config_file() else {
-            return applied.keys.reload(true);
+        let mut active = self.active.lock();
+        let Some(file) = self.initial_options.config_file() else {
+            return active.pin_manager.reload(true);
         };
-        let read = match command_line::read(self.started.sources()) {
-            Ok(Command::Serve(mut config)) => self.apply(&mut applied, &mut config),
+        let read = match command_line::read(self.initial_options.sources()) {
+            Ok(Command::Serve(mut config)) => self.apply(&mut active, &mut config),
             // The arguments are those of before.
             Ok(_) => return,
             Err(error) => Err(error.to_string()),
         };
         if let Err(cause) = read {
             error!("event=configuration-kept file={file:?} cause={cause:?}");
-            if applied.keys.settings().reads_files() {
-                applied.keys.reload(true);
+            if active.pin_manager.settings().reads_files() {
+                active.pin_manager.reload(true);
             }
         }
     }
 
     /// Has what can hold of a configuration hold from now on.
-    fn apply(&self, applied: &mut Applied, config: &mut Config) -> Result<(), String> {
+    fn apply(&self, active: &mut ActiveConfig, config: &mut Config) -> Result<(), String> {
         self.check_ports(config)?;
-        let mut changes = Changes::new(&config.options, &self.started, &applied.given);
-        let before = Arc::clone(&applied.keys);
-        keep_memory(&mut config.keys, &before, changes.elsewhere)?;
+        let mut changes = Changes::new(&config.options, &self.initial_options, &active.options);
+        let before = Arc::clone(&active.pin_manager);
+        keep_state(&mut config.trust, &before, changes.state_dir_changed)?;
         let upstream = self.forwarder.upstream();
-        let next = next_upstream(config, &upstream)?;
+        let next = replacement_upstream(config, &upstream)?;
         let current = next.as_ref().unwrap_or(&upstream);
-        let same_keys = next.is_none() && before.settings().are_like(&config.keys);
-        if !same_keys {
-            let started = replace_keys(&before, &config.keys, current);
-            applied.keys = started.inspect_err(|_| {
+        let keep_manager = next.is_none() && before.settings().are_like(&config.trust);
+        if !keep_manager {
+            let started = replace_pin_manager(&before, &config.trust, current);
+            active.pin_manager = started.inspect_err(|_| {
                 next.iter().for_each(|next| next.retire());
             })?;
         }
@@ -125,8 +127,8 @@ impl Running {
         self.forwarder
             .change(config.forwarder.clone(), current, clock::now());
         if next.is_some() {
-            let others = asks_others(&config.keys, before.settings());
-            self.leave(&upstream, others, applied);
+            let names_changed = resolver_names_differ(&config.trust, before.settings());
+            self.retire_upstream(&upstream, names_changed, active);
             if changes.applied.is_empty() {
                 // The file has the same name and others in it.
                 changes.applied.push("--resolver-ca");
@@ -142,10 +144,10 @@ impl Running {
         if changes.applied.contains(&"--log-level") {
             log::set_max_level(config.log_level);
         }
-        changes.say(&config.options);
-        applied.given = config.options.clone();
-        if same_keys && applied.keys.settings().reads_files() {
-            applied.keys.reload(true);
+        changes.log(&config.options);
+        active.options = config.options.clone();
+        if keep_manager && active.pin_manager.settings().reads_files() {
+            active.pin_manager.reload(true);
         }
         Ok(())
     }
@@ -155,7 +157,7 @@ impl Running {
         if let Some(SandboxRules {
             connect_ports: open,
             ..
-        }) = &self.confined
+        }) = &self.sandbox_rules
             && let Some(port) = resolver_ports(&config.upstream).find(|port| !open.contains(port))
         {
             return Err(format!(
@@ -166,12 +168,17 @@ impl Running {
     }
 
     /// Asks resolvers no more that were asked before. What is in flight there ends there.
-    fn leave(&self, upstream: &Arc<Upstream>, others: bool, applied: &mut Applied) {
+    fn retire_upstream(
+        &self,
+        upstream: &Arc<Upstream>,
+        names_changed: bool,
+        active: &mut ActiveConfig,
+    ) {
         upstream.retire();
-        applied.retired.retain(|retired| retired.strong_count() > 0);
-        applied.retired.push(Arc::downgrade(upstream));
+        active.retired.retain(|retired| retired.strong_count() > 0);
+        active.retired.push(Arc::downgrade(upstream));
         // Nor does who asks now wait for a resolver that was left, maybe since it does not answer.
-        if others {
+        if names_changed {
             self.endings.forget(clock::now());
         } else {
             self.endings.part();
@@ -181,56 +188,63 @@ impl Running {
 
 /// What is remembered stays where it is, and the time that was good at the start stays that. Fails where the pins cannot follow those of
 /// before.
-fn keep_memory(keys: &mut trust::Settings, before: &Keys, elsewhere: bool) -> Result<(), String> {
-    if elsewhere {
-        keys.directory.clone_from(&before.settings().directory);
-        keys.rollover = before.settings().rollover;
-        keys.state = before.state();
+fn keep_state(
+    trust: &mut trust::Settings,
+    before: &PinManager,
+    state_dir_changed: bool,
+) -> Result<(), String> {
+    if state_dir_changed {
+        trust.directory.clone_from(&before.settings().directory);
+        trust.rollover = before.settings().rollover;
+        trust.state = before.state();
     }
-    keys.state.good_time = before.settings().state.good_time;
+    trust.state.good_time = before.settings().state.good_time;
     let now = clock::unix_time().as_secs();
-    let source = &keys.source;
-    let followed = source.may_follow(&keys.given, &before.given(), now);
-    followed.map_err(|error| error.to_string())
+    let source = &trust.source;
+    let checked = source.may_follow(&trust.given, &before.configured(), now);
+    checked.map_err(|error| error.to_string())
 }
 
 /// Whether resolvers of other names are asked.
-fn asks_others(keys: &trust::Settings, before: &trust::Settings) -> bool {
-    let (names, old_names) = (&keys.source.names, &before.source.names);
+fn resolver_names_differ(trust: &trust::Settings, before: &trust::Settings) -> bool {
+    let (names, old_names) = (&trust.source.names, &before.source.names);
     names.len() != old_names.len() || names.iter().any(|name| !old_names.contains(name))
 }
 
 /// The upstream that takes the place of this one, if the settings want another one.
-fn next_upstream(config: &Config, upstream: &Upstream) -> Result<Option<Arc<Upstream>>, String> {
+fn replacement_upstream(
+    config: &Config,
+    upstream: &Upstream,
+) -> Result<Option<Arc<Upstream>>, String> {
     let Config {
         upstream: settings,
-        keys,
+        trust,
         ..
     } = config;
     if upstream.has(settings) {
         return Ok(None);
     }
-    let believed = |name: &ServerName<'_>| keys.believed(&keys.given, &keys.state, name);
-    let next = upstream.succeed(settings, &believed);
+    let accepted_pins = |name: &ServerName<'_>| trust.believed(&trust.given, &trust.state, name);
+    let next = upstream.succeed(settings, &accepted_pins);
     let next = next.map_err(|error| StartError::System(error).to_string())?;
     Ok(Some(next))
 }
 
 /// Has other keys be watched over in the place of those of before, which go on if the system has no thread.
-fn replace_keys(
-    before: &Keys,
+fn replace_pin_manager(
+    before: &PinManager,
     settings: &trust::Settings,
     upstream: &Arc<Upstream>,
-) -> Result<Arc<Keys>, String> {
-    before.pause(true);
-    let started = Keys::start(settings.clone(), upstream);
+) -> Result<Arc<PinManager>, String> {
+    before.set_paused(true);
+    let started = PinManager::start(settings.clone(), upstream);
     match started {
-        Ok(keys) => {
+        Ok(manager) => {
             before.stop();
-            Ok(keys)
+            Ok(manager)
         }
         Err(error) => {
-            before.pause(false);
+            before.set_paused(false);
             Err(StartError::System(error).to_string())
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::key_refresh::Keys;
+use super::pin_manager::PinManager;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
 use crate::config::sources::OptionValues;
@@ -26,7 +26,7 @@ use crate::telemetry::log::{error, info};
 use crate::upstream::{Doubts, Tally};
 
 /// A forwarder that serves.
-pub struct Running {
+pub struct RunningDaemon {
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) server: Server,
     pub(super) forwarder: Arc<Forwarder>,
@@ -37,21 +37,21 @@ pub struct Running {
     pub(super) tally: Arc<Tally>,
     pub(super) monitor: Option<Monitor>,
     /// What it is held to by the kernel.
-    pub(super) confined: Option<SandboxRules>,
+    pub(super) sandbox_rules: Option<SandboxRules>,
     /// The options that it was started with.
-    pub(super) started: OptionValues,
-    pub(super) applied: Mutex<Applied>,
+    pub(super) initial_options: OptionValues,
+    pub(super) active: Mutex<ActiveConfig>,
 }
 
 /// What holds since the last reload, or the start.
-pub(super) struct Applied {
-    pub(super) given: OptionValues,
-    pub(super) keys: Arc<Keys>,
+pub(super) struct ActiveConfig {
+    pub(super) options: OptionValues,
+    pub(super) pin_manager: Arc<PinManager>,
     /// Upstreams of before, as long as queries are on their way there.
     pub(super) retired: Vec<Weak<Upstream>>,
 }
 
-impl Running {
+impl RunningDaemon {
     /// The addresses and ports that it listens on.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -73,7 +73,7 @@ impl Running {
     }
 
     /// Sessions that were opened on less than all that could be asked for.
-    pub fn doubts(&self) -> &Doubts {
+    pub fn degraded_sessions(&self) -> &Doubts {
         &self.tally.doubts
     }
 
@@ -120,7 +120,7 @@ impl Running {
     }
 
     /// Forgets the answers that are kept, and keeps none that was asked for before.
-    pub fn empty_cache(&self) {
+    pub fn flush_cache(&self) {
         let octets = self.endings.cache().octets();
         let entries = self.endings.forget(clock::now());
         info!("event=cache-emptied entries={entries} octets={octets}");
@@ -131,8 +131,12 @@ impl Running {
         if let Some(monitor) = &self.monitor {
             monitor.set_stopping();
         }
-        let Applied { keys, retired, .. } = self.applied.into_inner();
-        keys.stop();
+        let ActiveConfig {
+            pin_manager,
+            retired,
+            ..
+        } = self.active.into_inner();
+        pin_manager.stop();
         self.server.stop();
         self.pool.refuse_queries();
         let retired = || retired.iter().filter_map(Weak::upgrade);

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 
 use super::confinement::sandbox_rules;
 use super::error::StartError;
-use super::key_refresh::Keys;
-use super::running::{Applied, Running};
+use super::pin_manager::PinManager;
+use super::running::{ActiveConfig, RunningDaemon};
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
 use crate::config::settings::Config;
@@ -33,18 +33,18 @@ use crate::telemetry::metrics::Counter;
 use crate::upstream::{self, Tally};
 
 /// Descriptors besides those of TCP clients, at most: listeners, sessions, and what the process itself needs.
-const DESCRIPTORS: usize = 128;
+const RESERVED_FDS: usize = 128;
 
 /// A forwarder that is ready to serve: it has all that it needs rights for.
-pub struct Bound {
+pub struct BoundDaemon {
     config: Config,
     sockets: Sockets,
     monitor_listener: Option<TcpListener>,
-    confined: Option<SandboxRules>,
+    sandbox_rules: Option<SandboxRules>,
 }
 
 /// Binds the sockets, but for those that were passed, and gives up rights.
-pub fn bind(passed: Option<Sockets>, config: Config) -> Result<Bound, StartError> {
+pub fn bind(passed: Option<Sockets>, config: Config) -> Result<BoundDaemon, StartError> {
     let sockets = match passed {
         Some(sockets) => sockets,
         None => Sockets::bind(&config.server)?,
@@ -57,56 +57,56 @@ pub fn bind(passed: Option<Sockets>, config: Config) -> Result<Bound, StartError
     if let Some(user) = config.user {
         user.drop_privileges()?;
     }
-    config.keys.try_out().map_err(StartError::Keys)?;
-    Ok(Bound {
+    config.trust.try_out().map_err(StartError::TrustFiles)?;
+    Ok(BoundDaemon {
         config,
         sockets,
         monitor_listener,
-        confined: None,
+        sandbox_rules: None,
     })
 }
 
 /// Binds, wires the rooms and serves. The first session is opened at once, in the background.
-pub fn start(config: Config) -> Result<Running, StartError> {
+pub fn start(config: Config) -> Result<RunningDaemon, StartError> {
     bind(None, config)?.serve()
 }
 
 /// How many TCP clients there may be at a time: as many as are wanted, if there is what each of them takes.
-fn places(config: &Config) -> usize {
+fn client_limit(config: &Config) -> usize {
     let wanted = config.server.clients;
-    let mut places = config.memory.connections();
-    if places < wanted {
+    let mut clients = config.memory.connections();
+    if clients < wanted {
         let limit = config.memory.limit;
-        warn!("event=little-memory max_clients={wanted} allowed={places} max_memory={limit}");
+        warn!("event=little-memory max_clients={wanted} allowed={clients} max_memory={limit}");
     }
-    if places > privileges::default_max_threads() && places > privileges::max_threads() {
-        places = privileges::max_threads().max(1);
-        warn!("event=few-threads max_clients={wanted} allowed={places}");
+    if clients > privileges::default_max_threads() && clients > privileges::max_threads() {
+        clients = privileges::max_threads().max(1);
+        warn!("event=few-threads max_clients={wanted} allowed={clients}");
     }
-    let needed = (places + DESCRIPTORS) as u64;
-    let descriptors = privileges::raise_fd_limit(needed);
-    if descriptors < needed {
+    let needed = (clients + RESERVED_FDS) as u64;
+    let fd_limit = privileges::raise_fd_limit(needed);
+    if fd_limit < needed {
         // Where there are few, half are for clients, so that sessions and the monitor have theirs.
-        let allowed = usize::try_from(descriptors).unwrap_or(usize::MAX);
-        places = (allowed - DESCRIPTORS.min(allowed / 2)).max(1);
+        let allowed = usize::try_from(fd_limit).unwrap_or(usize::MAX);
+        clients = (allowed - RESERVED_FDS.min(allowed / 2)).max(1);
         warn!(
-            "event=few-descriptors allowed={descriptors} wanted={needed} max_clients={wanted} clients={places}"
+            "event=few-descriptors allowed={fd_limit} wanted={needed} max_clients={wanted} clients={clients}"
         );
     }
-    places
+    clients
 }
 
-impl Bound {
+impl BoundDaemon {
     /// Has the kernel see to it that the calling thread, and those that it starts, do no more than what it takes to serve.
     /// Where it cannot, the log says so.
-    pub fn confine(&mut self) {
+    pub fn enter_sandbox(&mut self) {
         let rules = sandbox_rules(&self.config);
         // A file of options may name somebody else later.
         privileges::passwd();
         match sandbox::restrict_self(&rules) {
             Ok(Some(version)) => {
                 info!("event=confined landlock={version}");
-                self.confined = Some(rules);
+                self.sandbox_rules = Some(rules);
             }
             Ok(None) => info!("event=not-confined cause=\"the kernel has no Landlock\""),
             Err(_) => {
@@ -116,15 +116,15 @@ impl Bound {
     }
 
     /// Wires the rooms and serves.
-    pub fn serve(self) -> Result<Running, StartError> {
+    pub fn serve(self) -> Result<RunningDaemon, StartError> {
         let Self {
             config,
             sockets,
             monitor_listener,
-            confined,
+            sandbox_rules,
         } = self;
         let addresses = sockets.addresses().to_vec();
-        let clients = places(&config);
+        let clients = client_limit(&config);
         let memory = Memory::new(config.memory);
         let evictions = Arc::new(EvictionCounters::default());
         let slow_readers = start_slow_readers(&memory, &evictions)?;
@@ -147,13 +147,13 @@ impl Bound {
         for address in &addresses {
             info!("event=listening address={address}");
         }
-        let keys = Keys::start(config.keys, &relay.upstream)?;
+        let pin_manager = PinManager::start(config.trust, &relay.upstream)?;
         let monitor = monitor_listener.map(|monitor_listener| {
             let start = ProcessStart::new(now, clock::unix_time().as_secs());
             start_monitor(monitor_listener, relay.exporter(&server, &evictions, start))
         });
         let monitor = monitor.transpose()?;
-        Ok(Running {
+        Ok(RunningDaemon {
             addresses,
             server,
             forwarder: relay.forwarder,
@@ -163,11 +163,11 @@ impl Bound {
             evictions,
             tally: relay.tally,
             monitor,
-            confined,
-            started: config.options.clone(),
-            applied: Mutex::new(Applied {
-                given: config.options,
-                keys,
+            sandbox_rules,
+            initial_options: config.options.clone(),
+            active: Mutex::new(ActiveConfig {
+                options: config.options,
+                pin_manager,
                 retired: Vec::new(),
             }),
         })

@@ -27,109 +27,110 @@ use crate::upstream::handshake;
 
 /// How often the time is kept, and how often a resolver's addresses are looked at in the days that a new key must be seen:
 /// no more often than the first and no less often than the last.
-const ROUND: Duration = Duration::from_secs(60 * 60);
-const ROUNDS: u32 = 12;
-const BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(6 * 60 * 60));
+const SAVE_INTERVAL: Duration = Duration::from_secs(60 * 60);
+const OBSERVATIONS_PER_ROLLOVER: u32 = 12;
+const OBSERVATION_INTERVAL: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(6 * 60 * 60));
 /// How long a look at one address may take.
-const LOOK: Duration = Duration::from_secs(5);
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The keys that are believed now.
-pub struct Keys {
+pub struct PinManager {
     settings: Settings,
     upstream: Arc<Upstream>,
-    held: Mutex<Held>,
+    current: Mutex<PinState>,
     /// Dropped when it is to end.
-    watched: Mutex<Option<PipeWriter>>,
-    over: Mutex<bool>,
-    is_over: Condvar,
+    watcher_stop: Mutex<Option<PipeWriter>>,
+    stopped: Mutex<bool>,
+    stop_requested: Condvar,
 }
 
-struct Held {
-    given: Pins,
+struct PinState {
+    configured: Pins,
     state: State,
     /// What of it is in the directory, as far as is known.
-    kept: State,
+    saved_state: State,
     /// What was last said to be wrong with the file of pins, so that it is said once.
-    complaint: String,
+    last_error: String,
     /// Others are about to watch in its place: it changes nothing.
     paused: bool,
 }
 
-impl Keys {
-    /// Has the keys of the settings be those of `upstream`, and watches over them until [`Keys::stop`].
+impl PinManager {
+    /// Has the keys of the settings be those of `upstream`, and watches over them until [`PinManager::stop`].
     ///
     /// Fails when the system has no thread, and then changes nothing.
     pub fn start(settings: Settings, upstream: &Arc<Upstream>) -> io::Result<Arc<Self>> {
-        let (given, state) = (settings.given.clone(), settings.state.clone());
-        let keys = Arc::new(Self {
+        let (configured, state) = (settings.given.clone(), settings.state.clone());
+        let manager = Arc::new(Self {
             settings,
             upstream: Arc::clone(upstream),
-            held: Mutex::new(Held {
-                given,
-                kept: state.clone(),
+            current: Mutex::new(PinState {
+                configured,
+                saved_state: state.clone(),
                 state,
-                complaint: String::new(),
+                last_error: String::new(),
                 paused: false,
             }),
-            watched: Mutex::new(None),
-            over: Mutex::new(false),
-            is_over: Condvar::new(),
+            watcher_stop: Mutex::new(None),
+            stopped: Mutex::new(false),
+            stop_requested: Condvar::new(),
         });
-        let held = keys.held.lock();
+        let current = manager.current.lock();
         // Pins of a file may have dates, which pass. First, so that a failure leaves all as it was: no thread that watches,
         // and the pins that others gave the upstream.
-        if keys.settings.reads_files() {
-            let rounds = Arc::clone(&keys);
-            thread::spawn_restarting("keys", move || rounds.go_round())?;
+        if manager.settings.reads_files() {
+            let manager = Arc::clone(&manager);
+            thread::spawn_restarting("keys", move || manager.run())?;
         }
-        keys.apply(&held);
-        keys.warn_of_no_backup(&held);
-        drop(held);
-        *keys.watched.lock() = keys.watch();
-        Ok(keys)
+        manager.apply(&current);
+        manager.warn_if_no_backup(&current);
+        drop(current);
+        *manager.watcher_stop.lock() = manager.watch();
+        Ok(manager)
     }
 
-    /// Reads again what is in files, and has it hold from now on; what was before where a file cannot be taken. What is `asked`
+    /// Reads again what is in files, and has it hold from now on; what was before where a file cannot be taken. What is `on_request`
     /// for is answered by a line of the log even if nothing has changed.
-    pub fn reload(&self, asked: bool) {
-        let mut held = self.held.lock();
-        if held.paused {
+    pub fn reload(&self, on_request: bool) {
+        let mut current = self.current.lock();
+        if current.paused {
             return;
         }
-        self.remember(&mut held);
+        self.load_state(&mut current);
         let Some(file) = &self.settings.source.file else {
             if self.settings.directory.is_none() {
                 return info!("event=nothing-to-reload");
             }
-            let changed = self.apply(&held);
+            let changed = self.apply(&current);
             return info!("event=state-read addresses-changed={changed}");
         };
         let now = clock::unix_time().as_secs();
-        match self.settings.source.read_again(&held.given, now) {
+        match self.settings.source.read_again(&current.configured, now) {
             Ok(read) => {
-                held.given = read;
-                held.complaint.clear();
-                let changed = self.apply(&held);
-                if changed > 0 || asked {
-                    let count = held.given.count();
+                current.configured = read;
+                current.last_error.clear();
+                let changed = self.apply(&current);
+                if changed > 0 || on_request {
+                    let count = current.configured.count();
                     info!("event=pins-read file={file:?} pins={count} addresses-changed={changed}");
-                    self.warn_of_no_backup(&held);
+                    self.warn_if_no_backup(&current);
                 }
             }
             Err(error) => {
-                self.apply(&held);
-                let complaint = error.to_string();
-                if asked || complaint != held.complaint {
-                    error!("event=pins-kept file={file:?} cause={complaint:?}");
+                self.apply(&current);
+                let last_error = error.to_string();
+                if on_request || last_error != current.last_error {
+                    error!("event=pins-kept file={file:?} cause={last_error:?}");
                 }
-                held.complaint = complaint;
+                current.last_error = last_error;
             }
         }
     }
 
     /// Changes nothing any more, or again: before others are started in its place for the same upstream, and if that fails.
-    pub fn pause(&self, paused: bool) {
-        self.held.lock().paused = paused;
+    pub fn set_paused(&self, paused: bool) {
+        self.current.lock().paused = paused;
     }
 
     /// What it watches by.
@@ -138,29 +139,31 @@ impl Keys {
     }
 
     /// The pins that are given now.
-    pub fn given(&self) -> Pins {
-        self.held.lock().given.clone()
+    pub fn configured(&self) -> Pins {
+        self.current.lock().configured.clone()
     }
 
     /// What it remembers now.
     pub fn state(&self) -> State {
-        self.held.lock().state.clone()
+        self.current.lock().state.clone()
     }
 
     /// Has what is held count; for how many addresses that is something new.
-    fn apply(&self, held: &Held) -> usize {
+    fn apply(&self, current: &PinState) -> usize {
         let believed = |identity: &Identity| {
             self.settings
-                .believed(&held.given, &held.state, identity.name())
+                .believed(&current.configured, &current.state, identity.name())
         };
         self.upstream.repin(believed)
     }
 
     /// A resolver with one key alone serves until the day on which that is changed.
-    fn warn_of_no_backup(&self, held: &Held) {
+    fn warn_if_no_backup(&self, current: &PinState) {
         let now = clock::unix_time().as_secs();
         for name in &self.settings.source.names {
-            let pins = self.settings.believed(&held.given, &held.state, name);
+            let pins = self
+                .settings
+                .believed(&current.configured, &current.state, name);
             if pins.lacks_backup(now) {
                 warn!("event=no-backup-pin name={}", name.to_str());
             }
@@ -172,12 +175,12 @@ impl Keys {
     fn watch(self: &Arc<Self>) -> Option<PipeWriter> {
         let file = self.settings.source.file.as_deref()?;
         let watched = Watch::new(file).and_then(|(watch, end)| {
-            let keys = Arc::clone(self);
+            let manager = Arc::clone(self);
             thread::spawn_restarting("pins", move || {
                 // What changed before it was watched is seen now.
-                keys.reload(false);
+                manager.reload(false);
                 while watch.wait() {
-                    keys.reload(false);
+                    manager.reload(false);
                 }
             })?;
             Ok(end)
@@ -188,98 +191,98 @@ impl Keys {
     }
 
     /// The thread: a look at everything now and then.
-    fn go_round(&self) {
-        let every = self
-            .settings
-            .rollover
-            .map_or(ROUND, |wait| (wait / ROUNDS).clamp(BOUNDS.0, BOUNDS.1));
+    fn run(&self) {
+        let interval = self.settings.rollover.map_or(SAVE_INTERVAL, |wait| {
+            (wait / OBSERVATIONS_PER_ROLLOVER).clamp(OBSERVATION_INTERVAL.0, OBSERVATION_INTERVAL.1)
+        });
         loop {
-            self.look_around();
-            let mut over = self.over.lock();
-            self.is_over.wait_while_for(&mut over, |over| !*over, every);
-            if *over {
+            self.observe();
+            let mut stopped = self.stopped.lock();
+            self.stop_requested
+                .wait_while_for(&mut stopped, |stopped| !*stopped, interval);
+            if *stopped {
                 return;
             }
         }
     }
 
     /// Looks at the leaves of all addresses, and keeps what follows.
-    fn look_around(&self) {
-        let sightings = match self.settings.rollover {
-            Some(_) => self.look_at_all(),
+    fn observe(&self) {
+        let observations = match self.settings.rollover {
+            Some(_) => self.inspect_resolvers(),
             None => Vec::new(),
         };
-        let mut held = self.held.lock();
-        if held.paused {
+        let mut current = self.current.lock();
+        if current.paused {
             return;
         }
         // A line that somebody took away meanwhile is not to come back.
-        let remembered = self.remember(&mut held);
-        if let Some(wait) = self.settings.rollover.filter(|_| remembered) {
-            for sighting in &sightings {
-                judge(sighting, wait, &mut held.state);
+        let loaded = self.load_state(&mut current);
+        if let Some(wait) = self.settings.rollover.filter(|_| loaded) {
+            for observation in &observations {
+                apply_observation(observation, wait, &mut current.state);
             }
         }
         // The dates of pins pass all the same.
-        self.apply(&held);
-        if remembered {
-            self.keep(&mut held);
+        self.apply(&current);
+        if loaded {
+            self.save_state(&mut current);
         }
     }
 
     /// Every leaf that is shown under a name that is pinned, whoever shows it, if chain and name are right. Asks nothing.
-    fn look_at_all(&self) -> Vec<Sighting> {
-        let given = self.held.lock().given.clone();
+    fn inspect_resolvers(&self) -> Vec<Observation> {
+        let configured = self.current.lock().configured.clone();
         let targets = self.upstream.targets();
-        let mut sightings = Vec::new();
+        let mut observations = Vec::new();
         for (address, identity) in &targets {
-            if self.held.lock().paused {
+            if self.current.lock().paused {
                 break;
             }
-            let pins = given.of(identity.name());
+            let pins = configured.of(identity.name());
             if pins.is_empty() {
                 continue;
             }
             // What was learnt is left out, so that a pin is told from it; and what no pin fits is looked at all the same.
-            let onlooker = Identity::new(Terms {
+            let inspector = Identity::new(Terms {
                 pins,
                 pin_mode: PinMode::Report,
                 ..identity.terms().clone()
             });
-            let shown = handshake::inspect(*address, &onlooker, clock::now() + LOOK);
+            let shown = handshake::inspect(*address, &inspector, clock::now() + INSPECT_TIMEOUT);
             let Ok(shown) = shown else { continue };
             let now = handshake::today();
-            let judged = onlooker.check(&shown, now);
-            let Some(proof) = judged.ok().filter(|proof| !proof.clock_suspect) else {
+            let verified = inspector.check(&shown, now);
+            let Some(proof) = verified.ok().filter(|proof| !proof.clock_suspect) else {
                 continue;
             };
             let Some(leaf) = leaf_of(&proof) else {
                 continue;
             };
-            let all = targets
+            let same_name = targets
                 .iter()
                 .filter(|(_, other)| other.name() == identity.name());
-            sightings.push(Sighting {
+            observations.push(Observation {
                 name: identity.name().to_str().into_owned(),
                 leaf,
                 pinned: proof.fit.is_some(),
                 address: *address,
-                addresses: all.map(|(address, _)| *address).collect(),
+                addresses: same_name.map(|(address, _)| *address).collect(),
                 at: now.as_secs(),
             });
         }
-        sightings
+        observations
     }
 
     /// Takes up what is kept, which somebody may have changed by hand. Whether it could be read.
-    fn remember(&self, held: &mut Held) -> bool {
+    fn load_state(&self, current: &mut PinState) -> bool {
         let Some(directory) = &self.settings.directory else {
             return true;
         };
         match Store::open(directory) {
             Ok((_, state)) => {
-                held.kept.clone_from(&state);
-                held.state = state;
+                current.saved_state.clone_from(&state);
+                current.state = state;
                 true
             }
             Err(error) => {
@@ -290,20 +293,20 @@ impl Keys {
     }
 
     /// Keeps what is held, with the time if that is known to be good.
-    fn keep(&self, held: &mut Held) {
+    fn save_state(&self, current: &mut PinState) {
         let Some(directory) = &self.settings.directory else {
             return;
         };
         // A clock that ran ahead for a while is not believed for ever: only what was remembered at the start is.
-        let before = held.state.good_time.and(self.settings.state.good_time);
+        let before = current.state.good_time.and(self.settings.state.good_time);
         if let Some(time) = self.upstream.good_time() {
-            held.state.good_time = before.max(Some(time));
+            current.state.good_time = before.max(Some(time));
         }
         let saved = Store::open(directory)
             .map_err(io::Error::other)
-            .and_then(|(store, _)| match held.kept == held.state {
+            .and_then(|(store, _)| match current.saved_state == current.state {
                 true => Ok(()),
-                false => store.save_over(&held.kept, &held.state),
+                false => store.save_over(&current.saved_state, &current.state),
             });
         if let Err(error) = saved {
             error!("event=state-not-saved cause={:?}", error.to_string());
@@ -312,22 +315,22 @@ impl Keys {
 
     /// Keeps the time, and looks no more.
     pub fn stop(&self) {
-        *self.watched.lock() = None;
-        *self.over.lock() = true;
-        self.is_over.notify_all();
+        *self.watcher_stop.lock() = None;
+        *self.stopped.lock() = true;
+        self.stop_requested.notify_all();
         // Whoever holds it right now looks around, and keeps it, or reloads: then the time of an hour ago will do.
-        if let Some(mut held) = self.held.try_lock()
-            && !held.paused
-            && self.remember(&mut held)
+        if let Some(mut current) = self.current.try_lock()
+            && !current.paused
+            && self.load_state(&mut current)
         {
-            self.keep(&mut held);
+            self.save_state(&mut current);
         }
     }
 }
 
 /// A leaf that was shown.
 #[derive(Debug)]
-struct Sighting {
+struct Observation {
     name: String,
     leaf: Leaf,
     pinned: bool,
@@ -337,15 +340,15 @@ struct Sighting {
 }
 
 /// What a sighting changes.
-fn judge(sighting: &Sighting, wait: Duration, state: &mut State) {
-    let Sighting {
+fn apply_observation(observation: &Observation, wait: Duration, state: &mut State) {
+    let Observation {
         name,
         leaf,
         pinned,
         address,
         addresses,
         at,
-    } = sighting;
+    } = observation;
     let memory = state.memories.entry(name.clone()).or_default();
     let pin = leaf.pin;
     match memory.see(leaf, *pinned, *address, addresses, wait, *at) {
@@ -453,18 +456,18 @@ mod tests {
         let directory = tempfile::tempdir().expect("a folder");
         let upstream = upstream();
         let pins = || upstream.standings()[0].pins;
-        let before = Keys::start(settings(directory.path(), 1), &upstream).expect("threads");
+        let before = PinManager::start(settings(directory.path(), 1), &upstream).expect("threads");
         let holders = Arc::strong_count(&upstream);
         assert_eq!(pins(), 1);
         thread::REFUSED.set("keys");
-        let refused = Keys::start(settings(directory.path(), 2), &upstream);
+        let refused = PinManager::start(settings(directory.path(), 2), &upstream);
         assert!(refused.is_err());
         assert_eq!(pins(), 1);
         assert_eq!(Arc::strong_count(&upstream), holders, "nobody holds it");
         thread::REFUSED.set("");
         // As a reload does it; its first round may still be to come.
-        before.pause(true);
-        let after = Keys::start(settings(directory.path(), 3), &upstream).expect("threads");
+        before.set_paused(true);
+        let after = PinManager::start(settings(directory.path(), 3), &upstream).expect("threads");
         assert_eq!(pins(), 3);
         [before, after].iter().for_each(|keys| keys.stop());
         upstream.stop();
