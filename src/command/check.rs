@@ -10,8 +10,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::command::check_report::{Report, State};
-use crate::command::check_resolver::{check_resolvers, root};
-use crate::command::stub::{Asking, reachable};
+use crate::command::check_resolver::{check_resolvers, root_ns_question};
+use crate::command::stub::{StubQuery, connect_address};
 use crate::config::command_line::CheckRequest;
 use crate::config::sources::UsageError;
 use crate::identity::pin::{Dated, PinSet};
@@ -26,7 +26,7 @@ use crate::system::date::{DAY, Timestamp};
 use crate::upstream::Resolver;
 
 /// How long whoever listens on our port has to answer.
-const NEIGHBOUR: Duration = Duration::from_secs(1);
+const PORT_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// What is wrong with a configuration that cannot be understood.
 pub fn misconfigured(error: &UsageError, json: bool) -> Report {
     let mut report = Report::new(json);
@@ -48,7 +48,7 @@ pub fn run(request: &CheckRequest) -> Report {
     }
     check_clock(request, &mut report);
     check_pins(request, &mut report);
-    if let Some(file) = &config.keys.source.file {
+    if let Some(file) = &config.trust.source.file {
         check_file(file, &mut report);
     }
     check_ports(&config.server, &mut report);
@@ -59,8 +59,8 @@ pub fn run(request: &CheckRequest) -> Report {
         report.add_fault(State::Critical, "user", error, remedy);
     }
     // From here on with the rights of that user.
-    check_reading(&config.keys.source, &mut report);
-    if let Some(directory) = &config.keys.directory {
+    check_reading(&config.trust.source, &mut report);
+    if let Some(directory) = &config.trust.directory {
         check_state(directory, &mut report);
     }
     check_resolvers(
@@ -134,14 +134,14 @@ fn check_pins(request: &CheckRequest, report: &mut Report) {
     for resolver in resolvers {
         let terms = resolver.identity.terms();
         let subject = format!("{} pins", terms.name.to_str());
-        let slots = terms.pins.slots();
-        check_dates(&subject, slots, now, report);
+        let entries = terms.pins.slots();
+        check_dates(&subject, entries, now, report);
         check_count(&subject, &terms.pins, others_pinned, now, report);
-        let memories = &request.config.keys.state.memories;
+        let memories = &request.config.trust.state.memories;
         if let Some(memory) = memories.get(&*terms.name.to_str()) {
-            report_learnt(&subject, memory, slots, report);
+            report_learnt(&subject, memory, entries, report);
         }
-        if terms.pin_mode == PinMode::Report && !slots.is_empty() {
+        if terms.pin_mode == PinMode::Report && !entries.is_empty() {
             let text = "--pin-mode report: a key without a pin is taken all the same";
             let remedy = "--pin-mode strict, once the pins are right";
             report.add_fault(State::Warning, &subject, text, remedy);
@@ -150,8 +150,8 @@ fn check_pins(request: &CheckRequest, report: &mut Report) {
 }
 
 /// Says which pins of a resolver do not count now.
-fn check_dates(subject: &str, slots: &[Dated], now: u64, report: &mut Report) {
-    let late = slots.iter().enumerate();
+fn check_dates(subject: &str, entries: &[Dated], now: u64, report: &mut Report) {
+    let late = entries.iter().enumerate();
     for (slot, dated) in late.filter(|(_, dated)| !dated.counts_at(now)) {
         let number = slot + 1;
         match (dated.not_before, dated.not_after) {
@@ -173,14 +173,14 @@ fn check_dates(subject: &str, slots: &[Dated], now: u64, report: &mut Report) {
 
 /// Says whether a resolver has as many pins as it should.
 fn check_count(subject: &str, pins: &PinSet, others_pinned: bool, now: u64, report: &mut Report) {
-    let slots = pins.slots();
+    let entries = pins.slots();
     let text = "none: any key that chain and name vouch for";
-    if slots.is_empty() && others_pinned {
+    if entries.is_empty() && others_pinned {
         let remedy = "pin it as well: dns-tool pin shows its keys";
         report.add_fault(State::Warning, subject, text, remedy);
-    } else if slots.is_empty() {
+    } else if entries.is_empty() {
         report.add(subject, text);
-    } else if !slots.iter().any(|dated| dated.counts_at(now)) {
+    } else if !entries.iter().any(|dated| dated.counts_at(now)) {
         let remedy = "give a pin that counts now: dns-tool pin shows the keys";
         report.add_fault(State::Critical, subject, "none of them counts now", remedy);
     } else if pins.lacks_backup(now) {
@@ -189,14 +189,14 @@ fn check_count(subject: &str, pins: &PinSet, others_pinned: bool, now: u64, repo
             "give the pin of the key that comes next, or of an issuer: dns-tool pin shows them";
         report.add_fault(State::Warning, subject, text, remedy);
     } else {
-        report.add(subject, format_args!("{} of them", slots.len()));
+        report.add(subject, format_args!("{} of them", entries.len()));
     }
 }
 
 /// Says which keys were learnt without a pin.
-fn report_learnt(subject: &str, memory: &Memory, slots: &[Dated], report: &mut Report) {
+fn report_learnt(subject: &str, memory: &Memory, entries: &[Dated], report: &mut Report) {
     for pin in memory.learnt() {
-        let counts = slots.iter().any(|dated| dated.pin == pin);
+        let counts = entries.iter().any(|dated| dated.pin == pin);
         let (what, when) = if counts {
             ("learnt", "")
         } else {
@@ -252,9 +252,9 @@ fn check_port(settings: &server::settings::Settings, report: &mut Report) {
         }
         ErrorKind::AddrInUse => {
             let began = clock::now();
-            let asking = Asking::new(root(), NEIGHBOUR, began);
-            let neighbour = reachable(address.ip(), address.port());
-            match asking.exchange_datagrams(neighbour) {
+            let query = StubQuery::new(root_ns_question(), PORT_PROBE_TIMEOUT, began);
+            let listener_address = connect_address(address.ip(), address.port());
+            match query.exchange_datagrams(listener_address) {
                 Ok(_) => report.add(subject, "in use by who answers DNS"),
                 Err(_) => report.add_fault(
                     State::Critical,

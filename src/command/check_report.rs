@@ -75,11 +75,11 @@ impl Report {
     }
 
     fn count(&self, state: State) -> usize {
-        let of_it = self
+        let matching = self
             .findings
             .iter()
             .filter(|finding| finding.state == state);
-        of_it.count()
+        matching.count()
     }
 
     /// Adds what is as it should be.
@@ -99,23 +99,23 @@ impl Report {
     }
 
     /// How many findings there are so far.
-    pub(super) fn findings(&self) -> usize {
+    pub(super) fn finding_count(&self) -> usize {
         self.findings.len()
     }
 
     /// Has findings be at most so bad: those from number `first` on whose subject ends in `aspect`.
-    pub(super) fn limit(&mut self, most: State, first: usize, aspect: &str) {
+    pub(super) fn cap_state(&mut self, worst: State, first: usize, aspect: &str) {
         for finding in &mut self.findings[first..] {
             if finding.subject.ends_with(aspect) {
-                finding.state = finding.state.min(most);
+                finding.state = finding.state.min(worst);
             }
         }
     }
 
     // Once, whatever it is that is shown.
     #[inline(never)]
-    fn push(&mut self, state: State, shown: [&dyn fmt::Display; 3]) {
-        let [subject, text, remedy] = shown.map(ToString::to_string);
+    fn push(&mut self, state: State, parts: [&dyn fmt::Display; 3]) {
+        let [subject, text, remedy] = parts.map(ToString::to_string);
         self.findings.push(Finding {
             state,
             subject,
@@ -136,7 +136,7 @@ impl fmt::Display for Report {
                     (
                         "remedy",
                         match &finding.remedy[..] {
-                            "" => Json::None,
+                            "" => Json::Null,
                             remedy => Json::text(remedy),
                         },
                     ),
@@ -144,7 +144,7 @@ impl fmt::Display for Report {
             });
             let report = Json::Object(vec![
                 ("state", Json::text(self.state())),
-                ("findings", Json::List(findings.collect())),
+                ("findings", Json::Array(findings.collect())),
             ]);
             return writeln!(f, "{report}");
         }

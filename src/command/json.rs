@@ -8,15 +8,15 @@ use std::fmt::{self, Write};
 #[derive(Debug, Clone)]
 pub enum Json {
     /// Nothing to say.
-    None,
+    Null,
     /// Yes or no.
-    Truth(bool),
+    Bool(bool),
     /// A whole number.
     Number(u64),
     /// A text, of whatever origin.
-    Text(String),
+    String(String),
     /// Values in a row.
-    List(Vec<Json>),
+    Array(Vec<Json>),
     /// Values by name.
     Object(Vec<(&'static str, Json)>),
 }
@@ -24,18 +24,18 @@ pub enum Json {
 impl Json {
     /// A text, of what can be shown.
     pub fn text(shown: impl fmt::Display) -> Self {
-        Self::Text(shown.to_string())
+        Self::String(shown.to_string())
     }
 }
 
 impl fmt::Display for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::None => f.write_str("null"),
-            Self::Truth(truth) => truth.fmt(f),
+            Self::Null => f.write_str("null"),
+            Self::Bool(truth) => truth.fmt(f),
             Self::Number(number) => number.fmt(f),
-            Self::Text(text) => write_text(f, text),
-            Self::List(values) => {
+            Self::String(text) => write_string(f, text),
+            Self::Array(values) => {
                 for (index, value) in values.iter().enumerate() {
                     f.write_char(if index == 0 { '[' } else { ',' })?;
                     value.fmt(f)?;
@@ -45,7 +45,7 @@ impl fmt::Display for Json {
             Self::Object(values) => {
                 for (index, (name, value)) in values.iter().enumerate() {
                     f.write_char(if index == 0 { '{' } else { ',' })?;
-                    write_text(f, name)?;
+                    write_string(f, name)?;
                     f.write_char(':')?;
                     value.fmt(f)?;
                 }
@@ -55,7 +55,7 @@ impl fmt::Display for Json {
     }
 }
 
-fn write_text(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+fn write_string(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     f.write_char('"')?;
     for character in text.chars() {
         match character {
@@ -76,15 +76,15 @@ mod tests {
     fn it_is_read_as_it_was_meant_by_another_library() {
         let hostile = "\"\\/\u{0}\u{1b}[2J\n\u{7f}\u{85}ü€😀";
         let value = Json::Object(vec![
-            ("none", Json::None),
-            ("truth", Json::Truth(true)),
+            ("none", Json::Null),
+            ("truth", Json::Bool(true)),
             ("number", Json::Number(u64::MAX)),
             ("text", Json::text(hostile)),
-            ("empty", Json::List(vec![])),
+            ("empty", Json::Array(vec![])),
             ("object", Json::Object(vec![])),
             (
                 "list",
-                Json::List(vec![Json::Number(1), Json::Truth(false)]),
+                Json::Array(vec![Json::Number(1), Json::Bool(false)]),
             ),
         ]);
         let written = value.to_string();

@@ -6,7 +6,7 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use crate::command::stub::{Asking, Cause, Heard, Whom};
+use crate::command::stub::{Cause, QueriedServer, Received, StubQuery};
 use crate::config::command_line::{Query, QueryTransport};
 use crate::message::presentation::{Line, Quoted, Rcode};
 use crate::message::{Answer, Fault, Section, rcode};
@@ -28,17 +28,17 @@ pub enum QueryError {
     /// It would have had more rights than it should.
     Rights(PrivilegeError),
     /// Nobody of those that were asked gave one.
-    Unanswered(Vec<(Whom, Cause)>),
+    Unanswered(Vec<(QueriedServer, Cause)>),
 }
 
 impl fmt::Display for QueryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rights(error) => error.fmt(f),
-            Self::Unanswered(tries) => {
-                for (number, (whom, cause)) in tries.iter().enumerate() {
-                    let between = if number > 0 { "; " } else { "" };
-                    write!(f, "{between}{whom}: {cause}")?;
+            Self::Unanswered(attempts) => {
+                for (number, (server, cause)) in attempts.iter().enumerate() {
+                    let separator = if number > 0 { "; " } else { "" };
+                    write!(f, "{separator}{server}: {cause}")?;
                 }
                 Ok(())
             }
@@ -54,32 +54,32 @@ pub fn run(query: &Query) -> Result<Report, QueryError> {
         user.drop_privileges().map_err(QueryError::Rights)?;
     }
     let began = clock::now();
-    let asking = Asking::new(
+    let stub_query = StubQuery::new(
         query.name.question(query.qtype),
         query.config.upstream.timeout,
         began,
     );
     let config = &query.config;
-    let heard = match query.transport {
-        QueryTransport::Udp => asking.by_udp(config.server.addresses[0], config.server.port),
-        QueryTransport::Tcp => asking.by_tcp(config.server.addresses[0], config.server.port),
+    let received = match query.transport {
+        QueryTransport::Udp => stub_query.over_udp(config.server.addresses[0], config.server.port),
+        QueryTransport::Tcp => stub_query.over_tcp(config.server.addresses[0], config.server.port),
         QueryTransport::Direct => {
             let resolvers = config.upstream.resolvers.iter();
             let candidates = resolvers.flat_map(|resolver| {
                 let addresses = resolver.addresses.iter();
                 addresses.map(|address| (*address, &resolver.identity))
             });
-            asking.directly(candidates.collect())
+            stub_query.over_tls(candidates.collect())
         }
     };
-    let heard = heard.map_err(QueryError::Unanswered)?;
-    report(&heard, clock::now().saturating_duration_since(began))
-        .map_err(|fault| QueryError::Unanswered(vec![(heard.whom, Cause::Unreadable(fault))]))
+    let received = received.map_err(QueryError::Unanswered)?;
+    report(&received, clock::now().saturating_duration_since(began))
+        .map_err(|fault| QueryError::Unanswered(vec![(received.server, Cause::Unreadable(fault))]))
 }
 
 /// The answer in lines: what became of the question, then the records.
-fn report(heard: &Heard, took: Duration) -> Result<Report, Fault> {
-    let answer = Answer::parse(&heard.message)?;
+fn report(received: &Received, took: Duration) -> Result<Report, Fault> {
+    let answer = Answer::parse(&received.message)?;
     let records = |section| {
         answer
             .records()
@@ -104,8 +104,8 @@ fn report(heard: &Heard, took: Duration) -> Result<Report, Fault> {
             let _ = write!(text, " {}", Quoted(said));
         }
     }
-    let _ = write!(text, ", {} ms, {}", took.as_millis(), heard.whom);
-    if heard.unpinned {
+    let _ = write!(text, ", {} ms, {}", took.as_millis(), received.server);
+    if received.unpinned {
         text.push_str(", not pinned");
     }
     text.push('\n');

@@ -26,12 +26,12 @@ use crate::upstream::{Outgoing, Reader};
 
 /// Whoever was asked, and how.
 #[derive(Debug, Clone, Copy)]
-pub struct Whom {
+pub struct QueriedServer {
     transport: &'static str,
     address: SocketAddr,
 }
 
-impl fmt::Display for Whom {
+impl fmt::Display for QueriedServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.transport, self.address)
     }
@@ -67,15 +67,15 @@ impl fmt::Display for Cause {
 }
 
 /// A message that answers.
-pub(super) struct Heard {
+pub(super) struct Received {
     pub(super) message: Vec<u8>,
-    pub(super) whom: Whom,
+    pub(super) server: QueriedServer,
     /// The resolver was taken on chain and name alone, though there are pins.
     pub(super) unpinned: bool,
 }
 
 /// A question, and by when it is to be answered.
-pub(super) struct Asking {
+pub(super) struct StubQuery {
     question: Vec<u8>,
     id: u16,
     message: Vec<u8>,
@@ -83,7 +83,7 @@ pub(super) struct Asking {
     deadline: Instant,
 }
 
-impl Asking {
+impl StubQuery {
     pub(super) fn new(question: Vec<u8>, timeout: Duration, began: Instant) -> Self {
         let mut id = [0; 2];
         SystemRandom::new()
@@ -111,21 +111,25 @@ impl Asking {
         message.starts_with(&self.id.to_be_bytes()) && message::answers(message, &self.question)
     }
 
-    pub(super) fn by_udp(&self, listening: IpAddr, port: u16) -> Result<Heard, Vec<(Whom, Cause)>> {
-        let whom = Whom {
+    pub(super) fn over_udp(
+        &self,
+        listen_address: IpAddr,
+        port: u16,
+    ) -> Result<Received, Vec<(QueriedServer, Cause)>> {
+        let server = QueriedServer {
             transport: "udp",
-            address: reachable(listening, port),
+            address: connect_address(listen_address, port),
         };
         let message = self
-            .exchange_datagrams(whom.address)
-            .map_err(|error| vec![(whom, Cause::Socket(error))])?;
+            .exchange_datagrams(server.address)
+            .map_err(|error| vec![(server, Cause::Socket(error))])?;
         let is_truncated = Answer::parse(&message).is_ok_and(|answer| answer.is_truncated());
         if is_truncated {
-            return self.by_tcp(listening, port);
+            return self.over_tcp(listen_address, port);
         }
-        Ok(Heard {
+        Ok(Received {
             message,
-            whom,
+            server,
             unpinned: false,
         })
     }
@@ -140,9 +144,9 @@ impl Asking {
         let socket = UdpSocket::bind((own, 0))?;
         // The kernel leaves out what comes from elsewhere, and says so when nobody listens.
         socket.connect(address)?;
-        let again = self.began + self.deadline.saturating_duration_since(self.began) / 3;
+        let retry_at = self.began + self.deadline.saturating_duration_since(self.began) / 3;
         let mut octets = vec![0; LONGEST];
-        for until in [again, self.deadline] {
+        for until in [retry_at, self.deadline] {
             socket.send(&self.message)?;
             while let Ok(left) = time_left(until) {
                 socket.set_read_timeout(Some(left))?;
@@ -163,18 +167,22 @@ impl Asking {
         Err(ErrorKind::TimedOut.into())
     }
 
-    pub(super) fn by_tcp(&self, listening: IpAddr, port: u16) -> Result<Heard, Vec<(Whom, Cause)>> {
-        let whom = Whom {
+    pub(super) fn over_tcp(
+        &self,
+        listen_address: IpAddr,
+        port: u16,
+    ) -> Result<Received, Vec<(QueriedServer, Cause)>> {
+        let server = QueriedServer {
             transport: "tcp",
-            address: reachable(listening, port),
+            address: connect_address(listen_address, port),
         };
-        match self.exchange_over_stream(whom.address) {
-            Ok(message) => Ok(Heard {
+        match self.exchange_over_stream(server.address) {
+            Ok(message) => Ok(Received {
                 message,
-                whom,
+                server,
                 unpinned: false,
             }),
-            Err(error) => Err(vec![(whom, Cause::Socket(error))]),
+            Err(error) => Err(vec![(server, Cause::Socket(error))]),
         }
     }
 
@@ -203,32 +211,32 @@ impl Asking {
 
     /// Asks one address after the other. Each may take half of what is left, so that one which is silent leaves time for
     /// the next; the last may take all.
-    pub(super) fn directly(
+    pub(super) fn over_tls(
         &self,
         candidates: Vec<(SocketAddr, &Identity)>,
-    ) -> Result<Heard, Vec<(Whom, Cause)>> {
-        let mut tries = Vec::new();
+    ) -> Result<Received, Vec<(QueriedServer, Cause)>> {
+        let mut attempts = Vec::new();
         let mut candidates = candidates.into_iter().peekable();
         while let Some((address, identity)) = candidates.next() {
-            let whom = Whom {
+            let server = QueriedServer {
                 transport: "tls",
                 address,
             };
             let now = clock::now();
             let left = self.deadline.saturating_duration_since(now);
-            let share = if candidates.peek().is_some() { 2 } else { 1 };
-            match self.over_session(address, identity, now + left / share) {
+            let parts = if candidates.peek().is_some() { 2 } else { 1 };
+            match self.over_session(address, identity, now + left / parts) {
                 Ok((message, unpinned)) => {
-                    return Ok(Heard {
+                    return Ok(Received {
                         message,
-                        whom,
+                        server,
                         unpinned,
                     });
                 }
-                Err(cause) => tries.push((whom, cause)),
+                Err(cause) => attempts.push((server, cause)),
             }
         }
-        Err(tries)
+        Err(attempts)
     }
 
     fn over_session(
@@ -268,10 +276,10 @@ pub(super) fn exchange(
         query: Arc::clone(&query) as Arc<_>,
     }]);
     // The session's reader waits without an end; whoever waits for it has one.
-    let heard = Arc::new((Mutex::new(None), Condvar::new()));
-    let place = Arc::clone(&heard);
+    let received = Arc::new((Mutex::new(None), Condvar::new()));
+    let result = Arc::clone(&received);
     let read = move || {
-        let heard = loop {
+        let received = loop {
             if let Err(closed) = reader.read() {
                 break Err(closed);
             }
@@ -283,12 +291,12 @@ pub(super) fn exchange(
                 break Ok(message.to_vec());
             }
         };
-        *place.0.lock() = Some(heard);
-        place.1.notify_one();
+        *result.0.lock() = Some(received);
+        result.1.notify_one();
     };
     thread::spawn("session", read).map_err(Cause::Socket)?;
-    let mut found = heard.0.lock();
-    heard
+    let mut found = received.0.lock();
+    received
         .1
         .wait_while_for(&mut found, |found| found.is_none(), time_left);
     session.close();
@@ -299,9 +307,9 @@ pub(super) fn exchange(
     }
 }
 
-/// Where somebody of this host reaches who listens on `listening`.
-pub(super) fn reachable(listening: IpAddr, port: u16) -> SocketAddr {
-    let address = match listening {
+/// Where somebody of this host reaches who listens on `listen_address`.
+pub(super) fn connect_address(listen_address: IpAddr, port: u16) -> SocketAddr {
+    let address = match listen_address {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
         address => address,
