@@ -224,9 +224,9 @@ fn report_failure(label: &str, error: &ConnectError, identity: &Identity, report
             "give the resolver's own name by --resolver-fqdn, or behind the # of --resolver",
         ),
         Check::Pin => {
-            let shown: Vec<_> = pins.iter().map(ToString::to_string).collect();
+            let presented: Vec<_> = pins.iter().map(ToString::to_string).collect();
             (
-                format!("no key that it shows is pinned: {}", shown.join(" ")),
+                format!("no key that it shows is pinned: {}", presented.join(" ")),
                 "compare the keys with what its operator publishes, and only then give their pins",
             )
         }
@@ -249,8 +249,8 @@ fn report_pins(label: &str, proof: &Proof, identity: &Identity, report: &mut Rep
     match proof.fit {
         _ if count == 0 => report.add(subject, "none given"),
         None => {
-            let shown: Vec<_> = proof.keys.iter().map(ToString::to_string).collect();
-            let text = format!("no key that it shows is pinned: {}", shown.join(" "));
+            let presented: Vec<_> = proof.keys.iter().map(ToString::to_string).collect();
+            let text = format!("no key that it shows is pinned: {}", presented.join(" "));
             let remedy =
                 "compare the keys with what its operator publishes, and only then give their pins";
             report.add_fault(State::Warning, subject, text, remedy);
@@ -283,7 +283,7 @@ fn report_expiry(label: &str, proof: &Proof, report: &mut Report) {
     let texts: Vec<_> = days.iter().map(ToString::to_string).collect();
     let text = format!("days left, from the leaf on: {}", texts.join(" "));
     match days.iter().min() {
-        Some(least) if *least < EXPIRY_WARNING_DAYS => {
+        Some(fewest) if *fewest < EXPIRY_WARNING_DAYS => {
             let remedy =
                 "nothing here: its operator has to renew it; have another --resolver ready";
             report.add_fault(State::Warning, subject, text, remedy);

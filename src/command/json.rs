@@ -23,8 +23,8 @@ pub enum Json {
 
 impl Json {
     /// A text, of what can be shown.
-    pub fn text(shown: impl fmt::Display) -> Self {
-        Self::String(shown.to_string())
+    pub fn text(value: impl fmt::Display) -> Self {
+        Self::String(value.to_string())
     }
 }
 

@@ -96,12 +96,12 @@ fn report(received: &Received, took: Duration) -> Result<Report, Fault> {
     let plural = if count == 1 { "" } else { "s" };
     let _ = write!(text, ", {count} answer{plural}");
     for error in answer.extended_errors() {
-        let Some((code, said)) = error.split_first_chunk() else {
+        let Some((code, extra_text)) = error.split_first_chunk() else {
             continue;
         };
         let _ = write!(text, ", EDE {}", u16::from_be_bytes(*code));
-        if !said.is_empty() {
-            let _ = write!(text, " {}", Quoted(said));
+        if !extra_text.is_empty() {
+            let _ = write!(text, " {}", Quoted(extra_text));
         }
     }
     let _ = write!(text, ", {} ms, {}", took.as_millis(), received.server);

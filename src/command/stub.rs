@@ -136,20 +136,20 @@ impl StubQuery {
 
     /// Asks once, and again after a third of the time: a datagram may be lost.
     pub(super) fn exchange_datagrams(&self, address: SocketAddr) -> io::Result<Vec<u8>> {
-        let own: IpAddr = if address.is_ipv4() {
+        let any_address: IpAddr = if address.is_ipv4() {
             Ipv4Addr::UNSPECIFIED.into()
         } else {
             Ipv6Addr::UNSPECIFIED.into()
         };
-        let socket = UdpSocket::bind((own, 0))?;
+        let socket = UdpSocket::bind((any_address, 0))?;
         // The kernel leaves out what comes from elsewhere, and says so when nobody listens.
         socket.connect(address)?;
         let retry_at = self.began + self.deadline.saturating_duration_since(self.began) / 3;
         let mut octets = vec![0; LONGEST];
         for until in [retry_at, self.deadline] {
             socket.send(&self.message)?;
-            while let Ok(left) = time_left(until) {
-                socket.set_read_timeout(Some(left))?;
+            while let Ok(remaining) = time_left(until) {
+                socket.set_read_timeout(Some(remaining))?;
                 match socket.recv(&mut octets) {
                     Ok(length) if self.is_answered_by(&octets[..length]) => {
                         octets.truncate(length);
@@ -223,9 +223,9 @@ impl StubQuery {
                 address,
             };
             let now = clock::now();
-            let left = self.deadline.saturating_duration_since(now);
+            let remaining = self.deadline.saturating_duration_since(now);
             let parts = if candidates.peek().is_some() { 2 } else { 1 };
-            match self.over_session(address, identity, now + left / parts) {
+            match self.over_session(address, identity, now + remaining / parts) {
                 Ok((message, unpinned)) => {
                     return Ok(Received {
                         message,

@@ -171,10 +171,10 @@ fn named_addresses(
         }
     }
     for (_, addresses) in &mut resolvers {
-        for place in (1..addresses.len()).rev() {
+        for index in (1..addresses.len()).rev() {
             // Twice there it would be tried twice, and counted as two.
-            if addresses[..place].contains(&addresses[place]) {
-                addresses.remove(place);
+            if addresses[..index].contains(&addresses[index]) {
+                addresses.remove(index);
             }
         }
     }
@@ -252,21 +252,21 @@ fn trust_settings(
         pins = source.read().map_err(|error| error.to_string())?;
         Ok(())
     })?;
-    let kept = optional_value(options, "--state-dir", |text| {
+    let opened_state = optional_value(options, "--state-dir", |text| {
         let (_, state) = Store::open(Path::new(text)).map_err(|error| error.to_string())?;
         Ok((PathBuf::from(text), state))
     })?;
     let rollover = optional_value(options, "--pin-rollover", |text| {
-        let most = Duration::from_secs(MAX_ROLLOVER_DAYS);
-        let days = parse_decimal_seconds(text).filter(|days| !days.is_zero() && *days <= most);
+        let max = Duration::from_secs(MAX_ROLLOVER_DAYS);
+        let days = parse_decimal_seconds(text).filter(|days| !days.is_zero() && *days <= max);
         let expected =
             || format!("expected days, more than 0 and at most {MAX_ROLLOVER_DAYS}, such as 7");
-        if kept.is_none() {
+        if opened_state.is_none() {
             return Err("expected a --state-dir with it, where what is learnt is kept".to_owned());
         }
         days.map(|days| days * DAY as u32).ok_or_else(expected)
     })?;
-    let (directory, state) = kept.unzip();
+    let (directory, state) = opened_state.unzip();
     Ok(trust::Settings {
         source,
         given: pins,
@@ -315,10 +315,10 @@ fn memory_settings(
     options: &OptionValues,
     connections: usize,
 ) -> Result<memory::Settings, UsageError> {
-    let least = memory::MIN_LIMIT;
+    let min = memory::MIN_LIMIT;
     let limit = optional_value(options, "--max-memory", |text| match text.parse() {
-        Ok(limit) if limit >= least => Ok(limit),
-        _ => Err(format!("expected a whole number of bytes from {least}")),
+        Ok(limit) if limit >= min => Ok(limit),
+        _ => Err(format!("expected a whole number of bytes from {min}")),
     })?;
     let limit = limit.unwrap_or_else(|| memory::Settings::default_limit(connections));
     Ok(memory::Settings { limit, connections })

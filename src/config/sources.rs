@@ -145,8 +145,8 @@ impl OptionValues {
 
     /// The error of an option's value, as [`OptionValues::try_for_each_value`] says it.
     pub fn error_for(&self, name: &str, text: &str, cause: &str) -> UsageError {
-        let mut own = self.values_of(name);
-        let source = own.find(|value| value.text == text);
+        let mut values = self.values_of(name);
+        let source = values.find(|value| value.text == text);
         let source = source.map_or(ValueSource::Default, |value| value.source);
         UsageError(format!(
             "{} {text:?}: {cause}",

@@ -103,14 +103,14 @@ pub(super) fn parse_integer(text: &str, range: &RangeInclusive<usize>) -> Result
     }
 }
 
-/// Seconds from `least` to 60, whole or decimal.
-pub(super) fn parse_seconds(text: &str, least: Duration) -> Result<Duration, String> {
+/// Seconds from `min` to 60, whole or decimal.
+pub(super) fn parse_seconds(text: &str, min: Duration) -> Result<Duration, String> {
     match parse_decimal_seconds(text) {
-        Some(seconds) if (least..=MAX_TIMEOUT).contains(&seconds) => Ok(seconds),
+        Some(seconds) if (min..=MAX_TIMEOUT).contains(&seconds) => Ok(seconds),
         _ => {
-            let least = metrics::format_seconds(micros(least));
+            let min = metrics::format_seconds(micros(min));
             Err(format!(
-                "expected seconds from {least} to 60, such as 3 or 2.5"
+                "expected seconds from {min} to 60, such as 3 or 2.5"
             ))
         }
     }

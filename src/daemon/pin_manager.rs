@@ -249,10 +249,11 @@ impl PinManager {
                 pin_mode: PinMode::Report,
                 ..identity.terms().clone()
             });
-            let shown = handshake::inspect(*address, &inspector, clock::now() + INSPECT_TIMEOUT);
-            let Ok(shown) = shown else { continue };
+            let presented =
+                handshake::inspect(*address, &inspector, clock::now() + INSPECT_TIMEOUT);
+            let Ok(presented) = presented else { continue };
             let now = handshake::today();
-            let verified = inspector.check(&shown, now);
+            let verified = inspector.check(&presented, now);
             let Some(proof) = verified.ok().filter(|proof| !proof.clock_suspect) else {
                 continue;
             };

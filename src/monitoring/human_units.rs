@@ -26,11 +26,11 @@ pub(super) fn format_rate(count: u64) -> String {
 }
 
 /// A share in hundredths, with two digits behind the point: never 100 unless it is all.
-pub(super) fn format_percentage(part: u64, whole: u64) -> String {
-    if whole == 0 {
+pub(super) fn format_percentage(part: u64, total: u64) -> String {
+    if total == 0 {
         return NO_VALUE.to_owned();
     }
-    let hundredths = u128::from(part) * 10_000 / u128::from(whole);
+    let hundredths = u128::from(part) * 10_000 / u128::from(total);
     format!("{}.{:02} %", hundredths / 100, hundredths % 100)
 }
 

@@ -69,14 +69,14 @@ impl Page {
             uptime_seconds: exporter.start.uptime_seconds(clock::now()),
             not_ready_reason,
         };
-        let mut rest = TEMPLATE;
-        while let Some((text, tail)) = rest.split_once("[[") {
+        let mut remaining = TEMPLATE;
+        while let Some((text, tail)) = remaining.split_once("[[") {
             let (placeholder, tail) = tail.split_once("]]").unwrap_or((tail, ""));
             out.text.push_str(text);
             out.fill_placeholder(placeholder);
-            rest = tail;
+            remaining = tail;
         }
-        out.text.push_str(rest);
+        out.text.push_str(remaining);
         out.text
     }
 }

@@ -62,21 +62,21 @@ pub(super) struct ProcessStats {
 impl ProcessStats {
     /// As it is now.
     pub(super) fn read() -> Self {
-        let own = |file| Path::new(PROC_SELF).join(file);
-        let stat = fs::read_to_string(own("stat")).unwrap_or_default();
+        let proc_file = |file| Path::new(PROC_SELF).join(file);
+        let stat = fs::read_to_string(proc_file("stat")).unwrap_or_default();
         // Behind the program's name, which is in parentheses (proc(5)).
         let fields = stat.rsplit(')').next().unwrap_or_default();
-        let field = |place| -> u64 {
-            let text = fields.split_whitespace().nth(place);
+        let field = |index| -> u64 {
+            let text = fields.split_whitespace().nth(index);
             text.and_then(|text| text.parse().ok()).unwrap_or_default()
         };
-        let status = fs::read_to_string(own("status")).unwrap_or_default();
+        let status = fs::read_to_string(proc_file("status")).unwrap_or_default();
         let line = |name: &str| -> u64 {
             let text = status.lines().find_map(|line| line.strip_prefix(name));
             let number = text.and_then(|text| text.split_whitespace().next()?.parse().ok());
             number.unwrap_or_default()
         };
-        let open_fds = fs::read_dir(own("fd")).map_or(0, Iterator::count);
+        let open_fds = fs::read_dir(proc_file("fd")).map_or(0, Iterator::count);
         Self {
             cpu_micros: (field(11) + field(12)) * CLOCK_TICK_US,
             resident_bytes: line("VmRSS:") * 1024,

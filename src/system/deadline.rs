@@ -13,7 +13,7 @@ use crate::system::clock;
 pub fn time_left(deadline: Instant) -> io::Result<Duration> {
     match deadline.saturating_duration_since(clock::now()) {
         Duration::ZERO => Err(ErrorKind::TimedOut.into()),
-        left => Ok(left),
+        remaining => Ok(remaining),
     }
 }
 

@@ -111,12 +111,12 @@ impl fmt::Debug for Memory {
 impl Memory {
     /// Nothing is held yet.
     pub fn new(settings: Settings) -> Arc<Self> {
-        let left = settings
+        let free = settings
             .limit
             .saturating_sub(settings.connections() * CONNECTION_BYTES);
         let weights: usize = Purpose::ALL.iter().map(|purpose| purpose.weight()).sum();
         let share = |purpose: Purpose| Share {
-            limit: left / weights * purpose.weight(),
+            limit: free / weights * purpose.weight(),
             ..Share::default()
         };
         Arc::new(Self {
@@ -181,10 +181,10 @@ impl Memory {
         let share = self.share_of(purpose);
         // No other memory is ordered by it: it is a number that all threads add to.
         let held = share.held.fetch_add(octets, Ordering::Relaxed);
-        let left = held
+        let free = held
             .checked_add(octets)
             .and_then(|held| share.limit.checked_sub(held));
-        let fits = left.is_some_and(accept);
+        let fits = free.is_some_and(accept);
         if !fits {
             share.held.fetch_sub(octets, Ordering::Relaxed);
             share.refused.fetch_add(1, Ordering::Relaxed);
@@ -199,22 +199,22 @@ impl Memory {
     }
 }
 
-/// Whether one of many may have `own` of a `whole` of which so much is `left` then: little (a 4096th), or no more than the cube of
+/// Whether one of many may have `part` of a `total` of which so much is `free` then: little (a 4096th), or no more than the cube of
 /// the part that is left.
 ///
 /// So one alone has a third at most; and when `n` come one after the other and each takes what it may, a `1/sqrt(2n + 1)` of the
 /// whole is left, of which everybody else may have a little. (Thresholds that follow what is left of a shared memory are
 /// Choudhury's and Hahne's, IEEE/ACM Transactions on Networking 6(2), 1998. Theirs are in proportion to it, and `n` that come one
 /// after the other leave a `1/2^n`.)
-pub fn is_fair(own: usize, left: usize, whole: usize) -> bool {
+pub fn is_fair(part: usize, free: usize, total: usize) -> bool {
     // In 65,536ths, so that the cube of it fits.
-    let part = ((left.min(whole) as u128) << 16) / whole.max(1) as u128;
-    is_small(own, whole) || (own as u128) << 48 <= whole as u128 * part.pow(3)
+    let free_part = ((free.min(total) as u128) << 16) / total.max(1) as u128;
+    is_small(part, total) || (part as u128) << 48 <= total as u128 * free_part.pow(3)
 }
 
-/// Whether `own` is so little of a `whole` that everybody may have it, as long as there is some.
-pub fn is_small(own: usize, whole: usize) -> bool {
-    own <= (whole / 4096).max(1)
+/// Whether `part` is so little of a `total` that everybody may have it, as long as there is some.
+pub fn is_small(part: usize, total: usize) -> bool {
+    part <= (total / 4096).max(1)
 }
 
 /// Octets that are held for a purpose, until it is dropped.
@@ -245,7 +245,7 @@ impl Reservation {
     /// Does as [`Reservation::resize`], but holds no more than [`is_fair`].
     pub fn resize_fairly(&mut self, octets: usize) -> bool {
         let share = self.memory.share_limit(self.purpose);
-        self.resize_if(octets, |left| is_fair(octets, left, share))
+        self.resize_if(octets, |free| is_fair(octets, free, share))
     }
 
     fn resize_if(&mut self, octets: usize, accept: impl FnOnce(usize) -> bool) -> bool {
@@ -349,9 +349,9 @@ mod tests {
             });
             let greedy: Vec<_> = greedy.collect();
             assert!(greedy[0].octets() > share / 4 && greedy[0].octets() < share / 3);
-            let left = memory.free(Purpose::Queries) as f64 / share as f64;
+            let free = memory.free(Purpose::Queries) as f64 / share as f64;
             let expected = 1.0 / (2.0 * f64::from(many) + 1.0).sqrt();
-            assert!(left > 0.8 * expected, "{left} beside {many}");
+            assert!(free > 0.8 * expected, "{free} beside {many}");
             let honest = (0..50).map(|_| {
                 let mut one = memory.reserve(Purpose::Queries, 0).expect("nothing fits");
                 assert!(one.resize_fairly(share / 4096));

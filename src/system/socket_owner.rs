@@ -24,8 +24,8 @@ const REQUEST_LEN: usize = NLMSGHDR_LEN + 56;
 /// Where `idiag_uid` is in an answer: behind the header, four octets, a `struct inet_diag_sockid` and three numbers.
 const UID_OFFSET: usize = NLMSGHDR_LEN + 4 + 48 + 12;
 
-/// The user whose process has the TCP socket at `peer` that is connected to `own`, if it is on this host and the kernel tells.
-pub fn tcp_peer_uid(peer: SocketAddr, own: SocketAddr) -> Option<u32> {
+/// The user whose process has the TCP socket at `peer` that is connected to `local`, if it is on this host and the kernel tells.
+pub fn tcp_peer_uid(peer: SocketAddr, local: SocketAddr) -> Option<u32> {
     let family = AddressFamily::NETLINK;
     let kind = SocketType::DGRAM;
     let protocol = Some(netlink::SOCK_DIAG);
@@ -33,7 +33,7 @@ pub fn tcp_peer_uid(peer: SocketAddr, own: SocketAddr) -> Option<u32> {
     let kernel = SocketAddrNetlink::new(0, 0);
     sendto(
         socket.as_fd(),
-        &request(peer, own)?,
+        &request(peer, local)?,
         SendFlags::empty(),
         &kernel,
     )
@@ -44,10 +44,10 @@ pub fn tcp_peer_uid(peer: SocketAddr, own: SocketAddr) -> Option<u32> {
     parse_uid(answer.get(..length)?)
 }
 
-/// The question for the socket that has `peer` as its own address and `own` as its peer's.
-fn request(peer: SocketAddr, own: SocketAddr) -> Option<[u8; REQUEST_LEN]> {
+/// The question for the socket that has `peer` as its own address and `local` as its peer's.
+fn request(peer: SocketAddr, local: SocketAddr) -> Option<[u8; REQUEST_LEN]> {
     // An IPv4 client of an IPv6 socket has an IPv4 socket.
-    let [from, to] = [peer, own].map(|end| end.ip().to_canonical());
+    let [from, to] = [peer, local].map(|end| end.ip().to_canonical());
     let family = if from.is_ipv4() { AF_INET } else { AF_INET6 };
     let all_states = u32::MAX;
     let fields: [&[u8]; 12] = [
@@ -59,7 +59,7 @@ fn request(peer: SocketAddr, own: SocketAddr) -> Option<[u8; REQUEST_LEN]> {
         &[family, IPPROTO_TCP, 0, 0],
         &all_states.to_ne_bytes(),
         &peer.port().to_be_bytes(),
-        &own.port().to_be_bytes(),
+        &local.port().to_be_bytes(),
         &octets(from),
         &octets(to),
         // Any interface.
@@ -102,11 +102,15 @@ mod tests {
             let Ok(listener) = TcpListener::bind(address) else {
                 continue;
             };
-            let own = listener.local_addr().expect("bound");
-            let client = TcpStream::connect(own).expect("it listens");
+            let local = listener.local_addr().expect("bound");
+            let client = TcpStream::connect(local).expect("it listens");
             let peer = client.local_addr().expect("connected");
-            assert_eq!(tcp_peer_uid(peer, own), Some(myself), "{address}");
-            assert_eq!(tcp_peer_uid(own, peer), Some(myself), "the other way round");
+            assert_eq!(tcp_peer_uid(peer, local), Some(myself), "{address}");
+            assert_eq!(
+                tcp_peer_uid(local, peer),
+                Some(myself),
+                "the other way round"
+            );
         }
     }
 

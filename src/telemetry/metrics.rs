@@ -145,9 +145,9 @@ impl HistogramSnapshot {
 /// Microseconds as seconds, with as many digits as are needed and one behind the point at least: `0.00005`, `1.0`.
 pub fn format_seconds(micros: u64) -> String {
     let mut text = String::new();
-    let (whole, rest) = (micros / 1_000_000, micros % 1_000_000);
+    let (whole, fraction) = (micros / 1_000_000, micros % 1_000_000);
     // Writing into a string does not fail.
-    let _ = write!(text, "{whole}.{rest:06}");
+    let _ = write!(text, "{whole}.{fraction:06}");
     while text.ends_with('0') && !text.ends_with(".0") {
         text.pop();
     }
