@@ -23,9 +23,9 @@ use log::info;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-/// Could not run: something that only the system refuses. Of a query: no answer, or one that is an error.
+/// The system refused something that is needed to run; of a query: no answer, or an error.
 const EXIT_FAILURE: u8 = 1;
-/// Usage or configuration.
+/// Wrong usage or configuration.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -60,7 +60,7 @@ fn print_report(report: &command::check_report::Report) -> ExitCode {
 
 fn serve(config: Config) -> ExitCode {
     allocator::limit_arenas();
-    // Before there is another thread: what is meant for this process alone is taken out of the environment.
+    // Before any other thread exists, since this removes variables that are meant for this process alone from the environment.
     let passed = match Sockets::passed() {
         Ok(passed) => passed,
         Err(error) => return fail(EXIT_FAILURE, &error),
@@ -74,14 +74,14 @@ fn serve(config: Config) -> ExitCode {
     };
     privileges::disable_core_dumps();
     let mut log_writer = telemetry::log::init(config.log_level);
-    // From here on these signals wait to be read, so that none ends the process amid an answer.
+    // From here on these signals are queued and read below, so that none ends the process in the middle of a reply.
     let mut signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]) {
         Ok(signals) => signals,
         Err(error) => return fail(EXIT_FAILURE, &error),
     };
     let start = || {
         let mut bound = dns_tool::daemon::start::bind(passed, config)?;
-        // Before there is another thread, so that all are held to it.
+        // Before any other thread exists, so that all are restricted.
         bound.enter_sandbox();
         log_writer.start_thread()?;
         let running = bound.serve()?;
@@ -97,8 +97,7 @@ fn serve(config: Config) -> ExitCode {
         }
     };
     handle_signals(&mut signals, &running, &notifier);
-    // Whoever asks twice does not want to wait for the queries on their way. Where there is no thread to hear of it, the end
-    // is a few seconds away all the same.
+    // A second signal ends the process at once. If there is no thread for it, the process ends within seconds anyway.
     let _ = Builder::new().spawn(move || {
         if let Some(signal) = signals
             .forever()
@@ -112,7 +111,7 @@ fn serve(config: Config) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Does what signals ask for, until one asks for the end.
+/// Handles signals until one asks the process to stop, and returns then.
 fn handle_signals(signals: &mut Signals, running: &RunningDaemon, notifier: &ServiceNotifier) {
     for signal in signals.forever() {
         let name = match signal {
@@ -147,7 +146,7 @@ fn run_query(query: &Query) -> ExitCode {
 }
 
 fn print(text: &str) -> ExitCode {
-    // A reader that went away is no failure of ours.
+    // Errors are ignored: the reader may have gone away.
     let _ = io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }

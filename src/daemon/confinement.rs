@@ -9,11 +9,11 @@ use crate::system::privileges;
 use crate::system::sandbox::SandboxRules;
 use crate::upstream;
 
-/// What it takes to serve, and to reload.
+/// What the process needs to serve and to reload.
 pub(super) fn sandbox_rules(config: &Config) -> SandboxRules {
     let Config { trust, options, .. } = config;
     let mut rules = SandboxRules::default();
-    // The C library looks there, for how many processors it divides memory.
+    // The C library counts the processors there, to size its memory arenas.
     rules
         .readable
         .push(PathBuf::from("/sys/devices/system/cpu"));
@@ -26,7 +26,7 @@ pub(super) fn sandbox_rules(config: &Config) -> SandboxRules {
         .readable
         .extend(options.config_file().map(PathBuf::from));
     rules.readable.extend(trust.source.file.clone());
-    // It was read, so it is one.
+    // The option was read before, so this cannot fail.
     let _ = options.try_for_each_value("--resolver-ca", &mut |file| {
         rules.readable.push(PathBuf::from(file));
         Ok(())
@@ -39,7 +39,7 @@ pub(super) fn sandbox_rules(config: &Config) -> SandboxRules {
     rules
 }
 
-/// The ports of resolvers.
+/// The ports of all resolvers.
 pub(super) fn resolver_ports(settings: &upstream::Settings) -> impl Iterator<Item = u16> {
     let resolvers = settings.resolvers.iter();
     let addresses = resolvers.flat_map(|resolver| &resolver.addresses);

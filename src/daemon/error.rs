@@ -7,18 +7,18 @@ use std::net::SocketAddr;
 use crate::server::sockets::BindError;
 use crate::system::privileges::PrivilegeError;
 
-/// Why serving could not begin.
+/// Why the daemon could not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// A socket could not be had.
+    /// A socket could not be bound.
     Bind(BindError),
-    /// It would have had more rights than it should.
+    /// Privileges could not be dropped.
     Privileges(PrivilegeError),
-    /// What is to be read and written while it serves cannot be.
+    /// The pin file cannot be read, or the state directory cannot be written.
     TrustFiles(String),
-    /// The monitoring port could not be had.
+    /// The monitoring port could not be bound.
     Monitor(SocketAddr, io::Error),
-    /// The system has no more threads or descriptors.
+    /// The system has no more threads or file descriptors.
     System(io::Error),
 }
 

@@ -1,8 +1,8 @@
-//! Whose keys are believed, as time goes on?
+//! Whose keys are accepted, as time goes on?
 //!
-//! Those that are pinned, by the command line and by a file that is read again; and, where that is asked for, those that
-//! were learnt by the rules of roll-over. What is remembered for that, and the last time at which the clock was known to be
-//! good, is kept from one start to the next. Whenever any of it changes, the upstream is told.
+//! The pins of the command line and of the pin file, which is read again when it changes; and, with `--pin-rollover`, the keys
+//! that were learnt. The state directory keeps, from one start to the next, what was observed of keys and the last time at which
+//! the clock was known to be right. The upstream is told of every change.
 
 use std::io::{self, PipeWriter};
 use std::net::SocketAddr;
@@ -25,21 +25,25 @@ use crate::system::thread;
 use crate::telemetry::log::{debug, error, info, warn};
 use crate::upstream::handshake;
 
-/// How often the time is kept, and how often a resolver's addresses are looked at in the days that a new key must be seen:
-/// no more often than the first and no less often than the last.
+/// How often the state is saved without `--pin-rollover`. With it, addresses are inspected and the state is saved this many times
+/// in the days for which a new key must be seen, at an interval within these bounds.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 const OBSERVATIONS_PER_ROLLOVER: u32 = 12;
 const OBSERVATION_INTERVAL: (Duration, Duration) =
     (Duration::from_millis(100), Duration::from_secs(6 * 60 * 60));
-/// How long a look at one address may take.
+/// How long the handshake with one address may take.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The keys that are believed now.
+/// Keeps the accepted pins of an upstream up to date.
+///
+/// Its threads share it. `current` guards the pins and the state; it is held while files are read and written, and it is taken
+/// before the upstream's lock ([`PinManager::start`], [`PinManager::reload`]). It is not held during handshakes. `watcher_stop`
+/// and `stopped` are taken on their own, never while another lock is held.
 pub struct PinManager {
     settings: Settings,
     upstream: Arc<Upstream>,
     current: Mutex<PinState>,
-    /// Dropped when it is to end.
+    /// Dropped to end the thread that watches the pin file.
     watcher_stop: Mutex<Option<PipeWriter>>,
     stopped: Mutex<bool>,
     stop_requested: Condvar,
@@ -48,16 +52,16 @@ pub struct PinManager {
 struct PinState {
     configured: Pins,
     state: State,
-    /// What of it is in the directory, as far as is known.
+    /// What the state directory holds, as far as is known.
     saved_state: State,
-    /// What was last said to be wrong with the file of pins, so that it is said once.
+    /// The last error of the pin file, so that each error is logged once.
     last_error: String,
-    /// Others are about to watch in its place: it changes nothing.
+    /// Another manager is about to take over the upstream: this one changes nothing.
     paused: bool,
 }
 
 impl PinManager {
-    /// Has the keys of the settings be those of `upstream`, and watches over them until [`PinManager::stop`].
+    /// Applies the pins of the settings to `upstream`, and keeps them up to date until [`PinManager::stop`].
     ///
     /// Fails when the system has no thread, and then changes nothing.
     pub fn start(settings: Settings, upstream: &Arc<Upstream>) -> io::Result<Arc<Self>> {
@@ -77,8 +81,8 @@ impl PinManager {
             stop_requested: Condvar::new(),
         });
         let current = manager.current.lock();
-        // Pins of a file may have dates, which pass. First, so that a failure leaves all as it was: no thread that watches,
-        // and the pins that others gave the upstream.
+        // Pins in a file may have dates, which pass. This thread comes first, so that a failure leaves no other thread behind and
+        // the upstream with its earlier pins.
         if manager.settings.reads_files() {
             let manager = Arc::clone(&manager);
             thread::spawn_restarting("keys", move || manager.run())?;
@@ -90,8 +94,8 @@ impl PinManager {
         Ok(manager)
     }
 
-    /// Reads again what is in files, and has it hold from now on; what was before where a file cannot be taken. What is `on_request`
-    /// for is answered by a line of the log even if nothing has changed.
+    /// Reads the state and the pin file again and applies them. What cannot be read stays as it is. With `on_request`, the result
+    /// is logged even if nothing has changed.
     pub fn reload(&self, on_request: bool) {
         let mut current = self.current.lock();
         if current.paused {
@@ -128,27 +132,27 @@ impl PinManager {
         }
     }
 
-    /// Changes nothing any more, or again: before others are started in its place for the same upstream, and if that fails.
+    /// Pauses before another manager starts for the same upstream, and resumes if that fails.
     pub fn set_paused(&self, paused: bool) {
         self.current.lock().paused = paused;
     }
 
-    /// What it watches by.
+    /// The settings that this manager was started with.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// The pins that are given now.
+    /// The pins of the command line and the pin file.
     pub fn configured(&self) -> Pins {
         self.current.lock().configured.clone()
     }
 
-    /// What it remembers now.
+    /// The current state: what was observed of keys, and the last trusted time.
     pub fn state(&self) -> State {
         self.current.lock().state.clone()
     }
 
-    /// Has what is held count; for how many addresses that is something new.
+    /// Gives the upstream the accepted pins. Returns the number of addresses whose pins changed.
     fn apply(&self, current: &PinState) -> usize {
         let believed = |identity: &Identity| {
             self.settings
@@ -157,7 +161,7 @@ impl PinManager {
         self.upstream.repin(believed)
     }
 
-    /// A resolver with one key alone serves until the day on which that is changed.
+    /// A resolver with a single pinned key becomes unreachable on the day that it changes the key.
     fn warn_if_no_backup(&self, current: &PinState) {
         let now = clock::unix_time().as_secs();
         for name in &self.settings.source.names {
@@ -170,14 +174,14 @@ impl PinManager {
         }
     }
 
-    /// Reloads whenever the file of pins changes, until the writer that is returned is dropped. None where there is no file,
-    /// or where it cannot be watched.
+    /// Starts a thread that reloads whenever the pin file changes, until the returned writer is dropped. Returns `None` without a
+    /// pin file, or if it cannot be watched.
     fn watch(self: &Arc<Self>) -> Option<PipeWriter> {
         let file = self.settings.source.file.as_deref()?;
         let watched = Watch::new(file).and_then(|(watch, end)| {
             let manager = Arc::clone(self);
             thread::spawn_restarting("pins", move || {
-                // What changed before it was watched is seen now.
+                // Catches a change from before the watch began.
                 manager.reload(false);
                 while watch.wait() {
                     manager.reload(false);
@@ -190,7 +194,7 @@ impl PinManager {
         watched.inspect_err(failed).ok()
     }
 
-    /// The thread: a look at everything now and then.
+    /// The thread: observes and saves at the interval.
     fn run(&self) {
         let interval = self.settings.rollover.map_or(SAVE_INTERVAL, |wait| {
             (wait / OBSERVATIONS_PER_ROLLOVER).clamp(OBSERVATION_INTERVAL.0, OBSERVATION_INTERVAL.1)
@@ -206,7 +210,7 @@ impl PinManager {
         }
     }
 
-    /// Looks at the leaves of all addresses, and keeps what follows.
+    /// Inspects all addresses, updates the state and saves it.
     fn observe(&self) {
         let observations = match self.settings.rollover {
             Some(_) => self.inspect_resolvers(),
@@ -216,21 +220,21 @@ impl PinManager {
         if current.paused {
             return;
         }
-        // A line that somebody took away meanwhile is not to come back.
+        // Reads the state first: a line that an operator removed meanwhile must not come back.
         let loaded = self.load_state(&mut current);
         if let Some(wait) = self.settings.rollover.filter(|_| loaded) {
             for observation in &observations {
                 apply_observation(observation, wait, &mut current.state);
             }
         }
-        // The dates of pins pass all the same.
+        // Even without a new observation the dates of pins pass.
         self.apply(&current);
         if loaded {
             self.save_state(&mut current);
         }
     }
 
-    /// Every leaf that is shown under a name that is pinned, whoever shows it, if chain and name are right. Asks nothing.
+    /// Connects to every address of a pinned resolver and returns each leaf whose chain and name are valid. Sends no query.
     fn inspect_resolvers(&self) -> Vec<Observation> {
         let configured = self.current.lock().configured.clone();
         let targets = self.upstream.targets();
@@ -243,7 +247,8 @@ impl PinManager {
             if pins.is_empty() {
                 continue;
             }
-            // What was learnt is left out, so that a pin is told from it; and what no pin fits is looked at all the same.
+            // Without the learnt keys, so that a key with a pin can be told from a learnt one; and without requiring a match, so
+            // that new keys are seen.
             let inspector = Identity::new(Terms {
                 pins,
                 pin_mode: PinMode::Report,
@@ -275,7 +280,7 @@ impl PinManager {
         observations
     }
 
-    /// Takes up what is kept, which somebody may have changed by hand. Whether it could be read.
+    /// Reads the state from its directory, which an operator may have edited. Returns whether it could be read.
     fn load_state(&self, current: &mut PinState) -> bool {
         let Some(directory) = &self.settings.directory else {
             return true;
@@ -293,12 +298,13 @@ impl PinManager {
         }
     }
 
-    /// Keeps what is held, with the time if that is known to be good.
+    /// Saves the state, with the last trusted time of the upstream.
     fn save_state(&self, current: &mut PinState) {
         let Some(directory) = &self.settings.directory else {
             return;
         };
-        // A clock that ran ahead for a while is not believed for ever: only what was remembered at the start is.
+        // Only the time from the start is trusted, not later ones: a clock that ran ahead for a while must not be believed for
+        // ever.
         let before = current.state.good_time.and(self.settings.state.good_time);
         if let Some(time) = self.upstream.good_time() {
             current.state.good_time = before.max(Some(time));
@@ -314,12 +320,12 @@ impl PinManager {
         }
     }
 
-    /// Keeps the time, and looks no more.
+    /// Ends all threads and saves the state.
     pub fn stop(&self) {
         *self.watcher_stop.lock() = None;
         *self.stopped.lock() = true;
         self.stop_requested.notify_all();
-        // Whoever holds it right now looks around, and keeps it, or reloads: then the time of an hour ago will do.
+        // If another thread holds the lock, it is saving or reloading: the time saved within the last hour will do.
         if let Some(mut current) = self.current.try_lock()
             && !current.paused
             && self.load_state(&mut current)
@@ -329,7 +335,7 @@ impl PinManager {
     }
 }
 
-/// A leaf that was shown.
+/// The leaf that one address presented.
 #[derive(Debug)]
 struct Observation {
     name: String,
@@ -340,7 +346,7 @@ struct Observation {
     at: u64,
 }
 
-/// What a sighting changes.
+/// Updates the state with an observation, and logs the decision.
 fn apply_observation(observation: &Observation, wait: Duration, state: &mut State) {
     let Observation {
         name,
@@ -365,7 +371,7 @@ fn apply_observation(observation: &Observation, wait: Duration, state: &mut Stat
     }
 }
 
-/// What matters of a verified path; none where its leaf cannot be read, or has no issuer.
+/// What roll-over needs of a verified path. `None` if its leaf cannot be parsed, or has no issuer.
 fn leaf_of(proof: &Proof) -> Option<Leaf> {
     let facts = Facts::read(proof.certificates.first()?)?;
     Some(Leaf {
@@ -391,7 +397,7 @@ mod tests {
     use crate::message::Answer;
     use crate::upstream::{self, Failure, Resolver, Settle};
 
-    /// Nobody asks.
+    /// Completes nothing.
     struct Nobody;
 
     impl Settle<Query, ReplyBatch> for Nobody {
@@ -413,7 +419,7 @@ mod tests {
         ServerName::try_from("resolver.test").expect("a name")
     }
 
-    /// An upstream that connects to nobody.
+    /// An upstream with an address where nothing listens.
     fn upstream() -> Arc<Upstream> {
         let settings = upstream::Settings {
             resolvers: vec![Resolver {
@@ -434,7 +440,7 @@ mod tests {
         Upstream::start(settings, Arc::new(Nobody), Arc::default()).expect("a thread")
     }
 
-    /// Settings with a file of so many pins.
+    /// Settings whose pin file has this many pins.
     fn settings(directory: &std::path::Path, pins: usize) -> Settings {
         let file = directory.join(pins.to_string());
         let line = |letter: &str| format!("resolver.test {}A=\n", letter.repeat(42));
@@ -466,7 +472,7 @@ mod tests {
         assert_eq!(pins(), 1);
         assert_eq!(Arc::strong_count(&upstream), holders, "nobody holds it");
         thread::REFUSED.set("");
-        // As a reload does it; its first round may still be to come.
+        // As in a reload. The first observation may still be to come.
         before.set_paused(true);
         let after = PinManager::start(settings(directory.path(), 3), &upstream).expect("threads");
         assert_eq!(pins(), 3);

@@ -1,6 +1,6 @@
 //! What changes when what the user asked for is read again?
 //!
-//! What holds from a reload on is decided first, and nothing is changed if any of it cannot be: then all options stay as they are.
+//! A reload is validated before it changes anything. If one option cannot be applied, all options stay as they are.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::system::clock;
 use crate::system::sandbox::SandboxRules;
 use crate::telemetry::log::{error, line};
 
-/// Options that hold as they were at the start, whatever the file says later.
+/// Options that keep their value from the start until a restart.
 const RESTART_ONLY_OPTIONS: [&str; 10] = [
     "--address",
     "--port",
@@ -34,13 +34,13 @@ const RESTART_ONLY_OPTIONS: [&str; 10] = [
     "--user",
 ];
 
-/// The options that are others than before.
+/// The options that a reload changes.
 struct Changes {
-    /// Those that hold from now on.
+    /// Options that change now.
     applied: Vec<&'static str>,
-    /// Those that hold with the next start.
+    /// Options that change with the next start.
     needs_restart: Vec<&'static str>,
-    /// What is remembered is to be elsewhere, with the next start.
+    /// The state directory changes with the next start.
     state_dir_changed: bool,
 }
 
@@ -61,7 +61,7 @@ impl Changes {
         }
     }
 
-    /// Says in the log what was changed, and what needs a restart.
+    /// Logs what has changed, and what needs a restart.
     fn log(&self, options: &OptionValues) {
         let format_names = |names: &[&str]| names.join(" ").replace("--", "");
         let (level, needs_restart) = match &self.needs_restart[..] {
@@ -81,9 +81,9 @@ impl Changes {
 }
 
 impl RunningDaemon {
-    /// Reads again what it was started with: the file of options, if there is one, and pins and what is remembered. What is
-    /// on its way ends as it began. If anything is wrong with the file all options stay as they are, and the log says why;
-    /// pins and what is remembered are read again all the same.
+    /// Reads the configuration file again, if there is one, and the pin file and the state. Queries in flight are completed under
+    /// the old settings. If the configuration has an error, all options stay as they are and the error is logged; pins and state
+    /// are read again even so.
     pub fn reload(&self) {
         let mut active = self.active.lock();
         let Some(file) = self.initial_options.config_file() else {
@@ -91,7 +91,7 @@ impl RunningDaemon {
         };
         let read = match command_line::read(self.initial_options.sources()) {
             Ok(Command::Serve(mut config)) => self.apply(&mut active, &mut config),
-            // The arguments are those of before.
+            // The arguments have not changed, so this cannot happen.
             Ok(_) => return,
             Err(error) => Err(error.to_string()),
         };
@@ -103,7 +103,7 @@ impl RunningDaemon {
         }
     }
 
-    /// Has what can hold of a configuration hold from now on.
+    /// Applies every setting that needs no restart.
     fn apply(&self, active: &mut ActiveConfig, config: &mut Config) -> Result<(), String> {
         self.check_ports(config)?;
         let mut changes = Changes::new(&config.options, &self.initial_options, &active.options);
@@ -130,7 +130,7 @@ impl RunningDaemon {
             let names_changed = resolver_names_differ(&config.trust, before.settings());
             self.retire_upstream(&upstream, names_changed, active);
             if changes.applied.is_empty() {
-                // The file has the same name and others in it.
+                // The file's name is the same, but its certificates are not.
                 changes.applied.push("--resolver-ca");
             }
         }
@@ -152,7 +152,7 @@ impl RunningDaemon {
         Ok(())
     }
 
-    /// Fails where resolvers are at a port that the sandbox does not let through.
+    /// Fails if a resolver's port is one that the sandbox does not allow.
     fn check_ports(&self, config: &Config) -> Result<(), String> {
         if let Some(SandboxRules {
             connect_ports: open,
@@ -167,7 +167,7 @@ impl RunningDaemon {
         Ok(())
     }
 
-    /// Asks resolvers no more that were asked before. What is in flight there ends there.
+    /// Sends no more queries to the old upstream. Queries in flight there are completed there.
     fn retire_upstream(
         &self,
         upstream: &Arc<Upstream>,
@@ -177,7 +177,8 @@ impl RunningDaemon {
         upstream.retire();
         active.retired.retain(|retired| retired.strong_count() > 0);
         active.retired.push(Arc::downgrade(upstream));
-        // Nor does who asks now wait for a resolver that was left, maybe since it does not answer.
+        // New queries must not wait for an answer of the old upstream either: it may have been replaced because it does not
+        // answer.
         if names_changed {
             self.endings.forget(clock::now());
         } else {
@@ -186,8 +187,7 @@ impl RunningDaemon {
     }
 }
 
-/// What is remembered stays where it is, and the time that was good at the start stays that. Fails where the pins cannot follow those of
-/// before.
+/// Keeps the state directory and the last trusted time of the start. Fails if the new pins may not follow the old ones.
 fn keep_state(
     trust: &mut trust::Settings,
     before: &PinManager,
@@ -205,13 +205,13 @@ fn keep_state(
     checked.map_err(|error| error.to_string())
 }
 
-/// Whether resolvers of other names are asked.
+/// Whether the names of the resolvers differ.
 fn resolver_names_differ(trust: &trust::Settings, before: &trust::Settings) -> bool {
     let (names, old_names) = (&trust.source.names, &before.source.names);
     names.len() != old_names.len() || names.iter().any(|name| !old_names.contains(name))
 }
 
-/// The upstream that takes the place of this one, if the settings want another one.
+/// The upstream that replaces `upstream`, or `None` if the settings differ in pins at most.
 fn replacement_upstream(
     config: &Config,
     upstream: &Upstream,
@@ -230,7 +230,7 @@ fn replacement_upstream(
     Ok(Some(next))
 }
 
-/// Has other keys be watched over in the place of those of before, which go on if the system has no thread.
+/// Starts a manager for the new settings and stops the old one, which resumes if the system has no thread.
 fn replace_pin_manager(
     before: &PinManager,
     settings: &trust::Settings,

@@ -25,7 +25,10 @@ use crate::system::thread;
 use crate::telemetry::log::{error, info};
 use crate::upstream::{Doubts, Tally};
 
-/// A forwarder that serves.
+/// A daemon that serves.
+///
+/// The lock on `active` makes reloads exclusive. It is taken before all other locks of the daemon's parts and never while one of
+/// them is held.
 pub struct RunningDaemon {
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) server: Server,
@@ -36,18 +39,18 @@ pub struct RunningDaemon {
     pub(super) evictions: Arc<EvictionCounters>,
     pub(super) tally: Arc<Tally>,
     pub(super) monitor: Option<Monitor>,
-    /// What it is held to by the kernel.
+    /// The rules that the kernel enforces, if any.
     pub(super) sandbox_rules: Option<SandboxRules>,
-    /// The options that it was started with.
+    /// The options at the start.
     pub(super) initial_options: OptionValues,
     pub(super) active: Mutex<ActiveConfig>,
 }
 
-/// What holds since the last reload, or the start.
+/// What a reload replaces.
 pub(super) struct ActiveConfig {
     pub(super) options: OptionValues,
     pub(super) pin_manager: Arc<PinManager>,
-    /// Upstreams of before, as long as queries are on their way there.
+    /// Earlier upstreams that still have queries in flight.
     pub(super) retired: Vec<Weak<Upstream>>,
 }
 
@@ -57,27 +60,27 @@ impl RunningDaemon {
         &self.addresses
     }
 
-    /// Where its state is read from outside, if anywhere.
+    /// The address of the monitoring port, if there is one.
     pub fn monitor(&self) -> Option<SocketAddr> {
         self.monitor.as_ref().map(Monitor::address)
     }
 
-    /// What the bounds on clients have cost them.
+    /// Counts of client traffic that limits rejected.
     pub fn evictions(&self) -> &EvictionCounters {
         &self.evictions
     }
 
-    /// How many queries ended so.
+    /// The number of queries with this outcome.
     pub fn count(&self, outcome: Outcome) -> u64 {
         self.endings.counts().count(outcome)
     }
 
-    /// Sessions that were opened on less than all that could be asked for.
+    /// Sessions opened without a matching pin, or while the clock was wrong.
     pub fn degraded_sessions(&self) -> &Doubts {
         &self.tally.doubts
     }
 
-    /// How it fares, in a line for people.
+    /// One line for people: the resolver in use and the number of queries.
     pub fn status(&self) -> String {
         Self::status_of(&self.forwarder, &self.endings)
     }
@@ -95,8 +98,8 @@ impl RunningDaemon {
         format!("{resolver}; {all} queries")
     }
 
-    /// Tells the service manager that it serves; and from now on, where there is a watchdog, that it goes on doing so, as long
-    /// as that is so. Fails when the system has no thread for that.
+    /// Reports READY to the service manager, and starts a thread for its watchdog, if it has one. Fails when the system has no
+    /// thread.
     pub fn report_to(&self, notifier: &Arc<ServiceNotifier>) -> io::Result<()> {
         let (forwarder, endings) = (Arc::clone(&self.forwarder), Arc::clone(&self.endings));
         notifier.notify_ready(&self.status());
@@ -119,14 +122,14 @@ impl RunningDaemon {
         Ok(())
     }
 
-    /// Forgets the answers that are kept, and keeps none that was asked for before.
+    /// Empties the cache. Answers to queries that are in flight now are not cached.
     pub fn flush_cache(&self) {
         let octets = self.endings.cache().octets();
         let entries = self.endings.forget(clock::now());
         info!("event=cache-emptied entries={entries} octets={octets}");
     }
 
-    /// Takes no more queries, lets those on their way end, and closes the session. Takes as long as a query may.
+    /// Stops reading queries, completes those in flight and closes the sessions. Takes as long as one query may.
     pub fn stop(self) {
         if let Some(monitor) = &self.monitor {
             monitor.set_stopping();

@@ -32,10 +32,10 @@ use crate::telemetry::log::{info, warn};
 use crate::telemetry::metrics::Counter;
 use crate::upstream::{self, Tally};
 
-/// Descriptors besides those of TCP clients, at most: listeners, sessions, and what the process itself needs.
+/// File descriptors kept for everything but TCP clients: listeners, sessions and the process itself.
 const RESERVED_FDS: usize = 128;
 
-/// A forwarder that is ready to serve: it has all that it needs rights for.
+/// A daemon that is ready to serve: everything that needs privileges is done.
 pub struct BoundDaemon {
     config: Config,
     sockets: Sockets,
@@ -43,7 +43,7 @@ pub struct BoundDaemon {
     sandbox_rules: Option<SandboxRules>,
 }
 
-/// Binds the sockets, but for those that were passed, and gives up rights.
+/// Binds the sockets, unless they were `passed` by a service manager, and drops privileges.
 pub fn bind(passed: Option<Sockets>, config: Config) -> Result<BoundDaemon, StartError> {
     let sockets = match passed {
         Some(sockets) => sockets,
@@ -66,12 +66,12 @@ pub fn bind(passed: Option<Sockets>, config: Config) -> Result<BoundDaemon, Star
     })
 }
 
-/// Binds, wires the rooms and serves. The first session is opened at once, in the background.
+/// Binds and serves. The first session is opened in the background at once.
 pub fn start(config: Config) -> Result<RunningDaemon, StartError> {
     bind(None, config)?.serve()
 }
 
-/// How many TCP clients there may be at a time: as many as are wanted, if there is what each of them takes.
+/// The maximum number of TCP clients: as many as configured, if memory, threads and file descriptors suffice.
 fn client_limit(config: &Config) -> usize {
     let wanted = config.server.clients;
     let mut clients = config.memory.connections();
@@ -86,7 +86,7 @@ fn client_limit(config: &Config) -> usize {
     let needed = (clients + RESERVED_FDS) as u64;
     let fd_limit = privileges::raise_fd_limit(needed);
     if fd_limit < needed {
-        // Where there are few, half are for clients, so that sessions and the monitor have theirs.
+        // If there are few, clients get half, so that sessions and the monitoring port have the rest.
         let allowed = usize::try_from(fd_limit).unwrap_or(usize::MAX);
         clients = (allowed - RESERVED_FDS.min(allowed / 2)).max(1);
         warn!(
@@ -97,11 +97,11 @@ fn client_limit(config: &Config) -> usize {
 }
 
 impl BoundDaemon {
-    /// Has the kernel see to it that the calling thread, and those that it starts, do no more than what it takes to serve.
-    /// Where it cannot, the log says so.
+    /// Restricts the calling thread, and all threads that it starts later, to what serving needs. If the kernel cannot do that,
+    /// the log says so.
     pub fn enter_sandbox(&mut self) {
         let rules = sandbox_rules(&self.config);
-        // A file of options may name somebody else later.
+        // Reads the list of users while that is allowed: a reload may name another user.
         privileges::passwd();
         match sandbox::restrict_self(&rules) {
             Ok(Some(version)) => {
@@ -115,7 +115,7 @@ impl BoundDaemon {
         }
     }
 
-    /// Wires the rooms and serves.
+    /// Starts all parts, and serves.
     pub fn serve(self) -> Result<RunningDaemon, StartError> {
         let Self {
             config,
@@ -132,7 +132,7 @@ impl BoundDaemon {
         let now = clock::now();
         let relay = Relay::start(config.forwarder, config.upstream, &memory, now)?;
         let pool = Pool::new(Arc::clone(&relay.forwarder), clients);
-        // Before anybody can ask: a query that nobody connects for would fail.
+        // Before the first query: a query for which no thread can connect would fail.
         let executor = Arc::downgrade(&pool);
         relay.upstream.employ(executor);
         let server = Server::start(
@@ -174,9 +174,9 @@ impl BoundDaemon {
     }
 }
 
-/// What relays queries, whoever they come from.
+/// The path of a query: forwarder, completion and upstream.
 struct Relay {
-    /// Octets that the cache may have.
+    /// Octets that the cache may use.
     cache_size: usize,
     endings: Arc<Endings>,
     tally: Arc<Tally>,
@@ -209,7 +209,7 @@ impl Relay {
         })
     }
 
-    /// What the monitoring port shows.
+    /// What the monitoring port exports.
     fn exporter(
         &self,
         server: &Server,
@@ -230,7 +230,7 @@ impl Relay {
     }
 }
 
-/// Has a thread write on to clients that are slow to read.
+/// Starts the thread that writes to clients that read slowly.
 fn start_slow_readers(
     memory: &Arc<Memory>,
     evictions: &Arc<EvictionCounters>,
@@ -241,7 +241,7 @@ fn start_slow_readers(
     Ok(slow_readers)
 }
 
-/// Says in the log which variables look like options and are none.
+/// Logs the environment variables that look like options but are none.
 fn warn_of_variables(config: &Config) {
     let ignored_variables: Vec<_> = config.options.ignored_variables().collect();
     if !ignored_variables.is_empty() {
@@ -250,7 +250,7 @@ fn warn_of_variables(config: &Config) {
     }
 }
 
-/// Has the monitoring port be answered from now on.
+/// Starts the monitoring port.
 fn start_monitor(monitor_listener: TcpListener, sources: Exporter) -> io::Result<Monitor> {
     let monitor = Monitor::start(monitor_listener, sources)?;
     info!("event=monitoring address={}", monitor.address());

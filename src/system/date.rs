@@ -1,19 +1,20 @@
 //! Which day is that?
 //!
-//! Moments are seconds since 1970, UTC; people read and write them as RFC 3339 says: `2026-11-24T12:00:00Z`, or a day alone.
+//! Times are seconds since 1970 (UTC). They are read and written as RFC 3339 has it, `2026-11-24T12:00:00Z`, or as a day alone,
+//! `2026-11-24`.
 
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
 use humantime::{format_rfc3339_millis, format_rfc3339_seconds, parse_rfc3339};
 
-/// Seconds of a day.
+/// Seconds per day.
 pub const DAY: u64 = 24 * 60 * 60;
-/// The last second that is spelled: after it years have five digits.
+/// 9999-12-31T23:59:59Z, the last second that is written: later years have five digits.
 const MAX_TIMESTAMP: u64 = 253_402_300_799;
 
-/// The first and the last second of what a text says: of a day, or of a moment, which is both. From 1970 to 9999; none for
-/// anything else.
+/// The first and the last second that a text means: of a day, or of a moment, which is both. Returns `None` unless it is a valid
+/// date from 1970 to 9999.
 pub fn parse(text: &str) -> Option<(u64, u64)> {
     match text.split_once('T') {
         None => {
@@ -27,14 +28,14 @@ pub fn parse(text: &str) -> Option<(u64, u64)> {
     }
 }
 
-/// To the second: neither parts of one nor the 60th, which the library takes.
+/// Accepts whole seconds only: neither fractions nor a leap second, which the library would accept.
 fn parse_timestamp(text: &str) -> Option<u64> {
     let moment = parse_rfc3339(text).ok()?;
     let seconds = moment.duration_since(UNIX_EPOCH).ok()?.as_secs();
     (format_timestamp(seconds) == text).then_some(seconds)
 }
 
-/// To the second; in words where the year has more than four digits, which is not read.
+/// To the second. A time after 9999 gives a text that [`parse`] refuses.
 fn format_timestamp(seconds: u64) -> String {
     match seconds {
         ..=MAX_TIMESTAMP => {
@@ -44,7 +45,7 @@ fn format_timestamp(seconds: u64) -> String {
     }
 }
 
-/// A moment, spelled as a day, or with `{:#}` to the second.
+/// Seconds since 1970. Displayed as a day, or to the second with `{:#}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(pub u64);
 
@@ -56,13 +57,13 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// A moment in a log, as the time since 1970: to the millisecond.
+/// The time of a log line, since 1970. Displayed to the millisecond.
 #[derive(Debug, Clone, Copy)]
 pub struct LogTimestamp(pub Duration);
 
 impl fmt::Display for LogTimestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // No clock shows a later one.
+        // The library fails on later times.
         let time = self.0.min(Duration::new(MAX_TIMESTAMP, 999_999_999));
         format_rfc3339_millis(UNIX_EPOCH + time).fmt(f)
     }

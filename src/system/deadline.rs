@@ -1,7 +1,7 @@
 //! How long may this still take?
 //!
-//! A timeout on each read is not a deadline: a peer that sends an octet now and then would go on for ever. A
-//! [`DeadlineStream`] stream has one end, and shortens its socket's timeouts as that draws near.
+//! A timeout per read is not a deadline: a peer that sends an octet now and then would never reach it. A [`DeadlineStream`] has
+//! one deadline, and shortens the timeouts of its socket as the deadline approaches.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::system::clock;
 
-/// What is left until `deadline`; the error `TimedOut` once nothing is.
+/// The time until `deadline`, or the error `TimedOut` if it has passed.
 pub fn time_left(deadline: Instant) -> io::Result<Duration> {
     match deadline.saturating_duration_since(clock::now()) {
         Duration::ZERO => Err(ErrorKind::TimedOut.into()),
@@ -17,7 +17,7 @@ pub fn time_left(deadline: Instant) -> io::Result<Duration> {
     }
 }
 
-/// A blocking socket all of whose reads and writes end by one deadline, with the error `TimedOut`.
+/// A blocking socket whose reads and writes all fail with `TimedOut` at one deadline.
 #[derive(Debug)]
 pub struct DeadlineStream<'s> {
     socket: &'s TcpStream,
@@ -25,12 +25,12 @@ pub struct DeadlineStream<'s> {
 }
 
 impl<'s> DeadlineStream<'s> {
-    /// `socket` until `deadline`.
+    /// Wraps `socket` until `deadline`.
     pub fn new(socket: &'s TcpStream, deadline: Instant) -> Self {
         Self { socket, deadline }
     }
 
-    /// Takes the timeouts off the socket again.
+    /// Removes the timeouts from the socket.
     pub fn finish(self) -> io::Result<()> {
         self.socket.set_read_timeout(None)?;
         self.socket.set_write_timeout(None)

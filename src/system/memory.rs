@@ -1,51 +1,52 @@
 //! How many octets may messages hold?
 //!
-//! Whatever strangers make this process hold is paid for here before it is copied: queries that wait, replies on their way to
-//! clients that read slowly, lines of the query log. Each purpose has a share of its own, so that no two kinds of load can
-//! take each other's memory; and the more of a share is taken, the smaller is the part that one client may take ([`is_fair`]).
-//! A reservation is given back when it is dropped. There is no lock, and time plays no part.
+//! Memory that clients can make this process hold is reserved here before it is used: queries that wait for an answer, replies to
+//! clients that read slowly, lines of the query log. Each purpose has its own share, so that one kind of load cannot take the
+//! memory of another. The fuller a share is, the smaller is the part that one client may take ([`is_fair`]). Dropping a
+//! [`Reservation`] returns its octets.
+//!
+//! [`Memory`] is shared by all threads without a lock: each share is a pair of independent atomic counters.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Octets that a TCP connection costs besides its queries and replies: twice the kernel's buffers in both directions (it counts
-/// twice what is asked for, see [`SEND_BUFFER`] and [`RECEIVE_BUFFER`]), the buffer that it is read into, and that in which its
-/// replies are gathered.
+/// Octets that a TCP connection costs besides its queries and replies: twice the kernel's two buffers (the kernel counts twice
+/// what is asked for, see [`SEND_BUFFER`] and [`RECEIVE_BUFFER`]), the read buffer and the reply buffer.
 pub const CONNECTION_BYTES: usize =
     2 * SEND_BUFFER + 2 * RECEIVE_BUFFER + READ_BUFFER + REPLY_BUFFER;
-/// The kernel's send buffer of a TCP client in octets, as asked for (SO_SNDBUF).
+/// Size in octets of the kernel's send buffer of a TCP client, as requested (SO_SNDBUF).
 pub const SEND_BUFFER: usize = 16 * 1024;
-/// The kernel's receive buffer of a TCP client in octets, as asked for (SO_RCVBUF).
+/// Size in octets of the kernel's receive buffer of a TCP client, as requested (SO_RCVBUF).
 pub const RECEIVE_BUFFER: usize = 8 * 1024;
 /// Octets that are read from a client at a time, unless one message is longer.
 pub const READ_BUFFER: usize = 4096;
-/// Octets of replies that a thread gathers without a reservation.
+/// Octets of replies that a thread collects without a reservation.
 pub const REPLY_BUFFER: usize = 16 * 1024;
 
-/// The least that can be asked for with `--max-memory`, in octets: room for a few of the longest messages in each share.
+/// Minimum of `--max-memory` in octets: room for a few messages of maximum length in each share.
 pub const MIN_LIMIT: usize = 4 * 1024 * 1024;
-/// What is there for messages by default, besides [`CONNECTION_BYTES`] for each connection, in octets.
+/// Default octets for messages, besides [`CONNECTION_BYTES`] per connection.
 const DEFAULT_MESSAGE_BYTES: usize = 15 * 1024 * 1024;
-/// Of a whole that is small, the part that is kept for messages, in 32nds.
+/// The part of a small limit that is kept for messages, in 32nds.
 const MIN_MESSAGE_32NDS: usize = 15;
 
-/// What octets are held for.
+/// What octets are reserved for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Queries that wait for the resolver, and messages of TCP clients longer than [`READ_BUFFER`].
     Queries,
-    /// Replies to TCP clients that are being written or wait until their clients read.
+    /// Replies to TCP clients that are being written, or wait until the client reads.
     Replies,
     /// Lines of the query log that wait to be written.
     QueryLog,
 }
 
 impl Purpose {
-    /// All of them, in the order of their shares.
+    /// All purposes, in the order of their shares.
     pub const ALL: [Self; 3] = [Self::Queries, Self::Replies, Self::QueryLog];
 
-    /// The word for it in metrics.
+    /// The value of the label `purpose` in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Queries => "queries",
@@ -54,7 +55,7 @@ impl Purpose {
         }
     }
 
-    /// How what connections leave is divided: so many 15ths.
+    /// The purpose's part, in 15ths, of what connections leave.
     fn weight(self) -> usize {
         match self {
             Self::Queries => 9,
@@ -64,22 +65,22 @@ impl Purpose {
     }
 }
 
-/// What is to be divided.
+/// The limits from which the shares follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Octets in all (`--max-memory`), at least [`MIN_LIMIT`]; 32 MiB for 256 connections.
+    /// Octets in all (`--max-memory`), at least [`MIN_LIMIT`]; by default 32 MiB for 256 connections.
     pub limit: usize,
-    /// TCP connections that are wanted at a time (`--max-clients`).
+    /// TCP connections wanted at a time (`--max-clients`).
     pub connections: usize,
 }
 
 impl Settings {
-    /// What is used where nothing else is asked for: enough for all the connections that are wanted.
+    /// The default limit in octets: enough for all `connections`.
     pub fn default_limit(connections: usize) -> usize {
         DEFAULT_MESSAGE_BYTES + CONNECTION_BYTES * connections.max(256)
     }
 
-    /// How many connections there is memory for, at most as many as are wanted; at least 1.
+    /// The number of connections that the limit has room for: at least 1, at most the number wanted.
     pub fn connections(&self) -> usize {
         let messages = DEFAULT_MESSAGE_BYTES.min(self.limit / 32 * MIN_MESSAGE_32NDS);
         let affordable = self.limit.saturating_sub(messages) / CONNECTION_BYTES;
@@ -87,7 +88,7 @@ impl Settings {
     }
 }
 
-/// The memory for messages.
+/// Counts the octets that messages hold, per purpose.
 pub struct Memory {
     limit: usize,
     shares: [Share; Purpose::ALL.len()],
@@ -109,7 +110,7 @@ impl fmt::Debug for Memory {
 }
 
 impl Memory {
-    /// Nothing is held yet.
+    /// Divides the limit into shares, all of them empty.
     pub fn new(settings: Settings) -> Arc<Self> {
         let free = settings
             .limit
@@ -125,39 +126,39 @@ impl Memory {
         })
     }
 
-    /// Octets that may be held in all, those of connections included.
+    /// The limit in octets, connections included.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Octets that may be held for a purpose.
+    /// Octets that a purpose may hold.
     pub fn share_limit(&self, purpose: Purpose) -> usize {
         self.share_of(purpose).limit
     }
 
-    /// Octets that are held for a purpose.
+    /// Octets that a purpose holds.
     pub fn held(&self, purpose: Purpose) -> usize {
         self.share_of(purpose).held.load(Ordering::Relaxed)
     }
 
-    /// Octets that may still be held for a purpose.
+    /// Octets that a purpose may still take.
     pub fn free(&self, purpose: Purpose) -> usize {
         self.share_limit(purpose).saturating_sub(self.held(purpose))
     }
 
-    /// How often a purpose found no room.
+    /// How many reservations for a purpose were refused.
     pub fn refused(&self, purpose: Purpose) -> u64 {
         self.share_of(purpose).refused.load(Ordering::Relaxed)
     }
 
-    /// Counts that somebody was refused memory for a purpose, of which there may be some for others.
+    /// Counts a refusal that the caller decided, though the share may have room for others.
     pub fn count_refused(&self, purpose: Purpose) {
         self.share_of(purpose)
             .refused
             .fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Holds so many octets, if there is room for them.
+    /// Reserves `octets`, or returns `None` if the share has no room for them.
     pub fn reserve(self: &Arc<Self>, purpose: Purpose, octets: usize) -> Option<Reservation> {
         let mut reservation = Reservation {
             memory: Arc::clone(self),
@@ -171,7 +172,7 @@ impl Memory {
         &self.shares[purpose as usize]
     }
 
-    /// Takes octets from a share, if there are so many and `accept` agrees to what is left then.
+    /// Takes octets from a share if it has room and `accept` agrees to what then remains free. Counts a refusal otherwise.
     fn try_take(
         &self,
         purpose: Purpose,
@@ -179,7 +180,7 @@ impl Memory {
         accept: impl FnOnce(usize) -> bool,
     ) -> bool {
         let share = self.share_of(purpose);
-        // No other memory is ordered by it: it is a number that all threads add to.
+        // Relaxed: the counter orders no other memory.
         let held = share.held.fetch_add(octets, Ordering::Relaxed);
         let free = held
             .checked_add(octets)
@@ -199,25 +200,25 @@ impl Memory {
     }
 }
 
-/// Whether one of many may have `part` of a `total` of which so much is `free` then: little (a 4096th), or no more than the cube of
-/// the part that is left.
+/// Whether one client may hold `part` of a `total` of which `free` then remains: a 4096th at most, or no more than the cube of
+/// the free fraction.
 ///
-/// So one alone has a third at most; and when `n` come one after the other and each takes what it may, a `1/sqrt(2n + 1)` of the
-/// whole is left, of which everybody else may have a little. (Thresholds that follow what is left of a shared memory are
-/// Choudhury's and Hahne's, IEEE/ACM Transactions on Networking 6(2), 1998. Theirs are in proportion to it, and `n` that come one
-/// after the other leave a `1/2^n`.)
+/// One client alone gets a third at most. When `n` clients in turn take all that they may, a `1/sqrt(2n + 1)` of the total
+/// remains, of which everyone else may have a small part. (Thresholds that follow the free part of a shared memory are
+/// Choudhury's and Hahne's, IEEE/ACM Transactions on Networking 6(2), 1998. Theirs are proportional to it, so `n` clients in turn
+/// leave a `1/2^n`.)
 pub fn is_fair(part: usize, free: usize, total: usize) -> bool {
-    // In 65,536ths, so that the cube of it fits.
+    // In 65,536ths, so that its cube fits.
     let free_part = ((free.min(total) as u128) << 16) / total.max(1) as u128;
     is_small(part, total) || (part as u128) << 48 <= total as u128 * free_part.pow(3)
 }
 
-/// Whether `part` is so little of a `total` that everybody may have it, as long as there is some.
+/// Whether `part` is so small a part of `total`, a 4096th, that every client may have it while there is room.
 pub fn is_small(part: usize, total: usize) -> bool {
     part <= (total / 4096).max(1)
 }
 
-/// Octets that are held for a purpose, until it is dropped.
+/// Octets held for a purpose until this value is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     memory: Arc<Memory>,
@@ -226,23 +227,22 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// Holds so many octets more of the same memory, apart from these, if there is room.
+    /// Reserves `octets` for the same purpose, separately from these, if there is room.
     pub fn reserve_another(&self, octets: usize) -> Option<Self> {
         self.memory.reserve(self.purpose, octets)
     }
 
-    /// How many octets are held.
+    /// The number of octets held.
     pub fn octets(&self) -> usize {
         self.octets
     }
 
-    /// Holds so many octets in all from now on, more or less than before. If there is no room for more, it holds what it held,
-    /// and says so by `false`.
+    /// Changes the number of octets held to `octets`. If there is no room for more, nothing changes and the result is `false`.
     pub fn resize(&mut self, octets: usize) -> bool {
         self.resize_if(octets, |_| true)
     }
 
-    /// Does as [`Reservation::resize`], but holds no more than [`is_fair`].
+    /// Like [`Reservation::resize`], but also refuses more than [`is_fair`] allows.
     pub fn resize_fairly(&mut self, octets: usize) -> bool {
         let share = self.memory.share_limit(self.purpose);
         self.resize_if(octets, |free| is_fair(octets, free, share))

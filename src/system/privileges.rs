@@ -1,8 +1,8 @@
 //! With what rights does it run?
 //!
-//! Root is needed to bind port 53 and for nothing after that: what parses strangers' octets runs as somebody who may do
-//! little, and leaves no copy of its memory, where names are, on a disk. And what says who is believed is taken from files
-//! that nobody else has the right to write.
+//! Root is needed to bind port 53 and for nothing after that. The code that parses messages from strangers runs as an
+//! unprivileged user, and its memory, which holds query names, is never dumped to disk. Files that decide whom to trust are read
+//! only if nobody but their owner may write them.
 
 use std::fmt;
 use std::fs::{self, File, Metadata};
@@ -16,9 +16,9 @@ use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setgid, setgroups, setuid};
 
-/// Who is on this host. Read here and not by the C library, which a static binary cannot ask for users.
+/// The list of users. It is read here because the C library of a static binary cannot look users up.
 const PASSWD: &str = "/etc/passwd";
-/// Octets of the longest file that is read: some thousand pins, or what is remembered of some hundred resolvers.
+/// Maximum length in octets of a trusted file: some thousand pins, or the state of some hundred resolvers.
 pub const MAX_FILE_LEN: u64 = 1024 * 1024;
 
 /// A user of this host.
@@ -28,7 +28,7 @@ pub struct User {
     gid: Gid,
 }
 
-/// Why the rights could not be given up.
+/// Why the process could not become the user.
 #[derive(Debug)]
 pub struct PrivilegeError {
     user: User,
@@ -50,7 +50,8 @@ impl fmt::Display for PrivilegeError {
 impl std::error::Error for PrivilegeError {}
 
 impl User {
-    /// The user of this name or number. A number that no user has is a user without a name, of a group of its own number.
+    /// Finds a user by name or number. A number that is not in the list is a user without a name, whose group has the same
+    /// number.
     pub fn find(text: &str) -> Option<Self> {
         Self::find_in(passwd(), text)
     }
@@ -72,12 +73,13 @@ impl User {
         })
     }
 
-    /// Whether it is the one that may do everything.
+    /// Whether this is root (user 0).
     pub fn is_root(&self) -> bool {
         self.uid.is_root()
     }
 
-    /// Becomes this user for good, groups and all. Fails if any of the rights of before is left.
+    /// Becomes this user for good, with no groups but the user's own, and disables core dumps. Fails if any earlier right
+    /// remains.
     pub fn drop_privileges(self) -> Result<(), PrivilegeError> {
         let failed = |cause: String| PrivilegeError { user: self, cause };
         if geteuid() != self.uid || getegid() != self.gid {
@@ -98,28 +100,28 @@ impl User {
         if !foreign.is_empty() {
             return Err(failed(format!("groups {foreign:?} are left")));
         }
-        // Another user's memory is what the system's default says.
+        // A change of user resets this to the system's default.
         disable_core_dumps();
         Ok(())
     }
 }
 
-/// The list of users, as it was at the first question for it: later it may be out of reach.
+/// The contents of `/etc/passwd` at the first call. Later the sandbox or a changed root may hide the file.
 pub fn passwd() -> &'static str {
     static CONTENTS: OnceLock<String> = OnceLock::new();
     CONTENTS.get_or_init(|| fs::read_to_string(PASSWD).unwrap_or_default())
 }
 
-/// Why a file that says who is believed is not read.
+/// Why a trusted file was refused.
 #[derive(Debug)]
 pub enum FileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     Unreadable(io::Error),
-    /// It is something else than this.
+    /// The path is not of the expected kind, such as a file or a directory.
     WrongKind(&'static str),
-    /// Others than its owner may write it; its mode.
+    /// Others than the owner may write the file, which has this mode.
     WritableByOthers(u32),
-    /// It is longer than is read.
+    /// The file is longer than [`MAX_FILE_LEN`].
     TooLong,
 }
 
@@ -139,15 +141,16 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {}
 
-/// Reads a file that says who is believed: one that its owner alone may write, and that is not too long.
+/// Reads a file that decides whom to trust. Fails if others than its owner may write it, or if it is longer than
+/// [`MAX_FILE_LEN`].
 pub fn read_trusted_file(path: &Path) -> Result<Vec<u8>, FileError> {
-    // Before it is opened, since opening a pipe would wait for its other end.
+    // Checked before opening, since opening a pipe would wait for its other end.
     let metadata = fs::metadata(path).map_err(FileError::Unreadable)?;
     if !metadata.is_file() {
         return Err(FileError::WrongKind("a file"));
     }
     let file = File::open(path).map_err(FileError::Unreadable)?;
-    // The file that was opened, whatever the path leads to by now.
+    // Checks the file that was opened, which may no longer be the one that the path names.
     let metadata = file.metadata().map_err(FileError::Unreadable)?;
     check_owner_only(&metadata)?;
     let mut octets = Vec::new();
@@ -158,8 +161,7 @@ pub fn read_trusted_file(path: &Path) -> Result<Vec<u8>, FileError> {
     Ok(octets)
 }
 
-/// The text that these octets of a file are. Fails with the number of the first line that is none, from 1, and what was
-/// expected.
+/// Decodes a file as UTF-8. Fails with the number, from 1, of the first line that is not, and what was expected.
 pub fn decode_utf8(octets: Vec<u8>) -> Result<String, (usize, String)> {
     String::from_utf8(octets).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
@@ -168,8 +170,8 @@ pub fn decode_utf8(octets: Vec<u8>) -> Result<String, (usize, String)> {
     })
 }
 
-/// Fails if others than its owner may write what these are the metadata of. A group that has the owner's number is the
-/// owner's own, as is usual where files are made writable for their group.
+/// Fails if others than the owner may write the file. A group with the owner's number counts as the owner's own, as is usual
+/// where files are made writable for their group.
 pub fn check_owner_only(metadata: &Metadata) -> Result<(), FileError> {
     const GROUP: u32 = 0o020;
     const OTHERS: u32 = 0o002;
@@ -180,12 +182,12 @@ pub fn check_owner_only(metadata: &Metadata) -> Result<(), FileError> {
     }
 }
 
-/// How many descriptors may be open; 0 where the system does not say.
+/// The maximum number of open file descriptors (RLIMIT_NOFILE), or 0 if the system does not tell.
 pub fn fd_limit() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
 }
 
-/// Sees to it that so many descriptors may be open, as far as the system allows. Returns how many may be.
+/// Raises RLIMIT_NOFILE to `wanted`, as far as the system allows. Returns the limit that holds now.
 pub fn raise_fd_limit(wanted: u64) -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return wanted;
@@ -197,33 +199,33 @@ pub fn raise_fd_limit(wanted: u64) -> u64 {
     raised
 }
 
-/// Where the kernel says how many mappings of memory a process may have. It is looked for only by who wants more threads than
-/// [`default_max_threads`]: a service manager may hide it.
+/// The maximum number of memory mappings of a process. Read only for more threads than [`default_max_threads`], since a service
+/// manager may hide the file.
 pub const MAX_MAP_COUNT: &str = "/proc/sys/vm/max_map_count";
 
-/// How many threads there may be besides those that always are, if the kernel is as it is by default.
+/// The number of worker threads that the kernel's default of mappings allows.
 pub fn default_max_threads() -> usize {
     max_threads_with(65_530)
 }
 
-/// How many there may be on this system.
+/// The number of worker threads that this system allows.
 pub fn max_threads() -> usize {
     let read = fs::read_to_string(MAX_MAP_COUNT).ok();
     let mappings = read.and_then(|text| text.trim().parse().ok());
     mappings.map_or_else(default_max_threads, max_threads_with)
 }
 
-/// The C library maps a stack for each, and a second one for signals, with a page before them that must not be touched; and a
-/// process that cannot map the second one ends.
+/// The C library maps a stack and a signal stack per thread, each with a guard page. A process that cannot map the signal stack
+/// ends.
 fn max_threads_with(mappings: usize) -> usize {
     const MAPPINGS_PER_THREAD: usize = 4;
     const OTHER_MAPPINGS: usize = 2048;
     mappings.saturating_sub(OTHER_MAPPINGS) / MAPPINGS_PER_THREAD
 }
 
-/// Sees to it that no copy of the memory is ever written, nor read by other processes of the same user.
+/// Prevents core dumps, and keeps other processes of the same user from reading this one's memory (PR_SET_DUMPABLE).
 pub fn disable_core_dumps() {
-    // Where it cannot be had, it is as it is for all programs.
+    // On failure the process is as protected as any other program.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     let _ = set_dumpable(false);
 }

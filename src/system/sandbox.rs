@@ -1,8 +1,8 @@
 //! What may the process still do once it serves?
 //!
-//! Landlock, where the kernel has it: no file but what a reload reads and what is to be remembered, no TCP connection but to
-//! the ports of resolvers, no port to listen on but those that are open. Who takes the process over by way of an octet that
-//! was read wrongly finds itself there, and with it whatever it starts.
+//! Where the kernel has Landlock, the process may read only the files that a reload reads, write only its state directory,
+//! connect only to the ports of resolvers, and listen only on the ports that are already open. An attacker who takes over the
+//! process by a malformed message is confined as well, and so is everything the process starts.
 
 use std::path::{Path, PathBuf};
 
@@ -11,35 +11,35 @@ use landlock::{
     Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 
-/// The rules that are asked for; of an older kernel, those that it knows.
+/// The rules that are requested. An older kernel enforces those that it knows.
 const LANDLOCK_ABI: ABI = ABI::V6;
 
-/// What is needed while it serves.
+/// What the process needs while it serves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SandboxRules {
-    /// Files and folders that are read. Of a file the folder is meant, with all in it: editors put another file in its place.
+    /// Files and directories to read. A file stands for its whole directory, because editors replace a file by a new one.
     pub readable: Vec<PathBuf>,
-    /// A folder that is written in, too.
+    /// A directory to read and write.
     pub writable_dir: Option<PathBuf>,
-    /// TCP ports that are connected to.
+    /// TCP ports to connect to.
     pub connect_ports: Vec<u16>,
 }
 
-/// Confines the thread that calls it, and those that it starts from then on, to `rules`. There is no way back.
+/// Confines the calling thread, and all threads that it starts later, to `rules`. This cannot be undone.
 ///
-/// Returns the kernel's version of Landlock, from 1; none where there is none. Before 4 it knows files alone, before 6 no
-/// signals.
+/// Returns the kernel's Landlock version, from 1, or `None` if it has no Landlock. Versions before 4 restrict files only,
+/// versions before 6 do not restrict signals.
 pub fn restrict_self(rules: &SandboxRules) -> Result<Option<i32>, RulesetError> {
     let ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(LANDLOCK_ABI))?
         .handle_access(AccessNet::from_all(LANDLOCK_ABI))?
-        // Its supervisor's socket, which may be abstract, is connected to by now.
+        // The supervisor's socket, which may be an abstract one, is already connected.
         .scope(Scope::from_all(LANDLOCK_ABI))?;
     let mut ruleset = ruleset.create()?;
     let read_access = AccessFs::ReadFile | AccessFs::ReadDir;
     for path in &rules.readable {
         ruleset = allow(ruleset, folder(path), read_access)?;
-        // Where a link leads is another folder.
+        // A symbolic link leads to another directory.
         if !path.is_dir()
             && let Ok(target) = path.canonicalize()
         {
@@ -60,7 +60,7 @@ pub fn restrict_self(rules: &SandboxRules) -> Result<Option<i32>, RulesetError> 
     }
 }
 
-/// The folder that a file is in; of a folder, itself.
+/// The directory of a file, or the directory itself.
 fn folder(path: &Path) -> &Path {
     if path.is_dir() {
         return path;
@@ -71,7 +71,7 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
-/// With what is in `folder` allowed, if it is there.
+/// Adds a rule for `folder`, if it exists.
 fn allow(
     ruleset: RulesetCreated,
     folder: &Path,

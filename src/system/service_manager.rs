@@ -1,7 +1,7 @@
 //! How do we speak with the service manager?
 //!
-//! In the words of sd_notify(3): lines in a datagram to the socket that NOTIFY_SOCKET names. Ready is said when the ports are
-//! served, and the watchdog is fed as long as the threads that serve get on with it.
+//! As sd_notify(3) says: lines in a datagram to the socket that NOTIFY_SOCKET names. The manager learns when the ports are
+//! served, and gets a keep-alive for its watchdog as long as no serving thread is stalled.
 
 use std::env;
 use std::io;
@@ -12,19 +12,19 @@ use std::time::Duration;
 
 use crate::system::clock;
 
-/// How long a manager that is busy is waited for: what it is told is told once.
+/// How long to wait for a busy manager: each message is sent once.
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The service manager; nobody, where there is none.
+/// Sends messages to the service manager, if there is one.
 #[derive(Debug)]
 pub struct ServiceNotifier {
     socket: Option<UnixDatagram>,
-    /// How often the watchdog wants to be fed, if there is one.
+    /// The manager's watchdog timeout (WATCHDOG_USEC), if it has one for this process.
     watchdog_timeout: Option<Duration>,
 }
 
 impl ServiceNotifier {
-    /// Whom the environment names. Fails where it names a socket that cannot be had.
+    /// Connects to the socket that the environment names. Fails if there is a name but no such socket.
     pub fn from_environment() -> io::Result<Self> {
         let name = env::var("NOTIFY_SOCKET").unwrap_or_default();
         let socket = match name.strip_prefix('@') {
@@ -49,40 +49,40 @@ impl ServiceNotifier {
         })
     }
 
-    /// How often the watchdog wants to be fed: twice in the time after which it bites.
+    /// How often to call [`ServiceNotifier::notify_watchdog`]: twice per watchdog timeout. `None` without a watchdog.
     pub fn watchdog_interval(&self) -> Option<Duration> {
         self.watchdog_timeout.map(|time| time / 2)
     }
 
-    /// All is served now; with `status` as a line for people.
+    /// READY=1: the ports are served. `status` is a line for people.
     pub fn notify_ready(&self, status: &str) {
         self.send(&["READY=1\nSTATUS=", status, "\n"]);
     }
 
-    /// The configuration is read again, until [`ServiceNotifier::notify_ready`].
+    /// RELOADING=1: the configuration is being read again, until [`ServiceNotifier::notify_ready`].
     pub fn notify_reloading(&self) {
         let now = clock::monotonic().as_micros().to_string();
         self.send(&["RELOADING=1\nMONOTONIC_USEC=", &now, "\n"]);
     }
 
-    /// It ends.
+    /// STOPPING=1: no more queries are read.
     pub fn notify_stopping(&self) {
         self.send(&["STOPPING=1\nSTATUS=answers what is on its way\n"]);
     }
 
-    /// All gets on.
+    /// WATCHDOG=1: all serving threads make progress.
     pub fn notify_watchdog(&self, status: &str) {
         self.send(&["WATCHDOG=1\nSTATUS=", status, "\n"]);
     }
 
-    /// Not all gets on: the watchdog goes hungry.
+    /// Reports `status` without a keep-alive: a stalled thread lets the watchdog expire.
     pub fn notify_status(&self, status: &str) {
         self.send(&["STATUS=", status, "\n"]);
     }
 
     fn send(&self, parts: &[&str]) {
         if let Some(socket) = &self.socket {
-            // One that does not listen at all is not told.
+            // Errors are ignored: a manager that does not listen cannot be told.
             let _ = socket.send(parts.concat().as_bytes());
         }
     }

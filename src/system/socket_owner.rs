@@ -1,7 +1,7 @@
 //! Whose process is at the other end of a connection on this host?
 //!
-//! The kernel tells which user a TCP socket belongs to (sock_diag(7)), if it is asked for the socket at the other end. That is a
-//! message of fixed length each way, and reads no list.
+//! The kernel tells which user owns a TCP socket (sock_diag(7)) when asked for the socket at the other end. The request and the
+//! answer have a fixed length, and no list is read.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
@@ -11,20 +11,21 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
 };
 
-/// SOCK_DIAG_BY_FAMILY and NLM_F_REQUEST, of linux/sock_diag.h and linux/netlink.h.
+/// Constants of linux/sock_diag.h and linux/netlink.h.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
-/// AF_INET, AF_INET6 and IPPROTO_TCP.
+/// Constants of the socket API.
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
-/// Octets of `struct nlmsghdr`, and of it and `struct inet_diag_req_v2`.
+/// Octets of `struct nlmsghdr`, and of it with `struct inet_diag_req_v2`.
 const NLMSGHDR_LEN: usize = 16;
 const REQUEST_LEN: usize = NLMSGHDR_LEN + 56;
-/// Where `idiag_uid` is in an answer: behind the header, four octets, a `struct inet_diag_sockid` and three numbers.
+/// Offset of `idiag_uid` in an answer: after the header, four octets, a `struct inet_diag_sockid` and three numbers.
 const UID_OFFSET: usize = NLMSGHDR_LEN + 4 + 48 + 12;
 
-/// The user whose process has the TCP socket at `peer` that is connected to `local`, if it is on this host and the kernel tells.
+/// The user who owns the TCP socket at `peer` that is connected to `local`. `None` if it is not on this host or the kernel does
+/// not tell.
 pub fn tcp_peer_uid(peer: SocketAddr, local: SocketAddr) -> Option<u32> {
     let family = AddressFamily::NETLINK;
     let kind = SocketType::DGRAM;
@@ -39,12 +40,12 @@ pub fn tcp_peer_uid(peer: SocketAddr, local: SocketAddr) -> Option<u32> {
     )
     .ok()?;
     let mut answer = [0; 512];
-    // The kernel has answered by now.
+    // The kernel answers before `sendto` returns.
     let (length, _) = recv(socket.as_fd(), &mut answer, RecvFlags::DONTWAIT).ok()?;
     parse_uid(answer.get(..length)?)
 }
 
-/// The question for the socket that has `peer` as its own address and `local` as its peer's.
+/// The request for the socket whose own address is `peer` and whose peer is `local`.
 fn request(peer: SocketAddr, local: SocketAddr) -> Option<[u8; REQUEST_LEN]> {
     // An IPv4 client of an IPv6 socket has an IPv4 socket.
     let [from, to] = [peer, local].map(|end| end.ip().to_canonical());
@@ -54,7 +55,7 @@ fn request(peer: SocketAddr, local: SocketAddr) -> Option<[u8; REQUEST_LEN]> {
         &u32::try_from(REQUEST_LEN).ok()?.to_ne_bytes(),
         &SOCK_DIAG_BY_FAMILY.to_ne_bytes(),
         &NLM_F_REQUEST.to_ne_bytes(),
-        // Sequence number and sender, which nobody looks at.
+        // Sequence number and port ID, which are not used.
         &[0; 8],
         &[family, IPPROTO_TCP, 0, 0],
         &all_states.to_ne_bytes(),
@@ -64,7 +65,7 @@ fn request(peer: SocketAddr, local: SocketAddr) -> Option<[u8; REQUEST_LEN]> {
         &octets(to),
         // Any interface.
         &[0; 4],
-        // INET_DIAG_NOCOOKIE: whichever socket has these addresses.
+        // INET_DIAG_NOCOOKIE: any socket with these addresses.
         &[0xff; 8],
     ];
     fields.concat().try_into().ok()
@@ -81,7 +82,7 @@ fn octets(address: IpAddr) -> [u8; 16] {
     }
 }
 
-/// The user that an answer names; none in an error, which is shorter or of another type.
+/// The user in an answer. `None` for an error message, which is shorter or of another type.
 fn parse_uid(answer: &[u8]) -> Option<u32> {
     let kind = u16::from_ne_bytes(*answer.get(4..)?.first_chunk()?);
     let uid = u32::from_ne_bytes(*answer.get(UID_OFFSET..)?.first_chunk()?);

@@ -1,8 +1,9 @@
 //! How does a thread start, and what if it panics?
 //!
-//! Every thread has a name. A lost thread must not leave a service with fewer hands: one that is needed for good begins
-//! again after a panic, and every panic is said and counted. A stranger can cause none that we know of; this is for those
-//! that we do not know of.
+//! Every thread has a name. A thread that the service needs restarts after a panic, and every panic is logged and counted. We
+//! know of no way for a client to cause a panic; this is for the ways that we do not know.
+//!
+//! The list of [`Heartbeat`]s is behind one lock, which no code holds while it takes another. A heartbeat itself is an atomic.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,23 +17,24 @@ use parking_lot::Mutex;
 
 use crate::system::clock::{micros, micros_since_start};
 
-/// How long a thread that panicked waits before it begins again, so that it cannot spin.
+/// How long a thread waits before it restarts after a panic, so that it cannot spin.
 const RESTART_DELAY: Duration = Duration::from_millis(100);
-/// A stack in octets. What runs here calls little and keeps its buffers on the heap.
+/// Stack size in octets. Call chains are short and buffers are on the heap.
 const STACK_SIZE: usize = 256 * 1024;
 
-/// How long a thread may be at one piece of work: none of it waits for anybody, so it takes milliseconds.
+/// How long one piece of work may take. None of it waits for others, so milliseconds are normal.
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The threads that serve.
+/// The heartbeats of all serving threads, by thread name.
 static HEARTBEATS: Mutex<Vec<(&'static str, Weak<Heartbeat>)>> = Mutex::new(Vec::new());
 
-/// What a thread that serves shows of itself: since when it is at work, or that it waits for the kernel to bring some.
+/// Liveness of one serving thread: when its current piece of work began (microseconds since the start), or 0 while it waits for
+/// the kernel.
 #[derive(Debug, Default)]
 pub struct Heartbeat(AtomicU64);
 
 impl Heartbeat {
-    /// That of a thread of this name, as long as it is held.
+    /// Registers a heartbeat for a thread of this name. It counts until it is dropped.
     pub fn new(name: &'static str) -> Arc<Self> {
         let heartbeat = Arc::new(Self::default());
         let mut heartbeats = HEARTBEATS.lock();
@@ -41,12 +43,12 @@ impl Heartbeat {
         heartbeat
     }
 
-    /// It has work, since `now`.
+    /// The thread has work since `now`.
     pub fn set_busy(&self, now: Instant) {
         self.0.store(micros_since_start(now), Ordering::Relaxed);
     }
 
-    /// It waits for more.
+    /// The thread waits for more work.
     pub fn set_idle(&self) {
         self.0.store(0, Ordering::Relaxed);
     }
@@ -57,7 +59,7 @@ impl Heartbeat {
     }
 }
 
-/// A thread that serves and has been at the same piece of work for too long, if there is one.
+/// The name of a serving thread whose current piece of work has lasted longer than [`STALL_TIMEOUT`], if there is one.
 pub fn stalled_thread(now: Instant) -> Option<&'static str> {
     let now = micros_since_start(now);
     let heartbeats = HEARTBEATS.lock();
@@ -74,14 +76,14 @@ pub fn stalled_thread(now: Instant) -> Option<&'static str> {
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-/// Panics of all threads so far.
+/// The number of panics of all threads.
 pub fn panics() -> u64 {
     PANICS.load(Ordering::Relaxed)
 }
 
-/// Runs `run`; none if it panicked, which is said and counted.
+/// Runs `run` and returns its result, or `None` if it panicked. A panic is logged and counted.
 pub fn catch_panic<T>(name: &str, run: impl FnOnce() -> T) -> Option<T> {
-    // Locks are not poisoned, and whoever holds state across `run` sees to it that it makes sense at every call.
+    // Locks are not poisoned, and callers that keep state across `run` leave it consistent at every call in it.
     let result = catch_unwind(AssertUnwindSafe(run));
     if result.is_err() {
         PANICS.fetch_add(1, Ordering::Relaxed);
@@ -98,7 +100,7 @@ pub fn spawn(
     spawn_boxed(name, Box::new(run))
 }
 
-/// One copy for all threads.
+/// Not generic, so that the binary has one copy.
 fn spawn_boxed(name: &'static str, run: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
     #[cfg(test)]
     if REFUSED.get() == name {
@@ -112,7 +114,7 @@ fn spawn_boxed(name: &'static str, run: Box<dyn FnOnce() + Send>) -> io::Result<
     })
 }
 
-/// Starts a thread that runs `run` until it returns, again after every panic. Fails when the system has no thread.
+/// Starts a thread that runs `run` until it returns, and again after every panic. Fails when the system has no thread.
 pub fn spawn_restarting(
     name: &'static str,
     run: impl FnMut() + Send + 'static,
@@ -128,7 +130,7 @@ pub fn spawn_restarting(
 
 #[cfg(test)]
 thread_local! {
-    /// The name of a thread that the system refuses to this one, so that a test sees what comes of it.
+    /// The name of a thread that [`spawn`] refuses to start, so that a test sees what follows.
     pub(crate) static REFUSED: std::cell::Cell<&'static str> = const { std::cell::Cell::new("") };
 }
 

@@ -1,8 +1,8 @@
 //! Where do log lines go?
 //!
-//! To stderr, by a thread of their own: whoever reads them, slowly or not at all, stops nobody else. What finds no room is
-//! counted and left out, and so is what one kind of event says more often than ten times a second: strangers cannot fill a
-//! disk. Lines at debug level are not counted: who asks for them wants all.
+//! To stderr, through a queue and a thread of its own, so that a slow or absent reader of stderr blocks no other thread. Lines
+//! that find the queue full are dropped and counted. So are lines of one event beyond ten per second, so that clients cannot fill
+//! a disk. Lines at debug and trace level are not limited.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -19,13 +19,12 @@ use crate::telemetry::queue::BoundedQueue;
 
 /// Lines that may wait for stderr.
 const QUEUE_LEN: usize = 1024;
-/// Octets of a line; what is longer is cut.
+/// Maximum length of a line in octets. Longer lines are truncated.
 const MAX_LINE_LEN: usize = 4096;
-/// Lines of one kind of event in a second.
+/// Lines per second of one event.
 const MAX_PER_SECOND: u64 = 10;
 
-/// Says one line at a level. Once, whatever it is that is said: the library's macros would put a copy of their record into
-/// each place.
+/// Logs one line. Not inlined: the `log` crate's macros would build their record at every call site.
 #[inline(never)]
 pub(crate) fn log_line(level: Level, line: fmt::Arguments<'_>) {
     log::log!(level, "{line}");
@@ -54,23 +53,23 @@ pub(crate) use {
     debug_line as debug, error_line as error, info_line as info, line, warn_line as warn,
 };
 
-/// What waits for stderr. One for the process, as the log is.
+/// The lines that wait for stderr. One queue per process, as there is one log.
 static LINES: BoundedQueue<Vec<u8>> = BoundedQueue::new(QUEUE_LEN);
 
-/// Lines that found no room.
+/// The number of lines that were dropped because the queue was full.
 pub fn dropped() -> u64 {
     LINES.dropped()
 }
 
-/// The way to stderr.
+/// Starts and stops the thread that writes the log.
 pub struct LogWriter {
     thread_started: bool,
 }
 
-/// Has what is at `level` or above logged, and wait for [`LogWriter::begin`]. Once in a process.
+/// Sets the process's logger: lines at `level` and above are queued until [`LogWriter::start_thread`]. Call it once.
 pub fn init(level: LevelFilter) -> LogWriter {
     env_logger::Builder::new()
-        // What is logged is decided before lines come here, so that it can change.
+        // The level is checked before lines come here, so that it can change.
         .filter_level(LevelFilter::Trace)
         .target(Target::Pipe(Box::new(LineSink)))
         .format(|out, record| {
@@ -86,14 +85,14 @@ pub fn init(level: LevelFilter) -> LogWriter {
 }
 
 impl LogWriter {
-    /// Writes from now on, with the rights that the calling thread has now. Fails when the system has no thread for it.
+    /// Starts writing, with the rights that the calling thread has now. Fails when the system has no thread.
     pub fn start_thread(&mut self) -> io::Result<()> {
         thread::spawn_restarting("journal", || write(&LINES, &mut io::stderr()))?;
         self.thread_started = true;
         Ok(())
     }
 
-    /// Waits until the lines so far have been written, but not for long. Nothing is logged after it.
+    /// Waits up to a second until the queued lines are written. Later lines are dropped.
     pub fn finish(mut self) {
         if self.thread_started || self.start_thread().is_ok() {
             LINES.finish();
@@ -101,7 +100,7 @@ impl LogWriter {
     }
 }
 
-/// What the logger writes to.
+/// The logger's target: puts each line into the queue.
 struct LineSink;
 
 impl Write for LineSink {
@@ -116,7 +115,7 @@ impl Write for LineSink {
     }
 }
 
-/// A line as it is written: others' words in it, such as what a certificate says, may be long.
+/// Limits the length of a line, which may quote texts of others, such as those of a certificate.
 fn truncate_line(line: &[u8]) -> Vec<u8> {
     match line.get(..MAX_LINE_LEN) {
         Some(start) if line.len() > MAX_LINE_LEN => [start, b"...\n"].concat(),
@@ -124,12 +123,12 @@ fn truncate_line(line: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The thread: writes lines to `out`, which may fail or take for ever.
+/// The thread: writes lines to `out`, which may fail or block for ever.
 fn write(queue: &BoundedQueue<Vec<u8>>, out: &mut dyn Write) {
     let mut limiter = EventRateLimiter::default();
     let mut reported = 0;
     let mut lines = Vec::new();
-    // A reader that went away is no reason to stop.
+    // Errors are ignored: the reader may have gone away.
     while queue.take(&mut lines) {
         let dropped = queue.dropped();
         if dropped > reported {
@@ -148,12 +147,12 @@ fn write(queue: &BoundedQueue<Vec<u8>>, out: &mut dyn Write) {
     queue.mark_written();
 }
 
-/// How often each kind of event was said in its second.
+/// Per event: when its current second began, and its lines in that second.
 #[derive(Default)]
 struct EventRateLimiter(HashMap<String, (Instant, u64)>);
 
 impl EventRateLimiter {
-    /// What was left out and not told yet.
+    /// The events with suppressed lines that no later line has reported.
     fn suppressed(&self) -> impl Iterator<Item = (&str, u64)> {
         let over_limit = self
             .0
@@ -162,13 +161,13 @@ impl EventRateLimiter {
         over_limit.map(|(event, (_, count))| (event.as_str(), count - MAX_PER_SECOND))
     }
 
-    /// The line, unless there were too many of its kind; with how many were left out before it.
+    /// Returns the line, with `left_out=` if lines before it were suppressed, or `None` if its event has used up its second.
     fn admit(&mut self, line: Vec<u8>, now: Instant) -> Option<Vec<u8>> {
         let text = String::from_utf8_lossy(&line);
         if text.contains(" level=debug ") || text.contains(" level=trace ") {
             return Some(line);
         }
-        // Events have names of ours, so there are few.
+        // Event names are constants of this program, so the map stays small.
         let event = text.split("event=").nth(1)?.split([' ', '\n']).next()?;
         let (second_start, count) = self.0.entry(event.to_owned()).or_insert((now, 0));
         let is_over = now.saturating_duration_since(*second_start) >= Duration::from_secs(1);
@@ -251,7 +250,7 @@ mod tests {
 
     #[test]
     fn the_end_waits_for_what_is_said_of_lines_that_were_left_out() {
-        /// Takes its time for that.
+        /// Delays the line that reports suppressed lines.
         struct Slow<'o>(&'o parking_lot::Mutex<String>);
         impl Write for Slow<'_> {
             fn write(&mut self, octets: &[u8]) -> io::Result<usize> {

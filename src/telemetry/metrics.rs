@@ -1,34 +1,34 @@
 //! How is a number counted?
 //!
-//! Each folder keeps the numbers that belong to it; this file knows what a number is. Times are whole microseconds until they
-//! are spelled, in seconds: numbers with a floating point cost more of the binary than all of this.
+//! Each folder keeps its own counters; this file defines what a counter and a histogram are. Times are whole microseconds and
+//! become seconds only as text: floating point would add more to the binary than all of this.
 
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A number that only grows, shared by all threads.
+/// A number that only grows. All threads share it without a lock.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// A count of nothing yet.
+    /// Starts at 0.
     pub const fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
-    /// Counts one more.
+    /// Adds one.
     pub fn increment(&self) {
         self.add(1);
     }
 
-    /// Counts `count`.
+    /// Adds `count`.
     pub fn add(&self, count: u64) {
-        // Nothing is read in its wake: a counter orders no other memory.
+        // Relaxed: a counter orders no other memory.
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// The count so far.
+    /// The current value.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -40,23 +40,23 @@ impl fmt::Display for Counter {
     }
 }
 
-/// The upper ends of a histogram's classes, in microseconds: from a cache's answer to the longest deadline that is usual.
+/// The inclusive upper bounds of histogram buckets in microseconds, from the latency of a cache hit to the longest usual timeout.
 pub const BUCKET_BOUNDS: [u64; 16] = [
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
     1_000_000, 2_500_000, 5_000_000,
 ];
 
-/// How long things took, in classes, shared by all threads.
+/// A histogram of durations. All threads share it without a lock.
 #[derive(Debug, Default)]
 pub struct Histogram {
-    /// One for each bound, and one for what took longer.
+    /// One bucket per bound, and one for all longer durations.
     buckets: [Counter; BUCKET_BOUNDS.len() + 1],
-    /// Microseconds.
+    /// In microseconds.
     sum: Counter,
 }
 
 impl Histogram {
-    /// Nothing was measured yet.
+    /// Starts empty.
     pub const fn new() -> Self {
         Self {
             buckets: [const { Counter::new() }; BUCKET_BOUNDS.len() + 1],
@@ -64,7 +64,7 @@ impl Histogram {
         }
     }
 
-    /// Counts so many that took so long.
+    /// Counts `times` observations of the duration `took`.
     pub fn observe(&self, took: Duration, times: u64) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = BUCKET_BOUNDS.partition_point(|bound| *bound < micros);
@@ -72,7 +72,7 @@ impl Histogram {
         self.sum.add(micros.saturating_mul(times));
     }
 
-    /// What was counted so far.
+    /// The current values. Not atomic as a whole: an observation may be in a bucket and not yet in the sum.
     #[inline(never)]
     pub fn snapshot(&self) -> HistogramSnapshot {
         let mut snapshot = HistogramSnapshot::default();
@@ -84,25 +84,25 @@ impl Histogram {
     }
 }
 
-/// What a histogram has counted.
+/// The values of a histogram at one moment.
 ///
-/// Its functions are not written out in their callers: those loops would be unrolled there, at 10 KB.
+/// Its methods are not inlined: their loops would be unrolled in each caller, which adds 10 KB.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HistogramSnapshot {
-    /// How many were in each class, and how many took longer than all bounds.
+    /// Observations per bucket; the last bucket has those above all bounds.
     pub buckets: [u64; BUCKET_BOUNDS.len() + 1],
-    /// How long all took together, in microseconds.
+    /// The sum of all durations in microseconds.
     pub sum: u64,
 }
 
 impl HistogramSnapshot {
-    /// How many there were.
+    /// The number of observations.
     #[inline(never)]
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// What was counted since `before`.
+    /// The observations since the snapshot `before`.
     #[inline(never)]
     pub fn since(&self, before: &Self) -> Self {
         let mut since = *self;
@@ -113,7 +113,7 @@ impl HistogramSnapshot {
         since
     }
 
-    /// Both together.
+    /// The observations of both snapshots.
     #[inline(never)]
     pub fn plus(&self, other: &Self) -> Self {
         let mut both = *self;
@@ -124,8 +124,8 @@ impl HistogramSnapshot {
         both
     }
 
-    /// In how many microseconds so many hundredths were done: as far into its class as there are others before it there.
-    /// None where nothing was counted; the last bound where it took longer than that.
+    /// The duration in microseconds within which `percent` of all observations lie, interpolated linearly in its bucket. `None`
+    /// without observations; the last bound if the duration is beyond it.
     #[inline(never)]
     pub fn percentile(&self, percent: u64) -> Option<u64> {
         let rank = (self.count() * percent).div_ceil(100).max(1);
@@ -142,11 +142,11 @@ impl HistogramSnapshot {
     }
 }
 
-/// Microseconds as seconds, with as many digits as are needed and one behind the point at least: `0.00005`, `1.0`.
+/// Microseconds as a decimal number of seconds, with one to six digits after the point: `0.00005`, `1.0`.
 pub fn format_seconds(micros: u64) -> String {
     let mut text = String::new();
     let (whole, fraction) = (micros / 1_000_000, micros % 1_000_000);
-    // Writing into a string does not fail.
+    // Writing to a string does not fail.
     let _ = write!(text, "{whole}.{fraction:06}");
     while text.ends_with('0') && !text.ends_with(".0") {
         text.pop();

@@ -1,9 +1,9 @@
 //! Where do lines about single queries go?
 //!
-//! To stderr, by a thread of their own, which also spells them: whoever answers a query hands over what is known of it and
-//! goes on. What finds no room is counted and left out. A line is a list of fields (logfmt). It holds the name that was asked
-//! for, which the log at its default level never does, and so it is off unless it is asked for; and the client's prefix, or
-//! its address where that is asked for as well.
+//! To stderr, through a queue and a thread of its own, which also formats them: the thread that answers a query only queues a
+//! record. Records that find no room are dropped and counted. A line is a list of fields (logfmt). It has the query name, which
+//! the log at its default level never has, so the query log is off by default; and the client's network, or its address if that
+//! is configured.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -23,45 +23,45 @@ use crate::system::thread;
 use crate::telemetry::metrics::format_seconds;
 use crate::telemetry::queue::BoundedQueue;
 
-/// Lines that may wait to be written.
+/// Records that may wait to be written.
 const QUEUE_LEN: usize = 4096;
-/// Octets that a line costs besides its question.
+/// Octets that a record costs besides its question.
 const RECORD_OVERHEAD: usize = size_of::<(QueryRecord, Reservation)>();
-/// Lines that are written at a time.
+/// Lines per write to stderr.
 const LINES_PER_WRITE: usize = 64;
-/// Bits of an address, IPv4 and IPv6, that tell a network from others and not who in it asks.
+/// Prefix lengths, IPv4 and IPv6, that tell a client's network but not the client.
 const PREFIX_LENS: (u8, u8) = (24, 48);
 
-/// How much is said of each query.
+/// What the query log shows of each query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Nothing.
     Off,
-    /// All but who asked, of which the prefix.
+    /// Everything, with the client's network in place of its address.
     Prefixes,
-    /// All.
+    /// Everything.
     Clients,
 }
 
-/// A query that has ended.
+/// A completed query.
 #[derive(Debug)]
 pub struct QueryRecord {
-    /// When it ended, since 1970.
+    /// When it was completed, since 1970.
     pub time: Duration,
-    /// Who asked.
+    /// The client's address and port.
     pub client: SocketAddr,
-    /// By TCP, not by UDP.
+    /// Whether the query came by TCP; otherwise by UDP.
     pub tcp: bool,
-    /// Its question's octets: name, type, class; none where it could not be read.
+    /// The question in wire format (name, type, class); empty if the query could not be parsed.
     pub question: Box<[u8]>,
-    /// How it ended.
+    /// The name of the outcome.
     pub outcome: &'static str,
-    /// How long its client waited.
+    /// How long the client waited.
     pub took: Duration,
 }
 
 impl QueryRecord {
-    /// Adds it as a line.
+    /// Appends the record as one line.
     fn write(&self, out: &mut String, mode: Mode) {
         let time = LogTimestamp(self.time);
         let transport = if self.tcp { "tcp" } else { "udp" };
@@ -75,7 +75,7 @@ impl QueryRecord {
             Mode::Clients => self.client.to_string(),
             _ => client_prefix(self.client.ip()).to_string(),
         };
-        // Writing into a string does not fail.
+        // Writing to a string does not fail.
         let _ = writeln!(
             out,
             "time={time} query client={client} transport={transport} name={name} type={qtype} \
@@ -84,7 +84,7 @@ impl QueryRecord {
     }
 }
 
-/// The network of a client.
+/// The client's network, see [`PREFIX_LENS`].
 fn client_prefix(address: IpAddr) -> IpNet {
     let address = address.to_canonical();
     let bits = match address {
@@ -95,18 +95,21 @@ fn client_prefix(address: IpAddr) -> IpNet {
     net.map_or(address.into(), |net| net.trunc())
 }
 
-/// The way to the thread that writes lines.
+/// The query log: a queue of records and the thread that writes them.
+///
+/// All threads share it. The lock on `thread_started` is held while the mode changes, and the queue has a lock of its own; no
+/// thread takes one while it holds the other.
 #[derive(Debug)]
 pub struct QueryLog {
     mode: AtomicU8,
     lines: BoundedQueue<(QueryRecord, Reservation)>,
     memory: Arc<Memory>,
-    /// The thread runs.
+    /// Whether the writing thread has been started.
     thread_started: Mutex<bool>,
 }
 
 impl QueryLog {
-    /// It is off. What its lines hold until they are written is paid for in `memory`.
+    /// Starts in [`Mode::Off`]. Queued records are reserved in `memory`.
     pub fn new(memory: Arc<Memory>) -> Arc<Self> {
         Arc::new(Self {
             mode: AtomicU8::new(Mode::Off as u8),
@@ -116,7 +119,7 @@ impl QueryLog {
         })
     }
 
-    /// Says so much from now on. Fails when the system has no thread for it.
+    /// Changes the mode from now on. Fails when the system has no thread to write with.
     pub fn set_mode(self: &Arc<Self>, mode: Mode) -> io::Result<()> {
         let mut thread_started = self.thread_started.lock();
         if mode != Mode::Off && !*thread_started {
@@ -136,12 +139,12 @@ impl QueryLog {
         }
     }
 
-    /// Whether anything is said.
+    /// Whether records are wanted.
     pub fn is_on(&self) -> bool {
         self.mode() != Mode::Off
     }
 
-    /// Hands over a line, if there is room for it.
+    /// Queues a record, or counts it as dropped if there is no room.
     pub fn push(&self, line: QueryRecord) {
         let cost = RECORD_OVERHEAD + line.question.len();
         match self.memory.reserve(Purpose::QueryLog, cost) {
@@ -150,26 +153,26 @@ impl QueryLog {
         }
     }
 
-    /// Lines that found no room.
+    /// The number of records that were dropped.
     pub fn dropped(&self) -> u64 {
         self.lines.dropped()
     }
 
-    /// Waits until the lines so far have been written, but not for long.
+    /// Waits up to a second until the queued records are written. Later records are dropped.
     pub fn finish(&self) {
         if *self.thread_started.lock() {
             self.lines.finish();
         }
     }
 
-    /// The thread: writes lines to `out`, which may fail or take for ever.
+    /// The thread: writes lines to `out`, which may fail or block for ever.
     fn write(&self, out: &mut dyn Write) {
         let (mut lines, mut chunk) = (Vec::new(), String::new());
         while self.lines.take(&mut lines) {
             for some in lines.chunks(LINES_PER_WRITE) {
                 some.iter()
                     .for_each(|(line, _)| line.write(&mut chunk, self.mode()));
-                // A reader that went away is no reason to stop.
+                // Errors are ignored: the reader may have gone away.
                 let _ = out.write_all(chunk.as_bytes());
                 chunk.clear();
             }

@@ -1,7 +1,7 @@
 //! What waits to be written?
 //!
-//! Lines of threads that must not wait, for one that may: it writes to somebody who reads slowly or not at all. What finds no
-//! room is counted and left out.
+//! Lines of threads that must not block, for one thread that may: whoever reads its output may be slow or absent. Lines that find
+//! the queue full are dropped and counted.
 
 use std::time::Duration;
 
@@ -9,10 +9,12 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::telemetry::metrics::Counter;
 
-/// How long the end waits for the last lines to be written.
+/// How long [`BoundedQueue::finish`] waits for the last lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A bounded queue with one reader.
+/// A bounded queue with many writers and one reader.
+///
+/// One lock guards the lines and both flags. Nothing else is locked, written or waited for while it is held.
 #[derive(Debug)]
 pub struct BoundedQueue<T> {
     capacity: usize,
@@ -25,14 +27,14 @@ pub struct BoundedQueue<T> {
 #[derive(Debug)]
 struct State<T> {
     lines: Vec<T>,
-    /// Nothing is added any more.
+    /// No lines are accepted any more.
     closed: bool,
     /// The reader has written everything.
     written: bool,
 }
 
 impl<T> BoundedQueue<T> {
-    /// An empty one with room for so many.
+    /// An empty queue for at most `capacity` lines.
     pub const fn new(capacity: usize) -> Self {
         Self {
             capacity,
@@ -47,7 +49,7 @@ impl<T> BoundedQueue<T> {
         }
     }
 
-    /// Adds a line, if there is room for it.
+    /// Adds a line, or counts it as dropped if the queue is full or closed.
     pub fn push(&self, line: T) {
         let mut state = self.state.lock();
         if state.closed || state.lines.len() >= self.capacity {
@@ -61,18 +63,18 @@ impl<T> BoundedQueue<T> {
         }
     }
 
-    /// Counts a line for which there was no room elsewhere.
+    /// Counts a line as dropped that the caller could not add.
     pub fn count_dropped(&self) {
         self.dropped.increment();
     }
 
-    /// Lines that found no room.
+    /// The number of lines that were dropped.
     pub fn dropped(&self) -> u64 {
         self.dropped.value()
     }
 
-    /// Waits for lines and takes all that are there, in their order, into `lines`, which is empty. False when there will be
-    /// none any more: then the reader has to say when it has written everything ([`BoundedQueue::rest`]).
+    /// Waits for lines and moves all of them, in order, into `lines`, which must be empty. Returns `false` once the queue is
+    /// closed and empty: the reader then calls [`BoundedQueue::mark_written`] when it has written everything.
     pub fn take(&self, lines: &mut Vec<T>) -> bool {
         let mut state = self.state.lock();
         self.not_empty
@@ -81,13 +83,13 @@ impl<T> BoundedQueue<T> {
         !lines.is_empty()
     }
 
-    /// The reader has written everything: its last act.
+    /// Ends the wait of [`BoundedQueue::finish`]. The reader's last call.
     pub fn mark_written(&self) {
         self.state.lock().written = true;
         self.all_written.notify_all();
     }
 
-    /// Takes no more lines, and waits until those so far have been written, but not for long.
+    /// Closes the queue, and waits up to a second until the reader has written what is in it.
     pub fn finish(&self) {
         let mut state = self.state.lock();
         state.closed = true;
