@@ -1,6 +1,6 @@
 //! What does the command line ask for?
 //!
-//! To serve, or one of the things that can be asked beside that, with the settings that go with it.
+//! To serve, or for one of the subcommands, with the settings that belong to it.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -17,8 +17,8 @@ use crate::identity::verifier::Identity;
 use crate::message::presentation::{Name, Type};
 use crate::upstream::Resolver;
 
-/// Options that are nothing to who asks a daemon that runs: it serves on with what it had where a file of theirs is broken by
-/// now, and is well.
+/// Options that do not matter to a client of a running daemon. The daemon serves on with its earlier values if one of their files
+/// is broken by now, so `dns-tool query` must not fail for that.
 const OPTIONS_UNUSED_BY_QUERY: [&str; 4] =
     ["--pins", "--pin-rollover", "--state-dir", "--resolver-ca"];
 
@@ -27,13 +27,13 @@ const OPTIONS_UNUSED_BY_QUERY: [&str; 4] =
 pub enum Command {
     /// Serve.
     Serve(Box<Config>),
-    /// Ask one question.
+    /// Send one query.
     Query(Box<Query>),
     /// Show the keys of resolvers.
     Pin(Box<PinRequest>),
-    /// See whether all is as it should be.
+    /// Check the configuration, the ports and the resolvers.
     Check(Box<CheckRequest>),
-    /// Print the settings that hold, and where each comes from: this text.
+    /// Print this text: the settings, and where each comes from.
     PrintConfig(String),
     /// Print the help.
     Help,
@@ -41,58 +41,58 @@ pub enum Command {
     Version,
 }
 
-/// A question to be asked by `dns-tool query`.
+/// A query of `dns-tool query`.
 #[derive(Debug)]
 pub struct Query {
-    /// The settings of the daemon that is asked, or of the one that would ask the resolver.
+    /// The settings of the daemon that is queried, or of the sessions to the resolver.
     pub config: Config,
-    /// The name that is asked for.
+    /// The name to look up.
     pub name: Name,
-    /// The type of its records.
+    /// The type of records to look up.
     pub qtype: Type,
-    /// Who is asked, and how.
+    /// Where the query goes.
     pub transport: QueryTransport,
 }
 
-/// Who is asked, and how.
+/// Where a query goes, and over which transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueryTransport {
-    /// A running dns-tool by UDP, and by TCP where the answer does not fit.
+    /// To a running dns-tool by UDP, and again by TCP if the answer is truncated.
     Udp,
-    /// A running dns-tool by TCP.
+    /// To a running dns-tool by TCP.
     Tcp,
-    /// The resolver, over an authenticated session.
+    /// To the resolver, over an authenticated session.
     Direct,
 }
 
-/// Whose keys `dns-tool pin` is to show.
+/// The resolvers whose keys `dns-tool pin` shows.
 #[derive(Debug)]
 pub struct PinRequest {
-    /// Name, addresses and trust anchors of each; pins do not matter.
+    /// Each with its name, addresses and trust anchors, and without pins.
     pub resolvers: Vec<Resolver>,
-    /// The time of one connection.
+    /// The timeout of one connection.
     pub timeout: Duration,
-    /// The report is for a program.
+    /// Whether the report is JSON.
     pub json: bool,
 }
 
-/// What `dns-tool check` is to look at.
+/// What `dns-tool check` checks.
 #[derive(Debug)]
 pub struct CheckRequest {
     /// The settings of the daemon.
     pub config: Config,
-    /// The report is for a program.
+    /// Whether the report is JSON.
     pub json: bool,
 }
 
-/// Reads the command line, without the program's name, and nothing else.
+/// Reads the arguments, without the program's name. The environment is not read.
 pub fn parse(
     arguments: impl IntoIterator<Item = impl Into<OsString>>,
 ) -> Result<Command, UsageError> {
     read(&OptionSources::new(arguments, []))
 }
 
-/// Reads the command line, the environment, and the file that they name.
+/// Reads the arguments, the environment and the configuration file that they name.
 pub fn read(sources: &OptionSources) -> Result<Command, UsageError> {
     let mut options = match sources.read()? {
         ParsedCommand::Help => return Ok(Command::Help),
@@ -118,12 +118,12 @@ pub fn read(sources: &OptionSources) -> Result<Command, UsageError> {
     }
 }
 
-/// Whose keys `dns-tool pin` shows: those that are named, or the configured resolvers'.
+/// The resolvers of `dns-tool pin`: those that the arguments name, or else the configured ones.
 fn pin_request(config: Config) -> Result<PinRequest, UsageError> {
     let json = config.options.flag("--json")?;
     let configured = config.upstream.resolvers;
     let terms = configured[0].identity.terms().clone();
-    // Pins do not matter: it is they that are looked for.
+    // Without pins: the command is there to find them.
     let resolver = |name: ServerName<'static>, addresses| Resolver {
         addresses,
         identity: Identity::new(Terms {
@@ -141,7 +141,7 @@ fn pin_request(config: Config) -> Result<PinRequest, UsageError> {
                 }
                 None => (parse_resolver_address(word)?, None),
             };
-            // An address without a name is that of a configured resolver, or a name by itself.
+            // An address without a name belongs to a configured resolver, or else is its own name.
             let known = configured
                 .iter()
                 .find(|resolver| resolver.addresses.contains(&address));
@@ -165,7 +165,7 @@ fn pin_request(config: Config) -> Result<PinRequest, UsageError> {
     })
 }
 
-/// What `dns-tool query` asks, once all options of the daemon are taken.
+/// The query of `dns-tool query`, from its positional arguments and its own options.
 fn query(config: Config) -> Result<Query, UsageError> {
     let options = &config.options;
     let transport = match (options.flag("--direct")?, options.flag("--tcp")?) {

@@ -1,21 +1,21 @@
 //! How is a file of options written?
 //!
-//! In lines `x-y VALUE` for `--x-y VALUE`, and comments behind `#`.
+//! In lines `x-y VALUE` for `--x-y VALUE`, with comments after `#`.
 
 use crate::config::options::{OptionSpec, find, is_daemon_option};
 
-/// A line of the file that gives an option.
+/// A line of the file that sets an option.
 #[derive(Debug)]
 pub(super) struct OptionLine {
-    /// Which line it is, from 1.
+    /// The number of the line, from 1.
     pub(super) number: usize,
     /// The option.
     pub(super) spec: &'static OptionSpec,
-    /// Its value; `yes` where it has none.
+    /// The option's value; `yes` if it takes none.
     pub(super) text: String,
 }
 
-/// Reads lines `NAME VALUE`. Fails with the number of a line and what is wrong with it.
+/// Reads lines `NAME VALUE`. Fails with the number of the first wrong line, from 1, and what is wrong with it.
 pub(super) fn read_lines(text: &str) -> Result<Vec<OptionLine>, (usize, String)> {
     let mut lines = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -49,7 +49,7 @@ pub(super) fn read_lines(text: &str) -> Result<Vec<OptionLine>, (usize, String)>
     Ok(lines)
 }
 
-/// What is before a `#` that begins the line or follows white space.
+/// The part of a line before its comment. A comment starts with a `#` at the start of the line or after white space.
 fn without_comment(line: &str) -> &str {
     let begins = |(at, _): &(usize, &str)| at == &0 || line[..*at].ends_with(char::is_whitespace);
     let comment = line.match_indices('#').find(begins);

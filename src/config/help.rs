@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::config::options::{OPTIONS, OptionSpec};
 
-/// The help, grouped.
+/// The text of `--help`, by groups of options.
 pub fn help() -> String {
     let mut text = format!(
         "dns-tool {}: relays cleartext DNS to one authenticated DNS-over-TLS resolver\n\n\
@@ -54,7 +54,7 @@ pub fn help() -> String {
     text
 }
 
-/// Writes words in lines of at most 80 characters, indented.
+/// Writes words in indented lines of at most 80 characters.
 fn write_wrapped(out: &mut String, text: &str) {
     const INDENT: &str = "       ";
     let mut column = 0;

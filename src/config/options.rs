@@ -1,14 +1,15 @@
 //! Which options are there?
 //!
-//! Their names and defaults, and what the help says of them. What a value means is not known here.
+//! Their names, their defaults and their help. What a value means is not known here.
 
-/// The groups of options that go with a subcommand alone; they bear its name.
+/// Groups of options that belong to a subcommand, whose name they have.
 pub(super) const SUBCOMMAND_GROUPS: [&str; 2] = ["Pin and check", "Query"];
-/// Options whose default is more than its values: whoever gives these asks for something else.
+/// Options whose default means more than its values: setting the same values explicitly changes what the daemon does (default
+/// listening addresses are optional, and default limits do not apply to loopback clients).
 pub(super) const IMPLICIT_DEFAULTS: [&str; 3] =
     ["--address", "--rate-limit", "--max-clients-per-address"];
-/// Who may ask unless `--allow` says otherwise: this host, private networks (RFC 1918, RFC 4193), shared address space (RFC
-/// 6598) and the link (RFC 3927, RFC 4291 section 2.5.6).
+/// The networks that may query unless `--allow` is set: loopback, private networks (RFC 1918, RFC 4193), shared address space
+/// (RFC 6598) and link-local addresses (RFC 3927, RFC 4291 section 2.5.6).
 const DEFAULT_ALLOW: [&str; 9] = [
     "127.0.0.0/8",
     "::1/128",
@@ -20,7 +21,7 @@ const DEFAULT_ALLOW: [&str; 9] = [
     "fc00::/7",
     "fe80::/10",
 ];
-/// Where the default resolver is.
+/// The addresses of the default resolver.
 const DEFAULT_RESOLVER_ADDRESSES: [&str; 4] = [
     "1.1.1.1:853",
     "1.0.0.1:853",
@@ -31,21 +32,21 @@ const DEFAULT_RESOLVER_ADDRESSES: [&str; 4] = [
 /// An option of the command line.
 #[derive(Debug)]
 pub(super) struct OptionSpec {
-    /// Its name.
+    /// The name, with two dashes.
     pub(super) name: &'static str,
-    /// What its value is called in the help; empty where it has none.
+    /// The placeholder of the value in the help; empty for an option without a value.
     pub(super) value_name: &'static str,
-    /// It may be given more than once.
+    /// Whether the option may be given more than once.
     pub(super) repeatable: bool,
-    /// What it is for.
+    /// What the option is for.
     pub(super) help: &'static str,
-    /// What holds without it, in words.
+    /// The default in words.
     pub(super) default_text: &'static str,
-    /// What holds without it, as values; none where that cannot be said in values.
+    /// The default as values; empty if no values express it.
     pub(super) default_values: &'static [&'static str],
 }
 
-/// The options, in the groups of the help.
+/// All options, in the groups of the help.
 pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
     (
         "Listening",
@@ -385,14 +386,14 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
     ),
 ];
 
-/// The options that say how the daemon is set, wherever their values stand.
+/// The options of the daemon, which the environment and the file may set as well.
 pub(super) fn daemon_options() -> Vec<&'static OptionSpec> {
     let mut specs = all_options();
     specs.retain(|spec| is_daemon_option(spec));
     specs
 }
 
-/// Whether an option says how the daemon is set.
+/// Whether an option belongs to the daemon, and not to a subcommand or the command line alone.
 pub(super) fn is_daemon_option(spec: &OptionSpec) -> bool {
     let here = |specs: &[OptionSpec]| specs.iter().any(|known| known.name == spec.name);
     let mut groups = OPTIONS.iter();
@@ -401,7 +402,7 @@ pub(super) fn is_daemon_option(spec: &OptionSpec) -> bool {
         && spec.name != "--check-config"
 }
 
-/// The name of an option without its dashes.
+/// An option's name without its dashes.
 pub(super) fn strip_dashes(name: &str) -> &str {
     name.strip_prefix("--").unwrap_or(name)
 }
@@ -415,7 +416,7 @@ pub(super) fn all_options() -> Vec<&'static OptionSpec> {
     all
 }
 
-/// The option with this name, which is said without dashes.
+/// The option with this name, written without dashes.
 pub(super) fn find(word: &str) -> Option<&'static OptionSpec> {
     let mut specs = all_options().into_iter();
     specs.find(|spec| strip_dashes(spec.name) == word)

@@ -1,7 +1,7 @@
 //! Which settings do the options mean?
 //!
-//! Turns options into typed settings, so that nothing outside this folder reads a text. Whatever is wrong ends in one line
-//! that names the option, or the place where it stands, the value and what was expected.
+//! Turns options into typed settings, so that nothing outside this folder parses text. An error is one line that names the option
+//! or the place of its value, the value, and what was expected.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,46 +34,46 @@ use crate::system::privileges::User;
 use crate::telemetry::query_log;
 use crate::upstream::{self, Resolver};
 
-/// The one resolver whose addresses are built in.
+/// The only resolver whose addresses are built in.
 const DEFAULT_FQDN: &str = "cloudflare-dns.com";
-/// How long a query may take, at least.
+/// Minimum of `--timeout`.
 const MIN_TIMEOUT: Duration = Duration::from_millis(50);
-/// How long an answer may take to count as a good one, at least.
+/// Minimum of `--slo-latency`.
 const MIN_SLO_LATENCY: Duration = Duration::from_millis(1);
-/// The least octets of a cache that are of use.
+/// Minimum of `--cache-size` in octets, other than 0.
 const MIN_CACHE_SIZE: usize = 64 * 1024;
-/// When this was built, in seconds since 1970: no clock that is right shows an earlier time.
+/// When this was built, in seconds since 1970. A clock that shows an earlier time is wrong.
 const BUILD_TIME: &str = env!("BUILT_AT");
-/// Days that a new key may have to be seen, at most.
+/// Maximum of `--pin-rollover` in days.
 const MAX_ROLLOVER_DAYS: u64 = 366;
-/// Seconds for which an answer may be served past its time, at most.
+/// Maximum of `--serve-stale` in seconds: a week.
 const MAX_STALE_SECONDS: usize = 604_800;
 
 /// The settings of all parts of the daemon.
 #[derive(Debug)]
 pub struct Config {
-    /// Where queries come from.
+    /// The listeners.
     pub server: server::settings::Settings,
-    /// What messages may hold.
+    /// The limits of memory for messages.
     pub memory: memory::Settings,
-    /// What happens to them.
+    /// What happens to queries: limits, cache and query log.
     pub forwarder: policy::Settings,
-    /// Whom they go to.
+    /// The resolvers, and the sessions to them.
     pub upstream: upstream::Settings,
-    /// Whose keys are believed, as time goes on.
+    /// Which keys of the resolvers are accepted, and how that changes.
     pub trust: trust::Settings,
-    /// Where its state is read from outside, if anywhere.
+    /// The address of the monitoring port, if there is one.
     pub monitor: Option<SocketAddr>,
-    /// Who it becomes once the sockets are bound.
+    /// The user to become once the sockets are bound.
     pub user: Option<User>,
-    /// How much is logged.
+    /// The level of the log.
     pub log_level: LevelFilter,
-    /// The options that say all this.
+    /// The options that these settings come from.
     pub options: OptionValues,
 }
 
 impl Config {
-    /// The settings that these options mean.
+    /// Turns options into settings. Reads the files that they name.
     pub(super) fn new(options: OptionValues) -> Result<Self, UsageError> {
         let max_pending = integer_value(&options, "--max-pending", 1..=1_000_000)?;
         let server = server_settings(&options)?;
@@ -148,7 +148,7 @@ fn server_settings(options: &OptionValues) -> Result<server::settings::Settings,
     })
 }
 
-/// The names of the resolvers, the most preferred first, each with its addresses.
+/// The names of the resolvers, most preferred first, each with its addresses.
 fn named_addresses(
     options: &OptionValues,
 ) -> Result<Vec<(ServerName<'static>, Vec<SocketAddr>)>, UsageError> {
@@ -172,7 +172,7 @@ fn named_addresses(
     }
     for (_, addresses) in &mut resolvers {
         for index in (1..addresses.len()).rev() {
-            // Twice there it would be tried twice, and counted as two.
+            // A duplicate would be tried twice, and counted as two addresses.
             if addresses[..index].contains(&addresses[index]) {
                 addresses.remove(index);
             }
@@ -181,7 +181,7 @@ fn named_addresses(
     Ok(resolvers)
 }
 
-/// Whom queries go to, and whose keys are believed.
+/// The resolvers and their sessions, and which keys are accepted.
 fn upstream_settings(
     options: &OptionValues,
     max_pending: usize,
@@ -220,14 +220,14 @@ fn upstream_settings(
         })?,
         least_patience: upstream::LEAST_PATIENCE,
         sessions: integer_value(options, "--sessions", 1..=16)?,
-        // What all clients wait for, and as many again as one may: renewals, and queries whose clients were content with an
-        // expired answer, have no client that waits for them.
+        // The queries that all clients may wait for, and as many again as one client may: a prefetch has no client that waits,
+        // nor has a query whose clients got a stale answer.
         max_pending: (waiting::ALL + 1) * max_pending,
     };
     Ok((settings, trust))
 }
 
-/// The pins of resolvers with these names, the first being who is meant where none is said; and how they change.
+/// The pins of these resolvers, and how they change. A pin without a name belongs to the first resolver.
 fn trust_settings(
     options: &OptionValues,
     names: Vec<ServerName<'static>>,
@@ -310,7 +310,7 @@ fn cache_settings(options: &OptionValues) -> Result<cache::Settings, UsageError>
     })
 }
 
-/// Unless it is said, there is as much as all connections may need that are asked for.
+/// Without `--max-memory`, the limit has room for all connections that the options allow.
 fn memory_settings(
     options: &OptionValues,
     connections: usize,

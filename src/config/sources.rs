@@ -1,7 +1,7 @@
 //! Which options were given, and where?
 //!
-//! On the command line, in the environment as `DNS_TOOL_X_Y` for `--x-y`, and in the file of `--config`. The first of these
-//! that gives an option is taken for it whole, else its default holds; each value keeps where it stood, so that an error can
+//! On the command line, in the environment (`DNS_TOOL_X_Y` for `--x-y`), or in the file of `--config`. The first of these that
+//! sets an option provides all of its values; otherwise the default applies. Each value keeps its source, so that an error can
 //! name the place. What a value means is not known here.
 
 use std::ffi::{OsStr, OsString};
@@ -18,12 +18,12 @@ use crate::config::options::{
 };
 use crate::identity::pin_file::{PinFileError, read_text};
 
-/// What variables of the environment begin with that are meant for us.
+/// The prefix of environment variables that set options.
 const ENV_PREFIX: &str = "DNS_TOOL_";
-/// The words behind the program's name that ask for something else than to serve.
+/// The subcommands, which come right after the program's name.
 const SUBCOMMANDS: [&str; 3] = ["query", "pin", "check"];
 
-/// What is wrong with what the user asks for, in one line.
+/// An error in what the user asked for, in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageError(pub String);
 
@@ -35,7 +35,7 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// What options are read from. The file is named in it, and read whenever they are.
+/// The arguments and the environment. They name the configuration file, which is read anew each time.
 #[derive(Debug, Clone, Default)]
 pub struct OptionSources {
     arguments: Arc<[OsString]>,
@@ -43,7 +43,7 @@ pub struct OptionSources {
 }
 
 impl OptionSources {
-    /// The command line without the program's name, and the variables of the environment.
+    /// The arguments without the program's name, and the environment, of which only variables that begin with `DNS_TOOL_` are kept.
     pub fn new(
         arguments: impl IntoIterator<Item = impl Into<OsString>>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -56,7 +56,7 @@ impl OptionSources {
         }
     }
 
-    /// Reads them.
+    /// Reads all three sources.
     pub fn read(&self) -> Result<ParsedCommand, UsageError> {
         let mut arguments = normalize(&self.arguments);
         let subcommand = SUBCOMMANDS
@@ -88,25 +88,25 @@ impl OptionSources {
     }
 }
 
-/// What the command line is about.
+/// What the arguments ask for.
 #[derive(Debug)]
 pub enum ParsedCommand {
     /// The help.
     Help,
     /// The version.
     Version,
-    /// To do something, as these options say.
+    /// To serve or run a subcommand, with these options.
     Options(OptionValues),
 }
 
-/// Where a value stands.
+/// Where a value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ValueSource {
     Argument,
     Variable,
     /// The line of the file with this number, from 1.
     Line(usize),
-    /// Nowhere: it is what holds where none is given.
+    /// The option is not set, and this is its default.
     Default,
 }
 
@@ -117,22 +117,22 @@ struct Value {
     source: ValueSource,
 }
 
-/// The values of all options.
+/// The values of all options, and the subcommand with its arguments.
 #[derive(Debug, Clone)]
 pub struct OptionValues {
     sources: OptionSources,
     subcommand: Option<&'static str>,
     positionals: Vec<String>,
     values: Vec<Value>,
-    /// Variables that look like ours and are none, and why.
+    /// Variables that have the prefix but set no option, and why they are ignored.
     ignored_variables: Vec<(String, &'static str)>,
-    /// The name of the file, as it is shown; empty where there is none.
+    /// The file's name, escaped for display; empty without a file.
     file: String,
 }
 
 impl OptionValues {
-    /// Has `read` take every value of an option, or its defaults, in their order. Fails with the first that it does not
-    /// take, where that stands, and what was expected.
+    /// Calls `read` with every value of an option in order, or with its defaults. Fails with the first value that `read` refuses,
+    /// its source, and what was expected.
     pub fn try_for_each_value(
         &self,
         name: &str,
@@ -143,7 +143,7 @@ impl OptionValues {
         })
     }
 
-    /// The error of an option's value, as [`OptionValues::try_for_each_value`] says it.
+    /// The error for one value of an option, as [`OptionValues::try_for_each_value`] reports it.
     pub fn error_for(&self, name: &str, text: &str, cause: &str) -> UsageError {
         let mut values = self.values_of(name);
         let source = values.find(|value| value.text == text);
@@ -154,13 +154,13 @@ impl OptionValues {
         ))
     }
 
-    /// Whether somebody gave it.
+    /// Whether an option is set, as opposed to having its default.
     pub fn is_set(&self, name: &str) -> bool {
         self.values_of(name)
             .any(|value| value.source != ValueSource::Default)
     }
 
-    /// Whether an option without a value was given, or given as `yes`.
+    /// Whether a flag is set: given as an argument, or with the value `yes` elsewhere.
     pub fn flag(&self, name: &str) -> Result<bool, UsageError> {
         let mut found = false;
         self.try_for_each_value(name, &mut |text| {
@@ -174,37 +174,37 @@ impl OptionValues {
         Ok(found)
     }
 
-    /// Has these options be as if nobody had given them.
+    /// Removes all values of these options, so that they count as not set.
     pub fn remove(&mut self, names: &[&str]) {
         self.values.retain(|value| !names.contains(&value.name));
     }
 
-    /// The word that asks for something else than to serve.
+    /// The subcommand, if there is one.
     pub fn subcommand(&self) -> Option<&'static str> {
         self.subcommand
     }
 
-    /// The words behind it that are neither options nor their values.
+    /// The arguments after the subcommand that are neither options nor their values.
     pub fn positionals(&self) -> &[String] {
         &self.positionals
     }
 
-    /// What these were read from.
+    /// The sources that these values were read from.
     pub fn sources(&self) -> &OptionSources {
         &self.sources
     }
 
-    /// The file of `--config`, as it is shown.
+    /// The name of the configuration file, escaped for display.
     pub fn config_file(&self) -> Option<&str> {
         Some(&*self.file).filter(|file| !file.is_empty())
     }
 
-    /// The variables that look like ours and are none.
+    /// The variables that have the prefix but set no option.
     pub fn ignored_variables(&self) -> impl Iterator<Item = &str> {
         self.ignored_variables.iter().map(|(name, _)| name.as_str())
     }
 
-    /// The options that say something else than they did `before`.
+    /// The names of the options whose values or defaults differ from those in `before`.
     pub fn changed_since(&self, before: &Self) -> Vec<&'static str> {
         let differs = |name: &&str| {
             let (mine, theirs) = (self.values_of(name), before.values_of(name));
@@ -217,7 +217,7 @@ impl OptionValues {
         specs.map(|spec| spec.name).filter(differs).collect()
     }
 
-    /// All settings as a file of `--config`, with comments that say where each comes from.
+    /// All settings in the format of the configuration file, with comments that name the source of each.
     pub fn describe(&self) -> String {
         let mut out = String::new();
         for spec in daemon_options() {
@@ -234,7 +234,7 @@ impl OptionValues {
                     ValueSource::Default => "default".to_owned(),
                     source => self.describe_source(spec.name, *source),
                 };
-                // What would be read as something else there is shown, but not said.
+                // A value that the file format cannot express is shown as a comment.
                 let line = format!("{word} {text}");
                 let _ = match read_lines(&line).as_deref() {
                     Ok([read]) if read.text == *text => writeln!(out, "{line} # {source}"),
@@ -252,7 +252,7 @@ impl OptionValues {
         self.values.iter().filter(move |value| value.name == name)
     }
 
-    /// A place as errors name it.
+    /// The source of a value, as errors name it.
     fn describe_source(&self, name: &str, source: ValueSource) -> String {
         let word = strip_dashes(name);
         match source {
@@ -263,7 +263,7 @@ impl OptionValues {
         }
     }
 
-    /// Takes a value, unless one too many is given in the same place.
+    /// Adds a value. Fails if an option that takes one value has one already.
     fn add(
         &mut self,
         spec: &OptionSpec,
@@ -340,7 +340,7 @@ impl OptionValues {
             match (known, text.to_str()) {
                 (None, _) => self.ignored_variables.push((escaped_name(), "unknown")),
                 (Some(spec), Some(text)) if spec.name == "--port" && service(text) => {
-                    // Kubernetes gives every container DNS_TOOL_PORT=tcp://… for a Service that is called dns-tool.
+                    // Kubernetes sets DNS_TOOL_PORT=tcp://… in every container if a Service is called dns-tool.
                     self.ignored_variables
                         .push((escaped_name(), "of a Kubernetes Service"));
                 }
@@ -354,7 +354,7 @@ impl OptionValues {
                     );
                     return Err(UsageError(message));
                 }
-                // An option of the command line is not looked for any further.
+                // An argument takes precedence.
                 (Some(spec), Some(_)) if self.is_set(spec.name) => {}
                 (Some(spec), Some(text)) if spec.repeatable => {
                     for text in text.split_whitespace() {
@@ -413,7 +413,7 @@ impl OptionValues {
     }
 }
 
-/// Every known option as two dashes and its name, with its value in the argument after it.
+/// Rewrites every known option to two dashes and its name, with its value in the next argument.
 fn normalize(arguments: &[OsString]) -> Vec<OsString> {
     let mut normal = Vec::new();
     let mut arguments = arguments.iter();
@@ -426,14 +426,14 @@ fn normalize(arguments: &[OsString]) -> Vec<OsString> {
                 .strip_prefix("--")
                 .or_else(|| option.strip_prefix('-'))?;
             let spec = find(word)?;
-            // One that has no value takes none.
+            // An option without a value takes none after an equals sign either.
             let takes_value = !spec.value_name.is_empty();
             (takes_value || value.is_none()).then(|| (spec, value.map(OsString::from)))
         });
         match known {
             Some((spec, value)) => {
                 normal.push(spec.name.into());
-                // Whatever follows is its value, even if it looks like an option.
+                // The next argument is the value even if it looks like an option.
                 if !spec.value_name.is_empty() {
                     normal.extend(value.or_else(|| arguments.next().cloned()));
                 }
@@ -448,7 +448,7 @@ fn normalize(arguments: &[OsString]) -> Vec<OsString> {
     normal
 }
 
-/// The variable that stands for an option.
+/// The environment variable that sets an option.
 fn variable_name(name: &str) -> String {
     let mut variable = ENV_PREFIX.to_owned();
     for letter in strip_dashes(name).chars() {

@@ -22,7 +22,7 @@ fn refuse(arguments: &[&str]) -> String {
         .to_string()
 }
 
-/// A file of options, which goes when it is dropped.
+/// A configuration file, which is deleted when it is dropped.
 fn file(text: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().expect("a folder for temporary files");
     std::fs::write(file.path(), text).expect("it is writable");
@@ -70,7 +70,7 @@ fn an_option_takes_one_dash_or_two_and_a_space_or_an_equals_sign() {
     }
 }
 
-/// Arguments that are wrong, and what is said of them.
+/// Wrong arguments, and parts of the error that they cause.
 const WRONG: [(&[&str], &[&str]); 33] = [
     (&["--port", "x"], &["--port", "\"x\"", "0 to 65535"]),
     (&["--port", "65536"], &["--port", "65536", "0 to 65535"]),
@@ -377,11 +377,11 @@ fn variables_that_are_no_option_are_left_alone_and_shown() {
     );
 }
 
-/// A file of options.
+/// A configuration file.
 const OWN: &str = "timeout 2.5\nallow 10.0.0.0/8 # ours\nallow ::1\nresolver 192.0.2.1#dns.example\n\
          resolver-pin dns.example=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n";
 
-/// What is shown of the settings.
+/// The output of `--check-config`.
 fn describe(arguments: &[&str], environment: &[(&str, &str)]) -> String {
     match with_environment(&[arguments, &["--check-config"]].concat(), environment) {
         Ok(Command::PrintConfig(text)) => text,
@@ -389,7 +389,7 @@ fn describe(arguments: &[&str], environment: &[(&str, &str)]) -> String {
     }
 }
 
-/// All settings of a configuration, to be compared.
+/// The settings of a configuration as a text, to compare two of them.
 fn settings(config: &Config) -> String {
     let Config {
         server,

@@ -1,6 +1,6 @@
 //! How are the values of options read?
 //!
-//! Each function takes a text and gives what it means, or says what was expected.
+//! Each function parses a text, or returns what was expected.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -21,12 +21,12 @@ use crate::upstream::token_bucket::Rate;
 
 /// The port of DNS over TLS (RFC 7858 section 3.1).
 const DOT_PORT: u16 = 853;
-/// The port of cleartext DNS, which RFC 7858 section 3.1 keeps DNS over TLS away from.
+/// The port of cleartext DNS, on which RFC 7858 section 3.1 forbids DNS over TLS.
 const DNS_PORT: u16 = 53;
-/// How long a query or an answer may take, at most.
+/// Maximum of `--timeout` and `--slo-latency`.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How many a second, and at once after a rest; none where there is no limit.
+/// A rate limit; `None` (no limit) if `per_second` is 0. `burst` is the number allowed at once.
 pub(super) fn rate(per_second: usize, burst: usize) -> Option<Rate> {
     let narrow = |integer_value| u32::try_from(integer_value).unwrap_or(u32::MAX);
     (per_second > 0).then(|| Rate {
@@ -35,7 +35,7 @@ pub(super) fn rate(per_second: usize, burst: usize) -> Option<Rate> {
     })
 }
 
-/// A network, or an address alone.
+/// A network prefix, or a single address.
 pub(super) fn parse_prefix(text: &str) -> Result<IpNet, String> {
     text.parse()
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
@@ -44,7 +44,7 @@ pub(super) fn parse_prefix(text: &str) -> Result<IpNet, String> {
         })
 }
 
-/// The address of a resolver, at the port of DNS over TLS unless another is said.
+/// A resolver's address; the port is 853 unless another is given.
 pub(super) fn parse_resolver_address(text: &str) -> Result<SocketAddr, String> {
     let address = text
         .parse()
@@ -59,7 +59,7 @@ pub(super) fn parse_resolver_address(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// The address of a further resolver, and its name.
+/// A resolver's address and name, `IP[:PORT]#NAME`.
 pub(super) fn parse_named_resolver(
     text: &str,
 ) -> Result<(SocketAddr, ServerName<'static>), String> {
@@ -69,9 +69,9 @@ pub(super) fn parse_named_resolver(
     Ok((parse_resolver_address(address)?, resolver_name(fqdn)?))
 }
 
-/// A pin, with the name of its resolver where one is said.
+/// A pin, with the name of its resolver if there is one, `[NAME=]PIN`.
 pub(super) fn parse_named_pin(text: &str) -> Result<(Option<ServerName<'static>>, Pin), String> {
-    // Base64 ends in an equals sign and one spelling has another, so a name is what precedes the first one and is neither.
+    // Base64 ends in an equals sign, and `pin-sha256=` has one. A name is what comes before the first equals sign otherwise.
     match (text.parse(), text.split_once('=')) {
         (Err(_), Some((name, pin)))
             if name != "pin-sha256" && !pin.trim_matches('=').is_empty() =>
@@ -83,7 +83,7 @@ pub(super) fn parse_named_pin(text: &str) -> Result<(Option<ServerName<'static>>
     }
 }
 
-/// The certificates in a PEM file.
+/// The certificates of a PEM file. Fails if there is none.
 pub(super) fn read_trust_anchors(path: &str) -> Result<Anchors, String> {
     const EXPECTED: &str = "expected a PEM file with at least one certificate";
     let pem = privileges::read_trusted_file(Path::new(path))
@@ -103,7 +103,7 @@ pub(super) fn parse_integer(text: &str, range: &RangeInclusive<usize>) -> Result
     }
 }
 
-/// Seconds from `min` to 60, whole or decimal.
+/// A number of seconds from `min` to 60, whole or decimal.
 pub(super) fn parse_seconds(text: &str, min: Duration) -> Result<Duration, String> {
     match parse_decimal_seconds(text) {
         Some(seconds) if (min..=MAX_TIMEOUT).contains(&seconds) => Ok(seconds),
@@ -116,8 +116,8 @@ pub(super) fn parse_seconds(text: &str, min: Duration) -> Result<Duration, Strin
     }
 }
 
-/// Seconds with at most nine digits behind the point. Not as a number with a floating point: to read and spell those takes
-/// more of the binary than all of this file.
+/// A number of seconds with at most nine decimals. Not parsed as floating point, which would add more to the binary than all of
+/// this file.
 pub(super) fn parse_decimal_seconds(text: &str) -> Option<Duration> {
     const DIGITS: usize = 9;
     let (parse_integer, fraction) = text.split_once('.').unwrap_or((text, "0"));
@@ -135,7 +135,7 @@ pub(super) fn parse_decimal_seconds(text: &str) -> Option<Duration> {
     ))
 }
 
-/// Has `read` understand every value of an option.
+/// All values of an option, parsed by `read`.
 pub(super) fn option_values<T>(
     options: &OptionValues,
     option: &str,
@@ -149,7 +149,7 @@ pub(super) fn option_values<T>(
     Ok(values)
 }
 
-/// Has `read` understand the value of an option, if it has one.
+/// The value of an option, parsed by `read`, or `None` if it has none.
 pub(super) fn optional_value<T>(
     options: &OptionValues,
     option: &str,
@@ -163,7 +163,7 @@ pub(super) fn optional_value<T>(
     Ok(value)
 }
 
-/// The value of an option that has a default.
+/// The value of an option that has a default, parsed by `read`.
 pub(super) fn required_value<T>(
     options: &OptionValues,
     option: &str,
@@ -173,7 +173,7 @@ pub(super) fn required_value<T>(
     optional_value(options, option, read)?.ok_or_else(missing)
 }
 
-/// A whole number that has a default.
+/// The value of an option that has a default and takes a whole number in `range`.
 pub(super) fn integer_value(
     options: &OptionValues,
     option: &str,
