@@ -136,7 +136,7 @@ fn handle_signals(signals: &mut Signals, running: &RunningDaemon, notifier: &Ser
 
 fn run_query(query: &Query) -> ExitCode {
     match command::query::run(query) {
-        Ok(report) if report.good => print(&report.text),
+        Ok(report) if report.is_success => print(&report.text),
         Ok(report) => {
             print(&report.text);
             ExitCode::from(EXIT_FAILURE)

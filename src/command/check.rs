@@ -1,7 +1,7 @@
 //! Is all as it should be?
 //!
-//! The daemon's configuration, its ports, and each address of its resolvers, looked at with the daemon's own code: a line
-//! for each finding, and for each fault one remedy. Exit codes are those of monitoring plugins.
+//! Checks the daemon's configuration, its ports and each address of its resolvers with the daemon's own code. Each finding is one
+//! line, each fault comes with one remedy. Exit codes are those of monitoring plugins.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -25,9 +25,9 @@ use crate::system::clock;
 use crate::system::date::{DAY, Timestamp};
 use crate::upstream::Resolver;
 
-/// How long whoever listens on our port has to answer.
+/// How long a program that holds our port has to answer a query.
 const PORT_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// What is wrong with a configuration that cannot be understood.
+/// The report on a configuration that has an error.
 pub fn misconfigured(error: &UsageError, json: bool) -> Report {
     let mut report = Report::new(json);
     let remedy = "mend what is named; dns-tool --help lists all options";
@@ -35,7 +35,7 @@ pub fn misconfigured(error: &UsageError, json: bool) -> Report {
     report
 }
 
-/// Looks at everything.
+/// Runs all checks.
 pub fn run(request: &CheckRequest) -> Report {
     let config = &request.config;
     let mut report = Report::new(request.json);
@@ -58,7 +58,7 @@ pub fn run(request: &CheckRequest) -> Report {
         let remedy = "start it as root, or as that user without --user";
         report.add_fault(State::Critical, "user", error, remedy);
     }
-    // From here on with the rights of that user.
+    // From here on with the privileges of that user.
     check_reading(&config.trust.source, &mut report);
     if let Some(directory) = &config.trust.directory {
         check_state(directory, &mut report);
@@ -71,7 +71,7 @@ pub fn run(request: &CheckRequest) -> Report {
     report
 }
 
-/// Whether the user that it has become may read the pins.
+/// Whether the user of `--user` may read the pin file.
 fn check_reading(source: &Source, report: &mut Report) {
     if let Some(file) = &source.file
         && let Err(error) = source.read()
@@ -86,7 +86,7 @@ fn check_reading(source: &Source, report: &mut Report) {
     }
 }
 
-/// Whether that user may read what it remembers, and write it.
+/// Whether that user may read and write the state directory.
 fn check_state(directory: &Path, report: &mut Report) {
     let subject = format!("--state-dir {directory:?}");
     let opened = Store::open(directory).map_err(|error| error.to_string());
@@ -149,7 +149,7 @@ fn check_pins(request: &CheckRequest, report: &mut Report) {
     }
 }
 
-/// Says which pins of a resolver do not count now.
+/// Reports the pins of a resolver that are not valid now.
 fn check_dates(subject: &str, entries: &[Dated], now: u64, report: &mut Report) {
     let late = entries.iter().enumerate();
     for (slot, dated) in late.filter(|(_, dated)| !dated.counts_at(now)) {
@@ -171,7 +171,7 @@ fn check_dates(subject: &str, entries: &[Dated], now: u64, report: &mut Report) 
     }
 }
 
-/// Says whether a resolver has as many pins as it should.
+/// Reports whether a resolver has enough pins.
 fn check_count(subject: &str, pins: &PinSet, others_pinned: bool, now: u64, report: &mut Report) {
     let entries = pins.slots();
     let text = "none: any key that chain and name vouch for";
@@ -193,7 +193,7 @@ fn check_count(subject: &str, pins: &PinSet, others_pinned: bool, now: u64, repo
     }
 }
 
-/// Says which keys were learnt without a pin.
+/// Reports the keys that were learnt without a pin.
 fn report_learnt(subject: &str, memory: &Memory, entries: &[Dated], report: &mut Report) {
     for pin in memory.learnt() {
         let counts = entries.iter().any(|dated| dated.pin == pin);
@@ -209,7 +209,7 @@ fn report_learnt(subject: &str, memory: &Memory, entries: &[Dated], report: &mut
     }
 }
 
-/// Whoever may put another file in the place of the pins says which key is believed.
+/// Whoever may replace the pin file decides which keys are accepted, so its directory must not be writable by others.
 fn check_file(file: &Path, report: &mut Report) {
     const OTHERS_WRITE: u32 = 0o002;
     const STICKY: u32 = 0o1000;
@@ -232,7 +232,7 @@ fn check_ports(settings: &server::settings::Settings, report: &mut Report) {
     for address in &settings.addresses {
         let alone = server::settings::Settings {
             addresses: vec![*address],
-            // Who shares the port is given clients, and this is nobody who serves them.
+            // With SO_REUSEPORT the kernel would give this socket clients that nobody serves.
             reuse_port: false,
             ..settings.clone()
         };

@@ -1,6 +1,6 @@
 //! How does each address of the resolvers fare?
 //!
-//! Connected to, made to prove its identity and asked, with the daemon's own code.
+//! Connects, verifies its identity and sends a query, with the daemon's own code.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -19,9 +19,9 @@ use crate::upstream::Resolver;
 use crate::upstream::handshake::ConnectError;
 use crate::upstream::session::Session;
 
-/// A certificate that expires within so many days is worth a look: most are renewed a month before.
+/// Days before a certificate's expiry from which it is reported: most are renewed a month before.
 const EXPIRY_WARNING_DAYS: u64 = 14;
-/// NS, which the root has.
+/// The type NS, which the root has.
 const NS: Type = Type(2);
 
 /// The question for the root's name servers, which every resolver can answer.
@@ -30,7 +30,7 @@ pub(super) fn root_ns_question() -> Vec<u8> {
     root.question(NS)
 }
 
-/// Looks at every address of these resolvers.
+/// Checks every address of these resolvers.
 pub(super) fn check_resolvers(resolvers: &[Resolver], timeout: Duration, report: &mut Report) {
     let first = report.finding_count();
     let mut serving = 0;
@@ -45,12 +45,13 @@ pub(super) fn check_resolvers(resolvers: &[Resolver], timeout: Duration, report:
         }
     }
     if serving > 0 {
-        // What cannot be reached is passed over; who is not who it should be is another matter.
+        // An unreachable address is skipped in service, so it is only a warning while another one works. A wrong identity stays
+        // critical.
         report.cap_state(State::Warning, first, " reach");
     }
 }
 
-/// Looks at one address; whether it serves.
+/// Checks one address. Returns whether it answers.
 fn check_address(
     address: SocketAddr,
     identity: &Identity,
@@ -76,7 +77,7 @@ fn check_address(
     answers
 }
 
-/// Says what a session has shown, which took so many milliseconds to open.
+/// Reports a session that took `took` milliseconds to open.
 fn report_session(
     label: &str,
     session: &Session,
@@ -100,7 +101,7 @@ fn report_session(
     report_expiry(label, session.proof(), report);
 }
 
-/// Says what came of a question that was asked then; whether it was served.
+/// Reports the answer to the query sent at `sent_at`. Returns whether it is an answer.
 fn report_answer(
     label: &str,
     answer: &Result<Vec<u8>, Cause>,
@@ -123,7 +124,7 @@ fn report_answer(
     };
     let (took, code) = (millis_since(sent_at), answer.rcode());
     let text = format!("{} after {took} ms", Rcode(code));
-    // Who has a root of its own has no name servers for it.
+    // A resolver with a root zone of its own may answer NXDOMAIN.
     let answers = [rcode::NOERROR, rcode::NXDOMAIN].contains(&code);
     if answers {
         report.add(subject, text);
@@ -150,7 +151,7 @@ fn report_answer(
     answers
 }
 
-/// Connects once more, and says whether that session is resumed.
+/// Connects again, and reports whether the session is resumed.
 fn check_resumption(
     label: &str,
     address: SocketAddr,
@@ -179,7 +180,7 @@ fn check_resumption(
     }
 }
 
-/// Milliseconds since then.
+/// Milliseconds since `moment`.
 fn millis_since(moment: Instant) -> u128 {
     clock::now().saturating_duration_since(moment).as_millis()
 }
@@ -207,7 +208,7 @@ fn report_failure(label: &str, error: &ConnectError, identity: &Identity, report
         pins,
         ..
     } = &**refusal;
-    // The checks come in this order: those before the one that failed hold.
+    // The checks come in this order: those before the failed one have passed.
     if matches!(check, Check::Name | Check::Pin) {
         report.add(format_args!("{label} chain"), "valid, up to a trust anchor");
     }

@@ -1,28 +1,28 @@
 //! How does a report look to a program?
 //!
-//! As JSON (RFC 8259), written only, so a few lines of our own do.
+//! As JSON (RFC 8259). It is only written, so a few lines do.
 
 use std::fmt::{self, Write};
 
-/// A value.
+/// A JSON value.
 #[derive(Debug, Clone)]
 pub enum Json {
-    /// Nothing to say.
+    /// No value.
     Null,
-    /// Yes or no.
+    /// True or false.
     Bool(bool),
     /// A whole number.
     Number(u64),
-    /// A text, of whatever origin.
+    /// A text from any source; escaped when written.
     String(String),
-    /// Values in a row.
+    /// An array.
     Array(Vec<Json>),
-    /// Values by name.
+    /// An object.
     Object(Vec<(&'static str, Json)>),
 }
 
 impl Json {
-    /// A text, of what can be shown.
+    /// A string, from anything that can be displayed.
     pub fn text(value: impl fmt::Display) -> Self {
         Self::String(value.to_string())
     }
@@ -60,7 +60,7 @@ fn write_string(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     for character in text.chars() {
         match character {
             '"' | '\\' => write!(f, "\\{character}")?,
-            // Also those that a terminal obeys and a JSON text may hold.
+            // Control characters beyond ASCII as well: JSON allows them, but a terminal obeys them.
             _ if character.is_control() => write!(f, "\\u{:04x}", u32::from(character))?,
             _ => f.write_char(character)?,
         }

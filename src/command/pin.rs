@@ -1,8 +1,7 @@
 //! Which keys does a resolver show?
 //!
-//! Connects to each address a few times, asks nothing, and prints the certificates of the verified path in the form in which
-//! `--pins` takes them, what is not to be relied on behind a comment sign. What is shown without being verified is printed
-//! too, to be looked at, and never as a pin.
+//! Connects to each address a few times, sends no query, and prints the certificates of the verified path in the format of
+//! `--pins`. Keys that should not be pinned are commented out. An unverified chain is printed as comments only.
 
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
@@ -22,31 +21,31 @@ use crate::system::date::Timestamp;
 use crate::upstream::Resolver;
 use crate::upstream::handshake::{self, ConnectError};
 
-/// How often each address is connected to: behind one address there may be several servers.
+/// Connections per address: there may be several servers behind one address.
 const CONNECTIONS_PER_ADDRESS: usize = 3;
 
-/// What was seen.
+/// The keys of all addresses.
 #[derive(Debug)]
 pub struct Report {
     reports: Vec<AddressReport>,
     json: bool,
 }
 
-/// An address and what it showed.
+/// What one address presented.
 #[derive(Debug)]
 struct AddressReport {
     name: String,
     address: SocketAddr,
-    /// The different chains, and how often each was shown.
+    /// The different chains, and how often each was presented.
     chains: Vec<(usize, Chain)>,
-    /// Why it could not be reached, if at least once it could not.
+    /// Why a connection failed, if at least one did.
     failure: Option<String>,
 }
 
 #[derive(Debug)]
 struct Chain {
     presented: Vec<CertificateDer<'static>>,
-    /// Why they are not believed.
+    /// Why the chain was not verified, if it was not.
     refusal: Option<Refusal>,
     keys: Vec<ChainKey>,
 }
@@ -56,7 +55,7 @@ struct Chain {
 struct ChainKey {
     role: Role,
     pin: Pin,
-    /// What its certificate says; an anchor has none, and its name alone is known.
+    /// What its certificate says. A trust anchor has no certificate, only a name.
     facts: Option<Facts>,
     anchor: Option<String>,
 }
@@ -65,7 +64,7 @@ struct ChainKey {
 enum Role {
     Leaf,
     Issuer,
-    /// Above the leaf's issuer: it vouches for more than this resolver's operator has in hand.
+    /// Above the leaf's issuer: it issues for others than this resolver's operator, too.
     HigherIssuer,
     Anchor,
 }
@@ -81,7 +80,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// Looks at every address.
+/// Inspects every address.
 pub fn run(request: &PinRequest) -> Report {
     let mut reports = Vec::new();
     for Resolver {
@@ -120,7 +119,7 @@ fn inspect_address(address: SocketAddr, identity: &Identity, timeout: Duration) 
             }
             Err(error) => {
                 report.failure = Some(error.to_string());
-                // Nobody there is nobody there; each try may take all of its time.
+                // An unreachable address stays so, and each attempt may take the whole timeout.
                 if matches!(error, ConnectError::Connect(_)) {
                     break;
                 }
@@ -179,7 +178,7 @@ fn keys(proof: &Proof) -> Vec<ChainKey> {
     keys
 }
 
-/// The keys of what was shown, in the order in which it was.
+/// The keys of an unverified chain, in the order in which they were presented.
 fn unverified_keys(presented: &[CertificateDer<'_>]) -> Vec<ChainKey> {
     let keys = presented
         .iter()
@@ -196,7 +195,7 @@ fn unverified_keys(presented: &[CertificateDer<'_>]) -> Vec<ChainKey> {
 }
 
 impl Report {
-    /// 0: all that was reached is verified; 2: something that was shown is not; 1: nothing was reached.
+    /// 0: everything reached is verified; 2: something presented is not; 1: nothing was reached.
     pub fn exit_code(&self) -> u8 {
         let mut chains = self
             .reports
@@ -212,7 +211,7 @@ impl Report {
         }
     }
 
-    /// The leaves' keys that places of one name show, where they are not all the same: each with the address.
+    /// Names whose addresses presented different leaf keys: each key with its address.
     fn disagreements(&self) -> Vec<(&str, Vec<(SocketAddr, Pin)>)> {
         let mut found: Vec<(&str, Vec<(SocketAddr, Pin)>)> = Vec::new();
         for report in &self.reports {
@@ -328,9 +327,9 @@ impl fmt::Display for Report {
 }
 
 impl ChainKey {
-    /// As a line of a file of pins: behind a comment sign if it is not to be relied on.
+    /// Writes a line of a pin file, commented out if the key should not be pinned.
     fn write(&self, f: &mut fmt::Formatter<'_>, name: &str, verified: bool) -> fmt::Result {
-        // Whatever else an authority vouches for would be believed with its pin.
+        // A pin of a higher issuer would accept everything that it issues.
         let relied_on = verified && matches!(self.role, Role::Leaf | Role::Issuer);
         let sign = if relied_on { "" } else { "# " };
         write!(f, "{sign}{name} {} # {}", self.pin, self.role)?;

@@ -1,6 +1,6 @@
 //! What does a running dns-tool answer, or the resolver itself?
 //!
-//! One question and its answer in lines. It needs no file and no other program, so it can be the health check of a
+//! Sends one query and prints the answer in lines. It needs no file and no other program, so it can be the health check of a
 //! container that holds nothing else.
 
 use std::fmt::{self, Write};
@@ -13,28 +13,28 @@ use crate::message::{Answer, Fault, Section, rcode};
 use crate::system::clock;
 use crate::system::privileges::PrivilegeError;
 
-/// What was heard, for people.
+/// The answer, for people.
 #[derive(Debug)]
 pub struct Report {
     /// In lines.
     pub text: String,
-    /// It says what there is or that there is nothing: whoever was asked is well.
-    pub good: bool,
+    /// The answer is NOERROR or NXDOMAIN: the server works.
+    pub is_success: bool,
 }
 
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum QueryError {
-    /// It would have had more rights than it should.
-    Rights(PrivilegeError),
-    /// Nobody of those that were asked gave one.
+    /// Privileges could not be dropped.
+    Privileges(PrivilegeError),
+    /// No server gave an answer: each with the cause.
     Unanswered(Vec<(QueriedServer, Cause)>),
 }
 
 impl fmt::Display for QueryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rights(error) => error.fmt(f),
+            Self::Privileges(error) => error.fmt(f),
             Self::Unanswered(attempts) => {
                 for (number, (server, cause)) in attempts.iter().enumerate() {
                     let separator = if number > 0 { "; " } else { "" };
@@ -48,10 +48,10 @@ impl fmt::Display for QueryError {
 
 impl std::error::Error for QueryError {}
 
-/// Asks, and waits for the answer for as long as a query may take.
+/// Sends the query, and waits for the answer until the query's timeout.
 pub fn run(query: &Query) -> Result<Report, QueryError> {
     if let Some(user) = query.config.user {
-        user.drop_privileges().map_err(QueryError::Rights)?;
+        user.drop_privileges().map_err(QueryError::Privileges)?;
     }
     let began = clock::now();
     let stub_query = StubQuery::new(
@@ -77,7 +77,7 @@ pub fn run(query: &Query) -> Result<Report, QueryError> {
         .map_err(|fault| QueryError::Unanswered(vec![(received.server, Cause::Unreadable(fault))]))
 }
 
-/// The answer in lines: what became of the question, then the records.
+/// The answer in lines: RCODE and flags first, then the records.
 fn report(received: &Received, took: Duration) -> Result<Report, Fault> {
     let answer = Answer::parse(&received.message)?;
     let records = |section| {
@@ -109,7 +109,7 @@ fn report(received: &Received, took: Duration) -> Result<Report, Fault> {
         text.push_str(", not pinned");
     }
     text.push('\n');
-    // Where there is no answer, the authority says who knows that.
+    // Without answer records, the authority section has the SOA or the name servers.
     let section = if count > 0 {
         Section::Answer
     } else {
@@ -124,6 +124,6 @@ fn report(received: &Received, took: Duration) -> Result<Report, Fault> {
     }
     Ok(Report {
         text,
-        good: [rcode::NOERROR, rcode::NXDOMAIN].contains(&answer.rcode()),
+        is_success: [rcode::NOERROR, rcode::NXDOMAIN].contains(&answer.rcode()),
     })
 }

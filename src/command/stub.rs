@@ -1,6 +1,6 @@
 //! How is one resolver asked, as a stub does?
 //!
-//! One question over UDP, TCP or an authenticated session, and its answer or why there is none.
+//! One query over UDP, TCP or an authenticated session, and its answer or the cause why there is none.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -24,7 +24,7 @@ use crate::upstream::query_ids::Ids;
 use crate::upstream::session::{Closed, Session};
 use crate::upstream::{Outgoing, Reader};
 
-/// Whoever was asked, and how.
+/// The server that was queried, and the transport.
 #[derive(Debug, Clone, Copy)]
 pub struct QueriedServer {
     transport: &'static str,
@@ -37,16 +37,16 @@ impl fmt::Display for QueriedServer {
     }
 }
 
-/// Why somebody gave no answer.
+/// Why a server gave no answer.
 #[derive(Debug)]
 pub enum Cause {
-    /// The system or the other side ended it.
+    /// A socket error, such as a timeout or a reset.
     Socket(io::Error),
-    /// There was no session.
+    /// No session could be opened.
     Session(ConnectError),
-    /// There was one, and it ended.
+    /// The session was closed before the answer.
     Closed(Closed),
-    /// What came cannot be read.
+    /// The answer cannot be parsed.
     Unreadable(Fault),
 }
 
@@ -66,15 +66,15 @@ impl fmt::Display for Cause {
     }
 }
 
-/// A message that answers.
+/// An answer.
 pub(super) struct Received {
     pub(super) message: Vec<u8>,
     pub(super) server: QueriedServer,
-    /// The resolver was taken on chain and name alone, though there are pins.
+    /// Whether the resolver was accepted on chain and name alone, though it has pins.
     pub(super) unpinned: bool,
 }
 
-/// A question, and by when it is to be answered.
+/// A query and its deadline.
 pub(super) struct StubQuery {
     question: Vec<u8>,
     id: u16,
@@ -101,12 +101,12 @@ impl StubQuery {
         }
     }
 
-    /// The message that asks.
+    /// The query in wire format.
     pub(super) fn message(&self) -> &[u8] {
         &self.message
     }
 
-    /// Whether a message is the answer: its ID, and the question that it repeats.
+    /// Whether a message is the answer: it has the query's ID, and repeats its question.
     fn is_answered_by(&self, message: &[u8]) -> bool {
         message.starts_with(&self.id.to_be_bytes()) && message::answers(message, &self.question)
     }
@@ -134,7 +134,7 @@ impl StubQuery {
         })
     }
 
-    /// Asks once, and again after a third of the time: a datagram may be lost.
+    /// Sends the query, and again after a third of the time, since a datagram may be lost.
     pub(super) fn exchange_datagrams(&self, address: SocketAddr) -> io::Result<Vec<u8>> {
         let any_address: IpAddr = if address.is_ipv4() {
             Ipv4Addr::UNSPECIFIED.into()
@@ -142,7 +142,7 @@ impl StubQuery {
             Ipv6Addr::UNSPECIFIED.into()
         };
         let socket = UdpSocket::bind((any_address, 0))?;
-        // The kernel leaves out what comes from elsewhere, and says so when nobody listens.
+        // On a connected socket the kernel drops datagrams from elsewhere, and reports that nobody listens.
         socket.connect(address)?;
         let retry_at = self.began + self.deadline.saturating_duration_since(self.began) / 3;
         let mut octets = vec![0; LONGEST];
@@ -156,7 +156,7 @@ impl StubQuery {
                         return Ok(octets);
                     }
                     Ok(_) => {}
-                    // A socket's timeout is "would block" to Linux.
+                    // Linux reports a socket timeout as "would block".
                     Err(error)
                         if [ErrorKind::WouldBlock, ErrorKind::Interrupted]
                             .contains(&error.kind()) => {}
@@ -209,8 +209,8 @@ impl StubQuery {
         }
     }
 
-    /// Asks one address after the other. Each may take half of what is left, so that one which is silent leaves time for
-    /// the next; the last may take all.
+    /// Queries one address after the other. Each may take half of the remaining time, so that a silent one leaves time for the
+    /// next; the last may take all of it.
     pub(super) fn over_tls(
         &self,
         candidates: Vec<(SocketAddr, &Identity)>,
@@ -253,7 +253,7 @@ impl StubQuery {
     }
 }
 
-/// Asks over a session and waits for the answer; the session ends with that.
+/// Sends a query on a session, waits for the answer and closes the session.
 pub(super) fn exchange(
     session: &Session,
     mut reader: Reader,
@@ -275,7 +275,7 @@ pub(super) fn exchange(
         form: Form::Padded,
         query: Arc::clone(&query) as Arc<_>,
     }]);
-    // The session's reader waits without an end; whoever waits for it has one.
+    // The session's reader blocks without a timeout, so it runs on a thread of its own and the wait for it has the timeout.
     let received = Arc::new((Mutex::new(None), Condvar::new()));
     let result = Arc::clone(&received);
     let read = move || {
@@ -307,7 +307,7 @@ pub(super) fn exchange(
     }
 }
 
-/// Where somebody of this host reaches who listens on `listen_address`.
+/// The address at which a client on this host reaches a server that listens on `listen_address`.
 pub(super) fn connect_address(listen_address: IpAddr, port: u16) -> SocketAddr {
     let address = match listen_address {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),

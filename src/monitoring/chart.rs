@@ -1,6 +1,6 @@
 //! How are the last minutes drawn?
 //!
-//! As two charts (SVG): how many queries came and failed, and how long clients waited.
+//! As two SVG charts: how many queries came and failed, and how long clients waited.
 
 use std::fmt::Write;
 
@@ -9,16 +9,16 @@ use crate::monitoring::human_units::{format_latency, format_rate};
 use crate::monitoring::service_level::ServiceLevel;
 use crate::telemetry::metrics::BUCKET_BOUNDS;
 
-/// The width of one step, in a chart's own units.
+/// The width of one interval, in the chart's own units.
 const BAR_WIDTH: usize = 10;
-/// The width of all steps.
+/// The width of all intervals.
 const CHART_WIDTH: usize = BAR_WIDTH * MAX_INTERVALS;
-/// The height of what is drawn.
+/// The height of the plot.
 const CHART_HEIGHT: usize = 120;
-/// Room for the words on its left.
+/// Room for the labels on the left.
 const LEFT_MARGIN: usize = 52;
 
-/// Begins a chart of this name: its frame and the axis of time.
+/// Begins a chart of this name: its frame and its time axis.
 fn begin_chart(out: &mut String, name: &str) {
     let _ = write!(
         out,
@@ -35,12 +35,12 @@ fn begin_chart(out: &mut String, name: &str) {
     );
 }
 
-/// Writes a word on the left, at this height.
+/// Writes a label on the left at this height.
 fn write_label(out: &mut String, height: usize, word: &str) {
     let _ = write!(out, "<text x=\"0\" y=\"{}\">{word}</text>", height + 10);
 }
 
-/// Draws how many queries came in each of these steps, the last of which is now, and how many of them failed.
+/// Draws the rate of queries in each interval, and of those that failed. The last interval is the current one.
 pub(super) fn write_rate_chart(out: &mut String, intervals: &[ServiceLevel]) {
     begin_chart(out, "queries a second in the last ten minutes");
     let max = intervals
@@ -71,7 +71,7 @@ pub(super) fn write_rate_chart(out: &mut String, intervals: &[ServiceLevel]) {
     out.push_str("</svg>");
 }
 
-/// Draws within which time 95 and 50 of a hundred answers came in each of these steps, the last of which is now.
+/// Draws the 95th and the 50th percentile of latency in each interval. The last interval is the current one.
 pub(super) fn write_latency_chart(out: &mut String, intervals: &[ServiceLevel]) {
     begin_chart(out, "latency in the last ten minutes");
     for micros in [1_000, 10_000, 100_000, 1_000_000] {
@@ -90,7 +90,7 @@ pub(super) fn write_latency_chart(out: &mut String, intervals: &[ServiceLevel]) 
                 + (MAX_INTERVALS.saturating_sub(intervals.len()) + index) * BAR_WIDTH
                 + BAR_WIDTH / 2;
             match interval.latency().percentile(percent) {
-                // A point alone is a short line.
+                // A point on its own is drawn as a short line.
                 Some(micros) => {
                     let _ = write!(path, "{pen}{x} {}h1", latency_height(micros));
                     pen = 'L';
@@ -103,7 +103,7 @@ pub(super) fn write_latency_chart(out: &mut String, intervals: &[ServiceLevel]) 
     out.push_str("</svg>");
 }
 
-/// Where a time is drawn: each bucket of [`BUCKET_BOUNDS`] has the same height.
+/// The vertical position of a latency: all buckets of [`BUCKET_BOUNDS`] have the same height.
 fn latency_height(micros: u64) -> usize {
     let bucket = BUCKET_BOUNDS.partition_point(|bound| *bound < micros);
     let lower = bucket

@@ -1,7 +1,7 @@
 //! Which numbers are there?
 //!
-//! Gathers what all folders have counted, for whoever asks from outside. Labels come from lists of ours and from the
-//! configuration: no name that was asked for and no client is among them, so their number has a bound.
+//! Collects the metrics of all folders. Labels are constants of this program or come from the configuration, never query names or
+//! clients, so the number of series is bounded.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,30 +25,33 @@ use crate::telemetry::log;
 use crate::telemetry::metrics::Counter;
 use crate::upstream::{Standing, Tally};
 
-/// What has counted something.
+/// Collects metrics from the parts of the daemon.
+///
+/// All parts are shared with the threads that serve. Each metric is read on its own, so one scrape may show a query in one metric
+/// and not yet in another.
 pub struct Exporter {
-    /// How queries ended.
+    /// Outcomes of queries, the cache and the query log.
     pub endings: Arc<Endings>,
-    /// Whom they go to.
+    /// The policy and the current upstream.
     pub forwarder: Arc<Forwarder>,
-    /// What became of sessions.
+    /// Counters of sessions.
     pub tally: Arc<Tally>,
-    /// The places of TCP clients.
+    /// The slots of TCP clients.
     pub connection_limit: Arc<ConnectionLimit>,
-    /// What the bounds on clients have cost them.
+    /// Counts of client traffic that limits rejected.
     pub evictions: Arc<EvictionCounters>,
-    /// What the cache may hold, which is settled at the start.
+    /// Octets that the cache may use, which does not change after the start.
     pub cache_size: usize,
-    /// When the process began.
+    /// When the process started.
     pub start: ProcessStart,
     /// HTTP requests that were answered.
     pub http_requests: Counter,
-    /// HTTP connections that were closed without an answer.
+    /// HTTP connections that were closed without a response.
     pub http_refused: Counter,
 }
 
 impl Exporter {
-    /// How the service is doing, since it began.
+    /// The level of service since the start.
     pub fn service(&self) -> ServiceLevel {
         let endings = &self.endings;
         let mut service = ServiceLevel {
@@ -68,17 +71,17 @@ impl Exporter {
         service
     }
 
-    /// Whether a query would be answered, as far as is known.
+    /// Whether a query would get an answer now, as far as is known: from a resolver or from the cache.
     pub fn is_ready(&self) -> bool {
         self.forwarder.upstream().is_ready() || self.endings.cache().can_serve(clock::now())
     }
 
-    /// How each address of the resolvers fares.
+    /// The status of each address of the resolvers.
     pub fn address_status(&self) -> Vec<Standing> {
         self.forwarder.upstream().standings()
     }
 
-    /// All numbers.
+    /// All metrics.
     pub fn collect_families(&self) -> Vec<Family> {
         let mut all = Families(Vec::with_capacity(64));
         all.add(
@@ -390,7 +393,7 @@ impl Exporter {
         );
     }
 
-    /// What the program counts of itself.
+    /// Metrics of the program itself.
     fn add_program(&self, all: &mut Families) {
         all.counter(
             "dns_tool_log_lines_lost",
@@ -419,7 +422,7 @@ impl Exporter {
         );
     }
 
-    /// What the kernel says of the process.
+    /// Metrics of the process, from the kernel.
     fn add_process(&self, all: &mut Families) {
         let process = ProcessStats::read();
         all.add(

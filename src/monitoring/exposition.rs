@@ -1,17 +1,17 @@
 //! How are numbers spelled for a program that collects them?
 //!
-//! As OpenMetrics 1.0 or in the text format of Prometheus, version 0.0.4: families of numbers, each with its labels.
+//! As OpenMetrics 1.0, or in the Prometheus text format 0.0.4: metric families, each with labelled samples.
 
 use crate::telemetry::metrics::{BUCKET_BOUNDS, Counter, HistogramSnapshot, format_seconds};
 
-/// What a family of numbers is.
+/// The type of a metric family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// They only grow.
+    /// A value that only grows.
     Counter,
-    /// They go up and down.
+    /// A value that goes up and down.
     Gauge,
-    /// They are histograms.
+    /// A distribution of durations.
     Histogram,
 }
 
@@ -25,41 +25,41 @@ impl Kind {
     }
 }
 
-/// One number.
+/// The value of a sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// As it is.
+    /// A plain number.
     Integer(u64),
-    /// Microseconds, spelled as seconds.
+    /// Microseconds, written as seconds.
     Micros(u64),
-    /// How long things took.
+    /// Durations, written as buckets, sum and count.
     Histogram(Box<HistogramSnapshot>),
 }
 
-/// Numbers of one name.
+/// A metric family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Family {
     /// The name, without `_total`.
     pub name: &'static str,
-    /// What they are.
+    /// The type.
     pub kind: Kind,
-    /// What they say, in a sentence.
+    /// What the metric means, in one sentence.
     pub help: &'static str,
-    /// Each number with its labels, spelled as in `outcome="answered"`, or none.
+    /// Each sample's labels, written as `outcome="answered"` or empty, and its value.
     pub samples: Vec<(String, Value)>,
 }
 
-/// How numbers are spelled.
+/// A format for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// The text format of Prometheus, version 0.0.4.
+    /// The Prometheus text format, version 0.0.4.
     Prometheus,
     /// OpenMetrics, version 1.0.0.
     OpenMetrics,
 }
 
 impl Format {
-    /// The media type.
+    /// The media type for the header Content-Type.
     pub fn media_type(self) -> &'static str {
         match self {
             Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
@@ -68,7 +68,7 @@ impl Format {
     }
 }
 
-/// Spells numbers.
+/// Writes all families in a format.
 pub fn encode(families: &[Family], format: Format) -> String {
     let mut out = String::with_capacity(16 * 1024);
     for family in families {
@@ -77,7 +77,7 @@ pub fn encode(families: &[Family], format: Format) -> String {
             Kind::Counter => "_total",
             _ => "",
         };
-        // There a family bears the name of its numbers, here of what they count.
+        // In the Prometheus format, the family of a counter is named with `_total`; in OpenMetrics, only its samples are.
         let suffix = match format {
             Format::Prometheus => total_suffix,
             Format::OpenMetrics => "",
@@ -142,18 +142,18 @@ fn push(out: &mut String, parts: &[&str]) {
     parts.iter().for_each(|part| out.push_str(part));
 }
 
-/// A label and its value, in which what would end it is escaped.
+/// A label and its value, escaped.
 pub fn label(name: &str, value: &str) -> String {
     let value = value.replace('\\', "\\\\").replace('"', "\\\"");
     [name, "=\"", &value.replace('\n', "\\n"), "\""].concat()
 }
-/// Families in the making.
+/// A list of families to which more are added.
 ///
-/// Its functions are called so often that copies of them in their callers would cost 10 KB.
+/// Its methods are not inlined: they are called so often that copies of them would cost 10 KB.
 pub(super) struct Families(pub(super) Vec<Family>);
 
 impl Families {
-    /// Adds one of this kind.
+    /// Adds a family.
     #[inline(never)]
     pub(super) fn add(
         &mut self,
@@ -187,7 +187,7 @@ impl Families {
         );
     }
 
-    /// Adds one with a counter for each word that the label `key` can have.
+    /// Adds a family with one counter for each value of the label `key`.
     pub(super) fn counters(
         &mut self,
         name: &'static str,
@@ -203,13 +203,13 @@ impl Families {
     }
 }
 
-/// A number without labels.
+/// One sample without labels.
 #[inline(never)]
 pub(super) fn unlabelled(value: Value) -> Vec<(String, Value)> {
     vec![(String::new(), value)]
 }
 
-/// A histogram for each word that the label `key` can have; without labels where that is empty.
+/// One histogram for each value of the label `key`, or without labels if `key` is empty.
 pub(super) fn histogram_samples(
     key: &str,
     histogram_samples: &[(&str, HistogramSnapshot)],

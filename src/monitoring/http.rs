@@ -1,8 +1,8 @@
 //! How is the state read from outside?
 //!
-//! Over HTTP, on a port of its own and a thread of its own: `/metrics` for programs that collect numbers, `/health` and
-//! `/ready` for supervisors, `/` for people. The thread waits for all visitors at once, answers one after the other, and
-//! rests in between, so that whoever plays with this port costs less than a tenth of a processor and no query.
+//! Over HTTP, on a port and a thread of its own: `/metrics` for Prometheus, `/health` and `/ready` for supervisors, `/` for
+//! people. The thread polls all connections at once, answers one after the other, and pauses in between, so that whoever abuses
+//! this port costs less than a tenth of a processor and delays no query.
 
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -22,27 +22,31 @@ use crate::monitoring::page::Page;
 use crate::system::clock;
 use crate::system::thread;
 
-/// Visitors at a time. Another one takes the place of the one that has been here for the longest time.
+/// Maximum number of connections. A further one replaces the oldest.
 const MAX_CONNECTIONS: usize = 64;
-/// Octets of a request, at most.
+/// Maximum length of a request in octets.
 const MAX_REQUEST_LEN: usize = 4096;
-/// Headers of a request, at most.
+/// Maximum number of headers in a request.
 const MAX_HEADERS: usize = 32;
-/// How long a visitor may take, from the connection to its end.
+/// How long a connection may last.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
-/// Octets that are read and not looked at before a connection ends: a reset would take the answer back.
+/// Octets that are read and discarded after a response. Closing a socket with unread data resets the connection, and the client
+/// may lose the response.
 const MAX_DISCARDED: usize = 64 * 1024;
-/// How long the thread rests after an answer.
+/// How long the thread pauses after a response.
 const RESPONSE_PAUSE: Duration = Duration::from_millis(2);
-/// How long it rests after it looked at all visitors: octets that come one by one are read together.
+/// How long the thread pauses after each poll, so that octets that arrive one by one are read together.
 const POLL_PAUSE: Duration = Duration::from_millis(5);
-/// Visitors that are taken in between two rests: more than come if somebody does nothing but connect. Those for whom the
-/// kernel's queue had no room would come a second later.
+/// Connections accepted per poll: more than arrive within a pause from a client that only connects. A connection for which the
+/// kernel's queue has no room is tried again by its client a second later.
 const MAX_ACCEPTS: usize = 64;
-/// How long it rests when it cannot accept.
+/// How long the thread pauses when it cannot accept.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// The port.
+/// The monitoring port.
+///
+/// Its thread owns the connections and the history, so these need no lock. `stop_writer` is the only lock here, and is taken on
+/// its own.
 #[derive(Debug)]
 pub struct Monitor {
     address: SocketAddr,
@@ -50,7 +54,7 @@ pub struct Monitor {
     stopping: Arc<AtomicBool>,
 }
 
-/// Binds the port.
+/// Binds the monitoring port.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
@@ -58,8 +62,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Monitor {
-    /// Serves on `listener`, which is of [`bind`], what there is to know from `exporter`. Fails when the system has no thread
-    /// or descriptor for it.
+    /// Serves the metrics of `exporter` on `listener`, which comes from [`bind`]. Fails when the system has no thread or file
+    /// descriptor.
     pub fn start(listener: TcpListener, exporter: Exporter) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let (stop_reader, stop_writer) = io::pipe()?;
@@ -80,23 +84,23 @@ impl Monitor {
         })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Says from now on that nobody should send queries here.
+    /// Makes `/ready` fail from now on.
     pub fn set_stopping(&self) {
         self.stopping.store(true, Ordering::Release);
     }
 
-    /// Serves no more.
+    /// Ends the thread.
     pub fn stop(&self) {
         *self.stop_writer.lock() = None;
     }
 }
 
-/// Somebody who is connected.
+/// A client's connection. It carries one request and one response.
 struct HttpConnection {
     socket: TcpStream,
     accepted_at: Instant,
@@ -107,12 +111,12 @@ struct HttpConnection {
     discarded: usize,
 }
 
-/// What became of a visitor.
+/// What to do with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ConnectionState {
-    /// It goes on.
+    /// Keep it.
     Open,
-    /// It is over.
+    /// Close it.
     Closed,
 }
 
@@ -169,21 +173,21 @@ impl HttpServer {
                     || self.advance(connection, history) == ConnectionState::Open
             });
             if listener_ready {
-                // The wait may have been longer than a visit may be.
+                // The poll may have waited longer than a connection may last.
                 self.accept_pending(&mut connections, history, clock::now());
             }
             sleep(POLL_PAUSE);
         }
     }
 
-    /// Counts a visitor that goes before its time, if it goes without an answer.
+    /// Counts a connection that is closed early, unless it has its response.
     fn count_if_unanswered(&self, connection: &HttpConnection) {
         if connection.response.is_empty() {
             self.exporter.http_refused.increment();
         }
     }
 
-    /// Takes in who has come.
+    /// Accepts connections that are waiting.
     fn accept_pending(
         &self,
         connections: &mut Vec<HttpConnection>,
@@ -204,10 +208,10 @@ impl HttpServer {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(_) => return sleep(ACCEPT_BACKOFF),
             };
-            // Many a request came along, and many a visitor has left already.
+            // Often the request is here already.
             if self.advance(&mut connection, history) == ConnectionState::Open {
                 if connections.len() >= MAX_CONNECTIONS {
-                    // The first is the one that came first.
+                    // The first one is the oldest.
                     self.count_if_unanswered(&connections.remove(0));
                 }
                 connections.push(connection);
@@ -215,7 +219,7 @@ impl HttpServer {
         }
     }
 
-    /// Reads of a visitor's request what is there, or writes of its answer what is taken.
+    /// Reads what has arrived of a request, or writes what the socket takes of the response.
     fn advance(&self, connection: &mut HttpConnection, history: &History) -> ConnectionState {
         if connection.response.is_empty() {
             let mut bytes = [0; MAX_REQUEST_LEN];
@@ -258,7 +262,7 @@ impl HttpServer {
         }
     }
 
-    /// The answer to a request; none if there is more of it to come.
+    /// The response to a request, or `None` if the request is incomplete.
     fn response_to(&self, bytes: &[u8], history: &History) -> Option<Vec<u8>> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
@@ -287,7 +291,7 @@ impl HttpServer {
         Some(write_response(method, status, media_type, &body, csp))
     }
 
-    /// What is to be had at a path: the status, the media type and the body; none if there is nothing.
+    /// The status, media type and body for a path, or `None` if there is no such path.
     fn content(
         &self,
         path: &str,
@@ -325,7 +329,7 @@ impl HttpServer {
         })
     }
 
-    /// Why nobody should send queries here, if nobody should.
+    /// Why no queries should be sent here, or `None` if all is well.
     fn not_ready_reason(&self) -> Option<&'static str> {
         if self.stopping.load(Ordering::Acquire) {
             Some("stopping")
@@ -337,7 +341,7 @@ impl HttpServer {
     }
 }
 
-/// What becomes of a visitor whose socket did not do what was asked of it.
+/// Keeps a connection whose socket only has to wait, and closes it after any other error.
 fn on_io_error(error: &io::Error) -> ConnectionState {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::Interrupted => ConnectionState::Open,
@@ -345,11 +349,11 @@ fn on_io_error(error: &io::Error) -> ConnectionState {
     }
 }
 
-/// The path of a request's target, which is that alone or a whole URL (RFC 9112 section 3.2.2).
+/// The path of a request target, which is a path or an absolute URL (RFC 9112 section 3.2.2).
 fn path_of(target: &str) -> &str {
     let target = target.split('?').next().unwrap_or_default();
     match target.split_once("://") {
-        // Whatever host it names, it came here.
+        // The host does not matter.
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
             rest.find('/').map_or("/", |start| &rest[start..])
         }
@@ -357,7 +361,7 @@ fn path_of(target: &str) -> &str {
     }
 }
 
-/// The format of numbers that a request asks for (RFC 9110 section 12.5.1).
+/// The format of metrics that a request accepts (RFC 9110 section 12.5.1).
 fn format_of(headers: &[httparse::Header<'_>]) -> Format {
     let accept = headers
         .iter()
@@ -379,7 +383,7 @@ fn error_response(method: &str, status: &str) -> Vec<u8> {
 
 fn write_response(method: &str, status: &str, media_type: &str, body: &str, csp: &str) -> Vec<u8> {
     let length = body.len().to_string();
-    // One answer to a connection, and nothing of it is kept or taken for something else.
+    // One response per connection, never cached or sniffed.
     let parts = [
         "HTTP/1.1 ",
         status,
@@ -391,7 +395,7 @@ fn write_response(method: &str, status: &str, media_type: &str, body: &str, csp:
         csp,
         "\r\nAllow: GET, HEAD\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
          Referrer-Policy: no-referrer\r\nConnection: close\r\n\r\n",
-        // Whatever the answer to it is, it is the head alone (RFC 9110 section 9.3.2).
+        // The response to HEAD has no body (RFC 9110 section 9.3.2).
         if method == "HEAD" { "" } else { body },
     ];
     parts.concat().into_bytes()

@@ -3,10 +3,10 @@
 use crate::monitoring::history::SAMPLE_INTERVAL;
 use crate::system::date::DAY;
 
-/// What stands where there is nothing to say.
+/// Shown where there is no value.
 pub(super) const NO_VALUE: &str = "–";
 
-/// A time in the unit that fits.
+/// A duration with a unit that fits.
 pub(super) fn format_latency(micros: u64) -> String {
     match micros {
         0..1_000 => format!("{micros} µs"),
@@ -16,7 +16,7 @@ pub(super) fn format_latency(micros: u64) -> String {
     }
 }
 
-/// What a step's count is in a second.
+/// Events per second, from the count of one interval.
 pub(super) fn format_rate(count: u64) -> String {
     let tenths = count * 10 / SAMPLE_INTERVAL.as_secs();
     match tenths {
@@ -25,7 +25,7 @@ pub(super) fn format_rate(count: u64) -> String {
     }
 }
 
-/// A share in hundredths, with two digits behind the point: never 100 unless it is all.
+/// A percentage with two decimals, rounded down so that only the total itself is 100 %.
 pub(super) fn format_percentage(part: u64, total: u64) -> String {
     if total == 0 {
         return NO_VALUE.to_owned();
@@ -34,7 +34,7 @@ pub(super) fn format_percentage(part: u64, total: u64) -> String {
     format!("{}.{:02} %", hundredths / 100, hundredths % 100)
 }
 
-/// How long something lasts, in the two largest units.
+/// A duration in its two largest units.
 pub(super) fn format_duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / DAY, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours) {

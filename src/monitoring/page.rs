@@ -1,7 +1,7 @@
 //! What does a person see of the state?
 //!
-//! One HTML page that needs nothing from elsewhere and runs nothing: the figures that `/metrics` has, each marked with its
-//! name there (`data-metric`), and how the last minutes went. No name that was asked for and no client is on it.
+//! One HTML page without scripts or external resources. It shows the numbers of `/metrics`, each marked with its name there
+//! (`data-metric`), and charts of the last minutes. It shows no query names and no clients.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,14 +20,14 @@ use crate::system::clock;
 use crate::system::date::{DAY, Timestamp};
 use crate::upstream::Standing;
 
-/// What the page looks like. Its hash is all that the page's policy lets in.
+/// The style sheet. Its hash is the only source that the page's content security policy allows.
 const STYLE: &str = include_str!("page.css");
-/// What it says, with words in double brackets where something is filled in ([`PageWriter::fill`]).
+/// The page, with placeholders in double brackets ([`PageWriter::fill_placeholder`]).
 const TEMPLATE: &str = include_str!("page.html");
-/// Days before a certificate's end from which on it is shown as something to see to.
+/// Days before a certificate's expiry from which the page highlights it.
 const EXPIRY_WARNING_DAYS: u64 = 14;
 
-/// The page.
+/// The status page.
 pub struct Page {
     csp: String,
 }
@@ -45,12 +45,12 @@ impl Default for Page {
 }
 
 impl Page {
-    /// What a browser may do with it (CSP): show it.
+    /// The value of the header Content-Security-Policy.
     pub fn csp(&self) -> &str {
         &self.csp
     }
 
-    /// Writes it. `not_ready_reason` is why nobody should send queries here, if nobody should.
+    /// Writes the page. `not_ready_reason` is why no queries should be sent here, if there is a reason.
     pub fn write(
         &self,
         exporter: &Exporter,
@@ -81,7 +81,7 @@ impl Page {
     }
 }
 
-/// The page in the making, and what stands on it.
+/// The page while it is written, and what it shows.
 struct PageWriter<'f> {
     text: String,
     families: Vec<Family>,
@@ -89,21 +89,21 @@ struct PageWriter<'f> {
     intervals: Vec<ServiceLevel>,
     window: ServiceLevel,
     service: ServiceLevel,
-    /// In seconds since 1970.
+    /// Seconds since 1970.
     now: u64,
-    /// In seconds.
+    /// Seconds since the start.
     uptime_seconds: u64,
     not_ready_reason: Option<&'f str>,
 }
 
 impl PageWriter<'_> {
-    // Called so often that copies would be half of this file in the binary.
+    // Not inlined: copies would be half of this file in the binary.
     #[inline(never)]
     fn push(&mut self, parts: &[&str]) {
         parts.iter().for_each(|part| self.text.push_str(part));
     }
 
-    /// Writes what a word of the form stands for.
+    /// Writes the content of a placeholder.
     fn fill_placeholder(&mut self, placeholder: &str) {
         let latency = self.window.latency();
         let within = |percent| {
@@ -142,7 +142,7 @@ impl PageWriter<'_> {
         self.text.push_str(&text);
     }
 
-    /// The number of this name, with its labels behind it in braces.
+    /// The value of the metric `NAME{LABELS}`.
     fn value(&self, name: &str) -> Option<u64> {
         let (name, labels) = name.split_once('{').unwrap_or((name, ""));
         let labels = labels.trim_end_matches('}');
@@ -155,7 +155,7 @@ impl PageWriter<'_> {
         }
     }
 
-    /// A cell with a number, marked with where it comes from.
+    /// A table cell with the value of a metric, marked with its name.
     fn metric_cell(&mut self, name: &str) {
         let value = self
             .value(name)
@@ -170,7 +170,7 @@ impl PageWriter<'_> {
         ]);
     }
 
-    /// How much of what there may be there is.
+    /// A bar that compares two metrics: `VALUE LIMIT`.
     fn meter_element(&mut self, names: &str) {
         let (value, limit) = names.split_once(' ').unwrap_or((names, ""));
         let [value, limit] = [value, limit].map(|name| self.value(name).unwrap_or(0).to_string());
@@ -214,7 +214,7 @@ impl PageWriter<'_> {
                 )
             });
             let address = standing.address.to_string();
-            // Host names and addresses have nothing in them that means something in HTML.
+            // Host names and addresses contain no HTML metacharacters.
             self.push(&["<tr><th>", &address, "<td>", &standing.name, state]);
             self.push(&["<td>", &pins, &expiry]);
             let labels = resolver_labels(&standing);

@@ -1,26 +1,26 @@
 //! What is known of this process itself?
 //!
-//! When it began, and what the kernel says in its folder of `/proc`.
+//! When it started, and what the kernel shows in `/proc/self`.
 
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Where the kernel says what it knows of this process.
+/// The kernel's directory of this process.
 pub const PROC_SELF: &str = "/proc/self";
 
-/// Microseconds of processor time in one of the kernel's ticks for programs, of which there are 100 in a second.
+/// Microseconds of processor time per clock tick (USER_HZ is 100).
 const CLOCK_TICK_US: u64 = 10_000;
 
-/// When the process began: a moment that is sure, and what this machine's clock says of it.
+/// When the process started: on the monotonic clock, and as the wall clock had it.
 pub struct ProcessStart {
     started_at: Instant,
     start_unix_time: AtomicU64,
 }
 
 impl ProcessStart {
-    /// Now.
+    /// The process starts now.
     pub fn new(now: Instant, unix_time: u64) -> Self {
         Self {
             started_at: now,
@@ -28,13 +28,13 @@ impl ProcessStart {
         }
     }
 
-    /// How many seconds ago it was.
+    /// Seconds since the start.
     pub fn uptime_seconds(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.started_at).as_secs()
     }
 
-    /// In seconds since 1970. A clock that was set since tells another time of it, but a second's difference is rounding, and
-    /// would look like another start.
+    /// The start in seconds since 1970. It follows the wall clock if that was set by more than a minute since; smaller
+    /// differences are slewing or rounding, and would look like a restart.
     pub(super) fn unix_time(&self, now: Instant, unix_now: u64) -> u64 {
         let recorded = self.start_unix_time.load(Ordering::Relaxed);
         let computed = unix_now.saturating_sub(self.uptime_seconds(now));
@@ -46,25 +46,25 @@ impl ProcessStart {
     }
 }
 
-/// What the kernel knows of this process; zero where it does not say.
+/// The process as the kernel sees it. A value that cannot be read is 0.
 #[derive(Debug, Default)]
 pub(super) struct ProcessStats {
-    /// Microseconds.
+    /// Processor time in microseconds.
     pub(super) cpu_micros: u64,
-    /// Octets.
+    /// Resident memory in octets.
     pub(super) resident_bytes: u64,
-    /// How many there are.
+    /// The number of threads.
     pub(super) threads: u64,
-    /// How many are open.
+    /// The number of open file descriptors.
     pub(super) open_fds: u64,
 }
 
 impl ProcessStats {
-    /// As it is now.
+    /// Reads the current values.
     pub(super) fn read() -> Self {
         let proc_file = |file| Path::new(PROC_SELF).join(file);
         let stat = fs::read_to_string(proc_file("stat")).unwrap_or_default();
-        // Behind the program's name, which is in parentheses (proc(5)).
+        // The fields after the program's name, which is in parentheses (proc(5)).
         let fields = stat.rsplit(')').next().unwrap_or_default();
         let field = |index| -> u64 {
             let text = fields.split_whitespace().nth(index);

@@ -2,20 +2,20 @@
 
 use crate::telemetry::metrics::HistogramSnapshot;
 
-/// How long clients waited, and how many had good answers.
+/// Service level indicators: how many queries had good answers, and how long clients waited.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ServiceLevel {
-    /// Queries to which an answer of the resolver was owed.
+    /// Queries that should have got an answer from the resolver.
     pub eligible: u64,
-    /// Those of them that were answered as quickly as they should be.
+    /// Eligible queries that were answered within `--slo-latency`.
     pub good: u64,
-    /// Those of them that were not answered, or with an error of ours.
+    /// Eligible queries that got no answer, or an error of ours.
     pub failed: u64,
     /// All queries.
     pub all: u64,
-    /// How long clients waited for what was kept.
+    /// How long clients waited for answers from the cache.
     pub cache_latency: HistogramSnapshot,
-    /// How long clients waited for the resolver.
+    /// How long clients waited for answers from the resolver.
     pub resolver_latency: HistogramSnapshot,
 }
 
@@ -32,7 +32,7 @@ impl ServiceLevel {
         }
     }
 
-    /// How long clients waited, whoever answered.
+    /// How long clients waited for an answer from either.
     pub(super) fn latency(&self) -> HistogramSnapshot {
         self.cache_latency.plus(&self.resolver_latency)
     }

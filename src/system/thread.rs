@@ -59,7 +59,7 @@ impl Heartbeat {
     }
 }
 
-/// The name of a serving thread whose current piece of work has lasted longer than [`STALL_TIMEOUT`], if there is one.
+/// The name of a serving thread whose current piece of work has lasted more than ten seconds, if there is one.
 pub fn stalled_thread(now: Instant) -> Option<&'static str> {
     let now = micros_since_start(now);
     let heartbeats = HEARTBEATS.lock();
