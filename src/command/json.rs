@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_read_as_it_was_meant_by_another_library() {
+    fn another_library_reads_the_json_that_was_meant() {
         let hostile = "\"\\/\u{0}\u{1b}[2J\n\u{7f}\u{85}ü€😀";
         let value = Json::Object(vec![
             ("none", Json::Null),

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_takes_the_daemons_options_and_a_question_among_them() {
+    fn query_takes_the_daemons_options_and_positional_arguments() {
         for arguments in [
             &["query", "a.test", "mx", "--port", "5353", "--tcp"][..],
             &["query", "-tcp", "a.test", "--port=5353", "MX"],
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn help_and_version_win_over_the_rest() {
+    fn help_and_version_take_precedence() {
         for arguments in [
             &["-h"][..],
             &["--help"],
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_shown_of_the_daemon_alone() {
+    fn check_config_refuses_subcommands() {
         let message = refuse(&["check", "--check-config"]);
         assert_eq!(message, "--check-config: expected without check");
         assert!(refuse(&["--check-config", "--port", "x"]).starts_with("--port \"x\""));

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_gives_an_option_a_line_and_says_why_in_comments() {
+    fn a_file_has_one_option_per_line_and_comments() {
         let text = "# ours\n\nport 5353 # not 53\r\n\tresolver\t192.0.2.1#dns.example \t# by name\n\
                     state-dir /var/lib/my dns#1\n  # port 1\nquery-log\nquery-lag";
         let lines = read_lines(text);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_line_cannot_say_is_refused_with_its_number() {
+    fn a_wrong_line_is_refused_with_its_number() {
         for (line, part) in [
             ("--port 53", "without dashes"),
             ("prot 53", "expected the name of an option"),

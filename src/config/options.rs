@@ -427,7 +427,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_default_that_is_one_value_is_said_as_it_is() {
+    fn a_default_of_one_value_is_shown_as_that_value() {
         for spec in all_options()
             .iter()
             .filter(|spec| spec.default_values.len() == 1)

@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_given_means_the_defaults() {
+    fn without_options_the_defaults_apply() {
         let config = serve(&[]);
         assert_eq!(
             config.server.addresses,
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_given_twice_for_a_name_is_one_and_for_two_names_two() {
+    fn a_duplicate_address_is_dropped_within_one_name_only() {
         for (arguments, addresses) in [
             (
                 &[
@@ -473,16 +473,16 @@ mod tests {
             ),
         ] {
             let resolvers = serve(arguments).upstream.resolvers;
-            let spell = |resolver: &Resolver| -> Vec<_> {
+            let address_texts = |resolver: &Resolver| -> Vec<_> {
                 resolver.addresses.iter().map(ToString::to_string).collect()
             };
-            let found: Vec<_> = resolvers.iter().map(spell).collect();
+            let found: Vec<_> = resolvers.iter().map(address_texts).collect();
             assert_eq!(found, addresses, "{arguments:?}");
         }
     }
 
     #[test]
-    fn a_pin_without_a_name_is_the_first_resolvers() {
+    fn a_pin_without_a_name_belongs_to_the_first_resolver() {
         for pin in [
             PIN.to_owned(),
             format!("sha256/{PIN}"),

@@ -465,7 +465,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_option_without_a_value_is_yes_or_no_elsewhere() {
+    fn a_flag_is_yes_or_no_outside_the_command_line() {
         let options = |text: &str| {
             let value = Value {
                 name: "--json",

@@ -177,7 +177,7 @@ const WRONG: [(&[&str], &[&str]); 33] = [
 ];
 
 #[test]
-fn what_is_wrong_is_said_with_option_value_and_expectation() {
+fn errors_name_the_option_the_value_and_what_was_expected() {
     let empty = file("");
     let empty = &path(&empty)[..];
     let empty = (
@@ -312,7 +312,7 @@ fn an_error_names_the_place_of_the_value() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_said_with_its_name() {
+fn an_unreadable_file_is_reported_with_its_name() {
     let long = file(&"#".repeat(1024 * 1024 + 1));
     let latin = tempfile::NamedTempFile::new().expect("a folder for temporary files");
     std::fs::write(latin.path(), b"port 1\n# \xe9\n").expect("it is writable");
@@ -342,7 +342,7 @@ fn a_file_that_cannot_be_read_is_said_with_its_name() {
 }
 
 #[test]
-fn variables_that_are_no_option_are_left_alone_and_shown() {
+fn variables_that_set_no_option_are_ignored_and_shown() {
     let environment = [
         ("DNS_TOOL_POTR", "1"),
         ("DNS_TOOL_PORT", "tcp://10.0.0.1:53"),
@@ -421,7 +421,7 @@ fn settings(config: &Config) -> String {
 }
 
 #[test]
-fn each_setting_is_shown_with_the_place_that_it_comes_from() {
+fn check_config_shows_the_source_of_each_setting() {
     let own = file(OWN);
     let path = path(&own);
     let arguments = ["--config", &path, "--port", "5353"];
@@ -446,7 +446,7 @@ fn each_setting_is_shown_with_the_place_that_it_comes_from() {
 }
 
 #[test]
-fn what_is_shown_of_the_settings_is_a_file_that_means_the_same() {
+fn check_config_prints_a_file_with_the_same_meaning() {
     let own = file(OWN);
     let path = path(&own);
     let arguments = ["--config", &path, "--port", "5353"];
@@ -479,7 +479,7 @@ fn what_is_shown_of_the_settings_is_a_file_that_means_the_same() {
 }
 
 #[test]
-fn a_value_that_no_file_can_say_is_shown_as_a_comment() {
+fn a_value_that_a_file_cannot_express_is_shown_as_a_comment() {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let odd = folder.path().join("a #b");
     std::fs::create_dir(&odd).expect("it is writable");
@@ -492,7 +492,7 @@ fn a_value_that_no_file_can_say_is_shown_as_a_comment() {
 }
 
 #[test]
-fn what_changed_is_known_by_name() {
+fn changed_options_are_known_by_name() {
     let before = serve(&["--port", "1", "--allow", "::1"]);
     let after = serve(&["--port", "2", "--allow", "::1", "--rate-limit", "500/1000"]);
     assert_eq!(

@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_cannot_be_watched_over_leave_those_of_before_and_no_thread() {
+    fn a_manager_that_fails_to_start_leaves_pins_and_threads_as_they_were() {
         let directory = tempfile::tempdir().expect("a folder");
         let upstream = upstream();
         let pins = || upstream.standings()[0].pins;

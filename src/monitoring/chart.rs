@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn longer_times_are_drawn_higher_and_all_within_the_chart() {
+    fn longer_latencies_are_drawn_higher_and_within_the_chart() {
         let heights: Vec<_> = [0, 50, 70, 3_000, 99_000, 5_000_000, u64::MAX]
             .map(latency_height)
             .to_vec();

@@ -1,4 +1,4 @@
-//! How are numbers spelled for a program that collects them?
+//! How are numbers written for a program that collects them?
 //!
 //! As OpenMetrics 1.0, or in the Prometheus text format 0.0.4: metric families, each with labelled samples.
 
@@ -233,7 +233,7 @@ mod tests {
     use crate::telemetry::metrics::Histogram;
 
     #[test]
-    fn both_formats_say_the_same_numbers() {
+    fn both_formats_have_the_same_samples() {
         let histogram = Histogram::new();
         histogram.observe(Duration::from_millis(3), 2);
         let families = [

@@ -1,4 +1,4 @@
-//! How are numbers spelled for people?
+//! How are numbers written for people?
 
 use crate::monitoring::history::SAMPLE_INTERVAL;
 use crate::system::date::DAY;
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_and_shares_are_spelled_for_people() {
+    fn latencies_percentages_and_rates_have_human_units() {
         assert_eq!(
             [0, 999, 1_000, 12_345, 2_500_000].map(format_latency),
             ["0 µs", "999 µs", "1.0 ms", "12 ms", "2.5 s"]

@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_start_without_a_clock_is_told_by_the_clock_that_was_set_since() {
+    fn the_start_time_follows_a_clock_that_is_set_later() {
         let now = Instant::now();
         let after = |seconds| now + Duration::from_secs(seconds);
         let start = ProcessStart::new(now, 1_000);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_knows_this_process() {
+    fn the_kernel_reports_this_process() {
         let process = ProcessStats::read();
         assert!(process.resident_bytes > 1 << 20 && process.resident_bytes < 1 << 40);
         assert!(process.threads >= 1 && process.open_fds >= 3);

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_goes_on_and_never_back() {
+    fn the_clock_never_goes_back_or_stands_still() {
         let moments: Vec<_> = (0..1000).map(|_| now()).collect();
         assert!(moments.is_sorted());
         let (start, other) = (now(), Instant::now());

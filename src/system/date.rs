@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_day_until_9999_is_spelled_as_it_is_read() {
+    fn every_day_until_9999_is_formatted_as_it_is_parsed() {
         // The calendar, counted out a day at a time.
         let (mut year, mut month, mut day) = (1970, 1, 1);
         let mut start = 0;
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_is_read_and_spelled_to_the_second() {
+    fn a_timestamp_is_parsed_and_formatted_to_the_second() {
         for (seconds, text) in [
             (0, "1970-01-01T00:00:00Z"),
             (1_709_210_096, "2024-02-29T12:34:56Z"),
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_date_is_refused() {
+    fn an_invalid_date_is_refused() {
         assert_eq!(Timestamp(u64::MAX).to_string(), "after 9999");
         for text in [
             "",

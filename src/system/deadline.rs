@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_peer_ends_at_the_deadline_and_a_talking_one_before_it() {
+    fn a_silent_peer_times_out_and_an_active_one_is_read() {
         let (near, mut far) = pair();
         far.write_all(b"abc").expect("writes");
         let mut stream = DeadlineStream::new(&near, Instant::now() + Duration::from_millis(50));

@@ -282,7 +282,7 @@ mod tests {
     };
 
     #[test]
-    fn the_default_has_room_for_all_connections_and_the_shares_make_no_more_than_the_whole() {
+    fn the_default_has_room_for_all_connections_and_shares_sum_to_the_limit() {
         assert_eq!(Settings::default_limit(1), DEFAULT.limit);
         assert_eq!(Settings::default_limit(256), DEFAULT.limit);
         for connections in [1, 16, 256, 1000, 65_536] {
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_has_room_and_is_given_back() {
+    fn reservations_fit_their_share_and_are_returned() {
         let memory = Memory::new(DEFAULT);
         let share = memory.share_limit(Purpose::QueryLog);
         let first = memory.reserve(Purpose::QueryLog, share - 10);
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn however_many_take_what_they_may_there_is_as_much_left_for_the_next() {
+    fn greedy_clients_leave_a_fair_part_for_the_others() {
         for many in [1, 2, 10, 250] {
             let memory = Memory::new(DEFAULT);
             let share = memory.share_limit(Purpose::Queries);
@@ -379,7 +379,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_counted_as_held_is_what_is_held(steps in prop::collection::vec(step(), 0..200)) {
+        fn the_count_of_held_octets_equals_the_reservations(steps in prop::collection::vec(step(), 0..200)) {
             let memory = Memory::new(DEFAULT);
             let mut held: Vec<Reservation> = Vec::new();
             for step in steps {

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_knows_whose_the_other_end_is() {
+    fn the_kernel_tells_the_owner_of_the_other_end() {
         let myself = std::fs::metadata("/proc/self").expect("Linux").uid();
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(listener) = TcpListener::bind(address) else {
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_socket_that_is_not_there_nothing_is_known() {
+    fn a_missing_socket_has_no_owner() {
         let nobody = ["127.0.0.1:1", "127.0.0.1:2"].map(|end| end.parse().expect("an address"));
         assert_eq!(tcp_peer_uid(nobody[0], nobody[1]), None);
     }

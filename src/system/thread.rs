@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_that_is_at_one_piece_of_work_for_too_long_is_stuck() {
+    fn a_thread_with_one_long_piece_of_work_is_stalled() {
         let heartbeat = Heartbeat::new("test of pulses");
         let now = crate::system::clock::now();
         let is_stalled = |now| stalled_thread(now) == Some("test of pulses");
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_is_needed_begins_again_after_a_panic() {
+    fn a_restarting_thread_runs_again_after_a_panic() {
         let before = panics();
         let mut turns = 0;
         let (sender, receiver) = crossbeam_channel::bounded(1);

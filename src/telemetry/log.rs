@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_lines_of_a_kind_are_written_in_a_second_and_the_rest_counted() {
+    fn ten_lines_of_an_event_are_written_per_second_and_the_others_counted() {
         let mut limiter = EventRateLimiter::default();
         let now = Instant::now();
         let admitted = |limiter: &mut EventRateLimiter, level, event, now| {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_cut_and_still_a_line() {
+    fn a_long_line_is_truncated_and_still_ends_in_a_newline() {
         let short = b"event=x y=1\n";
         assert_eq!(truncate_line(short), short);
         let long = truncate_line(&[b'x'; 70_000]);
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_found_no_room_is_said() {
+    fn dropped_lines_are_reported() {
         let queue = BoundedQueue::new(2);
         for _ in 0..5 {
             queue.push(line("info", "x"));
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_waits_for_what_is_said_of_lines_that_were_left_out() {
+    fn finish_waits_for_the_report_of_suppressed_lines() {
         /// Delays the line that reports suppressed lines.
         struct Slow<'o>(&'o parking_lot::Mutex<String>);
         impl Write for Slow<'_> {
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_fails_ends_nothing() {
+    fn a_failing_writer_does_not_stop_the_thread() {
         struct Broken;
         impl Write for Broken {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {

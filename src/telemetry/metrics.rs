@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_took_as_long_as_a_bound_is_within_it() {
+    fn a_duration_equal_to_a_bound_is_in_its_bucket() {
         let histogram = Histogram::new();
         for micros in [0, 50, 51, 5_000_000, 5_000_001] {
             histogram.observe(Duration::from_micros(micros), 2);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_percentile_lies_in_its_class() {
+    fn a_percentile_lies_in_its_bucket() {
         let histogram = Histogram::new();
         assert_eq!(histogram.snapshot().percentile(50), None);
         histogram.observe(Duration::from_micros(700), 90);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_are_spelled_without_a_loss() {
+    fn seconds_are_formatted_without_loss() {
         for (micros, text) in [
             (0, "0.0"),
             (50, "0.00005"),

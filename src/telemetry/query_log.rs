@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_how_a_query_ended_and_hides_who_asked() {
+    fn a_line_has_the_outcome_and_hides_the_client() {
         for (client, mode, shown) in [
             ("192.0.2.77:5353", Mode::Prefixes, "192.0.2.0/24"),
             ("192.0.2.77:5353", Mode::Clients, "192.0.2.77:5353"),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_written_and_those_that_find_no_room_are_counted() {
+    fn every_record_is_written_or_counted_as_dropped() {
         let memory = Memory::new(memory::Settings {
             limit: 15 << 20,
             connections: 1,

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_finds_no_room_is_counted_and_the_rest_keeps_its_order() {
+    fn lines_beyond_capacity_are_counted_and_the_others_keep_their_order() {
         let queue = BoundedQueue::new(3);
         (0..5).for_each(|number| queue.push(number));
         let mut lines = Vec::new();
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_waits_for_the_reader_and_takes_nothing_more() {
+    fn finish_waits_for_the_reader_and_closes_the_queue() {
         let queue = BoundedQueue::new(1000);
         let mut read = Vec::new();
         std::thread::scope(|scope| {
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_does_not_wait_for_a_reader_that_is_away() {
+    fn finish_does_not_wait_long_for_an_absent_reader() {
         let queue = BoundedQueue::new(1);
         queue.push(());
         queue.finish();
