@@ -2,7 +2,7 @@
 //!
 //! In lines `x-y VALUE` for `--x-y VALUE`, with comments after `#`.
 
-use crate::config::options::{OptionSpec, find, is_daemon_option};
+use crate::config::options::{OptionSpec, find_option, is_daemon_option};
 
 /// A line of the file that sets an option.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) fn read_lines(text: &str) -> Result<Vec<OptionLine>, (usize, String)>
         }
         let (name, value) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let fail = |cause: &str| Err((number, format!("{name:?}: {cause}")));
-        let Some(spec) = find(name) else {
+        let Some(spec) = find_option(name) else {
             return match name.starts_with('-') {
                 true => fail("expected the name of an option without dashes"),
                 false => fail("expected the name of an option; dns-tool --help lists them"),

@@ -417,7 +417,7 @@ pub(super) fn all_options() -> Vec<&'static OptionSpec> {
 }
 
 /// The option with this name, written without dashes.
-pub(super) fn find(word: &str) -> Option<&'static OptionSpec> {
+pub(super) fn find_option(word: &str) -> Option<&'static OptionSpec> {
     let mut specs = all_options().into_iter();
     specs.find(|spec| strip_dashes(spec.name) == word)
 }
@@ -436,7 +436,7 @@ mod tests {
         }
         let gone = IMPLICIT_DEFAULTS
             .iter()
-            .find(|name| find(&name[2..]).is_none());
+            .find(|name| find_option(&name[2..]).is_none());
         assert_eq!(gone, None);
     }
 }

@@ -13,8 +13,8 @@ use pico_args::Arguments;
 
 use crate::config::file::{OptionLine, read_lines};
 use crate::config::options::{
-    IMPLICIT_DEFAULTS, OPTIONS, OptionSpec, SUBCOMMAND_GROUPS, all_options, daemon_options, find,
-    strip_dashes,
+    IMPLICIT_DEFAULTS, OPTIONS, OptionSpec, SUBCOMMAND_GROUPS, all_options, daemon_options,
+    find_option, strip_dashes,
 };
 use crate::identity::pin_file::{PinFileError, read_text};
 
@@ -425,7 +425,7 @@ fn normalize(arguments: &[OsString]) -> Vec<OsString> {
             let word = option
                 .strip_prefix("--")
                 .or_else(|| option.strip_prefix('-'))?;
-            let spec = find(word)?;
+            let spec = find_option(word)?;
             // An option without a value takes none after an equals sign either.
             let takes_value = !spec.value_name.is_empty();
             (takes_value || value.is_none()).then(|| (spec, value.map(OsString::from)))

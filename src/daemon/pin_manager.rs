@@ -25,10 +25,11 @@ use crate::system::thread;
 use crate::telemetry::log::{debug, error, info, warn};
 use crate::upstream::handshake;
 
-/// How often the state is saved without `--pin-rollover`. With it, addresses are inspected and the state is saved this many times
-/// in the days for which a new key must be seen, at an interval within these bounds.
+/// How often the state is saved without `--pin-rollover`.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// How many times addresses are inspected, and the state is saved, in the days for which a new key must be seen (`--pin-rollover`).
 const OBSERVATIONS_PER_ROLLOVER: u32 = 12;
+/// The shortest and the longest interval between observations.
 const OBSERVATION_INTERVAL: (Duration, Duration) =
     (Duration::from_millis(100), Duration::from_secs(6 * 60 * 60));
 /// How long the handshake with one address may take.
@@ -325,7 +326,7 @@ impl PinManager {
         *self.watcher_stop.lock() = None;
         *self.stopped.lock() = true;
         self.stop_requested.notify_all();
-        // If another thread holds the lock, it is saving or reloading: the time saved within the last hour will do.
+        // If another thread holds the lock, it is saving or reloading: the time that it saves, or that was saved last, will do.
         if let Some(mut current) = self.current.try_lock()
             && !current.paused
             && self.load_state(&mut current)

@@ -86,16 +86,16 @@ impl RunningDaemon {
     }
 
     fn status_of(forwarder: &Forwarder, endings: &Endings) -> String {
-        let standings = forwarder.upstream().standings();
-        let serving = standings.iter().find(|standing| standing.sessions > 0);
-        let resolver = serving.map_or("no session".to_owned(), |standing| {
-            format!("{} at {} serves", standing.name, standing.address)
+        let statuses = forwarder.upstream().standings();
+        let in_use = statuses.iter().find(|status| status.sessions > 0);
+        let resolver = in_use.map_or("no session".to_owned(), |status| {
+            format!("{} at {} serves", status.name, status.address)
         });
-        let all: u64 = Outcome::ALL
+        let total: u64 = Outcome::ALL
             .map(|outcome| endings.counts().count(outcome))
             .iter()
             .sum();
-        format!("{resolver}; {all} queries")
+        format!("{resolver}; {total} queries")
     }
 
     /// Reports READY to the service manager, and starts a thread for its watchdog, if it has one. Fails when the system has no
@@ -103,7 +103,7 @@ impl RunningDaemon {
     pub fn report_to(&self, notifier: &Arc<ServiceNotifier>) -> io::Result<()> {
         let (forwarder, endings) = (Arc::clone(&self.forwarder), Arc::clone(&self.endings));
         notifier.notify_ready(&self.status());
-        let Some(every) = notifier.watchdog_interval() else {
+        let Some(interval) = notifier.watchdog_interval() else {
             return Ok(());
         };
         let notifier = Arc::clone(notifier);
@@ -116,7 +116,7 @@ impl RunningDaemon {
                         notifier.notify_status(&format!("a thread is stuck: {name}"));
                     }
                 }
-                std::thread::sleep(every);
+                std::thread::sleep(interval);
             }
         })?;
         Ok(())

@@ -235,9 +235,9 @@ fn start_slow_readers(
     memory: &Arc<Memory>,
     evictions: &Arc<EvictionCounters>,
 ) -> io::Result<Arc<SlowReaders>> {
-    let (slow_readers, bell) = SlowReaders::new(Arc::clone(memory), Arc::clone(evictions))?;
-    let drained = Arc::clone(&slow_readers);
-    thread::spawn_restarting("slow-readers", move || drained.drain(&bell))?;
+    let (slow_readers, wakeup) = SlowReaders::new(Arc::clone(memory), Arc::clone(evictions))?;
+    let for_thread = Arc::clone(&slow_readers);
+    thread::spawn_restarting("slow-readers", move || for_thread.drain(&wakeup))?;
     Ok(slow_readers)
 }
 
@@ -251,8 +251,8 @@ fn warn_of_variables(config: &Config) {
 }
 
 /// Starts the monitoring port.
-fn start_monitor(monitor_listener: TcpListener, sources: Exporter) -> io::Result<Monitor> {
-    let monitor = Monitor::start(monitor_listener, sources)?;
+fn start_monitor(monitor_listener: TcpListener, exporter: Exporter) -> io::Result<Monitor> {
+    let monitor = Monitor::start(monitor_listener, exporter)?;
     info!("event=monitoring address={}", monitor.address());
     Ok(monitor)
 }
