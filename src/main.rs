@@ -46,7 +46,7 @@ fn main() -> ExitCode {
             let has_argument = |word| env::args_os().any(|argument| argument == word);
             if env::args_os().nth(1).is_some_and(|word| word == "check") {
                 let json = has_argument("--json") || has_argument("-json");
-                return print_report(&command::check::misconfigured(&error, json));
+                return print_report(&command::check::report_usage_error(&error, json));
             }
             fail(EXIT_USAGE, &error)
         }

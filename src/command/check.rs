@@ -28,7 +28,7 @@ use crate::upstream::Resolver;
 /// How long a program that holds our port has to answer a query.
 const PORT_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The report on a configuration that has an error.
-pub fn misconfigured(error: &UsageError, json: bool) -> Report {
+pub fn report_usage_error(error: &UsageError, json: bool) -> Report {
     let mut report = Report::new(json);
     let remedy = "mend what is named; dns-tool --help lists all options";
     report.add_fault(State::Critical, "configuration", error, remedy);
@@ -49,7 +49,7 @@ pub fn run(request: &CheckRequest) -> Report {
     check_clock(request, &mut report);
     check_pins(request, &mut report);
     if let Some(file) = &config.trust.source.file {
-        check_file(file, &mut report);
+        check_pin_file_directory(file, &mut report);
     }
     check_ports(&config.server, &mut report);
     if let Some(user) = config.user
@@ -59,9 +59,9 @@ pub fn run(request: &CheckRequest) -> Report {
         report.add_fault(State::Critical, "user", error, remedy);
     }
     // From here on with the privileges of that user.
-    check_reading(&config.trust.source, &mut report);
+    check_pin_file_access(&config.trust.source, &mut report);
     if let Some(directory) = &config.trust.directory {
-        check_state(directory, &mut report);
+        check_state_directory(directory, &mut report);
     }
     check_resolvers(
         &config.upstream.resolvers,
@@ -72,7 +72,7 @@ pub fn run(request: &CheckRequest) -> Report {
 }
 
 /// Whether the user of `--user` may read the pin file.
-fn check_reading(source: &Source, report: &mut Report) {
+fn check_pin_file_access(source: &Source, report: &mut Report) {
     if let Some(file) = &source.file
         && let Err(error) = source.read()
     {
@@ -87,14 +87,14 @@ fn check_reading(source: &Source, report: &mut Report) {
 }
 
 /// Whether that user may read and write the state directory.
-fn check_state(directory: &Path, report: &mut Report) {
+fn check_state_directory(directory: &Path, report: &mut Report) {
     let subject = format!("--state-dir {directory:?}");
     let opened = Store::open(directory).map_err(|error| error.to_string());
-    let tried = opened.and_then(|(store, state)| {
+    let result = opened.and_then(|(store, state)| {
         let written = store.try_out(&state);
         written.map_err(|error| format!("it cannot be written: {error}"))
     });
-    match tried {
+    match result {
         Ok(()) => report.add(subject, "read, and may be written"),
         Err(error) => {
             let remedy = "give it to the user that dns-tool runs as";
@@ -135,8 +135,8 @@ fn check_pins(request: &CheckRequest, report: &mut Report) {
         let terms = resolver.identity.terms();
         let subject = format!("{} pins", terms.name.to_str());
         let entries = terms.pins.slots();
-        check_dates(&subject, entries, now, report);
-        check_count(&subject, &terms.pins, others_pinned, now, report);
+        check_pin_dates(&subject, entries, now, report);
+        check_pin_count(&subject, &terms.pins, others_pinned, now, report);
         let memories = &request.config.trust.state.memories;
         if let Some(memory) = memories.get(&*terms.name.to_str()) {
             report_learnt(&subject, memory, entries, report);
@@ -150,9 +150,9 @@ fn check_pins(request: &CheckRequest, report: &mut Report) {
 }
 
 /// Reports the pins of a resolver that are not valid now.
-fn check_dates(subject: &str, entries: &[Dated], now: u64, report: &mut Report) {
-    let late = entries.iter().enumerate();
-    for (slot, dated) in late.filter(|(_, dated)| !dated.counts_at(now)) {
+fn check_pin_dates(subject: &str, entries: &[Dated], now: u64, report: &mut Report) {
+    let numbered = entries.iter().enumerate();
+    for (slot, dated) in numbered.filter(|(_, dated)| !dated.counts_at(now)) {
         let number = slot + 1;
         match (dated.not_before, dated.not_after) {
             (_, Some(until)) if until < now => {
@@ -172,7 +172,13 @@ fn check_dates(subject: &str, entries: &[Dated], now: u64, report: &mut Report) 
 }
 
 /// Reports whether a resolver has enough pins.
-fn check_count(subject: &str, pins: &PinSet, others_pinned: bool, now: u64, report: &mut Report) {
+fn check_pin_count(
+    subject: &str,
+    pins: &PinSet,
+    others_pinned: bool,
+    now: u64,
+    report: &mut Report,
+) {
     let entries = pins.slots();
     let text = "none: any key that chain and name vouch for";
     if entries.is_empty() && others_pinned {
@@ -210,7 +216,7 @@ fn report_learnt(subject: &str, memory: &Memory, entries: &[Dated], report: &mut
 }
 
 /// Whoever may replace the pin file decides which keys are accepted, so its directory must not be writable by others.
-fn check_file(file: &Path, report: &mut Report) {
+fn check_pin_file_directory(file: &Path, report: &mut Report) {
     const OTHERS_WRITE: u32 = 0o002;
     const STICKY: u32 = 0o1000;
     let subject = format!("--pins {file:?}");
@@ -230,13 +236,13 @@ fn check_file(file: &Path, report: &mut Report) {
 
 fn check_ports(settings: &server::settings::Settings, report: &mut Report) {
     for address in &settings.addresses {
-        let alone = server::settings::Settings {
+        let one_address = server::settings::Settings {
             addresses: vec![*address],
             // With SO_REUSEPORT the kernel would give this socket clients that nobody serves.
             reuse_port: false,
             ..settings.clone()
         };
-        check_port(&alone, report);
+        check_port(&one_address, report);
     }
 }
 

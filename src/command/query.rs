@@ -53,11 +53,11 @@ pub fn run(query: &Query) -> Result<Report, QueryError> {
     if let Some(user) = query.config.user {
         user.drop_privileges().map_err(QueryError::Privileges)?;
     }
-    let began = clock::now();
+    let started = clock::now();
     let stub_query = StubQuery::new(
         query.name.question(query.qtype),
         query.config.upstream.timeout,
-        began,
+        started,
     );
     let config = &query.config;
     let received = match query.transport {
@@ -73,7 +73,7 @@ pub fn run(query: &Query) -> Result<Report, QueryError> {
         }
     };
     let received = received.map_err(QueryError::Unanswered)?;
-    report(&received, clock::now().saturating_duration_since(began))
+    report(&received, clock::now().saturating_duration_since(started))
         .map_err(|fault| QueryError::Unanswered(vec![(received.server, Cause::Unreadable(fault))]))
 }
 

@@ -74,7 +74,7 @@ pub fn start(config: Config) -> Result<RunningDaemon, StartError> {
 /// The maximum number of TCP clients: as many as configured, if memory, threads and file descriptors suffice.
 fn client_limit(config: &Config) -> usize {
     let wanted = config.server.clients;
-    let mut clients = config.memory.connections();
+    let mut clients = config.memory.max_connections();
     if clients < wanted {
         let limit = config.memory.limit;
         warn!("event=little-memory max_clients={wanted} allowed={clients} max_memory={limit}");

@@ -81,7 +81,7 @@ impl Settings {
     }
 
     /// The number of connections that the limit has room for: at least 1, at most the number wanted.
-    pub fn connections(&self) -> usize {
+    pub fn max_connections(&self) -> usize {
         let messages = DEFAULT_MESSAGE_BYTES.min(self.limit / 32 * MIN_MESSAGE_32NDS);
         let affordable = self.limit.saturating_sub(messages) / CONNECTION_BYTES;
         self.connections.min(affordable).max(1)
@@ -114,7 +114,7 @@ impl Memory {
     pub fn new(settings: Settings) -> Arc<Self> {
         let free = settings
             .limit
-            .saturating_sub(settings.connections() * CONNECTION_BYTES);
+            .saturating_sub(settings.max_connections() * CONNECTION_BYTES);
         let weights: usize = Purpose::ALL.iter().map(|purpose| purpose.weight()).sum();
         let share = |purpose: Purpose| Share {
             limit: free / weights * purpose.weight(),
@@ -298,24 +298,24 @@ mod tests {
                     .map(|purpose| memory.share_limit(purpose))
                     .iter()
                     .sum();
-                let all = settings.connections() * CONNECTION_BYTES + shares;
+                let all = settings.max_connections() * CONNECTION_BYTES + shares;
                 assert!(all <= limit, "{all} of {settings:?}");
                 assert!(limit - all < 100, "{all} of {settings:?}");
                 assert!(
                     memory.share_limit(Purpose::Replies) > 4 * 65_537,
                     "{settings:?}"
                 );
-                assert!(settings.connections() >= 1);
+                assert!(settings.max_connections() >= 1);
             }
             let limit = Settings::default_limit(connections);
             let settings = Settings { limit, connections };
-            assert_eq!(settings.connections(), connections);
+            assert_eq!(settings.max_connections(), connections);
         }
         let small = Settings {
             connections: 1000,
             ..DEFAULT
         };
-        assert_eq!(small.connections(), 256);
+        assert_eq!(small.max_connections(), 256);
     }
 
     #[test]

@@ -64,9 +64,9 @@ impl Histogram {
         }
     }
 
-    /// Counts `times` observations of the duration `took`.
-    pub fn observe(&self, took: Duration, times: u64) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    /// Counts `times` observations of the duration `duration`.
+    pub fn observe(&self, duration: Duration, times: u64) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let bucket = BUCKET_BOUNDS.partition_point(|bound| *bound < micros);
         self.buckets[bucket].add(times);
         self.sum.add(micros.saturating_mul(times));
