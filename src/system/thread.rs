@@ -140,9 +140,9 @@ mod tests {
 
     #[test]
     fn a_thread_with_one_long_piece_of_work_is_stalled() {
-        let heartbeat = Heartbeat::new("test of pulses");
+        let heartbeat = Heartbeat::new("test of heartbeats");
         let now = crate::system::clock::now();
-        let is_stalled = |now| stalled_thread(now) == Some("test of pulses");
+        let is_stalled = |now| stalled_thread(now) == Some("test of heartbeats");
         assert!(!is_stalled(now + 3 * STALL_TIMEOUT), "it waits");
         heartbeat.set_busy(now);
         assert!(!is_stalled(now + STALL_TIMEOUT));
