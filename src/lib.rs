@@ -1,16 +1,16 @@
-//! dns-tool relays cleartext DNS, over TCP and UDP, to one resolver whose identity it has proved, over TLS.
+//! dns-tool relays cleartext DNS, over TCP and UDP, to one resolver whose identity it has verified, over TLS.
 //!
 //! ```text
 //! clients                                                                        resolver
 //! TCP --> server: accept --> worker: read queries --.
 //! UDP --> server: receive datagrams ----------------+--> forward: the policy, in order
 //!                                                               |
-//!                  denied, rate-limited, or known (cache): answered here and now
+//!                        denied, rate-limited, or in the cache: answered at once
 //!                                    in flight already: waits for the same answer
 //!                                                               v
 //!                                        upstream: pool --> session --> TLS record each
 //!                                                                                      |
-//! client: replies leave <-- forward: complete <-- session thread: match the answer <---'
+//! client: send replies <-- forward: complete <--- session thread: match the answer <---'
 //! ```
 //!
 //! Read the folders in the order in which a query travels. Each answers one question, imports only folders below it in this list,
@@ -30,8 +30,8 @@
 //! - [`message`]: what do these octets say?
 //! - [`system`]: what does the operating system give?
 //!
-//! No thread ever waits for another connection's answer: what waits is an entry in the pool's table of queries, and the thread
-//! that reads an answer delivers it.
+//! No thread ever waits for another connection's answer: a query that waits is an entry in the pool's table, and the thread that
+//! reads its answer delivers it.
 #![forbid(unsafe_code)]
 
 pub mod cache;

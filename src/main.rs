@@ -11,94 +11,93 @@ use dns_tool::command;
 use dns_tool::config::command_line::{self, Command, Query};
 use dns_tool::config::help;
 use dns_tool::config::settings::Config;
-use dns_tool::config::sources::Sources;
+use dns_tool::config::sources::OptionSources;
 use dns_tool::daemon::error::StartError;
-use dns_tool::daemon::running::Running;
+use dns_tool::daemon::running::RunningDaemon;
 use dns_tool::server::sockets::Sockets;
 use dns_tool::system::allocator;
 use dns_tool::system::privileges;
-use dns_tool::system::service_manager::Manager;
+use dns_tool::system::service_manager::ServiceNotifier;
 use dns_tool::telemetry;
 use log::info;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-/// Could not run: something that only the system refuses. Of a query: no answer, or one that is an error.
-const REFUSED: u8 = 1;
-/// Usage or configuration.
-const USAGE: u8 = 2;
+/// The system refused something that is needed to run; of a query: no answer, or an error.
+const EXIT_FAILURE: u8 = 1;
+/// Wrong usage or configuration.
+const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let sources = Sources::new(env::args_os().skip(1), env::vars_os());
+    let sources = OptionSources::new(env::args_os().skip(1), env::vars_os());
     match command_line::read(&sources) {
         Ok(Command::Serve(config)) => serve(*config),
-        Ok(Command::Query(query)) => ask(&query),
+        Ok(Command::Query(query)) => run_query(&query),
         Ok(Command::Pin(request)) => {
             let report = command::pin::run(&request);
             print(&report.to_string());
             ExitCode::from(report.exit_code())
         }
-        Ok(Command::Check(request)) => say(&command::check::run(&request)),
-        Ok(Command::Describe(settings)) => print(&settings),
+        Ok(Command::Check(request)) => print_report(&command::check::run(&request)),
+        Ok(Command::PrintConfig(settings)) => print(&settings),
         Ok(Command::Help) => print(&help::help()),
         Ok(Command::Version) => print(concat!("dns-tool ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => {
-            let given = |word| env::args_os().any(|argument| argument == word);
+            let has_argument = |word| env::args_os().any(|argument| argument == word);
             if env::args_os().nth(1).is_some_and(|word| word == "check") {
-                let json = given("--json") || given("-json");
-                return say(&command::check::misconfigured(&error, json));
+                let json = has_argument("--json") || has_argument("-json");
+                return print_report(&command::check::report_usage_error(&error, json));
             }
-            fail(USAGE, &error)
+            fail(EXIT_USAGE, &error)
         }
     }
 }
 
-fn say(report: &command::check_report::Report) -> ExitCode {
+fn print_report(report: &command::check_report::Report) -> ExitCode {
     print(&report.to_string());
     ExitCode::from(report.state().exit_code())
 }
 
 fn serve(config: Config) -> ExitCode {
-    allocator::limit_heaps();
-    // Before there is another thread: what is meant for this process alone is taken out of the environment.
+    allocator::limit_arenas();
+    // Before any other thread exists, since this removes variables that are meant for this process alone from the environment.
     let passed = match Sockets::from_socket_activation() {
         Ok(passed) => passed,
-        Err(error) => return fail(REFUSED, &error),
+        Err(error) => return fail(EXIT_FAILURE, &error),
     };
-    let manager = match Manager::from_environment() {
-        Ok(manager) => Arc::new(manager),
+    let notifier = match ServiceNotifier::from_environment() {
+        Ok(notifier) => Arc::new(notifier),
         Err(error) => {
             let error = format!("NOTIFY_SOCKET: {error}; expected the socket of a service manager");
-            return fail(REFUSED, &io::Error::other(error));
+            return fail(EXIT_FAILURE, &io::Error::other(error));
         }
     };
-    privileges::keep_memory_private();
-    let mut journal = telemetry::log::open(config.log_level);
-    // From here on these signals wait to be read, so that none ends the process amid an answer.
+    privileges::disable_core_dumps();
+    let mut log_writer = telemetry::log::init(config.log_level);
+    // From here on these signals are queued and read below, so that none ends the process in the middle of a reply.
     let mut signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]) {
         Ok(signals) => signals,
-        Err(error) => return fail(REFUSED, &error),
+        Err(error) => return fail(EXIT_FAILURE, &error),
     };
     let start = || {
         let mut bound = dns_tool::daemon::start::bind(passed, config)?;
-        // Before there is another thread, so that all are held to it.
-        bound.confine();
-        journal.begin()?;
+        // Before any other thread exists, so that all are restricted.
+        bound.enter_sandbox();
+        log_writer.start_thread()?;
         let running = bound.serve()?;
-        running.report_to(&manager)?;
+        running.report_to(&notifier)?;
         Ok(running)
     };
     let running: Result<_, StartError> = start();
     let running = match running {
         Ok(running) => running,
         Err(error) => {
-            journal.finish();
-            return fail(REFUSED, &error);
+            log_writer.finish();
+            return fail(EXIT_FAILURE, &error);
         }
     };
-    obey(&mut signals, &running, &manager);
-    // Whoever asks twice does not want to wait for the queries on their way. Where there is no thread to hear of it, the end
-    // is a few seconds away all the same.
+    handle_signals(&mut signals, &running, &notifier);
+    // A second signal ends the process at once. If there is no thread for it, the process ends within seconds anyway.
     let _ = Builder::new().spawn(move || {
         if let Some(signal) = signals
             .forever()
@@ -108,46 +107,46 @@ fn serve(config: Config) -> ExitCode {
         }
     });
     running.stop();
-    journal.finish();
+    log_writer.finish();
     ExitCode::SUCCESS
 }
 
-/// Does what signals ask for, until one asks for the end.
-fn obey(signals: &mut Signals, running: &Running, manager: &Manager) {
+/// Handles signals until one asks the process to stop, and returns then.
+fn handle_signals(signals: &mut Signals, running: &RunningDaemon, notifier: &ServiceNotifier) {
     for signal in signals.forever() {
         let name = match signal {
             SIGHUP => {
-                manager.reloading();
+                notifier.notify_reloading();
                 running.reload();
-                manager.ready(&running.status());
+                notifier.notify_ready(&running.status());
                 continue;
             }
             SIGUSR1 => {
-                running.empty_cache();
+                running.flush_cache();
                 continue;
             }
             SIGTERM => "SIGTERM",
             _ => "SIGINT",
         };
         info!("event=stopping signal={name}");
-        manager.stopping();
+        notifier.notify_stopping();
         return;
     }
 }
 
-fn ask(query: &Query) -> ExitCode {
+fn run_query(query: &Query) -> ExitCode {
     match command::query::run(query) {
-        Ok(report) if report.good => print(&report.text),
+        Ok(report) if report.is_success => print(&report.text),
         Ok(report) => {
             print(&report.text);
-            ExitCode::from(REFUSED)
+            ExitCode::from(EXIT_FAILURE)
         }
-        Err(error) => fail(REFUSED, &error),
+        Err(error) => fail(EXIT_FAILURE, &error),
     }
 }
 
 fn print(text: &str) -> ExitCode {
-    // A reader that went away is no failure of ours.
+    // Errors are ignored: the reader may have gone away.
     let _ = io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }

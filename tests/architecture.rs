@@ -27,7 +27,7 @@ const WINGS: [(&str, &[&str]); 13] = [
             "confinement",
             "error",
             "running",
-            "key_refresh",
+            "pin_manager",
         ],
     ),
     (
@@ -61,12 +61,12 @@ const WINGS: [(&str, &[&str]); 13] = [
             "http",
             "page",
             "chart",
-            "figures",
+            "human_units",
             "history",
             "export",
             "exposition",
             "process",
-            "service",
+            "service_level",
         ],
     ),
     (

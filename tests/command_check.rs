@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dns_tool::system::date::{DAY, Moment};
+use dns_tool::system::date::{DAY, Timestamp};
 use rcgen::date_time_ymd;
 
 use crate::support::message;
@@ -224,7 +224,7 @@ fn each_fault_of_an_identity_has_its_line_and_remedy() {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .expect("after 1970");
-    let soon = Moment(now.as_secs() + 5 * DAY).to_string();
+    let soon = Timestamp(now.as_secs() + 5 * DAY).to_string();
     let part = |range: std::ops::Range<usize>| soon[range].parse::<u8>().expect("a number");
     let soon = date_time_ymd(soon[..4].parse().expect("a year"), part(5..7), part(8..10));
     let days = "see this machine's clock; an authority of your own is given by --resolver-ca; else ask the operator";

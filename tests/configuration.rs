@@ -497,7 +497,7 @@ fn pins_are_changed_by_a_reload_and_sessions_that_do_not_fit_end() {
     reload(&format!("{}pin-mode report\n", pinned(wrong)));
     client.ask(&question.octets()).assert_answers(&question);
     // An answer may be there before a session's doubts are counted.
-    let doubts = || forwarder.running().doubts().unpinned.value();
+    let doubts = || forwarder.running().degraded_sessions().unpinned.value();
     wait_until("a doubt", || doubts() == 1);
     reload(&text);
     client.ask(&question.octets()).assert_answers(&question);

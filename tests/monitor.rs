@@ -280,7 +280,7 @@ fn it_is_ready_while_what_is_kept_can_serve() {
         .udp()
         .ask(&Ask::a(2, "other.example.test").octets());
     assert_eq!(get(at, "/ready").status, "200 OK");
-    forwarder.running().empty_cache();
+    forwarder.running().flush_cache();
     wait_until("nothing is kept", || get(at, "/ready").status != "200 OK");
 }
 

@@ -249,7 +249,7 @@ fn in_report_mode_a_key_without_a_pin_serves_and_is_said_and_counted() {
     let ask = Ask::a(1, "x.test");
     forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
     // An answer may be there before a session's doubts are counted and said.
-    let doubts = || forwarder.running().doubts().unpinned.value();
+    let doubts = || forwarder.running().degraded_sessions().unpinned.value();
     let said = || resolver.log(log::Level::Warn);
     wait_until("a doubt", || said().len() == 1);
     assert_eq!(doubts(), 1);
@@ -280,7 +280,7 @@ fn in_report_mode_a_key_without_a_pin_serves_and_is_said_and_counted() {
     wait_until("the session to be said", || {
         !resolver.log(log::Level::Info).is_empty()
     });
-    assert_eq!(forwarder.running().doubts().unpinned.value(), 0);
+    assert_eq!(forwarder.running().degraded_sessions().unpinned.value(), 0);
 }
 
 /// A file of one pin, whose date passes soon: in more than three seconds, as dates have whole ones.
@@ -289,7 +289,7 @@ fn pin_for_four_seconds(name: &str, chain: &Chain) -> PathBuf {
     let until = until
         .duration_since(std::time::UNIX_EPOCH)
         .expect("after 1970");
-    let until = dns_tool::system::date::Moment(until.as_secs());
+    let until = dns_tool::system::date::Timestamp(until.as_secs());
     let line = format!("{NAME} {} not-after={until:#}\n", chain.pin);
     temporary_file(name, line.as_bytes())
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 
-use dns_tool::system::sandbox::{self, Needs};
+use dns_tool::system::sandbox::{self, SandboxRules};
 
 use crate::support::process::Process;
 use crate::support::{Ask, FakeResolver, NAME, UdpClient};
@@ -19,10 +19,10 @@ fn refused<T>(result: io::Result<T>) -> bool {
     result.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
 }
 
-/// Asserts that the sandbox for `needs` lets `inside` be as it is to be, which is told the version of Landlock that there is.
+/// Asserts that the sandbox for `rules` lets `inside` be as it is to be, which is told the version of Landlock that there is.
 /// In a thread of its own, since no thread gets out again.
-fn confined(needs: Needs, inside: impl FnOnce(i32) + Send + 'static) {
-    let run = move || match sandbox::enter(&needs).expect("rules that the kernel takes") {
+fn confined(rules: SandboxRules, inside: impl FnOnce(i32) + Send + 'static) {
+    let run = move || match sandbox::restrict_self(&rules).expect("rules that the kernel takes") {
         Some(version) => inside(version),
         None => assert!(fs::read("/etc/passwd").is_ok(), "all is as it was"),
     };
@@ -41,11 +41,11 @@ fn the_kernel_refuses_connections_but_to_the_ports_of_resolvers() {
     let [resolver, other] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
     let [resolver, other] =
         [&resolver, &other].map(|listener| listener.local_addr().expect("its address"));
-    let needs = Needs {
-        ports: vec![resolver.port()],
-        ..Needs::default()
+    let rules = SandboxRules {
+        connect_ports: vec![resolver.port()],
+        ..SandboxRules::default()
     };
-    confined(needs, move |version| {
+    confined(rules, move |version| {
         TcpStream::connect(resolver).expect("the resolver's port");
         // What knows files alone is told so.
         let holds = |refused: bool| assert_eq!(refused, version >= 4);
@@ -68,10 +68,10 @@ fn the_kernel_refuses_files_but_those_that_a_reload_reads() {
     fs::write(&file, "one").expect("writes");
     fs::write(&target, "elsewhere").expect("writes");
     symlink(&target, &link).expect("links");
-    let needs = Needs {
-        read: vec![file.clone(), link.clone()],
-        written: Some(state.path().to_owned()),
-        ports: Vec::new(),
+    let rules = SandboxRules {
+        readable: vec![file.clone(), link.clone()],
+        writable_dir: Some(state.path().to_owned()),
+        connect_ports: Vec::new(),
     };
     let (ask, asked) = mpsc::channel();
     let (done, replaced) = mpsc::channel();
@@ -84,7 +84,7 @@ fn the_kernel_refuses_files_but_those_that_a_reload_reads() {
             done.send(()).expect("it is waited for");
         }
     });
-    confined(needs, move |_| {
+    confined(rules, move |_| {
         assert!(refused(fs::read("/etc/passwd")));
         assert!(refused(fs::read_dir("/")));
         assert!(

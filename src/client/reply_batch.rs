@@ -19,11 +19,11 @@ use crate::message::framing::{self, LENGTH_PREFIX_LEN};
 use crate::message::{
     Answer, ExtendedError, MAX_MESSAGE_LEN, MIN_UDP_PAYLOAD, ReplyOptions, ReplyTo,
 };
-use crate::system::memory::{GATHERED, Reservation};
+use crate::system::memory::{REPLY_BUFFER, Reservation};
 
 /// Octets that a batch gathers, at most, unless one message is longer.
 const MAX_BATCH_OCTETS: usize = 64 * 1024;
-/// Capacity in octets of a buffer that holds more than [`GATHERED`]: the longest message fits, with its length prefix.
+/// Capacity in octets of a buffer that holds more than [`REPLY_BUFFER`]: the longest message fits, with its length prefix.
 const LARGE_BUFFER: usize = MAX_BATCH_OCTETS + 1024;
 /// Octets that an answer may have besides the resolver's message: an OPT record with an Extended DNS Error (RFC 8914) and the
 /// edns-tcp-keepalive option (RFC 7828).
@@ -42,7 +42,7 @@ pub struct ReplyBatch {
     headers: SendHeaders,
     /// The stream whose worker owns the batch, and may wait for memory before the buffer grows.
     own_stream: Option<Arc<Stream>>,
-    /// The memory for the octets of the buffer beyond [`GATHERED`].
+    /// The memory for the octets of the buffer beyond [`REPLY_BUFFER`].
     reservation: Option<Reservation>,
     /// The counter of queries without an answer, and how much it decreases once the batch is sent.
     pending_counter: Option<(Arc<AtomicUsize>, usize)>,
@@ -126,7 +126,7 @@ impl ReplyBatch {
 
     /// Returns true once so much is gathered that the batch should be sent before more queries are handled.
     pub fn is_large(&self) -> bool {
-        self.octets.len() >= GATHERED
+        self.octets.len() >= REPLY_BUFFER
     }
 
     /// Adds a reply of at most `size` octets, which `write` appends to the buffer. Sends the batch first if it is full.
@@ -172,7 +172,7 @@ impl ReplyBatch {
     /// Grows the buffer for `size` more octets to `stream`, and reserves the memory for them. Returns false if memory is short.
     fn ensure_capacity(&mut self, stream: &Stream, size: usize) -> bool {
         let needed = self.octets.len().saturating_add(size);
-        if needed <= self.octets.capacity().max(GATHERED) {
+        if needed <= self.octets.capacity().max(REPLY_BUFFER) {
             return true;
         }
         if let Some(own_stream) = &self.own_stream {
@@ -243,7 +243,7 @@ impl ReplyBatch {
         }
         self.octets.clear();
         if self.reservation.take().is_some() {
-            self.octets.shrink_to(GATHERED);
+            self.octets.shrink_to(REPLY_BUFFER);
         }
         if let Some((count, answered)) = &mut self.pending_counter {
             count.fetch_sub(mem::take(answered), Ordering::SeqCst);

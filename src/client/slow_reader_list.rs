@@ -103,7 +103,7 @@ impl<S> SlowReaderList<S> {
 
     /// Returns true if one client may have so many octets of unread answers.
     pub(super) fn is_within_share(&self, octets: usize) -> bool {
-        octets <= self.memory.share(Purpose::Replies) / CLIENT_SHARE_DIVISOR
+        octets <= self.memory.share_limit(Purpose::Replies) / CLIENT_SHARE_DIVISOR
     }
 
     /// Returns true while so little memory for replies is free that workers wait.

@@ -14,7 +14,7 @@ use crate::client::slow_reader_list::{List, MEMORY_WAIT, MORE, STOP, SlowReader,
 use crate::client::stream::Stream;
 use crate::system::clock::{self, later};
 use crate::system::memory::Reservation;
-use crate::system::thread::Pulse;
+use crate::system::thread::Heartbeat;
 
 /// The streams whose clients read their answers more slowly than they ask.
 pub type SlowReaders = SlowReaderList<Stream>;
@@ -65,7 +65,7 @@ impl SlowReaders {
     /// Sends what the outboxes hold, until [`SlowReaders::stop`]. Closes streams whose outboxes are not empty in time. `wakeups` is the
     /// pipe that the list was created with.
     pub fn drain(&self, mut wakeups: &PipeReader) {
-        let pulse = Pulse::new("slow-readers");
+        let heartbeat = Heartbeat::new("slow-readers");
         loop {
             let readers = self.snapshot();
             let sockets: Vec<_> = readers
@@ -88,7 +88,7 @@ impl SlowReaders {
                     .flatten()
                     .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLOUT)),
             );
-            pulse.waits();
+            heartbeat.set_idle();
             let woken = match poll(&mut ready, timeout) {
                 Ok(_) => ready.first().is_some_and(|pipe| pipe.any().unwrap_or(true)),
                 Err(_) => false,
@@ -104,7 +104,7 @@ impl SlowReaders {
                 }
             }
             let now = clock::now();
-            pulse.works(now);
+            heartbeat.set_busy(now);
             for SlowReader { stream, deadline } in readers {
                 stream.drain(now >= deadline);
             }

@@ -171,7 +171,7 @@ impl Stream {
     pub(super) fn user(&self) -> Option<u32> {
         let is_local = self.peer.ip().to_canonical().is_loopback();
         let socket = self.write_socket().filter(|_| is_local)?;
-        let look_up = || socket_owner::of_tcp(self.peer, socket.local_addr().ok()?);
+        let look_up = || socket_owner::tcp_peer_uid(self.peer, socket.local_addr().ok()?);
         *self.user.get_or_init(look_up)
     }
 

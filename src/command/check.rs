@@ -1,7 +1,7 @@
 //! Is all as it should be?
 //!
-//! The daemon's configuration, its ports, and each address of its resolvers, looked at with the daemon's own code: a line
-//! for each finding, and for each fault one remedy. Exit codes are those of monitoring plugins.
+//! Checks the daemon's configuration, its ports and each address of its resolvers with the daemon's own code. Each finding is one
+//! line, each fault comes with one remedy. Exit codes are those of monitoring plugins.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -10,8 +10,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::command::check_report::{Report, State};
-use crate::command::check_resolver::{check_resolvers, root};
-use crate::command::stub::{Asking, reachable};
+use crate::command::check_resolver::{check_resolvers, root_ns_question};
+use crate::command::stub::{StubQuery, connect_address};
 use crate::config::command_line::CheckRequest;
 use crate::config::sources::UsageError;
 use crate::identity::pin::{PinEntry, PinSet};
@@ -22,25 +22,25 @@ use crate::identity::verify_policy::PinMode;
 use crate::server;
 use crate::server::sockets::Sockets;
 use crate::system::clock;
-use crate::system::date::{DAY, Moment};
+use crate::system::date::{DAY, Timestamp};
 use crate::upstream::Resolver;
 
-/// How long whoever listens on our port has to answer.
-const NEIGHBOUR: Duration = Duration::from_secs(1);
-/// What is wrong with a configuration that cannot be understood.
-pub fn misconfigured(error: &UsageError, json: bool) -> Report {
+/// How long a program that holds our port has to answer a query.
+const PORT_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The report on a configuration that has an error.
+pub fn report_usage_error(error: &UsageError, json: bool) -> Report {
     let mut report = Report::new(json);
     let remedy = "mend what is named; dns-tool --help lists all options";
     report.add_fault(State::Critical, "configuration", error, remedy);
     report
 }
 
-/// Looks at everything.
+/// Runs all checks.
 pub fn run(request: &CheckRequest) -> Report {
     let config = &request.config;
     let mut report = Report::new(request.json);
     report.add("configuration", "understood");
-    for variable in config.given.left_alone() {
+    for variable in config.options.ignored_variables() {
         report.add(
             "environment",
             format_args!("{variable} is no option, and left alone"),
@@ -48,20 +48,20 @@ pub fn run(request: &CheckRequest) -> Report {
     }
     check_clock(request, &mut report);
     check_pins(request, &mut report);
-    if let Some(file) = &config.keys.source.file {
-        check_file(file, &mut report);
+    if let Some(file) = &config.trust.source.file {
+        check_pin_file_directory(file, &mut report);
     }
     check_ports(&config.server, &mut report);
     if let Some(user) = config.user
-        && let Err(error) = user.become_it()
+        && let Err(error) = user.drop_privileges()
     {
         let remedy = "start it as root, or as that user without --user";
         report.add_fault(State::Critical, "user", error, remedy);
     }
-    // From here on with the rights of that user.
-    check_reading(&config.keys.source, &mut report);
-    if let Some(directory) = &config.keys.state_dir {
-        check_state(directory, &mut report);
+    // From here on with the privileges of that user.
+    check_pin_file_access(&config.trust.source, &mut report);
+    if let Some(directory) = &config.trust.state_dir {
+        check_state_directory(directory, &mut report);
     }
     check_resolvers(
         &config.upstream.resolvers,
@@ -71,8 +71,8 @@ pub fn run(request: &CheckRequest) -> Report {
     report
 }
 
-/// Whether the user that it has become may read the pins.
-fn check_reading(source: &PinSource, report: &mut Report) {
+/// Whether the user of `--user` may read the pin file.
+fn check_pin_file_access(source: &PinSource, report: &mut Report) {
     if let Some(file) = &source.file
         && let Err(error) = source.read()
     {
@@ -86,15 +86,15 @@ fn check_reading(source: &PinSource, report: &mut Report) {
     }
 }
 
-/// Whether that user may read what it remembers, and write it.
-fn check_state(directory: &Path, report: &mut Report) {
+/// Whether that user may read and write the state directory.
+fn check_state_directory(directory: &Path, report: &mut Report) {
     let subject = format!("--state-dir {directory:?}");
     let opened = StateFile::open(directory).map_err(|error| error.to_string());
-    let tried = opened.and_then(|(store, state)| {
+    let result = opened.and_then(|(store, state)| {
         let written = store.check_writable(&state);
         written.map_err(|error| format!("it cannot be written: {error}"))
     });
-    match tried {
+    match result {
         Ok(()) => report.add(subject, "read, and may be written"),
         Err(error) => {
             let remedy = "give it to the user that dns-tool runs as";
@@ -104,16 +104,16 @@ fn check_state(directory: &Path, report: &mut Report) {
 }
 
 fn check_clock(request: &CheckRequest, report: &mut Report) {
-    let now = clock::since_1970().as_secs();
+    let now = clock::unix_time().as_secs();
     let resolvers = &request.config.upstream.resolvers;
     let floor = resolvers[0].identity.policy().clock_floor;
     if now + DAY > floor {
-        return report.add("clock", format_args!("{:#}", Moment(now)));
+        return report.add("clock", format_args!("{:#}", Timestamp(now)));
     }
     let text = format!(
         "{:#}, but it cannot be before {:#}",
-        Moment(now),
-        Moment(floor)
+        Timestamp(now),
+        Timestamp(floor)
     );
     let mut resolvers = resolvers.iter();
     let pinned = resolvers.all(|resolver| !resolver.identity.policy().pins.is_empty());
@@ -127,21 +127,21 @@ fn check_clock(request: &CheckRequest, report: &mut Report) {
 }
 
 fn check_pins(request: &CheckRequest, report: &mut Report) {
-    let now = clock::since_1970().as_secs();
+    let now = clock::unix_time().as_secs();
     let resolvers = &request.config.upstream.resolvers;
     let pinned = |resolver: &Resolver| !resolver.identity.policy().pins.is_empty();
     let others_pinned = resolvers.iter().any(pinned);
     for resolver in resolvers {
         let terms = resolver.identity.policy();
         let subject = format!("{} pins", terms.name.to_str());
-        let slots = terms.pins.entries();
-        check_dates(&subject, slots, now, report);
-        check_count(&subject, &terms.pins, others_pinned, now, report);
-        let memories = &request.config.keys.state.histories;
+        let entries = terms.pins.entries();
+        check_pin_dates(&subject, entries, now, report);
+        check_pin_count(&subject, &terms.pins, others_pinned, now, report);
+        let memories = &request.config.trust.state.histories;
         if let Some(memory) = memories.get(&*terms.name.to_str()) {
-            report_learnt(&subject, memory, slots, report);
+            report_learnt(&subject, memory, entries, report);
         }
-        if terms.pin_mode == PinMode::Report && !slots.is_empty() {
+        if terms.pin_mode == PinMode::Report && !entries.is_empty() {
             let text = "--pin-mode report: a key without a pin is taken all the same";
             let remedy = "--pin-mode strict, once the pins are right";
             report.add_fault(State::Warning, &subject, text, remedy);
@@ -149,19 +149,19 @@ fn check_pins(request: &CheckRequest, report: &mut Report) {
     }
 }
 
-/// Says which pins of a resolver do not count now.
-fn check_dates(subject: &str, slots: &[PinEntry], now: u64, report: &mut Report) {
-    let late = slots.iter().enumerate();
-    for (slot, dated) in late.filter(|(_, dated)| !dated.is_valid_at(now)) {
+/// Reports the pins of a resolver that are not valid now.
+fn check_pin_dates(subject: &str, entries: &[PinEntry], now: u64, report: &mut Report) {
+    let numbered = entries.iter().enumerate();
+    for (slot, dated) in numbered.filter(|(_, dated)| !dated.is_valid_at(now)) {
         let number = slot + 1;
         match (dated.not_before, dated.not_after) {
             (_, Some(until)) if until < now => {
-                let text = format!("pin {number} has not counted since {}", Moment(until));
+                let text = format!("pin {number} has not counted since {}", Timestamp(until));
                 let remedy = "take its line away, or give it a later not-after=";
                 report.add_fault(State::Warning, subject, text, remedy);
             }
             (from, _) => {
-                let from = Moment(from.unwrap_or_default());
+                let from = Timestamp(from.unwrap_or_default());
                 report.add(
                     subject,
                     format_args!("pin {number} will count from {from} on"),
@@ -171,16 +171,22 @@ fn check_dates(subject: &str, slots: &[PinEntry], now: u64, report: &mut Report)
     }
 }
 
-/// Says whether a resolver has as many pins as it should.
-fn check_count(subject: &str, pins: &PinSet, others_pinned: bool, now: u64, report: &mut Report) {
-    let slots = pins.entries();
+/// Reports whether a resolver has enough pins.
+fn check_pin_count(
+    subject: &str,
+    pins: &PinSet,
+    others_pinned: bool,
+    now: u64,
+    report: &mut Report,
+) {
+    let entries = pins.entries();
     let text = "none: any key that chain and name vouch for";
-    if slots.is_empty() && others_pinned {
+    if entries.is_empty() && others_pinned {
         let remedy = "pin it as well: dns-tool pin shows its keys";
         report.add_fault(State::Warning, subject, text, remedy);
-    } else if slots.is_empty() {
+    } else if entries.is_empty() {
         report.add(subject, text);
-    } else if !slots.iter().any(|dated| dated.is_valid_at(now)) {
+    } else if !entries.iter().any(|dated| dated.is_valid_at(now)) {
         let remedy = "give a pin that counts now: dns-tool pin shows the keys";
         report.add_fault(State::Critical, subject, "none of them counts now", remedy);
     } else if pins.lacks_backup(now) {
@@ -189,14 +195,14 @@ fn check_count(subject: &str, pins: &PinSet, others_pinned: bool, now: u64, repo
             "give the pin of the key that comes next, or of an issuer: dns-tool pin shows them";
         report.add_fault(State::Warning, subject, text, remedy);
     } else {
-        report.add(subject, format_args!("{} of them", slots.len()));
+        report.add(subject, format_args!("{} of them", entries.len()));
     }
 }
 
-/// Says which keys were learnt without a pin.
-fn report_learnt(subject: &str, memory: &KeyHistory, slots: &[PinEntry], report: &mut Report) {
+/// Reports the keys that were learnt without a pin.
+fn report_learnt(subject: &str, memory: &KeyHistory, entries: &[PinEntry], report: &mut Report) {
     for pin in memory.learnt() {
-        let counts = slots.iter().any(|dated| dated.pin == pin);
+        let counts = entries.iter().any(|dated| dated.pin == pin);
         let (what, when) = if counts {
             ("learnt", "")
         } else {
@@ -209,8 +215,8 @@ fn report_learnt(subject: &str, memory: &KeyHistory, slots: &[PinEntry], report:
     }
 }
 
-/// Whoever may put another file in the place of the pins says which key is believed.
-fn check_file(file: &Path, report: &mut Report) {
+/// Whoever may replace the pin file decides which keys are accepted, so its directory must not be writable by others.
+fn check_pin_file_directory(file: &Path, report: &mut Report) {
     const OTHERS_WRITE: u32 = 0o002;
     const STICKY: u32 = 0o1000;
     let subject = format!("--pins {file:?}");
@@ -230,13 +236,13 @@ fn check_file(file: &Path, report: &mut Report) {
 
 fn check_ports(settings: &server::settings::Settings, report: &mut Report) {
     for address in &settings.addresses {
-        let alone = server::settings::Settings {
+        let one_address = server::settings::Settings {
             addresses: vec![*address],
-            // Who shares the port is given clients, and this is nobody who serves them.
+            // With SO_REUSEPORT the kernel would give this socket clients that nobody serves.
             reuse_port: false,
             ..settings.clone()
         };
-        check_port(&alone, report);
+        check_port(&one_address, report);
     }
 }
 
@@ -252,9 +258,9 @@ fn check_port(settings: &server::settings::Settings, report: &mut Report) {
         }
         ErrorKind::AddrInUse => {
             let began = clock::now();
-            let asking = Asking::new(root(), NEIGHBOUR, began);
-            let neighbour = reachable(address.ip(), address.port());
-            match asking.exchange_datagrams(neighbour) {
+            let query = StubQuery::new(root_ns_question(), PORT_PROBE_TIMEOUT, began);
+            let listener_address = connect_address(address.ip(), address.port());
+            match query.exchange_datagrams(listener_address) {
                 Ok(_) => report.add(subject, "in use by who answers DNS"),
                 Err(_) => report.add_fault(
                     State::Critical,

@@ -1,26 +1,26 @@
 //! What did a look at everything find?
 //!
-//! Findings, each with how bad it is and what to do about it, in lines for people or as JSON for a program.
+//! Findings, each with a state and a remedy, in lines for people or as JSON.
 
 use std::fmt;
 
 use crate::command::json::Json;
 
-/// How bad a finding is, the best first.
+/// The state of a finding, best first; the words are those of monitoring plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// As it should be.
     Ok,
-    /// It could not be found out.
+    /// It could not be checked.
     Unknown,
-    /// It serves, but not for ever, or not as well as it could.
+    /// It works, but not for ever, or not as well as it could.
     Warning,
-    /// It does not serve.
+    /// It does not work.
     Critical,
 }
 
 impl State {
-    /// The exit code that says so.
+    /// The exit code of a monitoring plugin.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Ok => 0,
@@ -45,10 +45,10 @@ impl fmt::Display for State {
 #[derive(Debug)]
 struct Finding {
     state: State,
-    /// What was looked at.
+    /// What was checked.
     subject: String,
     text: String,
-    /// What to do about it; empty where nothing is to be done.
+    /// What to do about it; empty if nothing is to be done.
     remedy: String,
 }
 
@@ -60,7 +60,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of nothing yet; `json` says that it is for a program.
+    /// An empty report, written as JSON or in lines.
     pub(super) fn new(json: bool) -> Self {
         Self {
             findings: Vec::new(),
@@ -68,26 +68,26 @@ impl Report {
         }
     }
 
-    /// How bad it is in all.
+    /// The worst state of all findings.
     pub fn state(&self) -> State {
         let states = self.findings.iter().map(|finding| finding.state);
         states.max().unwrap_or(State::Unknown)
     }
 
     fn count(&self, state: State) -> usize {
-        let of_it = self
+        let matching = self
             .findings
             .iter()
             .filter(|finding| finding.state == state);
-        of_it.count()
+        matching.count()
     }
 
-    /// Adds what is as it should be.
+    /// Adds a finding that is as it should be.
     pub(super) fn add(&mut self, subject: impl fmt::Display, text: impl fmt::Display) {
         self.add_fault(State::Ok, subject, text, "");
     }
 
-    /// Adds what is not, and what to do about it.
+    /// Adds a fault, and what to do about it.
     pub(super) fn add_fault(
         &mut self,
         state: State,
@@ -98,24 +98,24 @@ impl Report {
         self.push(state, [&subject, &text, &remedy]);
     }
 
-    /// How many findings there are so far.
-    pub(super) fn findings(&self) -> usize {
+    /// The number of findings so far.
+    pub(super) fn finding_count(&self) -> usize {
         self.findings.len()
     }
 
-    /// Has findings be at most so bad: those from number `first` on whose subject ends in `aspect`.
-    pub(super) fn limit(&mut self, most: State, first: usize, aspect: &str) {
+    /// Limits the state of findings to `worst`: those from number `first` on whose subject ends in `aspect`.
+    pub(super) fn cap_state(&mut self, worst: State, first: usize, aspect: &str) {
         for finding in &mut self.findings[first..] {
             if finding.subject.ends_with(aspect) {
-                finding.state = finding.state.min(most);
+                finding.state = finding.state.min(worst);
             }
         }
     }
 
-    // Once, whatever it is that is shown.
+    // Not generic, so that the binary has one copy.
     #[inline(never)]
-    fn push(&mut self, state: State, shown: [&dyn fmt::Display; 3]) {
-        let [subject, text, remedy] = shown.map(ToString::to_string);
+    fn push(&mut self, state: State, parts: [&dyn fmt::Display; 3]) {
+        let [subject, text, remedy] = parts.map(ToString::to_string);
         self.findings.push(Finding {
             state,
             subject,
@@ -136,7 +136,7 @@ impl fmt::Display for Report {
                     (
                         "remedy",
                         match &finding.remedy[..] {
-                            "" => Json::None,
+                            "" => Json::Null,
                             remedy => Json::text(remedy),
                         },
                     ),
@@ -144,11 +144,11 @@ impl fmt::Display for Report {
             });
             let report = Json::Object(vec![
                 ("state", Json::text(self.state())),
-                ("findings", Json::List(findings.collect())),
+                ("findings", Json::Array(findings.collect())),
             ]);
             return writeln!(f, "{report}");
         }
-        // Monitoring shows the first line.
+        // Monitoring systems show the first line.
         writeln!(
             f,
             "{} dns-tool: {} findings, {} critical, {} warnings",
@@ -164,7 +164,7 @@ impl fmt::Display for Report {
                 text,
                 remedy,
             } = finding;
-            // What strangers say stays within its line.
+            // Texts of others stay within their line.
             let text = text
                 .escape_debug()
                 .to_string()

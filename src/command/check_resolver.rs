@@ -1,12 +1,12 @@
 //! How does each address of the resolvers fare?
 //!
-//! Connected to, made to prove its identity and asked, with the daemon's own code.
+//! Connects, verifies its identity and sends a query, with the daemon's own code.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::command::check_report::{Report, State};
-use crate::command::stub::{Asking, Cause, exchange};
+use crate::command::stub::{Cause, StubQuery, exchange};
 use crate::identity::certificate::CertificateInfo;
 use crate::identity::chain::VerifiedPeer;
 use crate::identity::verifier::Identity;
@@ -19,20 +19,20 @@ use crate::upstream::Resolver;
 use crate::upstream::handshake::ConnectError;
 use crate::upstream::session::Session;
 
-/// A certificate that expires within so many days is worth a look: most are renewed a month before.
-const SOON: u64 = 14;
-/// NS, which the root has.
+/// Days before a certificate's expiry from which it is reported: most are renewed a month before.
+const EXPIRY_WARNING_DAYS: u64 = 14;
+/// The type NS, which the root has.
 const NS: Type = Type(2);
 
 /// The question for the root's name servers, which every resolver can answer.
-pub(super) fn root() -> Vec<u8> {
+pub(super) fn root_ns_question() -> Vec<u8> {
     let root: Name = ".".parse().expect("the root is a name");
     root.question(NS)
 }
 
-/// Looks at every address of these resolvers.
+/// Checks every address of these resolvers.
 pub(super) fn check_resolvers(resolvers: &[Resolver], timeout: Duration, report: &mut Report) {
-    let first = report.findings();
+    let first = report.finding_count();
     let mut serving = 0;
     for Resolver {
         addresses,
@@ -40,45 +40,46 @@ pub(super) fn check_resolvers(resolvers: &[Resolver], timeout: Duration, report:
     } in resolvers
     {
         for address in addresses {
-            let serves = check_address(*address, identity, timeout, report);
-            serving += usize::from(serves);
+            let answers = check_address(*address, identity, timeout, report);
+            serving += usize::from(answers);
         }
     }
     if serving > 0 {
-        // What cannot be reached is passed over; who is not who it should be is another matter.
-        report.limit(State::Warning, first, " reach");
+        // An unreachable address is skipped in service, so it is only a warning while another one works. A wrong identity stays
+        // critical.
+        report.cap_state(State::Warning, first, " reach");
     }
 }
 
-/// Looks at one address; whether it serves.
+/// Checks one address. Returns whether it answers.
 fn check_address(
     address: SocketAddr,
     identity: &Identity,
     timeout: Duration,
     report: &mut Report,
 ) -> bool {
-    let place = format!("{address}#{}", identity.name().to_str());
+    let label = format!("{address}#{}", identity.name().to_str());
     let began = clock::now();
     let opened = Session::connect(address, identity, began + timeout);
     let (session, reader) = match opened {
         Ok(opened) => opened,
         Err(error) => {
-            report_failure(&place, &error, identity, report);
+            report_failure(&label, &error, identity, report);
             return false;
         }
     };
-    report_session(&place, &session, identity, since(began), report);
-    let asked = clock::now();
-    let asking = Asking::new(root(), timeout, asked);
-    let answer = exchange(&session, reader, asking.message(), asked + timeout);
-    let serves = report_answer(&place, &answer, asked, report);
-    check_resumption(&place, address, identity, timeout, report);
-    serves
+    report_session(&label, &session, identity, millis_since(began), report);
+    let sent_at = clock::now();
+    let query = StubQuery::new(root_ns_question(), timeout, sent_at);
+    let answer = exchange(&session, reader, query.message(), sent_at + timeout);
+    let answers = report_answer(&label, &answer, sent_at, report);
+    check_resumption(&label, address, identity, timeout, report);
+    answers
 }
 
-/// Says what a session has shown, which took so many milliseconds to open.
+/// Reports a session that took `took` milliseconds to open.
 fn report_session(
-    place: &str,
+    label: &str,
     session: &Session,
     identity: &Identity,
     took: u128,
@@ -86,29 +87,29 @@ fn report_session(
 ) {
     let agreed = session.agreement();
     report.add(
-        format_args!("{place} reach"),
+        format_args!("{label} reach"),
         format_args!("connected and shaken hands in {took} ms"),
     );
     let alpn = if agreed.alpn { "ALPN dot" } else { "no ALPN" };
     report.add(
-        format_args!("{place} tls"),
+        format_args!("{label} tls"),
         format_args!("{}, {alpn}", agreed.version),
     );
-    report.add(format_args!("{place} chain"), "valid, up to a trust anchor");
-    report.add(format_args!("{place} name"), identity.name().to_str());
-    report_pins(place, session.proof(), identity, report);
-    report_expiry(place, session.proof(), report);
+    report.add(format_args!("{label} chain"), "valid, up to a trust anchor");
+    report.add(format_args!("{label} name"), identity.name().to_str());
+    report_pins(label, session.proof(), identity, report);
+    report_expiry(label, session.proof(), report);
 }
 
-/// Says what came of a question that was asked then; whether it was served.
+/// Reports the answer to the query sent at `sent_at`. Returns whether it is an answer.
 fn report_answer(
-    place: &str,
+    label: &str,
     answer: &Result<Vec<u8>, Cause>,
-    asked: Instant,
+    sent_at: Instant,
     report: &mut Report,
 ) -> bool {
     const REMEDY: &str = "ask its operator, or choose another resolver";
-    let subject = format!("{place} query");
+    let subject = format!("{label} query");
     let message = match answer {
         Err(cause) => {
             report.add_fault(State::Critical, subject, cause, REMEDY);
@@ -121,11 +122,11 @@ fn report_answer(
         report.add_fault(State::Critical, subject, text, REMEDY);
         return false;
     };
-    let (took, code) = (since(asked), answer.rcode());
+    let (took, code) = (millis_since(sent_at), answer.rcode());
     let text = format!("{} after {took} ms", Rcode(code));
-    // Who has a root of its own has no name servers for it.
-    let serves = [rcode::NOERROR, rcode::NXDOMAIN].contains(&code);
-    if serves {
+    // A resolver with a root zone of its own may answer NXDOMAIN.
+    let answers = [rcode::NOERROR, rcode::NXDOMAIN].contains(&code);
+    if answers {
         report.add(subject, text);
     } else {
         let remedy = "ask its operator whether this host may use it";
@@ -133,33 +134,36 @@ fn report_answer(
     }
     let padded = if answer.is_padded() { "are" } else { "are not" };
     report.add(
-        format_args!("{place} padding"),
+        format_args!("{label} padding"),
         format_args!("answers {padded} padded"),
     );
-    let kept = answer.keepalive().map_or(
+    let keepalive_text = answer.keepalive().map_or(
         "does not say how long it keeps sessions".to_owned(),
-        |kept| {
-            let (seconds, tenths) = (kept.as_secs(), kept.subsec_millis() / 100);
+        |keepalive_text| {
+            let (seconds, tenths) = (
+                keepalive_text.as_secs(),
+                keepalive_text.subsec_millis() / 100,
+            );
             format!("keeps idle sessions for {seconds}.{tenths} s")
         },
     );
-    report.add(format_args!("{place} keepalive"), kept);
-    serves
+    report.add(format_args!("{label} keepalive"), keepalive_text);
+    answers
 }
 
-/// Connects once more, and says whether that session is resumed.
+/// Connects again, and reports whether the session is resumed.
 fn check_resumption(
-    place: &str,
+    label: &str,
     address: SocketAddr,
     identity: &Identity,
     timeout: Duration,
     report: &mut Report,
 ) {
-    let again = clock::now();
-    let subject = format!("{place} resumption");
-    match Session::connect(address, identity, again + timeout) {
+    let started = clock::now();
+    let subject = format!("{label} resumption");
+    match Session::connect(address, identity, started + timeout) {
         Ok((session, _)) => {
-            let took = since(again);
+            let took = millis_since(started);
             let text = if session.agreement().resumed {
                 format!("resumed in {took} ms")
             } else {
@@ -176,27 +180,27 @@ fn check_resumption(
     }
 }
 
-/// Milliseconds since then.
-fn since(moment: Instant) -> u128 {
+/// Milliseconds since `moment`.
+fn millis_since(moment: Instant) -> u128 {
     clock::now().saturating_duration_since(moment).as_millis()
 }
 
-fn report_failure(place: &str, error: &ConnectError, identity: &Identity, report: &mut Report) {
+fn report_failure(label: &str, error: &ConnectError, identity: &Identity, report: &mut Report) {
     let refusal = match error {
         ConnectError::Connect(_) => {
             let remedy =
                 "see that the address is right and that nothing on the way keeps its port from you";
-            let subject = format!("{place} reach");
+            let subject = format!("{label} reach");
             return report.add_fault(State::Critical, subject, error, remedy);
         }
         ConnectError::Handshake(_) => {
             let remedy = "see that DNS over TLS is spoken there, on that port";
-            let subject = format!("{place} tls");
+            let subject = format!("{label} tls");
             return report.add_fault(State::Critical, subject, error, remedy);
         }
         ConnectError::Identity(refusal) => refusal,
     };
-    report.add(format_args!("{place} reach"), "connected");
+    report.add(format_args!("{label} reach"), "connected");
     let VerifyError {
         check,
         cause,
@@ -204,12 +208,12 @@ fn report_failure(place: &str, error: &ConnectError, identity: &Identity, report
         pins,
         ..
     } = &**refusal;
-    // The checks come in this order: those before the one that failed hold.
+    // The checks come in this order: those before the failed one have passed.
     if matches!(check, Check::Name | Check::Pin) {
-        report.add(format_args!("{place} chain"), "valid, up to a trust anchor");
+        report.add(format_args!("{label} chain"), "valid, up to a trust anchor");
     }
     if matches!(check, Check::Pin) {
-        report.add(format_args!("{place} name"), identity.name().to_str());
+        report.add(format_args!("{label} name"), identity.name().to_str());
     }
     let (text, remedy) = match check {
         Check::Chain => (
@@ -221,9 +225,9 @@ fn report_failure(place: &str, error: &ConnectError, identity: &Identity, report
             "give the resolver's own name by --resolver-fqdn, or behind the # of --resolver",
         ),
         Check::Pin => {
-            let shown: Vec<_> = pins.iter().map(ToString::to_string).collect();
+            let presented: Vec<_> = pins.iter().map(ToString::to_string).collect();
             (
-                format!("no key that it shows is pinned: {}", shown.join(" ")),
+                format!("no key that it shows is pinned: {}", presented.join(" ")),
                 "compare the keys with what its operator publishes, and only then give their pins",
             )
         }
@@ -234,20 +238,20 @@ fn report_failure(place: &str, error: &ConnectError, identity: &Identity, report
     };
     report.add_fault(
         State::Critical,
-        format_args!("{place} {check}"),
+        format_args!("{label} {check}"),
         text,
         remedy,
     );
 }
 
-fn report_pins(place: &str, proof: &VerifiedPeer, identity: &Identity, report: &mut Report) {
-    let subject = format!("{place} pin");
+fn report_pins(label: &str, proof: &VerifiedPeer, identity: &Identity, report: &mut Report) {
+    let subject = format!("{label} pin");
     let count = identity.policy().pins.entries().len();
     match proof.pin_match {
         _ if count == 0 => report.add(subject, "none given"),
         None => {
-            let shown: Vec<_> = proof.keys.iter().map(ToString::to_string).collect();
-            let text = format!("no key that it shows is pinned: {}", shown.join(" "));
+            let presented: Vec<_> = proof.keys.iter().map(ToString::to_string).collect();
+            let text = format!("no key that it shows is pinned: {}", presented.join(" "));
             let remedy =
                 "compare the keys with what its operator publishes, and only then give their pins";
             report.add_fault(State::Warning, subject, text, remedy);
@@ -270,17 +274,17 @@ fn report_pins(place: &str, proof: &VerifiedPeer, identity: &Identity, report: &
     }
 }
 
-fn report_expiry(place: &str, proof: &VerifiedPeer, report: &mut Report) {
-    let now = clock::since_1970().as_secs();
+fn report_expiry(label: &str, proof: &VerifiedPeer, report: &mut Report) {
+    let now = clock::unix_time().as_secs();
     let facts = proof.certificates.iter().filter_map(CertificateInfo::read);
     let days: Vec<_> = facts
         .map(|facts| facts.not_after.saturating_sub(now) / DAY)
         .collect();
-    let subject = format!("{place} expiry");
-    let spelled: Vec<_> = days.iter().map(ToString::to_string).collect();
-    let text = format!("days left, from the leaf on: {}", spelled.join(" "));
+    let subject = format!("{label} expiry");
+    let texts: Vec<_> = days.iter().map(ToString::to_string).collect();
+    let text = format!("days left, from the leaf on: {}", texts.join(" "));
     match days.iter().min() {
-        Some(least) if *least < SOON => {
+        Some(fewest) if *fewest < EXPIRY_WARNING_DAYS => {
             let remedy =
                 "nothing here: its operator has to renew it; have another --resolver ready";
             report.add_fault(State::Warning, subject, text, remedy);

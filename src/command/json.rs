@@ -1,41 +1,41 @@
 //! How does a report look to a program?
 //!
-//! As JSON (RFC 8259), written only, so a few lines of our own do.
+//! As JSON (RFC 8259). It is only written, so a few lines do.
 
 use std::fmt::{self, Write};
 
-/// A value.
+/// A JSON value.
 #[derive(Debug, Clone)]
 pub enum Json {
-    /// Nothing to say.
-    None,
-    /// Yes or no.
-    Truth(bool),
+    /// No value.
+    Null,
+    /// True or false.
+    Bool(bool),
     /// A whole number.
     Number(u64),
-    /// A text, of whatever origin.
-    Text(String),
-    /// Values in a row.
-    List(Vec<Json>),
-    /// Values by name.
+    /// A text from any source; escaped when written.
+    String(String),
+    /// An array.
+    Array(Vec<Json>),
+    /// An object.
     Object(Vec<(&'static str, Json)>),
 }
 
 impl Json {
-    /// A text, of what can be shown.
-    pub fn text(shown: impl fmt::Display) -> Self {
-        Self::Text(shown.to_string())
+    /// A string, from anything that can be displayed.
+    pub fn text(value: impl fmt::Display) -> Self {
+        Self::String(value.to_string())
     }
 }
 
 impl fmt::Display for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::None => f.write_str("null"),
-            Self::Truth(truth) => truth.fmt(f),
+            Self::Null => f.write_str("null"),
+            Self::Bool(truth) => truth.fmt(f),
             Self::Number(number) => number.fmt(f),
-            Self::Text(text) => write_text(f, text),
-            Self::List(values) => {
+            Self::String(text) => write_string(f, text),
+            Self::Array(values) => {
                 for (index, value) in values.iter().enumerate() {
                     f.write_char(if index == 0 { '[' } else { ',' })?;
                     value.fmt(f)?;
@@ -45,7 +45,7 @@ impl fmt::Display for Json {
             Self::Object(values) => {
                 for (index, (name, value)) in values.iter().enumerate() {
                     f.write_char(if index == 0 { '{' } else { ',' })?;
-                    write_text(f, name)?;
+                    write_string(f, name)?;
                     f.write_char(':')?;
                     value.fmt(f)?;
                 }
@@ -55,12 +55,12 @@ impl fmt::Display for Json {
     }
 }
 
-fn write_text(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+fn write_string(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     f.write_char('"')?;
     for character in text.chars() {
         match character {
             '"' | '\\' => write!(f, "\\{character}")?,
-            // Also those that a terminal obeys and a JSON text may hold.
+            // Control characters beyond ASCII as well: JSON allows them, but a terminal obeys them.
             _ if character.is_control() => write!(f, "\\u{:04x}", u32::from(character))?,
             _ => f.write_char(character)?,
         }
@@ -73,18 +73,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_read_as_it_was_meant_by_another_library() {
+    fn another_library_reads_the_json_that_was_meant() {
         let hostile = "\"\\/\u{0}\u{1b}[2J\n\u{7f}\u{85}ü€😀";
         let value = Json::Object(vec![
-            ("none", Json::None),
-            ("truth", Json::Truth(true)),
+            ("none", Json::Null),
+            ("truth", Json::Bool(true)),
             ("number", Json::Number(u64::MAX)),
             ("text", Json::text(hostile)),
-            ("empty", Json::List(vec![])),
+            ("empty", Json::Array(vec![])),
             ("object", Json::Object(vec![])),
             (
                 "list",
-                Json::List(vec![Json::Number(1), Json::Truth(false)]),
+                Json::Array(vec![Json::Number(1), Json::Bool(false)]),
             ),
         ]);
         let written = value.to_string();

@@ -1,8 +1,7 @@
 //! Which keys does a resolver show?
 //!
-//! Connects to each address a few times, asks nothing, and prints the certificates of the verified path in the form in which
-//! `--pins` takes them, what is not to be relied on behind a comment sign. What is shown without being verified is printed
-//! too, to be looked at, and never as a pin.
+//! Connects to each address a few times, sends no query, and prints the certificates of the verified path in the format of
+//! `--pins`. Keys that should not be pinned are commented out. An unverified chain is printed as comments only.
 
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
@@ -11,52 +10,52 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 
 use crate::command::json::Json;
-use crate::config::command_line::KeyRequest;
+use crate::config::command_line::PinRequest;
 use crate::identity::certificate::CertificateInfo;
 use crate::identity::chain::{VerifiedPeer, pin_of};
 use crate::identity::pin::Pin;
 use crate::identity::verifier::Identity;
 use crate::identity::verify_error::VerifyError;
 use crate::system::clock;
-use crate::system::date::Moment;
+use crate::system::date::Timestamp;
 use crate::upstream::Resolver;
 use crate::upstream::handshake::{self, ConnectError};
 
-/// How often each address is connected to: behind one address there may be several servers.
-const CONNECTIONS: usize = 3;
+/// Connections per address: there may be several servers behind one address.
+const CONNECTIONS_PER_ADDRESS: usize = 3;
 
-/// What was seen.
+/// The keys of all addresses.
 #[derive(Debug)]
 pub struct Report {
-    places: Vec<Place>,
+    reports: Vec<AddressReport>,
     json: bool,
 }
 
-/// An address and what it showed.
+/// What one address presented.
 #[derive(Debug)]
-struct Place {
+struct AddressReport {
     name: String,
     address: SocketAddr,
-    /// The different chains, and how often each was shown.
+    /// The different chains, and how often each was presented.
     chains: Vec<(usize, Chain)>,
-    /// Why it could not be reached, if at least once it could not.
+    /// Why a connection failed, if at least one did.
     failure: Option<String>,
 }
 
 #[derive(Debug)]
 struct Chain {
-    shown: Vec<CertificateDer<'static>>,
-    /// Why they are not believed.
+    presented: Vec<CertificateDer<'static>>,
+    /// Why the chain was not verified, if it was not.
     refusal: Option<VerifyError>,
-    links: Vec<Link>,
+    keys: Vec<ChainKey>,
 }
 
 /// One key of a chain.
 #[derive(Debug, PartialEq, Eq)]
-struct Link {
+struct ChainKey {
     role: Role,
     pin: Pin,
-    /// What its certificate says; an anchor has none, and its name alone is known.
+    /// What its certificate says. A trust anchor has no certificate, only a name.
     facts: Option<CertificateInfo>,
     anchor: Option<String>,
 }
@@ -65,8 +64,8 @@ struct Link {
 enum Role {
     Leaf,
     Issuer,
-    /// Above the leaf's issuer: it vouches for more than this resolver's operator has in hand.
-    Above,
+    /// Above the leaf's issuer: it issues for others than this resolver's operator, too.
+    HigherIssuer,
     Anchor,
 }
 
@@ -75,76 +74,76 @@ impl fmt::Display for Role {
         f.write_str(match self {
             Self::Leaf => "leaf",
             Self::Issuer => "issuer",
-            Self::Above => "issuer above",
+            Self::HigherIssuer => "issuer above",
             Self::Anchor => "anchor",
         })
     }
 }
 
-/// Looks at every address.
-pub fn run(request: &KeyRequest) -> Report {
-    let mut places = Vec::new();
+/// Inspects every address.
+pub fn run(request: &PinRequest) -> Report {
+    let mut reports = Vec::new();
     for Resolver {
         addresses,
         identity,
     } in &request.resolvers
     {
         for address in addresses {
-            places.push(look(*address, identity, request.timeout));
+            reports.push(inspect_address(*address, identity, request.timeout));
         }
     }
     Report {
-        places,
+        reports,
         json: request.json,
     }
 }
 
-fn look(address: SocketAddr, identity: &Identity, timeout: Duration) -> Place {
-    let mut place = Place {
+fn inspect_address(address: SocketAddr, identity: &Identity, timeout: Duration) -> AddressReport {
+    let mut report = AddressReport {
         name: identity.name().to_str().into_owned(),
         address,
         chains: Vec::new(),
         failure: None,
     };
-    for _ in 0..CONNECTIONS {
+    for _ in 0..CONNECTIONS_PER_ADDRESS {
         match handshake::inspect(address, identity, clock::now() + timeout) {
-            Ok(shown) => {
-                let known = place
+            Ok(presented) => {
+                let known = report
                     .chains
                     .iter_mut()
-                    .find(|(_, chain)| chain.shown == shown);
+                    .find(|(_, chain)| chain.presented == presented);
                 match known {
                     Some((count, _)) => *count += 1,
-                    None => place.chains.push((1, Chain::of(shown, identity))),
+                    None => report.chains.push((1, Chain::of(presented, identity))),
                 }
             }
             Err(error) => {
-                place.failure = Some(error.to_string());
-                // Nobody there is nobody there; each try may take all of its time.
+                report.failure = Some(error.to_string());
+                // An unreachable address stays so, and each attempt may take the whole timeout.
                 if matches!(error, ConnectError::Connect(_)) {
                     break;
                 }
             }
         }
     }
-    place
+    report
 }
 
 impl Chain {
-    fn of(shown: Vec<CertificateDer<'static>>, identity: &Identity) -> Self {
-        let (refusal, links) = match identity.check(&shown, handshake::today()) {
-            Ok(proof) => (None, links(&proof)),
-            Err(refusal) => (Some(refusal), unverified_links(&shown)),
+    fn of(presented: Vec<CertificateDer<'static>>, identity: &Identity) -> Self {
+        let (refusal, keys) = match identity.check(&presented, handshake::today()) {
+            Ok(proof) => (None, keys(&proof)),
+            Err(refusal) => (Some(refusal), unverified_keys(&presented)),
         };
         Self {
-            shown,
+            presented,
             refusal,
-            links,
+            keys,
         }
     }
 
     fn leaf(&self) -> Option<Pin> {
-        self.links.first().map(|link| link.pin)
+        self.keys.first().map(|key| key.pin)
     }
 }
 
@@ -152,57 +151,60 @@ fn role(index: usize) -> Role {
     match index {
         0 => Role::Leaf,
         1 => Role::Issuer,
-        _ => Role::Above,
+        _ => Role::HigherIssuer,
     }
 }
 
 /// The keys of a verified path.
-fn links(proof: &VerifiedPeer) -> Vec<Link> {
+fn keys(proof: &VerifiedPeer) -> Vec<ChainKey> {
     let facts: Vec<_> = proof
         .certificates
         .iter()
         .map(CertificateInfo::read)
         .collect();
     let last = facts.last().cloned().flatten();
-    let mut links: Vec<_> = (proof.keys.iter().zip(facts).enumerate())
-        .map(|(index, (pin, facts))| Link {
+    let mut keys: Vec<_> = (proof.keys.iter().zip(facts).enumerate())
+        .map(|(index, (pin, facts))| ChainKey {
             role: role(index),
             pin: *pin,
             facts,
             anchor: None,
         })
         .collect();
-    if let Some(pin) = proof.keys.get(links.len()) {
-        links.push(Link {
+    if let Some(pin) = proof.keys.get(keys.len()) {
+        keys.push(ChainKey {
             role: Role::Anchor,
             pin: *pin,
             facts: None,
             anchor: last.map(|facts| facts.issuer),
         });
     }
-    links
+    keys
 }
 
-/// The keys of what was shown, in the order in which it was.
-fn unverified_links(shown: &[CertificateDer<'_>]) -> Vec<Link> {
-    let links = shown.iter().enumerate().filter_map(|(index, certificate)| {
-        Some(Link {
-            role: role(index),
-            pin: pin_of(certificate)?,
-            facts: CertificateInfo::read(certificate),
-            anchor: None,
-        })
-    });
-    links.collect()
+/// The keys of an unverified chain, in the order in which they were presented.
+fn unverified_keys(presented: &[CertificateDer<'_>]) -> Vec<ChainKey> {
+    let keys = presented
+        .iter()
+        .enumerate()
+        .filter_map(|(index, certificate)| {
+            Some(ChainKey {
+                role: role(index),
+                pin: pin_of(certificate)?,
+                facts: CertificateInfo::read(certificate),
+                anchor: None,
+            })
+        });
+    keys.collect()
 }
 
 impl Report {
-    /// 0: all that was reached is verified; 2: something that was shown is not; 1: nothing was reached.
+    /// 0: everything reached is verified; 2: something presented is not; 1: nothing was reached.
     pub fn exit_code(&self) -> u8 {
         let mut chains = self
-            .places
+            .reports
             .iter()
-            .flat_map(|place| &place.chains)
+            .flat_map(|report| &report.chains)
             .peekable();
         if chains.peek().is_none() {
             1
@@ -213,15 +215,15 @@ impl Report {
         }
     }
 
-    /// The leaves' keys that places of one name show, where they are not all the same: each with the address.
+    /// Names whose addresses presented different leaf keys: each key with its address.
     fn disagreements(&self) -> Vec<(&str, Vec<(SocketAddr, Pin)>)> {
         let mut found: Vec<(&str, Vec<(SocketAddr, Pin)>)> = Vec::new();
-        for place in &self.places {
-            let leaves = place.chains.iter().filter_map(|(_, chain)| chain.leaf());
-            let leaves = leaves.map(|pin| (place.address, pin));
-            match found.iter_mut().find(|(name, _)| *name == place.name) {
+        for report in &self.reports {
+            let leaves = report.chains.iter().filter_map(|(_, chain)| chain.leaf());
+            let leaves = leaves.map(|pin| (report.address, pin));
+            match found.iter_mut().find(|(name, _)| *name == report.name) {
                 Some((_, known)) => known.extend(leaves),
-                None => found.push((&place.name, leaves.collect())),
+                None => found.push((&report.name, leaves.collect())),
             }
         }
         found.retain(|(_, leaves)| leaves.iter().any(|(_, pin)| *pin != leaves[0].1));
@@ -229,10 +231,10 @@ impl Report {
     }
 
     fn write_text(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut before: Vec<(&str, &Chain)> = Vec::new();
-        for place in &self.places {
-            let (name, address) = (&place.name, place.address);
-            for (count, chain) in &place.chains {
+        let mut written: Vec<(&str, &Chain)> = Vec::new();
+        for report in &self.reports {
+            let (name, address) = (&report.name, report.address);
+            for (count, chain) in &report.chains {
                 write!(f, "# {name} at {address}: ")?;
                 match &chain.refusal {
                     None => f.write_str("verified by chain and name")?,
@@ -247,20 +249,20 @@ impl Report {
                         write!(f, "NOT VERIFIED ({check}: {cause}; expected {expected})")?;
                     }
                 }
-                write!(f, ", in {count} of {CONNECTIONS} connections")?;
+                write!(f, ", in {count} of {CONNECTIONS_PER_ADDRESS} connections")?;
                 let same =
-                    |(known, other): &(&str, &Chain)| known == name && other.links == chain.links;
-                if before.iter().any(same) {
+                    |(known, other): &(&str, &Chain)| known == name && other.keys == chain.keys;
+                if written.iter().any(same) {
                     writeln!(f, ", with the same keys")?;
                     continue;
                 }
                 writeln!(f)?;
-                for link in &chain.links {
-                    link.write(f, name, chain.refusal.is_none())?;
+                for key in &chain.keys {
+                    key.write(f, name, chain.refusal.is_none())?;
                 }
-                before.push((name, chain));
+                written.push((name, chain));
             }
-            if let Some(failure) = &place.failure {
+            if let Some(failure) = &report.failure {
                 writeln!(f, "# {name} at {address}: not reached: {failure}")?;
             }
         }
@@ -281,39 +283,39 @@ impl Report {
     }
 
     fn json(&self) -> Json {
-        let places = self.places.iter().map(|place| {
-            let chains = place.chains.iter().map(|(count, chain)| {
+        let reports = self.reports.iter().map(|report| {
+            let chains = report.chains.iter().map(|(count, chain)| {
                 let refusal = chain.refusal.as_ref();
                 Json::Object(vec![
                     ("connections", Json::Number(*count as u64)),
-                    ("verified", Json::Truth(refusal.is_none())),
+                    ("verified", Json::Bool(refusal.is_none())),
                     (
                         "check",
-                        refusal.map_or(Json::None, |refusal| Json::text(refusal.check)),
+                        refusal.map_or(Json::Null, |refusal| Json::text(refusal.check)),
                     ),
                     (
                         "cause",
-                        refusal.map_or(Json::None, |refusal| Json::text(&refusal.cause)),
+                        refusal.map_or(Json::Null, |refusal| Json::text(&refusal.cause)),
                     ),
                     (
                         "certificates",
-                        Json::List(chain.links.iter().map(Link::json).collect()),
+                        Json::Array(chain.keys.iter().map(ChainKey::json).collect()),
                     ),
                 ])
             });
             Json::Object(vec![
-                ("name", Json::text(&place.name)),
-                ("address", Json::text(place.address)),
-                ("chains", Json::List(chains.collect())),
+                ("name", Json::text(&report.name)),
+                ("address", Json::text(report.address)),
+                ("chains", Json::Array(chains.collect())),
                 (
                     "failure",
-                    place.failure.as_ref().map_or(Json::None, Json::text),
+                    report.failure.as_ref().map_or(Json::Null, Json::text),
                 ),
             ])
         });
         Json::Object(vec![
-            ("places", Json::List(places.collect())),
-            ("agreed", Json::Truth(self.disagreements().is_empty())),
+            ("places", Json::Array(reports.collect())),
+            ("agreed", Json::Bool(self.disagreements().is_empty())),
         ])
     }
 }
@@ -328,16 +330,16 @@ impl fmt::Display for Report {
     }
 }
 
-impl Link {
-    /// As a line of a file of pins: behind a comment sign if it is not to be relied on.
+impl ChainKey {
+    /// Writes a line of a pin file, commented out if the key should not be pinned.
     fn write(&self, f: &mut fmt::Formatter<'_>, name: &str, verified: bool) -> fmt::Result {
-        // Whatever else an authority vouches for would be believed with its pin.
+        // A pin of a higher issuer would accept everything that it issues.
         let relied_on = verified && matches!(self.role, Role::Leaf | Role::Issuer);
         let sign = if relied_on { "" } else { "# " };
         write!(f, "{sign}{name} {} # {}", self.pin, self.role)?;
         if let Some(facts) = &self.facts {
             let (subject, issuer) = (facts.subject.escape_debug(), facts.issuer.escape_debug());
-            let until = Moment(facts.not_after);
+            let until = Timestamp(facts.not_after);
             write!(f, ": {subject}; from {issuer}; until {until}")?;
         }
         if let Some(anchor) = &self.anchor {
@@ -348,16 +350,19 @@ impl Link {
 
     fn json(&self) -> Json {
         let facts = self.facts.as_ref();
-        let said = |value: Option<Json>| value.unwrap_or(Json::None);
+        let or_null = |value: Option<Json>| value.unwrap_or(Json::Null);
         let subject = facts.map(|facts| &facts.subject).or(self.anchor.as_ref());
         let moment = |moment: fn(&CertificateInfo) -> u64| {
-            said(facts.map(|facts| Json::text(format_args!("{:#}", Moment(moment(facts))))))
+            or_null(facts.map(|facts| Json::text(format_args!("{:#}", Timestamp(moment(facts))))))
         };
         Json::Object(vec![
             ("role", Json::text(self.role)),
             ("pin", Json::text(self.pin)),
-            ("subject", said(subject.map(Json::text))),
-            ("issuer", said(facts.map(|facts| Json::text(&facts.issuer)))),
+            ("subject", or_null(subject.map(Json::text))),
+            (
+                "issuer",
+                or_null(facts.map(|facts| Json::text(&facts.issuer))),
+            ),
             ("not_before", moment(|facts| facts.not_before)),
             ("not_after", moment(|facts| facts.not_after)),
         ])

@@ -1,44 +1,44 @@
 //! What does a running dns-tool answer, or the resolver itself?
 //!
-//! One question and its answer in lines. It needs no file and no other program, so it can be the health check of a
+//! Sends one query and prints the answer in lines. It needs no file and no other program, so it can be the health check of a
 //! container that holds nothing else.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use crate::command::stub::{Asking, Cause, Heard, Whom};
-use crate::config::command_line::{Query, Road};
+use crate::command::stub::{Cause, QueriedServer, Received, StubQuery};
+use crate::config::command_line::{Query, QueryTransport};
 use crate::message::presentation::{Quoted, Rcode, RecordLine};
 use crate::message::{Answer, ParseError, Section, rcode};
 use crate::system::clock;
-use crate::system::privileges::RightsError;
+use crate::system::privileges::PrivilegeError;
 
-/// What was heard, for people.
+/// The answer, for people.
 #[derive(Debug)]
 pub struct Report {
     /// In lines.
     pub text: String,
-    /// It says what there is or that there is nothing: whoever was asked is well.
-    pub good: bool,
+    /// The answer is NOERROR or NXDOMAIN: the server works.
+    pub is_success: bool,
 }
 
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum QueryError {
-    /// It would have had more rights than it should.
-    Rights(RightsError),
-    /// Nobody of those that were asked gave one.
-    Unanswered(Vec<(Whom, Cause)>),
+    /// Privileges could not be dropped.
+    Privileges(PrivilegeError),
+    /// No server gave an answer: each with the cause.
+    Unanswered(Vec<(QueriedServer, Cause)>),
 }
 
 impl fmt::Display for QueryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rights(error) => error.fmt(f),
-            Self::Unanswered(tries) => {
-                for (number, (whom, cause)) in tries.iter().enumerate() {
-                    let between = if number > 0 { "; " } else { "" };
-                    write!(f, "{between}{whom}: {cause}")?;
+            Self::Privileges(error) => error.fmt(f),
+            Self::Unanswered(attempts) => {
+                for (number, (server, cause)) in attempts.iter().enumerate() {
+                    let separator = if number > 0 { "; " } else { "" };
+                    write!(f, "{separator}{server}: {cause}")?;
                 }
                 Ok(())
             }
@@ -48,38 +48,38 @@ impl fmt::Display for QueryError {
 
 impl std::error::Error for QueryError {}
 
-/// Asks, and waits for the answer for as long as a query may take.
+/// Sends the query, and waits for the answer until the query's timeout.
 pub fn run(query: &Query) -> Result<Report, QueryError> {
     if let Some(user) = query.config.user {
-        user.become_it().map_err(QueryError::Rights)?;
+        user.drop_privileges().map_err(QueryError::Privileges)?;
     }
-    let began = clock::now();
-    let asking = Asking::new(
+    let started = clock::now();
+    let stub_query = StubQuery::new(
         query.name.question(query.qtype),
         query.config.upstream.timeout,
-        began,
+        started,
     );
     let config = &query.config;
-    let heard = match query.road {
-        Road::Udp => asking.by_udp(config.server.addresses[0], config.server.port),
-        Road::Tcp => asking.by_tcp(config.server.addresses[0], config.server.port),
-        Road::Direct => {
+    let received = match query.transport {
+        QueryTransport::Udp => stub_query.over_udp(config.server.addresses[0], config.server.port),
+        QueryTransport::Tcp => stub_query.over_tcp(config.server.addresses[0], config.server.port),
+        QueryTransport::Direct => {
             let resolvers = config.upstream.resolvers.iter();
             let candidates = resolvers.flat_map(|resolver| {
                 let addresses = resolver.addresses.iter();
                 addresses.map(|address| (*address, &resolver.identity))
             });
-            asking.directly(candidates.collect())
+            stub_query.over_tls(candidates.collect())
         }
     };
-    let heard = heard.map_err(QueryError::Unanswered)?;
-    report(&heard, clock::now().saturating_duration_since(began))
-        .map_err(|fault| QueryError::Unanswered(vec![(heard.whom, Cause::Unreadable(fault))]))
+    let received = received.map_err(QueryError::Unanswered)?;
+    report(&received, clock::now().saturating_duration_since(started))
+        .map_err(|fault| QueryError::Unanswered(vec![(received.server, Cause::Unreadable(fault))]))
 }
 
-/// The answer in lines: what became of the question, then the records.
-fn report(heard: &Heard, took: Duration) -> Result<Report, ParseError> {
-    let answer = Answer::parse(&heard.message)?;
+/// The answer in lines: RCODE and flags first, then the records.
+fn report(received: &Received, took: Duration) -> Result<Report, ParseError> {
+    let answer = Answer::parse(&received.message)?;
     let records = |section| {
         answer
             .records()
@@ -96,20 +96,20 @@ fn report(heard: &Heard, took: Duration) -> Result<Report, ParseError> {
     let plural = if count == 1 { "" } else { "s" };
     let _ = write!(text, ", {count} answer{plural}");
     for error in answer.extended_errors() {
-        let Some((code, said)) = error.split_first_chunk() else {
+        let Some((code, extra_text)) = error.split_first_chunk() else {
             continue;
         };
         let _ = write!(text, ", EDE {}", u16::from_be_bytes(*code));
-        if !said.is_empty() {
-            let _ = write!(text, " {}", Quoted(said));
+        if !extra_text.is_empty() {
+            let _ = write!(text, " {}", Quoted(extra_text));
         }
     }
-    let _ = write!(text, ", {} ms, {}", took.as_millis(), heard.whom);
-    if heard.unpinned {
+    let _ = write!(text, ", {} ms, {}", took.as_millis(), received.server);
+    if received.unpinned {
         text.push_str(", not pinned");
     }
     text.push('\n');
-    // Where there is no answer, the authority says who knows that.
+    // Without answer records, the authority section has the SOA or the name servers.
     let section = if count > 0 {
         Section::Answer
     } else {
@@ -124,6 +124,6 @@ fn report(heard: &Heard, took: Duration) -> Result<Report, ParseError> {
     }
     Ok(Report {
         text,
-        good: [rcode::NOERROR, rcode::NXDOMAIN].contains(&answer.rcode()),
+        is_success: [rcode::NOERROR, rcode::NXDOMAIN].contains(&answer.rcode()),
     })
 }

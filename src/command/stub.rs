@@ -1,6 +1,6 @@
 //! How is one resolver asked, as a stub does?
 //!
-//! One question over UDP, TCP or an authenticated session, and its answer or why there is none.
+//! One query over UDP, TCP or an authenticated session, and its answer or the cause why there is none.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -16,7 +16,7 @@ use crate::identity::verifier::Identity;
 use crate::message::framing::{self, FrameBuffer};
 use crate::message::{self, Answer, MAX_MESSAGE_LEN, ParseError, QueryForm};
 use crate::system::clock;
-use crate::system::deadline::{Timed, left};
+use crate::system::deadline::{DeadlineStream, time_left};
 use crate::system::thread;
 use crate::upstream::Query as _;
 use crate::upstream::handshake::ConnectError;
@@ -24,29 +24,29 @@ use crate::upstream::query_ids::Ids;
 use crate::upstream::session::{Closed, Session};
 use crate::upstream::{Outgoing, Reader};
 
-/// Whoever was asked, and how.
+/// The server that was queried, and the transport.
 #[derive(Debug, Clone, Copy)]
-pub struct Whom {
+pub struct QueriedServer {
     transport: &'static str,
     address: SocketAddr,
 }
 
-impl fmt::Display for Whom {
+impl fmt::Display for QueriedServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.transport, self.address)
     }
 }
 
-/// Why somebody gave no answer.
+/// Why a server gave no answer.
 #[derive(Debug)]
 pub enum Cause {
-    /// The system or the other side ended it.
+    /// A socket error, such as a timeout or a reset.
     Socket(io::Error),
-    /// There was no session.
+    /// No session could be opened.
     Session(ConnectError),
-    /// There was one, and it ended.
+    /// The session was closed before the answer.
     Closed(Closed),
-    /// What came cannot be read.
+    /// The answer cannot be parsed.
     Unreadable(ParseError),
 }
 
@@ -66,16 +66,16 @@ impl fmt::Display for Cause {
     }
 }
 
-/// A message that answers.
-pub(super) struct Heard {
+/// An answer.
+pub(super) struct Received {
     pub(super) message: Vec<u8>,
-    pub(super) whom: Whom,
-    /// The resolver was taken on chain and name alone, though there are pins.
+    pub(super) server: QueriedServer,
+    /// Whether the resolver was accepted on chain and name alone, though it has pins.
     pub(super) unpinned: bool,
 }
 
-/// A question, and by when it is to be answered.
-pub(super) struct Asking {
+/// A query and its deadline.
+pub(super) struct StubQuery {
     question: Vec<u8>,
     id: u16,
     message: Vec<u8>,
@@ -83,7 +83,7 @@ pub(super) struct Asking {
     deadline: Instant,
 }
 
-impl Asking {
+impl StubQuery {
     pub(super) fn new(question: Vec<u8>, timeout: Duration, began: Instant) -> Self {
         let mut id = [0; 2];
         SystemRandom::new()
@@ -101,59 +101,63 @@ impl Asking {
         }
     }
 
-    /// The message that asks.
+    /// The query in wire format.
     pub(super) fn message(&self) -> &[u8] {
         &self.message
     }
 
-    /// Whether a message is the answer: its ID, and the question that it repeats.
+    /// Whether a message is the answer: it has the query's ID, and repeats its question.
     fn is_answered_by(&self, message: &[u8]) -> bool {
         message.starts_with(&self.id.to_be_bytes())
             && message::is_response_to(message, &self.question)
     }
 
-    pub(super) fn by_udp(&self, listening: IpAddr, port: u16) -> Result<Heard, Vec<(Whom, Cause)>> {
-        let whom = Whom {
+    pub(super) fn over_udp(
+        &self,
+        listen_address: IpAddr,
+        port: u16,
+    ) -> Result<Received, Vec<(QueriedServer, Cause)>> {
+        let server = QueriedServer {
             transport: "udp",
-            address: reachable(listening, port),
+            address: connect_address(listen_address, port),
         };
         let message = self
-            .exchange_datagrams(whom.address)
-            .map_err(|error| vec![(whom, Cause::Socket(error))])?;
+            .exchange_datagrams(server.address)
+            .map_err(|error| vec![(server, Cause::Socket(error))])?;
         let is_truncated = Answer::parse(&message).is_ok_and(|answer| answer.is_truncated());
         if is_truncated {
-            return self.by_tcp(listening, port);
+            return self.over_tcp(listen_address, port);
         }
-        Ok(Heard {
+        Ok(Received {
             message,
-            whom,
+            server,
             unpinned: false,
         })
     }
 
-    /// Asks once, and again after a third of the time: a datagram may be lost.
+    /// Sends the query, and again after a third of the time, since a datagram may be lost.
     pub(super) fn exchange_datagrams(&self, address: SocketAddr) -> io::Result<Vec<u8>> {
-        let own: IpAddr = if address.is_ipv4() {
+        let any_address: IpAddr = if address.is_ipv4() {
             Ipv4Addr::UNSPECIFIED.into()
         } else {
             Ipv6Addr::UNSPECIFIED.into()
         };
-        let socket = UdpSocket::bind((own, 0))?;
-        // The kernel leaves out what comes from elsewhere, and says so when nobody listens.
+        let socket = UdpSocket::bind((any_address, 0))?;
+        // On a connected socket the kernel drops datagrams from elsewhere, and reports that nobody listens.
         socket.connect(address)?;
-        let again = self.began + self.deadline.saturating_duration_since(self.began) / 3;
+        let retry_at = self.began + self.deadline.saturating_duration_since(self.began) / 3;
         let mut octets = vec![0; MAX_MESSAGE_LEN];
-        for until in [again, self.deadline] {
+        for until in [retry_at, self.deadline] {
             socket.send(&self.message)?;
-            while let Ok(left) = left(until) {
-                socket.set_read_timeout(Some(left))?;
+            while let Ok(remaining) = time_left(until) {
+                socket.set_read_timeout(Some(remaining))?;
                 match socket.recv(&mut octets) {
                     Ok(length) if self.is_answered_by(&octets[..length]) => {
                         octets.truncate(length);
                         return Ok(octets);
                     }
                     Ok(_) => {}
-                    // A socket's timeout is "would block" to Linux.
+                    // Linux reports a socket timeout as "would block".
                     Err(error)
                         if [ErrorKind::WouldBlock, ErrorKind::Interrupted]
                             .contains(&error.kind()) => {}
@@ -164,24 +168,28 @@ impl Asking {
         Err(ErrorKind::TimedOut.into())
     }
 
-    pub(super) fn by_tcp(&self, listening: IpAddr, port: u16) -> Result<Heard, Vec<(Whom, Cause)>> {
-        let whom = Whom {
+    pub(super) fn over_tcp(
+        &self,
+        listen_address: IpAddr,
+        port: u16,
+    ) -> Result<Received, Vec<(QueriedServer, Cause)>> {
+        let server = QueriedServer {
             transport: "tcp",
-            address: reachable(listening, port),
+            address: connect_address(listen_address, port),
         };
-        match self.exchange_over_stream(whom.address) {
-            Ok(message) => Ok(Heard {
+        match self.exchange_over_stream(server.address) {
+            Ok(message) => Ok(Received {
                 message,
-                whom,
+                server,
                 unpinned: false,
             }),
-            Err(error) => Err(vec![(whom, Cause::Socket(error))]),
+            Err(error) => Err(vec![(server, Cause::Socket(error))]),
         }
     }
 
     fn exchange_over_stream(&self, address: SocketAddr) -> io::Result<Vec<u8>> {
-        let socket = TcpStream::connect_timeout(&address, left(self.deadline)?)?;
-        let mut stream = Timed::new(&socket, self.deadline);
+        let socket = TcpStream::connect_timeout(&address, time_left(self.deadline)?)?;
+        let mut stream = DeadlineStream::new(&socket, self.deadline);
         let mut framed = Vec::new();
         framing::append(&mut framed, |out| out.extend_from_slice(&self.message));
         stream.write_all(&framed)?;
@@ -202,34 +210,34 @@ impl Asking {
         }
     }
 
-    /// Asks one address after the other. Each may take half of what is left, so that one which is silent leaves time for
-    /// the next; the last may take all.
-    pub(super) fn directly(
+    /// Queries one address after the other. Each may take half of the remaining time, so that a silent one leaves time for the
+    /// next; the last may take all of it.
+    pub(super) fn over_tls(
         &self,
         candidates: Vec<(SocketAddr, &Identity)>,
-    ) -> Result<Heard, Vec<(Whom, Cause)>> {
-        let mut tries = Vec::new();
+    ) -> Result<Received, Vec<(QueriedServer, Cause)>> {
+        let mut attempts = Vec::new();
         let mut candidates = candidates.into_iter().peekable();
         while let Some((address, identity)) = candidates.next() {
-            let whom = Whom {
+            let server = QueriedServer {
                 transport: "tls",
                 address,
             };
             let now = clock::now();
-            let left = self.deadline.saturating_duration_since(now);
-            let share = if candidates.peek().is_some() { 2 } else { 1 };
-            match self.over_session(address, identity, now + left / share) {
+            let remaining = self.deadline.saturating_duration_since(now);
+            let parts = if candidates.peek().is_some() { 2 } else { 1 };
+            match self.over_session(address, identity, now + remaining / parts) {
                 Ok((message, unpinned)) => {
-                    return Ok(Heard {
+                    return Ok(Received {
                         message,
-                        whom,
+                        server,
                         unpinned,
                     });
                 }
-                Err(cause) => tries.push((whom, cause)),
+                Err(cause) => attempts.push((server, cause)),
             }
         }
-        Err(tries)
+        Err(attempts)
     }
 
     fn over_session(
@@ -246,7 +254,7 @@ impl Asking {
     }
 }
 
-/// Asks over a session and waits for the answer; the session ends with that.
+/// Sends a query on a session, waits for the answer and closes the session.
 pub(super) fn exchange(
     session: &Session,
     mut reader: Reader,
@@ -268,11 +276,11 @@ pub(super) fn exchange(
         form: QueryForm::Padded,
         query: Arc::clone(&query) as Arc<_>,
     }]);
-    // The session's reader waits without an end; whoever waits for it has one.
-    let heard = Arc::new((Mutex::new(None), Condvar::new()));
-    let place = Arc::clone(&heard);
+    // The session's reader blocks without a timeout, so it runs on a thread of its own and the wait for it has the timeout.
+    let received = Arc::new((Mutex::new(None), Condvar::new()));
+    let result = Arc::clone(&received);
     let read = move || {
-        let heard = loop {
+        let received = loop {
             if let Err(closed) = reader.read() {
                 break Err(closed);
             }
@@ -284,12 +292,12 @@ pub(super) fn exchange(
                 break Ok(message.to_vec());
             }
         };
-        *place.0.lock() = Some(heard);
-        place.1.notify_one();
+        *result.0.lock() = Some(received);
+        result.1.notify_one();
     };
     thread::spawn("session", read).map_err(Cause::Socket)?;
-    let mut found = heard.0.lock();
-    heard
+    let mut found = received.0.lock();
+    received
         .1
         .wait_while_for(&mut found, |found| found.is_none(), time_left);
     session.close();
@@ -300,9 +308,9 @@ pub(super) fn exchange(
     }
 }
 
-/// Where somebody of this host reaches who listens on `listening`.
-pub(super) fn reachable(listening: IpAddr, port: u16) -> SocketAddr {
-    let address = match listening {
+/// The address at which a client on this host reaches a server that listens on `listen_address`.
+pub(super) fn connect_address(listen_address: IpAddr, port: u16) -> SocketAddr {
+    let address = match listen_address {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
         address => address,

@@ -1,6 +1,6 @@
 //! What does the command line ask for?
 //!
-//! To serve, or one of the things that can be asked beside that, with the settings that go with it.
+//! To serve, or for one of the subcommands, with the settings that belong to it.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 
 use crate::config::settings::Config;
-use crate::config::sources::{Sources, UsageError, Wanted};
-use crate::config::values::resolver_address;
+use crate::config::sources::{OptionSources, ParsedCommand, UsageError};
+use crate::config::values::parse_resolver_address;
 use crate::identity::pin::PinSet;
 use crate::identity::pin_file::resolver_name;
 use crate::identity::verifier::Identity;
@@ -17,112 +17,113 @@ use crate::identity::verify_policy::VerifyPolicy;
 use crate::message::presentation::{Name, Type};
 use crate::upstream::Resolver;
 
-/// Options that are nothing to who asks a daemon that runs: it serves on with what it had where a file of theirs is broken by
-/// now, and is well.
-const DAEMONS_OPTIONS: [&str; 4] = ["--pins", "--pin-rollover", "--state-dir", "--resolver-ca"];
+/// Options that do not matter to a client of a running daemon. The daemon serves on with its earlier values if one of their files
+/// is broken by now, so `dns-tool query` must not fail for that.
+const OPTIONS_UNUSED_BY_QUERY: [&str; 4] =
+    ["--pins", "--pin-rollover", "--state-dir", "--resolver-ca"];
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Command {
     /// Serve.
     Serve(Box<Config>),
-    /// Ask one question.
+    /// Send one query.
     Query(Box<Query>),
     /// Show the keys of resolvers.
-    Pin(Box<KeyRequest>),
-    /// See whether all is as it should be.
+    Pin(Box<PinRequest>),
+    /// Check the configuration, the ports and the resolvers.
     Check(Box<CheckRequest>),
-    /// Print the settings that hold, and where each comes from: this text.
-    Describe(String),
+    /// Print this text: the settings, and where each comes from.
+    PrintConfig(String),
     /// Print the help.
     Help,
     /// Print the version.
     Version,
 }
 
-/// A question to be asked by `dns-tool query`.
+/// A query of `dns-tool query`.
 #[derive(Debug)]
 pub struct Query {
-    /// The settings of the daemon that is asked, or of the one that would ask the resolver.
+    /// The settings of the daemon that is queried, or of the sessions to the resolver.
     pub config: Config,
-    /// The name that is asked for.
+    /// The name to look up.
     pub name: Name,
-    /// The type of its records.
+    /// The type of records to look up.
     pub qtype: Type,
-    /// Who is asked, and how.
-    pub road: Road,
+    /// Where the query goes.
+    pub transport: QueryTransport,
 }
 
-/// Who is asked, and how.
+/// Where a query goes, and over which transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Road {
-    /// A running dns-tool by UDP, and by TCP where the answer does not fit.
+pub enum QueryTransport {
+    /// To a running dns-tool by UDP, and again by TCP if the answer is truncated.
     Udp,
-    /// A running dns-tool by TCP.
+    /// To a running dns-tool by TCP.
     Tcp,
-    /// The resolver, over an authenticated session.
+    /// To the resolver, over an authenticated session.
     Direct,
 }
 
-/// Whose keys `dns-tool pin` is to show.
+/// The resolvers whose keys `dns-tool pin` shows.
 #[derive(Debug)]
-pub struct KeyRequest {
-    /// Name, addresses and trust anchors of each; pins do not matter.
+pub struct PinRequest {
+    /// Each with its name, addresses and trust anchors, and without pins.
     pub resolvers: Vec<Resolver>,
-    /// The time of one connection.
+    /// The timeout of one connection.
     pub timeout: Duration,
-    /// The report is for a program.
+    /// Whether the report is JSON.
     pub json: bool,
 }
 
-/// What `dns-tool check` is to look at.
+/// What `dns-tool check` checks.
 #[derive(Debug)]
 pub struct CheckRequest {
     /// The settings of the daemon.
     pub config: Config,
-    /// The report is for a program.
+    /// Whether the report is JSON.
     pub json: bool,
 }
 
-/// Reads the command line, without the program's name, and nothing else.
+/// Reads the arguments, without the program's name. The environment is not read.
 pub fn parse(
     arguments: impl IntoIterator<Item = impl Into<OsString>>,
 ) -> Result<Command, UsageError> {
-    read(&Sources::new(arguments, []))
+    read(&OptionSources::new(arguments, []))
 }
 
-/// Reads the command line, the environment, and the file that they name.
-pub fn read(sources: &Sources) -> Result<Command, UsageError> {
-    let mut given = match sources.read()? {
-        Wanted::Help => return Ok(Command::Help),
-        Wanted::Version => return Ok(Command::Version),
-        Wanted::Options(given) => given,
+/// Reads the arguments, the environment and the configuration file that they name.
+pub fn read(sources: &OptionSources) -> Result<Command, UsageError> {
+    let mut options = match sources.read()? {
+        ParsedCommand::Help => return Ok(Command::Help),
+        ParsedCommand::Version => return Ok(Command::Version),
+        ParsedCommand::Options(options) => options,
     };
-    if given.subcommand() == Some("query") && !given.flag("--direct")? {
-        given.leave_out(&DAEMONS_OPTIONS);
+    if options.subcommand() == Some("query") && !options.flag("--direct")? {
+        options.remove(&OPTIONS_UNUSED_BY_QUERY);
     }
-    let config = Config::new(given)?;
-    let given = &config.given;
-    let json = given.flag("--json")?;
-    let checked = given.flag("--check-config")?;
-    match given.subcommand() {
+    let config = Config::new(options)?;
+    let options = &config.options;
+    let json = options.flag("--json")?;
+    let checked = options.flag("--check-config")?;
+    match options.subcommand() {
         Some(word) if checked => Err(UsageError(format!(
             "--check-config: expected without {word}"
         ))),
         Some("query") => query(config).map(|query| Command::Query(Box::new(query))),
-        Some("pin") => key_request(config).map(|request| Command::Pin(Box::new(request))),
+        Some("pin") => pin_request(config).map(|request| Command::Pin(Box::new(request))),
         Some(_) => Ok(Command::Check(Box::new(CheckRequest { config, json }))),
-        None if checked => Ok(Command::Describe(given.describe())),
+        None if checked => Ok(Command::PrintConfig(options.describe())),
         None => Ok(Command::Serve(Box::new(config))),
     }
 }
 
-/// Whose keys `dns-tool pin` shows: those that are named, or the configured resolvers'.
-fn key_request(config: Config) -> Result<KeyRequest, UsageError> {
-    let json = config.given.flag("--json")?;
+/// The resolvers of `dns-tool pin`: those that the arguments name, or else the configured ones.
+fn pin_request(config: Config) -> Result<PinRequest, UsageError> {
+    let json = config.options.flag("--json")?;
     let configured = config.upstream.resolvers;
     let terms = configured[0].identity.policy().clone();
-    // Pins do not matter: it is they that are looked for.
+    // Without pins: the command is there to find them.
     let resolver = |name: ServerName<'static>, addresses| Resolver {
         addresses,
         identity: Identity::new(VerifyPolicy {
@@ -132,13 +133,15 @@ fn key_request(config: Config) -> Result<KeyRequest, UsageError> {
         }),
     };
     let mut resolvers = Vec::new();
-    for word in config.given.words() {
+    for word in config.options.positionals() {
         let read = || -> Result<_, String> {
             let (address, name) = match word.split_once('#') {
-                Some((address, name)) => (resolver_address(address)?, Some(resolver_name(name)?)),
-                None => (resolver_address(word)?, None),
+                Some((address, name)) => {
+                    (parse_resolver_address(address)?, Some(resolver_name(name)?))
+                }
+                None => (parse_resolver_address(word)?, None),
             };
-            // An address without a name is that of a configured resolver, or a name by itself.
+            // An address without a name belongs to a configured resolver, or else is its own name.
             let known = configured
                 .iter()
                 .find(|resolver| resolver.addresses.contains(&address));
@@ -155,29 +158,29 @@ fn key_request(config: Config) -> Result<KeyRequest, UsageError> {
             .map(|known| resolver(known.identity.name().clone(), known.addresses))
             .collect();
     }
-    Ok(KeyRequest {
+    Ok(PinRequest {
         resolvers,
         timeout: config.upstream.timeout,
         json,
     })
 }
 
-/// What `dns-tool query` asks, once all options of the daemon are taken.
+/// The query of `dns-tool query`, from its positional arguments and its own options.
 fn query(config: Config) -> Result<Query, UsageError> {
-    let given = &config.given;
-    let road = match (given.flag("--direct")?, given.flag("--tcp")?) {
-        (false, false) => Road::Udp,
-        (false, true) => Road::Tcp,
-        (true, false) => Road::Direct,
+    let options = &config.options;
+    let transport = match (options.flag("--direct")?, options.flag("--tcp")?) {
+        (false, false) => QueryTransport::Udp,
+        (false, true) => QueryTransport::Tcp,
+        (true, false) => QueryTransport::Direct,
         (true, true) => {
             let message = "--tcp: expected without --direct, which asks over TLS";
             return Err(UsageError(message.to_owned()));
         }
     };
-    if config.server.port == 0 && road != Road::Direct {
-        return Err(given.fault("--port", "0", "expected the port of a dns-tool that runs"));
+    if config.server.port == 0 && transport != QueryTransport::Direct {
+        return Err(options.error_for("--port", "0", "expected the port of a dns-tool that runs"));
     }
-    let (name, qtype) = match given.words() {
+    let (name, qtype) = match options.positionals() {
         [name] => (name, "A"),
         [name, qtype] => (name, &qtype[..]),
         [] => {
@@ -202,7 +205,7 @@ fn query(config: Config) -> Result<Query, UsageError> {
         config,
         name,
         qtype,
-        road,
+        transport,
     })
 }
 
@@ -217,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_takes_the_daemons_options_and_a_question_among_them() {
+    fn query_takes_the_daemons_options_and_positional_arguments() {
         for arguments in [
             &["query", "a.test", "mx", "--port", "5353", "--tcp"][..],
             &["query", "-tcp", "a.test", "--port=5353", "MX"],
@@ -226,8 +229,8 @@ mod tests {
             let Ok(Command::Query(query)) = parse(arguments.iter().copied()) else {
                 panic!("{arguments:?}")
             };
-            let asked = (query.name.to_string(), query.qtype, query.road);
-            assert_eq!(asked, ("a.test.".to_owned(), Type(15), Road::Tcp));
+            let asked = (query.name.to_string(), query.qtype, query.transport);
+            assert_eq!(asked, ("a.test.".to_owned(), Type(15), QueryTransport::Tcp));
             assert_eq!(query.config.server.port, 5353);
         }
         for (arguments, part) in [
@@ -244,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn help_and_version_win_over_the_rest() {
+    fn help_and_version_take_precedence() {
         for arguments in [
             &["-h"][..],
             &["--help"],
@@ -265,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_shown_of_the_daemon_alone() {
+    fn check_config_refuses_subcommands() {
         let message = refuse(&["check", "--check-config"]);
         assert_eq!(message, "--check-config: expected without check");
         assert!(refuse(&["--check-config", "--port", "x"]).starts_with("--port \"x\""));

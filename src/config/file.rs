@@ -1,22 +1,22 @@
 //! How is a file of options written?
 //!
-//! In lines `x-y VALUE` for `--x-y VALUE`, and comments behind `#`.
+//! In lines `x-y VALUE` for `--x-y VALUE`, with comments after `#`.
 
-use crate::config::options::{Entry, find, is_daemons};
+use crate::config::options::{OptionSpec, find_option, is_daemon_option};
 
-/// A line of the file that gives an option.
+/// A line of the file that sets an option.
 #[derive(Debug)]
-pub(super) struct Line {
-    /// Which line it is, from 1.
+pub(super) struct OptionLine {
+    /// The number of the line, from 1.
     pub(super) number: usize,
     /// The option.
-    pub(super) entry: &'static Entry,
-    /// Its value; `yes` where it has none.
+    pub(super) spec: &'static OptionSpec,
+    /// The option's value; `yes` if it takes none.
     pub(super) text: String,
 }
 
-/// Reads lines `NAME VALUE`. Fails with the number of a line and what is wrong with it.
-pub(super) fn read_lines(text: &str) -> Result<Vec<Line>, (usize, String)> {
+/// Reads lines `NAME VALUE`. Fails with the number of the first wrong line, from 1, and what is wrong with it.
+pub(super) fn read_lines(text: &str) -> Result<Vec<OptionLine>, (usize, String)> {
     let mut lines = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
@@ -26,30 +26,30 @@ pub(super) fn read_lines(text: &str) -> Result<Vec<Line>, (usize, String)> {
         }
         let (name, value) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let fail = |cause: &str| Err((number, format!("{name:?}: {cause}")));
-        let Some(entry) = find(name) else {
+        let Some(spec) = find_option(name) else {
             return match name.starts_with('-') {
                 true => fail("expected the name of an option without dashes"),
                 false => fail("expected the name of an option; dns-tool --help lists them"),
             };
         };
-        if entry.name == "--config" || !is_daemons(entry) {
+        if spec.name == "--config" || !is_daemon_option(spec) {
             return fail("expected on the command line, not in a file");
         }
         let text = match value.trim() {
-            "" if entry.value.is_empty() => "yes",
+            "" if spec.value_name.is_empty() => "yes",
             "" => return fail("expected a value behind it"),
             text => text,
         };
-        lines.push(Line {
+        lines.push(OptionLine {
             number,
-            entry,
+            spec,
             text: text.to_owned(),
         });
     }
     Ok(lines)
 }
 
-/// What is before a `#` that begins the line or follows white space.
+/// The part of a line before its comment. A comment starts with a `#` at the start of the line or after white space.
 fn without_comment(line: &str) -> &str {
     let begins = |(at, _): &(usize, &str)| at == &0 || line[..*at].ends_with(char::is_whitespace);
     let comment = line.match_indices('#').find(begins);
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_gives_an_option_a_line_and_says_why_in_comments() {
+    fn a_file_has_one_option_per_line_and_comments() {
         let text = "# ours\n\nport 5353 # not 53\r\n\tresolver\t192.0.2.1#dns.example \t# by name\n\
                     state-dir /var/lib/my dns#1\n  # port 1\nquery-log\nquery-lag";
         let lines = read_lines(text);
@@ -76,7 +76,7 @@ mod tests {
         let lines = read_lines(text.trim_end_matches("query-lag")).expect("a sound file");
         let found: Vec<_> = lines
             .iter()
-            .map(|line| (line.number, line.entry.name, line.text.as_str()))
+            .map(|line| (line.number, line.spec.name, line.text.as_str()))
             .collect();
         assert_eq!(
             found,
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_line_cannot_say_is_refused_with_its_number() {
+    fn a_wrong_line_is_refused_with_its_number() {
         for (line, part) in [
             ("--port 53", "without dashes"),
             ("prot 53", "expected the name of an option"),

@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use crate::config::options::{Entry, OPTIONS};
+use crate::config::options::{OPTIONS, OptionSpec};
 
-/// The help, grouped.
+/// The text of `--help`, by groups of options.
 pub fn help() -> String {
-    let mut help = format!(
+    let mut text = format!(
         "dns-tool {}: relays cleartext DNS to one authenticated DNS-over-TLS resolver\n\n\
          Usage: dns-tool [OPTIONS]\n       \
                 dns-tool query NAME [TYPE] [OPTIONS]\n       \
@@ -21,40 +21,40 @@ pub fn help() -> String {
          and in a file (--config), as port; the first of these three that has one counts.\n",
         env!("CARGO_PKG_VERSION")
     );
-    for (group, entries) in OPTIONS {
-        let _ = writeln!(help, "\n{group}:");
-        for Entry {
+    for (group, specs) in OPTIONS {
+        let _ = writeln!(text, "\n{group}:");
+        for OptionSpec {
             name,
-            value,
+            value_name,
             repeatable,
-            meaning,
-            default,
+            help,
+            default_text,
             ..
-        } in entries
+        } in specs
         {
             let repeatable = if *repeatable { "; may be repeated" } else { "" };
             let _ = writeln!(
-                help,
+                text,
                 "{}",
-                format_args!("  {name} {value}").to_string().trim_end()
+                format_args!("  {name} {value_name}").to_string().trim_end()
             );
             write_wrapped(
-                &mut help,
-                &format!("{meaning} [default: {default}{repeatable}]"),
+                &mut text,
+                &format!("{help} [default: {default_text}{repeatable}]"),
             );
         }
     }
-    help.push_str(
+    text.push_str(
         "\nOther:\n  -h, --help\n        print this help\n  -V, --version\n        print the version\n\n\
          Exit codes: 0 ok, 1 could not run, 2 usage or configuration. Those of query: 0\n\
          for NOERROR and NXDOMAIN, 1 for another answer or none in time, 2 for usage.\n\
          Of pin: 0 verified, 2 shown but not verified, 1 nothing reached. Of check: 0 OK,\n\
          1 WARNING, 2 CRITICAL, 3 could not be checked.\n",
     );
-    help
+    text
 }
 
-/// Writes words in lines of at most 80 characters, indented.
+/// Writes words in indented lines of at most 80 characters.
 fn write_wrapped(out: &mut String, text: &str) {
     const INDENT: &str = "       ";
     let mut column = 0;
@@ -76,13 +76,16 @@ fn write_wrapped(out: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::options::entries;
+    use crate::config::options::all_options;
 
     #[test]
     fn the_help_names_every_option_in_lines_that_fit() {
         let help = help();
-        for Entry { name, value, .. } in entries() {
-            let line = format!("  {name} {value}");
+        for OptionSpec {
+            name, value_name, ..
+        } in all_options()
+        {
+            let line = format!("  {name} {value_name}");
             assert!(help.contains(&format!("{}\n", line.trim_end())), "{name}");
         }
         assert!(help.lines().all(|line| line.len() <= 80), "{help}");

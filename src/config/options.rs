@@ -1,15 +1,16 @@
 //! Which options are there?
 //!
-//! Their names and defaults, and what the help says of them. What a value means is not known here.
+//! Their names, their defaults and their help. What a value means is not known here.
 
-/// The groups of options that go with a subcommand alone; they bear its name.
-pub(super) const OWN_GROUPS: [&str; 2] = ["Pin and check", "Query"];
-/// Options whose default is more than its values: whoever gives these asks for something else.
-pub(super) const MORE_THAN_VALUES: [&str; 3] =
+/// Groups of options that belong to a subcommand, whose name they have.
+pub(super) const SUBCOMMAND_GROUPS: [&str; 2] = ["Pin and check", "Query"];
+/// Options whose default means more than its values: setting the same values explicitly changes what the daemon does (default
+/// listening addresses are optional, and default limits do not apply to loopback clients).
+pub(super) const IMPLICIT_DEFAULTS: [&str; 3] =
     ["--address", "--rate-limit", "--max-clients-per-address"];
-/// Who may ask unless `--allow` says otherwise: this host, private networks (RFC 1918, RFC 4193), shared address space (RFC
-/// 6598) and the link (RFC 3927, RFC 4291 section 2.5.6).
-const ALLOW: [&str; 9] = [
+/// The networks that may query unless `--allow` is set: loopback, private networks (RFC 1918, RFC 4193), shared address space
+/// (RFC 6598) and link-local addresses (RFC 3927, RFC 4291 section 2.5.6).
+const DEFAULT_ALLOW: [&str; 9] = [
     "127.0.0.0/8",
     "::1/128",
     "10.0.0.0/8",
@@ -20,8 +21,8 @@ const ALLOW: [&str; 9] = [
     "fc00::/7",
     "fe80::/10",
 ];
-/// Where the default resolver is.
-const RESOLVER: [&str; 4] = [
+/// The addresses of the default resolver.
+const DEFAULT_RESOLVER_ADDRESSES: [&str; 4] = [
     "1.1.1.1:853",
     "1.0.0.1:853",
     "[2606:4700:4700::1111]:853",
@@ -30,394 +31,395 @@ const RESOLVER: [&str; 4] = [
 
 /// An option of the command line.
 #[derive(Debug)]
-pub(super) struct Entry {
-    /// Its name.
+pub(super) struct OptionSpec {
+    /// The name, with two dashes.
     pub(super) name: &'static str,
-    /// What its value is called in the help; empty where it has none.
-    pub(super) value: &'static str,
-    /// It may be given more than once.
+    /// The placeholder of the value in the help; empty for an option without a value.
+    pub(super) value_name: &'static str,
+    /// Whether the option may be given more than once.
     pub(super) repeatable: bool,
-    /// What it is for.
-    pub(super) meaning: &'static str,
-    /// What holds without it, in words.
-    pub(super) default: &'static str,
-    /// What holds without it, as values; none where that cannot be said in values.
-    pub(super) values: &'static [&'static str],
+    /// What the option is for.
+    pub(super) help: &'static str,
+    /// The default in words.
+    pub(super) default_text: &'static str,
+    /// The default as values; empty if no values express it.
+    pub(super) default_values: &'static [&'static str],
 }
 
-/// The options, in the groups of the help.
-pub(super) const OPTIONS: [(&str, &[Entry]); 10] = [
+/// All options, in the groups of the help.
+pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
     (
         "Listening",
         &[
-            Entry {
+            OptionSpec {
                 name: "--address",
-                value: "IP",
+                value_name: "IP",
                 repeatable: true,
-                meaning: "address to listen on, TCP and UDP",
-                default: "127.0.0.1 and ::1",
-                values: &["127.0.0.1", "::1"],
+                help: "address to listen on, TCP and UDP",
+                default_text: "127.0.0.1 and ::1",
+                default_values: &["127.0.0.1", "::1"],
             },
-            Entry {
+            OptionSpec {
                 name: "--port",
-                value: "N",
+                value_name: "N",
                 repeatable: false,
-                meaning: "port to listen on; 0 lets the system choose",
-                default: "53",
-                values: &["53"],
+                help: "port to listen on; 0 lets the system choose",
+                default_text: "53",
+                default_values: &["53"],
             },
-            Entry {
+            OptionSpec {
                 name: "--reuse-port",
-                value: "",
+                value_name: "",
                 repeatable: false,
-                meaning: "share the port with others of the same user that say so too; each has some of the clients",
-                default: "alone",
-                values: &[],
+                help: "share the port with others of the same user that say so too; each has some of the clients",
+                default_text: "alone",
+                default_values: &[],
             },
         ],
     ),
     (
         "Clients",
         &[
-            Entry {
+            OptionSpec {
                 name: "--allow",
-                value: "PREFIX",
+                value_name: "PREFIX",
                 repeatable: true,
-                meaning: "who may ask, such as 192.0.2.0/24; others get REFUSED",
-                default: "loopback, private, shared (100.64.0.0/10) and link-local addresses",
-                values: &ALLOW,
+                help: "who may ask, such as 192.0.2.0/24; others get REFUSED",
+                default_text: "loopback, private, shared (100.64.0.0/10) and link-local addresses",
+                default_values: &DEFAULT_ALLOW,
             },
-            Entry {
+            OptionSpec {
                 name: "--rate-limit",
-                value: "QPS[/BURST]",
+                value_name: "QPS[/BURST]",
                 repeatable: false,
-                meaning: "queries a second of each client (IPv4 address or IPv6 /56), and at once after a rest, by \
+                help: "queries a second of each client (IPv4 address or IPv6 /56), and at once after a rest, by \
                           default twice as many; 0 for no limit. Who asks from a loopback address has none unless one is \
                           given",
-                default: "500/1000",
-                values: &["500/1000"],
+                default_text: "500/1000",
+                default_values: &["500/1000"],
             },
         ],
     ),
     (
         "Resolver",
         &[
-            Entry {
+            OptionSpec {
                 name: "--resolver-addr",
-                value: "IP[:PORT]",
+                value_name: "IP[:PORT]",
                 repeatable: true,
-                meaning: "address of the trusted resolver; port 853 unless given",
-                default: "Cloudflare's four",
-                values: &RESOLVER,
+                help: "address of the trusted resolver; port 853 unless given",
+                default_text: "Cloudflare's four",
+                default_values: &DEFAULT_RESOLVER_ADDRESSES,
             },
-            Entry {
+            OptionSpec {
                 name: "--resolver-fqdn",
-                value: "NAME",
+                value_name: "NAME",
                 repeatable: false,
-                meaning: "the name its certificate must bear",
-                default: "cloudflare-dns.com",
-                values: &["cloudflare-dns.com"],
+                help: "the name its certificate must bear",
+                default_text: "cloudflare-dns.com",
+                default_values: &["cloudflare-dns.com"],
             },
-            Entry {
+            OptionSpec {
                 name: "--resolver-pin",
-                value: "PIN",
+                value_name: "PIN",
                 repeatable: true,
-                meaning: "SPKI pin of its key or of an issuer's: BASE64, sha256/BASE64, sha256//BASE64 or \
+                help: "SPKI pin of its key or of an issuer's: BASE64, sha256/BASE64, sha256//BASE64 or \
                           pin-sha256=\"BASE64\"; NAME=PIN pins another --resolver. One of its pins must match, \
                           besides chain and name",
-                default: "none",
-                values: &[],
+                default_text: "none",
+                default_values: &[],
             },
-            Entry {
+            OptionSpec {
                 name: "--pins",
-                value: "FILE",
+                value_name: "FILE",
                 repeatable: false,
-                meaning: "more pins, in lines NAME PIN [not-before=DATE] [not-after=DATE] [# comment]; read again \
+                help: "more pins, in lines NAME PIN [not-before=DATE] [not-after=DATE] [# comment]; read again \
                           when it changes and on SIGHUP",
-                default: "none",
-                values: &[],
+                default_text: "none",
+                default_values: &[],
             },
-            Entry {
+            OptionSpec {
                 name: "--pin-mode",
-                value: "MODE",
+                value_name: "MODE",
                 repeatable: false,
-                meaning: "strict refuses a resolver none of whose keys is pinned; report serves all the same, on \
+                help: "strict refuses a resolver none of whose keys is pinned; report serves all the same, on \
                           chain and name alone, and logs each such session: for trying pins out",
-                default: "strict",
-                values: &["strict"],
+                default_text: "strict",
+                default_values: &["strict"],
             },
-            Entry {
+            OptionSpec {
                 name: "--pin-rollover",
-                value: "DAYS",
+                value_name: "DAYS",
                 repeatable: false,
-                meaning: "accept a new key of a pinned resolver without a pin when its old certificate is due, the \
+                help: "accept a new key of a pinned resolver without a pin when its old certificate is due, the \
                           same issuer gave it, so many days have passed since it was first seen, and every address \
                           shows it and no other new one; needs --state-dir",
-                default: "never",
-                values: &[],
+                default_text: "never",
+                default_values: &[],
             },
-            Entry {
+            OptionSpec {
                 name: "--state-dir",
-                value: "DIR",
+                value_name: "DIR",
                 repeatable: false,
-                meaning: "folder where it remembers, from one start to the next, the keys that it learnt and the last \
+                help: "folder where it remembers, from one start to the next, the keys that it learnt and the last \
                           time at which the clock was right",
-                default: "nothing is remembered",
-                values: &[],
+                default_text: "nothing is remembered",
+                default_values: &[],
             },
-            Entry {
+            OptionSpec {
                 name: "--resolver",
-                value: "IP[:PORT]#NAME",
+                value_name: "IP[:PORT]#NAME",
                 repeatable: true,
-                meaning: "a further resolver, asked when those before it cannot be had",
-                default: "none",
-                values: &[],
+                help: "a further resolver, asked when those before it cannot be had",
+                default_text: "none",
+                default_values: &[],
             },
-            Entry {
+            OptionSpec {
                 name: "--resolver-ca",
-                value: "FILE",
+                value_name: "FILE",
                 repeatable: false,
-                meaning: "PEM file of trust anchors, in place of the built-in Mozilla roots",
-                default: "built in",
-                values: &[],
+                help: "PEM file of trust anchors, in place of the built-in Mozilla roots",
+                default_text: "built in",
+                default_values: &[],
             },
-            Entry {
+            OptionSpec {
                 name: "--timeout",
-                value: "SECONDS",
+                value_name: "SECONDS",
                 repeatable: false,
-                meaning: "the one deadline of a query, whole or decimal, 0.05 to 60",
-                default: "3",
-                values: &["3"],
+                help: "the one deadline of a query, whole or decimal, 0.05 to 60",
+                default_text: "3",
+                default_values: &["3"],
             },
         ],
     ),
     (
         "Cache",
         &[
-            Entry {
+            OptionSpec {
                 name: "--cache-size",
-                value: "BYTES",
+                value_name: "BYTES",
                 repeatable: false,
-                meaning: "memory for answers, from 65536; 0 keeps none",
-                default: "8388608",
-                values: &["8388608"],
+                help: "memory for answers, from 65536; 0 keeps none",
+                default_text: "8388608",
+                default_values: &["8388608"],
             },
-            Entry {
+            OptionSpec {
                 name: "--serve-stale",
-                value: "SECONDS",
+                value_name: "SECONDS",
                 repeatable: false,
-                meaning: "how long an expired answer is served while the resolver fails or is slow, at most 604800; 0 \
+                help: "how long an expired answer is served while the resolver fails or is slow, at most 604800; 0 \
                           never does",
-                default: "86400",
-                values: &["86400"],
+                default_text: "86400",
+                default_values: &["86400"],
             },
         ],
     ),
     (
         "Limits",
         &[
-            Entry {
+            OptionSpec {
                 name: "--max-memory",
-                value: "BYTES",
+                value_name: "BYTES",
                 repeatable: false,
-                meaning: "memory for queries and replies beside the cache, what the kernel holds for TCP clients included, from \
+                help: "memory for queries and replies beside the cache, what the kernel holds for TCP clients included, from \
                           4194304; one TCP client for each 128 KiB of it",
-                default: "33554432, and 69632 more for each of --max-clients beyond 256",
-                values: &[],
+                default_text: "33554432, and 69632 more for each of --max-clients beyond 256",
+                default_values: &[],
             },
-            Entry {
+            OptionSpec {
                 name: "--max-clients",
-                value: "N",
+                value_name: "N",
                 repeatable: false,
-                meaning: "TCP connections at a time, 1 to 65536; when there are so many, a newcomer gets the place of the longest \
+                help: "TCP connections at a time, 1 to 65536; when there are so many, a newcomer gets the place of the longest \
                           idle, or busy for the longest time, of the client that has the most",
-                default: "256",
-                values: &["256"],
+                default_text: "256",
+                default_values: &["256"],
             },
-            Entry {
+            OptionSpec {
                 name: "--max-clients-per-address",
-                value: "N",
+                value_name: "N",
                 repeatable: false,
-                meaning: "of them from one IPv4 address or IPv6 /56, 1 to 65536. Loopback addresses have no such \
+                help: "of them from one IPv4 address or IPv6 /56, 1 to 65536. Loopback addresses have no such \
                           limit unless one is given",
-                default: "16",
-                values: &["16"],
+                default_text: "16",
+                default_values: &["16"],
             },
-            Entry {
+            OptionSpec {
                 name: "--sessions",
-                value: "N",
+                value_name: "N",
                 repeatable: false,
-                meaning: "sessions to one address of a resolver, 1 to 16; a second is opened only when the first is busy",
-                default: "2",
-                values: &["2"],
+                help: "sessions to one address of a resolver, 1 to 16; a second is opened only when the first is busy",
+                default_text: "2",
+                default_values: &["2"],
             },
-            Entry {
+            OptionSpec {
                 name: "--max-pending",
-                value: "N",
+                value_name: "N",
                 repeatable: false,
-                meaning: "queries of one client without an answer at a time, 1 to 1000000, and four times as many of all, as far \
+                help: "queries of one client without an answer at a time, 1 to 1000000, and four times as many of all, as far \
                           as --max-memory has room for them; more get SERVFAIL at once",
-                default: "8192",
-                values: &["8192"],
+                default_text: "8192",
+                default_values: &["8192"],
             },
-            Entry {
+            OptionSpec {
                 name: "--upstream-rate-limit",
-                value: "QPS",
+                value_name: "QPS",
                 repeatable: false,
-                meaning: "queries a second that are sent to the resolver, those asked again or on a second session included; more fail at once; 0 for no limit",
-                default: "0",
-                values: &["0"],
+                help: "queries a second that are sent to the resolver, those asked again or on a second session included; more fail at once; 0 for no limit",
+                default_text: "0",
+                default_values: &["0"],
             },
         ],
     ),
     (
         "Monitoring",
         &[
-            Entry {
+            OptionSpec {
                 name: "--monitor",
-                value: "ADDR:PORT",
+                value_name: "ADDR:PORT",
                 repeatable: false,
-                meaning: "serve metrics, health and a status page there over HTTP, to whoever can reach it",
-                default: "not served",
-                values: &[],
+                help: "serve metrics, health and a status page there over HTTP, to whoever can reach it",
+                default_text: "not served",
+                default_values: &[],
             },
-            Entry {
+            OptionSpec {
                 name: "--slo-latency",
-                value: "SECONDS",
+                value_name: "SECONDS",
                 repeatable: false,
-                meaning: "how long an answer may take to be counted as a good one, whole or decimal, 0.001 to 60",
-                default: "0.1",
-                values: &["0.1"],
+                help: "how long an answer may take to be counted as a good one, whole or decimal, 0.001 to 60",
+                default_text: "0.1",
+                default_values: &["0.1"],
             },
         ],
     ),
     (
         "Process",
         &[
-            Entry {
+            OptionSpec {
                 name: "--config",
-                value: "FILE",
+                value_name: "FILE",
                 repeatable: false,
-                meaning: "file of options, in lines NAME VALUE without dashes, and # before comments; an option given here \
+                help: "file of options, in lines NAME VALUE without dashes, and # before comments; an option given here \
                           or in the environment wins over the file. Read again on SIGHUP",
-                default: "none",
-                values: &[],
+                default_text: "none",
+                default_values: &[],
             },
-            Entry {
+            OptionSpec {
                 name: "--check-config",
-                value: "",
+                value_name: "",
                 repeatable: false,
-                meaning: "print the settings that hold, as such a file, and where each comes from",
-                default: "serve",
-                values: &[],
+                help: "print the settings that hold, as such a file, and where each comes from",
+                default_text: "serve",
+                default_values: &[],
             },
-            Entry {
+            OptionSpec {
                 name: "--user",
-                value: "NAME",
+                value_name: "NAME",
                 repeatable: false,
-                meaning: "user to run as once the ports are bound, by name or number, with no other groups than its own",
-                default: "whoever starts it",
-                values: &[],
+                help: "user to run as once the ports are bound, by name or number, with no other groups than its own",
+                default_text: "whoever starts it",
+                default_values: &[],
             },
         ],
     ),
     (
         "Log",
         &[
-            Entry {
+            OptionSpec {
                 name: "--log-level",
-                value: "LEVEL",
+                value_name: "LEVEL",
                 repeatable: false,
-                meaning: "error, warn, info, debug or trace; from debug on, lines hold query names and client addresses",
-                default: "info",
-                values: &["info"],
+                help: "error, warn, info, debug or trace; from debug on, lines hold query names and client addresses",
+                default_text: "info",
+                default_values: &["info"],
             },
-            Entry {
+            OptionSpec {
                 name: "--query-log",
-                value: "",
+                value_name: "",
                 repeatable: false,
-                meaning: "a line for each query: when, from which network (IPv4 /24, IPv6 /48), what, how it ended and \
+                help: "a line for each query: when, from which network (IPv4 /24, IPv6 /48), what, how it ended and \
                           how long that took",
-                default: "none",
-                values: &[],
+                default_text: "none",
+                default_values: &[],
             },
-            Entry {
+            OptionSpec {
                 name: "--query-log-clients",
-                value: "",
+                value_name: "",
                 repeatable: false,
-                meaning: "such lines with the client's address and port",
-                default: "none",
-                values: &[],
+                help: "such lines with the client's address and port",
+                default_text: "none",
+                default_values: &[],
             },
         ],
     ),
     (
         "Pin and check",
-        &[Entry {
+        &[OptionSpec {
             name: "--json",
-            value: "",
+            value_name: "",
             repeatable: false,
-            meaning: "report for a program, as JSON",
-            default: "in lines for people",
-            values: &[],
+            help: "report for a program, as JSON",
+            default_text: "in lines for people",
+            default_values: &[],
         }],
     ),
     (
         "Query",
         &[
-            Entry {
+            OptionSpec {
                 name: "--direct",
-                value: "",
+                value_name: "",
                 repeatable: false,
-                meaning: "ask the resolver itself, over a session that has to prove its identity as the daemon's have",
-                default: "ask dns-tool on the first --address and --port",
-                values: &[],
+                help: "ask the resolver itself, over a session that has to prove its identity as the daemon's have",
+                default_text: "ask dns-tool on the first --address and --port",
+                default_values: &[],
             },
-            Entry {
+            OptionSpec {
                 name: "--tcp",
-                value: "",
+                value_name: "",
                 repeatable: false,
-                meaning: "ask by TCP at once",
-                default: "by UDP, and by TCP where the answer does not fit",
-                values: &[],
+                help: "ask by TCP at once",
+                default_text: "by UDP, and by TCP where the answer does not fit",
+                default_values: &[],
             },
         ],
     ),
 ];
 
-/// The options that say how the daemon is set, wherever their values stand.
-pub(super) fn daemon_entries() -> Vec<&'static Entry> {
-    let mut entries = entries();
-    entries.retain(|entry| is_daemons(entry));
-    entries
+/// The options of the daemon, which the environment and the file may set as well.
+pub(super) fn daemon_options() -> Vec<&'static OptionSpec> {
+    let mut specs = all_options();
+    specs.retain(|spec| is_daemon_option(spec));
+    specs
 }
 
-/// Whether an option says how the daemon is set.
-pub(super) fn is_daemons(entry: &Entry) -> bool {
-    let here = |entries: &[Entry]| entries.iter().any(|known| known.name == entry.name);
+/// Whether an option belongs to the daemon, and not to a subcommand or the command line alone.
+pub(super) fn is_daemon_option(spec: &OptionSpec) -> bool {
+    let here = |specs: &[OptionSpec]| specs.iter().any(|known| known.name == spec.name);
     let mut groups = OPTIONS.iter();
-    let group = groups.find(|(_, entries)| here(entries));
-    group.is_some_and(|(group, _)| !OWN_GROUPS.contains(group)) && entry.name != "--check-config"
+    let group = groups.find(|(_, specs)| here(specs));
+    group.is_some_and(|(group, _)| !SUBCOMMAND_GROUPS.contains(group))
+        && spec.name != "--check-config"
 }
 
-/// The name of an option without its dashes.
-pub(super) fn bare(name: &str) -> &str {
+/// An option's name without its dashes.
+pub(super) fn strip_dashes(name: &str) -> &str {
     name.strip_prefix("--").unwrap_or(name)
 }
 
 /// All options, in the order of the help.
-pub(super) fn entries() -> Vec<&'static Entry> {
+pub(super) fn all_options() -> Vec<&'static OptionSpec> {
     let mut all = Vec::new();
-    for (_, entries) in &OPTIONS {
-        all.extend(*entries);
+    for (_, specs) in &OPTIONS {
+        all.extend(*specs);
     }
     all
 }
 
-/// The option with this name, which is said without dashes.
-pub(super) fn find(word: &str) -> Option<&'static Entry> {
-    let mut entries = entries().into_iter();
-    entries.find(|entry| bare(entry.name) == word)
+/// The option with this name, written without dashes.
+pub(super) fn find_option(word: &str) -> Option<&'static OptionSpec> {
+    let mut specs = all_options().into_iter();
+    specs.find(|spec| strip_dashes(spec.name) == word)
 }
 
 #[cfg(test)]
@@ -425,13 +427,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_default_that_is_one_value_is_said_as_it_is() {
-        for entry in entries().iter().filter(|entry| entry.values.len() == 1) {
-            assert_eq!(entry.values, [entry.default], "{}", entry.name);
-        }
-        let gone = MORE_THAN_VALUES
+    fn a_default_of_one_value_is_shown_as_that_value() {
+        for spec in all_options()
             .iter()
-            .find(|name| find(&name[2..]).is_none());
+            .filter(|spec| spec.default_values.len() == 1)
+        {
+            assert_eq!(spec.default_values, [spec.default_text], "{}", spec.name);
+        }
+        let gone = IMPLICIT_DEFAULTS
+            .iter()
+            .find(|name| find_option(&name[2..]).is_none());
         assert_eq!(gone, None);
     }
 }

@@ -1,7 +1,7 @@
 //! Which settings do the options mean?
 //!
-//! Turns options into typed settings, so that nothing outside this folder reads a text. Whatever is wrong ends in one line
-//! that names the option, or the place where it stands, the value and what was expected.
+//! Turns options into typed settings, so that nothing outside this folder parses text. An error is one line that names the option
+//! or the place of its value, the value, and what was expected.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,11 @@ use log::LevelFilter;
 use rustls::pki_types::ServerName;
 
 use crate::cache;
-use crate::config::sources::{Given, UsageError};
+use crate::config::sources::{OptionValues, UsageError};
 use crate::config::values::{
-    all, decimal, further_resolver, known, named_pin, number, one, prefix, rate, resolver_address,
-    seconds, trust_anchors, whole,
+    integer_value, option_values, optional_value, parse_decimal_seconds, parse_integer,
+    parse_named_pin, parse_named_resolver, parse_prefix, parse_resolver_address, parse_seconds,
+    rate, read_trust_anchors, required_value,
 };
 use crate::forward::policy;
 use crate::forward::quota;
@@ -33,54 +34,54 @@ use crate::system::privileges::User;
 use crate::telemetry::query_log;
 use crate::upstream::{self, Resolver};
 
-/// The one resolver whose addresses are built in.
+/// The only resolver whose addresses are built in.
 const DEFAULT_FQDN: &str = "cloudflare-dns.com";
-/// How long a query may take, at least.
-const LEAST_TIMEOUT: Duration = Duration::from_millis(50);
-/// How long an answer may take to count as a good one, at least.
-const LEAST_LATENCY: Duration = Duration::from_millis(1);
-/// The least octets of a cache that are of use.
-const LEAST_CACHE: usize = 64 * 1024;
-/// When this was built, in seconds since 1970: no clock that is right shows an earlier time.
-const BUILT: &str = env!("BUILT_AT");
-/// Days that a new key may have to be seen, at most.
-const MOST_DAYS: u64 = 366;
-/// Seconds for which an answer may be served past its time, at most.
-const MOST_STALE: usize = 604_800;
+/// Minimum of `--timeout`.
+const MIN_TIMEOUT: Duration = Duration::from_millis(50);
+/// Minimum of `--slo-latency`.
+const MIN_SLO_LATENCY: Duration = Duration::from_millis(1);
+/// Minimum of `--cache-size` in octets, other than 0.
+const MIN_CACHE_SIZE: usize = 64 * 1024;
+/// When this was built, in seconds since 1970. A clock that shows an earlier time is wrong.
+const BUILD_TIME: &str = env!("BUILT_AT");
+/// Maximum of `--pin-rollover` in days.
+const MAX_ROLLOVER_DAYS: u64 = 366;
+/// Maximum of `--serve-stale` in seconds: a week.
+const MAX_STALE_SECONDS: usize = 604_800;
 
 /// The settings of all parts of the daemon.
 #[derive(Debug)]
 pub struct Config {
-    /// Where queries come from.
+    /// The listeners.
     pub server: server::settings::Settings,
-    /// What messages may hold.
+    /// The limits of memory for messages.
     pub memory: memory::Settings,
-    /// What happens to them.
+    /// What happens to queries: limits, cache and query log.
     pub forwarder: policy::Settings,
-    /// Whom they go to.
+    /// The resolvers, and the sessions to them.
     pub upstream: upstream::Settings,
-    /// Whose keys are believed, as time goes on.
-    pub keys: trust::Settings,
-    /// Where its state is read from outside, if anywhere.
+    /// Which keys of the resolvers are accepted, and how that changes.
+    pub trust: trust::Settings,
+    /// The address of the monitoring port, if there is one.
     pub monitor: Option<SocketAddr>,
-    /// Who it becomes once the sockets are bound.
+    /// The user to become once the sockets are bound.
     pub user: Option<User>,
-    /// How much is logged.
+    /// The level of the log.
     pub log_level: LevelFilter,
-    /// The options that say all this.
-    pub given: Given,
+    /// The options that these settings come from.
+    pub options: OptionValues,
 }
 
 impl Config {
-    /// The settings that these options mean.
-    pub(super) fn new(given: Given) -> Result<Self, UsageError> {
-        let max_pending = number(&given, "--max-pending", 1..=1_000_000)?;
-        let server = server_settings(&given)?;
-        let (upstream, keys) = upstream_settings(&given, max_pending)?;
-        let upstream_rate = number(&given, "--upstream-rate-limit", 0..=1_000_000)?;
+    /// Turns options into settings. Reads the files that they name.
+    pub(super) fn new(options: OptionValues) -> Result<Self, UsageError> {
+        let max_pending = integer_value(&options, "--max-pending", 1..=1_000_000)?;
+        let server = server_settings(&options)?;
+        let (upstream, trust) = upstream_settings(&options, max_pending)?;
+        let budget = integer_value(&options, "--upstream-rate-limit", 0..=1_000_000)?;
         let query_log = match (
-            given.flag("--query-log")?,
-            given.flag("--query-log-clients")?,
+            options.flag("--query-log")?,
+            options.flag("--query-log-clients")?,
         ) {
             (false, false) => query_log::Mode::Off,
             (true, false) => query_log::Mode::Prefixes,
@@ -88,69 +89,71 @@ impl Config {
         };
         let forwarder = policy::Settings {
             timeout: upstream.timeout,
-            slo_latency: known(&given, "--slo-latency", |text| seconds(text, LEAST_LATENCY))?,
+            slo_latency: required_value(&options, "--slo-latency", |text| {
+                parse_seconds(text, MIN_SLO_LATENCY)
+            })?,
             max_pending,
-            cache: cache_settings(&given)?,
-            limit: limit_settings(&given)?,
-            upstream_rate_limit: rate(upstream_rate, upstream_rate),
+            cache: cache_settings(&options)?,
+            limit: limit_settings(&options)?,
+            upstream_rate_limit: rate(budget, budget),
             query_log,
         };
-        let monitor = one(&given, "--monitor", |text| {
+        let monitor = optional_value(&options, "--monitor", |text| {
             text.parse().map_err(|_| {
                 "expected an address of this host and a port, such as 127.0.0.1:9853".to_owned()
             })
         })?;
-        let user = one(&given, "--user", |text| {
+        let user = optional_value(&options, "--user", |text| {
             let user = User::find(text).filter(|user| !user.is_root());
             user.ok_or_else(|| {
                 "expected the name or number of a user that is not root, and was there at the start"
                     .to_owned()
             })
         })?;
-        let log_level = known(&given, "--log-level", |text| match text.parse() {
+        let log_level = required_value(&options, "--log-level", |text| match text.parse() {
             Ok(LevelFilter::Off) | Err(_) => {
                 Err("expected error, warn, info, debug or trace".to_owned())
             }
             Ok(level) => Ok(level),
         })?;
         Ok(Self {
-            memory: memory_settings(&given, server.max_clients)?,
+            memory: memory_settings(&options, server.max_clients)?,
             server,
             forwarder,
             upstream,
-            keys,
+            trust,
             monitor,
             user,
             log_level,
-            given,
+            options,
         })
     }
 }
 
-fn server_settings(given: &Given) -> Result<server::settings::Settings, UsageError> {
+fn server_settings(options: &OptionValues) -> Result<server::settings::Settings, UsageError> {
     Ok(server::settings::Settings {
-        addresses: all(given, "--address", |text| {
+        addresses: option_values(options, "--address", |text| {
             text.parse()
                 .map_err(|_| "expected an IPv4 or IPv6 address".to_owned())
         })?,
-        addresses_optional: !given.has("--address"),
-        port: known(given, "--port", |text| {
+        addresses_optional: !options.is_set("--address"),
+        port: required_value(options, "--port", |text| {
             text.parse()
                 .map_err(|_| "expected a whole number from 0 to 65535".to_owned())
         })?,
-        reuse_port: given.flag("--reuse-port")?,
-        max_clients: number(given, "--max-clients", 1..=65_536)?,
-        max_clients_per_address: number(given, "--max-clients-per-address", 1..=65_536)?,
-        limit_loopback: given.has("--max-clients-per-address"),
+        reuse_port: options.flag("--reuse-port")?,
+        max_clients: integer_value(options, "--max-clients", 1..=65_536)?,
+        max_clients_per_address: integer_value(options, "--max-clients-per-address", 1..=65_536)?,
+        limit_loopback: options.is_set("--max-clients-per-address"),
     })
 }
 
-/// The names of the resolvers, the most preferred first, each with its addresses.
+/// The names of the resolvers, most preferred first, each with its addresses.
 fn named_addresses(
-    given: &Given,
+    options: &OptionValues,
 ) -> Result<Vec<(ServerName<'static>, Vec<SocketAddr>)>, UsageError> {
-    let elsewhere = given.has("--resolver-addr");
-    let fqdn = known(given, "--resolver-fqdn", |text| {
+    let elsewhere = options.is_set("--resolver-addr");
+    let fqdn = required_value(options, "--resolver-fqdn", |text| {
         let name = resolver_name(text)?;
         match elsewhere || name == resolver_name(DEFAULT_FQDN)? {
             true => Ok(name),
@@ -159,76 +162,78 @@ fn named_addresses(
             )),
         }
     })?;
-    let addresses = all(given, "--resolver-addr", resolver_address)?;
+    let addresses = option_values(options, "--resolver-addr", parse_resolver_address)?;
     let mut resolvers = vec![(fqdn, addresses)];
-    for (address, name) in all(given, "--resolver", further_resolver)? {
+    for (address, name) in option_values(options, "--resolver", parse_named_resolver)? {
         match resolvers.iter_mut().find(|(known, _)| *known == name) {
             Some((_, addresses)) => addresses.push(address),
             None => resolvers.push((name, vec![address])),
         }
     }
     for (_, addresses) in &mut resolvers {
-        for place in (1..addresses.len()).rev() {
-            // Twice there it would be tried twice, and counted as two.
-            if addresses[..place].contains(&addresses[place]) {
-                addresses.remove(place);
+        for index in (1..addresses.len()).rev() {
+            // A duplicate would be tried twice, and counted as two addresses.
+            if addresses[..index].contains(&addresses[index]) {
+                addresses.remove(index);
             }
         }
     }
     Ok(resolvers)
 }
 
-/// Whom queries go to, and whose keys are believed.
+/// The resolvers and their sessions, and which keys are accepted.
 fn upstream_settings(
-    given: &Given,
+    options: &OptionValues,
     max_pending: usize,
 ) -> Result<(upstream::Settings, trust::Settings), UsageError> {
-    let resolvers = named_addresses(given)?;
+    let resolvers = named_addresses(options)?;
     let names = resolvers.iter().map(|(name, _)| name.clone()).collect();
-    let keys = key_settings(given, names)?;
-    let pin_mode = known(given, "--pin-mode", |text| match text {
+    let trust = trust_settings(options, names)?;
+    let pin_mode = required_value(options, "--pin-mode", |text| match text {
         "strict" => Ok(PinMode::Strict),
         "report" => Ok(PinMode::Report),
         _ => Err("expected strict or report".to_owned()),
     })?;
-    let anchors =
-        one(given, "--resolver-ca", trust_anchors)?.unwrap_or_else(TrustAnchors::built_in);
-    let built = BUILT.parse().unwrap_or(0);
+    let anchors = optional_value(options, "--resolver-ca", read_trust_anchors)?
+        .unwrap_or_else(TrustAnchors::built_in);
+    let build_time = BUILD_TIME.parse().unwrap_or(0);
     let resolvers = resolvers
         .into_iter()
         .map(|(name, addresses)| Resolver {
             addresses,
             identity: Identity::new(VerifyPolicy {
-                pins: keys.accepted_pins(&keys.pins, &keys.state, &name),
+                pins: trust.accepted_pins(&trust.pins, &trust.state, &name),
                 name,
                 anchors: anchors.clone(),
                 pin_mode,
-                clock_floor: keys
+                clock_floor: trust
                     .state
                     .last_trusted_time
-                    .map_or(built, |time| time.max(built)),
+                    .map_or(build_time, |time| time.max(build_time)),
             }),
         })
         .collect();
     let settings = upstream::Settings {
         resolvers,
-        timeout: known(given, "--timeout", |text| seconds(text, LEAST_TIMEOUT))?,
+        timeout: required_value(options, "--timeout", |text| {
+            parse_seconds(text, MIN_TIMEOUT)
+        })?,
         least_patience: upstream::LEAST_PATIENCE,
-        sessions: number(given, "--sessions", 1..=16)?,
-        // What all clients wait for, and as many again as one may: renewals, and queries whose clients were content with an
-        // expired answer, have no client that waits for them.
+        sessions: integer_value(options, "--sessions", 1..=16)?,
+        // The queries that all clients may wait for, and as many again as one client may: a prefetch has no client that waits,
+        // nor has a query whose clients got a stale answer.
         max_pending: (quota::ALL_CLIENTS + 1) * max_pending,
     };
-    Ok((settings, keys))
+    Ok((settings, trust))
 }
 
-/// The pins of resolvers with these names, the first being who is meant where none is said; and how they change.
-fn key_settings(
-    given: &Given,
+/// The pins of these resolvers, and how they change. A pin without a name belongs to the first resolver.
+fn trust_settings(
+    options: &OptionValues,
     names: Vec<ServerName<'static>>,
 ) -> Result<trust::Settings, UsageError> {
-    let fixed = all(given, "--resolver-pin", |text| {
-        let (name, pin) = named_pin(text)?;
+    let fixed = option_values(options, "--resolver-pin", |text| {
+        let (name, pin) = parse_named_pin(text)?;
         match name {
             Some(name) if !names.contains(&name) => {
                 Err("expected the name of a --resolver or the --resolver-fqdn".to_owned())
@@ -245,25 +250,26 @@ fn key_settings(
         file: None,
     };
     let mut pins = source.from_options.iter().cloned().collect();
-    given.each("--pins", &mut |text| {
+    options.try_for_each_value("--pins", &mut |text| {
         source.file = Some(PathBuf::from(text));
         pins = source.read().map_err(|error| error.to_string())?;
         Ok(())
     })?;
-    let kept = one(given, "--state-dir", |text| {
+    let opened_state = optional_value(options, "--state-dir", |text| {
         let (_, state) = StateFile::open(Path::new(text)).map_err(|error| error.to_string())?;
         Ok((PathBuf::from(text), state))
     })?;
-    let rollover = one(given, "--pin-rollover", |text| {
-        let most = Duration::from_secs(MOST_DAYS);
-        let days = decimal(text).filter(|days| !days.is_zero() && *days <= most);
-        let expected = || format!("expected days, more than 0 and at most {MOST_DAYS}, such as 7");
-        if kept.is_none() {
+    let rollover = optional_value(options, "--pin-rollover", |text| {
+        let max = Duration::from_secs(MAX_ROLLOVER_DAYS);
+        let days = parse_decimal_seconds(text).filter(|days| !days.is_zero() && *days <= max);
+        let expected =
+            || format!("expected days, more than 0 and at most {MAX_ROLLOVER_DAYS}, such as 7");
+        if opened_state.is_none() {
             return Err("expected a --state-dir with it, where what is learnt is kept".to_owned());
         }
         days.map(|days| days * DAY as u32).ok_or_else(expected)
     })?;
-    let (directory, state) = kept.unzip();
+    let (directory, state) = opened_state.unzip();
     Ok(trust::Settings {
         source,
         pins,
@@ -273,14 +279,15 @@ fn key_settings(
     })
 }
 
-fn limit_settings(given: &Given) -> Result<rate_limit::Settings, UsageError> {
+fn limit_settings(options: &OptionValues) -> Result<rate_limit::Settings, UsageError> {
     Ok(rate_limit::Settings {
-        allow: all(given, "--allow", prefix)?,
-        limit_loopback: given.has("--rate-limit"),
-        rate: known(given, "--rate-limit", |text| {
+        allow: option_values(options, "--allow", parse_prefix)?,
+        limit_loopback: options.is_set("--rate-limit"),
+        rate: required_value(options, "--rate-limit", |text| {
             const EXPECTED: &str =
                 "expected queries a second and, after a slash, at once, such as 500/1000, or 0";
-            let number = |text| whole(text, &(0..=1_000_000)).map_err(|_| EXPECTED.to_owned());
+            let number =
+                |text| parse_integer(text, &(0..=1_000_000)).map_err(|_| EXPECTED.to_owned());
             let (qps, burst) = match text.split_once('/') {
                 Some((qps, burst)) => (number(qps)?, number(burst)?),
                 None => (number(text)?, 2 * number(text)?),
@@ -293,25 +300,28 @@ fn limit_settings(given: &Given) -> Result<rate_limit::Settings, UsageError> {
     })
 }
 
-fn cache_settings(given: &Given) -> Result<cache::Settings, UsageError> {
-    let stale = number(given, "--serve-stale", 0..=MOST_STALE)?;
+fn cache_settings(options: &OptionValues) -> Result<cache::Settings, UsageError> {
+    let stale = integer_value(options, "--serve-stale", 0..=MAX_STALE_SECONDS)?;
     Ok(cache::Settings {
-        size: known(given, "--cache-size", |text| match text.parse() {
-            Ok(size) if size == 0 || size >= LEAST_CACHE => Ok(size),
+        size: required_value(options, "--cache-size", |text| match text.parse() {
+            Ok(size) if size == 0 || size >= MIN_CACHE_SIZE => Ok(size),
             _ => Err(format!(
-                "expected 0, or a whole number of bytes from {LEAST_CACHE}"
+                "expected 0, or a whole number of bytes from {MIN_CACHE_SIZE}"
             )),
         })?,
         serve_stale: Duration::from_secs(stale as u64),
     })
 }
 
-/// Unless it is said, there is as much as all connections may need that are asked for.
-fn memory_settings(given: &Given, connections: usize) -> Result<memory::Settings, UsageError> {
-    let least = memory::LEAST;
-    let limit = one(given, "--max-memory", |text| match text.parse() {
-        Ok(limit) if limit >= least => Ok(limit),
-        _ => Err(format!("expected a whole number of bytes from {least}")),
+/// Without `--max-memory`, the limit has room for all connections that the options allow.
+fn memory_settings(
+    options: &OptionValues,
+    connections: usize,
+) -> Result<memory::Settings, UsageError> {
+    let min = memory::MIN_LIMIT;
+    let limit = optional_value(options, "--max-memory", |text| match text.parse() {
+        Ok(limit) if limit >= min => Ok(limit),
+        _ => Err(format!("expected a whole number of bytes from {min}")),
     })?;
     let limit = limit.unwrap_or_else(|| memory::Settings::default_limit(connections));
     Ok(memory::Settings { limit, connections })
@@ -322,13 +332,13 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::config::sources::{Sources, Wanted};
+    use crate::config::sources::{OptionSources, ParsedCommand};
 
     const PIN: &str = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
 
     fn read(arguments: &[&str]) -> Result<Config, UsageError> {
-        match Sources::new(arguments.iter().copied(), []).read()? {
-            Wanted::Options(given) => Config::new(given),
+        match OptionSources::new(arguments.iter().copied(), []).read()? {
+            ParsedCommand::Options(options) => Config::new(options),
             other => panic!("{arguments:?}: {other:?}"),
         }
     }
@@ -338,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_given_means_the_defaults() {
+    fn without_options_the_defaults_apply() {
         let config = serve(&[]);
         assert_eq!(
             config.server.addresses,
@@ -437,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_given_twice_for_a_name_is_one_and_for_two_names_two() {
+    fn a_duplicate_address_is_dropped_within_one_name_only() {
         for (arguments, addresses) in [
             (
                 &[
@@ -466,16 +476,16 @@ mod tests {
             ),
         ] {
             let resolvers = serve(arguments).upstream.resolvers;
-            let spell = |resolver: &Resolver| -> Vec<_> {
+            let address_texts = |resolver: &Resolver| -> Vec<_> {
                 resolver.addresses.iter().map(ToString::to_string).collect()
             };
-            let found: Vec<_> = resolvers.iter().map(spell).collect();
+            let found: Vec<_> = resolvers.iter().map(address_texts).collect();
             assert_eq!(found, addresses, "{arguments:?}");
         }
     }
 
     #[test]
-    fn a_pin_without_a_name_is_the_first_resolvers() {
+    fn a_pin_without_a_name_belongs_to_the_first_resolver() {
         for pin in [
             PIN.to_owned(),
             format!("sha256/{PIN}"),
@@ -500,7 +510,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().to_str().expect("a path in UTF-8");
         let most = serve(&["--state-dir", path, "--pin-rollover", "366.0"]);
-        let most = most.keys.rollover.expect("some days");
+        let most = most.trust.rollover.expect("some days");
         assert_eq!(most, Duration::from_secs(366 * 86_400));
         let error = read(&["--state-dir", path, "--pin-rollover", "366.000000001"]);
         let error = error.expect_err("too many days").to_string();

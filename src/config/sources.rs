@@ -1,7 +1,7 @@
 //! Which options were given, and where?
 //!
-//! On the command line, in the environment as `DNS_TOOL_X_Y` for `--x-y`, and in the file of `--config`. The first of these
-//! that gives an option is taken for it whole, else its default holds; each value keeps where it stood, so that an error can
+//! On the command line, in the environment (`DNS_TOOL_X_Y` for `--x-y`), or in the file of `--config`. The first of these that
+//! sets an option provides all of its values; otherwise the default applies. Each value keeps its source, so that an error can
 //! name the place. What a value means is not known here.
 
 use std::ffi::{OsStr, OsString};
@@ -11,18 +11,19 @@ use std::sync::Arc;
 
 use pico_args::Arguments;
 
-use crate::config::file::{Line, read_lines};
+use crate::config::file::{OptionLine, read_lines};
 use crate::config::options::{
-    Entry, MORE_THAN_VALUES, OPTIONS, OWN_GROUPS, bare, daemon_entries, entries, find,
+    IMPLICIT_DEFAULTS, OPTIONS, OptionSpec, SUBCOMMAND_GROUPS, all_options, daemon_options,
+    find_option, strip_dashes,
 };
 use crate::identity::pin_file::{PinFileError, read_text};
 
-/// What variables of the environment begin with that are meant for us.
-const PREFIX: &str = "DNS_TOOL_";
-/// The words behind the program's name that ask for something else than to serve.
+/// The prefix of environment variables that set options.
+const ENV_PREFIX: &str = "DNS_TOOL_";
+/// The subcommands, which come right after the program's name.
 const SUBCOMMANDS: [&str; 3] = ["query", "pin", "check"];
 
-/// What is wrong with what the user asks for, in one line.
+/// An error in what the user asked for, in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageError(pub String);
 
@@ -34,20 +35,20 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// What options are read from. The file is named in it, and read whenever they are.
+/// The arguments and the environment. They name the configuration file, which is read anew each time.
 #[derive(Debug, Clone, Default)]
-pub struct Sources {
+pub struct OptionSources {
     arguments: Arc<[OsString]>,
     environment: Arc<[(OsString, OsString)]>,
 }
 
-impl Sources {
-    /// The command line without the program's name, and the variables of the environment.
+impl OptionSources {
+    /// The arguments without the program's name, and the environment, of which only variables that begin with `DNS_TOOL_` are kept.
     pub fn new(
         arguments: impl IntoIterator<Item = impl Into<OsString>>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Self {
-        let is_ours = |name: &OsStr| name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
+        let is_ours = |name: &OsStr| name.as_encoded_bytes().starts_with(ENV_PREFIX.as_bytes());
         let environment = environment.into_iter();
         Self {
             arguments: arguments.into_iter().map(Into::into).collect(),
@@ -55,8 +56,8 @@ impl Sources {
         }
     }
 
-    /// Reads them.
-    pub fn read(&self) -> Result<Wanted, UsageError> {
+    /// Reads all three sources.
+    pub fn read(&self) -> Result<ParsedCommand, UsageError> {
         let mut arguments = normalize(&self.arguments);
         let subcommand = SUBCOMMANDS
             .into_iter()
@@ -66,46 +67,46 @@ impl Sources {
         }
         let mut arguments = Arguments::from_vec(arguments);
         if arguments.contains(["-h", "--help"]) {
-            return Ok(Wanted::Help);
+            return Ok(ParsedCommand::Help);
         }
         if arguments.contains(["-V", "--version"]) {
-            return Ok(Wanted::Version);
+            return Ok(ParsedCommand::Version);
         }
-        let mut given = Given {
+        let mut options = OptionValues {
             sources: self.clone(),
             subcommand,
-            words: Vec::new(),
+            positionals: Vec::new(),
             values: Vec::new(),
-            left_alone: Vec::new(),
+            ignored_variables: Vec::new(),
             file: String::new(),
         };
-        given.read_arguments(arguments)?;
-        given.read_environment()?;
-        given.read_file()?;
-        given.add_defaults();
-        Ok(Wanted::Options(given))
+        options.read_arguments(arguments)?;
+        options.read_environment()?;
+        options.read_file()?;
+        options.add_defaults();
+        Ok(ParsedCommand::Options(options))
     }
 }
 
-/// What the command line is about.
+/// What the arguments ask for.
 #[derive(Debug)]
-pub enum Wanted {
+pub enum ParsedCommand {
     /// The help.
     Help,
     /// The version.
     Version,
-    /// To do something, as these options say.
-    Options(Given),
+    /// To serve or run a subcommand, with these options.
+    Options(OptionValues),
 }
 
-/// Where a value stands.
+/// Where a value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ValueSource {
     Argument,
     Variable,
     /// The line of the file with this number, from 1.
     Line(usize),
-    /// Nowhere: it is what holds where none is given.
+    /// The option is not set, and this is its default.
     Default,
 }
 
@@ -113,52 +114,56 @@ enum Place {
 struct Value {
     name: &'static str,
     text: String,
-    place: Place,
+    source: ValueSource,
 }
 
-/// The values of all options.
+/// The values of all options, and the subcommand with its arguments.
 #[derive(Debug, Clone)]
-pub struct Given {
-    sources: Sources,
+pub struct OptionValues {
+    sources: OptionSources,
     subcommand: Option<&'static str>,
-    words: Vec<String>,
+    positionals: Vec<String>,
     values: Vec<Value>,
-    /// Variables that look like ours and are none, and why.
-    left_alone: Vec<(String, &'static str)>,
-    /// The name of the file, as it is shown; empty where there is none.
+    /// Variables that have the prefix but set no option, and why they are ignored.
+    ignored_variables: Vec<(String, &'static str)>,
+    /// The file's name, escaped for display; empty without a file.
     file: String,
 }
 
-impl Given {
-    /// Has `read` take every value of an option, or its defaults, in their order. Fails with the first that it does not
-    /// take, where that stands, and what was expected.
-    pub fn each(
+impl OptionValues {
+    /// Calls `read` with every value of an option in order, or with its defaults. Fails with the first value that `read` refuses,
+    /// its source, and what was expected.
+    pub fn try_for_each_value(
         &self,
         name: &str,
         read: &mut dyn FnMut(&str) -> Result<(), String>,
     ) -> Result<(), UsageError> {
-        self.of(name).try_for_each(|value| {
-            read(&value.text).map_err(|cause| self.fault(name, &value.text, &cause))
+        self.values_of(name).try_for_each(|value| {
+            read(&value.text).map_err(|cause| self.error_for(name, &value.text, &cause))
         })
     }
 
-    /// The error of an option's value, as [`Given::each`] says it.
-    pub fn fault(&self, name: &str, text: &str, cause: &str) -> UsageError {
-        let mut own = self.of(name);
-        let place = own.find(|value| value.text == text);
-        let place = place.map_or(Place::Default, |value| value.place);
-        UsageError(format!("{} {text:?}: {cause}", self.site(name, place)))
+    /// The error for one value of an option, as [`OptionValues::try_for_each_value`] reports it.
+    pub fn error_for(&self, name: &str, text: &str, cause: &str) -> UsageError {
+        let mut values = self.values_of(name);
+        let source = values.find(|value| value.text == text);
+        let source = source.map_or(ValueSource::Default, |value| value.source);
+        UsageError(format!(
+            "{} {text:?}: {cause}",
+            self.describe_source(name, source)
+        ))
     }
 
-    /// Whether somebody gave it.
-    pub fn has(&self, name: &str) -> bool {
-        self.of(name).any(|value| value.place != Place::Default)
+    /// Whether an option is set, as opposed to having its default.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.values_of(name)
+            .any(|value| value.source != ValueSource::Default)
     }
 
-    /// Whether an option without a value was given, or given as `yes`.
+    /// Whether a flag is set: given as an argument, or with the value `yes` elsewhere.
     pub fn flag(&self, name: &str) -> Result<bool, UsageError> {
         let mut found = false;
-        self.each(name, &mut |text| {
+        self.try_for_each_value(name, &mut |text| {
             found = match text {
                 "yes" => true,
                 "no" => false,
@@ -169,125 +174,130 @@ impl Given {
         Ok(found)
     }
 
-    /// Has these options be as if nobody had given them.
-    pub fn leave_out(&mut self, names: &[&str]) {
+    /// Removes all values of these options, so that they count as not set.
+    pub fn remove(&mut self, names: &[&str]) {
         self.values.retain(|value| !names.contains(&value.name));
     }
 
-    /// The word that asks for something else than to serve.
+    /// The subcommand, if there is one.
     pub fn subcommand(&self) -> Option<&'static str> {
         self.subcommand
     }
 
-    /// The words behind it that are neither options nor their values.
-    pub fn words(&self) -> &[String] {
-        &self.words
+    /// The arguments after the subcommand that are neither options nor their values.
+    pub fn positionals(&self) -> &[String] {
+        &self.positionals
     }
 
-    /// What these were read from.
-    pub fn sources(&self) -> &Sources {
+    /// The sources that these values were read from.
+    pub fn sources(&self) -> &OptionSources {
         &self.sources
     }
 
-    /// The file of `--config`, as it is shown.
-    pub fn file(&self) -> Option<&str> {
+    /// The name of the configuration file, escaped for display.
+    pub fn config_file(&self) -> Option<&str> {
         Some(&*self.file).filter(|file| !file.is_empty())
     }
 
-    /// The variables that look like ours and are none.
-    pub fn left_alone(&self) -> impl Iterator<Item = &str> {
-        self.left_alone.iter().map(|(name, _)| name.as_str())
+    /// The variables that have the prefix but set no option.
+    pub fn ignored_variables(&self) -> impl Iterator<Item = &str> {
+        self.ignored_variables.iter().map(|(name, _)| name.as_str())
     }
 
-    /// The options that say something else than they did `before`.
-    pub fn changed(&self, before: &Self) -> Vec<&'static str> {
+    /// The names of the options whose values or defaults differ from those in `before`.
+    pub fn changed_since(&self, before: &Self) -> Vec<&'static str> {
         let differs = |name: &&str| {
-            let (mine, theirs) = (self.of(name), before.of(name));
+            let (mine, theirs) = (self.values_of(name), before.values_of(name));
             !mine
                 .map(|value| &value.text)
                 .eq(theirs.map(|value| &value.text))
-                || MORE_THAN_VALUES.contains(name) && self.has(name) != before.has(name)
+                || IMPLICIT_DEFAULTS.contains(name) && self.is_set(name) != before.is_set(name)
         };
-        let entries = daemon_entries().into_iter();
-        entries.map(|entry| entry.name).filter(differs).collect()
+        let specs = daemon_options().into_iter();
+        specs.map(|spec| spec.name).filter(differs).collect()
     }
 
-    /// All settings as a file of `--config`, with comments that say where each comes from.
+    /// All settings in the format of the configuration file, with comments that name the source of each.
     pub fn describe(&self) -> String {
         let mut out = String::new();
-        for entry in daemon_entries() {
-            let word = bare(entry.name);
-            if !self.has(entry.name)
-                && (entry.values.is_empty() || MORE_THAN_VALUES.contains(&entry.name))
+        for spec in daemon_options() {
+            let word = strip_dashes(spec.name);
+            if !self.is_set(spec.name)
+                && (spec.default_values.is_empty() || IMPLICIT_DEFAULTS.contains(&spec.name))
             {
-                let _ = writeln!(out, "# {word} {} # default", entry.default);
+                let _ = writeln!(out, "# {word} {} # default", spec.default_text);
             }
-            for Value { text, place, .. } in self.of(entry.name) {
-                let place = match place {
-                    Place::Line(line) => format!("{}:{line}", self.file),
-                    Place::Default if MORE_THAN_VALUES.contains(&entry.name) => continue,
-                    Place::Default => "default".to_owned(),
-                    place => self.site(entry.name, *place),
+            for Value { text, source, .. } in self.values_of(spec.name) {
+                let source = match source {
+                    ValueSource::Line(line) => format!("{}:{line}", self.file),
+                    ValueSource::Default if IMPLICIT_DEFAULTS.contains(&spec.name) => continue,
+                    ValueSource::Default => "default".to_owned(),
+                    source => self.describe_source(spec.name, *source),
                 };
-                // What would be read as something else there is shown, but not said.
+                // A value that the file format cannot express is shown as a comment.
                 let line = format!("{word} {text}");
                 let _ = match read_lines(&line).as_deref() {
-                    Ok([read]) if read.text == *text => writeln!(out, "{line} # {place}"),
-                    _ => writeln!(out, "# {word} {text:?} # {place}, not in a file"),
+                    Ok([read]) if read.text == *text => writeln!(out, "{line} # {source}"),
+                    _ => writeln!(out, "# {word} {text:?} # {source}, not in a file"),
                 };
             }
         }
-        for (name, why) in &self.left_alone {
+        for (name, why) in &self.ignored_variables {
             let _ = writeln!(out, "# {name}: {why}, left alone");
         }
         out
     }
 
-    fn of(&self, name: &str) -> impl Iterator<Item = &Value> {
+    fn values_of(&self, name: &str) -> impl Iterator<Item = &Value> {
         self.values.iter().filter(move |value| value.name == name)
     }
 
-    /// A place as errors name it.
-    fn site(&self, name: &str, place: Place) -> String {
-        let word = bare(name);
-        match place {
-            Place::Argument => name.to_owned(),
-            Place::Variable => variable(name),
-            Place::Line(line) => format!("{}:{line}: {word}", self.file),
-            Place::Default => word.to_owned(),
+    /// The source of a value, as errors name it.
+    fn describe_source(&self, name: &str, source: ValueSource) -> String {
+        let word = strip_dashes(name);
+        match source {
+            ValueSource::Argument => name.to_owned(),
+            ValueSource::Variable => variable_name(name),
+            ValueSource::Line(line) => format!("{}:{line}: {word}", self.file),
+            ValueSource::Default => word.to_owned(),
         }
     }
 
-    /// Takes a value, unless one too many is given in the same place.
-    fn add(&mut self, entry: &Entry, text: String, place: Place) -> Result<(), UsageError> {
-        let name = entry.name;
-        if !entry.repeatable && self.of(name).next().is_some() {
-            let site = self.site(name, place);
+    /// Adds a value. Fails if an option that takes one value has one already.
+    fn add(
+        &mut self,
+        spec: &OptionSpec,
+        text: String,
+        source: ValueSource,
+    ) -> Result<(), UsageError> {
+        let name = spec.name;
+        if !spec.repeatable && self.values_of(name).next().is_some() {
+            let place = self.describe_source(name, source);
             return Err(UsageError(format!(
-                "{site}: given more than once; expected once"
+                "{place}: given more than once; expected once"
             )));
         }
-        self.values.push(Value { name, text, place });
+        self.values.push(Value { name, text, source });
         Ok(())
     }
 
     fn read_arguments(&mut self, mut arguments: Arguments) -> Result<(), UsageError> {
-        for entry in entries() {
-            let name = entry.name;
-            if entry.value.is_empty() {
+        for spec in all_options() {
+            let name = spec.name;
+            if spec.value_name.is_empty() {
                 let mut found = false;
                 while arguments.contains(name) {
                     found = true;
                 }
                 if found {
-                    self.add(entry, "yes".to_owned(), Place::Argument)?;
+                    self.add(spec, "yes".to_owned(), ValueSource::Argument)?;
                 }
                 continue;
             }
             loop {
                 match arguments.opt_value_from_str(name) {
                     Ok(None) => break,
-                    Ok(Some(text)) => self.add(entry, text, Place::Argument)?,
+                    Ok(Some(text)) => self.add(spec, text, ValueSource::Argument)?,
                     Err(pico_args::Error::OptionWithoutAValue(_)) => {
                         return Err(UsageError(format!("{name}: expected a value after it")));
                     }
@@ -295,15 +305,15 @@ impl Given {
                 }
             }
         }
-        for (group, entries) in OPTIONS {
+        for (group, specs) in OPTIONS {
             let goes_with = |word: &str| group.to_lowercase().contains(word);
-            if OWN_GROUPS.contains(&group)
+            if SUBCOMMAND_GROUPS.contains(&group)
                 && !self.subcommand.is_some_and(goes_with)
-                && let Some(left) = entries.iter().find(|entry| self.has(entry.name))
+                && let Some(misplaced) = specs.iter().find(|spec| self.is_set(spec.name))
             {
                 return Err(UsageError(format!(
                     "{:?}: expected behind dns-tool {} alone",
-                    left.name,
+                    misplaced.name,
                     group.to_lowercase()
                 )));
             }
@@ -315,7 +325,7 @@ impl Given {
                     "{word:?}: expected an option; --help lists them"
                 )));
             }
-            self.words.push(word);
+            self.positionals.push(word);
         }
         Ok(())
     }
@@ -323,41 +333,47 @@ impl Given {
     fn read_environment(&mut self) -> Result<(), UsageError> {
         let environment = Arc::clone(&self.sources.environment);
         for (key, text) in environment.iter() {
-            let mut entries = daemon_entries().into_iter();
-            let known = entries.find(|entry| *variable(entry.name) == **key);
+            let mut specs = daemon_options().into_iter();
+            let known = specs.find(|spec| *variable_name(spec.name) == **key);
             let service = |text: &str| text.starts_with("tcp://") || text.starts_with("udp://");
-            let shown = || key.to_string_lossy().escape_debug().to_string();
+            let escaped_name = || key.to_string_lossy().escape_debug().to_string();
             match (known, text.to_str()) {
-                (None, _) => self.left_alone.push((shown(), "unknown")),
-                (Some(entry), Some(text)) if entry.name == "--port" && service(text) => {
-                    // Kubernetes gives every container DNS_TOOL_PORT=tcp://… for a Service that is called dns-tool.
-                    self.left_alone.push((shown(), "of a Kubernetes Service"));
+                (None, _) => self.ignored_variables.push((escaped_name(), "unknown")),
+                (Some(spec), Some(text)) if spec.name == "--port" && service(text) => {
+                    // Kubernetes sets DNS_TOOL_PORT=tcp://… in every container if a Service is called dns-tool.
+                    self.ignored_variables
+                        .push((escaped_name(), "of a Kubernetes Service"));
                 }
                 (Some(_), None) => {
-                    return Err(UsageError(format!("{}: expected UTF-8", shown())));
+                    return Err(UsageError(format!("{}: expected UTF-8", escaped_name())));
                 }
                 (Some(_), Some(text)) if text.trim().is_empty() => {
-                    let message = format!("{} {text:?}: expected a value, or no variable", shown());
+                    let message = format!(
+                        "{} {text:?}: expected a value, or no variable",
+                        escaped_name()
+                    );
                     return Err(UsageError(message));
                 }
-                // An option of the command line is not looked for any further.
-                (Some(entry), Some(_)) if self.has(entry.name) => {}
-                (Some(entry), Some(text)) if entry.repeatable => {
+                // An argument takes precedence.
+                (Some(spec), Some(_)) if self.is_set(spec.name) => {}
+                (Some(spec), Some(text)) if spec.repeatable => {
                     for text in text.split_whitespace() {
-                        self.add(entry, text.to_owned(), Place::Variable)?;
+                        self.add(spec, text.to_owned(), ValueSource::Variable)?;
                     }
                 }
-                (Some(entry), Some(text)) => self.add(entry, text.to_owned(), Place::Variable)?,
+                (Some(spec), Some(text)) => {
+                    self.add(spec, text.to_owned(), ValueSource::Variable)?
+                }
             }
         }
         Ok(())
     }
 
     fn read_file(&mut self) -> Result<(), UsageError> {
-        let Some(Value { text, place, .. }) = self.of("--config").next() else {
+        let Some(Value { text, source, .. }) = self.values_of("--config").next() else {
             return Ok(());
         };
-        let (path, place) = (text.clone(), *place);
+        let (path, source) = (text.clone(), *source);
         self.file = path.escape_debug().to_string();
         let read = read_text(Path::new(&path)).and_then(|text| {
             read_lines(&text).map_err(|(line, cause)| PinFileError::Line(line, cause))
@@ -365,44 +381,39 @@ impl Given {
         let lines = read.map_err(|error| match error {
             PinFileError::Line(line, cause) => UsageError(format!("{}:{line}: {cause}", self.file)),
             error => {
-                let site = self.site("--config", place);
-                UsageError(format!("{site} {path:?}: {error}"))
+                let place = self.describe_source("--config", source);
+                UsageError(format!("{place} {path:?}: {error}"))
             }
         })?;
-        let mut decided = daemon_entries();
-        decided.retain(|entry| self.has(entry.name));
-        for Line {
-            number,
-            entry,
-            text,
-        } in lines
-        {
-            if !decided.iter().any(|known| known.name == entry.name) {
-                self.add(entry, text, Place::Line(number))?;
+        let mut already_set = daemon_options();
+        already_set.retain(|spec| self.is_set(spec.name));
+        for OptionLine { number, spec, text } in lines {
+            if !already_set.iter().any(|known| known.name == spec.name) {
+                self.add(spec, text, ValueSource::Line(number))?;
             }
         }
         Ok(())
     }
 
     fn add_defaults(&mut self) {
-        for entry in entries() {
-            let values = if self.has(entry.name) {
+        for spec in all_options() {
+            let values = if self.is_set(spec.name) {
                 &[]
             } else {
-                entry.values
+                spec.default_values
             };
             for text in values {
                 self.values.push(Value {
-                    name: entry.name,
+                    name: spec.name,
                     text: (*text).to_owned(),
-                    place: Place::Default,
+                    source: ValueSource::Default,
                 });
             }
         }
     }
 }
 
-/// Every known option as two dashes and its name, with its value in the argument after it.
+/// Rewrites every known option to two dashes and its name, with its value in the next argument.
 fn normalize(arguments: &[OsString]) -> Vec<OsString> {
     let mut normal = Vec::new();
     let mut arguments = arguments.iter();
@@ -414,16 +425,16 @@ fn normalize(arguments: &[OsString]) -> Vec<OsString> {
             let word = option
                 .strip_prefix("--")
                 .or_else(|| option.strip_prefix('-'))?;
-            let entry = find(word)?;
-            // One that has no value takes none.
-            let takes_value = !entry.value.is_empty();
-            (takes_value || value.is_none()).then(|| (entry, value.map(OsString::from)))
+            let spec = find_option(word)?;
+            // An option without a value takes none after an equals sign either.
+            let takes_value = !spec.value_name.is_empty();
+            (takes_value || value.is_none()).then(|| (spec, value.map(OsString::from)))
         });
         match known {
-            Some((entry, value)) => {
-                normal.push(entry.name.into());
-                // Whatever follows is its value, even if it looks like an option.
-                if !entry.value.is_empty() {
+            Some((spec, value)) => {
+                normal.push(spec.name.into());
+                // The next argument is the value even if it looks like an option.
+                if !spec.value_name.is_empty() {
                     normal.extend(value.or_else(|| arguments.next().cloned()));
                 }
             }
@@ -437,10 +448,10 @@ fn normalize(arguments: &[OsString]) -> Vec<OsString> {
     normal
 }
 
-/// The variable that stands for an option.
-fn variable(name: &str) -> String {
-    let mut variable = PREFIX.to_owned();
-    for letter in bare(name).chars() {
+/// The environment variable that sets an option.
+fn variable_name(name: &str) -> String {
+    let mut variable = ENV_PREFIX.to_owned();
+    for letter in strip_dashes(name).chars() {
         variable.push(match letter {
             '-' => '_',
             letter => letter.to_ascii_uppercase(),
@@ -454,25 +465,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_option_without_a_value_is_yes_or_no_elsewhere() {
-        let given = |text: &str| {
+    fn a_flag_is_yes_or_no_outside_the_command_line() {
+        let options = |text: &str| {
             let value = Value {
                 name: "--json",
                 text: text.to_owned(),
-                place: Place::Line(7),
+                source: ValueSource::Line(7),
             };
-            let Ok(Wanted::Options(given)) = Sources::default().read() else {
+            let Ok(ParsedCommand::Options(options)) = OptionSources::default().read() else {
                 panic!("nothing is a command line");
             };
-            Given {
+            OptionValues {
                 values: vec![value],
                 file: "/etc/x".to_owned(),
-                ..given
+                ..options
             }
         };
-        assert_eq!(given("yes").flag("--json"), Ok(true));
-        assert_eq!(given("no").flag("--json"), Ok(false));
-        let error = given("maybe").flag("--json").expect_err("neither");
+        assert_eq!(options("yes").flag("--json"), Ok(true));
+        assert_eq!(options("no").flag("--json"), Ok(false));
+        let error = options("maybe").flag("--json").expect_err("neither");
         assert_eq!(
             error.to_string(),
             "/etc/x:7: json \"maybe\": expected yes or no"

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::command_line::{Command, parse, read};
 use crate::config::settings::Config;
-use crate::config::sources::{Sources, UsageError};
+use crate::config::sources::{OptionSources, UsageError};
 
 const PIN: &str = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
 
@@ -22,7 +22,7 @@ fn refuse(arguments: &[&str]) -> String {
         .to_string()
 }
 
-/// A file of options, which goes when it is dropped.
+/// A configuration file, which is deleted when it is dropped.
 fn file(text: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().expect("a folder for temporary files");
     std::fs::write(file.path(), text).expect("it is writable");
@@ -38,7 +38,7 @@ fn with_environment(
     environment: &[(&str, &str)],
 ) -> Result<Command, UsageError> {
     let environment = environment.iter();
-    read(&Sources::new(
+    read(&OptionSources::new(
         arguments.iter().copied(),
         environment.map(|(name, text)| (OsString::from(name), OsString::from(text))),
     ))
@@ -70,7 +70,7 @@ fn an_option_takes_one_dash_or_two_and_a_space_or_an_equals_sign() {
     }
 }
 
-/// Arguments that are wrong, and what is said of them.
+/// Wrong arguments, and parts of the error that they cause.
 const WRONG: [(&[&str], &[&str]); 33] = [
     (&["--port", "x"], &["--port", "\"x\"", "0 to 65535"]),
     (&["--port", "65536"], &["--port", "65536", "0 to 65535"]),
@@ -177,7 +177,7 @@ const WRONG: [(&[&str], &[&str]); 33] = [
 ];
 
 #[test]
-fn what_is_wrong_is_said_with_option_value_and_expectation() {
+fn errors_name_the_option_the_value_and_what_was_expected() {
     let empty = file("");
     let empty = &path(&empty)[..];
     let empty = (
@@ -312,7 +312,7 @@ fn an_error_names_the_place_of_the_value() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_said_with_its_name() {
+fn an_unreadable_file_is_reported_with_its_name() {
     let long = file(&"#".repeat(1024 * 1024 + 1));
     let latin = tempfile::NamedTempFile::new().expect("a folder for temporary files");
     std::fs::write(latin.path(), b"port 1\n# \xe9\n").expect("it is writable");
@@ -342,7 +342,7 @@ fn a_file_that_cannot_be_read_is_said_with_its_name() {
 }
 
 #[test]
-fn variables_that_are_no_option_are_left_alone_and_shown() {
+fn variables_that_set_no_option_are_ignored_and_shown() {
     let environment = [
         ("DNS_TOOL_POTR", "1"),
         ("DNS_TOOL_PORT", "tcp://10.0.0.1:53"),
@@ -353,15 +353,15 @@ fn variables_that_are_no_option_are_left_alone_and_shown() {
     ];
     let config = serve_with(&["--timeout", "2"], &environment);
     assert_eq!(config.server.port, 53);
-    let left_alone: Vec<_> = config.given.left_alone().collect();
+    let ignored_variables: Vec<_> = config.options.ignored_variables().collect();
     let expected = [
         "DNS_TOOL_POTR",
         "DNS_TOOL_PORT",
         "DNS_TOOL_SERVICE_HOST",
         "DNS_TOOL_JSON",
     ];
-    assert_eq!(left_alone, expected);
-    let said = config.given.describe();
+    assert_eq!(ignored_variables, expected);
+    let said = config.options.describe();
     for line in [
         "# DNS_TOOL_POTR: unknown, left alone",
         "# DNS_TOOL_PORT: of a Kubernetes Service, left alone",
@@ -377,24 +377,24 @@ fn variables_that_are_no_option_are_left_alone_and_shown() {
     );
 }
 
-/// A file of options.
+/// A configuration file.
 const OWN: &str = "timeout 2.5\nallow 10.0.0.0/8 # ours\nallow ::1\nresolver 192.0.2.1#dns.example\n\
          resolver-pin dns.example=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n";
 
-/// What is shown of the settings.
+/// The output of `--check-config`.
 fn describe(arguments: &[&str], environment: &[(&str, &str)]) -> String {
     match with_environment(&[arguments, &["--check-config"]].concat(), environment) {
-        Ok(Command::Describe(text)) => text,
+        Ok(Command::PrintConfig(text)) => text,
         other => panic!("{other:?}"),
     }
 }
 
-/// All settings of a configuration, to be compared.
+/// The settings of a configuration as a text, to compare two of them.
 fn settings(config: &Config) -> String {
     let Config {
         server,
         forwarder,
-        keys,
+        trust,
         user,
         log_level,
         ..
@@ -417,11 +417,11 @@ fn settings(config: &Config) -> String {
         config.upstream.sessions,
         config.upstream.max_pending,
     );
-    format!("{server:?} {forwarder:?} {keys:?} {user:?} {log_level:?} {upstream:?} {numbers:?}")
+    format!("{server:?} {forwarder:?} {trust:?} {user:?} {log_level:?} {upstream:?} {numbers:?}")
 }
 
 #[test]
-fn each_setting_is_shown_with_the_place_that_it_comes_from() {
+fn check_config_shows_the_source_of_each_setting() {
     let own = file(OWN);
     let path = path(&own);
     let arguments = ["--config", &path, "--port", "5353"];
@@ -446,7 +446,7 @@ fn each_setting_is_shown_with_the_place_that_it_comes_from() {
 }
 
 #[test]
-fn what_is_shown_of_the_settings_is_a_file_that_means_the_same() {
+fn check_config_prints_a_file_with_the_same_meaning() {
     let own = file(OWN);
     let path = path(&own);
     let arguments = ["--config", &path, "--port", "5353"];
@@ -470,7 +470,7 @@ fn what_is_shown_of_the_settings_is_a_file_that_means_the_same() {
         let again = serve_with(&["--config", &self::path(&again)], &[]);
         let first = serve_with(arguments, environment);
         assert_eq!(settings(&again), settings(&first));
-        let changed = again.given.changed(&first.given);
+        let changed = again.options.changed_since(&first.options);
         assert!(
             changed.iter().all(|name| *name == "--config"),
             "{changed:?}"
@@ -479,12 +479,12 @@ fn what_is_shown_of_the_settings_is_a_file_that_means_the_same() {
 }
 
 #[test]
-fn a_value_that_no_file_can_say_is_shown_as_a_comment() {
+fn a_value_that_a_file_cannot_express_is_shown_as_a_comment() {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let odd = folder.path().join("a #b");
     std::fs::create_dir(&odd).expect("it is writable");
     let odd = odd.to_str().expect("a path in UTF-8");
-    let Ok(Command::Describe(said)) = parse(["--check-config", "--state-dir", odd]) else {
+    let Ok(Command::PrintConfig(said)) = parse(["--check-config", "--state-dir", odd]) else {
         panic!("a folder is fine")
     };
     let line = format!("# state-dir {odd:?} # --state-dir, not in a file");
@@ -492,14 +492,14 @@ fn a_value_that_no_file_can_say_is_shown_as_a_comment() {
 }
 
 #[test]
-fn what_changed_is_known_by_name() {
+fn changed_options_are_known_by_name() {
     let before = serve(&["--port", "1", "--allow", "::1"]);
     let after = serve(&["--port", "2", "--allow", "::1", "--rate-limit", "500/1000"]);
     assert_eq!(
-        after.given.changed(&before.given),
+        after.options.changed_since(&before.options),
         ["--port", "--rate-limit"],
         "a limit that is given holds for this host, too"
     );
     let same = serve(&["--port", "1", "--allow", "::1", "--timeout", "3"]);
-    assert!(same.given.changed(&before.given).is_empty());
+    assert!(same.options.changed_since(&before.options).is_empty());
 }

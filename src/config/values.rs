@@ -1,6 +1,6 @@
 //! How are the values of options read?
 //!
-//! Each function takes a text and gives what it means, or says what was expected.
+//! Each function parses a text, or returns what was expected.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 
-use crate::config::sources::{Given, UsageError};
+use crate::config::sources::{OptionValues, UsageError};
 use crate::identity::anchors::TrustAnchors;
 use crate::identity::pin::{Pin, PinError};
 use crate::identity::pin_file::resolver_name;
@@ -21,22 +21,22 @@ use crate::upstream::token_bucket::Rate;
 
 /// The port of DNS over TLS (RFC 7858 section 3.1).
 const DOT_PORT: u16 = 853;
-/// The port of cleartext DNS, which RFC 7858 section 3.1 keeps DNS over TLS away from.
+/// The port of cleartext DNS, on which RFC 7858 section 3.1 forbids DNS over TLS.
 const DNS_PORT: u16 = 53;
-/// How long a query or an answer may take, at most.
-const LONGEST: Duration = Duration::from_secs(60);
+/// Maximum of `--timeout` and `--slo-latency`.
+const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How many a second, and at once after a rest; none where there is no limit.
+/// A rate limit; `None` (no limit) if `per_second` is 0. `burst` is the number allowed at once.
 pub(super) fn rate(per_second: usize, burst: usize) -> Option<Rate> {
-    let narrow = |number| u32::try_from(number).unwrap_or(u32::MAX);
+    let narrow = |integer_value| u32::try_from(integer_value).unwrap_or(u32::MAX);
     (per_second > 0).then(|| Rate {
         per_second: narrow(per_second),
         burst: narrow(burst),
     })
 }
 
-/// A network, or an address alone.
-pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
+/// A network prefix, or a single address.
+pub(super) fn parse_prefix(text: &str) -> Result<IpNet, String> {
     text.parse()
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
         .map_err(|_| {
@@ -44,8 +44,8 @@ pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
         })
 }
 
-/// The address of a resolver, at the port of DNS over TLS unless another is said.
-pub(super) fn resolver_address(text: &str) -> Result<SocketAddr, String> {
+/// A resolver's address; the port is 853 unless another is given.
+pub(super) fn parse_resolver_address(text: &str) -> Result<SocketAddr, String> {
     let address = text
         .parse()
         .or_else(|_| text.parse().map(|ip| SocketAddr::new(ip, DOT_PORT)))
@@ -59,40 +59,42 @@ pub(super) fn resolver_address(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// The address of a further resolver, and its name.
-pub(super) fn further_resolver(text: &str) -> Result<(SocketAddr, ServerName<'static>), String> {
+/// A resolver's address and name, `IP[:PORT]#NAME`.
+pub(super) fn parse_named_resolver(
+    text: &str,
+) -> Result<(SocketAddr, ServerName<'static>), String> {
     let (address, fqdn) = text
         .split_once('#')
         .ok_or("expected IP#NAME or IP:PORT#NAME such as 192.0.2.1#dns.example.net")?;
-    Ok((resolver_address(address)?, resolver_name(fqdn)?))
+    Ok((parse_resolver_address(address)?, resolver_name(fqdn)?))
 }
 
-/// A pin, with the name of its resolver where one is said.
-pub(super) fn named_pin(text: &str) -> Result<(Option<ServerName<'static>>, Pin), String> {
-    // Base64 ends in an equals sign and one spelling has another, so a name is what precedes the first one and is neither.
+/// A pin, with the name of its resolver if there is one, `[NAME=]PIN`.
+pub(super) fn parse_named_pin(text: &str) -> Result<(Option<ServerName<'static>>, Pin), String> {
+    // Base64 ends in an equals sign, and `pin-sha256=` has one. A name is what comes before the first equals sign otherwise.
     match (text.parse(), text.split_once('=')) {
-        (Err(_), Some((left, pin)))
-            if left != "pin-sha256" && !pin.trim_matches('=').is_empty() =>
+        (Err(_), Some((name, pin)))
+            if name != "pin-sha256" && !pin.trim_matches('=').is_empty() =>
         {
             let pin = pin.parse().map_err(|error: PinError| error.to_string())?;
-            Ok((Some(resolver_name(left)?), pin))
+            Ok((Some(resolver_name(name)?), pin))
         }
         (pin, _) => Ok((None, pin.map_err(|error: PinError| error.to_string())?)),
     }
 }
 
-/// The certificates in a PEM file.
-pub(super) fn trust_anchors(path: &str) -> Result<TrustAnchors, String> {
+/// The certificates of a PEM file. Fails if there is none.
+pub(super) fn read_trust_anchors(path: &str) -> Result<TrustAnchors, String> {
     const EXPECTED: &str = "expected a PEM file with at least one certificate";
-    let pem =
-        privileges::read_file(Path::new(path)).map_err(|error| format!("{error}; {EXPECTED}"))?;
+    let pem = privileges::read_trusted_file(Path::new(path))
+        .map_err(|error| format!("{error}; {EXPECTED}"))?;
     TrustAnchors::from_pem(&pem).map_err(|error| format!("{error}; {EXPECTED}"))
 }
 
 /// A whole number in a range.
-pub(super) fn whole(text: &str, range: &RangeInclusive<usize>) -> Result<usize, String> {
+pub(super) fn parse_integer(text: &str, range: &RangeInclusive<usize>) -> Result<usize, String> {
     match text.parse() {
-        Ok(number) if range.contains(&number) => Ok(number),
+        Ok(integer_value) if range.contains(&integer_value) => Ok(integer_value),
         _ => Err(format!(
             "expected a whole number from {} to {}",
             range.start(),
@@ -101,81 +103,81 @@ pub(super) fn whole(text: &str, range: &RangeInclusive<usize>) -> Result<usize, 
     }
 }
 
-/// Seconds from `least` to 60, whole or decimal.
-pub(super) fn seconds(text: &str, least: Duration) -> Result<Duration, String> {
-    match decimal(text) {
-        Some(seconds) if (least..=LONGEST).contains(&seconds) => Ok(seconds),
+/// A number of seconds from `min` to 60, whole or decimal.
+pub(super) fn parse_seconds(text: &str, min: Duration) -> Result<Duration, String> {
+    match parse_decimal_seconds(text) {
+        Some(seconds) if (min..=MAX_TIMEOUT).contains(&seconds) => Ok(seconds),
         _ => {
-            let least = metrics::seconds(micros(least));
+            let min = metrics::format_seconds(micros(min));
             Err(format!(
-                "expected seconds from {least} to 60, such as 3 or 2.5"
+                "expected seconds from {min} to 60, such as 3 or 2.5"
             ))
         }
     }
 }
 
-/// Seconds with at most nine digits behind the point. Not as a number with a floating point: to read and spell those takes
-/// more of the binary than all of this file.
-pub(super) fn decimal(text: &str) -> Option<Duration> {
+/// A number of seconds with at most nine decimals. Not parsed as floating point, which would add more to the binary than all of
+/// this file.
+pub(super) fn parse_decimal_seconds(text: &str) -> Option<Duration> {
     const DIGITS: usize = 9;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let number = |digits: &str| {
+    let (parse_integer, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let integer_value = |digits: &str| {
         let plain = digits.bytes().all(|octet| octet.is_ascii_digit());
         plain.then(|| digits.parse().ok())?
     };
     let nanoseconds = format!("{fraction:0<DIGITS$}");
     let short = fraction.len() <= DIGITS;
     Some(Duration::new(
-        number(whole)?,
+        integer_value(parse_integer)?,
         short
-            .then(|| number(&nanoseconds))?
+            .then(|| integer_value(&nanoseconds))?
             .and_then(|nanoseconds| u32::try_from(nanoseconds).ok())?,
     ))
 }
 
-/// Has `read` understand every value of an option.
-pub(super) fn all<T>(
-    given: &Given,
+/// All values of an option, parsed by `read`.
+pub(super) fn option_values<T>(
+    options: &OptionValues,
     option: &str,
     read: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Vec<T>, UsageError> {
     let mut values = Vec::new();
-    given.each(option, &mut |text| {
+    options.try_for_each_value(option, &mut |text| {
         values.push(read(text)?);
         Ok(())
     })?;
     Ok(values)
 }
 
-/// Has `read` understand the value of an option, if it has one.
-pub(super) fn one<T>(
-    given: &Given,
+/// The value of an option, parsed by `read`, or `None` if it has none.
+pub(super) fn optional_value<T>(
+    options: &OptionValues,
     option: &str,
     read: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Option<T>, UsageError> {
     let mut value = None;
-    given.each(option, &mut |text| {
+    options.try_for_each_value(option, &mut |text| {
         value = Some(read(text)?);
         Ok(())
     })?;
     Ok(value)
 }
 
-/// The value of an option that has a default.
-pub(super) fn known<T>(
-    given: &Given,
+/// The value of an option that has a default, parsed by `read`.
+pub(super) fn required_value<T>(
+    options: &OptionValues,
     option: &str,
     read: impl Fn(&str) -> Result<T, String>,
 ) -> Result<T, UsageError> {
     let missing = || UsageError(format!("{option}: expected a value"));
-    one(given, option, read)?.ok_or_else(missing)
+    optional_value(options, option, read)?.ok_or_else(missing)
 }
 
-/// A whole number that has a default.
-pub(super) fn number(
-    given: &Given,
+/// The value of an option that has a default and takes a whole number in `range`.
+pub(super) fn integer_value(
+    options: &OptionValues,
     option: &str,
     range: RangeInclusive<usize>,
 ) -> Result<usize, UsageError> {
-    known(given, option, |text| whole(text, &range))
+    required_value(options, option, |text| parse_integer(text, &range))
 }

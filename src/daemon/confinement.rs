@@ -6,35 +6,41 @@ use std::path::PathBuf;
 use crate::config::settings::Config;
 use crate::monitoring::process;
 use crate::system::privileges;
-use crate::system::sandbox::Needs;
+use crate::system::sandbox::SandboxRules;
 use crate::upstream;
 
-/// What it takes to serve, and to reload.
-pub(super) fn needs(config: &Config) -> Needs {
-    let Config { keys, given, .. } = config;
-    let mut needs = Needs::default();
-    // The C library looks there, for how many processors it divides memory.
-    needs.read.push(PathBuf::from("/sys/devices/system/cpu"));
-    if config.server.max_clients > privileges::threads_for_sure() {
-        needs.read.push(PathBuf::from(privileges::MAPPINGS));
+/// What the process needs to serve and to reload.
+pub(super) fn sandbox_rules(config: &Config) -> SandboxRules {
+    let Config { trust, options, .. } = config;
+    let mut rules = SandboxRules::default();
+    // The C library counts the processors there, to size its memory arenas.
+    rules
+        .readable
+        .push(PathBuf::from("/sys/devices/system/cpu"));
+    if config.server.max_clients > privileges::default_max_threads() {
+        rules
+            .readable
+            .push(PathBuf::from(privileges::MAX_MAP_COUNT));
     }
-    needs.read.extend(given.file().map(PathBuf::from));
-    needs.read.extend(keys.source.file.clone());
-    // It was read, so it is one.
-    let _ = given.each("--resolver-ca", &mut |file| {
-        needs.read.push(PathBuf::from(file));
+    rules
+        .readable
+        .extend(options.config_file().map(PathBuf::from));
+    rules.readable.extend(trust.source.file.clone());
+    // The option was read before, so this cannot fail.
+    let _ = options.try_for_each_value("--resolver-ca", &mut |file| {
+        rules.readable.push(PathBuf::from(file));
         Ok(())
     });
     if config.monitor.is_some() {
-        needs.read.push(PathBuf::from(process::OWN));
+        rules.readable.push(PathBuf::from(process::PROC_SELF));
     }
-    needs.written.clone_from(&keys.state_dir);
-    needs.ports = ports(&config.upstream).collect();
-    needs
+    rules.writable_dir.clone_from(&trust.state_dir);
+    rules.connect_ports = resolver_ports(&config.upstream).collect();
+    rules
 }
 
-/// The ports of resolvers.
-pub(super) fn ports(settings: &upstream::Settings) -> impl Iterator<Item = u16> {
+/// The ports of all resolvers.
+pub(super) fn resolver_ports(settings: &upstream::Settings) -> impl Iterator<Item = u16> {
     let resolvers = settings.resolvers.iter();
     let addresses = resolvers.flat_map(|resolver| &resolver.addresses);
     addresses.map(SocketAddr::port)

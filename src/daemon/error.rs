@@ -5,20 +5,20 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::server::sockets::BindError;
-use crate::system::privileges::RightsError;
+use crate::system::privileges::PrivilegeError;
 
-/// Why serving could not begin.
+/// Why the daemon could not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// A socket could not be had.
+    /// A socket could not be bound.
     Bind(BindError),
-    /// It would have had more rights than it should.
-    Rights(RightsError),
-    /// What is to be read and written while it serves cannot be.
-    Keys(String),
-    /// The monitoring port could not be had.
+    /// Privileges could not be dropped.
+    Privileges(PrivilegeError),
+    /// The pin file cannot be read, or the state directory cannot be written.
+    TrustFiles(String),
+    /// The monitoring port could not be bound.
     Monitor(SocketAddr, io::Error),
-    /// The system has no more threads or descriptors.
+    /// The system has no more threads or file descriptors.
     System(io::Error),
 }
 
@@ -26,8 +26,8 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(error) => error.fmt(f),
-            Self::Rights(error) => error.fmt(f),
-            Self::Keys(error) => error.fmt(f),
+            Self::Privileges(error) => error.fmt(f),
+            Self::TrustFiles(error) => error.fmt(f),
             Self::Monitor(address, error) => write!(
                 f,
                 "--monitor {address}: {error}; expected an address of this host and a free port"
@@ -47,9 +47,9 @@ impl From<BindError> for StartError {
     }
 }
 
-impl From<RightsError> for StartError {
-    fn from(error: RightsError) -> Self {
-        Self::Rights(error)
+impl From<PrivilegeError> for StartError {
+    fn from(error: PrivilegeError) -> Self {
+        Self::Privileges(error)
     }
 }
 

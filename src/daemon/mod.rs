@@ -2,7 +2,7 @@
 
 pub mod confinement;
 pub mod error;
-pub mod key_refresh;
+pub mod pin_manager;
 mod reload;
 pub mod running;
 pub mod start;

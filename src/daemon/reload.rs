@@ -1,27 +1,27 @@
 //! What changes when what the user asked for is read again?
 //!
-//! What holds from a reload on is decided first, and nothing is changed if any of it cannot be: then all options stay as they are.
+//! A reload is validated before it changes anything. If one option cannot be applied, all options stay as they are.
 
 use std::sync::Arc;
 
 use log::Level;
 use rustls::pki_types::ServerName;
 
-use super::confinement::ports;
+use super::confinement::resolver_ports;
 use super::error::StartError;
-use super::key_refresh::Keys;
-use super::running::{Applied, Running};
+use super::pin_manager::PinManager;
+use super::running::{ActiveConfig, RunningDaemon};
 use crate::config::command_line::{self, Command};
 use crate::config::settings::Config;
-use crate::config::sources::Given;
+use crate::config::sources::OptionValues;
 use crate::forward::policy::Upstream;
 use crate::identity::trust;
 use crate::system::clock;
-use crate::system::sandbox::Needs;
+use crate::system::sandbox::SandboxRules;
 use crate::telemetry::log::{error, line};
 
-/// Options that hold as they were at the start, whatever the file says later.
-const FIXED: [&str; 10] = [
+/// Options that keep their value from the start until a restart.
+const RESTART_ONLY_OPTIONS: [&str; 10] = [
     "--address",
     "--port",
     "--reuse-port",
@@ -34,86 +34,88 @@ const FIXED: [&str; 10] = [
     "--user",
 ];
 
-/// The options that are others than before.
+/// The options that a reload changes.
 struct Changes {
-    /// Those that hold from now on.
+    /// Options that change now.
     applied: Vec<&'static str>,
-    /// Those that hold with the next start.
-    waiting: Vec<&'static str>,
-    /// What is remembered is to be elsewhere, with the next start.
-    elsewhere: bool,
+    /// Options that change with the next start.
+    needs_restart: Vec<&'static str>,
+    /// The state directory changes with the next start.
+    state_dir_changed: bool,
 }
 
 impl Changes {
-    fn new(given: &Given, started: &Given, applied: &Given) -> Self {
-        let mut waiting = given.changed(started);
-        let mut changed = given.changed(applied);
-        let elsewhere = waiting.contains(&"--state-dir");
-        let is_fixed = |name: &str| FIXED.contains(&name) || elsewhere && name == "--pin-rollover";
-        waiting.retain(|name| is_fixed(name));
-        changed.retain(|name| !is_fixed(name));
+    fn new(options: &OptionValues, initial: &OptionValues, active: &OptionValues) -> Self {
+        let mut needs_restart = options.changed_since(initial);
+        let mut changed = options.changed_since(active);
+        let state_dir_changed = needs_restart.contains(&"--state-dir");
+        let is_restart_only = |name: &str| {
+            RESTART_ONLY_OPTIONS.contains(&name) || state_dir_changed && name == "--pin-rollover"
+        };
+        needs_restart.retain(|name| is_restart_only(name));
+        changed.retain(|name| !is_restart_only(name));
         Self {
             applied: changed,
-            waiting,
-            elsewhere,
+            needs_restart,
+            state_dir_changed,
         }
     }
 
-    /// Says in the log what was changed, and what needs a restart.
-    fn say(&self, given: &Given) {
-        let spell = |names: &[&str]| names.join(" ").replace("--", "");
-        let (level, waiting) = match &self.waiting[..] {
+    /// Logs what has changed, and what needs a restart.
+    fn log(&self, options: &OptionValues) {
+        let format_names = |names: &[&str]| names.join(" ").replace("--", "");
+        let (level, needs_restart) = match &self.needs_restart[..] {
             [] => (Level::Info, String::new()),
-            waiting => (
+            needs_restart => (
                 Level::Warn,
-                format!(" needs_restart=\"{}\"", spell(waiting)),
+                format!(" needs_restart=\"{}\"", format_names(needs_restart)),
             ),
         };
         line!(
             level,
-            "event=configuration-read file={:?} changed=\"{}\"{waiting}",
-            given.file().unwrap_or_default(),
-            spell(&self.applied)
+            "event=configuration-read file={:?} changed=\"{}\"{needs_restart}",
+            options.config_file().unwrap_or_default(),
+            format_names(&self.applied)
         );
     }
 }
 
-impl Running {
-    /// Reads again what it was started with: the file of options, if there is one, and pins and what is remembered. What is
-    /// on its way ends as it began. If anything is wrong with the file all options stay as they are, and the log says why;
-    /// pins and what is remembered are read again all the same.
+impl RunningDaemon {
+    /// Reads the configuration file again, if there is one, and the pin file and the state. Queries in flight are completed under
+    /// the old settings. If the configuration has an error, all options stay as they are and the error is logged; pins and state
+    /// are read again even so.
     pub fn reload(&self) {
-        let mut applied = self.applied.lock();
-        let Some(file) = self.started.file() else {
-            return applied.keys.reload(true);
+        let mut active = self.active.lock();
+        let Some(file) = self.initial_options.config_file() else {
+            return active.pin_manager.reload(true);
         };
-        let read = match command_line::read(self.started.sources()) {
-            Ok(Command::Serve(mut config)) => self.apply(&mut applied, &mut config),
-            // The arguments are those of before.
+        let read = match command_line::read(self.initial_options.sources()) {
+            Ok(Command::Serve(mut config)) => self.apply(&mut active, &mut config),
+            // The arguments have not changed, so this cannot happen.
             Ok(_) => return,
             Err(error) => Err(error.to_string()),
         };
         if let Err(cause) = read {
             error!("event=configuration-kept file={file:?} cause={cause:?}");
-            if applied.keys.settings().reads_files() {
-                applied.keys.reload(true);
+            if active.pin_manager.settings().reads_files() {
+                active.pin_manager.reload(true);
             }
         }
     }
 
-    /// Has what can hold of a configuration hold from now on.
-    fn apply(&self, applied: &mut Applied, config: &mut Config) -> Result<(), String> {
+    /// Applies every setting that needs no restart.
+    fn apply(&self, active: &mut ActiveConfig, config: &mut Config) -> Result<(), String> {
         self.check_ports(config)?;
-        let mut changes = Changes::new(&config.given, &self.started, &applied.given);
-        let before = Arc::clone(&applied.keys);
-        keep_memory(&mut config.keys, &before, changes.elsewhere)?;
+        let mut changes = Changes::new(&config.options, &self.initial_options, &active.options);
+        let before = Arc::clone(&active.pin_manager);
+        keep_state(&mut config.trust, &before, changes.state_dir_changed)?;
         let upstream = self.forwarder.upstream();
-        let next = next_upstream(config, &upstream)?;
+        let next = replacement_upstream(config, &upstream)?;
         let current = next.as_ref().unwrap_or(&upstream);
-        let same_keys = next.is_none() && before.settings().has_same_sources(&config.keys);
-        if !same_keys {
-            let started = replace_keys(&before, &config.keys, current);
-            applied.keys = started.inspect_err(|_| {
+        let keep_manager = next.is_none() && before.settings().has_same_sources(&config.trust);
+        if !keep_manager {
+            let started = replace_pin_manager(&before, &config.trust, current);
+            active.pin_manager = started.inspect_err(|_| {
                 next.iter().for_each(|next| next.retire());
             })?;
         }
@@ -125,32 +127,38 @@ impl Running {
         self.forwarder
             .reconfigure(config.forwarder.clone(), current, clock::now());
         if next.is_some() {
-            let others = asks_others(&config.keys, before.settings());
-            self.leave(&upstream, others, applied);
+            let names_changed = resolver_names_differ(&config.trust, before.settings());
+            self.retire_upstream(&upstream, names_changed, active);
             if changes.applied.is_empty() {
-                // The file has the same name and others in it.
+                // The file's name is the same, but its certificates are not.
                 changes.applied.push("--resolver-ca");
             }
         }
-        let query_log = self.completer.query_log().turn(config.forwarder.query_log);
+        let query_log = self
+            .completer
+            .query_log()
+            .set_mode(config.forwarder.query_log);
         if let Err(cause) = query_log {
             error!("event=no-thread for=query-log cause=\"{cause}\"");
         }
         if changes.applied.contains(&"--log-level") {
             log::set_max_level(config.log_level);
         }
-        changes.say(&config.given);
-        applied.given = config.given.clone();
-        if same_keys && applied.keys.settings().reads_files() {
-            applied.keys.reload(true);
+        changes.log(&config.options);
+        active.options = config.options.clone();
+        if keep_manager && active.pin_manager.settings().reads_files() {
+            active.pin_manager.reload(true);
         }
         Ok(())
     }
 
-    /// Fails where resolvers are at a port that the sandbox does not let through.
+    /// Fails if a resolver's port is one that the sandbox does not allow.
     fn check_ports(&self, config: &Config) -> Result<(), String> {
-        if let Some(Needs { ports: open, .. }) = &self.confined
-            && let Some(port) = ports(&config.upstream).find(|port| !open.contains(port))
+        if let Some(SandboxRules {
+            connect_ports: open,
+            ..
+        }) = &self.sandbox_rules
+            && let Some(port) = resolver_ports(&config.upstream).find(|port| !open.contains(port))
         {
             return Err(format!(
                 "resolver port {port}: the sandbox is open for {open:?} alone; expected one of these, or a restart"
@@ -159,13 +167,19 @@ impl Running {
         Ok(())
     }
 
-    /// Asks resolvers no more that were asked before. What is in flight there ends there.
-    fn leave(&self, upstream: &Arc<Upstream>, others: bool, applied: &mut Applied) {
+    /// Sends no more queries to the old upstream. Queries in flight there are completed there.
+    fn retire_upstream(
+        &self,
+        upstream: &Arc<Upstream>,
+        names_changed: bool,
+        active: &mut ActiveConfig,
+    ) {
         upstream.retire();
-        applied.retired.retain(|retired| retired.strong_count() > 0);
-        applied.retired.push(Arc::downgrade(upstream));
-        // Nor does who asks now wait for a resolver that was left, maybe since it does not answer.
-        if others {
+        active.retired.retain(|retired| retired.strong_count() > 0);
+        active.retired.push(Arc::downgrade(upstream));
+        // New queries must not wait for an answer of the old upstream either: it may have been replaced because it does not
+        // answer.
+        if names_changed {
             self.completer.flush(clock::now());
         } else {
             self.completer.detach_in_flight();
@@ -173,58 +187,65 @@ impl Running {
     }
 }
 
-/// What is remembered stays where it is, and the time that was good at the start stays that. Fails where the pins cannot follow those of
-/// before.
-fn keep_memory(keys: &mut trust::Settings, before: &Keys, elsewhere: bool) -> Result<(), String> {
-    if elsewhere {
-        keys.state_dir.clone_from(&before.settings().state_dir);
-        keys.rollover = before.settings().rollover;
-        keys.state = before.state();
+/// Keeps the state directory and the last trusted time of the start. Fails if the new pins may not follow the old ones.
+fn keep_state(
+    trust: &mut trust::Settings,
+    before: &PinManager,
+    state_dir_changed: bool,
+) -> Result<(), String> {
+    if state_dir_changed {
+        trust.state_dir.clone_from(&before.settings().state_dir);
+        trust.rollover = before.settings().rollover;
+        trust.state = before.state();
     }
-    keys.state.last_trusted_time = before.settings().state.last_trusted_time;
-    let now = clock::since_1970().as_secs();
-    let source = &keys.source;
-    let followed = source.check_replacement(&keys.pins, &before.given(), now);
-    followed.map_err(|error| error.to_string())
+    trust.state.last_trusted_time = before.settings().state.last_trusted_time;
+    let now = clock::unix_time().as_secs();
+    let source = &trust.source;
+    let checked = source.check_replacement(&trust.pins, &before.configured(), now);
+    checked.map_err(|error| error.to_string())
 }
 
-/// Whether resolvers of other names are asked.
-fn asks_others(keys: &trust::Settings, before: &trust::Settings) -> bool {
-    let (names, old_names) = (&keys.source.names, &before.source.names);
+/// Whether the names of the resolvers differ.
+fn resolver_names_differ(trust: &trust::Settings, before: &trust::Settings) -> bool {
+    let (names, old_names) = (&trust.source.names, &before.source.names);
     names.len() != old_names.len() || names.iter().any(|name| !old_names.contains(name))
 }
 
-/// The upstream that takes the place of this one, if the settings want another one.
-fn next_upstream(config: &Config, upstream: &Upstream) -> Result<Option<Arc<Upstream>>, String> {
+/// The upstream that replaces `upstream`, or `None` if the settings differ in pins at most.
+fn replacement_upstream(
+    config: &Config,
+    upstream: &Upstream,
+) -> Result<Option<Arc<Upstream>>, String> {
     let Config {
         upstream: settings,
-        keys,
+        trust,
         ..
     } = config;
     if upstream.has(settings) {
         return Ok(None);
     }
-    let believed = |name: &ServerName<'_>| keys.accepted_pins(&keys.pins, &keys.state, name);
-    let next = upstream.succeed(settings, &believed);
+    let accepted_pins =
+        |name: &ServerName<'_>| trust.accepted_pins(&trust.pins, &trust.state, name);
+    let next = upstream.succeed(settings, &accepted_pins);
     let next = next.map_err(|error| StartError::System(error).to_string())?;
     Ok(Some(next))
 }
 
-/// Has other keys be watched over in the place of those of before, which go on if the system has no thread.
-fn replace_keys(
-    before: &Keys,
+/// Starts a manager for the new settings and stops the old one, which resumes if the system has no thread.
+fn replace_pin_manager(
+    before: &PinManager,
     settings: &trust::Settings,
     upstream: &Arc<Upstream>,
-) -> Result<Arc<Keys>, String> {
-    before.pause(true);
-    let started = Keys::start(settings.clone(), upstream);
+) -> Result<Arc<PinManager>, String> {
+    before.set_paused(true);
+    let started = PinManager::start(settings.clone(), upstream);
     match started {
-        Ok(keys) => {
+        Ok(manager) => {
             before.stop();
-            Ok(keys)
+            Ok(manager)
         }
         Err(error) => {
-            before.pause(false);
+            before.set_paused(false);
             Err(StartError::System(error).to_string())
         }
     }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::key_refresh::Keys;
+use super::pin_manager::PinManager;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
-use crate::config::sources::Given;
+use crate::config::sources::OptionValues;
 use crate::forward::completion::QueryCompleter;
 use crate::forward::forwarder::Forwarder;
 use crate::forward::outcome::Outcome;
@@ -19,14 +19,17 @@ use crate::monitoring::http::Monitor;
 use crate::server::listeners::Server;
 use crate::server::workers::WorkerPool;
 use crate::system::clock;
-use crate::system::sandbox::Needs;
-use crate::system::service_manager::Manager;
+use crate::system::sandbox::SandboxRules;
+use crate::system::service_manager::ServiceNotifier;
 use crate::system::thread;
 use crate::telemetry::log::{error, info};
 use crate::upstream::{Doubts, Tally};
 
-/// A forwarder that serves.
-pub struct Running {
+/// A daemon that serves.
+///
+/// The lock on `active` makes reloads exclusive. It is taken before all other locks of the daemon's parts and never while one of
+/// them is held.
+pub struct RunningDaemon {
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) server: Server,
     pub(super) forwarder: Arc<Forwarder>,
@@ -36,103 +39,107 @@ pub struct Running {
     pub(super) evictions: Arc<EvictionCounters>,
     pub(super) tally: Arc<Tally>,
     pub(super) monitor: Option<Monitor>,
-    /// What it is held to by the kernel.
-    pub(super) confined: Option<Needs>,
-    /// The options that it was started with.
-    pub(super) started: Given,
-    pub(super) applied: Mutex<Applied>,
+    /// The rules that the kernel enforces, if any.
+    pub(super) sandbox_rules: Option<SandboxRules>,
+    /// The options at the start.
+    pub(super) initial_options: OptionValues,
+    pub(super) active: Mutex<ActiveConfig>,
 }
 
-/// What holds since the last reload, or the start.
-pub(super) struct Applied {
-    pub(super) given: Given,
-    pub(super) keys: Arc<Keys>,
-    /// Upstreams of before, as long as queries are on their way there.
+/// What a reload replaces.
+pub(super) struct ActiveConfig {
+    pub(super) options: OptionValues,
+    pub(super) pin_manager: Arc<PinManager>,
+    /// Earlier upstreams that still have queries in flight.
     pub(super) retired: Vec<Weak<Upstream>>,
 }
 
-impl Running {
+impl RunningDaemon {
     /// The addresses and ports that it listens on.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Where its state is read from outside, if anywhere.
+    /// The address of the monitoring port, if there is one.
     pub fn monitor(&self) -> Option<SocketAddr> {
         self.monitor.as_ref().map(Monitor::address)
     }
 
-    /// What the bounds on clients have cost them.
+    /// Counts of client traffic that limits rejected.
     pub fn evictions(&self) -> &EvictionCounters {
         &self.evictions
     }
 
-    /// How many queries ended so.
+    /// The number of queries with this outcome.
     pub fn count(&self, outcome: Outcome) -> u64 {
         self.completer.counts().count(outcome)
     }
 
-    /// Sessions that were opened on less than all that could be asked for.
-    pub fn doubts(&self) -> &Doubts {
+    /// Sessions opened without a matching pin, or while the clock was wrong.
+    pub fn degraded_sessions(&self) -> &Doubts {
         &self.tally.doubts
     }
 
-    /// How it fares, in a line for people.
+    /// One line for people: the resolver in use and the number of queries.
     pub fn status(&self) -> String {
         Self::status_of(&self.forwarder, &self.completer)
     }
 
     fn status_of(forwarder: &Forwarder, completer: &QueryCompleter) -> String {
-        let standings = forwarder.upstream().standings();
-        let serving = standings.iter().find(|standing| standing.sessions > 0);
-        let resolver = serving.map_or("no session".to_owned(), |standing| {
-            format!("{} at {} serves", standing.name, standing.address)
+        let statuses = forwarder.upstream().standings();
+        let in_use = statuses.iter().find(|status| status.sessions > 0);
+        let resolver = in_use.map_or("no session".to_owned(), |status| {
+            format!("{} at {} serves", status.name, status.address)
         });
-        let all: u64 = Outcome::ALL
+        let total: u64 = Outcome::ALL
             .map(|outcome| completer.counts().count(outcome))
             .iter()
             .sum();
-        format!("{resolver}; {all} queries")
+        format!("{resolver}; {total} queries")
     }
 
-    /// Tells the service manager that it serves; and from now on, where there is a watchdog, that it goes on doing so, as long
-    /// as that is so. Fails when the system has no thread for that.
-    pub fn report_to(&self, manager: &Arc<Manager>) -> io::Result<()> {
+    /// Reports READY to the service manager, and starts a thread for its watchdog, if it has one. Fails when the system has no
+    /// thread.
+    pub fn report_to(&self, notifier: &Arc<ServiceNotifier>) -> io::Result<()> {
         let (forwarder, completer) = (Arc::clone(&self.forwarder), Arc::clone(&self.completer));
-        manager.ready(&self.status());
-        let Some(every) = manager.watchdog() else {
+        notifier.notify_ready(&self.status());
+        let Some(interval) = notifier.watchdog_interval() else {
             return Ok(());
         };
-        let manager = Arc::clone(manager);
-        thread::spawn_for_good("watchdog", move || {
+        let notifier = Arc::clone(notifier);
+        thread::spawn_restarting("watchdog", move || {
             loop {
-                match thread::stuck(clock::now()) {
-                    None => manager.feed(&Self::status_of(&forwarder, &completer)),
+                match thread::stalled_thread(clock::now()) {
+                    None => notifier.notify_watchdog(&Self::status_of(&forwarder, &completer)),
                     Some(name) => {
                         error!("event=thread-stuck thread={name}");
-                        manager.complain(&format!("a thread is stuck: {name}"));
+                        notifier.notify_status(&format!("a thread is stuck: {name}"));
                     }
                 }
-                std::thread::sleep(every);
+                std::thread::sleep(interval);
             }
         })?;
         Ok(())
     }
 
-    /// Forgets the answers that are kept, and keeps none that was asked for before.
-    pub fn empty_cache(&self) {
+    /// Empties the cache. Answers to queries that are in flight now are not cached.
+    pub fn flush_cache(&self) {
         let octets = self.completer.cache().octets();
         let entries = self.completer.flush(clock::now());
         info!("event=cache-emptied entries={entries} octets={octets}");
     }
 
-    /// Takes no more queries, lets those on their way end, and closes the session. Takes as long as a query may.
+    /// Stops reading queries, completes those in flight and closes the sessions. Takes as long as one query may.
     pub fn stop(self) {
         if let Some(monitor) = &self.monitor {
-            monitor.be_unready();
+            monitor.set_stopping();
         }
-        let Applied { keys, retired, .. } = self.applied.into_inner();
-        keys.stop();
+        let ActiveConfig {
+            pin_manager,
+            retired,
+            ..
+        } = self.active.into_inner();
+        pin_manager.stop();
         self.server.stop();
         self.pool.stop_reading();
         let retired = || retired.iter().filter_map(Weak::upgrade);

@@ -7,106 +7,109 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::confinement::needs;
+use super::confinement::sandbox_rules;
 use super::error::StartError;
-use super::key_refresh::Keys;
-use super::running::{Applied, Running};
+use super::pin_manager::PinManager;
+use super::running::{ActiveConfig, RunningDaemon};
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
 use crate::config::settings::Config;
 use crate::forward::completion::QueryCompleter;
 use crate::forward::forwarder::Forwarder;
 use crate::forward::policy::{self, Upstream};
-use crate::monitoring::export::Sources;
+use crate::monitoring::export::Exporter;
 use crate::monitoring::http::{self, Monitor};
-use crate::monitoring::process::Start;
+use crate::monitoring::process::ProcessStart;
 use crate::server::listeners::Server;
 use crate::server::sockets::Sockets;
 use crate::server::workers::WorkerPool;
 use crate::system::clock;
 use crate::system::memory::Memory;
 use crate::system::privileges;
-use crate::system::sandbox::{self, Needs};
+use crate::system::sandbox::{self, SandboxRules};
 use crate::system::thread;
 use crate::telemetry::log::{info, warn};
 use crate::telemetry::metrics::Counter;
 use crate::upstream::{self, Tally};
 
-/// Descriptors besides those of TCP clients, at most: listeners, sessions, and what the process itself needs.
-const DESCRIPTORS: usize = 128;
+/// File descriptors kept for everything but TCP clients: listeners, sessions and the process itself.
+const RESERVED_FDS: usize = 128;
 
-/// A forwarder that is ready to serve: it has all that it needs rights for.
-pub struct Bound {
+/// A daemon that is ready to serve: everything that needs privileges is done.
+pub struct BoundDaemon {
     config: Config,
     sockets: Sockets,
-    desk: Option<TcpListener>,
-    confined: Option<Needs>,
+    monitor_listener: Option<TcpListener>,
+    sandbox_rules: Option<SandboxRules>,
 }
 
-/// Binds the sockets, but for those that were passed, and gives up rights.
-pub fn bind(passed: Option<Sockets>, config: Config) -> Result<Bound, StartError> {
+/// Binds the sockets, unless they were `passed` by a service manager, and drops privileges.
+pub fn bind(passed: Option<Sockets>, config: Config) -> Result<BoundDaemon, StartError> {
     let sockets = match passed {
         Some(sockets) => sockets,
         None => Sockets::bind(&config.server)?,
     };
-    let desk = config.monitor.map(|address| {
+    let monitor_listener = config.monitor.map(|address| {
         let failed = |error| StartError::Monitor(address, error);
         http::bind(address).map_err(failed)
     });
-    let desk = desk.transpose()?;
+    let monitor_listener = monitor_listener.transpose()?;
     if let Some(user) = config.user {
-        user.become_it()?;
+        user.drop_privileges()?;
     }
-    config.keys.check_access().map_err(StartError::Keys)?;
-    Ok(Bound {
+    config
+        .trust
+        .check_access()
+        .map_err(StartError::TrustFiles)?;
+    Ok(BoundDaemon {
         config,
         sockets,
-        desk,
-        confined: None,
+        monitor_listener,
+        sandbox_rules: None,
     })
 }
 
-/// Binds, wires the rooms and serves. The first session is opened at once, in the background.
-pub fn start(config: Config) -> Result<Running, StartError> {
+/// Binds and serves. The first session is opened in the background at once.
+pub fn start(config: Config) -> Result<RunningDaemon, StartError> {
     bind(None, config)?.serve()
 }
 
-/// How many TCP clients there may be at a time: as many as are wanted, if there is what each of them takes.
-fn places(config: &Config) -> usize {
+/// The maximum number of TCP clients: as many as configured, if memory, threads and file descriptors suffice.
+fn client_limit(config: &Config) -> usize {
     let wanted = config.server.max_clients;
-    let mut places = config.memory.connections();
-    if places < wanted {
+    let mut clients = config.memory.max_connections();
+    if clients < wanted {
         let limit = config.memory.limit;
-        warn!("event=little-memory max_clients={wanted} allowed={places} max_memory={limit}");
+        warn!("event=little-memory max_clients={wanted} allowed={clients} max_memory={limit}");
     }
-    if places > privileges::threads_for_sure() && places > privileges::threads() {
-        places = privileges::threads().max(1);
-        warn!("event=few-threads max_clients={wanted} allowed={places}");
+    if clients > privileges::default_max_threads() && clients > privileges::max_threads() {
+        clients = privileges::max_threads().max(1);
+        warn!("event=few-threads max_clients={wanted} allowed={clients}");
     }
-    let needed = (places + DESCRIPTORS) as u64;
-    let descriptors = privileges::allow_descriptors(needed);
-    if descriptors < needed {
-        // Where there are few, half are for clients, so that sessions and the monitor have theirs.
-        let allowed = usize::try_from(descriptors).unwrap_or(usize::MAX);
-        places = (allowed - DESCRIPTORS.min(allowed / 2)).max(1);
+    let needed = (clients + RESERVED_FDS) as u64;
+    let fd_limit = privileges::raise_fd_limit(needed);
+    if fd_limit < needed {
+        // If there are few, clients get half, so that sessions and the monitoring port have the rest.
+        let allowed = usize::try_from(fd_limit).unwrap_or(usize::MAX);
+        clients = (allowed - RESERVED_FDS.min(allowed / 2)).max(1);
         warn!(
-            "event=few-descriptors allowed={descriptors} wanted={needed} max_clients={wanted} clients={places}"
+            "event=few-descriptors allowed={fd_limit} wanted={needed} max_clients={wanted} clients={clients}"
         );
     }
-    places
+    clients
 }
 
-impl Bound {
-    /// Has the kernel see to it that the calling thread, and those that it starts, do no more than what it takes to serve.
-    /// Where it cannot, the log says so.
-    pub fn confine(&mut self) {
-        let needs = needs(&self.config);
-        // A file of options may name somebody else later.
-        privileges::users();
-        match sandbox::enter(&needs) {
+impl BoundDaemon {
+    /// Restricts the calling thread, and all threads that it starts later, to what serving needs. If the kernel cannot do that,
+    /// the log says so.
+    pub fn enter_sandbox(&mut self) {
+        let rules = sandbox_rules(&self.config);
+        // Reads the list of users while that is allowed: a reload may name another user.
+        privileges::passwd();
+        match sandbox::restrict_self(&rules) {
             Ok(Some(version)) => {
                 info!("event=confined landlock={version}");
-                self.confined = Some(needs);
+                self.sandbox_rules = Some(rules);
             }
             Ok(None) => info!("event=not-confined cause=\"the kernel has no Landlock\""),
             Err(_) => {
@@ -115,16 +118,16 @@ impl Bound {
         }
     }
 
-    /// Wires the rooms and serves.
-    pub fn serve(self) -> Result<Running, StartError> {
+    /// Starts all parts, and serves.
+    pub fn serve(self) -> Result<RunningDaemon, StartError> {
         let Self {
             config,
             sockets,
-            desk,
-            confined,
+            monitor_listener,
+            sandbox_rules,
         } = self;
         let addresses = sockets.addresses().to_vec();
-        let clients = places(&config);
+        let clients = client_limit(&config);
         let memory = Memory::new(config.memory);
         let evictions = Arc::new(EvictionCounters::default());
         let slow_readers = start_slow_readers(&memory, &evictions)?;
@@ -132,7 +135,7 @@ impl Bound {
         let now = clock::now();
         let relay = Relay::start(config.forwarder, config.upstream, &memory, now)?;
         let pool = WorkerPool::new(Arc::clone(&relay.forwarder), clients);
-        // Before anybody can ask: a query that nobody connects for would fail.
+        // Before the first query: a query for which no thread can connect would fail.
         let executor = Arc::downgrade(&pool);
         relay.upstream.employ(executor);
         let server = Server::start(
@@ -147,13 +150,13 @@ impl Bound {
         for address in &addresses {
             info!("event=listening address={address}");
         }
-        let keys = Keys::start(config.keys, &relay.upstream)?;
-        let monitor = desk.map(|desk| {
-            let start = Start::new(now, clock::since_1970().as_secs());
-            start_monitor(desk, relay.sources(&server, &evictions, start))
+        let pin_manager = PinManager::start(config.trust, &relay.upstream)?;
+        let monitor = monitor_listener.map(|monitor_listener| {
+            let start = ProcessStart::new(now, clock::unix_time().as_secs());
+            start_monitor(monitor_listener, relay.exporter(&server, &evictions, start))
         });
         let monitor = monitor.transpose()?;
-        Ok(Running {
+        Ok(RunningDaemon {
             addresses,
             server,
             forwarder: relay.forwarder,
@@ -163,20 +166,20 @@ impl Bound {
             evictions,
             tally: relay.tally,
             monitor,
-            confined,
-            started: config.given.clone(),
-            applied: Mutex::new(Applied {
-                given: config.given,
-                keys,
+            sandbox_rules,
+            initial_options: config.options.clone(),
+            active: Mutex::new(ActiveConfig {
+                options: config.options,
+                pin_manager,
                 retired: Vec::new(),
             }),
         })
     }
 }
 
-/// What relays queries, whoever they come from.
+/// The path of a query: forwarder, completion and upstream.
 struct Relay {
-    /// Octets that the cache may have.
+    /// Octets that the cache may use.
     cache_size: usize,
     completer: Arc<QueryCompleter>,
     tally: Arc<Tally>,
@@ -198,7 +201,9 @@ impl Relay {
         let upstream = Upstream::start(resolvers, settle, Arc::clone(&tally))?;
         let forwarder =
             Forwarder::new(settings, Arc::clone(&upstream), Arc::clone(&completer), now);
-        completer.query_log().turn(forwarder.settings().query_log)?;
+        completer
+            .query_log()
+            .set_mode(forwarder.settings().query_log)?;
         Ok(Self {
             cache_size,
             completer,
@@ -208,45 +213,50 @@ impl Relay {
         })
     }
 
-    /// What the monitoring port shows.
-    fn sources(&self, server: &Server, evictions: &Arc<EvictionCounters>, start: Start) -> Sources {
-        Sources {
+    /// What the monitoring port exports.
+    fn exporter(
+        &self,
+        server: &Server,
+        evictions: &Arc<EvictionCounters>,
+        start: ProcessStart,
+    ) -> Exporter {
+        Exporter {
             completer: Arc::clone(&self.completer),
             forwarder: Arc::clone(&self.forwarder),
             tally: Arc::clone(&self.tally),
-            slots: Arc::clone(server.connection_limit()),
+            connection_limit: Arc::clone(server.connection_limit()),
             evictions: Arc::clone(evictions),
             cache_size: self.cache_size,
             start,
-            requests: Counter::new(),
-            refused: Counter::new(),
+            http_requests: Counter::new(),
+            http_refused: Counter::new(),
         }
     }
 }
 
-/// Has a thread write on to clients that are slow to read.
+/// Starts the thread that writes to clients that read slowly.
 fn start_slow_readers(
     memory: &Arc<Memory>,
     evictions: &Arc<EvictionCounters>,
 ) -> io::Result<Arc<SlowReaders>> {
-    let (slow_readers, bell) = SlowReaders::new(Arc::clone(memory), Arc::clone(evictions))?;
-    let drained = Arc::clone(&slow_readers);
-    thread::spawn_for_good("slow-readers", move || drained.drain(&bell))?;
+    let (slow_readers, wakeup) = SlowReaders::new(Arc::clone(memory), Arc::clone(evictions))?;
+    let for_thread = Arc::clone(&slow_readers);
+    thread::spawn_restarting("slow-readers", move || for_thread.drain(&wakeup))?;
     Ok(slow_readers)
 }
 
-/// Says in the log which variables look like options and are none.
+/// Logs the environment variables that look like options but are none.
 fn warn_of_variables(config: &Config) {
-    let left_alone: Vec<_> = config.given.left_alone().collect();
-    if !left_alone.is_empty() {
-        let variables = left_alone.join(" ");
+    let ignored_variables: Vec<_> = config.options.ignored_variables().collect();
+    if !ignored_variables.is_empty() {
+        let variables = ignored_variables.join(" ");
         warn!("event=variables-left-alone variables=\"{variables}\" cause=\"they are no options\"");
     }
 }
 
-/// Has the monitoring port be answered from now on.
-fn start_monitor(desk: TcpListener, sources: Sources) -> io::Result<Monitor> {
-    let monitor = Monitor::start(desk, sources)?;
+/// Starts the monitoring port.
+fn start_monitor(monitor_listener: TcpListener, exporter: Exporter) -> io::Result<Monitor> {
+    let monitor = Monitor::start(monitor_listener, exporter)?;
     info!("event=monitoring address={}", monitor.address());
     Ok(monitor)
 }

@@ -24,7 +24,7 @@ use crate::message::{
 use crate::system::clock::{self, micros};
 use crate::system::memory::Memory;
 use crate::telemetry::log::debug;
-use crate::telemetry::query_log::{Line, QueryLog};
+use crate::telemetry::query_log::{QueryLog, QueryRecord};
 use crate::upstream::{Failure, Query as _, Replies, Settle};
 
 /// Completes queries: answers their clients, caches their results and counts their outcomes.
@@ -274,8 +274,8 @@ impl QueryCompleter {
         let tcp = matches!(client, Client::Stream(_));
         self.counts.add(tcp, outcome);
         if self.query_log.is_on() {
-            self.query_log.say(Line {
-                time: clock::since_1970(),
+            self.query_log.push(QueryRecord {
+                time: clock::unix_time(),
                 client: client.peer(),
                 tcp,
                 question: question.into(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::forward::outcome::Outcome;
 use crate::system::clock::micros;
-use crate::telemetry::metrics::{Counter, Histogram, Spread};
+use crate::telemetry::metrics::{Counter, Histogram, HistogramSnapshot};
 
 /// Where an answer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,8 +92,8 @@ impl Counts {
     }
 
     /// How long clients waited for answers from this source.
-    pub fn latencies(&self, source: AnswerSource) -> Spread {
-        self.latencies[source as usize].value()
+    pub fn latencies(&self, source: AnswerSource) -> HistogramSnapshot {
+        self.latencies[source as usize].snapshot()
     }
 
     /// The number of queries that were served within the latency objective.

@@ -277,7 +277,7 @@ impl upstream::Query for Query {
 
     fn keep(&self, message: &[u8]) {
         let reservation = match &self.reservation {
-            Some(reservation) => match reservation.beside(message.len()) {
+            Some(reservation) => match reservation.reserve_another(message.len()) {
                 Some(reservation) => Some(reservation),
                 None => return,
             },
@@ -308,7 +308,7 @@ mod tests {
     fn a_query_costs_what_it_allocates() {
         let now = Instant::now();
         let memory = Memory::new(memory::Settings {
-            limit: memory::LEAST,
+            limit: memory::MIN_LIMIT,
             connections: 1,
         });
         let tsig = [&[0, 0, 250, 0, 255, 0, 0, 0, 0, 0x0f, 0][..], &[7; 0x0f00]].concat();

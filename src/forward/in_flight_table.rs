@@ -252,7 +252,7 @@ mod tests {
 
     fn memory() -> Arc<Memory> {
         Memory::new(memory::Settings {
-            limit: memory::LEAST,
+            limit: memory::MIN_LIMIT,
             connections: 1,
         })
     }
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn without_memory_no_query_is_made() {
         let (now, memory) = (Instant::now(), memory());
-        let share = memory.share(Purpose::Queries);
+        let share = memory.share_limit(Purpose::Queries);
         let mut query_pool = QueryPool::default();
         let one = query_pool.reuse(&memory, share - 10, now, |_| {});
         assert!(one.is_some());

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::client::address::client_of;
-use crate::system::memory::{is_fair, is_little};
+use crate::system::memory::{is_fair, is_small};
 
 /// Slots of the table.
 const SLOTS: usize = 16_384;
@@ -131,7 +131,7 @@ impl QueryQuota {
             self.release(first, octets);
             if !is_over && limits.free_octets > 0 {
                 let (own, own_octets) = add_at(second);
-                if is_little(own, all) && is_little(own_octets, limits.total_octets) {
+                if is_small(own, all) && is_small(own_octets, limits.total_octets) {
                     return Ok(second);
                 }
                 self.release(second, octets);

@@ -55,7 +55,7 @@ impl QueryCompleter {
         let limits = quota::Limits {
             max_queries: new_query.max_pending,
             free_octets: self.memory().free(Purpose::Queries).saturating_sub(cost),
-            total_octets: self.memory().share(Purpose::Queries),
+            total_octets: self.memory().share_limit(Purpose::Queries),
         };
         // A query costs some kilobytes at most.
         let octets = cost as u32;
@@ -63,7 +63,7 @@ impl QueryCompleter {
             Ok(slot) => slot,
             Err(quota::Exceeded::Queries) => return None,
             Err(quota::Exceeded::Octets) => {
-                self.memory().refuse(Purpose::Queries);
+                self.memory().count_refused(Purpose::Queries);
                 return None;
             }
         };

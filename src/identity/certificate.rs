@@ -160,7 +160,7 @@ fn parse_time((tag, octets): (u8, &[u8])) -> Option<u64> {
     let (month, day) = (part(0)?, part(2)?);
     let (hour, minute, second) = (part(4)?, part(6)?, part(8)?);
     let written = format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z");
-    let (time, _) = date::read(&written)?;
+    let (time, _) = date::parse(&written)?;
     (rest.get(10..) == Some("Z")).then_some(time)
 }
 

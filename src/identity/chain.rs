@@ -18,7 +18,7 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath, spki_for_anchor};
 use crate::identity::pin::{Pin, PinMatch};
 use crate::identity::verify_error::{Check, VerifyError};
 use crate::identity::verify_policy::{PinMode, VerifyPolicy};
-use crate::system::date::{DAY, Moment};
+use crate::system::date::{DAY, Timestamp};
 
 /// A resolver whose identity was verified, with the certificates and keys that prove it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +117,7 @@ impl PresentedChain<'_> {
             return Err(self.error(
                 Check::Clock,
                 "this machine's clock to be right, or a pin to stand in for it".to_owned(),
-                format!("it cannot be before {:#}", Moment(seconds)),
+                format!("it cannot be before {:#}", Timestamp(seconds)),
                 vec![leaf_pin],
             ));
         }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::{FromStr, SplitAsciiWhitespace};
 
 use crate::identity::rollover::{AddressObservation, DatedLeaf, KeyHistory, Leaf, MAX_LEAVES};
-use crate::system::date::{self, Moment};
+use crate::system::date::{self, Timestamp};
 
 /// The lines of one resolver's history; made by [`KeyHistory::lines`].
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl fmt::Display for HistoryLines<'_> {
                 f,
                 "learnt {name} {} since={:#}",
                 LeafFields(leaf),
-                Moment(*since)
+                Timestamp(*since)
             )?;
         }
         if let Some(DatedLeaf { leaf, since }) = &history.candidate {
@@ -45,11 +45,11 @@ impl fmt::Display for HistoryLines<'_> {
                 f,
                 "candidate {name} {} since={:#}",
                 LeafFields(leaf),
-                Moment(*since)
+                Timestamp(*since)
             )?;
         }
         for AddressObservation { address, pin, at } in &history.observations {
-            writeln!(f, "seen {name} {address} {pin} at={:#}", Moment(*at))?;
+            writeln!(f, "seen {name} {address} {pin} at={:#}", Timestamp(*at))?;
         }
         Ok(())
     }
@@ -69,8 +69,8 @@ impl fmt::Display for LeafFields<'_> {
         write!(
             f,
             "{pin} issuer={issuer} not-before={:#} not-after={:#}",
-            Moment(*not_before),
-            Moment(*not_after)
+            Timestamp(*not_before),
+            Timestamp(*not_after)
         )
     }
 }
@@ -169,7 +169,7 @@ fn read_leaf(words: &mut SplitAsciiWhitespace<'_>) -> Result<Leaf, String> {
 /// cut off.
 fn read_time(words: &mut SplitAsciiWhitespace<'_>, field: &str) -> Result<u64, String> {
     let word = words.next().unwrap_or_default();
-    match word.strip_prefix(field).and_then(date::read) {
+    match word.strip_prefix(field).and_then(date::parse) {
         Some((first, last)) if first == last => Ok(first),
         _ => Err(format!(
             "{word:?}: expected {field} with a time such as 2026-11-24T12:00:00Z"

@@ -147,8 +147,8 @@ pub fn read_file(path: &Path) -> Result<Vec<NamedPin>, PinFileError> {
 /// Reads a file that decides who is trusted. Fails if others than its owner may write it, if it is longer than 1 MiB, or if it is not
 /// UTF-8.
 pub fn read_text(path: &Path) -> Result<String, PinFileError> {
-    let octets = privileges::read_file(path).map_err(PinFileError::File)?;
-    privileges::text(octets).map_err(|(line, cause)| PinFileError::Line(line, cause))
+    let octets = privileges::read_trusted_file(path).map_err(PinFileError::File)?;
+    privileges::decode_utf8(octets).map_err(|(line, cause)| PinFileError::Line(line, cause))
 }
 
 /// Reads lines `NAME PIN [not-before=DATE] [not-after=DATE] [# comment]`. A date is `2026-11-24`, from its first second or
@@ -177,7 +177,7 @@ fn read_line<'t>(fqdn: &str, mut words: impl Iterator<Item = &'t str>) -> Result
             )
         };
         let (field, text) = word.split_once('=').ok_or_else(expected)?;
-        let (first, last) = date::read(text).ok_or_else(expected)?;
+        let (first, last) = date::parse(text).ok_or_else(expected)?;
         match field {
             "not-before" if entry.not_before.is_none() => entry.not_before = Some(first),
             "not-after" if entry.not_after.is_none() => entry.not_after = Some(last),
@@ -375,7 +375,7 @@ mod tests {
         let folder = read_file(Path::new("/"));
         assert!(matches!(
             folder,
-            Err(PinFileError::File(FileError::OtherKind(_)))
+            Err(PinFileError::File(FileError::WrongKind(_)))
         ));
     }
     #[test]
@@ -412,7 +412,7 @@ mod tests {
         // The next key alone, which does not count yet, is a slip as well.
         write("a.example PIN not-before=2026-12-01\n");
         let [early, late] =
-            ["2026-11-30", "2026-12-01"].map(|day| date::read(day).expect("a day").0);
+            ["2026-11-30", "2026-12-01"].map(|day| date::parse(day).expect("a day").0);
         let error = source
             .reread(&before, early)
             .expect_err("none counts")

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::identity::pin::Pin;
-use crate::system::date::{DAY, Moment};
+use crate::system::date::{DAY, Timestamp};
 
 /// Maximum number of accepted leaves, and also of learnt ones, in the history of one resolver.
 pub(super) const MAX_LEAVES: usize = 8;
@@ -107,7 +107,7 @@ impl fmt::Display for RejectReason {
             Self::TooEarly(due) => write!(
                 f,
                 "the accepted leaf is in the first two thirds of its life, until {:#}",
-                Moment(*due)
+                Timestamp(*due)
             ),
             Self::SeenTooShort { seen, wait } => write!(
                 f,
@@ -120,7 +120,7 @@ impl fmt::Display for RejectReason {
                 write!(f, "another new key was seen meanwhile, so it counts anew")
             }
             Self::ClockWentBack(remembered) => {
-                write!(f, "the clock is before {:#}", Moment(*remembered))
+                write!(f, "the clock is before {:#}", Timestamp(*remembered))
             }
             Self::InvalidDates => write!(f, "its dates make no sense at this time"),
             Self::NotConfigured(address) => write!(f, "the resolver has no address {address}"),

@@ -14,8 +14,8 @@ use std::process;
 
 use crate::identity::history_lines;
 use crate::identity::rollover::KeyHistory;
-use crate::system::date::{self, Moment};
-use crate::system::privileges::{self, FileError, LONGEST_FILE};
+use crate::system::date::{self, Timestamp};
+use crate::system::privileges::{self, FileError, MAX_FILE_LEN};
 
 /// The file's name in its directory.
 const FILE_NAME: &str = "state";
@@ -96,7 +96,7 @@ impl State {
         let Some(time) = line.strip_prefix("time ") else {
             return history_lines::read_line(line, &mut self.histories);
         };
-        match date::read(time.trim_ascii()) {
+        match date::parse(time.trim_ascii()) {
             Some((first, last)) if first == last && self.last_trusted_time.is_none() => {
                 self.last_trusted_time = Some(first);
                 Ok(())
@@ -112,7 +112,7 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{FILE_HEADER}{VERSION}")?;
         if let Some(time) = self.last_trusted_time {
-            writeln!(f, "time {:#}", Moment(time))?;
+            writeln!(f, "time {:#}", Timestamp(time))?;
         }
         for (name, history) in &self.histories {
             history.lines(name).fmt(f)?;
@@ -133,21 +133,21 @@ impl StateFile {
         let failed = |path: &Path, error| StateError::File(path.to_owned(), error);
         let metadata = fs::metadata(directory).map_err(FileError::Unreadable);
         let sound = metadata.and_then(|metadata| match metadata.is_dir() {
-            true => privileges::owner_alone_writes(&metadata),
-            false => Err(FileError::OtherKind("a directory")),
+            true => privileges::check_owner_only(&metadata),
+            false => Err(FileError::WrongKind("a directory")),
         });
         sound.map_err(|error| failed(directory, error))?;
         let file = Self {
             directory: directory.to_owned(),
         };
         let path = directory.join(FILE_NAME);
-        let octets = match privileges::read_file(&path) {
+        let octets = match privileges::read_trusted_file(&path) {
             Err(FileError::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok((file, State::default()));
             }
             read => read.map_err(|error| failed(&path, error))?,
         };
-        let text = privileges::text(octets);
+        let text = privileges::decode_utf8(octets);
         let text = text.map_err(|(line, cause)| StateError::Line(line, cause))?;
         Ok((file, State::parse(&text)?))
     }
@@ -173,7 +173,7 @@ impl StateFile {
         let text = state.to_string();
         // A file that cannot be read at the next start must not replace one that can.
         State::parse(&text).map_err(io::Error::other)?;
-        if text.len() as u64 > LONGEST_FILE {
+        if text.len() as u64 > MAX_FILE_LEN {
             return Err(io::Error::other(FileError::TooLong));
         }
         let new = self

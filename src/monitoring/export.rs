@@ -1,7 +1,7 @@
 //! Which numbers are there?
 //!
-//! Gathers what all folders have counted, for whoever asks from outside. Labels come from lists of ours and from the
-//! configuration: no name that was asked for and no client is among them, so their number has a bound.
+//! Collects the metrics of all folders. Labels are constants of this program or come from the configuration, never query names or
+//! clients, so the number of series is bounded.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,9 +12,11 @@ use crate::forward::completion::QueryCompleter;
 use crate::forward::counts::AnswerSource;
 use crate::forward::forwarder::Forwarder;
 use crate::forward::outcome::Outcome;
-use crate::monitoring::exposition::{Families, Family, Kind, Value, label, single, spreads};
-use crate::monitoring::process::{Process, Start};
-use crate::monitoring::service::Service;
+use crate::monitoring::exposition::{
+    Families, Family, Kind, Value, histogram_samples, label, unlabelled,
+};
+use crate::monitoring::process::{ProcessStart, ProcessStats};
+use crate::monitoring::service_level::ServiceLevel;
 use crate::system::clock;
 use crate::system::memory::Purpose;
 use crate::system::privileges;
@@ -23,67 +25,73 @@ use crate::telemetry::log;
 use crate::telemetry::metrics::Counter;
 use crate::upstream::{Standing, Tally};
 
-/// What has counted something.
-pub struct Sources {
-    /// How queries ended.
+/// Collects metrics from the parts of the daemon.
+///
+/// All parts are shared with the threads that serve. Each metric is read on its own, so one scrape may show a query in one metric
+/// and not yet in another.
+pub struct Exporter {
+    /// Outcomes of queries, the cache and the query log.
     pub completer: Arc<QueryCompleter>,
-    /// Whom they go to.
+    /// The policy and the current upstream.
     pub forwarder: Arc<Forwarder>,
-    /// What became of sessions.
+    /// Counters of sessions.
     pub tally: Arc<Tally>,
-    /// The places of TCP clients.
-    pub slots: Arc<ConnectionLimit>,
-    /// What the bounds on clients have cost them.
+    /// The slots of TCP clients.
+    pub connection_limit: Arc<ConnectionLimit>,
+    /// Counts of client traffic that limits rejected.
     pub evictions: Arc<EvictionCounters>,
-    /// What the cache may hold, which is settled at the start.
+    /// Octets that the cache may use, which does not change after the start.
     pub cache_size: usize,
-    /// When the process began.
-    pub start: Start,
+    /// When the process started.
+    pub start: ProcessStart,
     /// HTTP requests that were answered.
-    pub requests: Counter,
-    /// HTTP connections that were closed without an answer.
-    pub refused: Counter,
+    pub http_requests: Counter,
+    /// HTTP connections that were closed without a response.
+    pub http_refused: Counter,
 }
 
-impl Sources {
-    /// How the service is doing, since it began.
-    pub fn service(&self) -> Service {
+impl Exporter {
+    /// The level of service since the start.
+    pub fn service(&self) -> ServiceLevel {
         let completer = &self.completer;
-        let mut service = Service {
+        let mut service = ServiceLevel {
             good: completer.counts().slo_good(),
-            cache: completer.counts().latencies(AnswerSource::Cache),
-            resolver: completer.counts().latencies(AnswerSource::Resolver),
-            ..Service::default()
+            cache_latency: completer.counts().latencies(AnswerSource::Cache),
+            resolver_latency: completer.counts().latencies(AnswerSource::Resolver),
+            ..ServiceLevel::default()
         };
         for outcome in Outcome::ALL {
             let count = completer.counts().count(outcome);
             service.all += count;
             if outcome.counts_for_slo() {
-                service.owed += count;
+                service.eligible += count;
                 service.failed += if outcome.is_served() { 0 } else { count };
             }
         }
         service
     }
 
-    /// Whether a query would be answered, as far as is known.
+    /// Whether a query would get an answer now, as far as is known: from a resolver or from the cache.
     pub fn is_ready(&self) -> bool {
         self.forwarder.upstream().is_ready() || self.completer.cache().can_serve(clock::now())
     }
 
-    /// How each address of the resolvers fares.
-    pub fn standings(&self) -> Vec<Standing> {
+    /// The status of each address of the resolvers.
+    pub fn address_status(&self) -> Vec<Standing> {
         self.forwarder.upstream().standings()
     }
 
-    /// All numbers.
-    pub fn families(&self) -> Vec<Family> {
+    /// All metrics.
+    pub fn collect_families(&self) -> Vec<Family> {
         let mut all = Families(Vec::with_capacity(64));
         all.add(
             "dns_tool_build_info",
             Kind::Gauge,
             "The version that runs.",
-            vec![(label("version", env!("CARGO_PKG_VERSION")), Value::Whole(1))],
+            vec![(
+                label("version", env!("CARGO_PKG_VERSION")),
+                Value::Integer(1),
+            )],
         );
         self.add_queries(&mut all);
         self.add_sessions(&mut all);
@@ -108,7 +116,7 @@ impl Sources {
                     label("outcome", outcome.name()),
                 ];
                 let count = completer.counts().count_by(tcp, outcome);
-                counts.push((labels.join(","), Value::Whole(count)));
+                counts.push((labels.join(","), Value::Integer(count)));
             }
         }
         all.add(
@@ -122,15 +130,18 @@ impl Sources {
             "dns_tool_answer_seconds",
             Kind::Histogram,
             "What clients waited, for an answer that was kept (cache) or for the resolver.",
-            spreads(
+            histogram_samples(
                 "source",
-                &[("cache", service.cache), ("resolver", service.resolver)],
+                &[
+                    ("cache", service.cache_latency),
+                    ("resolver", service.resolver_latency),
+                ],
             ),
         );
         all.counter(
             "dns_tool_slo",
             "Queries to which an answer of the resolver was owed.",
-            service.owed,
+            service.eligible,
         );
         all.counter(
             "dns_tool_slo_good",
@@ -142,7 +153,7 @@ impl Sources {
             "dns_tool_slo_latency_seconds",
             Kind::Gauge,
             "How long a good answer may take (--slo-latency).",
-            single(Value::Micros(clock::micros(settings.slo_latency))),
+            unlabelled(Value::Micros(clock::micros(settings.slo_latency))),
         );
         all.gauge(
             "dns_tool_waiting",
@@ -162,17 +173,17 @@ impl Sources {
             "dns_tool_upstream_exchange_seconds",
             Kind::Histogram,
             "From a query's being sent on a session to its answer.",
-            spreads("", &[("", tally.exchanges.value())]),
+            histogram_samples("", &[("", tally.exchanges.snapshot())]),
         );
         let [full, resumed] = &tally.handshakes;
         all.add(
             "dns_tool_upstream_handshake_seconds",
             Kind::Histogram,
             "From connecting to a session whose resolver is proved; its count is that of the sessions opened.",
-            spreads("kind", &[("full", full.value()), ("resumed", resumed.value())]),
+            histogram_samples("kind", &[("full", full.snapshot()), ("resumed", resumed.snapshot())]),
         );
         let sessions = self
-            .standings()
+            .address_status()
             .iter()
             .map(|standing| standing.sessions)
             .sum();
@@ -239,9 +250,10 @@ impl Sources {
     }
 
     fn add_resolvers(&self, all: &mut Families) {
-        let standings = self.standings();
+        let standings = self.address_status();
         let of_each = |value: &dyn Fn(&Standing) -> Option<u64>| -> Vec<_> {
-            let labelled = |standing| Some((labels_of(standing), Value::Whole(value(standing)?)));
+            let labelled =
+                |standing| Some((resolver_labels(standing), Value::Integer(value(standing)?)));
             standings.iter().filter_map(labelled).collect()
         };
         all.add(
@@ -282,7 +294,7 @@ impl Sources {
             "dns_tool_cache_bytes",
             Kind::Gauge,
             "What they cost.",
-            single(Value::Whole(cache.octets())),
+            unlabelled(Value::Integer(cache.octets())),
         );
         all.gauge(
             "dns_tool_cache_limit_bytes",
@@ -313,11 +325,15 @@ impl Sources {
 
     fn add_clients(&self, all: &mut Families) {
         let evictions = &self.evictions;
-        all.gauge("dns_tool_clients", "TCP clients.", self.slots.in_use());
+        all.gauge(
+            "dns_tool_clients",
+            "TCP clients.",
+            self.connection_limit.in_use(),
+        );
         all.gauge(
             "dns_tool_clients_limit",
             "How many there may be (--max-clients, or fewer).",
-            self.slots.capacity(),
+            self.connection_limit.capacity(),
         );
         let dropped = [
             ("gave-way", &evictions.evicted),
@@ -332,7 +348,7 @@ impl Sources {
             "TCP clients whose connection was ended, by why.",
             dropped
                 .iter()
-                .map(|(reason, count)| (label("reason", reason), Value::Whole(count.value())))
+                .map(|(reason, count)| (label("reason", reason), Value::Integer(count.value())))
                 .collect(),
         );
         all.counter(
@@ -348,7 +364,7 @@ impl Sources {
             let purposes = Purpose::ALL.iter();
             let labelled = |purpose: &Purpose| {
                 let labels = label("purpose", purpose.name());
-                (labels, Value::Whole(value(*purpose)))
+                (labels, Value::Integer(value(*purpose)))
             };
             purposes.map(labelled).collect()
         };
@@ -362,7 +378,7 @@ impl Sources {
             "dns_tool_memory_share_bytes",
             Kind::Gauge,
             "What they may hold.",
-            of_each(&|purpose| memory.share(purpose) as u64),
+            of_each(&|purpose| memory.share_limit(purpose) as u64),
         );
         all.add(
             "dns_tool_memory_refused",
@@ -377,17 +393,17 @@ impl Sources {
         );
     }
 
-    /// What the program counts of itself.
+    /// Metrics of the program itself.
     fn add_program(&self, all: &mut Families) {
         all.counter(
             "dns_tool_log_lines_lost",
             "Log lines that found no room.",
-            log::lost(),
+            log::dropped(),
         );
         all.counter(
             "dns_tool_query_log_lines_lost",
             "Lines of the query log that found no room.",
-            self.completer.query_log().lost(),
+            self.completer.query_log().dropped(),
         );
         all.counter(
             "dns_tool_panics",
@@ -397,29 +413,29 @@ impl Sources {
         all.counter(
             "dns_tool_monitor_requests",
             "HTTP requests that were answered.",
-            self.requests.value(),
+            self.http_requests.value(),
         );
         all.counter(
             "dns_tool_monitor_refused",
             "HTTP connections that were closed without an answer.",
-            self.refused.value(),
+            self.http_refused.value(),
         );
     }
 
-    /// What the kernel says of the process.
+    /// Metrics of the process, from the kernel.
     fn add_process(&self, all: &mut Families) {
-        let process = Process::read();
+        let process = ProcessStats::read();
         all.add(
             "process_cpu_seconds",
             Kind::Counter,
             "Processor time that the process has used.",
-            single(Value::Micros(process.processor)),
+            unlabelled(Value::Micros(process.cpu_micros)),
         );
         let gauges = [
             (
                 "process_resident_memory_bytes",
                 "Memory that the process has in use.",
-                process.resident,
+                process.resident_bytes,
             ),
             (
                 "process_threads",
@@ -429,27 +445,28 @@ impl Sources {
             (
                 "process_open_fds",
                 "Descriptors that are open.",
-                process.descriptors,
+                process.open_fds,
             ),
             (
                 "process_max_fds",
                 "How many may be.",
-                privileges::descriptors(),
+                privileges::fd_limit(),
             ),
             (
                 "process_start_time_seconds",
                 "When the process began, since 1970.",
-                self.start.time(clock::now(), clock::since_1970().as_secs()),
+                self.start
+                    .unix_time(clock::now(), clock::unix_time().as_secs()),
             ),
         ];
         for (name, help, value) in gauges {
-            all.add(name, Kind::Gauge, help, single(Value::Whole(value)));
+            all.add(name, Kind::Gauge, help, unlabelled(Value::Integer(value)));
         }
     }
 }
 
 /// The labels of a resolver's address.
-pub fn labels_of(standing: &Standing) -> String {
+pub fn resolver_labels(standing: &Standing) -> String {
     let address: SocketAddr = standing.address;
     [
         label("resolver", &address.to_string()),

@@ -1,22 +1,22 @@
-//! How are numbers spelled for a program that collects them?
+//! How are numbers written for a program that collects them?
 //!
-//! As OpenMetrics 1.0 or in the text format of Prometheus, version 0.0.4: families of numbers, each with its labels.
+//! As OpenMetrics 1.0, or in the Prometheus text format 0.0.4: metric families, each with labelled samples.
 
-use crate::telemetry::metrics::{BOUNDS, Counter, Spread, seconds};
+use crate::telemetry::metrics::{BUCKET_BOUNDS, Counter, HistogramSnapshot, format_seconds};
 
-/// What a family of numbers is.
+/// The type of a metric family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// They only grow.
+    /// A value that only grows.
     Counter,
-    /// They go up and down.
+    /// A value that goes up and down.
     Gauge,
-    /// They are histograms.
+    /// A distribution of durations.
     Histogram,
 }
 
 impl Kind {
-    fn name(self) -> &'static str {
+    fn type_name(self) -> &'static str {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
@@ -25,41 +25,41 @@ impl Kind {
     }
 }
 
-/// One number.
+/// The value of a sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// As it is.
-    Whole(u64),
-    /// Microseconds, spelled as seconds.
+    /// A plain number.
+    Integer(u64),
+    /// Microseconds, written as seconds.
     Micros(u64),
-    /// How long things took.
-    Spread(Box<Spread>),
+    /// Durations, written as buckets, sum and count.
+    Histogram(Box<HistogramSnapshot>),
 }
 
-/// Numbers of one name.
+/// A metric family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Family {
     /// The name, without `_total`.
     pub name: &'static str,
-    /// What they are.
+    /// The type.
     pub kind: Kind,
-    /// What they say, in a sentence.
+    /// What the metric means, in one sentence.
     pub help: &'static str,
-    /// Each number with its labels, spelled as in `outcome="answered"`, or none.
+    /// Each sample's labels, written as `outcome="answered"` or empty, and its value.
     pub samples: Vec<(String, Value)>,
 }
 
-/// How numbers are spelled.
+/// A format for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// The text format of Prometheus, version 0.0.4.
+    /// The Prometheus text format, version 0.0.4.
     Prometheus,
     /// OpenMetrics, version 1.0.0.
     OpenMetrics,
 }
 
 impl Format {
-    /// The media type.
+    /// The media type for the header Content-Type.
     pub fn media_type(self) -> &'static str {
         match self {
             Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
@@ -68,21 +68,21 @@ impl Format {
     }
 }
 
-/// Spells numbers.
-pub fn spell(families: &[Family], format: Format) -> String {
+/// Writes all families in a format.
+pub fn encode(families: &[Family], format: Format) -> String {
     let mut out = String::with_capacity(16 * 1024);
     for family in families {
         let Family { name, help, .. } = family;
-        let total = match family.kind {
+        let total_suffix = match family.kind {
             Kind::Counter => "_total",
             _ => "",
         };
-        // There a family bears the name of its numbers, here of what they count.
+        // In the Prometheus format, the family of a counter is named with `_total`; in OpenMetrics, only its samples are.
         let suffix = match format {
-            Format::Prometheus => total,
+            Format::Prometheus => total_suffix,
             Format::OpenMetrics => "",
         };
-        let kind = family.kind.name();
+        let kind = family.kind.type_name();
         push(&mut out, &["# HELP ", name, suffix, " ", help, "\n"]);
         push(&mut out, &["# TYPE ", name, suffix, " ", kind, "\n"]);
         for unit in ["seconds", "bytes"] {
@@ -95,9 +95,17 @@ pub fn spell(families: &[Family], format: Format) -> String {
         }
         for (labels, value) in &family.samples {
             match value {
-                Value::Whole(number) => sample(&mut out, name, total, labels, &number.to_string()),
-                Value::Micros(micros) => sample(&mut out, name, total, labels, &seconds(*micros)),
-                Value::Spread(spread) => write_spread(&mut out, name, labels, spread),
+                Value::Integer(number) => {
+                    write_sample(&mut out, name, total_suffix, labels, &number.to_string())
+                }
+                Value::Micros(micros) => write_sample(
+                    &mut out,
+                    name,
+                    total_suffix,
+                    labels,
+                    &format_seconds(*micros),
+                ),
+                Value::Histogram(histogram) => write_histogram(&mut out, name, labels, histogram),
             }
         }
     }
@@ -107,21 +115,21 @@ pub fn spell(families: &[Family], format: Format) -> String {
     out
 }
 
-fn write_spread(out: &mut String, name: &str, labels: &str, spread: &Spread) {
+fn write_histogram(out: &mut String, name: &str, labels: &str, histogram: &HistogramSnapshot) {
     let mut count = 0;
     let comma = if labels.is_empty() { "" } else { "," };
-    for (index, class) in spread.classes.iter().enumerate() {
-        count += class;
-        let bound = BOUNDS.get(index).map(|bound| seconds(*bound));
+    for (index, bucket) in histogram.buckets.iter().enumerate() {
+        count += bucket;
+        let bound = BUCKET_BOUNDS.get(index).map(|bound| format_seconds(*bound));
         let bound = bound.as_deref().unwrap_or("+Inf");
         let labels = [labels, comma, "le=\"", bound, "\""].concat();
-        sample(out, name, "_bucket", &labels, &count.to_string());
+        write_sample(out, name, "_bucket", &labels, &count.to_string());
     }
-    sample(out, name, "_sum", labels, &seconds(spread.sum));
-    sample(out, name, "_count", labels, &count.to_string());
+    write_sample(out, name, "_sum", labels, &format_seconds(histogram.sum));
+    write_sample(out, name, "_count", labels, &count.to_string());
 }
 
-fn sample(out: &mut String, name: &str, suffix: &str, labels: &str, value: &str) {
+fn write_sample(out: &mut String, name: &str, suffix: &str, labels: &str, value: &str) {
     push(out, &[name, suffix]);
     if !labels.is_empty() {
         push(out, &["{", labels, "}"]);
@@ -134,18 +142,18 @@ fn push(out: &mut String, parts: &[&str]) {
     parts.iter().for_each(|part| out.push_str(part));
 }
 
-/// A label and its value, in which what would end it is escaped.
+/// A label and its value, escaped.
 pub fn label(name: &str, value: &str) -> String {
     let value = value.replace('\\', "\\\\").replace('"', "\\\"");
     [name, "=\"", &value.replace('\n', "\\n"), "\""].concat()
 }
-/// Families in the making.
+/// A list of families to which more are added.
 ///
-/// Its functions are called so often that copies of them in their callers would cost 10 KB.
+/// Its methods are not inlined: they are called so often that copies of them would cost 10 KB.
 pub(super) struct Families(pub(super) Vec<Family>);
 
 impl Families {
-    /// Adds one of this kind.
+    /// Adds a family.
     #[inline(never)]
     pub(super) fn add(
         &mut self,
@@ -165,47 +173,56 @@ impl Families {
     /// Adds a counter without labels.
     #[inline(never)]
     pub(super) fn counter(&mut self, name: &'static str, help: &'static str, value: u64) {
-        self.add(name, Kind::Counter, help, single(Value::Whole(value)));
+        self.add(name, Kind::Counter, help, unlabelled(Value::Integer(value)));
     }
 
     /// Adds a gauge without labels.
     #[inline(never)]
     pub(super) fn gauge(&mut self, name: &'static str, help: &'static str, value: usize) {
-        self.add(name, Kind::Gauge, help, single(Value::Whole(value as u64)));
+        self.add(
+            name,
+            Kind::Gauge,
+            help,
+            unlabelled(Value::Integer(value as u64)),
+        );
     }
 
-    /// Adds one with a counter for each word that the label `key` can have.
+    /// Adds a family with one counter for each value of the label `key`.
     pub(super) fn counters(
         &mut self,
         name: &'static str,
         help: &'static str,
         key: &str,
-        words: &[&str],
+        label_values: &[&str],
         counters: &[Counter],
     ) {
-        let samples = words.iter().zip(counters);
-        let samples = samples.map(|(word, count)| (label(key, word), Value::Whole(count.value())));
+        let samples = label_values.iter().zip(counters);
+        let samples = samples
+            .map(|(label_value, count)| (label(key, label_value), Value::Integer(count.value())));
         self.add(name, Kind::Counter, help, samples.collect());
     }
 }
 
-/// A number without labels.
+/// One sample without labels.
 #[inline(never)]
-pub(super) fn single(value: Value) -> Vec<(String, Value)> {
+pub(super) fn unlabelled(value: Value) -> Vec<(String, Value)> {
     vec![(String::new(), value)]
 }
 
-/// A histogram for each word that the label `key` can have; without labels where that is empty.
-pub(super) fn spreads(key: &str, spreads: &[(&str, Spread)]) -> Vec<(String, Value)> {
-    let spell = |(word, spread): &(&str, Spread)| {
+/// One histogram for each value of the label `key`, or without labels if `key` is empty.
+pub(super) fn histogram_samples(
+    key: &str,
+    histogram_samples: &[(&str, HistogramSnapshot)],
+) -> Vec<(String, Value)> {
+    let labelled = |(label_value, histogram): &(&str, HistogramSnapshot)| {
         let labels = if key.is_empty() {
             String::new()
         } else {
-            label(key, word)
+            label(key, label_value)
         };
-        (labels, Value::Spread(Box::new(*spread)))
+        (labels, Value::Histogram(Box::new(*histogram)))
     };
-    spreads.iter().map(spell).collect()
+    histogram_samples.iter().map(labelled).collect()
 }
 
 #[cfg(test)]
@@ -216,21 +233,24 @@ mod tests {
     use crate::telemetry::metrics::Histogram;
 
     #[test]
-    fn both_formats_say_the_same_numbers() {
-        let spread = Histogram::new();
-        spread.observe(Duration::from_millis(3), 2);
+    fn both_formats_have_the_same_samples() {
+        let histogram = Histogram::new();
+        histogram.observe(Duration::from_millis(3), 2);
         let families = [
             Family {
                 name: "x_things",
                 kind: Kind::Counter,
                 help: "Things.",
-                samples: vec![(label("kind", "a\"b\\c\n"), Value::Whole(7))],
+                samples: vec![(label("kind", "a\"b\\c\n"), Value::Integer(7))],
             },
             Family {
                 name: "x_answer_seconds",
                 kind: Kind::Histogram,
                 help: "Times.",
-                samples: vec![(String::new(), Value::Spread(Box::new(spread.value())))],
+                samples: vec![(
+                    String::new(),
+                    Value::Histogram(Box::new(histogram.snapshot())),
+                )],
             },
             Family {
                 name: "x_cpu_seconds",
@@ -239,8 +259,8 @@ mod tests {
                 samples: vec![(String::new(), Value::Micros(1_500_000))],
             },
         ];
-        let plain = spell(&families, Format::Prometheus);
-        let open = spell(&families, Format::OpenMetrics);
+        let plain = encode(&families, Format::Prometheus);
+        let open = encode(&families, Format::OpenMetrics);
         assert!(plain.starts_with(
             "# HELP x_things_total Things.\n# TYPE x_things_total counter\n\
              x_things_total{kind=\"a\\\"b\\\\c\\n\"} 7\n"

@@ -1,61 +1,65 @@
 //! How did the service do in the last minutes?
 //!
-//! What had been counted is noted every few seconds, for the charts of the page.
+//! The level of service is sampled every few seconds, for the charts of the page.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::monitoring::export::Sources;
-use crate::monitoring::service::Service;
+use crate::monitoring::export::Exporter;
+use crate::monitoring::service_level::ServiceLevel;
 
-/// How often the state is noted for the charts.
-pub(super) const STEP: Duration = Duration::from_secs(10);
-/// How often it was noted, at most.
-pub(super) const STEPS: usize = 60;
+/// How often a sample is taken.
+pub(super) const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
+/// How many intervals are kept: ten minutes.
+pub(super) const MAX_INTERVALS: usize = 60;
 
-/// How the service did in the last minutes.
+/// Samples of the level of service in the last minutes. Only the thread of the monitoring port uses it.
 pub struct History {
-    /// What had been counted by then, oldest first.
-    notes: VecDeque<Service>,
-    next: Instant,
+    /// Totals since the start at each sample, oldest first.
+    samples: VecDeque<ServiceLevel>,
+    next_sample_at: Instant,
 }
 
 impl History {
-    /// Of nothing yet.
+    /// Starts without samples. The first one is due at `now`.
     pub fn new(now: Instant) -> Self {
         Self {
-            notes: VecDeque::with_capacity(STEPS + 1),
-            next: now,
+            samples: VecDeque::with_capacity(MAX_INTERVALS + 1),
+            next_sample_at: now,
         }
     }
 
-    /// When the next note is due.
-    pub fn next(&self) -> Instant {
-        self.next
+    /// When the next sample is due.
+    pub fn next_sample_at(&self) -> Instant {
+        self.next_sample_at
     }
 
-    /// Notes how the service does, if that is due.
-    pub fn take(&mut self, now: Instant, sources: &Sources) {
-        if now < self.next {
+    /// Takes a sample if one is due.
+    pub fn sample_if_due(&mut self, now: Instant, exporter: &Exporter) {
+        if now < self.next_sample_at {
             return;
         }
-        // A machine that slept has no steps for that time.
-        self.next = (self.next + STEP).max(now);
-        if self.notes.len() > STEPS {
-            self.notes.pop_front();
+        // After a suspend, no samples are taken for the time of the suspend.
+        self.next_sample_at = (self.next_sample_at + SAMPLE_INTERVAL).max(now);
+        if self.samples.len() > MAX_INTERVALS {
+            self.samples.pop_front();
         }
-        self.notes.push_back(sources.service());
+        self.samples.push_back(exporter.service());
     }
 
-    /// What happened in each step, oldest first; the last one goes on until `now`.
-    pub(super) fn steps(&self, now: &Service) -> Vec<Service> {
-        let ends = self.notes.iter().skip(1).chain([now]);
-        let steps = self.notes.iter().zip(ends);
-        steps.map(|(before, after)| after.since(before)).collect()
+    /// What happened in each interval, oldest first. The last interval ends with `now`.
+    pub(super) fn per_interval(&self, now: &ServiceLevel) -> Vec<ServiceLevel> {
+        let ends = self.samples.iter().skip(1).chain([now]);
+        let per_interval = self.samples.iter().zip(ends);
+        per_interval
+            .map(|(before, after)| after.since(before))
+            .collect()
     }
 
-    /// What happened in all of them.
-    pub(super) fn whole(&self, now: &Service) -> Service {
-        self.notes.front().map_or(*now, |before| now.since(before))
+    /// What happened in all intervals together.
+    pub(super) fn total(&self, now: &ServiceLevel) -> ServiceLevel {
+        self.samples
+            .front()
+            .map_or(*now, |before| now.since(before))
     }
 }

@@ -1,8 +1,8 @@
 //! How is the state read from outside?
 //!
-//! Over HTTP, on a port of its own and a thread of its own: `/metrics` for programs that collect numbers, `/health` and
-//! `/ready` for supervisors, `/` for people. The thread waits for all visitors at once, answers one after the other, and
-//! rests in between, so that whoever plays with this port costs less than a tenth of a processor and no query.
+//! Over HTTP, on a port and a thread of its own: `/metrics` for Prometheus, `/health` and `/ready` for supervisors, `/` for
+//! people. The thread polls all connections at once, answers one after the other, and pauses in between, so that whoever abuses
+//! this port costs less than a tenth of a processor and delays no query.
 
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -15,42 +15,46 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::Mutex;
 
-use crate::monitoring::export::Sources;
-use crate::monitoring::exposition::{Format, spell};
+use crate::monitoring::export::Exporter;
+use crate::monitoring::exposition::{Format, encode};
 use crate::monitoring::history::History;
 use crate::monitoring::page::Page;
 use crate::system::clock;
 use crate::system::thread;
 
-/// Visitors at a time. Another one takes the place of the one that has been here for the longest time.
-const VISITORS: usize = 64;
-/// Octets of a request, at most.
-const REQUEST: usize = 4096;
-/// Headers of a request, at most.
-const HEADERS: usize = 32;
-/// How long a visitor may take, from the connection to its end.
-const VISIT: Duration = Duration::from_secs(5);
-/// Octets that are read and not looked at before a connection ends: a reset would take the answer back.
-const LEFTOVERS: usize = 64 * 1024;
-/// How long the thread rests after an answer.
-const RESPITE: Duration = Duration::from_millis(2);
-/// How long it rests after it looked at all visitors: octets that come one by one are read together.
-const REST: Duration = Duration::from_millis(5);
-/// Visitors that are taken in between two rests: more than come if somebody does nothing but connect. Those for whom the
-/// kernel's queue had no room would come a second later.
-const NEWCOMERS: usize = 64;
-/// How long it rests when it cannot accept.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Maximum number of connections. A further one replaces the oldest.
+const MAX_CONNECTIONS: usize = 64;
+/// Maximum length of a request in octets.
+const MAX_REQUEST_LEN: usize = 4096;
+/// Maximum number of headers in a request.
+const MAX_HEADERS: usize = 32;
+/// How long a connection may last.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Octets that are read and discarded after a response. Closing a socket with unread data resets the connection, and the client
+/// may lose the response.
+const MAX_DISCARDED: usize = 64 * 1024;
+/// How long the thread pauses after a response.
+const RESPONSE_PAUSE: Duration = Duration::from_millis(2);
+/// How long the thread pauses after each poll, so that octets that arrive one by one are read together.
+const POLL_PAUSE: Duration = Duration::from_millis(5);
+/// Connections accepted per poll: more than arrive within a pause from a client that only connects. A connection for which the
+/// kernel's queue has no room is tried again by its client a second later.
+const MAX_ACCEPTS: usize = 64;
+/// How long the thread pauses when it cannot accept.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// The port.
+/// The monitoring port.
+///
+/// Its thread owns the connections and the history, so these need no lock. `stop_writer` is the only lock here, and is taken on
+/// its own.
 #[derive(Debug)]
 pub struct Monitor {
     address: SocketAddr,
-    bell: Mutex<Option<PipeWriter>>,
+    stop_writer: Mutex<Option<PipeWriter>>,
     stopping: Arc<AtomicBool>,
 }
 
-/// Binds the port.
+/// Binds the monitoring port.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
@@ -58,100 +62,102 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Monitor {
-    /// Serves on `listener`, which is of [`bind`], what there is to know from `sources`. Fails when the system has no thread
-    /// or descriptor for it.
-    pub fn start(listener: TcpListener, sources: Sources) -> io::Result<Self> {
+    /// Serves the metrics of `exporter` on `listener`, which comes from [`bind`]. Fails when the system has no thread or file
+    /// descriptor.
+    pub fn start(listener: TcpListener, exporter: Exporter) -> io::Result<Self> {
         let address = listener.local_addr()?;
-        let (end, bell) = io::pipe()?;
+        let (stop_reader, stop_writer) = io::pipe()?;
         let stopping = Arc::new(AtomicBool::new(false));
-        let desk = Desk {
+        let server = HttpServer {
             listener,
-            end,
-            sources,
+            stop_reader,
+            exporter,
             page: Page::default(),
             stopping: Arc::clone(&stopping),
         };
         let mut history = History::new(clock::now());
-        thread::spawn_for_good("monitor", move || desk.serve(&mut history))?;
+        thread::spawn_restarting("monitor", move || server.run(&mut history))?;
         Ok(Self {
             address,
-            bell: Mutex::new(Some(bell)),
+            stop_writer: Mutex::new(Some(stop_writer)),
             stopping,
         })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Says from now on that nobody should send queries here.
-    pub fn be_unready(&self) {
+    /// Makes `/ready` fail from now on.
+    pub fn set_stopping(&self) {
         self.stopping.store(true, Ordering::Release);
     }
 
-    /// Serves no more.
+    /// Ends the thread.
     pub fn stop(&self) {
-        *self.bell.lock() = None;
+        *self.stop_writer.lock() = None;
     }
 }
 
-/// Somebody who is connected.
-struct Visitor {
+/// A client's connection. It carries one request and one response.
+struct HttpConnection {
     socket: TcpStream,
-    since: Instant,
+    accepted_at: Instant,
     request: Vec<u8>,
-    answer: Vec<u8>,
+    response: Vec<u8>,
     sent: usize,
     /// Octets that were read after the request.
-    leftovers: usize,
+    discarded: usize,
 }
 
-/// What became of a visitor.
+/// What to do with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Visit {
-    /// It goes on.
+enum ConnectionState {
+    /// Keep it.
     Open,
-    /// It is over.
-    Over,
+    /// Close it.
+    Closed,
 }
 
-struct Desk {
+struct HttpServer {
     listener: TcpListener,
-    end: PipeReader,
-    sources: Sources,
+    stop_reader: PipeReader,
+    exporter: Exporter,
     page: Page,
     stopping: Arc<AtomicBool>,
 }
 
-impl Desk {
-    fn serve(&self, history: &mut History) {
-        let mut visitors: Vec<Visitor> = Vec::new();
+impl HttpServer {
+    fn run(&self, history: &mut History) {
+        let mut connections: Vec<HttpConnection> = Vec::new();
         loop {
             let now = clock::now();
-            history.take(now, &self.sources);
-            visitors.retain(|visitor| {
-                let late = now >= visitor.since + VISIT;
-                if late {
-                    self.let_go(visitor);
+            history.sample_if_due(now, &self.exporter);
+            connections.retain(|connection| {
+                let is_late = now >= connection.accepted_at + CONNECTION_TIMEOUT;
+                if is_late {
+                    self.count_if_unanswered(connection);
                 }
-                !late
+                !is_late
             });
-            let due = visitors.iter().map(|visitor| visitor.since + VISIT);
-            let next = due.chain([history.next()]).min().unwrap_or(now);
+            let due = connections
+                .iter()
+                .map(|connection| connection.accepted_at + CONNECTION_TIMEOUT);
+            let next = due.chain([history.next_sample_at()]).min().unwrap_or(now);
             let wait = next.saturating_duration_since(now).as_millis() + 1;
             let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
             let mut ready = vec![
-                PollFd::new(self.end.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.stop_reader.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
             ];
-            ready.extend(visitors.iter().map(|visitor| {
-                let writes = visitor.sent < visitor.answer.len();
+            ready.extend(connections.iter().map(|connection| {
+                let writes = connection.sent < connection.response.len();
                 let flags = match writes {
                     true => PollFlags::POLLOUT,
                     false => PollFlags::POLLIN,
                 };
-                PollFd::new(visitor.socket.as_fd(), flags)
+                PollFd::new(connection.socket.as_fd(), flags)
             }));
             if poll(&mut ready, timeout).is_err() {
                 continue;
@@ -160,158 +166,174 @@ impl Desk {
             if ready[0] {
                 return;
             }
-            let arrived = ready[1];
+            let listener_ready = ready[1];
             let mut ready = ready.drain(2..);
-            visitors.retain_mut(|visitor| {
-                !ready.next().unwrap_or(false) || self.attend(visitor, history) == Visit::Open
+            connections.retain_mut(|connection| {
+                !ready.next().unwrap_or(false)
+                    || self.advance(connection, history) == ConnectionState::Open
             });
-            if arrived {
-                // The wait may have been longer than a visit may be.
-                self.welcome(&mut visitors, history, clock::now());
+            if listener_ready {
+                // The poll may have waited longer than a connection may last.
+                self.accept_pending(&mut connections, history, clock::now());
             }
-            sleep(REST);
+            sleep(POLL_PAUSE);
         }
     }
 
-    /// Counts a visitor that goes before its time, if it goes without an answer.
-    fn let_go(&self, visitor: &Visitor) {
-        if visitor.answer.is_empty() {
-            self.sources.refused.increment();
+    /// Counts a connection that is closed early, unless it has its response.
+    fn count_if_unanswered(&self, connection: &HttpConnection) {
+        if connection.response.is_empty() {
+            self.exporter.http_refused.increment();
         }
     }
 
-    /// Takes in who has come.
-    fn welcome(&self, visitors: &mut Vec<Visitor>, history: &History, now: Instant) {
-        for _ in 0..NEWCOMERS {
-            let mut visitor = match self.listener.accept() {
-                Ok((socket, _)) if socket.set_nonblocking(true).is_ok() => Visitor {
+    /// Accepts connections that are waiting.
+    fn accept_pending(
+        &self,
+        connections: &mut Vec<HttpConnection>,
+        history: &History,
+        now: Instant,
+    ) {
+        for _ in 0..MAX_ACCEPTS {
+            let mut connection = match self.listener.accept() {
+                Ok((socket, _)) if socket.set_nonblocking(true).is_ok() => HttpConnection {
                     socket,
-                    since: now,
+                    accepted_at: now,
                     request: Vec::new(),
-                    answer: Vec::new(),
+                    response: Vec::new(),
                     sent: 0,
-                    leftovers: 0,
+                    discarded: 0,
                 },
                 Ok(_) => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => return sleep(PAUSE),
+                Err(_) => return sleep(ACCEPT_BACKOFF),
             };
-            // Many a request came along, and many a visitor has left already.
-            if self.attend(&mut visitor, history) == Visit::Open {
-                if visitors.len() >= VISITORS {
-                    // The first is the one that came first.
-                    self.let_go(&visitors.remove(0));
+            // Often the request is here already.
+            if self.advance(&mut connection, history) == ConnectionState::Open {
+                if connections.len() >= MAX_CONNECTIONS {
+                    // The first one is the oldest.
+                    self.count_if_unanswered(&connections.remove(0));
                 }
-                visitors.push(visitor);
+                connections.push(connection);
             }
         }
     }
 
-    /// Reads of a visitor's request what is there, or writes of its answer what is taken.
-    fn attend(&self, visitor: &mut Visitor, history: &History) -> Visit {
-        if visitor.answer.is_empty() {
-            let mut octets = [0; REQUEST];
-            match visitor.socket.read(&mut octets) {
-                Ok(0) => return Visit::Over,
-                Ok(length) => visitor.request.extend_from_slice(&octets[..length]),
-                Err(error) => return after(&error),
+    /// Reads what has arrived of a request, or writes what the socket takes of the response.
+    fn advance(&self, connection: &mut HttpConnection, history: &History) -> ConnectionState {
+        if connection.response.is_empty() {
+            let mut bytes = [0; MAX_REQUEST_LEN];
+            match connection.socket.read(&mut bytes) {
+                Ok(0) => return ConnectionState::Closed,
+                Ok(length) => connection.request.extend_from_slice(&bytes[..length]),
+                Err(error) => return on_io_error(&error),
             }
-            let Some(answer) = self.answer(&visitor.request, history) else {
-                return Visit::Open;
+            let Some(response) = self.response_to(&connection.request, history) else {
+                return ConnectionState::Open;
             };
-            visitor.answer = answer;
-            self.sources.requests.increment();
-            sleep(RESPITE);
+            connection.response = response;
+            self.exporter.http_requests.increment();
+            sleep(RESPONSE_PAUSE);
         }
-        while visitor.sent < visitor.answer.len() {
-            match visitor.socket.write(&visitor.answer[visitor.sent..]) {
-                Ok(sent) => visitor.sent += sent,
-                Err(error) => return after(&error),
+        while connection.sent < connection.response.len() {
+            match connection
+                .socket
+                .write(&connection.response[connection.sent..])
+            {
+                Ok(sent) => connection.sent += sent,
+                Err(error) => return on_io_error(&error),
             }
-            if visitor.sent == visitor.answer.len() {
-                let _ = visitor.socket.shutdown(Shutdown::Write);
-                return Visit::Open;
+            if connection.sent == connection.response.len() {
+                let _ = connection.socket.shutdown(Shutdown::Write);
+                return ConnectionState::Open;
             }
         }
-        let mut octets = [0; REQUEST];
-        match visitor.socket.read(&mut octets) {
-            Ok(0) => Visit::Over,
+        let mut bytes = [0; MAX_REQUEST_LEN];
+        match connection.socket.read(&mut bytes) {
+            Ok(0) => ConnectionState::Closed,
             Ok(length) => {
-                visitor.leftovers += length;
-                match visitor.leftovers > LEFTOVERS {
-                    true => Visit::Over,
-                    false => Visit::Open,
+                connection.discarded += length;
+                match connection.discarded > MAX_DISCARDED {
+                    true => ConnectionState::Closed,
+                    false => ConnectionState::Open,
                 }
             }
-            Err(error) => after(&error),
+            Err(error) => on_io_error(&error),
         }
     }
 
-    /// The answer to a request; none if there is more of it to come.
-    fn answer(&self, octets: &[u8], history: &History) -> Option<Vec<u8>> {
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+    /// The response to a request, or `None` if the request is incomplete.
+    fn response_to(&self, bytes: &[u8], history: &History) -> Option<Vec<u8>> {
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
-        let parsed = request.parse(octets);
+        let parsed = request.parse(bytes);
         let method = request.method.unwrap_or_default();
         match parsed {
             Ok(httparse::Status::Complete(_)) => {}
-            Ok(httparse::Status::Partial) if octets.len() < REQUEST => return None,
+            Ok(httparse::Status::Partial) if bytes.len() < MAX_REQUEST_LEN => return None,
             Ok(_) | Err(httparse::Error::TooManyHeaders) => {
-                return Some(refuse(method, "431 Request Header Fields Too Large"));
+                return Some(error_response(
+                    method,
+                    "431 Request Header Fields Too Large",
+                ));
             }
-            Err(_) => return Some(refuse(method, "400 Bad Request")),
+            Err(_) => return Some(error_response(method, "400 Bad Request")),
         }
         if !["GET", "HEAD"].contains(&method) {
-            return Some(refuse(method, "405 Method Not Allowed"));
+            return Some(error_response(method, "405 Method Not Allowed"));
         }
         let path = path_of(request.path.unwrap_or_default());
         let format = format_of(request.headers);
         let Some((status, media_type, body)) = self.content(path, format, history) else {
-            return Some(refuse(method, "404 Not Found"));
+            return Some(error_response(method, "404 Not Found"));
         };
-        let policy = self.page.policy();
-        Some(spell_answer(method, status, media_type, &body, policy))
+        let csp = self.page.csp();
+        Some(write_response(method, status, media_type, &body, csp))
     }
 
-    /// What is to be had at a path: the status, the media type and the body; none if there is nothing.
+    /// The status, media type and body for a path, or `None` if there is no such path.
     fn content(
         &self,
         path: &str,
         format: Format,
         history: &History,
     ) -> Option<(&'static str, &'static str, String)> {
-        let plain = "text/plain; charset=utf-8";
+        let text_plain = "text/plain; charset=utf-8";
         Some(match path {
             "/metrics" => {
-                let body = spell(&self.sources.families(), format);
+                let body = encode(&self.exporter.collect_families(), format);
                 ("200 OK", format.media_type(), body)
             }
-            "/health" => match thread::stuck(clock::now()) {
-                None => ("200 OK", plain, "healthy\n".to_owned()),
+            "/health" => match thread::stalled_thread(clock::now()) {
+                None => ("200 OK", text_plain, "healthy\n".to_owned()),
                 Some(name) => (
                     "503 Service Unavailable",
-                    plain,
+                    text_plain,
                     ["stuck: ", name, "\n"].concat(),
                 ),
             },
-            "/ready" => match self.unreadiness() {
-                None => ("200 OK", plain, "ready\n".to_owned()),
-                Some(cause) => ("503 Service Unavailable", plain, [cause, "\n"].concat()),
+            "/ready" => match self.not_ready_reason() {
+                None => ("200 OK", text_plain, "ready\n".to_owned()),
+                Some(cause) => (
+                    "503 Service Unavailable",
+                    text_plain,
+                    [cause, "\n"].concat(),
+                ),
             },
             "/" => {
-                let trouble = self.unreadiness();
-                let body = self.page.write(&self.sources, history, trouble);
+                let not_ready = self.not_ready_reason();
+                let body = self.page.write(&self.exporter, history, not_ready);
                 ("200 OK", "text/html; charset=utf-8", body)
             }
             _ => return None,
         })
     }
 
-    /// Why nobody should send queries here, if nobody should.
-    fn unreadiness(&self) -> Option<&'static str> {
+    /// Why no queries should be sent here, or `None` if all is well.
+    fn not_ready_reason(&self) -> Option<&'static str> {
         if self.stopping.load(Ordering::Acquire) {
             Some("stopping")
-        } else if self.sources.is_ready() {
+        } else if self.exporter.is_ready() {
             None
         } else {
             Some("no resolver serves, and nothing is kept that could")
@@ -319,19 +341,19 @@ impl Desk {
     }
 }
 
-/// What becomes of a visitor whose socket did not do what was asked of it.
-fn after(error: &io::Error) -> Visit {
+/// Keeps a connection whose socket only has to wait, and closes it after any other error.
+fn on_io_error(error: &io::Error) -> ConnectionState {
     match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::Interrupted => Visit::Open,
-        _ => Visit::Over,
+        ErrorKind::WouldBlock | ErrorKind::Interrupted => ConnectionState::Open,
+        _ => ConnectionState::Closed,
     }
 }
 
-/// The path of a request's target, which is that alone or a whole URL (RFC 9112 section 3.2.2).
+/// The path of a request target, which is a path or an absolute URL (RFC 9112 section 3.2.2).
 fn path_of(target: &str) -> &str {
     let target = target.split('?').next().unwrap_or_default();
     match target.split_once("://") {
-        // Whatever host it names, it came here.
+        // The host does not matter.
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
             rest.find('/').map_or("/", |start| &rest[start..])
         }
@@ -339,7 +361,7 @@ fn path_of(target: &str) -> &str {
     }
 }
 
-/// The format of numbers that a request asks for (RFC 9110 section 12.5.1).
+/// The format of metrics that a request accepts (RFC 9110 section 12.5.1).
 fn format_of(headers: &[httparse::Header<'_>]) -> Format {
     let accept = headers
         .iter()
@@ -353,15 +375,15 @@ fn format_of(headers: &[httparse::Header<'_>]) -> Format {
     }
 }
 
-fn refuse(method: &str, status: &str) -> Vec<u8> {
+fn error_response(method: &str, status: &str) -> Vec<u8> {
     let body = [status, "\n"].concat();
-    let plain = "text/plain; charset=utf-8";
-    spell_answer(method, status, plain, &body, "default-src 'none'")
+    let text_plain = "text/plain; charset=utf-8";
+    write_response(method, status, text_plain, &body, "default-src 'none'")
 }
 
-fn spell_answer(method: &str, status: &str, media_type: &str, body: &str, policy: &str) -> Vec<u8> {
+fn write_response(method: &str, status: &str, media_type: &str, body: &str, csp: &str) -> Vec<u8> {
     let length = body.len().to_string();
-    // One answer to a connection, and nothing of it is kept or taken for something else.
+    // One response per connection, never cached or sniffed.
     let parts = [
         "HTTP/1.1 ",
         status,
@@ -370,10 +392,10 @@ fn spell_answer(method: &str, status: &str, media_type: &str, body: &str, policy
         "\r\nContent-Length: ",
         &length,
         "\r\nContent-Security-Policy: ",
-        policy,
+        csp,
         "\r\nAllow: GET, HEAD\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
          Referrer-Policy: no-referrer\r\nConnection: close\r\n\r\n",
-        // Whatever the answer to it is, it is the head alone (RFC 9110 section 9.3.2).
+        // The response to HEAD has no body (RFC 9110 section 9.3.2).
         if method == "HEAD" { "" } else { body },
     ];
     parts.concat().into_bytes()

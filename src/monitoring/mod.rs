@@ -2,22 +2,22 @@
 //!
 //! From top to bottom, each of these files imports only files below it:
 //!
-//! - [`http`]: the port, and what answers to which request.
+//! - [`http`]: the port, and the response to each request.
 //! - [`page`]: the page for people.
 //! - `chart`: the charts on it.
-//! - `figures`: numbers, spelled for people.
+//! - `human_units`: how numbers are written for people.
 //! - [`history`]: how the service did in the last minutes.
-//! - [`export`]: all numbers that there are, and whether queries would be answered.
-//! - [`service`]: how well clients are served.
+//! - [`export`]: all metrics, and whether queries would be answered.
+//! - [`service_level`]: how well clients are served.
 //! - [`process`]: what is known of this process itself.
-//! - [`exposition`]: numbers, spelled for programs that collect them.
+//! - [`exposition`]: how metrics are written for Prometheus.
 
 mod chart;
 pub mod export;
 pub mod exposition;
-mod figures;
 pub mod history;
 pub mod http;
+mod human_units;
 pub mod page;
 pub mod process;
-pub mod service;
+pub mod service_level;

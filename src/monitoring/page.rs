@@ -1,7 +1,7 @@
 //! What does a person see of the state?
 //!
-//! One HTML page that needs nothing from elsewhere and runs nothing: the figures that `/metrics` has, each marked with its
-//! name there (`data-metric`), and how the last minutes went. No name that was asked for and no client is on it.
+//! One HTML page without scripts or external resources. It shows the numbers of `/metrics`, each marked with its name there
+//! (`data-metric`), and charts of the last minutes. It shows no query names and no clients.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,128 +9,140 @@ use ring::digest::{SHA256, digest};
 
 use crate::forward::outcome::Outcome;
 use crate::monitoring::chart;
-use crate::monitoring::export::{Sources, labels_of};
+use crate::monitoring::export::{Exporter, resolver_labels};
 use crate::monitoring::exposition::{Family, Value, label};
-use crate::monitoring::figures::{NONE, share, span, time};
 use crate::monitoring::history::History;
-use crate::monitoring::service::Service;
+use crate::monitoring::human_units::{
+    NO_VALUE, format_duration, format_latency, format_percentage,
+};
+use crate::monitoring::service_level::ServiceLevel;
 use crate::system::clock;
-use crate::system::date::{DAY, Moment};
+use crate::system::date::{DAY, Timestamp};
 use crate::upstream::Standing;
 
-/// What the page looks like. Its hash is all that the page's policy lets in.
+/// The style sheet. Its hash is the only source that the page's content security policy allows.
 const STYLE: &str = include_str!("page.css");
-/// What it says, with words in double brackets where something is filled in ([`Out::fill`]).
-const FORM: &str = include_str!("page.html");
-/// Days before a certificate's end from which on it is shown as something to see to.
-const SOON: u64 = 14;
+/// The page, with placeholders in double brackets ([`PageWriter::fill_placeholder`]).
+const TEMPLATE: &str = include_str!("page.html");
+/// Days before a certificate's expiry from which the page highlights it.
+const EXPIRY_WARNING_DAYS: u64 = 14;
 
-/// The page.
+/// The status page.
 pub struct Page {
-    policy: String,
+    csp: String,
 }
 
 impl Default for Page {
     fn default() -> Self {
         let hash = STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
-        let policy = [
+        let csp = [
             "default-src 'none'; style-src 'sha256-",
             &hash,
             "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         ];
-        Self {
-            policy: policy.concat(),
-        }
+        Self { csp: csp.concat() }
     }
 }
 
 impl Page {
-    /// What a browser may do with it (CSP): show it.
-    pub fn policy(&self) -> &str {
-        &self.policy
+    /// The value of the header Content-Security-Policy.
+    pub fn csp(&self) -> &str {
+        &self.csp
     }
 
-    /// Writes it. `trouble` is why nobody should send queries here, if nobody should.
-    pub fn write(&self, sources: &Sources, history: &History, trouble: Option<&str>) -> String {
-        let service = sources.service();
-        let mut out = Out {
+    /// Writes the page. `not_ready_reason` is why no queries should be sent here, if there is a reason.
+    pub fn write(
+        &self,
+        exporter: &Exporter,
+        history: &History,
+        not_ready_reason: Option<&str>,
+    ) -> String {
+        let service = exporter.service();
+        let mut out = PageWriter {
             text: String::with_capacity(32 * 1024),
-            families: sources.families(),
-            standings: sources.standings(),
-            steps: history.steps(&service),
-            lately: history.whole(&service),
+            families: exporter.collect_families(),
+            standings: exporter.address_status(),
+            intervals: history.per_interval(&service),
+            window: history.total(&service),
             service,
-            now: clock::since_1970().as_secs(),
-            up: sources.start.up(clock::now()),
-            trouble,
+            now: clock::unix_time().as_secs(),
+            uptime_seconds: exporter.start.uptime_seconds(clock::now()),
+            not_ready_reason,
         };
-        let mut rest = FORM;
-        while let Some((text, tail)) = rest.split_once("[[") {
-            let (word, tail) = tail.split_once("]]").unwrap_or((tail, ""));
+        let mut remaining = TEMPLATE;
+        while let Some((text, tail)) = remaining.split_once("[[") {
+            let (placeholder, tail) = tail.split_once("]]").unwrap_or((tail, ""));
             out.text.push_str(text);
-            out.fill(word);
-            rest = tail;
+            out.fill_placeholder(placeholder);
+            remaining = tail;
         }
-        out.text.push_str(rest);
+        out.text.push_str(remaining);
         out.text
     }
 }
 
-/// The page in the making, and what stands on it.
-struct Out<'f> {
+/// The page while it is written, and what it shows.
+struct PageWriter<'f> {
     text: String,
     families: Vec<Family>,
     standings: Vec<Standing>,
-    steps: Vec<Service>,
-    lately: Service,
-    service: Service,
-    /// In seconds since 1970.
+    intervals: Vec<ServiceLevel>,
+    window: ServiceLevel,
+    service: ServiceLevel,
+    /// Seconds since 1970.
     now: u64,
-    /// In seconds.
-    up: u64,
-    trouble: Option<&'f str>,
+    /// Seconds since the start.
+    uptime_seconds: u64,
+    not_ready_reason: Option<&'f str>,
 }
 
-impl Out<'_> {
-    // Called so often that copies would be half of this file in the binary.
+impl PageWriter<'_> {
+    // Not inlined: copies would be half of this file in the binary.
     #[inline(never)]
     fn push(&mut self, parts: &[&str]) {
         parts.iter().for_each(|part| self.text.push_str(part));
     }
 
-    /// Writes what a word of the form stands for.
-    fn fill(&mut self, word: &str) {
-        let answers = self.lately.answers();
-        let within = |hundredths| answers.percentile(hundredths).map_or(NONE.to_owned(), time);
-        let text = match word {
+    /// Writes the content of a placeholder.
+    fn fill_placeholder(&mut self, placeholder: &str) {
+        let latency = self.window.latency();
+        let within = |percent| {
+            latency
+                .percentile(percent)
+                .map_or(NO_VALUE.to_owned(), format_latency)
+        };
+        let text = match placeholder {
             "style" => STYLE.to_owned(),
             "version" => env!("CARGO_PKG_VERSION").to_owned(),
-            "state" => match self.trouble {
+            "state" => match self.not_ready_reason {
                 None => "<span class=\"state good\">ready</span>".to_owned(),
                 Some(cause) => ["<span class=\"state bad\">", cause, "</span>"].concat(),
             },
-            "up" => span(self.up),
-            "now" => format!("{:#}", Moment(self.now)),
+            "up" => format_duration(self.uptime_seconds),
+            "now" => format!("{:#}", Timestamp(self.now)),
             "all" => self.service.all.to_string(),
-            "good" => share(self.lately.good, self.lately.owed),
+            "good" => format_percentage(self.window.good, self.window.eligible),
             "half" => within(50),
             "most" => within(95),
             "nearly" => within(99),
-            "cached" => share(self.lately.cache.count(), answers.count()),
-            "bars" => return chart::bars(&mut self.text, &self.steps),
-            "lines" => return chart::lines(&mut self.text, &self.steps),
-            "resolvers" => return self.resolvers(),
-            "outcomes" => return self.outcomes(),
-            _ => match (word.strip_prefix('='), word.strip_prefix("meter ")) {
-                (Some(name), _) => return self.figure(name),
-                (_, Some(names)) => return self.meter(names),
-                (None, None) => NONE.to_owned(),
+            "cached" => format_percentage(self.window.cache_latency.count(), latency.count()),
+            "bars" => return chart::write_rate_chart(&mut self.text, &self.intervals),
+            "lines" => return chart::write_latency_chart(&mut self.text, &self.intervals),
+            "resolvers" => return self.resolver_rows(),
+            "outcomes" => return self.outcome_rows(),
+            _ => match (
+                placeholder.strip_prefix('='),
+                placeholder.strip_prefix("meter "),
+            ) {
+                (Some(name), _) => return self.metric_cell(name),
+                (_, Some(names)) => return self.meter_element(names),
+                (None, None) => NO_VALUE.to_owned(),
             },
         };
         self.text.push_str(&text);
     }
 
-    /// The number of this name, with its labels behind it in braces.
+    /// The value of the metric `NAME{LABELS}`.
     fn value(&self, name: &str) -> Option<u64> {
         let (name, labels) = name.split_once('{').unwrap_or((name, ""));
         let labels = labels.trim_end_matches('}');
@@ -138,16 +150,16 @@ impl Out<'_> {
         let family = self.families.iter().find(|family| family.name == stem)?;
         let mut samples = family.samples.iter();
         match &samples.find(|(other, _)| other == labels)?.1 {
-            Value::Whole(number) | Value::Micros(number) => Some(*number),
-            Value::Spread(spread) => Some(spread.count()),
+            Value::Integer(number) | Value::Micros(number) => Some(*number),
+            Value::Histogram(histogram) => Some(histogram.count()),
         }
     }
 
-    /// A cell with a number, marked with where it comes from.
-    fn figure(&mut self, name: &str) {
+    /// A table cell with the value of a metric, marked with its name.
+    fn metric_cell(&mut self, name: &str) {
         let value = self
             .value(name)
-            .map_or(NONE.to_owned(), |value| value.to_string());
+            .map_or(NO_VALUE.to_owned(), |value| value.to_string());
         let mark = name.replace('"', "&quot;");
         self.push(&[
             "<td class=\"number\" data-metric=\"",
@@ -158,8 +170,8 @@ impl Out<'_> {
         ]);
     }
 
-    /// How much of what there may be there is.
-    fn meter(&mut self, names: &str) {
+    /// A bar that compares two metrics: `VALUE LIMIT`.
+    fn meter_element(&mut self, names: &str) {
         let (value, limit) = names.split_once(' ').unwrap_or((names, ""));
         let [value, limit] = [value, limit].map(|name| self.value(name).unwrap_or(0).to_string());
         self.push(&[
@@ -171,7 +183,7 @@ impl Out<'_> {
         ]);
     }
 
-    fn resolvers(&mut self) {
+    fn resolver_rows(&mut self) {
         for standing in std::mem::take(&mut self.standings) {
             let state = match (standing.healthy, standing.shown) {
                 (false, _) => "<td class=\"bad\">failed or was slow lately",
@@ -179,33 +191,39 @@ impl Out<'_> {
                 (true, Some(_)) => "<td class=\"good\">proved",
             };
             let pins = standing.pins.to_string();
-            let slot = standing.shown.map_or(0, |shown| shown.slot).to_string();
+            let pin_number = standing.shown.map_or(0, |shown| shown.slot).to_string();
             let pins = match (standing.pins, standing.shown) {
                 (0, _) => "none".to_owned(),
-                (_, Some(shown)) if shown.slot > 0 => ["number ", &slot, " of ", &pins].concat(),
+                (_, Some(shown)) if shown.slot > 0 => {
+                    ["number ", &pin_number, " of ", &pins].concat()
+                }
                 (_, Some(_)) => ["none of ", &pins, " fits"].concat(),
                 (_, None) => pins,
             };
             let expiry = standing.shown.and_then(|shown| shown.not_after);
-            let expiry = expiry.map_or(["<td>", NONE].concat(), |expiry| {
+            let expiry = expiry.map_or(["<td>", NO_VALUE].concat(), |expiry| {
                 let days = expiry.saturating_sub(self.now) / DAY;
-                let class = if days < SOON { "bad" } else { "" };
+                let class = if days < EXPIRY_WARNING_DAYS {
+                    "bad"
+                } else {
+                    ""
+                };
                 format!(
                     "<td class=\"{class}\">{days} days, until {}",
-                    Moment(expiry)
+                    Timestamp(expiry)
                 )
             });
             let address = standing.address.to_string();
-            // Host names and addresses have nothing in them that means something in HTML.
+            // Host names and addresses contain no HTML metacharacters.
             self.push(&["<tr><th>", &address, "<td>", &standing.name, state]);
             self.push(&["<td>", &pins, &expiry]);
-            let labels = labels_of(&standing);
-            self.figure(&["dns_tool_resolver_sessions{", &labels, "}"].concat());
+            let labels = resolver_labels(&standing);
+            self.metric_cell(&["dns_tool_resolver_sessions{", &labels, "}"].concat());
             self.push(&["</tr>"]);
         }
     }
 
-    fn outcomes(&mut self) {
+    fn outcome_rows(&mut self) {
         for outcome in Outcome::ALL {
             let names = ["udp", "tcp"].map(|transport| {
                 let labels = [
@@ -216,7 +234,7 @@ impl Out<'_> {
             });
             if names.iter().any(|name| self.value(name) > Some(0)) {
                 self.push(&["<tr><th>", outcome.name(), "</th>"]);
-                names.iter().for_each(|name| self.figure(name));
+                names.iter().for_each(|name| self.metric_cell(name));
                 self.push(&["</tr>"]);
             }
         }

@@ -72,7 +72,7 @@ impl Server {
                 slow_readers: Arc::clone(slow_readers),
                 stopping: Arc::clone(&stopping),
             };
-            threads.push(thread::spawn_for_good("accept", move || acceptor.run())?);
+            threads.push(thread::spawn_restarting("accept", move || acceptor.run())?);
         }
         for udp in &sockets.udp {
             let receiver = UdpReceiver {
@@ -83,7 +83,7 @@ impl Server {
                 socket_activated: sockets.socket_activated,
                 stopping: Arc::clone(&stopping),
             };
-            threads.push(thread::spawn_for_good("receive", move || receiver.run())?);
+            threads.push(thread::spawn_restarting("receive", move || receiver.run())?);
         }
         Ok(Self {
             udp: sockets.udp,

@@ -13,8 +13,8 @@ use crate::forward::forwarder::{Batch, Forwarder};
 use crate::message::framing::FrameBuffer;
 use crate::system::clock;
 use crate::system::deadline;
-use crate::system::memory::{Purpose, READ, Reservation};
-use crate::system::thread::Pulse;
+use crate::system::memory::{Purpose, READ_BUFFER, Reservation};
+use crate::system::thread::Heartbeat;
 
 /// How long reading pauses after a query that exceeded the rate limit or was not allowed.
 const OVER_LIMIT_PAUSE: Duration = Duration::from_millis(200);
@@ -47,7 +47,7 @@ impl ClientReader {
         &self,
         connection: &Connection,
         mut frames: FrameBuffer,
-        pulse: &Pulse,
+        heartbeat: &Heartbeat,
     ) {
         let stream = connection.stream();
         let mut batch = Batch::for_worker(connection);
@@ -57,7 +57,7 @@ impl ClientReader {
             // Loaded before handling, so that what was read before a stop is still answered.
             let last = self.stopping.load(Ordering::Acquire);
             let now = clock::now();
-            pulse.works(now);
+            heartbeat.set_busy(now);
             let may_continue =
                 self.handle_messages(connection, &mut frames, &mut read_timeout, &mut batch, now);
             let over_limit = batch.take_over_limit();
@@ -70,7 +70,7 @@ impl ClientReader {
                 // acknowledgement until there is an answer, or for 40 ms.
                 let _ = SockRef::from(connection.socket()).set_tcp_quickack(true);
             }
-            pulse.waits();
+            heartbeat.set_idle();
             if last || !may_continue || !stream.wait_until_drained() {
                 return;
             }
@@ -155,7 +155,7 @@ impl ClientReader {
         reservation: &mut Option<Reservation>,
     ) -> bool {
         if reservation.is_some() && !frames.has_partial_message() {
-            frames.shrink_to(READ);
+            frames.shrink_to(READ_BUFFER);
             *reservation = None;
         }
         let growth = frames.growth();
@@ -191,7 +191,7 @@ impl ReadTimeout {
     fn apply(&mut self, socket: &TcpStream, has_partial_message: bool) -> io::Result<()> {
         let timeout = if has_partial_message {
             let began_at = *self.message_began_at.get_or_insert_with(clock::now);
-            deadline::left(began_at + IDLE_TIMEOUT)?
+            deadline::time_left(began_at + IDLE_TIMEOUT)?
         } else {
             self.message_began_at = None;
             IDLE_TIMEOUT

@@ -21,7 +21,7 @@ use crate::server::backoff::Backoff;
 use crate::server::workers::{Job, WorkerPool};
 use crate::system::clock;
 use crate::system::memory;
-use crate::system::thread::{self, Pulse};
+use crate::system::thread::{self, Heartbeat};
 use crate::telemetry::log::debug;
 
 /// Connections that an accepting thread reads itself, at most.
@@ -78,10 +78,10 @@ impl Acceptor {
     /// Accepts until the shutdown, and then hands all new connections over to workers.
     pub(super) fn run(&self) {
         let mut backoff = Backoff::default();
-        let pulse = Pulse::new("accept");
+        let heartbeat = Heartbeat::new("accept");
         let mut new_connections = NewConnections {
             connections: Vec::new(),
-            frames: FrameBuffer::with_capacity(memory::READ),
+            frames: FrameBuffer::with_capacity(memory::READ_BUFFER),
             batch: Batch::default(),
         };
         loop {
@@ -105,13 +105,13 @@ impl Acceptor {
             }
             let readable: Vec<_> = readable.collect();
             let now = clock::now();
-            pulse.works(now);
+            heartbeat.set_busy(now);
             self.read_ready(&mut new_connections, &readable, now);
             if listener_ready {
-                self.accept_pending(&mut new_connections, &mut backoff, &pulse);
+                self.accept_pending(&mut new_connections, &mut backoff, &heartbeat);
             }
             self.forwarder.dispatch(&mut new_connections.batch, now);
-            pulse.waits();
+            heartbeat.set_idle();
             if readable.len() > 1 {
                 yield_now();
             }
@@ -142,7 +142,7 @@ impl Acceptor {
         &self,
         new_connections: &mut NewConnections,
         backoff: &mut Backoff,
-        pulse: &Pulse,
+        heartbeat: &Heartbeat,
     ) {
         for count in 0..MAX_NEW_CONNECTIONS {
             let slot = match self.connection_limit.try_acquire() {
@@ -150,7 +150,7 @@ impl Acceptor {
                 None if count == 0 => {
                     // One of the new connections may have to be evicted.
                     self.hand_over_all(new_connections);
-                    pulse.waits();
+                    heartbeat.set_idle();
                     self.connection_limit.acquire()
                 }
                 slot => slot,
@@ -159,7 +159,7 @@ impl Acceptor {
             match self.listener.accept() {
                 Ok((socket, peer)) => {
                     let now = clock::now();
-                    pulse.works(now);
+                    heartbeat.set_busy(now);
                     backoff.reset("accept");
                     if !self.admit(peer.ip().to_canonical()) {
                         debug!("event=client-refused client={peer} cause=\"too many of its own\"");
@@ -188,7 +188,7 @@ impl Acceptor {
                     ) => {}
                 Err(error) => {
                     self.hand_over_all(new_connections);
-                    pulse.waits();
+                    heartbeat.set_idle();
                     return backoff.wait("accept", &error);
                 }
             }
@@ -198,19 +198,19 @@ impl Acceptor {
     /// Reads one new connection, and then keeps it, hands it over, or drops it.
     fn read_new(&self, new_connections: &mut NewConnections, mut new: NewConnection, now: Instant) {
         // A panic closes only this connection.
-        match thread::guard("accept", || {
+        match thread::catch_panic("accept", || {
             self.read_queries(new_connections, &mut new, now)
         }) {
             Some(FirstRead::KeepPolling) => new_connections.connections.push(new),
             Some(FirstRead::HandOver) => {
                 // The answers of this thread are sent before those of the worker.
                 self.forwarder.dispatch(&mut new_connections.batch, now);
-                let frames = FrameBuffer::with_capacity(memory::READ);
+                let frames = FrameBuffer::with_capacity(memory::READ_BUFFER);
                 let received = std::mem::replace(&mut new_connections.frames, frames);
                 self.pool.submit(Job::Client(new.connection, received));
             }
             Some(FirstRead::Closed) => {}
-            None => new_connections.frames = FrameBuffer::with_capacity(memory::READ),
+            None => new_connections.frames = FrameBuffer::with_capacity(memory::READ_BUFFER),
         }
     }
 
@@ -262,7 +262,7 @@ impl Acceptor {
     fn hand_over(&self, new_connections: &mut NewConnections, count: usize) {
         let count = count.min(new_connections.connections.len());
         for new in new_connections.connections.drain(..count) {
-            let empty = FrameBuffer::with_capacity(memory::READ);
+            let empty = FrameBuffer::with_capacity(memory::READ_BUFFER);
             self.pool.submit(Job::Client(new.connection, empty));
         }
     }

@@ -24,7 +24,7 @@ use crate::client::eviction_counters::EvictionCounters;
 use crate::forward::forwarder::{Batch, Forwarder};
 use crate::server::backoff::Backoff;
 use crate::system::clock;
-use crate::system::thread::Pulse;
+use crate::system::thread::Heartbeat;
 use crate::telemetry::log::warn;
 
 /// Datagrams that one system call receives, at most.
@@ -62,7 +62,7 @@ impl UdpReceiver {
         let mut drops = KernelDrops::default();
         let mut headers = Self::headers();
         let mut drain_batches = MAX_DRAIN_BATCHES;
-        let pulse = Pulse::new("receive");
+        let heartbeat = Heartbeat::new("receive");
         while !(self.socket_activated && self.stopping.load(Ordering::Acquire)) {
             let mut slices: Vec<_> = octets
                 .iter_mut()
@@ -87,7 +87,7 @@ impl UdpReceiver {
                         return;
                     }
                     let now = clock::now();
-                    pulse.works(now);
+                    heartbeat.set_busy(now);
                     let drop_count = packets.iter().rev().find_map(|packet| packet.drop_count);
                     let had_drops = drops.any_reported();
                     let new_drops = drops.record(drop_count, now);
@@ -98,7 +98,7 @@ impl UdpReceiver {
                         headers = Self::headers();
                     }
                     self.handle(&packets, &octets, &mut batch, now);
-                    pulse.waits();
+                    heartbeat.set_idle();
                     if (2..MAX_DATAGRAMS).contains(&packets.len()) {
                         yield_now();
                     }

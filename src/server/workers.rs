@@ -14,7 +14,7 @@ use crate::forward::forwarder::Forwarder;
 use crate::message::framing::FrameBuffer;
 use crate::server::reader::ClientReader;
 use crate::system::executor::{self, Executor};
-use crate::system::thread::{self, Pulse};
+use crate::system::thread::{self, Heartbeat};
 use crate::telemetry::log::warn;
 use crate::upstream::RACERS;
 
@@ -106,12 +106,12 @@ impl WorkerPool {
 
     /// Runs jobs until the thread has been idle for [`IDLE_THREAD_TIMEOUT`] and is not needed, or the pool is stopped.
     fn work(self: &Arc<Self>) {
-        let pulse = Pulse::new("worker");
+        let heartbeat = Heartbeat::new("worker");
         loop {
             match self.jobs.recv_timeout(IDLE_THREAD_TIMEOUT) {
                 Ok(job) => {
-                    thread::guard("worker", || self.run(job, &pulse));
-                    pulse.waits();
+                    thread::catch_panic("worker", || self.run(job, &heartbeat));
+                    heartbeat.set_idle();
                     self.state.lock().active_jobs -= 1;
                 }
                 Err(RecvTimeoutError::Timeout) => {
@@ -126,9 +126,11 @@ impl WorkerPool {
         }
     }
 
-    fn run(self: &Arc<Self>, job: Job, pulse: &Pulse) {
+    fn run(self: &Arc<Self>, job: Job, heartbeat: &Heartbeat) {
         match job {
-            Job::Client(connection, frames) => self.reader.read_queries(&connection, frames, pulse),
+            Job::Client(connection, frames) => {
+                self.reader.read_queries(&connection, frames, heartbeat)
+            }
             Job::Connect(job) => job(),
         }
     }

@@ -1,25 +1,26 @@
 //! How does the C library's allocator divide memory among threads?
 //!
-//! glibc's makes a heap for each few threads, up to eight for each processor. What was freed in one is not used by the others, so
-//! that each of them may come to hold as much as all messages together may, one after the other. How many there are is said in
-//! the environment, where it is read once, before a program begins (mallopt(3)). So this one begins again with that said.
+//! glibc creates an arena for every few threads, up to eight per processor. Memory freed in one arena is not reused by the
+//! others, so each arena may grow to what all messages together may take. The number of arenas is read from the environment once,
+//! before `main` (mallopt(3)). The program therefore executes itself again with that variable set.
 
 use std::env;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// What glibc reads, and how many heaps it is to make: one. Each thread has some memory at hand besides, and a query needs little
-/// of it, so that on two processors none costs more than with sixteen heaps.
-const HEAPS: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
-/// Says that it was begun again. Where the program has more rights than who started it, glibc takes its own variable away.
-const BEGUN: &str = "_DNS_TOOL_BEGUN_AGAIN";
+/// The variable that glibc reads, and the number of arenas: one. Each thread also has a small cache of its own, and a query needs
+/// little memory, so on two processors one arena is as fast as sixteen.
+const ARENA_MAX: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
+/// Marks a process that has already executed itself again. glibc removes its own variable in a program with raised privileges, so
+/// that one cannot serve as the mark.
+const RESTARTED: &str = "_DNS_TOOL_BEGUN_AGAIN";
 
-/// Has the allocator make one heap, by beginning the program again in this process, unless it was told how many to make. To be
-/// called before anything else is done. Where the system refuses, memory is as it would have been.
-pub fn limit_heaps() {
-    let (variable, heaps) = HEAPS;
+/// Limits the allocator to one arena by executing the program again in this process, unless the environment already sets a
+/// number. Call it before anything else. If the system refuses, the allocator keeps its default.
+pub fn limit_arenas() {
+    let (variable, arenas) = ARENA_MAX;
     if !cfg!(target_env = "gnu")
-        || [variable, BEGUN]
+        || [variable, RESTARTED]
             .iter()
             .any(|name| env::var_os(name).is_some())
     {
@@ -33,7 +34,10 @@ pub fn limit_heaps() {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    command.args(arguments).env(variable, heaps).env(BEGUN, "1");
-    // It returns only when it failed.
+    command
+        .args(arguments)
+        .env(variable, arenas)
+        .env(RESTARTED, "1");
+    // `exec` returns only on failure.
     let _ = command.exec();
 }

@@ -1,59 +1,61 @@
 //! What time is it?
 //!
-//! One clock for everything that lasts. It never goes back, and it goes on while the machine is suspended: a laptop that
-//! slept for eight hours holds no answer that is eight hours too old.
+//! All durations use one clock. It never goes back, and it goes on while the machine is suspended: a laptop that slept for eight
+//! hours serves no answer that is eight hours too old.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
-/// The same moment on the clock that stands still during a suspend, which is [`Instant`]'s, and on the one that does not.
+/// The same moment on two clocks: [`Instant`]'s, which stops during a suspend, and CLOCK_BOOTTIME, which does not.
 static BASE: LazyLock<(Instant, Option<Duration>)> =
-    LazyLock::new(|| (Instant::now(), read(ClockId::CLOCK_BOOTTIME)));
+    LazyLock::new(|| (Instant::now(), read_clock(ClockId::CLOCK_BOOTTIME)));
 
-/// This moment.
+/// The current time, suspends included.
 pub fn now() -> Instant {
-    match (*BASE, read(ClockId::CLOCK_BOOTTIME)) {
-        ((start, Some(began)), Some(now)) => start + now.saturating_sub(began),
-        // Every Linux has that clock since 2.6.39; what lacks it does not suspend.
+    match (*BASE, read_clock(ClockId::CLOCK_BOOTTIME)) {
+        ((start, Some(boottime_at_start)), Some(now)) => {
+            start + now.saturating_sub(boottime_at_start)
+        }
+        // Linux has CLOCK_BOOTTIME since 2.6.39. A system without it does not suspend.
         _ => Instant::now(),
     }
 }
 
-/// A moment so much after another; that one itself if the clock cannot tell.
+/// `moment` plus `wait`, or `moment` itself if the sum is out of range.
 pub fn later(moment: Instant, wait: Duration) -> Instant {
     moment.checked_add(wait).unwrap_or(moment)
 }
 
-/// A moment as microseconds on a scale that begins with the first question for the time; at least 1.
-pub fn stamp(moment: Instant) -> u64 {
+/// Microseconds from the first use of this clock to `moment`; at least 1, so that 0 can mean "never".
+pub fn micros_since_start(moment: Instant) -> u64 {
     micros(moment.saturating_duration_since(BASE.0)).max(1)
 }
 
-/// What the clock shows that stands still during a suspend.
+/// CLOCK_MONOTONIC, which stops during a suspend. sd_notify(3) wants this one.
 pub fn monotonic() -> Duration {
-    read(ClockId::CLOCK_MONOTONIC).unwrap_or_default()
+    read_clock(ClockId::CLOCK_MONOTONIC).unwrap_or_default()
 }
 
-/// The time of day and the date, as far as this machine knows them, for what has a date: certificates and pins.
-pub fn since_1970() -> Duration {
+/// The wall clock as the time since 1970 (UTC), for certificates, pins and log lines. It may be wrong.
+pub fn unix_time() -> Duration {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.unwrap_or_default()
 }
 
-/// For how long the machine has been suspended since it was started.
-pub fn suspended() -> Duration {
-    let boottime = read(ClockId::CLOCK_BOOTTIME).unwrap_or_default();
+/// How long the machine has been suspended since it booted.
+pub fn time_suspended() -> Duration {
+    let boottime = read_clock(ClockId::CLOCK_BOOTTIME).unwrap_or_default();
     boottime.saturating_sub(monotonic())
 }
 
-/// A time in microseconds, for counters of whole numbers.
+/// A duration in whole microseconds, at most `u64::MAX`.
 pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn read(clock: ClockId) -> Option<Duration> {
+fn read_clock(clock: ClockId) -> Option<Duration> {
     clock_gettime(clock).ok().map(Duration::from)
 }
 
@@ -62,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_goes_on_and_never_back() {
+    fn the_clock_never_goes_back_or_stands_still() {
         let moments: Vec<_> = (0..1000).map(|_| now()).collect();
         assert!(moments.is_sorted());
         let (start, other) = (now(), Instant::now());

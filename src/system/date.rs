@@ -1,67 +1,70 @@
 //! Which day is that?
 //!
-//! Moments are seconds since 1970, UTC; people read and write them as RFC 3339 says: `2026-11-24T12:00:00Z`, or a day alone.
+//! Times are seconds since 1970 (UTC). They are read and written as RFC 3339 has it, `2026-11-24T12:00:00Z`, or as a day alone,
+//! `2026-11-24`.
 
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
 use humantime::{format_rfc3339_millis, format_rfc3339_seconds, parse_rfc3339};
 
-/// Seconds of a day.
+/// Seconds per day.
 pub const DAY: u64 = 24 * 60 * 60;
-/// The last second that is spelled: after it years have five digits.
-const LAST: u64 = 253_402_300_799;
+/// 9999-12-31T23:59:59Z, the last second that is written: later years have five digits.
+const MAX_TIMESTAMP: u64 = 253_402_300_799;
 
-/// The first and the last second of what a text says: of a day, or of a moment, which is both. From 1970 to 9999; none for
-/// anything else.
-pub fn read(text: &str) -> Option<(u64, u64)> {
+/// The first and the last second that a text means: of a day, or of a moment, which is both. Returns `None` unless it is a valid
+/// date from 1970 to 9999.
+pub fn parse(text: &str) -> Option<(u64, u64)> {
     match text.split_once('T') {
         None => {
-            let start = read_moment(&format!("{text}T00:00:00Z"))?;
+            let start = parse_timestamp(&format!("{text}T00:00:00Z"))?;
             Some((start, start + DAY - 1))
         }
         Some(_) => {
-            let moment = read_moment(text)?;
+            let moment = parse_timestamp(text)?;
             Some((moment, moment))
         }
     }
 }
 
-/// To the second: neither parts of one nor the 60th, which the library takes.
-fn read_moment(text: &str) -> Option<u64> {
+/// Accepts whole seconds only: neither fractions nor a leap second, which the library would accept.
+fn parse_timestamp(text: &str) -> Option<u64> {
     let moment = parse_rfc3339(text).ok()?;
     let seconds = moment.duration_since(UNIX_EPOCH).ok()?.as_secs();
-    (spell(seconds) == text).then_some(seconds)
+    (format_timestamp(seconds) == text).then_some(seconds)
 }
 
-/// To the second; in words where the year has more than four digits, which is not read.
-fn spell(seconds: u64) -> String {
+/// To the second. A time after 9999 gives a text that [`parse`] refuses.
+fn format_timestamp(seconds: u64) -> String {
     match seconds {
-        ..=LAST => format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string(),
+        ..=MAX_TIMESTAMP => {
+            format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
+        }
         _ => "after 9999".to_owned(),
     }
 }
 
-/// A moment, spelled as a day, or with `{:#}` to the second.
+/// Seconds since 1970. Displayed as a day, or to the second with `{:#}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(pub u64);
+pub struct Timestamp(pub u64);
 
-impl fmt::Display for Moment {
+impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let spelled = spell(self.0);
-        let day = spelled.split_once('T').map_or(&*spelled, |(day, _)| day);
-        f.write_str(if f.alternate() { &spelled } else { day })
+        let text = format_timestamp(self.0);
+        let day = text.split_once('T').map_or(&*text, |(day, _)| day);
+        f.write_str(if f.alternate() { &text } else { day })
     }
 }
 
-/// A moment in a log, as the time since 1970: to the millisecond.
+/// The time of a log line, since 1970. Displayed to the millisecond.
 #[derive(Debug, Clone, Copy)]
-pub struct Stamp(pub Duration);
+pub struct LogTimestamp(pub Duration);
 
-impl fmt::Display for Stamp {
+impl fmt::Display for LogTimestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // No clock shows a later one.
-        let time = self.0.min(Duration::new(LAST, 999_999_999));
+        // The library fails on later times.
+        let time = self.0.min(Duration::new(MAX_TIMESTAMP, 999_999_999));
         format_rfc3339_millis(UNIX_EPOCH + time).fmt(f)
     }
 }
@@ -71,14 +74,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_day_until_9999_is_spelled_as_it_is_read() {
+    fn every_day_until_9999_is_formatted_as_it_is_parsed() {
         // The calendar, counted out a day at a time.
         let (mut year, mut month, mut day) = (1970, 1, 1);
         let mut start = 0;
         while year < 10_000 {
             let text = format!("{year:04}-{month:02}-{day:02}");
-            assert_eq!(read(&text), Some((start, start + DAY - 1)), "{text}");
-            assert_eq!(Moment(start + DAY - 1).to_string(), text);
+            assert_eq!(parse(&text), Some((start, start + DAY - 1)), "{text}");
+            assert_eq!(Timestamp(start + DAY - 1).to_string(), text);
             let leap = year % 400 == 0 || year % 4 == 0 && year % 100 != 0;
             let length = [
                 31,
@@ -106,22 +109,22 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_is_read_and_spelled_to_the_second() {
+    fn a_timestamp_is_parsed_and_formatted_to_the_second() {
         for (seconds, text) in [
             (0, "1970-01-01T00:00:00Z"),
             (1_709_210_096, "2024-02-29T12:34:56Z"),
             (253_402_300_799, "9999-12-31T23:59:59Z"),
         ] {
-            assert_eq!(read(text), Some((seconds, seconds)));
-            assert_eq!(format!("{:#}", Moment(seconds)), text);
+            assert_eq!(parse(text), Some((seconds, seconds)));
+            assert_eq!(format!("{:#}", Timestamp(seconds)), text);
             let later = Duration::from_secs(seconds) + Duration::from_micros(7999);
-            assert_eq!(Stamp(later).to_string(), text.replace('Z', ".007Z"));
+            assert_eq!(LogTimestamp(later).to_string(), text.replace('Z', ".007Z"));
         }
     }
 
     #[test]
-    fn what_is_no_date_is_refused() {
-        assert_eq!(Moment(u64::MAX).to_string(), "after 9999");
+    fn an_invalid_date_is_refused() {
+        assert_eq!(Timestamp(u64::MAX).to_string(), "after 9999");
         for text in [
             "",
             "after 9999",
@@ -148,7 +151,7 @@ mod tests {
             "2026-11-24 12:00:00Z",
             "٢٠٢٦-11-24",
         ] {
-            assert_eq!(read(text), None, "{text}");
+            assert_eq!(parse(text), None, "{text}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How long may this still take?
 //!
-//! A timeout on each read is not a deadline: a peer that sends an octet now and then would go on for ever. A
-//! [`Timed`] stream has one end, and shortens its socket's timeouts as that draws near.
+//! A timeout per read is not a deadline: a peer that sends an octet now and then would never reach it. A [`DeadlineStream`] has
+//! one deadline, and shortens the timeouts of its socket as the deadline approaches.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -9,44 +9,46 @@ use std::time::{Duration, Instant};
 
 use crate::system::clock;
 
-/// What is left until `deadline`; the error `TimedOut` once nothing is.
-pub fn left(deadline: Instant) -> io::Result<Duration> {
+/// The time until `deadline`, or the error `TimedOut` if it has passed.
+pub fn time_left(deadline: Instant) -> io::Result<Duration> {
     match deadline.saturating_duration_since(clock::now()) {
         Duration::ZERO => Err(ErrorKind::TimedOut.into()),
-        left => Ok(left),
+        remaining => Ok(remaining),
     }
 }
 
-/// A blocking socket all of whose reads and writes end by one deadline, with the error `TimedOut`.
+/// A blocking socket whose reads and writes all fail with `TimedOut` at one deadline.
 #[derive(Debug)]
-pub struct Timed<'s> {
+pub struct DeadlineStream<'s> {
     socket: &'s TcpStream,
     deadline: Instant,
 }
 
-impl<'s> Timed<'s> {
-    /// `socket` until `deadline`.
+impl<'s> DeadlineStream<'s> {
+    /// Wraps `socket` until `deadline`.
     pub fn new(socket: &'s TcpStream, deadline: Instant) -> Self {
         Self { socket, deadline }
     }
 
-    /// Takes the timeouts off the socket again.
+    /// Removes the timeouts from the socket.
     pub fn finish(self) -> io::Result<()> {
         self.socket.set_read_timeout(None)?;
         self.socket.set_write_timeout(None)
     }
 }
 
-impl Read for Timed<'_> {
+impl Read for DeadlineStream<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.socket.set_read_timeout(Some(left(self.deadline)?))?;
+        self.socket
+            .set_read_timeout(Some(time_left(self.deadline)?))?;
         self.socket.read(into).map_err(named_timeout)
     }
 }
 
-impl Write for Timed<'_> {
+impl Write for DeadlineStream<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.socket.set_write_timeout(Some(left(self.deadline)?))?;
+        self.socket
+            .set_write_timeout(Some(time_left(self.deadline)?))?;
         self.socket.write(octets).map_err(named_timeout)
     }
 
@@ -87,7 +89,7 @@ mod tests {
                 thread::sleep(Duration::from_millis(5));
             }
         });
-        let mut stream = Timed::new(&near, deadline);
+        let mut stream = DeadlineStream::new(&near, deadline);
         let error = io::copy(&mut stream, &mut io::sink()).expect_err("the deadline");
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert!(Instant::now() >= deadline);
@@ -96,10 +98,10 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_peer_ends_at_the_deadline_and_a_talking_one_before_it() {
+    fn a_silent_peer_times_out_and_an_active_one_is_read() {
         let (near, mut far) = pair();
         far.write_all(b"abc").expect("writes");
-        let mut stream = Timed::new(&near, Instant::now() + Duration::from_millis(50));
+        let mut stream = DeadlineStream::new(&near, Instant::now() + Duration::from_millis(50));
         let mut octets = [0; 3];
         stream
             .read_exact(&mut octets)

@@ -1,12 +1,12 @@
-//! Who runs what may take long?
+//! Who runs work that may block?
 
 use std::sync::Arc;
 
-/// Something to run once, on a thread that may wait. Dropped where it cannot be run.
+/// Work that runs once on a thread that may block. It is dropped if no thread can run it.
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads that may wait.
+/// A pool of threads that may block.
 pub trait Executor: Send + Sync {
-    /// Has a thread run `job`; drops it if there is none.
+    /// Runs `job` on a thread of the pool, or drops it if there is none.
     fn execute(self: Arc<Self>, job: Job);
 }

@@ -1,50 +1,52 @@
 //! How many octets may messages hold?
 //!
-//! Whatever strangers make this process hold is paid for here before it is copied: queries that wait, replies on their way to
-//! clients that read slowly, lines of the query log. Each purpose has a share of its own, so that no two kinds of load can
-//! take each other's memory; and the more of a share is taken, the smaller is the part that one client may take ([`is_fair`]).
-//! A reservation is given back when it is dropped. There is no lock, and time plays no part.
+//! Memory that clients can make this process hold is reserved here before it is used: queries that wait for an answer, replies to
+//! clients that read slowly, lines of the query log. Each purpose has its own share, so that one kind of load cannot take the
+//! memory of another. The fuller a share is, the smaller is the part that one client may take ([`is_fair`]). Dropping a
+//! [`Reservation`] returns its octets.
+//!
+//! [`Memory`] is shared by all threads without a lock: each share is a pair of independent atomic counters.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Octets that a TCP connection costs besides its queries and replies: twice the kernel's buffers in both directions (it counts
-/// twice what is asked for, see [`SEND_BUFFER`] and [`RECEIVE_BUFFER`]), the buffer that it is read into, and that in which its
-/// replies are gathered.
-pub const CONNECTION: usize = 2 * SEND_BUFFER + 2 * RECEIVE_BUFFER + READ + GATHERED;
-/// The kernel's send buffer of a TCP client in octets, as asked for (SO_SNDBUF).
+/// Octets that a TCP connection costs besides its queries and replies: twice the kernel's two buffers (the kernel counts twice
+/// what is asked for, see [`SEND_BUFFER`] and [`RECEIVE_BUFFER`]), the read buffer and the reply buffer.
+pub const CONNECTION_BYTES: usize =
+    2 * SEND_BUFFER + 2 * RECEIVE_BUFFER + READ_BUFFER + REPLY_BUFFER;
+/// Size in octets of the kernel's send buffer of a TCP client, as requested (SO_SNDBUF).
 pub const SEND_BUFFER: usize = 16 * 1024;
-/// The kernel's receive buffer of a TCP client in octets, as asked for (SO_RCVBUF).
+/// Size in octets of the kernel's receive buffer of a TCP client, as requested (SO_RCVBUF).
 pub const RECEIVE_BUFFER: usize = 8 * 1024;
 /// Octets that are read from a client at a time, unless one message is longer.
-pub const READ: usize = 4096;
-/// Octets of replies that a thread gathers without a reservation.
-pub const GATHERED: usize = 16 * 1024;
+pub const READ_BUFFER: usize = 4096;
+/// Octets of replies that a thread collects without a reservation.
+pub const REPLY_BUFFER: usize = 16 * 1024;
 
-/// The least that can be asked for with `--max-memory`, in octets: room for a few of the longest messages in each share.
-pub const LEAST: usize = 4 * 1024 * 1024;
-/// What is there for messages by default, besides [`CONNECTION`] for each connection, in octets.
-const MESSAGES: usize = 15 * 1024 * 1024;
-/// Of a whole that is small, the part that is kept for messages, in 32nds.
-const MESSAGES_LEAST: usize = 15;
+/// Minimum of `--max-memory` in octets: room for a few messages of maximum length in each share.
+pub const MIN_LIMIT: usize = 4 * 1024 * 1024;
+/// Default octets for messages, besides [`CONNECTION_BYTES`] per connection.
+const DEFAULT_MESSAGE_BYTES: usize = 15 * 1024 * 1024;
+/// The part of a small limit that is kept for messages, in 32nds.
+const MIN_MESSAGE_32NDS: usize = 15;
 
-/// What octets are held for.
+/// What octets are reserved for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Queries that wait for the resolver, and messages of TCP clients longer than [`READ`].
+    /// Queries that wait for the resolver, and messages of TCP clients longer than [`READ_BUFFER`].
     Queries,
-    /// Replies to TCP clients that are being written or wait until their clients read.
+    /// Replies to TCP clients that are being written, or wait until the client reads.
     Replies,
     /// Lines of the query log that wait to be written.
     QueryLog,
 }
 
 impl Purpose {
-    /// All of them, in the order of their shares.
+    /// All purposes, in the order of their shares.
     pub const ALL: [Self; 3] = [Self::Queries, Self::Replies, Self::QueryLog];
 
-    /// The word for it in metrics.
+    /// The value of the label `purpose` in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Queries => "queries",
@@ -53,8 +55,8 @@ impl Purpose {
         }
     }
 
-    /// How what connections leave is divided: so many 15ths.
-    fn part(self) -> usize {
+    /// The purpose's part, in 15ths, of what connections leave.
+    fn weight(self) -> usize {
         match self {
             Self::Queries => 9,
             Self::Replies => 5,
@@ -63,30 +65,30 @@ impl Purpose {
     }
 }
 
-/// What is to be divided.
+/// The limits from which the shares follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Octets in all (`--max-memory`), at least [`LEAST`]; 32 MiB for 256 connections.
+    /// Octets in all (`--max-memory`), at least [`MIN_LIMIT`]; by default 32 MiB for 256 connections.
     pub limit: usize,
-    /// TCP connections that are wanted at a time (`--max-clients`).
+    /// TCP connections wanted at a time (`--max-clients`).
     pub connections: usize,
 }
 
 impl Settings {
-    /// What is used where nothing else is asked for: enough for all the connections that are wanted.
+    /// The default limit in octets: enough for all `connections`.
     pub fn default_limit(connections: usize) -> usize {
-        MESSAGES + CONNECTION * connections.max(256)
+        DEFAULT_MESSAGE_BYTES + CONNECTION_BYTES * connections.max(256)
     }
 
-    /// How many connections there is memory for, at most as many as are wanted; at least 1.
-    pub fn connections(&self) -> usize {
-        let messages = MESSAGES.min(self.limit / 32 * MESSAGES_LEAST);
-        let most = self.limit.saturating_sub(messages) / CONNECTION;
-        self.connections.min(most).max(1)
+    /// The number of connections that the limit has room for: at least 1, at most the number wanted.
+    pub fn max_connections(&self) -> usize {
+        let messages = DEFAULT_MESSAGE_BYTES.min(self.limit / 32 * MIN_MESSAGE_32NDS);
+        let affordable = self.limit.saturating_sub(messages) / CONNECTION_BYTES;
+        self.connections.min(affordable).max(1)
     }
 }
 
-/// The memory for messages.
+/// Counts the octets that messages hold, per purpose.
 pub struct Memory {
     limit: usize,
     shares: [Share; Purpose::ALL.len()],
@@ -108,14 +110,14 @@ impl fmt::Debug for Memory {
 }
 
 impl Memory {
-    /// Nothing is held yet.
+    /// Divides the limit into shares, all of them empty.
     pub fn new(settings: Settings) -> Arc<Self> {
-        let left = settings
+        let free = settings
             .limit
-            .saturating_sub(settings.connections() * CONNECTION);
-        let parts: usize = Purpose::ALL.iter().map(|purpose| purpose.part()).sum();
+            .saturating_sub(settings.max_connections() * CONNECTION_BYTES);
+        let weights: usize = Purpose::ALL.iter().map(|purpose| purpose.weight()).sum();
         let share = |purpose: Purpose| Share {
-            limit: left / parts * purpose.part(),
+            limit: free / weights * purpose.weight(),
             ..Share::default()
         };
         Arc::new(Self {
@@ -124,37 +126,39 @@ impl Memory {
         })
     }
 
-    /// Octets that may be held in all, those of connections included.
+    /// The limit in octets, connections included.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Octets that may be held for a purpose.
-    pub fn share(&self, purpose: Purpose) -> usize {
-        self.of(purpose).limit
+    /// Octets that a purpose may hold.
+    pub fn share_limit(&self, purpose: Purpose) -> usize {
+        self.share_of(purpose).limit
     }
 
-    /// Octets that are held for a purpose.
+    /// Octets that a purpose holds.
     pub fn held(&self, purpose: Purpose) -> usize {
-        self.of(purpose).held.load(Ordering::Relaxed)
+        self.share_of(purpose).held.load(Ordering::Relaxed)
     }
 
-    /// Octets that may still be held for a purpose.
+    /// Octets that a purpose may still take.
     pub fn free(&self, purpose: Purpose) -> usize {
-        self.share(purpose).saturating_sub(self.held(purpose))
+        self.share_limit(purpose).saturating_sub(self.held(purpose))
     }
 
-    /// How often a purpose found no room.
+    /// How many reservations for a purpose were refused.
     pub fn refused(&self, purpose: Purpose) -> u64 {
-        self.of(purpose).refused.load(Ordering::Relaxed)
+        self.share_of(purpose).refused.load(Ordering::Relaxed)
     }
 
-    /// Counts that somebody was refused memory for a purpose, of which there may be some for others.
-    pub fn refuse(&self, purpose: Purpose) {
-        self.of(purpose).refused.fetch_add(1, Ordering::Relaxed);
+    /// Counts a refusal that the caller decided, though the share may have room for others.
+    pub fn count_refused(&self, purpose: Purpose) {
+        self.share_of(purpose)
+            .refused
+            .fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Holds so many octets, if there is room for them.
+    /// Reserves `octets`, or returns `None` if the share has no room for them.
     pub fn reserve(self: &Arc<Self>, purpose: Purpose, octets: usize) -> Option<Reservation> {
         let mut reservation = Reservation {
             memory: Arc::clone(self),
@@ -164,19 +168,24 @@ impl Memory {
         reservation.resize(octets).then_some(reservation)
     }
 
-    fn of(&self, purpose: Purpose) -> &Share {
+    fn share_of(&self, purpose: Purpose) -> &Share {
         &self.shares[purpose as usize]
     }
 
-    /// Takes octets from a share, if there are so many and `will_do` agrees to what is left then.
-    fn take(&self, purpose: Purpose, octets: usize, will_do: impl FnOnce(usize) -> bool) -> bool {
-        let share = self.of(purpose);
-        // No other memory is ordered by it: it is a number that all threads add to.
+    /// Takes octets from a share if it has room and `accept` agrees to what then remains free. Counts a refusal otherwise.
+    fn try_take(
+        &self,
+        purpose: Purpose,
+        octets: usize,
+        accept: impl FnOnce(usize) -> bool,
+    ) -> bool {
+        let share = self.share_of(purpose);
+        // Relaxed: the counter orders no other memory.
         let held = share.held.fetch_add(octets, Ordering::Relaxed);
-        let left = held
+        let free = held
             .checked_add(octets)
             .and_then(|held| share.limit.checked_sub(held));
-        let fits = left.is_some_and(will_do);
+        let fits = free.is_some_and(accept);
         if !fits {
             share.held.fetch_sub(octets, Ordering::Relaxed);
             share.refused.fetch_add(1, Ordering::Relaxed);
@@ -184,30 +193,32 @@ impl Memory {
         fits
     }
 
-    fn give_back(&self, purpose: Purpose, octets: usize) {
-        self.of(purpose).held.fetch_sub(octets, Ordering::Relaxed);
+    fn release(&self, purpose: Purpose, octets: usize) {
+        self.share_of(purpose)
+            .held
+            .fetch_sub(octets, Ordering::Relaxed);
     }
 }
 
-/// Whether one of many may have `own` of a `whole` of which so much is `left` then: little (a 4096th), or no more than the cube of
-/// the part that is left.
+/// Whether one client may hold `part` of a `total` of which `free` then remains: a 4096th at most, or no more than the cube of
+/// the free fraction.
 ///
-/// So one alone has a third at most; and when `n` come one after the other and each takes what it may, a `1/sqrt(2n + 1)` of the
-/// whole is left, of which everybody else may have a little. (Thresholds that follow what is left of a shared memory are
-/// Choudhury's and Hahne's, IEEE/ACM Transactions on Networking 6(2), 1998. Theirs are in proportion to it, and `n` that come one
-/// after the other leave a `1/2^n`.)
-pub fn is_fair(own: usize, left: usize, whole: usize) -> bool {
-    // In 65,536ths, so that the cube of it fits.
-    let part = ((left.min(whole) as u128) << 16) / whole.max(1) as u128;
-    is_little(own, whole) || (own as u128) << 48 <= whole as u128 * part.pow(3)
+/// One client alone gets a third at most. When `n` clients in turn take all that they may, a `1/sqrt(2n + 1)` of the total
+/// remains, of which everyone else may have a small part. (Thresholds that follow the free part of a shared memory are
+/// Choudhury's and Hahne's, IEEE/ACM Transactions on Networking 6(2), 1998. Theirs are proportional to it, so `n` clients in turn
+/// leave a `1/2^n`.)
+pub fn is_fair(part: usize, free: usize, total: usize) -> bool {
+    // In 65,536ths, so that its cube fits.
+    let free_part = ((free.min(total) as u128) << 16) / total.max(1) as u128;
+    is_small(part, total) || (part as u128) << 48 <= total as u128 * free_part.pow(3)
 }
 
-/// Whether `own` is so little of a `whole` that everybody may have it, as long as there is some.
-pub fn is_little(own: usize, whole: usize) -> bool {
-    own <= (whole / 4096).max(1)
+/// Whether `part` is so small a part of `total`, a 4096th, that every client may have it while there is room.
+pub fn is_small(part: usize, total: usize) -> bool {
+    part <= (total / 4096).max(1)
 }
 
-/// Octets that are held for a purpose, until it is dropped.
+/// Octets held for a purpose until this value is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     memory: Arc<Memory>,
@@ -216,36 +227,35 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// Holds so many octets more of the same memory, apart from these, if there is room.
-    pub fn beside(&self, octets: usize) -> Option<Self> {
+    /// Reserves `octets` for the same purpose, separately from these, if there is room.
+    pub fn reserve_another(&self, octets: usize) -> Option<Self> {
         self.memory.reserve(self.purpose, octets)
     }
 
-    /// How many octets are held.
+    /// The number of octets held.
     pub fn octets(&self) -> usize {
         self.octets
     }
 
-    /// Holds so many octets in all from now on, more or less than before. If there is no room for more, it holds what it held,
-    /// and says so by `false`.
+    /// Changes the number of octets held to `octets`. If there is no room for more, nothing changes and the result is `false`.
     pub fn resize(&mut self, octets: usize) -> bool {
         self.resize_if(octets, |_| true)
     }
 
-    /// Does as [`Reservation::resize`], but holds no more than [`is_fair`].
+    /// Like [`Reservation::resize`], but also refuses more than [`is_fair`] allows.
     pub fn resize_fairly(&mut self, octets: usize) -> bool {
-        let share = self.memory.share(self.purpose);
-        self.resize_if(octets, |left| is_fair(octets, left, share))
+        let share = self.memory.share_limit(self.purpose);
+        self.resize_if(octets, |free| is_fair(octets, free, share))
     }
 
-    fn resize_if(&mut self, octets: usize, will_do: impl FnOnce(usize) -> bool) -> bool {
+    fn resize_if(&mut self, octets: usize, accept: impl FnOnce(usize) -> bool) -> bool {
         if octets > self.octets {
             let more = octets - self.octets;
-            if !self.memory.take(self.purpose, more, will_do) {
+            if !self.memory.try_take(self.purpose, more, accept) {
                 return false;
             }
         } else if octets < self.octets {
-            self.memory.give_back(self.purpose, self.octets - octets);
+            self.memory.release(self.purpose, self.octets - octets);
         }
         self.octets = octets;
         true
@@ -255,7 +265,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if self.octets > 0 {
-            self.memory.give_back(self.purpose, self.octets);
+            self.memory.release(self.purpose, self.octets);
         }
     }
 }
@@ -272,12 +282,12 @@ mod tests {
     };
 
     #[test]
-    fn the_default_has_room_for_all_connections_and_the_shares_make_no_more_than_the_whole() {
+    fn the_default_has_room_for_all_connections_and_shares_sum_to_the_limit() {
         assert_eq!(Settings::default_limit(1), DEFAULT.limit);
         assert_eq!(Settings::default_limit(256), DEFAULT.limit);
         for connections in [1, 16, 256, 1000, 65_536] {
             for limit in [
-                LEAST,
+                MIN_LIMIT,
                 10 << 20,
                 DEFAULT.limit,
                 Settings::default_limit(connections),
@@ -285,30 +295,33 @@ mod tests {
                 let settings = Settings { limit, connections };
                 let memory = Memory::new(settings);
                 let shares: usize = Purpose::ALL
-                    .map(|purpose| memory.share(purpose))
+                    .map(|purpose| memory.share_limit(purpose))
                     .iter()
                     .sum();
-                let all = settings.connections() * CONNECTION + shares;
+                let all = settings.max_connections() * CONNECTION_BYTES + shares;
                 assert!(all <= limit, "{all} of {settings:?}");
                 assert!(limit - all < 100, "{all} of {settings:?}");
-                assert!(memory.share(Purpose::Replies) > 4 * 65_537, "{settings:?}");
-                assert!(settings.connections() >= 1);
+                assert!(
+                    memory.share_limit(Purpose::Replies) > 4 * 65_537,
+                    "{settings:?}"
+                );
+                assert!(settings.max_connections() >= 1);
             }
             let limit = Settings::default_limit(connections);
             let settings = Settings { limit, connections };
-            assert_eq!(settings.connections(), connections);
+            assert_eq!(settings.max_connections(), connections);
         }
         let small = Settings {
             connections: 1000,
             ..DEFAULT
         };
-        assert_eq!(small.connections(), 256);
+        assert_eq!(small.max_connections(), 256);
     }
 
     #[test]
-    fn what_is_held_has_room_and_is_given_back() {
+    fn reservations_fit_their_share_and_are_returned() {
         let memory = Memory::new(DEFAULT);
-        let share = memory.share(Purpose::QueryLog);
+        let share = memory.share_limit(Purpose::QueryLog);
         let first = memory.reserve(Purpose::QueryLog, share - 10);
         let mut first = first.expect("it is empty");
         assert!(memory.reserve(Purpose::QueryLog, 11).is_none());
@@ -325,10 +338,10 @@ mod tests {
     }
 
     #[test]
-    fn however_many_take_what_they_may_there_is_as_much_left_for_the_next() {
+    fn greedy_clients_leave_a_fair_part_for_the_others() {
         for many in [1, 2, 10, 250] {
             let memory = Memory::new(DEFAULT);
-            let share = memory.share(Purpose::Queries);
+            let share = memory.share_limit(Purpose::Queries);
             let greedy = (0..many).map(|_| {
                 let mut one = memory.reserve(Purpose::Queries, 0).expect("nothing fits");
                 while one.resize_fairly(one.octets() + 500) {}
@@ -336,9 +349,9 @@ mod tests {
             });
             let greedy: Vec<_> = greedy.collect();
             assert!(greedy[0].octets() > share / 4 && greedy[0].octets() < share / 3);
-            let left = memory.free(Purpose::Queries) as f64 / share as f64;
+            let free = memory.free(Purpose::Queries) as f64 / share as f64;
             let expected = 1.0 / (2.0 * f64::from(many) + 1.0).sqrt();
-            assert!(left > 0.8 * expected, "{left} beside {many}");
+            assert!(free > 0.8 * expected, "{free} beside {many}");
             let honest = (0..50).map(|_| {
                 let mut one = memory.reserve(Purpose::Queries, 0).expect("nothing fits");
                 assert!(one.resize_fairly(share / 4096));
@@ -366,7 +379,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_counted_as_held_is_what_is_held(steps in prop::collection::vec(step(), 0..200)) {
+        fn the_count_of_held_octets_equals_the_reservations(steps in prop::collection::vec(step(), 0..200)) {
             let memory = Memory::new(DEFAULT);
             let mut held: Vec<Reservation> = Vec::new();
             for step in steps {
@@ -392,7 +405,7 @@ mod tests {
                     let of_it = held.iter().filter(|one| one.purpose == purpose);
                     let octets: usize = of_it.map(Reservation::octets).sum();
                     prop_assert_eq!(octets, memory.held(purpose));
-                    prop_assert!(octets <= memory.share(purpose));
+                    prop_assert!(octets <= memory.share_limit(purpose));
                 }
             }
             drop(held);

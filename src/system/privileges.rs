@@ -1,8 +1,8 @@
 //! With what rights does it run?
 //!
-//! Root is needed to bind port 53 and for nothing after that: what parses strangers' octets runs as somebody who may do
-//! little, and leaves no copy of its memory, where names are, on a disk. And what says who is believed is taken from files
-//! that nobody else has the right to write.
+//! Root is needed to bind port 53 and for nothing after that. The code that parses messages from strangers runs as an
+//! unprivileged user, and its memory, which holds query names, is never dumped to disk. Files that decide whom to trust are read
+//! only if nobody but their owner may write them.
 
 use std::fmt;
 use std::fs::{self, File, Metadata};
@@ -16,10 +16,10 @@ use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setgid, setgroups, setuid};
 
-/// Who is on this host. Read here and not by the C library, which a static binary cannot ask for users.
-const USERS: &str = "/etc/passwd";
-/// Octets of the longest file that is read: some thousand pins, or what is remembered of some hundred resolvers.
-pub const LONGEST_FILE: u64 = 1024 * 1024;
+/// The list of users. It is read here because the C library of a static binary cannot look users up.
+const PASSWD: &str = "/etc/passwd";
+/// Maximum length in octets of a trusted file: some thousand pins, or the state of some hundred resolvers.
+pub const MAX_FILE_LEN: u64 = 1024 * 1024;
 
 /// A user of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,14 +28,14 @@ pub struct User {
     gid: Gid,
 }
 
-/// Why the rights could not be given up.
+/// Why the process could not become the user.
 #[derive(Debug)]
-pub struct RightsError {
+pub struct PrivilegeError {
     user: User,
     cause: String,
 }
 
-impl fmt::Display for RightsError {
+impl fmt::Display for PrivilegeError {
     /// One line that names the option, the value and what was expected.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { user, cause } = self;
@@ -47,39 +47,41 @@ impl fmt::Display for RightsError {
     }
 }
 
-impl std::error::Error for RightsError {}
+impl std::error::Error for PrivilegeError {}
 
 impl User {
-    /// The user of this name or number. A number that no user has is a user without a name, of a group of its own number.
+    /// Finds a user by name or number. A number that is not in the list is a user without a name, whose group has the same
+    /// number.
     pub fn find(text: &str) -> Option<Self> {
-        Self::find_in(users(), text)
+        Self::find_in(passwd(), text)
     }
 
     fn find_in(users: &str, text: &str) -> Option<Self> {
-        let known = users.lines().find_map(|line| {
+        let listed = users.lines().find_map(|line| {
             let mut fields = line.split(':');
             let (name, uid) = (fields.next()?, fields.nth(1)?);
             let gid = fields.next()?;
-            (name == text || uid == text).then(|| Self::of(uid, gid))?
+            (name == text || uid == text).then(|| Self::from_ids(uid, gid))?
         });
-        known.or_else(|| Self::of(text, text))
+        listed.or_else(|| Self::from_ids(text, text))
     }
 
-    fn of(uid: &str, gid: &str) -> Option<Self> {
+    fn from_ids(uid: &str, gid: &str) -> Option<Self> {
         Some(Self {
             uid: Uid::from_raw(uid.parse().ok()?),
             gid: Gid::from_raw(gid.parse().ok()?),
         })
     }
 
-    /// Whether it is the one that may do everything.
+    /// Whether this is root (user 0).
     pub fn is_root(&self) -> bool {
         self.uid.is_root()
     }
 
-    /// Becomes this user for good, groups and all. Fails if any of the rights of before is left.
-    pub fn become_it(self) -> Result<(), RightsError> {
-        let failed = |cause: String| RightsError { user: self, cause };
+    /// Becomes this user for good, with no groups but the user's own, and disables core dumps. Fails if any earlier right
+    /// remains.
+    pub fn drop_privileges(self) -> Result<(), PrivilegeError> {
+        let failed = |cause: String| PrivilegeError { user: self, cause };
         if geteuid() != self.uid || getegid() != self.gid {
             let change = || -> Result<(), Errno> {
                 setgroups(&[])?;
@@ -88,8 +90,8 @@ impl User {
             };
             change().map_err(|error| failed(error.desc().to_owned()))?;
         }
-        let back = !self.is_root() && setuid(Uid::from_raw(0)).is_ok();
-        if geteuid() != self.uid || getegid() != self.gid || back {
+        let can_return = !self.is_root() && setuid(Uid::from_raw(0)).is_ok();
+        if geteuid() != self.uid || getegid() != self.gid || can_return {
             return Err(failed("rights are left".to_owned()));
         }
         let groups = getgroups().unwrap_or_default().into_iter();
@@ -98,28 +100,28 @@ impl User {
         if !foreign.is_empty() {
             return Err(failed(format!("groups {foreign:?} are left")));
         }
-        // Another user's memory is what the system's default says.
-        keep_memory_private();
+        // A change of user resets this to the system's default.
+        disable_core_dumps();
         Ok(())
     }
 }
 
-/// The list of users, as it was at the first question for it: later it may be out of reach.
-pub fn users() -> &'static str {
-    static LIST: OnceLock<String> = OnceLock::new();
-    LIST.get_or_init(|| fs::read_to_string(USERS).unwrap_or_default())
+/// The contents of `/etc/passwd` at the first call. Later the sandbox or a changed root may hide the file.
+pub fn passwd() -> &'static str {
+    static CONTENTS: OnceLock<String> = OnceLock::new();
+    CONTENTS.get_or_init(|| fs::read_to_string(PASSWD).unwrap_or_default())
 }
 
-/// Why a file that says who is believed is not read.
+/// Why a trusted file was refused.
 #[derive(Debug)]
 pub enum FileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     Unreadable(io::Error),
-    /// It is something else than this.
-    OtherKind(&'static str),
-    /// Others than its owner may write it; its mode.
-    Open(u32),
-    /// It is longer than is read.
+    /// The path is not of the expected kind, such as a file or a directory.
+    WrongKind(&'static str),
+    /// Others than the owner may write the file, which has this mode.
+    WritableByOthers(u32),
+    /// The file is longer than [`MAX_FILE_LEN`].
     TooLong,
 }
 
@@ -127,66 +129,66 @@ impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(error) => write!(f, "it cannot be read: {error}"),
-            Self::OtherKind(kind) => write!(f, "expected {kind}"),
-            Self::Open(mode) => write!(
+            Self::WrongKind(kind) => write!(f, "expected {kind}"),
+            Self::WritableByOthers(mode) => write!(
                 f,
                 "others may write it (mode {mode:04o}); expected that its owner alone may (chmod go-w)"
             ),
-            Self::TooLong => write!(f, "expected a file of at most {LONGEST_FILE} octets"),
+            Self::TooLong => write!(f, "expected a file of at most {MAX_FILE_LEN} octets"),
         }
     }
 }
 
 impl std::error::Error for FileError {}
 
-/// Reads a file that says who is believed: one that its owner alone may write, and that is not too long.
-pub fn read_file(path: &Path) -> Result<Vec<u8>, FileError> {
-    // Before it is opened, since opening a pipe would wait for its other end.
+/// Reads a file that decides whom to trust. Fails if others than its owner may write it, or if it is longer than
+/// [`MAX_FILE_LEN`].
+pub fn read_trusted_file(path: &Path) -> Result<Vec<u8>, FileError> {
+    // Checked before opening, since opening a pipe would wait for its other end.
     let metadata = fs::metadata(path).map_err(FileError::Unreadable)?;
     if !metadata.is_file() {
-        return Err(FileError::OtherKind("a file"));
+        return Err(FileError::WrongKind("a file"));
     }
     let file = File::open(path).map_err(FileError::Unreadable)?;
-    // The file that was opened, whatever the path leads to by now.
+    // Checks the file that was opened, which may no longer be the one that the path names.
     let metadata = file.metadata().map_err(FileError::Unreadable)?;
-    owner_alone_writes(&metadata)?;
+    check_owner_only(&metadata)?;
     let mut octets = Vec::new();
-    let read = file.take(LONGEST_FILE + 1).read_to_end(&mut octets);
-    if read.map_err(FileError::Unreadable)? as u64 > LONGEST_FILE {
+    let read = file.take(MAX_FILE_LEN + 1).read_to_end(&mut octets);
+    if read.map_err(FileError::Unreadable)? as u64 > MAX_FILE_LEN {
         return Err(FileError::TooLong);
     }
     Ok(octets)
 }
 
-/// The text that these octets of a file are. Fails with the number of the first line that is none, from 1, and what was
-/// expected.
-pub fn text(octets: Vec<u8>) -> Result<String, (usize, String)> {
+/// Decodes a file as UTF-8. Fails with the number, from 1, of the first line that is not, and what was expected.
+pub fn decode_utf8(octets: Vec<u8>) -> Result<String, (usize, String)> {
     String::from_utf8(octets).map_err(|error| {
-        let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + sound.iter().filter(|octet| **octet == b'\n').count();
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + valid.iter().filter(|octet| **octet == b'\n').count();
         (line, "expected UTF-8".to_owned())
     })
 }
 
-/// Fails if others than its owner may write what these are the metadata of. A group that has the owner's number is the
-/// owner's own, as is usual where files are made writable for their group.
-pub fn owner_alone_writes(metadata: &Metadata) -> Result<(), FileError> {
+/// Fails if others than the owner may write the file. A group with the owner's number counts as the owner's own, as is usual
+/// where files are made writable for their group.
+pub fn check_owner_only(metadata: &Metadata) -> Result<(), FileError> {
     const GROUP: u32 = 0o020;
     const OTHERS: u32 = 0o002;
     let mode = metadata.mode();
     match mode & OTHERS != 0 || mode & GROUP != 0 && metadata.gid() != metadata.uid() {
-        true => Err(FileError::Open(mode & 0o7777)),
+        true => Err(FileError::WritableByOthers(mode & 0o7777)),
         false => Ok(()),
     }
 }
 
-/// How many descriptors may be open; 0 where the system does not say.
-pub fn descriptors() -> u64 {
+/// The maximum number of open file descriptors (RLIMIT_NOFILE), or 0 if the system does not tell.
+pub fn fd_limit() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
 }
 
-/// Sees to it that so many descriptors may be open, as far as the system allows. Returns how many may be.
-pub fn allow_descriptors(wanted: u64) -> u64 {
+/// Raises RLIMIT_NOFILE to `wanted`, as far as the system allows. Returns the limit that holds now.
+pub fn raise_fd_limit(wanted: u64) -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return wanted;
     };
@@ -197,33 +199,33 @@ pub fn allow_descriptors(wanted: u64) -> u64 {
     raised
 }
 
-/// Where the kernel says how many mappings of memory a process may have. It is looked for only by who wants more threads than
-/// [`threads_for_sure`]: a service manager may hide it.
-pub const MAPPINGS: &str = "/proc/sys/vm/max_map_count";
+/// The maximum number of memory mappings of a process. Read only for more threads than [`default_max_threads`], since a service
+/// manager may hide the file.
+pub const MAX_MAP_COUNT: &str = "/proc/sys/vm/max_map_count";
 
-/// How many threads there may be besides those that always are, if the kernel is as it is by default.
-pub fn threads_for_sure() -> usize {
-    threads_with(65_530)
+/// The number of worker threads that the kernel's default of mappings allows.
+pub fn default_max_threads() -> usize {
+    max_threads_with(65_530)
 }
 
-/// How many there may be on this system.
-pub fn threads() -> usize {
-    let read = fs::read_to_string(MAPPINGS).ok();
+/// The number of worker threads that this system allows.
+pub fn max_threads() -> usize {
+    let read = fs::read_to_string(MAX_MAP_COUNT).ok();
     let mappings = read.and_then(|text| text.trim().parse().ok());
-    mappings.map_or_else(threads_for_sure, threads_with)
+    mappings.map_or_else(default_max_threads, max_threads_with)
 }
 
-/// The C library maps a stack for each, and a second one for signals, with a page before them that must not be touched; and a
-/// process that cannot map the second one ends.
-fn threads_with(mappings: usize) -> usize {
-    const EACH: usize = 4;
-    const OTHERS: usize = 2048;
-    mappings.saturating_sub(OTHERS) / EACH
+/// The C library maps a stack and a signal stack per thread, each with a guard page. A process that cannot map the signal stack
+/// ends.
+fn max_threads_with(mappings: usize) -> usize {
+    const MAPPINGS_PER_THREAD: usize = 4;
+    const OTHER_MAPPINGS: usize = 2048;
+    mappings.saturating_sub(OTHER_MAPPINGS) / MAPPINGS_PER_THREAD
 }
 
-/// Sees to it that no copy of the memory is ever written, nor read by other processes of the same user.
-pub fn keep_memory_private() {
-    // Where it cannot be had, it is as it is for all programs.
+/// Prevents core dumps, and keeps other processes of the same user from reading this one's memory (PR_SET_DUMPABLE).
+pub fn disable_core_dumps() {
+    // On failure the process is as protected as any other program.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     let _ = set_dumpable(false);
 }

@@ -1,8 +1,8 @@
 //! What may the process still do once it serves?
 //!
-//! Landlock, where the kernel has it: no file but what a reload reads and what is to be remembered, no TCP connection but to
-//! the ports of resolvers, no port to listen on but those that are open. Who takes the process over by way of an octet that
-//! was read wrongly finds itself there, and with it whatever it starts.
+//! Where the kernel has Landlock, the process may read only the files that a reload reads, write only its state directory,
+//! connect only to the ports of resolvers, and listen only on the ports that are already open. An attacker who takes over the
+//! process by a malformed message is confined as well, and so is everything the process starts.
 
 use std::path::{Path, PathBuf};
 
@@ -11,56 +11,56 @@ use landlock::{
     Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 
-/// The rules that are asked for; of an older kernel, those that it knows.
-const RULES: ABI = ABI::V6;
+/// The rules that are requested. An older kernel enforces those that it knows.
+const LANDLOCK_ABI: ABI = ABI::V6;
 
-/// What is needed while it serves.
+/// What the process needs while it serves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// Files and folders that are read. Of a file the folder is meant, with all in it: editors put another file in its place.
-    pub read: Vec<PathBuf>,
-    /// A folder that is written in, too.
-    pub written: Option<PathBuf>,
-    /// TCP ports that are connected to.
-    pub ports: Vec<u16>,
+pub struct SandboxRules {
+    /// Files and directories to read. A file stands for its whole directory, because editors replace a file by a new one.
+    pub readable: Vec<PathBuf>,
+    /// A directory to read and write.
+    pub writable_dir: Option<PathBuf>,
+    /// TCP ports to connect to.
+    pub connect_ports: Vec<u16>,
 }
 
-/// Confines the thread that calls it, and those that it starts from then on, to `needs`. There is no way back.
+/// Confines the calling thread, and all threads that it starts later, to `rules`. This cannot be undone.
 ///
-/// Returns the kernel's version of Landlock, from 1; none where there is none. Before 4 it knows files alone, before 6 no
-/// signals.
-pub fn enter(needs: &Needs) -> Result<Option<i32>, RulesetError> {
-    let rules = Ruleset::default()
-        .handle_access(AccessFs::from_all(RULES))?
-        .handle_access(AccessNet::from_all(RULES))?
-        // Its supervisor's socket, which may be abstract, is connected to by now.
-        .scope(Scope::from_all(RULES))?;
-    let mut rules = rules.create()?;
-    let reading = AccessFs::ReadFile | AccessFs::ReadDir;
-    for path in &needs.read {
-        rules = allow(rules, folder(path), reading)?;
-        // Where a link leads is another folder.
+/// Returns the kernel's Landlock version, from 1, or `None` if it has no Landlock. Versions before 4 restrict files only,
+/// versions before 6 do not restrict signals.
+pub fn restrict_self(rules: &SandboxRules) -> Result<Option<i32>, RulesetError> {
+    let ruleset = Ruleset::default()
+        .handle_access(AccessFs::from_all(LANDLOCK_ABI))?
+        .handle_access(AccessNet::from_all(LANDLOCK_ABI))?
+        // The supervisor's socket, which may be an abstract one, is already connected.
+        .scope(Scope::from_all(LANDLOCK_ABI))?;
+    let mut ruleset = ruleset.create()?;
+    let read_access = AccessFs::ReadFile | AccessFs::ReadDir;
+    for path in &rules.readable {
+        ruleset = allow(ruleset, folder(path), read_access)?;
+        // A symbolic link leads to another directory.
         if !path.is_dir()
             && let Ok(target) = path.canonicalize()
         {
-            rules = allow(rules, folder(&target), reading)?;
+            ruleset = allow(ruleset, folder(&target), read_access)?;
         }
     }
-    if let Some(path) = &needs.written {
-        let changing =
+    if let Some(path) = &rules.writable_dir {
+        let write_access =
             AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg | AccessFs::RemoveFile;
-        rules = allow(rules, path, reading | changing)?;
+        ruleset = allow(ruleset, path, read_access | write_access)?;
     }
-    for port in &needs.ports {
-        rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
+    for port in &rules.connect_ports {
+        ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
     }
-    match rules.restrict_self()?.landlock {
+    match ruleset.restrict_self()?.landlock {
         LandlockStatus::Available { effective_abi, .. } => Ok(Some(effective_abi as i32)),
         _ => Ok(None),
     }
 }
 
-/// The folder that a file is in; of a folder, itself.
+/// The directory of a file, or the directory itself.
 fn folder(path: &Path) -> &Path {
     if path.is_dir() {
         return path;
@@ -71,14 +71,14 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
-/// With what is in `folder` allowed, if it is there.
+/// Adds a rule for `folder`, if it exists.
 fn allow(
-    rules: RulesetCreated,
+    ruleset: RulesetCreated,
     folder: &Path,
-    kinds: BitFlags<AccessFs>,
+    access: BitFlags<AccessFs>,
 ) -> Result<RulesetCreated, RulesetError> {
     match PathFd::new(folder) {
-        Ok(folder) => rules.add_rule(PathBeneath::new(folder, kinds)),
-        Err(_) => Ok(rules),
+        Ok(folder) => ruleset.add_rule(PathBeneath::new(folder, access)),
+        Err(_) => Ok(ruleset),
     }
 }

@@ -1,7 +1,7 @@
 //! How do we speak with the service manager?
 //!
-//! In the words of sd_notify(3): lines in a datagram to the socket that NOTIFY_SOCKET names. Ready is said when the ports are
-//! served, and the watchdog is fed as long as the threads that serve get on with it.
+//! As sd_notify(3) says: lines in a datagram to the socket that NOTIFY_SOCKET names. The manager learns when the ports are
+//! served, and gets a keep-alive for its watchdog as long as no serving thread is stalled.
 
 use std::env;
 use std::io;
@@ -12,19 +12,19 @@ use std::time::Duration;
 
 use crate::system::clock;
 
-/// How long a manager that is busy is waited for: what it is told is told once.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait for a busy manager: each message is sent once.
+const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The service manager; nobody, where there is none.
+/// Sends messages to the service manager, if there is one.
 #[derive(Debug)]
-pub struct Manager {
+pub struct ServiceNotifier {
     socket: Option<UnixDatagram>,
-    /// How often the watchdog wants to be fed, if there is one.
-    watchdog: Option<Duration>,
+    /// The manager's watchdog timeout (WATCHDOG_USEC), if it has one for this process.
+    watchdog_timeout: Option<Duration>,
 }
 
-impl Manager {
-    /// Whom the environment names. Fails where it names a socket that cannot be had.
+impl ServiceNotifier {
+    /// Connects to the socket that the environment names. Fails if there is a name but no such socket.
     pub fn from_environment() -> io::Result<Self> {
         let name = env::var("NOTIFY_SOCKET").unwrap_or_default();
         let socket = match name.strip_prefix('@') {
@@ -37,50 +37,52 @@ impl Manager {
                 .ok()
                 .and_then(|text| text.parse::<u64>().ok())
         };
-        let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(process::id()));
-        let watchdog = number("WATCHDOG_USEC").filter(|micros| *micros > 0 && ours);
+        let for_this_process =
+            number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(process::id()));
+        let watchdog_timeout =
+            number("WATCHDOG_USEC").filter(|micros| *micros > 0 && for_this_process);
         Ok(Self {
-            watchdog: watchdog
+            watchdog_timeout: watchdog_timeout
                 .filter(|_| socket.is_some())
                 .map(Duration::from_micros),
             socket,
         })
     }
 
-    /// How often the watchdog wants to be fed: twice in the time after which it bites.
-    pub fn watchdog(&self) -> Option<Duration> {
-        self.watchdog.map(|time| time / 2)
+    /// How often to call [`ServiceNotifier::notify_watchdog`]: twice per watchdog timeout. `None` without a watchdog.
+    pub fn watchdog_interval(&self) -> Option<Duration> {
+        self.watchdog_timeout.map(|time| time / 2)
     }
 
-    /// All is served now; with `status` as a line for people.
-    pub fn ready(&self, status: &str) {
-        self.say(&["READY=1\nSTATUS=", status, "\n"]);
+    /// READY=1: the ports are served. `status` is a line for people.
+    pub fn notify_ready(&self, status: &str) {
+        self.send(&["READY=1\nSTATUS=", status, "\n"]);
     }
 
-    /// The configuration is read again, until [`Manager::ready`].
-    pub fn reloading(&self) {
+    /// RELOADING=1: the configuration is being read again, until [`ServiceNotifier::notify_ready`].
+    pub fn notify_reloading(&self) {
         let now = clock::monotonic().as_micros().to_string();
-        self.say(&["RELOADING=1\nMONOTONIC_USEC=", &now, "\n"]);
+        self.send(&["RELOADING=1\nMONOTONIC_USEC=", &now, "\n"]);
     }
 
-    /// It ends.
-    pub fn stopping(&self) {
-        self.say(&["STOPPING=1\nSTATUS=answers what is on its way\n"]);
+    /// STOPPING=1: no more queries are read.
+    pub fn notify_stopping(&self) {
+        self.send(&["STOPPING=1\nSTATUS=answers what is on its way\n"]);
     }
 
-    /// All gets on.
-    pub fn feed(&self, status: &str) {
-        self.say(&["WATCHDOG=1\nSTATUS=", status, "\n"]);
+    /// WATCHDOG=1: all serving threads make progress.
+    pub fn notify_watchdog(&self, status: &str) {
+        self.send(&["WATCHDOG=1\nSTATUS=", status, "\n"]);
     }
 
-    /// Not all gets on: the watchdog goes hungry.
-    pub fn complain(&self, status: &str) {
-        self.say(&["STATUS=", status, "\n"]);
+    /// Reports `status` without a keep-alive: a stalled thread lets the watchdog expire.
+    pub fn notify_status(&self, status: &str) {
+        self.send(&["STATUS=", status, "\n"]);
     }
 
-    fn say(&self, parts: &[&str]) {
+    fn send(&self, parts: &[&str]) {
         if let Some(socket) = &self.socket {
-            // One that does not listen at all is not told.
+            // Errors are ignored: a manager that does not listen cannot be told.
             let _ = socket.send(parts.concat().as_bytes());
         }
     }
@@ -89,6 +91,6 @@ impl Manager {
 fn connect(address: &SocketAddr) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(address)?;
-    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(SEND_TIMEOUT))?;
     Ok(socket)
 }

@@ -1,7 +1,7 @@
 //! Whose process is at the other end of a connection on this host?
 //!
-//! The kernel tells which user a TCP socket belongs to (sock_diag(7)), if it is asked for the socket at the other end. That is a
-//! message of fixed length each way, and reads no list.
+//! The kernel tells which user owns a TCP socket (sock_diag(7)) when asked for the socket at the other end. The request and the
+//! answer have a fixed length, and no list is read.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
@@ -11,21 +11,22 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
 };
 
-/// SOCK_DIAG_BY_FAMILY and NLM_F_REQUEST, of linux/sock_diag.h and linux/netlink.h.
-const BY_FAMILY: u16 = 20;
-const REQUEST: u16 = 1;
-/// AF_INET, AF_INET6 and IPPROTO_TCP.
-const IPV4: u8 = 2;
-const IPV6: u8 = 10;
-const TCP: u8 = 6;
-/// Octets of `struct nlmsghdr`, and of it and `struct inet_diag_req_v2`.
-const HEADER: usize = 16;
-const LENGTH: usize = HEADER + 56;
-/// Where `idiag_uid` is in an answer: behind the header, four octets, a `struct inet_diag_sockid` and three numbers.
-const USER_AT: usize = HEADER + 4 + 48 + 12;
+/// Constants of linux/sock_diag.h and linux/netlink.h.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLM_F_REQUEST: u16 = 1;
+/// Constants of the socket API.
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const IPPROTO_TCP: u8 = 6;
+/// Octets of `struct nlmsghdr`, and of it with `struct inet_diag_req_v2`.
+const NLMSGHDR_LEN: usize = 16;
+const REQUEST_LEN: usize = NLMSGHDR_LEN + 56;
+/// Offset of `idiag_uid` in an answer: after the header, four octets, a `struct inet_diag_sockid` and three numbers.
+const UID_OFFSET: usize = NLMSGHDR_LEN + 4 + 48 + 12;
 
-/// The user whose process has the TCP socket at `peer` that is connected to `own`, if it is on this host and the kernel tells.
-pub fn of_tcp(peer: SocketAddr, own: SocketAddr) -> Option<u32> {
+/// The user who owns the TCP socket at `peer` that is connected to `local`. `None` if it is not on this host or the kernel does
+/// not tell.
+pub fn tcp_peer_uid(peer: SocketAddr, local: SocketAddr) -> Option<u32> {
     let family = AddressFamily::NETLINK;
     let kind = SocketType::DGRAM;
     let protocol = Some(netlink::SOCK_DIAG);
@@ -33,38 +34,38 @@ pub fn of_tcp(peer: SocketAddr, own: SocketAddr) -> Option<u32> {
     let kernel = SocketAddrNetlink::new(0, 0);
     sendto(
         socket.as_fd(),
-        &request(peer, own)?,
+        &request(peer, local)?,
         SendFlags::empty(),
         &kernel,
     )
     .ok()?;
     let mut answer = [0; 512];
-    // The kernel has answered by now.
+    // The kernel answers before `sendto` returns.
     let (length, _) = recv(socket.as_fd(), &mut answer, RecvFlags::DONTWAIT).ok()?;
-    user(answer.get(..length)?)
+    parse_uid(answer.get(..length)?)
 }
 
-/// The question for the socket that has `peer` as its own address and `own` as its peer's.
-fn request(peer: SocketAddr, own: SocketAddr) -> Option<[u8; LENGTH]> {
+/// The request for the socket whose own address is `peer` and whose peer is `local`.
+fn request(peer: SocketAddr, local: SocketAddr) -> Option<[u8; REQUEST_LEN]> {
     // An IPv4 client of an IPv6 socket has an IPv4 socket.
-    let [from, to] = [peer, own].map(|end| end.ip().to_canonical());
-    let family = if from.is_ipv4() { IPV4 } else { IPV6 };
+    let [from, to] = [peer, local].map(|end| end.ip().to_canonical());
+    let family = if from.is_ipv4() { AF_INET } else { AF_INET6 };
     let all_states = u32::MAX;
     let fields: [&[u8]; 12] = [
-        &u32::try_from(LENGTH).ok()?.to_ne_bytes(),
-        &BY_FAMILY.to_ne_bytes(),
-        &REQUEST.to_ne_bytes(),
-        // Sequence number and sender, which nobody looks at.
+        &u32::try_from(REQUEST_LEN).ok()?.to_ne_bytes(),
+        &SOCK_DIAG_BY_FAMILY.to_ne_bytes(),
+        &NLM_F_REQUEST.to_ne_bytes(),
+        // Sequence number and port ID, which are not used.
         &[0; 8],
-        &[family, TCP, 0, 0],
+        &[family, IPPROTO_TCP, 0, 0],
         &all_states.to_ne_bytes(),
         &peer.port().to_be_bytes(),
-        &own.port().to_be_bytes(),
+        &local.port().to_be_bytes(),
         &octets(from),
         &octets(to),
         // Any interface.
         &[0; 4],
-        // INET_DIAG_NOCOOKIE: whichever socket has these addresses.
+        // INET_DIAG_NOCOOKIE: any socket with these addresses.
         &[0xff; 8],
     ];
     fields.concat().try_into().ok()
@@ -81,11 +82,11 @@ fn octets(address: IpAddr) -> [u8; 16] {
     }
 }
 
-/// The user that an answer names; none in an error, which is shorter or of another type.
-fn user(answer: &[u8]) -> Option<u32> {
+/// The user in an answer. `None` for an error message, which is shorter or of another type.
+fn parse_uid(answer: &[u8]) -> Option<u32> {
     let kind = u16::from_ne_bytes(*answer.get(4..)?.first_chunk()?);
-    let user = u32::from_ne_bytes(*answer.get(USER_AT..)?.first_chunk()?);
-    (kind == BY_FAMILY).then_some(user)
+    let uid = u32::from_ne_bytes(*answer.get(UID_OFFSET..)?.first_chunk()?);
+    (kind == SOCK_DIAG_BY_FAMILY).then_some(uid)
 }
 
 #[cfg(test)]
@@ -96,23 +97,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_knows_whose_the_other_end_is() {
+    fn the_kernel_tells_the_owner_of_the_other_end() {
         let myself = std::fs::metadata("/proc/self").expect("Linux").uid();
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(listener) = TcpListener::bind(address) else {
                 continue;
             };
-            let own = listener.local_addr().expect("bound");
-            let client = TcpStream::connect(own).expect("it listens");
+            let local = listener.local_addr().expect("bound");
+            let client = TcpStream::connect(local).expect("it listens");
             let peer = client.local_addr().expect("connected");
-            assert_eq!(of_tcp(peer, own), Some(myself), "{address}");
-            assert_eq!(of_tcp(own, peer), Some(myself), "the other way round");
+            assert_eq!(tcp_peer_uid(peer, local), Some(myself), "{address}");
+            assert_eq!(
+                tcp_peer_uid(local, peer),
+                Some(myself),
+                "the other way round"
+            );
         }
     }
 
     #[test]
-    fn of_a_socket_that_is_not_there_nothing_is_known() {
+    fn a_missing_socket_has_no_owner() {
         let nobody = ["127.0.0.1:1", "127.0.0.1:2"].map(|end| end.parse().expect("an address"));
-        assert_eq!(of_tcp(nobody[0], nobody[1]), None);
+        assert_eq!(tcp_peer_uid(nobody[0], nobody[1]), None);
     }
 }

@@ -1,8 +1,8 @@
 //! Where do log lines go?
 //!
-//! To stderr, by a thread of their own: whoever reads them, slowly or not at all, stops nobody else. What finds no room is
-//! counted and left out, and so is what one kind of event says more often than ten times a second: strangers cannot fill a
-//! disk. Lines at debug level are not counted: who asks for them wants all.
+//! To stderr, through a queue and a thread of its own, so that a slow or absent reader of stderr blocks no other thread. Lines
+//! that find the queue full are dropped and counted. So are lines of one event beyond ten per second, so that clients cannot fill
+//! a disk. Lines at debug and trace level are not limited.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -13,28 +13,27 @@ use env_logger::Target;
 use log::{Level, LevelFilter};
 
 use crate::system::clock;
-use crate::system::date::Stamp;
+use crate::system::date::LogTimestamp;
 use crate::system::thread;
-use crate::telemetry::queue::Spool;
+use crate::telemetry::queue::BoundedQueue;
 
 /// Lines that may wait for stderr.
-const WAITING: usize = 1024;
-/// Octets of a line; what is longer is cut.
-const LONGEST: usize = 4096;
-/// Lines of one kind of event in a second.
-const PER_SECOND: u64 = 10;
+const QUEUE_LEN: usize = 1024;
+/// Maximum length of a line in octets. Longer lines are truncated.
+const MAX_LINE_LEN: usize = 4096;
+/// Lines per second of one event.
+const MAX_PER_SECOND: u64 = 10;
 
-/// Says one line at a level. Once, whatever it is that is said: the library's macros would put a copy of their record into
-/// each place.
+/// Logs one line. Not inlined: the `log` crate's macros would build their record at every call site.
 #[inline(never)]
-pub(crate) fn say(level: Level, line: fmt::Arguments<'_>) {
+pub(crate) fn log_line(level: Level, line: fmt::Arguments<'_>) {
     log::log!(level, "{line}");
 }
 
 macro_rules! line {
     ($level:expr, $($part:tt)*) => {
         if $level <= log::max_level() {
-            $crate::telemetry::log::say($level, format_args!($($part)*));
+            $crate::telemetry::log::log_line($level, format_args!($($part)*));
         }
     };
 }
@@ -54,58 +53,60 @@ pub(crate) use {
     debug_line as debug, error_line as error, info_line as info, line, warn_line as warn,
 };
 
-/// What waits for stderr. One for the process, as the log is.
-static LINES: Spool<Vec<u8>> = Spool::new(WAITING);
+/// The lines that wait for stderr. One queue per process, as there is one log.
+static LINES: BoundedQueue<Vec<u8>> = BoundedQueue::new(QUEUE_LEN);
 
-/// Lines that found no room.
-pub fn lost() -> u64 {
-    LINES.lost()
+/// The number of lines that were dropped because the queue was full.
+pub fn dropped() -> u64 {
+    LINES.dropped()
 }
 
-/// The way to stderr.
-pub struct Journal {
-    has_begun: bool,
+/// Starts and stops the thread that writes the log.
+pub struct LogWriter {
+    thread_started: bool,
 }
 
-/// Has what is at `level` or above logged, and wait for [`Journal::begin`]. Once in a process.
-pub fn open(level: LevelFilter) -> Journal {
+/// Sets the process's logger: lines at `level` and above are queued until [`LogWriter::start_thread`]. Call it once.
+pub fn init(level: LevelFilter) -> LogWriter {
     env_logger::Builder::new()
-        // What is logged is decided before lines come here, so that it can change.
+        // The level is checked before lines come here, so that it can change.
         .filter_level(LevelFilter::Trace)
-        .target(Target::Pipe(Box::new(Lines)))
+        .target(Target::Pipe(Box::new(LineSink)))
         .format(|out, record| {
-            let time = Stamp(clock::since_1970());
+            let time = LogTimestamp(clock::unix_time());
             let level = record.level().as_str().to_lowercase();
             writeln!(out, "time={time} level={level} {}", record.args())
         })
         .init();
     log::set_max_level(level);
-    Journal { has_begun: false }
+    LogWriter {
+        thread_started: false,
+    }
 }
 
-impl Journal {
-    /// Writes from now on, with the rights that the calling thread has now. Fails when the system has no thread for it.
-    pub fn begin(&mut self) -> io::Result<()> {
-        thread::spawn_for_good("journal", || write(&LINES, &mut io::stderr()))?;
-        self.has_begun = true;
+impl LogWriter {
+    /// Starts writing, with the rights that the calling thread has now. Fails when the system has no thread.
+    pub fn start_thread(&mut self) -> io::Result<()> {
+        thread::spawn_restarting("journal", || write(&LINES, &mut io::stderr()))?;
+        self.thread_started = true;
         Ok(())
     }
 
-    /// Waits until the lines so far have been written, but not for long. Nothing is logged after it.
+    /// Waits up to a second until the queued lines are written. Later lines are dropped.
     pub fn finish(mut self) {
-        if self.has_begun || self.begin().is_ok() {
+        if self.thread_started || self.start_thread().is_ok() {
             LINES.finish();
         }
     }
 }
 
-/// What the logger writes to.
-struct Lines;
+/// The logger's target: puts each line into the queue.
+struct LineSink;
 
-impl Write for Lines {
+impl Write for LineSink {
     /// Takes one whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        LINES.add(cut(line));
+        LINES.push(truncate_line(line));
         Ok(line.len())
     }
 
@@ -114,76 +115,79 @@ impl Write for Lines {
     }
 }
 
-/// A line as it is written: others' words in it, such as what a certificate says, may be long.
-fn cut(line: &[u8]) -> Vec<u8> {
-    match line.get(..LONGEST) {
-        Some(start) if line.len() > LONGEST => [start, b"...\n"].concat(),
+/// Limits the length of a line, which may quote texts of others, such as those of a certificate.
+fn truncate_line(line: &[u8]) -> Vec<u8> {
+    match line.get(..MAX_LINE_LEN) {
+        Some(start) if line.len() > MAX_LINE_LEN => [start, b"...\n"].concat(),
         _ => line.to_vec(),
     }
 }
 
-/// The thread: writes lines to `out`, which may fail or take for ever.
-fn write(spool: &Spool<Vec<u8>>, out: &mut dyn Write) {
-    let mut kinds = Kinds::default();
-    let mut told = 0;
+/// The thread: writes lines to `out`, which may fail or block for ever.
+fn write(queue: &BoundedQueue<Vec<u8>>, out: &mut dyn Write) {
+    let mut limiter = EventRateLimiter::default();
+    let mut reported = 0;
     let mut lines = Vec::new();
-    // A reader that went away is no reason to stop.
-    while spool.take(&mut lines) {
-        let lost = spool.lost();
-        if lost > told {
-            let _ = writeln!(out, "event=log-lines-lost count={}", lost - told);
-            told = lost;
+    // Errors are ignored: the reader may have gone away.
+    while queue.take(&mut lines) {
+        let dropped = queue.dropped();
+        if dropped > reported {
+            let _ = writeln!(out, "event=log-lines-lost count={}", dropped - reported);
+            reported = dropped;
         }
         for line in lines.drain(..) {
-            if let Some(line) = kinds.admit(line, clock::now()) {
+            if let Some(line) = limiter.admit(line, clock::now()) {
                 let _ = out.write_all(&line);
             }
         }
     }
-    for (kind, count) in kinds.left_out() {
-        let _ = writeln!(out, "event=log-lines-left-out of={kind} count={count}");
+    for (event, count) in limiter.suppressed() {
+        let _ = writeln!(out, "event=log-lines-left-out of={event} count={count}");
     }
-    spool.rest();
+    queue.mark_written();
 }
 
-/// How often each kind of event was said in its second.
+/// Per event: when its current second began, and its lines in that second.
 #[derive(Default)]
-struct Kinds(HashMap<String, (Instant, u64)>);
+struct EventRateLimiter(HashMap<String, (Instant, u64)>);
 
-impl Kinds {
-    /// What was left out and not told yet.
-    fn left_out(&self) -> impl Iterator<Item = (&str, u64)> {
-        let kinds = self.0.iter().filter(|(_, (_, count))| *count > PER_SECOND);
-        kinds.map(|(kind, (_, count))| (kind.as_str(), count - PER_SECOND))
+impl EventRateLimiter {
+    /// The events with suppressed lines that no later line has reported.
+    fn suppressed(&self) -> impl Iterator<Item = (&str, u64)> {
+        let over_limit = self
+            .0
+            .iter()
+            .filter(|(_, (_, count))| *count > MAX_PER_SECOND);
+        over_limit.map(|(event, (_, count))| (event.as_str(), count - MAX_PER_SECOND))
     }
 
-    /// The line, unless there were too many of its kind; with how many were left out before it.
+    /// Returns the line, with `left_out=` if lines before it were suppressed, or `None` if its event has used up its second.
     fn admit(&mut self, line: Vec<u8>, now: Instant) -> Option<Vec<u8>> {
         let text = String::from_utf8_lossy(&line);
         if text.contains(" level=debug ") || text.contains(" level=trace ") {
             return Some(line);
         }
-        // Events have names of ours, so there are few.
-        let word = text.split("event=").nth(1)?.split([' ', '\n']).next()?;
-        let (began, count) = self.0.entry(word.to_owned()).or_insert((now, 0));
-        let over = now.saturating_duration_since(*began) >= Duration::from_secs(1);
-        let left_out = if over {
-            let left_out = count.saturating_sub(PER_SECOND);
-            (*began, *count) = (now, 0);
-            left_out
+        // Event names are constants of this program, so the map stays small.
+        let event = text.split("event=").nth(1)?.split([' ', '\n']).next()?;
+        let (second_start, count) = self.0.entry(event.to_owned()).or_insert((now, 0));
+        let is_over = now.saturating_duration_since(*second_start) >= Duration::from_secs(1);
+        let suppressed = if is_over {
+            let suppressed = count.saturating_sub(MAX_PER_SECOND);
+            (*second_start, *count) = (now, 0);
+            suppressed
         } else {
             0
         };
         *count += 1;
-        if *count > PER_SECOND {
+        if *count > MAX_PER_SECOND {
             return None;
         }
-        if left_out == 0 {
+        if suppressed == 0 {
             return Some(line);
         }
-        let mut told = text.trim_end().to_owned();
-        let _ = writeln!(told, " left_out={left_out}");
-        Some(told.into_bytes())
+        let mut with_count = text.trim_end().to_owned();
+        let _ = writeln!(with_count, " left_out={suppressed}");
+        Some(with_count.into_bytes())
     }
 }
 
@@ -196,48 +200,48 @@ mod tests {
     }
 
     #[test]
-    fn ten_lines_of_a_kind_are_written_in_a_second_and_the_rest_counted() {
-        let mut kinds = Kinds::default();
+    fn ten_lines_of_an_event_are_written_per_second_and_the_others_counted() {
+        let mut limiter = EventRateLimiter::default();
         let now = Instant::now();
-        let admitted = |kinds: &mut Kinds, level, event, now| {
-            let lines = (0..100).filter_map(|_| kinds.admit(line(level, event), now));
+        let admitted = |limiter: &mut EventRateLimiter, level, event, now| {
+            let lines = (0..100).filter_map(|_| limiter.admit(line(level, event), now));
             lines.count()
         };
-        assert_eq!(admitted(&mut kinds, "warn", "one", now), 10);
-        assert_eq!(admitted(&mut kinds, "info", "other", now), 10);
-        assert_eq!(admitted(&mut kinds, "debug", "one", now), 100);
+        assert_eq!(admitted(&mut limiter, "warn", "one", now), 10);
+        assert_eq!(admitted(&mut limiter, "info", "other", now), 10);
+        assert_eq!(admitted(&mut limiter, "debug", "one", now), 100);
         let later = now + Duration::from_millis(999);
-        assert_eq!(admitted(&mut kinds, "warn", "one", later), 0);
+        assert_eq!(admitted(&mut limiter, "warn", "one", later), 0);
         let later = now + Duration::from_secs(1);
-        let mut left_out: Vec<_> = kinds.left_out().collect();
-        left_out.sort_unstable();
-        assert_eq!(left_out, [("one", 190), ("other", 90)]);
-        let told = kinds.admit(line("warn", "one"), later).expect("a line");
+        let mut suppressed: Vec<_> = limiter.suppressed().collect();
+        suppressed.sort_unstable();
+        assert_eq!(suppressed, [("one", 190), ("other", 90)]);
+        let reported = limiter.admit(line("warn", "one"), later).expect("a line");
         let expected = "time=x level=warn event=one a=1 left_out=190\n";
-        assert_eq!(String::from_utf8_lossy(&told), expected);
-        let next = kinds.admit(line("warn", "one"), later);
+        assert_eq!(String::from_utf8_lossy(&reported), expected);
+        let next = limiter.admit(line("warn", "one"), later);
         assert_eq!(next, Some(line("warn", "one")));
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_cut_and_still_a_line() {
+    fn a_long_line_is_truncated_and_still_ends_in_a_newline() {
         let short = b"event=x y=1\n";
-        assert_eq!(cut(short), short);
-        let long = cut(&[b'x'; 70_000]);
-        assert_eq!(long.len(), LONGEST + 4);
+        assert_eq!(truncate_line(short), short);
+        let long = truncate_line(&[b'x'; 70_000]);
+        assert_eq!(long.len(), MAX_LINE_LEN + 4);
         assert!(long.ends_with(b"x...\n"));
     }
 
     #[test]
-    fn what_found_no_room_is_said() {
-        let spool = Spool::new(2);
+    fn dropped_lines_are_reported() {
+        let queue = BoundedQueue::new(2);
         for _ in 0..5 {
-            spool.add(line("info", "x"));
+            queue.push(line("info", "x"));
         }
         let mut out = Vec::new();
         std::thread::scope(|scope| {
-            scope.spawn(|| write(&spool, &mut out));
-            spool.finish();
+            scope.spawn(|| write(&queue, &mut out));
+            queue.finish();
         });
         let out = String::from_utf8(out).expect("text");
         assert!(out.starts_with("event=log-lines-lost count=3\n"), "{out}");
@@ -245,8 +249,8 @@ mod tests {
     }
 
     #[test]
-    fn the_end_waits_for_what_is_said_of_lines_that_were_left_out() {
-        /// Takes its time for that.
+    fn finish_waits_for_the_report_of_suppressed_lines() {
+        /// Delays the line that reports suppressed lines.
         struct Slow<'o>(&'o parking_lot::Mutex<String>);
         impl Write for Slow<'_> {
             fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
@@ -261,11 +265,11 @@ mod tests {
                 Ok(())
             }
         }
-        let (spool, out) = (Spool::new(100), parking_lot::Mutex::default());
+        let (queue, out) = (BoundedQueue::new(100), parking_lot::Mutex::default());
         std::thread::scope(|scope| {
-            scope.spawn(|| write(&spool, &mut Slow(&out)));
-            (0..15).for_each(|_| spool.add(line("info", "x")));
-            spool.finish();
+            scope.spawn(|| write(&queue, &mut Slow(&out)));
+            (0..15).for_each(|_| queue.push(line("info", "x")));
+            queue.finish();
             let said = out.lock().clone();
             let last = "event=log-lines-left-out of=x count=5\n";
             assert!(said.ends_with(last), "{said}");
@@ -273,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_fails_ends_nothing() {
+    fn a_failing_writer_does_not_stop_the_thread() {
         struct Broken;
         impl Write for Broken {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -283,11 +287,11 @@ mod tests {
                 Ok(())
             }
         }
-        let spool = Spool::new(2);
+        let queue = BoundedQueue::new(2);
         std::thread::scope(|scope| {
-            let writer = scope.spawn(|| write(&spool, &mut Broken));
-            spool.add(line("info", "x"));
-            spool.finish();
+            let writer = scope.spawn(|| write(&queue, &mut Broken));
+            queue.push(line("info", "x"));
+            queue.finish();
             writer.join().expect("it ends");
         });
     }

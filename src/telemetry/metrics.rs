@@ -1,34 +1,34 @@
 //! How is a number counted?
 //!
-//! Each folder keeps the numbers that belong to it; this file knows what a number is. Times are whole microseconds until they
-//! are spelled, in seconds: numbers with a floating point cost more of the binary than all of this.
+//! Each folder keeps its own counters; this file defines what a counter and a histogram are. Times are whole microseconds and
+//! become seconds only as text: floating point would add more to the binary than all of this.
 
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A number that only grows, shared by all threads.
+/// A number that only grows. All threads share it without a lock.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// A count of nothing yet.
+    /// Starts at 0.
     pub const fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
-    /// Counts one more.
+    /// Adds one.
     pub fn increment(&self) {
         self.add(1);
     }
 
-    /// Counts `more`.
-    pub fn add(&self, more: u64) {
-        // Nothing is read in its wake: a counter orders no other memory.
-        self.0.fetch_add(more, Ordering::Relaxed);
+    /// Adds `count`.
+    pub fn add(&self, count: u64) {
+        // Relaxed: a counter orders no other memory.
+        self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// The count so far.
+    /// The current value.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -40,114 +40,114 @@ impl fmt::Display for Counter {
     }
 }
 
-/// The upper ends of a histogram's classes, in microseconds: from a cache's answer to the longest deadline that is usual.
-pub const BOUNDS: [u64; 16] = [
+/// The inclusive upper bounds of histogram buckets in microseconds, from the latency of a cache hit to the longest usual timeout.
+pub const BUCKET_BOUNDS: [u64; 16] = [
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
     1_000_000, 2_500_000, 5_000_000,
 ];
 
-/// How long things took, in classes, shared by all threads.
+/// A histogram of durations. All threads share it without a lock.
 #[derive(Debug, Default)]
 pub struct Histogram {
-    /// One for each bound, and one for what took longer.
-    classes: [Counter; BOUNDS.len() + 1],
-    /// Microseconds.
+    /// One bucket per bound, and one for all longer durations.
+    buckets: [Counter; BUCKET_BOUNDS.len() + 1],
+    /// In microseconds.
     sum: Counter,
 }
 
 impl Histogram {
-    /// Nothing was measured yet.
+    /// Starts empty.
     pub const fn new() -> Self {
         Self {
-            classes: [const { Counter::new() }; BOUNDS.len() + 1],
+            buckets: [const { Counter::new() }; BUCKET_BOUNDS.len() + 1],
             sum: Counter::new(),
         }
     }
 
-    /// Counts so many that took so long.
-    pub fn observe(&self, took: Duration, times: u64) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let class = BOUNDS.partition_point(|bound| *bound < micros);
-        self.classes[class].add(times);
+    /// Counts `times` observations of the duration `duration`.
+    pub fn observe(&self, duration: Duration, times: u64) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BUCKET_BOUNDS.partition_point(|bound| *bound < micros);
+        self.buckets[bucket].add(times);
         self.sum.add(micros.saturating_mul(times));
     }
 
-    /// What was counted so far.
+    /// The current values. Not atomic as a whole: an observation may be in a bucket and not yet in the sum.
     #[inline(never)]
-    pub fn value(&self) -> Spread {
-        let mut spread = Spread::default();
-        for (count, class) in spread.classes.iter_mut().zip(&self.classes) {
-            *count = class.value();
+    pub fn snapshot(&self) -> HistogramSnapshot {
+        let mut snapshot = HistogramSnapshot::default();
+        for (count, bucket) in snapshot.buckets.iter_mut().zip(&self.buckets) {
+            *count = bucket.value();
         }
-        spread.sum = self.sum.value();
-        spread
+        snapshot.sum = self.sum.value();
+        snapshot
     }
 }
 
-/// What a histogram has counted.
+/// The values of a histogram at one moment.
 ///
-/// Its functions are not written out in their callers: those loops would be unrolled there, at 10 KB.
+/// Its methods are not inlined: their loops would be unrolled in each caller, which adds 10 KB.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Spread {
-    /// How many were in each class, and how many took longer than all bounds.
-    pub classes: [u64; BOUNDS.len() + 1],
-    /// How long all took together, in microseconds.
+pub struct HistogramSnapshot {
+    /// Observations per bucket; the last bucket has those above all bounds.
+    pub buckets: [u64; BUCKET_BOUNDS.len() + 1],
+    /// The sum of all durations in microseconds.
     pub sum: u64,
 }
 
-impl Spread {
-    /// How many there were.
+impl HistogramSnapshot {
+    /// The number of observations.
     #[inline(never)]
     pub fn count(&self) -> u64 {
-        self.classes.iter().sum()
+        self.buckets.iter().sum()
     }
 
-    /// What was counted since `before`.
+    /// The observations since the snapshot `before`.
     #[inline(never)]
     pub fn since(&self, before: &Self) -> Self {
         let mut since = *self;
-        for (count, before) in since.classes.iter_mut().zip(&before.classes) {
+        for (count, before) in since.buckets.iter_mut().zip(&before.buckets) {
             *count = count.saturating_sub(*before);
         }
         since.sum = self.sum.saturating_sub(before.sum);
         since
     }
 
-    /// Both together.
+    /// The observations of both snapshots.
     #[inline(never)]
-    pub fn with(&self, other: &Self) -> Self {
+    pub fn plus(&self, other: &Self) -> Self {
         let mut both = *self;
-        for (count, other) in both.classes.iter_mut().zip(&other.classes) {
+        for (count, other) in both.buckets.iter_mut().zip(&other.buckets) {
             *count += other;
         }
         both.sum += other.sum;
         both
     }
 
-    /// In how many microseconds so many hundredths were done: as far into its class as there are others before it there.
-    /// None where nothing was counted; the last bound where it took longer than that.
+    /// The duration in microseconds within which `percent` of all observations lie, interpolated linearly in its bucket. `None`
+    /// without observations; the last bound if the duration is beyond it.
     #[inline(never)]
-    pub fn percentile(&self, hundredths: u64) -> Option<u64> {
-        let rank = (self.count() * hundredths).div_ceil(100).max(1);
+    pub fn percentile(&self, percent: u64) -> Option<u64> {
+        let rank = (self.count() * percent).div_ceil(100).max(1);
         let mut before = 0;
-        let mut least = 0;
-        for (count, bound) in self.classes.iter().zip(BOUNDS) {
+        let mut lower = 0;
+        for (count, bound) in self.buckets.iter().zip(BUCKET_BOUNDS) {
             if before + count >= rank {
-                return Some(least + (bound - least) * (rank - before) / count);
+                return Some(lower + (bound - lower) * (rank - before) / count);
             }
             before += count;
-            least = bound;
+            lower = bound;
         }
-        (self.count() > 0).then_some(least)
+        (self.count() > 0).then_some(lower)
     }
 }
 
-/// Microseconds as seconds, with as many digits as are needed and one behind the point at least: `0.00005`, `1.0`.
-pub fn seconds(micros: u64) -> String {
+/// Microseconds as a decimal number of seconds, with one to six digits after the point: `0.00005`, `1.0`.
+pub fn format_seconds(micros: u64) -> String {
     let mut text = String::new();
-    let (whole, rest) = (micros / 1_000_000, micros % 1_000_000);
-    // Writing into a string does not fail.
-    let _ = write!(text, "{whole}.{rest:06}");
+    let (whole, fraction) = (micros / 1_000_000, micros % 1_000_000);
+    // Writing to a string does not fail.
+    let _ = write!(text, "{whole}.{fraction:06}");
     while text.ends_with('0') && !text.ends_with(".0") {
         text.pop();
     }
@@ -159,36 +159,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_took_as_long_as_a_bound_is_within_it() {
+    fn a_duration_equal_to_a_bound_is_in_its_bucket() {
         let histogram = Histogram::new();
         for micros in [0, 50, 51, 5_000_000, 5_000_001] {
             histogram.observe(Duration::from_micros(micros), 2);
         }
-        let spread = histogram.value();
-        let mut classes = [0; BOUNDS.len() + 1];
-        (classes[0], classes[1]) = (4, 2);
-        (classes[15], classes[16]) = (2, 2);
-        assert_eq!(spread.classes, classes);
-        assert_eq!((spread.count(), spread.sum), (10, 2 * 10_000_102));
+        let snapshot = histogram.snapshot();
+        let mut buckets = [0; BUCKET_BOUNDS.len() + 1];
+        (buckets[0], buckets[1]) = (4, 2);
+        (buckets[15], buckets[16]) = (2, 2);
+        assert_eq!(snapshot.buckets, buckets);
+        assert_eq!((snapshot.count(), snapshot.sum), (10, 2 * 10_000_102));
     }
 
     #[test]
-    fn a_percentile_lies_in_its_class() {
+    fn a_percentile_lies_in_its_bucket() {
         let histogram = Histogram::new();
-        assert_eq!(histogram.value().percentile(50), None);
+        assert_eq!(histogram.snapshot().percentile(50), None);
         histogram.observe(Duration::from_micros(700), 90);
-        let before = histogram.value();
+        let before = histogram.snapshot();
         histogram.observe(Duration::from_secs(9), 10);
-        let spread = histogram.value();
-        assert_eq!(spread.percentile(45), Some(750));
-        assert_eq!(spread.percentile(90), Some(1000));
-        assert_eq!(spread.percentile(99), Some(5_000_000), "the last bound");
-        assert_eq!(spread.since(&before).percentile(1), Some(5_000_000));
-        assert_eq!(spread.since(&before).with(&before), spread);
+        let snapshot = histogram.snapshot();
+        assert_eq!(snapshot.percentile(45), Some(750));
+        assert_eq!(snapshot.percentile(90), Some(1000));
+        assert_eq!(snapshot.percentile(99), Some(5_000_000), "the last bound");
+        assert_eq!(snapshot.since(&before).percentile(1), Some(5_000_000));
+        assert_eq!(snapshot.since(&before).plus(&before), snapshot);
     }
 
     #[test]
-    fn seconds_are_spelled_without_a_loss() {
+    fn seconds_are_formatted_without_loss() {
         for (micros, text) in [
             (0, "0.0"),
             (50, "0.00005"),
@@ -196,7 +196,7 @@ mod tests {
             (2_500_000, "2.5"),
             (10_000_001, "10.000001"),
         ] {
-            assert_eq!(seconds(micros), text);
+            assert_eq!(format_seconds(micros), text);
         }
     }
 }

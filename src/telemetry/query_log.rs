@@ -1,9 +1,9 @@
 //! Where do lines about single queries go?
 //!
-//! To stderr, by a thread of their own, which also spells them: whoever answers a query hands over what is known of it and
-//! goes on. What finds no room is counted and left out. A line is a list of fields (logfmt). It holds the name that was asked
-//! for, which the log at its default level never does, and so it is off unless it is asked for; and the client's prefix, or
-//! its address where that is asked for as well.
+//! To stderr, through a queue and a thread of its own, which also formats them: the thread that answers a query only queues a
+//! record. Records that find no room are dropped and counted. A line is a list of fields (logfmt). It has the query name, which
+//! the log at its default level never has, so the query log is off by default; and the client's network, or its address if that
+//! is configured.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -17,65 +17,65 @@ use parking_lot::Mutex;
 
 use crate::message::QuestionPresentation;
 use crate::message::presentation::Type;
-use crate::system::date::Stamp;
+use crate::system::date::LogTimestamp;
 use crate::system::memory::{Memory, Purpose, Reservation};
 use crate::system::thread;
-use crate::telemetry::metrics::seconds;
-use crate::telemetry::queue::Spool;
+use crate::telemetry::metrics::format_seconds;
+use crate::telemetry::queue::BoundedQueue;
 
-/// Lines that may wait to be written.
-const WAITING: usize = 4096;
-/// Octets that a line costs besides its question.
-const COST: usize = size_of::<(Line, Reservation)>();
-/// Lines that are written at a time.
-const CHUNK: usize = 64;
-/// Bits of an address, IPv4 and IPv6, that tell a network from others and not who in it asks.
-const PREFIXES: (u8, u8) = (24, 48);
+/// Records that may wait to be written.
+const QUEUE_LEN: usize = 4096;
+/// Octets that a record costs besides its question.
+const RECORD_OVERHEAD: usize = size_of::<(QueryRecord, Reservation)>();
+/// Lines per write to stderr.
+const LINES_PER_WRITE: usize = 64;
+/// Prefix lengths, IPv4 and IPv6, that tell a client's network but not the client.
+const PREFIX_LENS: (u8, u8) = (24, 48);
 
-/// How much is said of each query.
+/// What the query log shows of each query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Nothing.
     Off,
-    /// All but who asked, of which the prefix.
+    /// Everything, with the client's network in place of its address.
     Prefixes,
-    /// All.
+    /// Everything.
     Clients,
 }
 
-/// A query that has ended.
+/// A completed query.
 #[derive(Debug)]
-pub struct Line {
-    /// When it ended, since 1970.
+pub struct QueryRecord {
+    /// When it was completed, since 1970.
     pub time: Duration,
-    /// Who asked.
+    /// The client's address and port.
     pub client: SocketAddr,
-    /// By TCP, not by UDP.
+    /// Whether the query came by TCP; otherwise by UDP.
     pub tcp: bool,
-    /// Its question's octets: name, type, class; none where it could not be read.
+    /// The question in wire format (name, type, class); empty if the query could not be parsed.
     pub question: Box<[u8]>,
-    /// How it ended.
+    /// The name of the outcome.
     pub outcome: &'static str,
-    /// How long its client waited.
+    /// How long the client waited.
     pub took: Duration,
 }
 
-impl Line {
-    /// Adds it as a line.
+impl QueryRecord {
+    /// Appends the record as one line.
     fn write(&self, out: &mut String, mode: Mode) {
-        let time = Stamp(self.time);
+        let time = LogTimestamp(self.time);
         let transport = if self.tcp { "tcp" } else { "udp" };
         let question = QuestionPresentation(&self.question).to_string();
         let (name, qtype) = question.rsplit_once('/').unwrap_or(("", ""));
         let qtype = qtype.parse().map(|qtype| Type(qtype).to_string());
         let qtype = qtype.unwrap_or_default();
-        let took = seconds(u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX));
+        let took = format_seconds(u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX));
         let outcome = self.outcome;
         let client = match mode {
             Mode::Clients => self.client.to_string(),
-            _ => prefix(self.client.ip()).to_string(),
+            _ => client_prefix(self.client.ip()).to_string(),
         };
-        // Writing into a string does not fail.
+        // Writing to a string does not fail.
         let _ = writeln!(
             out,
             "time={time} query client={client} transport={transport} name={name} type={qtype} \
@@ -84,45 +84,48 @@ impl Line {
     }
 }
 
-/// The network of a client.
-fn prefix(address: IpAddr) -> IpNet {
+/// The client's network, see [`PREFIX_LENS`].
+fn client_prefix(address: IpAddr) -> IpNet {
     let address = address.to_canonical();
     let bits = match address {
-        IpAddr::V4(_) => PREFIXES.0,
-        IpAddr::V6(_) => PREFIXES.1,
+        IpAddr::V4(_) => PREFIX_LENS.0,
+        IpAddr::V6(_) => PREFIX_LENS.1,
     };
     let net = IpNet::new(address, bits);
     net.map_or(address.into(), |net| net.trunc())
 }
 
-/// The way to the thread that writes lines.
+/// The query log: a queue of records and the thread that writes them.
+///
+/// All threads share it. The lock on `thread_started` is held while the mode changes, and the queue has a lock of its own; no
+/// thread takes one while it holds the other.
 #[derive(Debug)]
 pub struct QueryLog {
     mode: AtomicU8,
-    lines: Spool<(Line, Reservation)>,
+    lines: BoundedQueue<(QueryRecord, Reservation)>,
     memory: Arc<Memory>,
-    /// The thread runs.
-    runs: Mutex<bool>,
+    /// Whether the writing thread has been started.
+    thread_started: Mutex<bool>,
 }
 
 impl QueryLog {
-    /// It is off. What its lines hold until they are written is paid for in `memory`.
+    /// Starts in [`Mode::Off`]. Queued records are reserved in `memory`.
     pub fn new(memory: Arc<Memory>) -> Arc<Self> {
         Arc::new(Self {
             mode: AtomicU8::new(Mode::Off as u8),
-            lines: Spool::new(WAITING),
+            lines: BoundedQueue::new(QUEUE_LEN),
             memory,
-            runs: Mutex::new(false),
+            thread_started: Mutex::new(false),
         })
     }
 
-    /// Says so much from now on. Fails when the system has no thread for it.
-    pub fn turn(self: &Arc<Self>, mode: Mode) -> io::Result<()> {
-        let mut runs = self.runs.lock();
-        if mode != Mode::Off && !*runs {
+    /// Changes the mode from now on. Fails when the system has no thread to write with.
+    pub fn set_mode(self: &Arc<Self>, mode: Mode) -> io::Result<()> {
+        let mut thread_started = self.thread_started.lock();
+        if mode != Mode::Off && !*thread_started {
             let log = Arc::clone(self);
-            thread::spawn_for_good("query-log", move || log.write(&mut io::stderr()))?;
-            *runs = true;
+            thread::spawn_restarting("query-log", move || log.write(&mut io::stderr()))?;
+            *thread_started = true;
         }
         self.mode.store(mode as u8, Ordering::Relaxed);
         Ok(())
@@ -136,46 +139,46 @@ impl QueryLog {
         }
     }
 
-    /// Whether anything is said.
+    /// Whether records are wanted.
     pub fn is_on(&self) -> bool {
         self.mode() != Mode::Off
     }
 
-    /// Hands over a line, if there is room for it.
-    pub fn say(&self, line: Line) {
-        let cost = COST + line.question.len();
+    /// Queues a record, or counts it as dropped if there is no room.
+    pub fn push(&self, line: QueryRecord) {
+        let cost = RECORD_OVERHEAD + line.question.len();
         match self.memory.reserve(Purpose::QueryLog, cost) {
-            Some(held) => self.lines.add((line, held)),
-            None => self.lines.lose(),
+            Some(held) => self.lines.push((line, held)),
+            None => self.lines.count_dropped(),
         }
     }
 
-    /// Lines that found no room.
-    pub fn lost(&self) -> u64 {
-        self.lines.lost()
+    /// The number of records that were dropped.
+    pub fn dropped(&self) -> u64 {
+        self.lines.dropped()
     }
 
-    /// Waits until the lines so far have been written, but not for long.
+    /// Waits up to a second until the queued records are written. Later records are dropped.
     pub fn finish(&self) {
-        if *self.runs.lock() {
+        if *self.thread_started.lock() {
             self.lines.finish();
         }
     }
 
-    /// The thread: writes lines to `out`, which may fail or take for ever.
+    /// The thread: writes lines to `out`, which may fail or block for ever.
     fn write(&self, out: &mut dyn Write) {
         let (mut lines, mut chunk) = (Vec::new(), String::new());
         while self.lines.take(&mut lines) {
-            for some in lines.chunks(CHUNK) {
+            for some in lines.chunks(LINES_PER_WRITE) {
                 some.iter()
                     .for_each(|(line, _)| line.write(&mut chunk, self.mode()));
-                // A reader that went away is no reason to stop.
+                // Errors are ignored: the reader may have gone away.
                 let _ = out.write_all(chunk.as_bytes());
                 chunk.clear();
             }
             lines.clear();
         }
-        self.lines.rest();
+        self.lines.mark_written();
     }
 }
 
@@ -184,8 +187,8 @@ mod tests {
     use super::*;
     use crate::system::memory;
 
-    fn line(client: &str, question: &[u8]) -> Line {
-        Line {
+    fn line(client: &str, question: &[u8]) -> QueryRecord {
+        QueryRecord {
             time: Duration::from_millis(1_764_000_000_007),
             client: client.parse().expect("an address"),
             tcp: true,
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_how_a_query_ended_and_hides_who_asked() {
+    fn a_line_has_the_outcome_and_hides_the_client() {
         for (client, mode, shown) in [
             ("192.0.2.77:5353", Mode::Prefixes, "192.0.2.0/24"),
             ("192.0.2.77:5353", Mode::Clients, "192.0.2.77:5353"),
@@ -217,18 +220,21 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_written_and_those_that_find_no_room_are_counted() {
+    fn every_record_is_written_or_counted_as_dropped() {
         let memory = Memory::new(memory::Settings {
             limit: 15 << 20,
             connections: 1,
         });
-        let share = memory.share(Purpose::QueryLog);
-        for (question, fit) in [(&b""[..], WAITING), (&[0; 259], share / (259 + COST))] {
+        let share = memory.share_limit(Purpose::QueryLog);
+        for (question, fit) in [
+            (&b""[..], QUEUE_LEN),
+            (&[0; 259], share / (259 + RECORD_OVERHEAD)),
+        ] {
             let log = QueryLog::new(Arc::clone(&memory));
-            for _ in 0..WAITING + 7 {
-                log.say(line("192.0.2.7:1", question));
+            for _ in 0..QUEUE_LEN + 7 {
+                log.push(line("192.0.2.7:1", question));
             }
-            assert_eq!(log.lost(), (WAITING + 7 - fit) as u64);
+            assert_eq!(log.dropped(), (QUEUE_LEN + 7 - fit) as u64);
             assert!(memory.held(Purpose::QueryLog) >= fit * question.len());
             let mut out = Vec::new();
             std::thread::scope(|scope| {

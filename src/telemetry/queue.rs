@@ -1,7 +1,7 @@
 //! What waits to be written?
 //!
-//! Lines of threads that must not wait, for one that may: it writes to somebody who reads slowly or not at all. What finds no
-//! room is counted and left out.
+//! Lines of threads that must not block, for one thread that may: whoever reads its output may be slow or absent. Lines that find
+//! the queue full are dropped and counted.
 
 use std::time::Duration;
 
@@ -9,91 +9,93 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::telemetry::metrics::Counter;
 
-/// How long the end waits for the last lines to be written.
-const LAST: Duration = Duration::from_secs(1);
+/// How long [`BoundedQueue::finish`] waits for the last lines.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A bounded queue with one reader.
+/// A bounded queue with many writers and one reader.
+///
+/// One lock guards the lines and both flags. Nothing else is locked, written or waited for while it is held.
 #[derive(Debug)]
-pub struct Spool<T> {
-    most: usize,
+pub struct BoundedQueue<T> {
+    capacity: usize,
     state: Mutex<State<T>>,
-    filled: Condvar,
-    done: Condvar,
-    lost: Counter,
+    not_empty: Condvar,
+    all_written: Condvar,
+    dropped: Counter,
 }
 
 #[derive(Debug)]
 struct State<T> {
     lines: Vec<T>,
-    /// Nothing is added any more.
+    /// No lines are accepted any more.
     closed: bool,
     /// The reader has written everything.
     written: bool,
 }
 
-impl<T> Spool<T> {
-    /// An empty one with room for so many.
-    pub const fn new(most: usize) -> Self {
+impl<T> BoundedQueue<T> {
+    /// An empty queue for at most `capacity` lines.
+    pub const fn new(capacity: usize) -> Self {
         Self {
-            most,
+            capacity,
             state: Mutex::new(State {
                 lines: Vec::new(),
                 closed: false,
                 written: false,
             }),
-            filled: Condvar::new(),
-            done: Condvar::new(),
-            lost: Counter::new(),
+            not_empty: Condvar::new(),
+            all_written: Condvar::new(),
+            dropped: Counter::new(),
         }
     }
 
-    /// Adds a line, if there is room for it.
-    pub fn add(&self, line: T) {
+    /// Adds a line, or counts it as dropped if the queue is full or closed.
+    pub fn push(&self, line: T) {
         let mut state = self.state.lock();
-        if state.closed || state.lines.len() >= self.most {
-            return self.lost.increment();
+        if state.closed || state.lines.len() >= self.capacity {
+            return self.dropped.increment();
         }
         state.lines.push(line);
         let first = state.lines.len() == 1;
         drop(state);
         if first {
-            self.filled.notify_one();
+            self.not_empty.notify_one();
         }
     }
 
-    /// Counts a line for which there was no room elsewhere.
-    pub fn lose(&self) {
-        self.lost.increment();
+    /// Counts a line as dropped that the caller could not add.
+    pub fn count_dropped(&self) {
+        self.dropped.increment();
     }
 
-    /// Lines that found no room.
-    pub fn lost(&self) -> u64 {
-        self.lost.value()
+    /// The number of lines that were dropped.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.value()
     }
 
-    /// Waits for lines and takes all that are there, in their order, into `lines`, which is empty. False when there will be
-    /// none any more: then the reader has to say when it has written everything ([`Spool::rest`]).
+    /// Waits for lines and moves all of them, in order, into `lines`, which must be empty. Returns `false` once the queue is
+    /// closed and empty: the reader then calls [`BoundedQueue::mark_written`] when it has written everything.
     pub fn take(&self, lines: &mut Vec<T>) -> bool {
         let mut state = self.state.lock();
-        self.filled
+        self.not_empty
             .wait_while(&mut state, |state| state.lines.is_empty() && !state.closed);
         std::mem::swap(&mut state.lines, lines);
         !lines.is_empty()
     }
 
-    /// The reader has written everything: its last act.
-    pub fn rest(&self) {
+    /// Ends the wait of [`BoundedQueue::finish`]. The reader's last call.
+    pub fn mark_written(&self) {
         self.state.lock().written = true;
-        self.done.notify_all();
+        self.all_written.notify_all();
     }
 
-    /// Takes no more lines, and waits until those so far have been written, but not for long.
+    /// Closes the queue, and waits up to a second until the reader has written what is in it.
     pub fn finish(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        self.filled.notify_all();
-        self.done
-            .wait_while_for(&mut state, |state| !state.written, LAST);
+        self.not_empty.notify_all();
+        self.all_written
+            .wait_while_for(&mut state, |state| !state.written, FLUSH_TIMEOUT);
     }
 }
 
@@ -102,40 +104,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_finds_no_room_is_counted_and_the_rest_keeps_its_order() {
-        let spool = Spool::new(3);
-        (0..5).for_each(|number| spool.add(number));
+    fn lines_beyond_capacity_are_counted_and_the_others_keep_their_order() {
+        let queue = BoundedQueue::new(3);
+        (0..5).for_each(|number| queue.push(number));
         let mut lines = Vec::new();
-        assert!(spool.take(&mut lines));
-        assert_eq!((lines, spool.lost()), (vec![0, 1, 2], 2));
+        assert!(queue.take(&mut lines));
+        assert_eq!((lines, queue.dropped()), (vec![0, 1, 2], 2));
     }
 
     #[test]
-    fn the_end_waits_for_the_reader_and_takes_nothing_more() {
-        let spool = Spool::new(1000);
+    fn finish_waits_for_the_reader_and_closes_the_queue() {
+        let queue = BoundedQueue::new(1000);
         let mut read = Vec::new();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut lines = Vec::new();
-                while spool.take(&mut lines) {
+                while queue.take(&mut lines) {
                     read.append(&mut lines);
                 }
-                spool.rest();
+                queue.mark_written();
             });
-            (0..100).for_each(|number| spool.add(number));
-            spool.finish();
-            assert!(spool.state.lock().written);
-            spool.add(100);
+            (0..100).for_each(|number| queue.push(number));
+            queue.finish();
+            assert!(queue.state.lock().written);
+            queue.push(100);
         });
         assert_eq!(read, (0..100).collect::<Vec<_>>());
-        assert_eq!(spool.lost(), 1);
+        assert_eq!(queue.dropped(), 1);
     }
 
     #[test]
-    fn the_end_does_not_wait_for_a_reader_that_is_away() {
-        let spool = Spool::new(1);
-        spool.add(());
-        spool.finish();
-        assert!(!spool.state.lock().written);
+    fn finish_does_not_wait_long_for_an_absent_reader() {
+        let queue = BoundedQueue::new(1);
+        queue.push(());
+        queue.finish();
+        assert!(!queue.state.lock().written);
     }
 }

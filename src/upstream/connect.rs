@@ -64,7 +64,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         let identity = target.identity();
         let began = clock::now();
         let deadline = began + self.timeout.max(CONNECT);
-        let connected = thread::guard("connect", || {
+        let connected = thread::catch_panic("connect", || {
             Session::connect(target.address, &identity, deadline)
         });
         match connected {

@@ -174,7 +174,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             timer_rests: AtomicBool::new(false),
         });
         let timed = Arc::clone(&upstream);
-        let timer = thread::spawn_for_good("timer", move || timed.look_for_ever())?;
+        let timer = thread::spawn_restarting("timer", move || timed.look_for_ever())?;
         upstream
             .timer
             .set(timer.thread().clone())
@@ -395,5 +395,5 @@ pub(super) fn open_session<Q>(state: &State<Q>, id: SessionId) -> Option<Arc<Ses
 
 /// For how many milliseconds the machine was suspended so far.
 pub(super) fn time_suspended() -> u64 {
-    u64::try_from(clock::suspended().as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(clock::time_suspended().as_millis()).unwrap_or(u64::MAX)
 }

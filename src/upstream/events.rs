@@ -78,7 +78,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             );
         }
         if !proof.clock_untrusted {
-            let now = clock::since_1970().as_secs();
+            let now = clock::unix_time().as_secs();
             self.good_time.store(now, Ordering::Relaxed);
         } else {
             self.tally.doubts.clock.increment();

@@ -14,7 +14,7 @@ use crate::identity::chain::VerifiedPeer;
 use crate::identity::verifier::{Identity, as_verify_error};
 use crate::identity::verify_error::VerifyError;
 use crate::system::clock;
-use crate::system::deadline::{Timed, left};
+use crate::system::deadline::{DeadlineStream, time_left};
 
 /// The socket's send buffer in octets, as far as the system allows: it holds the pending queries, so that only a resolver
 /// that does not read fills it.
@@ -111,7 +111,7 @@ pub fn inspect(
 
 /// The time by which certificates are judged, as far as this machine knows it.
 pub fn today() -> UnixTime {
-    UnixTime::since_unix_epoch(clock::since_1970())
+    UnixTime::since_unix_epoch(clock::unix_time())
 }
 
 pub(super) fn connect_socket(address: SocketAddr, deadline: Instant) -> io::Result<TcpStream> {
@@ -128,7 +128,7 @@ pub(super) fn connect_socket(address: SocketAddr, deadline: Instant) -> io::Resu
     // Neither side sends a packet that a path of the smallest IPv6 MTU could swallow. Where the kernel will not have it,
     // paths are as they are.
     let _ = socket.set_tcp_mss(SEGMENT);
-    socket.connect_timeout(&address.into(), left(deadline)?)?;
+    socket.connect_timeout(&address.into(), time_left(deadline)?)?;
     Ok(socket.into())
 }
 
@@ -144,7 +144,7 @@ fn shake_hands(
     };
     let mut tls = ClientConnection::new(config, identity.name().clone()).map_err(failed)?;
     tls.set_buffer_limit(None);
-    let mut stream = Timed::new(socket, deadline);
+    let mut stream = DeadlineStream::new(socket, deadline);
     while tls.is_handshaking() || tls.wants_write() {
         tls.complete_io(&mut stream)
             .map_err(|error| match error.downcast::<rustls::Error>() {

@@ -20,7 +20,7 @@ use crate::message::HEADER_LEN;
 use crate::message::framing::FrameBuffer;
 
 /// Octets that one read takes off the socket, at most.
-const READ: usize = 32 * 1024;
+const READ_BUFFER: usize = 32 * 1024;
 
 impl Session {
     /// Connects to `address` and proves that it is the resolver of `identity`: TCP, TLS and every check by `deadline`.
@@ -48,8 +48,8 @@ impl Session {
         });
         let reader = Reader {
             session: Arc::clone(&session),
-            encrypted: vec![0; READ],
-            frames: FrameBuffer::with_capacity(READ),
+            encrypted: vec![0; READ_BUFFER],
+            frames: FrameBuffer::with_capacity(READ_BUFFER),
             messages: Vec::new(),
             ended: None,
         };

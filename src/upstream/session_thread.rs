@@ -10,7 +10,7 @@ use super::table::SessionId;
 use super::traits::{Query, Replies};
 use crate::message::{Answer, is_response_to, rcode, response_code};
 use crate::system::clock;
-use crate::system::thread::{self, Pulse};
+use crate::system::thread::{self, Heartbeat};
 use crate::telemetry::log::debug;
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
@@ -19,14 +19,14 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         let (mut work, mut replies) = (Work::default(), R::default());
         let mut said = Vec::new();
         let mut keepalive = None;
-        let pulse = Pulse::new("session");
-        let closed = thread::guard("session", || {
+        let heartbeat = Heartbeat::new("session");
+        let closed = thread::catch_panic("session", || {
             loop {
                 if let Err(closed) = reader.read() {
                     break closed;
                 }
                 let now = clock::now();
-                pulse.works(now);
+                heartbeat.set_busy(now);
                 said.clear();
                 said.extend(reader.messages().map(reply));
                 let matches = |index: usize, query: &Arc<Q>| {
@@ -52,7 +52,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                     keepalive = last;
                     self.keep_alive(open.id, last.unwrap_or_default());
                 }
-                pulse.waits();
+                heartbeat.set_idle();
             }
         });
         self.tally.count_end(closed.as_ref());
@@ -84,7 +84,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     ) -> Option<Duration> {
         let query = &answered.query;
         self.tally.exchanges.observe(answered.took, 1);
-        let delivered = thread::guard("session", || {
+        let delivered = thread::catch_panic("session", || {
             if answered.is_outage {
                 query.note_outage();
             }
@@ -95,7 +95,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             keepalive
         });
         if delivered.is_none() {
-            thread::guard("session", || {
+            thread::catch_panic("session", || {
                 self.settle
                     .settle(query, Err(Failure::Unreadable), now, replies);
             });

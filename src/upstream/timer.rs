@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::driver::{Upstream, Work, time_suspended};
 use super::traits::{Query, Replies};
 use crate::system::clock;
-use crate::system::thread::Pulse;
+use crate::system::thread::Heartbeat;
 use crate::telemetry::log::info;
 
 /// The timer looks no more often than this, and while something is under way no less often than the other.
@@ -20,12 +20,12 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// The timer's thread.
     pub(super) fn look_for_ever(self: &Arc<Self>) {
         let (mut work, mut replies) = (Work::default(), R::default());
-        let pulse = Pulse::new("timer");
+        let heartbeat = Heartbeat::new("timer");
         let mut was_quiet = false;
         let longest = TICKS.1.min(self.timeout / 4);
         loop {
             let now = clock::now();
-            pulse.works(now);
+            heartbeat.set_busy(now);
             self.watch_for_suspend(&mut work, &mut replies, now);
             let mut state = self.state.lock();
             if state.stopped {
@@ -45,7 +45,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 blocked.iter().for_each(|open| open.session.flush_backlog());
             }
             drop(blocked);
-            pulse.waits();
+            heartbeat.set_idle();
             if is_under_way {
                 was_quiet = false;
                 let wait = due.map_or(longest, |due| due.saturating_duration_since(now));

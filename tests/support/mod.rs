@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use dns_tool::config::command_line::{self, Command};
 use dns_tool::config::settings::Config;
-use dns_tool::daemon::running::Running;
+use dns_tool::daemon::running::RunningDaemon;
 
 pub(crate) use client::{TcpClient, UdpClient};
 pub(crate) use message::{Ask, Heard};
@@ -36,7 +36,7 @@ pub(crate) static PANICS_MEANT: AtomicU64 = AtomicU64::new(0);
 
 /// A forwarder that serves until it is dropped.
 pub(crate) struct Forwarder {
-    running: Option<Running>,
+    running: Option<RunningDaemon>,
 }
 
 /// The options that have the resolver at `address` asked.
@@ -80,7 +80,7 @@ impl Forwarder {
         Self::started(config)
     }
 
-    pub(crate) fn running(&self) -> &Running {
+    pub(crate) fn running(&self) -> &RunningDaemon {
         self.running.as_ref().expect("it runs until it is dropped")
     }
 
@@ -97,7 +97,7 @@ impl Forwarder {
     }
 
     /// Takes it away from the test, which is to stop it.
-    pub(crate) fn into_running(mut self) -> Running {
+    pub(crate) fn into_running(mut self) -> RunningDaemon {
         self.running.take().expect("it runs until it is dropped")
     }
 }

@@ -844,7 +844,7 @@ impl TcpBench {
             }
             Event::NoMemory => {
                 let memory = self.bench.completer.memory();
-                let share = memory.share(Purpose::Replies);
+                let share = memory.share_limit(Purpose::Replies);
                 let slow_readers = Arc::clone(&self.slow_readers);
                 let mut held = None;
                 slow_readers.reserve(&mut held, share, self.client(0).1.stream());

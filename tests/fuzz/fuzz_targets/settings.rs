@@ -3,7 +3,7 @@
 #![no_main]
 
 use dns_tool::config::command_line::{self, Command};
-use dns_tool::config::sources::Sources;
+use dns_tool::config::sources::OptionSources;
 use dns_tool::identity::pin::Pin;
 use dns_tool::identity::pin_file;
 use libfuzzer_sys::fuzz_target;
@@ -42,13 +42,13 @@ fuzz_target!(|text: &str| {
     let variables = text.split('\n').filter_map(|line| line.split_once('='));
     let variables = variables.map(|(name, value)| (name.into(), value.into()));
     for sources in [
-        Sources::new(text.split('\n'), []),
-        Sources::new([""; 0], variables),
+        OptionSources::new(text.split('\n'), []),
+        OptionSources::new([""; 0], variables),
     ] {
         match command_line::read(&sources) {
             Ok(Command::Serve(config)) => {
                 assert!(!config.upstream.resolvers.is_empty());
-                let _ = config.given.describe();
+                let _ = config.options.describe();
             }
             Ok(_) => {}
             Err(error) => assert_eq!(error.to_string().lines().count(), 1, "{error}"),
