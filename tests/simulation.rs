@@ -293,7 +293,7 @@ impl World {
         let settings = Settings {
             addresses: count,
             timeout: TIMEOUT,
-            least_patience: Duration::from_millis(250),
+            min_silence_timeout: Duration::from_millis(250),
             sessions,
             max_pending: 100_000,
         };
@@ -712,7 +712,7 @@ impl World {
             .answered(id, &replies, matches, self.now, &mut self.actions);
         if keeps_none {
             self.pool
-                .keep_alive(id, Duration::ZERO, self.now, &mut self.actions);
+                .set_keepalive(id, Duration::ZERO, self.now, &mut self.actions);
         }
     }
 

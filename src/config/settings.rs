@@ -209,7 +209,7 @@ fn upstream_settings(
     let settings = upstream::Settings {
         resolvers,
         timeout: known(given, "--timeout", |text| seconds(text, LEAST_TIMEOUT))?,
-        least_patience: upstream::LEAST_PATIENCE,
+        min_silence_timeout: upstream::MIN_SILENCE_TIMEOUT,
         sessions: number(given, "--sessions", 1..=16)?,
         // What all clients wait for, and as many again as one may: renewals, and queries whose clients were content with an
         // expired answer, have no client that waits for them.

@@ -153,7 +153,7 @@ impl Keys {
             self.settings
                 .believed(&held.given, &held.state, identity.name())
         };
-        self.upstream.repin(believed)
+        self.upstream.update_pins(believed)
     }
 
     /// A resolver with one key alone serves until the day on which that is changed.
@@ -296,7 +296,7 @@ impl Keys {
         };
         // A clock that ran ahead for a while is not believed for ever: only what was remembered at the start is.
         let before = held.state.good_time.and(self.settings.state.good_time);
-        if let Some(time) = self.upstream.good_time() {
+        if let Some(time) = self.upstream.last_trusted_time() {
             held.state.good_time = before.max(Some(time));
         }
         let saved = Store::open(directory)
@@ -385,13 +385,13 @@ mod tests {
     use crate::identity::pin::PinSet;
     use crate::identity::pin_file::Source;
     use crate::message::Answer;
-    use crate::upstream::{self, Failure, Resolver, Settle};
+    use crate::upstream::{self, Completer, Failure, Resolver};
 
     /// Nobody asks.
     struct Nobody;
 
-    impl Settle<Query, ReplyBatch> for Nobody {
-        fn settle(
+    impl Completer<Query, ReplyBatch> for Nobody {
+        fn complete(
             &self,
             _: &Query,
             _: Result<&Answer<'_>, Failure>,
@@ -400,9 +400,9 @@ mod tests {
         ) {
         }
 
-        fn recover(&self, _: std::time::Instant) {}
+        fn resolver_recovered(&self, _: std::time::Instant) {}
 
-        fn look_after(&self, _: &Query, _: std::time::Instant, _: &mut ReplyBatch) {}
+        fn serve_due_waiters(&self, _: &Query, _: std::time::Instant, _: &mut ReplyBatch) {}
     }
 
     fn name() -> ServerName<'static> {
@@ -423,7 +423,7 @@ mod tests {
                 }),
             }],
             timeout: Duration::from_secs(1),
-            least_patience: upstream::LEAST_PATIENCE,
+            min_silence_timeout: upstream::MIN_SILENCE_TIMEOUT,
             sessions: 1,
             max_pending: 1,
         };
@@ -452,7 +452,7 @@ mod tests {
     fn keys_that_cannot_be_watched_over_leave_those_of_before_and_no_thread() {
         let directory = tempfile::tempdir().expect("a folder");
         let upstream = upstream();
-        let pins = || upstream.standings()[0].pins;
+        let pins = || upstream.address_status()[0].pins;
         let before = Keys::start(settings(directory.path(), 1), &upstream).expect("threads");
         let holders = Arc::strong_count(&upstream);
         assert_eq!(pins(), 1);

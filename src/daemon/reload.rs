@@ -119,7 +119,7 @@ impl Running {
         }
         if let Some(next) = &next {
             let executor = Arc::downgrade(&self.pool);
-            next.employ(executor);
+            next.set_executor(executor);
         }
         let current = Arc::clone(current);
         self.forwarder
@@ -201,11 +201,11 @@ fn next_upstream(config: &Config, upstream: &Upstream) -> Result<Option<Arc<Upst
         keys,
         ..
     } = config;
-    if upstream.has(settings) {
+    if upstream.has_same_settings(settings) {
         return Ok(None);
     }
     let believed = |name: &ServerName<'_>| keys.believed(&keys.given, &keys.state, name);
-    let next = upstream.succeed(settings, &believed);
+    let next = upstream.replacement(settings, &believed);
     let next = next.map_err(|error| StartError::System(error).to_string())?;
     Ok(Some(next))
 }

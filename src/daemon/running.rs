@@ -23,7 +23,7 @@ use crate::system::sandbox::Needs;
 use crate::system::service_manager::Manager;
 use crate::system::thread;
 use crate::telemetry::log::{error, info};
-use crate::upstream::{Doubts, Tally};
+use crate::upstream::{DegradedSessions, UpstreamMetrics};
 
 /// A forwarder that serves.
 pub struct Running {
@@ -34,7 +34,7 @@ pub struct Running {
     pub(super) slow_readers: Arc<SlowReaders>,
     pub(super) endings: Arc<Endings>,
     pub(super) evictions: Arc<EvictionCounters>,
-    pub(super) tally: Arc<Tally>,
+    pub(super) tally: Arc<UpstreamMetrics>,
     pub(super) monitor: Option<Monitor>,
     /// What it is held to by the kernel.
     pub(super) confined: Option<Needs>,
@@ -73,8 +73,8 @@ impl Running {
     }
 
     /// Sessions that were opened on less than all that could be asked for.
-    pub fn doubts(&self) -> &Doubts {
-        &self.tally.doubts
+    pub fn doubts(&self) -> &DegradedSessions {
+        &self.tally.degraded
     }
 
     /// How it fares, in a line for people.
@@ -83,7 +83,7 @@ impl Running {
     }
 
     fn status_of(forwarder: &Forwarder, endings: &Endings) -> String {
-        let standings = forwarder.upstream().standings();
+        let standings = forwarder.upstream().address_status();
         let serving = standings.iter().find(|standing| standing.sessions > 0);
         let resolver = serving.map_or("no session".to_owned(), |standing| {
             format!("{} at {} serves", standing.name, standing.address)
@@ -162,8 +162,8 @@ impl Running {
             self.evictions.not_reading,
             self.evictions.over_memory,
             self.evictions.no_thread,
-            self.tally.doubts.unpinned,
-            self.tally.doubts.clock,
+            self.tally.degraded.unpinned,
+            self.tally.degraded.clock,
             thread::panics()
         );
     }

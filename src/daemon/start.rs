@@ -30,7 +30,7 @@ use crate::system::sandbox::{self, Needs};
 use crate::system::thread;
 use crate::telemetry::log::{info, warn};
 use crate::telemetry::metrics::Counter;
-use crate::upstream::{self, Tally};
+use crate::upstream::{self, UpstreamMetrics};
 
 /// Descriptors besides those of TCP clients, at most: listeners, sessions, and what the process itself needs.
 const DESCRIPTORS: usize = 128;
@@ -134,7 +134,7 @@ impl Bound {
         let pool = Pool::new(Arc::clone(&relay.forwarder), clients);
         // Before anybody can ask: a query that nobody connects for would fail.
         let executor = Arc::downgrade(&pool);
-        relay.upstream.employ(executor);
+        relay.upstream.set_executor(executor);
         let server = Server::start(
             sockets,
             &config.server,
@@ -179,7 +179,7 @@ struct Relay {
     /// Octets that the cache may have.
     cache_size: usize,
     endings: Arc<Endings>,
-    tally: Arc<Tally>,
+    tally: Arc<UpstreamMetrics>,
     upstream: Arc<Upstream>,
     forwarder: Arc<Forwarder>,
 }
@@ -193,7 +193,7 @@ impl Relay {
     ) -> io::Result<Self> {
         let cache_size = settings.cache.size;
         let endings = Arc::new(Endings::new(settings.cache, memory, now));
-        let tally = Arc::new(Tally::default());
+        let tally = Arc::new(UpstreamMetrics::default());
         let settle = Arc::clone(&endings) as Arc<_>;
         let upstream = Upstream::start(resolvers, settle, Arc::clone(&tally))?;
         let forwarder = Forwarder::new(settings, Arc::clone(&upstream), Arc::clone(&endings), now);

@@ -23,7 +23,7 @@ use crate::system::clock::{self, micros};
 use crate::system::memory::Memory;
 use crate::telemetry::log::debug;
 use crate::telemetry::query_log::{Line, QueryLog};
-use crate::upstream::{Failure, Query as _, Replies, Settle};
+use crate::upstream::{Completer, Failure, Query as _, Replies};
 
 /// Where every query comes out: answers its clients, keeps the answer, and counts how it ended.
 #[derive(Debug)]
@@ -300,8 +300,8 @@ impl Replies for ReplyBatch {
     }
 }
 
-impl Settle<Query, ReplyBatch> for Endings {
-    fn settle(
+impl Completer<Query, ReplyBatch> for Endings {
+    fn complete(
         &self,
         query: &Query,
         ending: Result<&Answer<'_>, Failure>,
@@ -336,11 +336,11 @@ impl Settle<Query, ReplyBatch> for Endings {
         }
     }
 
-    fn recover(&self, now: Instant) {
+    fn resolver_recovered(&self, now: Instant) {
         self.cache.hear(now);
     }
 
-    fn look_after(&self, query: &Query, now: Instant, replies: &mut ReplyBatch) {
+    fn serve_due_waiters(&self, query: &Query, now: Instant, replies: &mut ReplyBatch) {
         let Some(key) = query.key() else { return };
         let mut kept = if query.clients().is_late(now) {
             self.cache.any(&key, now)

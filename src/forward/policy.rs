@@ -14,7 +14,7 @@ use crate::upstream::token_bucket::{Rate, TokenBucket};
 /// The resolvers, as they are asked by what clients send.
 pub type Upstream = upstream::Upstream<Query, ReplyBatch>;
 /// What a thread keeps for its memory that brings queries.
-pub type Work = upstream::Work<Query>;
+pub type Work = upstream::WorkBuffers<Query>;
 
 /// What this room can be told.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ impl Policy {
     /// The first one.
     pub(super) fn new(settings: Settings, upstream: Arc<Upstream>, now: Instant) -> Self {
         let budget = Arc::new(TokenBucket::new(settings.budget, now));
-        upstream.spend(&budget);
+        upstream.set_retry_budget(&budget);
         Self {
             limiter: Limiter::new(settings.limit.clone(), now),
             budget,
@@ -65,8 +65,8 @@ impl Policy {
             Arc::new(TokenBucket::new(settings.budget, now))
         };
         // What is on its way by the one before is asked once more from the same budget.
-        self.upstream.spend(&budget);
-        upstream.spend(&budget);
+        self.upstream.set_retry_budget(&budget);
+        upstream.set_retry_budget(&budget);
         Self {
             limiter: self.limiter.with(settings.limit.clone(), now),
             budget,

@@ -16,7 +16,7 @@ use crate::forward::policy::Policy;
 use crate::forward::waiting::{self, Place};
 use crate::message;
 use crate::system::memory::Purpose;
-use crate::upstream::{Failure, Settle};
+use crate::upstream::{Completer, Failure};
 
 /// A query that is to go on to the resolver.
 #[derive(Clone, Copy)]
@@ -126,7 +126,7 @@ impl Endings {
             self.end_all_waiters(&query, ending, Some(&kept), now, replies);
         }
         for flight in joined.iter().filter(|flight| flight.clients().is_late(now)) {
-            self.look_after(flight, now, replies);
+            self.serve_due_waiters(flight, now, replies);
         }
         queries.retain(|query| {
             // Those that share with nobody were not asked about.
@@ -136,7 +136,7 @@ impl Endings {
                 policy.budget.take(1, now) == 1
             };
             if !granted {
-                self.settle(query, Err(Failure::Overloaded), now, replies);
+                self.complete(query, Err(Failure::Overloaded), now, replies);
             }
             granted
         });

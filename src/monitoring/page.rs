@@ -16,7 +16,7 @@ use crate::monitoring::history::History;
 use crate::monitoring::service::Service;
 use crate::system::clock;
 use crate::system::date::{DAY, Moment};
-use crate::upstream::Standing;
+use crate::upstream::AddressStatus;
 
 /// What the page looks like. Its hash is all that the page's policy lets in.
 const STYLE: &str = include_str!("page.css");
@@ -80,7 +80,7 @@ impl Page {
 struct Out<'f> {
     text: String,
     families: Vec<Family>,
-    standings: Vec<Standing>,
+    standings: Vec<AddressStatus>,
     steps: Vec<Service>,
     lately: Service,
     service: Service,
@@ -173,20 +173,25 @@ impl Out<'_> {
 
     fn resolvers(&mut self) {
         for standing in std::mem::take(&mut self.standings) {
-            let state = match (standing.healthy, standing.shown) {
+            let state = match (standing.healthy, standing.pin_status) {
                 (false, _) => "<td class=\"bad\">failed or was slow lately",
                 (true, None) => "<td class=\"soft\">not asked yet",
                 (true, Some(_)) => "<td class=\"good\">proved",
             };
             let pins = standing.pins.to_string();
-            let slot = standing.shown.map_or(0, |shown| shown.slot).to_string();
-            let pins = match (standing.pins, standing.shown) {
+            let slot = standing
+                .pin_status
+                .map_or(0, |shown| shown.pin_index)
+                .to_string();
+            let pins = match (standing.pins, standing.pin_status) {
                 (0, _) => "none".to_owned(),
-                (_, Some(shown)) if shown.slot > 0 => ["number ", &slot, " of ", &pins].concat(),
+                (_, Some(shown)) if shown.pin_index > 0 => {
+                    ["number ", &slot, " of ", &pins].concat()
+                }
                 (_, Some(_)) => ["none of ", &pins, " fits"].concat(),
                 (_, None) => pins,
             };
-            let expiry = standing.shown.and_then(|shown| shown.not_after);
+            let expiry = standing.pin_status.and_then(|shown| shown.not_after);
             let expiry = expiry.map_or(["<td>", NONE].concat(), |expiry| {
                 let days = expiry.saturating_sub(self.now) / DAY;
                 let class = if days < SOON { "bad" } else { "" };

@@ -16,7 +16,7 @@ use crate::server::reader::Reader;
 use crate::system::executor::{self, Executor};
 use crate::system::thread::{self, Pulse};
 use crate::telemetry::log::warn;
-use crate::upstream::RACERS;
+use crate::upstream::MAX_CONNECT_ATTEMPTS;
 
 /// Threads that stay though nothing is to be done.
 const KEPT: usize = 2;
@@ -50,7 +50,7 @@ struct State {
 impl Pool {
     /// A pool for so many clients at a time.
     pub fn new(forwarder: Arc<Forwarder>, clients: usize) -> Arc<Self> {
-        let most = clients + RACERS;
+        let most = clients + MAX_CONNECT_ATTEMPTS;
         // Room for every job, and for as many that have given their place back and not quite ended.
         let (sender, jobs) = bounded(2 * most);
         let state = State {

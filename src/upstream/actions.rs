@@ -15,7 +15,7 @@ pub struct Settings {
     /// The time of a query.
     pub timeout: Duration,
     /// How long a session may be silent while a query waits, at least.
-    pub least_patience: Duration,
+    pub min_silence_timeout: Duration,
     /// Sessions to one address that queries share, at most; at least 1.
     pub sessions: usize,
     /// Queries on their way, at most.

@@ -21,10 +21,10 @@ use super::pool::Pool;
 use super::query_ids::Ids;
 use super::session::Session;
 use super::settings::Settings;
-use super::status::{Shown, Standing, Tally};
+use super::status::{AddressStatus, PresentedKeys, UpstreamMetrics};
 use super::table::SessionId;
 use super::token_bucket::TokenBucket;
-use super::traits::{Query, Replies, Settle};
+use super::traits::{Completer, Query, Replies};
 use crate::identity::verifier::Identity;
 use crate::system::clock;
 use crate::system::executor::Executor;
@@ -32,30 +32,30 @@ use crate::system::thread;
 
 /// The resolvers and the sessions to them.
 pub struct Upstream<Q, R> {
-    pub(super) targets: Vec<Target>,
+    pub(super) targets: Vec<ResolverAddress>,
     pub(super) timeout: Duration,
-    pub(super) least_patience: Duration,
+    pub(super) min_silence_timeout: Duration,
     pub(super) sessions: usize,
     pub(super) max_pending: usize,
-    pub(super) settle: Arc<dyn Settle<Q, R>>,
+    pub(super) completer: Arc<dyn Completer<Q, R>>,
     pub(super) executor: OnceLock<Weak<dyn Executor>>,
     pub(super) state: Mutex<State<Q>>,
     /// By how many milliseconds the clock that counts suspends is ahead of the one that does not.
-    pub(super) suspended: AtomicU64,
-    pub(super) tally: Arc<Tally>,
-    pub(super) good_time: AtomicU64,
+    pub(super) suspend_offset_ms: AtomicU64,
+    pub(super) metrics: Arc<UpstreamMetrics>,
+    pub(super) last_trusted_time: AtomicU64,
     /// Milliseconds that a query has, see [`Upstream::query_time`].
     pub(super) query_time: AtomicU64,
     pub(super) timer: OnceLock<std::thread::Thread>,
     /// The timer sleeps until it is woken, since nothing is due.
-    pub(super) timer_rests: AtomicBool,
+    pub(super) timer_parked: AtomicBool,
 }
 
 /// What is changed under the lock.
 pub(super) struct State<Q> {
     pub(super) pool: Pool<Arc<Q>>,
     /// Those that are open.
-    pub(super) sessions: Vec<Open>,
+    pub(super) sessions: Vec<OpenSession>,
     /// By rank.
     pub(super) addresses: Vec<AddressLog>,
     /// It takes no more queries, and stops when the last has ended.
@@ -65,7 +65,7 @@ pub(super) struct State<Q> {
 
 /// An open session.
 #[derive(Clone)]
-pub(super) struct Open {
+pub(super) struct OpenSession {
     pub(super) id: SessionId,
     pub(super) rank: usize,
     pub(super) session: Arc<Session>,
@@ -75,31 +75,31 @@ pub(super) struct Open {
 #[derive(Default)]
 pub(super) struct AddressLog {
     /// What it showed when a session to it was last opened.
-    pub(super) shown: Option<Shown>,
+    pub(super) last_presented: Option<PresentedKeys>,
     /// What was last logged of it, so that it is said once and not with every attempt.
-    pub(super) complaint: String,
+    pub(super) last_error: String,
 }
 
 /// One address of a resolver. Its place in the list is its rank: the lower, the more preferred.
-pub(super) struct Target {
+pub(super) struct ResolverAddress {
     pub(super) address: SocketAddr,
     /// Changed only under the state's lock, so that no session of an older one is taken up later.
     pub(super) identity: Mutex<Identity>,
 }
 
-impl Target {
+impl ResolverAddress {
     pub(super) fn identity(&self) -> Identity {
         self.identity.lock().clone()
     }
 }
 
 /// What a thread keeps for its memory that brings queries or answers.
-pub struct Work<Q> {
+pub struct WorkBuffers<Q> {
     pub(super) actions: Actions<Arc<Q>>,
     pub(super) outgoing: Vec<Outgoing>,
 }
 
-impl<Q> Default for Work<Q> {
+impl<Q> Default for WorkBuffers<Q> {
     fn default() -> Self {
         Self {
             actions: Actions::default(),
@@ -108,43 +108,48 @@ impl<Q> Default for Work<Q> {
     }
 }
 
-impl<Q> fmt::Debug for Work<Q> {
+impl<Q> fmt::Debug for WorkBuffers<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Work").finish_non_exhaustive()
     }
 }
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
-    /// Nobody is connected to yet; `settle` is told what becomes of each query, and `tally` what becomes of sessions.
+    /// Nobody is connected to yet; `complete` is told what becomes of each query, and `metrics` what becomes of sessions.
     ///
     /// Fails when the system has no thread for the timer.
     pub fn start(
         settings: Settings,
-        settle: Arc<dyn Settle<Q, R>>,
-        tally: Arc<Tally>,
+        completer: Arc<dyn Completer<Q, R>>,
+        metrics: Arc<UpstreamMetrics>,
     ) -> io::Result<Arc<Self>> {
-        Self::start_with(settings, settle, tally, 0)
+        Self::start_with(settings, completer, metrics, 0)
     }
 
     pub(super) fn start_with(
         settings: Settings,
-        settle: Arc<dyn Settle<Q, R>>,
-        tally: Arc<Tally>,
-        good_time: u64,
+        completer: Arc<dyn Completer<Q, R>>,
+        metrics: Arc<UpstreamMetrics>,
+        last_trusted_time: u64,
     ) -> io::Result<Arc<Self>> {
         let mut targets = Vec::new();
         for resolver in settings.resolvers {
             let identity = resolver.identity;
-            targets.extend(resolver.addresses.into_iter().map(|address| Target {
-                address,
-                identity: Mutex::new(identity.clone()),
-            }));
+            targets.extend(
+                resolver
+                    .addresses
+                    .into_iter()
+                    .map(|address| ResolverAddress {
+                        address,
+                        identity: Mutex::new(identity.clone()),
+                    }),
+            );
         }
         let now = clock::now();
         let rules = actions::Settings {
             addresses: targets.len(),
             timeout: settings.timeout,
-            least_patience: settings.least_patience,
+            min_silence_timeout: settings.min_silence_timeout,
             sessions: settings.sessions,
             max_pending: settings.max_pending,
         };
@@ -160,21 +165,21 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         let upstream = Arc::new(Self {
             targets,
             timeout: settings.timeout,
-            least_patience: settings.least_patience,
+            min_silence_timeout: settings.min_silence_timeout,
             sessions: settings.sessions,
             max_pending: settings.max_pending,
-            settle,
+            completer,
             executor: OnceLock::new(),
             state: Mutex::new(state),
-            suspended: AtomicU64::new(time_suspended()),
-            tally,
-            good_time: AtomicU64::new(good_time),
+            suspend_offset_ms: AtomicU64::new(time_suspended()),
+            metrics,
+            last_trusted_time: AtomicU64::new(last_trusted_time),
             query_time: AtomicU64::new(0),
             timer: OnceLock::new(),
-            timer_rests: AtomicBool::new(false),
+            timer_parked: AtomicBool::new(false),
         });
         let timed = Arc::clone(&upstream);
-        let timer = thread::spawn_for_good("timer", move || timed.look_for_ever())?;
+        let timer = thread::spawn_for_good("timer", move || timed.run_timer())?;
         upstream
             .timer
             .set(timer.thread().clone())
@@ -183,15 +188,15 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     }
 
     /// Gives it the threads that run its attempts, and opens the first session before anybody asks.
-    pub fn employ(self: &Arc<Self>, executor: Weak<dyn Executor>) {
+    pub fn set_executor(self: &Arc<Self>, executor: Weak<dyn Executor>) {
         if self.executor.set(executor).is_ok() {
-            self.tell(|state, now, actions| state.pool.start(now, actions));
+            self.update_pool(|state, now, actions| state.pool.start(now, actions));
         }
     }
 
     /// Has what is asked once more cost a token of `budget` each from now on; until then, nothing.
-    pub fn spend(&self, budget: &Arc<TokenBucket>) {
-        self.state.lock().pool.spend(Arc::clone(budget));
+    pub fn set_retry_budget(&self, budget: &Arc<TokenBucket>) {
+        self.state.lock().pool.set_retry_budget(Arc::clone(budget));
     }
 
     /// Where the resolvers are, each with how it proves itself now.
@@ -204,25 +209,25 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
 
     /// When a session was last opened by certificates that hold by this machine's clock, which was right then as far as they
     /// tell; in seconds since 1970, if ever.
-    pub fn good_time(&self) -> Option<u64> {
-        Some(self.good_time.load(Ordering::Relaxed)).filter(|time| *time > 0)
+    pub fn last_trusted_time(&self) -> Option<u64> {
+        Some(self.last_trusted_time.load(Ordering::Relaxed)).filter(|time| *time > 0)
     }
 
     /// How each address fares.
-    pub fn standings(&self) -> Vec<Standing> {
+    pub fn address_status(&self) -> Vec<AddressStatus> {
         let now = clock::now();
         let state = self.state.lock();
-        let standing = |(rank, target): (usize, &Target)| {
+        let standing = |(rank, target): (usize, &ResolverAddress)| {
             let identity = target.identity();
             let (name, terms) = (identity.name(), identity.terms());
-            let shown = state.addresses[rank].shown.as_ref();
-            Standing {
+            let last_presented = state.addresses[rank].last_presented.as_ref();
+            AddressStatus {
                 address: target.address,
                 name: name.to_str().into_owned(),
                 pins: terms.pins.slots().len(),
                 sessions: state.pool.sessions_at(rank),
                 healthy: state.pool.is_well(rank, now),
-                shown: shown.map(|shown| shown.proved(terms)),
+                pin_status: last_presented.map(|last_presented| last_presented.pin_status(terms)),
             }
         };
         self.targets.iter().enumerate().map(standing).collect()
@@ -233,7 +238,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     pub fn is_ready(&self) -> bool {
         let state = self.state.lock();
         let mut addresses = state.addresses.iter();
-        let was_open = addresses.any(|address| address.shown.is_some());
+        let was_open = addresses.any(|address| address.last_presented.is_some());
         state.pool.serves() || was_open && !state.pool.is_down()
     }
 
@@ -254,8 +259,8 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     }
 
     /// Whether this machine's clock is known to be wrong.
-    pub fn suspects_clock(&self) -> bool {
-        let mut identities = self.targets.iter().map(Target::identity);
+    pub fn is_clock_untrusted(&self) -> bool {
+        let mut identities = self.targets.iter().map(ResolverAddress::identity);
         identities.any(|identity| identity.suspects(today()))
     }
 
@@ -263,20 +268,20 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     pub fn submit(
         self: &Arc<Self>,
         queries: &mut Vec<Arc<Q>>,
-        work: &mut Work<Q>,
+        work: &mut WorkBuffers<Q>,
         replies: &mut R,
         now: Instant,
     ) {
         if queries.is_empty() {
             return;
         }
-        self.watch_for_suspend(work, replies, now);
+        self.detect_suspend(work, replies, now);
         let mut state = self.state.lock();
         if state.retired {
             return;
         }
         state.pool.submit(queries, now, &mut work.actions);
-        self.carry(state, work, replies, now);
+        self.perform_actions(state, work, replies, now);
         self.wake_timer();
     }
 
@@ -298,29 +303,29 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     }
 
     /// Tells the pool that something has happened, and does what it says.
-    pub(super) fn tell(
+    pub(super) fn update_pool(
         self: &Arc<Self>,
         event: impl FnOnce(&mut State<Q>, Instant, &mut Actions<Arc<Q>>),
     ) {
-        let (mut work, mut replies) = (Work::default(), R::default());
+        let (mut work, mut replies) = (WorkBuffers::default(), R::default());
         let now = clock::now();
         let mut state = self.state.lock();
         event(&mut state, now, &mut work.actions);
-        self.carry(state, &mut work, &mut replies, now);
+        self.perform_actions(state, &mut work, &mut replies, now);
         replies.send();
         self.wake_timer();
     }
 
     /// Does what the pool says, but for answers, which those know who read them.
-    pub(super) fn carry(
+    pub(super) fn perform_actions(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State<Q>>,
-        work: &mut Work<Q>,
+        work: &mut WorkBuffers<Q>,
         replies: &mut R,
         now: Instant,
     ) {
-        let Work { actions, outgoing } = work;
-        let closed: Vec<Open> = actions
+        let WorkBuffers { actions, outgoing } = work;
+        let closed: Vec<OpenSession> = actions
             .closes
             .drain(..)
             .filter_map(|id| {
@@ -339,9 +344,9 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             .collect();
         drop(state);
         for (event, session) in events {
-            self.say(event, session.as_deref(), now);
+            self.log_event(event, session.as_deref(), now);
         }
-        for Open { session, .. } in closed {
+        for OpenSession { session, .. } in closed {
             session.close();
         }
         for (id, session) in first.into_iter().chain(others) {
@@ -356,27 +361,30 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         // What was to go on a session that has ended since is asked again when that is known.
         actions.sends.clear();
         for (query, failure) in actions.failed.drain(..) {
-            self.settle.settle(&query, Err(failure), now, replies);
+            self.completer.complete(&query, Err(failure), now, replies);
         }
         for query in actions.due.drain(..) {
             if !query.has_ended() {
-                self.settle.look_after(&query, now, replies);
+                self.completer.serve_due_waiters(&query, now, replies);
             }
         }
         for connect in actions.connects.drain(..) {
-            self.send_for(connect);
+            self.spawn_connect(connect);
         }
     }
 }
 
 /// A session, by its number.
-type Known = (SessionId, Arc<Session>);
+type NumberedSession = (SessionId, Arc<Session>);
 
 /// The sessions that something is to be sent on: mostly it is one, which costs no memory.
-fn sessions_to_send_on<Q>(state: &State<Q>, sends: &[Send<Arc<Q>>]) -> (Option<Known>, Vec<Known>) {
+fn sessions_to_send_on<Q>(
+    state: &State<Q>,
+    sends: &[Send<Arc<Q>>],
+) -> (Option<NumberedSession>, Vec<NumberedSession>) {
     let known = |id| open_session(state, id).map(|session| (id, session));
     let first = sends.first().map(|send| send.session);
-    let mut others: Vec<Known> = Vec::new();
+    let mut others: Vec<NumberedSession> = Vec::new();
     for send in sends {
         let is_known =
             Some(send.session) == first || others.iter().any(|(id, _)| *id == send.session);

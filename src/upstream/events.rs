@@ -8,7 +8,7 @@ use super::actions::Event;
 use super::driver::Upstream;
 use super::handshake::ConnectError;
 use super::session::Session;
-use super::status::fit;
+use super::status::find_pin;
 use super::traits::{Query, Replies};
 use crate::identity::chain::Proof;
 use crate::identity::pin::PinSet;
@@ -19,7 +19,7 @@ use crate::telemetry::log::{debug, error, info, warn};
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// Says in the log what happened.
-    pub(super) fn say(&self, event: Event, session: Option<&Session>, now: Instant) {
+    pub(super) fn log_event(&self, event: Event, session: Option<&Session>, now: Instant) {
         let name = |rank: usize| {
             let identity = self.targets[rank].identity();
             identity.name().to_str().into_owned()
@@ -45,7 +45,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 warn!("event=resolver-fails resolver={address} name={name}");
             }
             Event::Well(rank) => {
-                self.settle.recover(now);
+                self.completer.resolver_recovered(now);
                 let (address, name) = (address(rank), name(rank));
                 info!("event=resolver-well resolver={address} name={name}");
             }
@@ -60,7 +60,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 );
             }
             Event::Convicted => {
-                self.tally.convicted.increment();
+                self.metrics.culprits.increment();
                 debug!("event=query-ends-session");
             }
             Event::Unmatched(_) => debug!("event=answer-unmatched resolver={}", of_session()),
@@ -68,10 +68,10 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     }
 
     /// Counts and says what a session was opened without.
-    pub(super) fn doubt(&self, address: SocketAddr, identity: &Identity, proof: &Proof) {
+    pub(super) fn report_degraded(&self, address: SocketAddr, identity: &Identity, proof: &Proof) {
         let (name, pins) = (identity.name().to_str(), &identity.terms().pins);
-        if !pins.is_empty() && fit(&proof.keys, identity.terms()).is_none() {
-            self.tally.doubts.unpinned.increment();
+        if !pins.is_empty() && find_pin(&proof.keys, identity.terms()).is_none() {
+            self.metrics.degraded.unpinned.increment();
             let shown = proof.keys.iter().copied().collect::<PinSet>();
             warn!(
                 "event=resolver-unpinned resolver={address} name={name} expected=\"{pins}\" shown_pins=\"{shown}\""
@@ -79,9 +79,9 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         }
         if !proof.clock_suspect {
             let now = clock::since_1970().as_secs();
-            self.good_time.store(now, Ordering::Relaxed);
+            self.last_trusted_time.store(now, Ordering::Relaxed);
         } else {
-            self.tally.doubts.clock.increment();
+            self.metrics.degraded.clock.increment();
             warn!(
                 "event=clock-suspect resolver={address} name={name} cause=\"this machine's clock is behind the time at \
                  which dns-tool was built or last knew the time; a pin stands in for it\""
@@ -90,12 +90,12 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     }
 
     /// Says once what is wrong with an address. Not under the lock: a log that nobody reads must not stop the service.
-    pub(super) fn complain(&self, rank: usize, error: &ConnectError, news: bool) {
+    pub(super) fn log_connect_error(&self, rank: usize, error: &ConnectError, is_new: bool) {
         let target = &self.targets[rank];
         let (address, identity) = (target.address, target.identity());
         let name = identity.name().to_str();
         match error {
-            _ if !news => debug!("event=resolver-still-away resolver={address}"),
+            _ if !is_new => debug!("event=resolver-still-away resolver={address}"),
             ConnectError::Identity(_) => {
                 error!("event=resolver-refused resolver={address} name={name} {error}");
             }

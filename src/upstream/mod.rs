@@ -43,11 +43,11 @@ pub mod token_bucket;
 mod traits;
 
 pub use self::actions::Failure;
-pub use self::driver::{Upstream, Work};
+pub use self::driver::{Upstream, WorkBuffers};
 pub use self::outgoing::{Message, Outgoing};
 pub use self::reader::Reader;
-pub use self::settings::{LEAST_PATIENCE, RACERS, Resolver, Settings};
-pub use self::status::{Doubts, Proved, Standing, Tally};
+pub use self::settings::{MAX_CONNECT_ATTEMPTS, MIN_SILENCE_TIMEOUT, Resolver, Settings};
+pub use self::status::{AddressStatus, DegradedSessions, PinStatus, UpstreamMetrics};
 pub use self::suspicion::Kin;
 pub use self::table::{Pending, SessionId};
-pub use self::traits::{Query, Replies, Settle};
+pub use self::traits::{Completer, Query, Replies};

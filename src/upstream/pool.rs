@@ -112,7 +112,7 @@ impl<Q: Pending> Pool<Q> {
     }
 
     /// Has what is sent once more cost a token of `budget` each from now on.
-    pub fn spend(&mut self, budget: Arc<TokenBucket>) {
+    pub fn set_retry_budget(&mut self, budget: Arc<TokenBucket>) {
         self.budget = budget;
     }
 
@@ -241,7 +241,7 @@ impl<Q: Pending> Pool<Q> {
 
     /// The resolver said for how long it keeps the session when it is idle. Zero means that it is to be closed as soon as the answers are
     /// there (RFC 7828 section 3.2.2).
-    pub fn keep_alive(
+    pub fn set_keepalive(
         &mut self,
         session: SessionId,
         keepalive: Duration,

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use rustls::pki_types::ServerName;
 
-use super::driver::{Open, Upstream};
+use super::driver::{OpenSession, Upstream};
 use super::settings::Settings;
 use super::traits::{Query, Replies};
 use crate::identity::pin::PinSet;
@@ -15,18 +15,18 @@ use crate::identity::verifier::Identity;
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// Another one in its place, with other settings, which goes on counting where this one does. Its sessions are new, but
-    /// resolvers that stay are known by their tickets, if the pins of `believed` are the same.
-    pub fn succeed(
+    /// resolvers that stay are known by their tickets, if the pins of `accepted_pins` are the same.
+    pub fn replacement(
         &self,
         settings: &Settings,
-        believed: &dyn Fn(&ServerName<'_>) -> PinSet,
+        accepted_pins: &dyn Fn(&ServerName<'_>) -> PinSet,
     ) -> io::Result<Arc<Self>> {
         let mut settings = settings.clone();
         // No option says it, so no reload changes it.
-        settings.least_patience = self.least_patience;
+        settings.min_silence_timeout = self.min_silence_timeout;
         let targets = self.targets();
         for resolver in &mut settings.resolvers {
-            let pins = believed(resolver.identity.name());
+            let pins = accepted_pins(resolver.identity.name());
             let known = targets
                 .iter()
                 .find(|(_, own)| own.is_like(&resolver.identity));
@@ -42,9 +42,9 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 }),
             };
         }
-        let (settle, tally) = (Arc::clone(&self.settle), Arc::clone(&self.tally));
-        let good_time = self.good_time.load(Ordering::Relaxed);
-        Self::start_with(settings, settle, tally, good_time)
+        let (completer, metrics) = (Arc::clone(&self.completer), Arc::clone(&self.metrics));
+        let last_trusted_time = self.last_trusted_time.load(Ordering::Relaxed);
+        Self::start_with(settings, completer, metrics, last_trusted_time)
     }
 
     /// Gives each resolver the pins that `pins` has for it. What was proved by others, or by pins that no longer count, counts
@@ -52,9 +52,9 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// themselves may try again at once.
     ///
     /// Returns for how many resolvers' addresses the pins are others than before.
-    pub fn repin(self: &Arc<Self>, pins: impl Fn(&Identity) -> PinSet) -> usize {
+    pub fn update_pins(self: &Arc<Self>, pins: impl Fn(&Identity) -> PinSet) -> usize {
         let mut changed = 0;
-        self.tell(|state, now, actions| {
+        self.update_pool(|state, now, actions| {
             // Addresses of one resolver go on sharing their tickets.
             let mut known: Vec<(Identity, Identity)> = Vec::new();
             let mut unfit = Vec::new();
@@ -70,7 +70,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                     }
                 };
                 let is_same = after.is(&before);
-                let is_unfit = |open: &&Open| {
+                let is_unfit = |open: &&OpenSession| {
                     let fits = if is_same {
                         open.session.is_pinned(&after)
                     } else {
@@ -82,7 +82,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 if !is_same {
                     changed += 1;
                     *target.identity.lock() = after;
-                    state.addresses[rank].complaint.clear();
+                    state.addresses[rank].last_error.clear();
                     state.pool.begin_anew(rank);
                 }
             }
@@ -98,7 +98,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     }
 
     /// Whether it would be no other one with these settings, but for the resolvers' pins.
-    pub fn has(&self, settings: &Settings) -> bool {
+    pub fn has_same_settings(&self, settings: &Settings) -> bool {
         let own = self.targets();
         let resolvers = settings.resolvers.iter();
         let wanted: Vec<_> = resolvers

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::actions::{Answered, Failure, Kind, Reply};
-use super::driver::{Open, Upstream, Work};
+use super::driver::{OpenSession, Upstream, WorkBuffers};
 use super::reader::Reader;
 use super::table::SessionId;
 use super::traits::{Query, Replies};
@@ -15,8 +15,8 @@ use crate::telemetry::log::debug;
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// The session's thread: delivers answers until the session ends.
-    pub(super) fn read_answers(self: &Arc<Self>, open: &Open, mut reader: Reader) {
-        let (mut work, mut replies) = (Work::default(), R::default());
+    pub(super) fn run_session_thread(self: &Arc<Self>, open: &OpenSession, mut reader: Reader) {
+        let (mut work, mut replies) = (WorkBuffers::default(), R::default());
         let mut said = Vec::new();
         let mut keepalive = None;
         let pulse = Pulse::new("session");
@@ -38,7 +38,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 for (query, index) in actions.kept.drain(..) {
                     query.keep(reader.message(index));
                 }
-                self.carry(state, &mut work, &mut replies, now);
+                self.perform_actions(state, &mut work, &mut replies, now);
                 let mut last = None;
                 for answered in &answered {
                     let answer = reader.message(answered.index);
@@ -49,18 +49,18 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 work.actions.answered.clear();
                 if last.is_some() && last != keepalive {
                     keepalive = last;
-                    self.keep_alive(open.id, last.unwrap_or_default());
+                    self.set_keepalive(open.id, last.unwrap_or_default());
                 }
                 pulse.waits();
             }
         });
-        self.tally.count_end(closed.as_ref());
+        self.metrics.count_closed(closed.as_ref());
         if let Some(closed) = closed {
             let address = open.session.address();
             debug!("event=session-closed resolver={address} cause=\"{closed}\"");
         }
         open.session.close();
-        self.tell(|state, now, actions| {
+        self.update_pool(|state, now, actions| {
             state.sessions.retain(|other| other.id != open.id);
             if !state.stopped {
                 state.pool.ended(open.id, now, actions);
@@ -68,8 +68,10 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         });
     }
 
-    fn keep_alive(self: &Arc<Self>, session: SessionId, keepalive: Duration) {
-        self.tell(|state, now, actions| state.pool.keep_alive(session, keepalive, now, actions));
+    fn set_keepalive(self: &Arc<Self>, session: SessionId, keepalive: Duration) {
+        self.update_pool(|state, now, actions| {
+            state.pool.set_keepalive(session, keepalive, now, actions)
+        });
     }
 
     /// Ends a query with what the resolver answered. A panic at it costs this answer alone, and its clients hear of it. Returns for how long
@@ -82,7 +84,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         replies: &mut R,
     ) -> Option<Duration> {
         let query = &answered.query;
-        self.tally.exchanges.observe(answered.took, 1);
+        self.metrics.query_latency.observe(answered.took, 1);
         let delivered = thread::guard("session", || {
             if answered.is_outage {
                 query.note_outage();
@@ -90,13 +92,13 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             let answer = Answer::parse(answer);
             let keepalive = answer.as_ref().ok().and_then(Answer::keepalive);
             let ending = answer.as_ref().map_err(|_| Failure::Unreadable);
-            self.settle.settle(query, ending, now, replies);
+            self.completer.complete(query, ending, now, replies);
             keepalive
         });
         if delivered.is_none() {
             thread::guard("session", || {
-                self.settle
-                    .settle(query, Err(Failure::Unreadable), now, replies);
+                self.completer
+                    .complete(query, Err(Failure::Unreadable), now, replies);
             });
         }
         delivered.flatten()

@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::identity::verifier::Identity;
 
 /// Attempts to connect that may be under way at a time.
-pub const RACERS: usize = 8;
+pub const MAX_CONNECT_ATTEMPTS: usize = 8;
 /// How long a session may be silent while a query waits before it is suspect, at least.
-pub const LEAST_PATIENCE: Duration = Duration::from_millis(250);
+pub const MIN_SILENCE_TIMEOUT: Duration = Duration::from_millis(250);
 /// How long an attempt to connect may take, at least: longer than most queries wait, since far resolvers take long.
-pub(super) const CONNECT: Duration = Duration::from_secs(10);
+pub(super) const MIN_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A resolver that may be asked.
 #[derive(Debug, Clone)]
@@ -28,8 +28,8 @@ pub struct Settings {
     pub resolvers: Vec<Resolver>,
     /// The time of a query, and of a connection: TCP, TLS and all checks.
     pub timeout: Duration,
-    /// [`LEAST_PATIENCE`], or longer, though a third of the timeout at most, where what a resolver is asked is to be counted on however slow a machine.
-    pub least_patience: Duration,
+    /// [`MIN_SILENCE_TIMEOUT`], or longer, though a third of the timeout at most, where what a resolver is asked is to be counted on however slow a machine.
+    pub min_silence_timeout: Duration,
     /// Sessions to one address at a time, at most; at least 1.
     pub sessions: usize,
     /// Queries on their way at a time, at most; at least 1.

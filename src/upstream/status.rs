@@ -13,34 +13,36 @@ use crate::telemetry::metrics::{Counter, Histogram};
 
 /// What became of sessions and of what was asked on them, counted over all resolvers.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct UpstreamMetrics {
     /// How long a session took to open, from the TCP connection to the proof: by a whole handshake, and by one that a ticket
     /// made short.
-    pub handshakes: [Histogram; 2],
+    pub handshake_times: [Histogram; 2],
     /// From a query's being sent to its answer.
-    pub exchanges: Histogram,
+    pub query_latency: Histogram,
     /// Sessions that ended: by the resolver, by an error, by what is no message, and from here.
-    pub closed: [Counter; 4],
+    pub sessions_closed: [Counter; 4],
     /// Attempts that ended before there was a TCP connection, and before TLS was agreed on.
-    pub failures: [Counter; 2],
+    pub connect_failures: [Counter; 2],
     /// Resolvers that were refused, by [`crate::identity::refusal::Check`].
-    pub refusals: [Counter; 4],
+    pub authentication_failures: [Counter; 4],
     /// Sessions that were opened on less than all that could be asked for.
-    pub doubts: Doubts,
+    pub degraded: DegradedSessions,
     /// Queries that ended a session on which they were alone.
-    pub convicted: Counter,
+    pub culprits: Counter,
 }
 
-impl Tally {
+impl UpstreamMetrics {
     pub(super) fn count_failure(&self, error: &ConnectError) {
         match error {
-            ConnectError::Connect(_) => self.failures[0].increment(),
-            ConnectError::Handshake(_) => self.failures[1].increment(),
-            ConnectError::Identity(refusal) => self.refusals[refusal.check as usize].increment(),
+            ConnectError::Connect(_) => self.connect_failures[0].increment(),
+            ConnectError::Handshake(_) => self.connect_failures[1].increment(),
+            ConnectError::Identity(refusal) => {
+                self.authentication_failures[refusal.check as usize].increment()
+            }
         }
     }
 
-    pub(super) fn count_end(&self, closed: Option<&Closed>) {
+    pub(super) fn count_closed(&self, closed: Option<&Closed>) {
         let reason = match closed {
             Some(Closed::End) => 0,
             Some(Closed::Broken(_)) => 1,
@@ -48,13 +50,13 @@ impl Tally {
             // A thread that panicked lets go of its session.
             Some(Closed::Here) | None => 3,
         };
-        self.closed[reason].increment();
+        self.sessions_closed[reason].increment();
     }
 }
 
 /// How one address of a resolver fares.
 #[derive(Debug, Clone)]
-pub struct Standing {
+pub struct AddressStatus {
     /// The address.
     pub address: SocketAddr,
     /// The name that its certificate must bear.
@@ -66,26 +68,26 @@ pub struct Standing {
     /// How many pins it has.
     pub pins: usize,
     /// What it showed when the last session was opened, if one ever was.
-    pub shown: Option<Proved>,
+    pub pin_status: Option<PinStatus>,
 }
 
 /// What an address showed when it last proved itself.
 #[derive(Debug, Clone, Copy)]
-pub struct Proved {
+pub struct PinStatus {
     /// The place of the pin that fitted among those of the resolver, from 1; 0 where none was needed.
-    pub slot: usize,
+    pub pin_index: usize,
     /// Until when its certificate holds, in seconds since 1970.
     pub not_after: Option<u64>,
 }
 
 /// What is kept of that: the pins may be others later.
-pub(super) struct Shown {
+pub(super) struct PresentedKeys {
     keys: Vec<Pin>,
     not_after: Option<u64>,
 }
 
-impl Shown {
-    pub(super) fn of(proof: &Proof) -> Self {
+impl PresentedKeys {
+    pub(super) fn from_proof(proof: &Proof) -> Self {
         let leaf = proof.certificates.first();
         Self {
             keys: proof.keys.clone(),
@@ -93,23 +95,23 @@ impl Shown {
         }
     }
 
-    pub(super) fn proved(&self, terms: &Terms) -> Proved {
-        Proved {
-            slot: fit(&self.keys, terms).map_or(0, |fit| fit.slot + 1),
+    pub(super) fn pin_status(&self, terms: &Terms) -> PinStatus {
+        PinStatus {
+            pin_index: find_pin(&self.keys, terms).map_or(0, |pin| pin.slot + 1),
             not_after: self.not_after,
         }
     }
 }
 
 /// Which of the pins that hold now is that of one of the keys.
-pub(super) fn fit(keys: &[Pin], terms: &Terms) -> Option<Fit> {
+pub(super) fn find_pin(keys: &[Pin], terms: &Terms) -> Option<Fit> {
     let now = clock::since_1970().as_secs();
     terms.pins.find(keys, now.max(terms.clock_floor))
 }
 
 /// Sessions that were opened on less than all that could be asked for.
 #[derive(Debug, Default)]
-pub struct Doubts {
+pub struct DegradedSessions {
     /// None of their keys is pinned, and none needed to be.
     pub unpinned: Counter,
     /// This machine's clock was known to be wrong, and a pin stood in for it.

@@ -50,7 +50,7 @@ impl<Q: Pending> Pool<Q> {
     }
 
     fn patience(&self, session: &Session) -> Duration {
-        let (least, timeout) = (self.settings.least_patience, self.settings.timeout);
+        let (least, timeout) = (self.settings.min_silence_timeout, self.settings.timeout);
         session.patience(least, timeout / 3, self.query_time() * 2 / 3)
     }
 

@@ -13,7 +13,7 @@ pub trait Query: Message + fmt::Debug + 'static {
     fn began(&self) -> Instant;
     /// By when it ends, whatever became of it.
     fn deadline(&self) -> Instant;
-    /// When [`Settle::look_after`] is to be called, before the deadline or at it.
+    /// When [`Completer::serve_due_waiters`] is to be called, before the deadline or at it.
     fn due(&self) -> Instant;
     /// Gives it so much longer, since nothing could come meanwhile.
     fn extend(&self, by: Duration);
@@ -36,9 +36,9 @@ pub trait Replies: Default {
 }
 
 /// What becomes of queries. Called by the thread that knows it, which sends `replies` afterwards.
-pub trait Settle<Q, R>: Send + Sync {
+pub trait Completer<Q, R>: Send + Sync {
     /// `query` has ended: with an answer that matches it, or without. Called once for each.
-    fn settle(
+    fn complete(
         &self,
         query: &Q,
         ending: Result<&Answer<'_>, Failure>,
@@ -47,8 +47,8 @@ pub trait Settle<Q, R>: Send + Sync {
     );
 
     /// A resolver that failed at all it was asked answers again: failures of the time before say nothing of their names.
-    fn recover(&self, now: Instant);
+    fn resolver_recovered(&self, now: Instant);
 
     /// `query` goes on, but it is due ([`Query::due`]) that somebody looks after those that wait for it.
-    fn look_after(&self, query: &Q, now: Instant, replies: &mut R);
+    fn serve_due_waiters(&self, query: &Q, now: Instant, replies: &mut R);
 }

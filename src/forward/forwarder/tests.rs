@@ -18,7 +18,7 @@ use crate::system::memory::{self, Purpose};
 use crate::telemetry::query_log;
 use crate::upstream;
 use crate::upstream::token_bucket::Rate;
-use crate::upstream::{Failure, Query as _, Settle};
+use crate::upstream::{Completer, Failure, Query as _};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 const NOERROR: u8 = 0;
@@ -68,7 +68,7 @@ impl Bench {
         let upstream = upstream::Settings {
             resolvers: Vec::new(),
             timeout,
-            least_patience: upstream::LEAST_PATIENCE,
+            min_silence_timeout: upstream::MIN_SILENCE_TIMEOUT,
             sessions: 1,
             max_pending,
         };
@@ -138,13 +138,14 @@ impl Bench {
         let mut replies = ReplyBatch::default();
         let answer = ending.map(|answer| Answer::parse(answer).expect("an answer"));
         let ending = answer.as_ref().map_err(|failure| *failure);
-        self.endings.settle(query, ending, self.now, &mut replies);
+        self.endings.complete(query, ending, self.now, &mut replies);
         replies.send();
     }
 
     fn look_after(&self, query: &Query) {
         let mut replies = ReplyBatch::default();
-        self.endings.look_after(query, self.now, &mut replies);
+        self.endings
+            .serve_due_waiters(query, self.now, &mut replies);
         replies.send();
     }
 

@@ -10,7 +10,7 @@ use dns_tool::config::command_line::{self, Command};
 use dns_tool::forward::completion::Endings;
 use dns_tool::forward::in_flight::Query;
 use dns_tool::system::memory::Memory;
-use dns_tool::upstream::{Failure, Settle};
+use dns_tool::upstream::{Completer, Failure};
 use dns_tool::message::{self, Answer};
 use dns_tool::message::presentation::Line;
 use libfuzzer_sys::fuzz_target;
@@ -66,9 +66,9 @@ fuzz_target!(|input: &[u8]| {
     let asked = Query::new(&query, query.key().as_ref(), now, Duration::from_secs(3));
     let mut replies = ReplyBatch::default();
     if message::answers(message, question) {
-        endings.settle(&asked, Ok(&answer), now, &mut replies);
+        endings.complete(&asked, Ok(&answer), now, &mut replies);
     } else {
-        endings.settle(&asked, Err(Failure::Unreadable), now, &mut replies);
+        endings.complete(&asked, Err(Failure::Unreadable), now, &mut replies);
     }
     let Some(key) = query.key() else { return };
     if let Some(kept) = endings.cache().any(&key, now) {
