@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use dns_tool::message::Form;
 use dns_tool::system::clock;
 use dns_tool::upstream::actions::{Actions, Event, Failure, Kind, Reply, Settings};
-use dns_tool::upstream::health::Fault;
+use dns_tool::upstream::health::AddressFailure;
 use dns_tool::upstream::pool::Pool;
 use dns_tool::upstream::token_bucket::TokenBucket;
 use dns_tool::upstream::{Kin, Pending, SessionId};
@@ -422,9 +422,9 @@ impl World {
             }
             Happening::Refused(session, is_unproved) => {
                 let fault = if is_unproved {
-                    Fault::Unproved
+                    AddressFailure::Unauthenticated
                 } else {
-                    Fault::Unreachable
+                    AddressFailure::Unreachable
                 };
                 self.pool
                     .failed(session, fault, self.now, &mut self.actions);

@@ -84,7 +84,7 @@ fn report_session(
     took: u128,
     report: &mut Report,
 ) {
-    let agreed = session.agreement();
+    let agreed = session.tls_parameters();
     report.add(
         format_args!("{place} reach"),
         format_args!("connected and shaken hands in {took} ms"),
@@ -160,7 +160,7 @@ fn check_resumption(
     match Session::connect(address, identity, again + timeout) {
         Ok((session, _)) => {
             let took = since(again);
-            let text = if session.agreement().resumed {
+            let text = if session.tls_parameters().resumed {
                 format!("resumed in {took} ms")
             } else {
                 format!("a whole handshake each time, {took} ms")

@@ -107,7 +107,7 @@ fn look(address: SocketAddr, identity: &Identity, timeout: Duration) -> Place {
         failure: None,
     };
     for _ in 0..CONNECTIONS {
-        match handshake::inspect(address, identity, clock::now() + timeout) {
+        match handshake::fetch_certificates(address, identity, clock::now() + timeout) {
             Ok(shown) => {
                 let known = place
                     .chains
@@ -132,7 +132,7 @@ fn look(address: SocketAddr, identity: &Identity, timeout: Duration) -> Place {
 
 impl Chain {
     fn of(shown: Vec<CertificateDer<'static>>, identity: &Identity) -> Self {
-        let (refusal, links) = match identity.check(&shown, handshake::today()) {
+        let (refusal, links) = match identity.check(&shown, handshake::unix_time_now()) {
             Ok(proof) => (None, links(&proof)),
             Err(refusal) => (Some(refusal), unverified_links(&shown)),
         };

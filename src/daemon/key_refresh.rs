@@ -246,9 +246,9 @@ impl Keys {
                 pin_mode: PinMode::Report,
                 ..identity.terms().clone()
             });
-            let shown = handshake::inspect(*address, &onlooker, clock::now() + LOOK);
+            let shown = handshake::fetch_certificates(*address, &onlooker, clock::now() + LOOK);
             let Ok(shown) = shown else { continue };
-            let now = handshake::today();
+            let now = handshake::unix_time_now();
             let judged = onlooker.check(&shown, now);
             let Some(proof) = judged.ok().filter(|proof| !proof.clock_suspect) else {
                 continue;

@@ -285,7 +285,7 @@ impl Endings {
 fn shows_that_resolver_answers(ending: Result<&Answer<'_>, Failure>) -> bool {
     match ending {
         Ok(answer) => !is_failure(answer),
-        Err(failure) => failure == Failure::Unreadable,
+        Err(failure) => failure == Failure::MalformedResponse,
     }
 }
 

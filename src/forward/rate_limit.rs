@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 
 use crate::client::address::client_of;
-use crate::upstream::token_bucket::{Rate, nanos};
+use crate::upstream::token_bucket::{Rate, nanos_between};
 
 /// Parts of the table, each with a lock of its own.
 const SHARDS: usize = 64;
@@ -114,8 +114,8 @@ impl Limiter {
     /// Takes a token of the client's prefix. If there is none: how many queries in a row were too many before.
     fn take(&self, address: IpAddr, is_datagram: bool, now: Instant) -> Option<u32> {
         let rate = self.settings.rate?;
-        let token = rate.token();
-        let now = nanos(now, self.start);
+        let token = rate.token_interval();
+        let now = nanos_between(now, self.start);
         let who = self
             .hasher
             .hash_one((client_of(address), is_datagram))

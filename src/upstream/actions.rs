@@ -30,13 +30,13 @@ pub enum Failure {
     /// No resolver could be reached.
     Unreachable,
     /// What was reached did not prove that it is the resolver that was meant.
-    Unproved,
+    Unauthenticated,
     /// More queries are pending than may be, or more would be sent.
     Overloaded,
     /// The resolver answered with something that cannot be read.
-    Unreadable,
+    MalformedResponse,
     /// Sessions ended under it, again and again.
-    Broken,
+    ConnectionLost,
 }
 
 /// What kind of answer a message is.

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::health::{Fault, Health};
+use super::health::{AddressFailure, Health};
 use super::token_bucket::{Rate, TokenBucket};
 use crate::message::Form;
 
@@ -90,7 +90,7 @@ impl Address {
 
     /// Whether it can be reached as far as is known, and does not fail.
     pub(super) fn is_well(&self, now: Instant) -> bool {
-        self.health.is_good(now) && !self.fails()
+        self.health.is_available(now) && !self.fails()
     }
 
     /// Whether it answers with failures.
@@ -115,7 +115,7 @@ impl Address {
         self.answered = Some(now);
         self.vain = 0;
         self.failed.clear();
-        self.health.succeed();
+        self.health.record_success();
         self.probe_at.take().is_some()
     }
 
@@ -161,7 +161,8 @@ impl Address {
             }
             self.vain += 1;
             if self.vain > MOST_VAIN {
-                self.health.fail(Fault::Unreachable, jitter, now);
+                self.health
+                    .record_failure(AddressFailure::Unreachable, jitter, now);
             }
             return;
         }
@@ -188,7 +189,7 @@ impl Address {
     pub(super) fn has_answered(&mut self, answered: u32) {
         self.earned = self.earned.wrapping_add(1);
         if self.earned.is_multiple_of(ANSWERS_A_TOKEN) {
-            self.tokens.give_back();
+            self.tokens.refund();
         }
         if self.most_queries.is_some_and(|(most, _)| answered > most) {
             self.most_queries = None;
@@ -237,7 +238,7 @@ impl Address {
 
     /// It is another resolver than before, perhaps.
     pub(super) fn begin_anew(&mut self) {
-        self.health.succeed();
+        self.health.record_success();
         self.vain = 0;
     }
 }

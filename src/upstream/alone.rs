@@ -121,7 +121,7 @@ impl<Q: Pending> Pool<Q> {
         let is_new = |key: &&Key| queries.get(**key).is_some_and(|entry| entry.sends == 0);
         let surplus = self.alone.iter().filter(is_new).skip(MOST_ALONE);
         for key in surplus.copied().collect::<Vec<_>>() {
-            self.fail(key, Failure::Broken, now, actions);
+            self.fail(key, Failure::ConnectionLost, now, actions);
         }
     }
 
@@ -242,7 +242,7 @@ impl<Q: Pending> Pool<Q> {
         if !is_wanted || address.tokens.take(1, now) == 0 {
             return false;
         }
-        address.tokens_alone.give_back();
+        address.tokens_alone.refund();
         self.sessions[place].used_for = Use::Shared;
         true
     }

@@ -99,7 +99,8 @@ impl<Q: Pending> Pool<Q> {
             let address = &self.addresses[other];
             let may_connect = || {
                 let health = &address.health;
-                health.is_good(now) || health.may_probe(now) && address.tokens.ready_at(now) <= now
+                health.is_available(now)
+                    || health.may_probe(now) && address.tokens.ready_at(now) <= now
             };
             let may_be_well = !address.fails() || address.is_probe_due(now);
             may_be_well && (self.sessions_at(other) > 0 || may_connect())
@@ -281,7 +282,7 @@ impl<Q: Pending> Pool<Q> {
             ranks.iter().copied().filter(|rank| is_fit(*rank)).collect()
         };
         let well = only(&|rank| self.addresses[rank].is_well(now));
-        let reachable = || only(&|rank| self.addresses[rank].health.is_good(now));
+        let reachable = || only(&|rank| self.addresses[rank].health.is_available(now));
         let any = || only(&|rank| self.addresses[rank].health.may_probe(now));
         let or = |some: Vec<usize>, others: &dyn Fn() -> Vec<usize>| {
             if some.is_empty() { others() } else { some }
@@ -339,12 +340,12 @@ impl<Q: Pending> Pool<Q> {
 
     /// Where nobody can be reached, notes that it is so and for how long nobody is tried. Returns why.
     fn note_down(&mut self, hopes: &[usize], now: Instant) -> Failure {
-        let is_unproved = self
+        let is_unauthenticated = self
             .addresses
             .iter()
-            .any(|address| address.health.is_unproved());
-        let failure = if is_unproved {
-            Failure::Unproved
+            .any(|address| address.health.is_unauthenticated());
+        let failure = if is_unauthenticated {
+            Failure::Unauthenticated
         } else {
             Failure::Unreachable
         };
@@ -353,7 +354,7 @@ impl<Q: Pending> Pool<Q> {
         }
         if self.down.is_none_or(|(_, until)| until <= now) {
             let health = || self.addresses.iter().map(|address| &address.health);
-            let first_due = health().filter_map(Health::held_back_until).min();
+            let first_due = health().filter_map(Health::backoff_until).min();
             let until = match first_due {
                 Some(due) if !health().any(|health| health.may_probe(now)) => due,
                 _ => now + HOLD_OFF,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use super::actions::Connect;
 use super::driver::{OpenSession, Upstream};
 use super::handshake::ConnectError;
-use super::health::Fault;
+use super::health::AddressFailure;
 use super::reader::Reader;
 use super::session::Session;
 use super::settings::MIN_CONNECT_TIMEOUT;
@@ -40,7 +40,9 @@ impl<Q: Query, R: Replies> Drop for ConnectAttempt<Q, R> {
         if let Some(upstream) = self.upstream.take() {
             let session = self.connect.session;
             upstream.update_pool(|state, now, actions| {
-                state.pool.failed(session, Fault::Unreachable, now, actions);
+                state
+                    .pool
+                    .failed(session, AddressFailure::Unreachable, now, actions);
             });
         }
     }
@@ -70,7 +72,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         match connected {
             Some(Ok((session, reader))) => {
                 let took = clock::now().saturating_duration_since(began);
-                let kind = usize::from(session.agreement().resumed);
+                let kind = usize::from(session.tls_parameters().resumed);
                 self.metrics.handshake_times[kind].observe(took, 1);
                 self.register_session(connect, &identity, session, reader);
             }
@@ -93,7 +95,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         debug!(
             "event=session-opened resolver={} {}",
             session.address(),
-            session.agreement()
+            session.tls_parameters()
         );
         let open = OpenSession {
             id: connect.session,
@@ -106,7 +108,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             if state.stopped {
                 return;
             }
-            if !current.is(identity) && !open.session.fits(&current) {
+            if !current.is(identity) && !open.session.satisfies(&current) {
                 return state.pool.outdated(open.id, now, actions);
             }
             let (upstream, read) = (Arc::clone(self), open.clone());
@@ -114,7 +116,9 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 upstream.run_session_thread(&read, reader)
             }) {
                 error!("event=no-thread for=session cause=\"{cause}\"");
-                return state.pool.failed(open.id, Fault::Unreachable, now, actions);
+                return state
+                    .pool
+                    .failed(open.id, AddressFailure::Unreachable, now, actions);
             }
             taken = true;
             state.sessions.push(open.clone());
@@ -138,7 +142,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         identity: &Identity,
         error: Option<&ConnectError>,
     ) {
-        let is_unproved = matches!(error, Some(ConnectError::Identity(_)));
+        let is_unauthenticated = matches!(error, Some(ConnectError::Identity(_)));
         let last_error = error.map(ToString::to_string).unwrap_or_default();
         let mut state = self.state.lock();
         let is_current = self.targets[connect.rank].identity().is(identity);
@@ -153,14 +157,14 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             self.log_connect_error(connect.rank, error, is_new);
         }
         self.update_pool(|state, now, actions| {
-            if is_unproved && !self.targets[connect.rank].identity().is(identity) {
+            if is_unauthenticated && !self.targets[connect.rank].identity().is(identity) {
                 // The pins were changed meanwhile: what came of the others says nothing.
                 return state.pool.outdated(connect.session, now, actions);
             }
-            let fault = if is_unproved {
-                Fault::Unproved
+            let fault = if is_unauthenticated {
+                AddressFailure::Unauthenticated
             } else {
-                Fault::Unreachable
+                AddressFailure::Unreachable
             };
             state.pool.failed(connect.session, fault, now, actions);
         });

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::actions::{self, Actions, Event, Send};
-use super::handshake::today;
+use super::handshake::unix_time_now;
 use super::outgoing::Outgoing;
 use super::pool::Pool;
-use super::query_ids::Ids;
+use super::query_ids::QueryIds;
 use super::session::Session;
 use super::settings::Settings;
 use super::status::{AddressStatus, PresentedKeys, UpstreamMetrics};
@@ -153,10 +153,10 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             sessions: settings.sessions,
             max_pending: settings.max_pending,
         };
-        let mut ids = Ids::default();
+        let mut ids = QueryIds::default();
         let no_limit = Arc::new(TokenBucket::new(None, now));
         let state = State {
-            pool: Pool::new(rules, Box::new(move || ids.draw()), no_limit, now),
+            pool: Pool::new(rules, Box::new(move || ids.next_id()), no_limit, now),
             sessions: Vec::new(),
             addresses: targets.iter().map(|_| AddressLog::default()).collect(),
             retired: false,
@@ -261,7 +261,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// Whether this machine's clock is known to be wrong.
     pub fn is_clock_untrusted(&self) -> bool {
         let mut identities = self.targets.iter().map(ResolverAddress::identity);
-        identities.any(|identity| identity.suspects(today()))
+        identities.any(|identity| identity.suspects(unix_time_now()))
     }
 
     /// Takes over `queries`: into a session, or to wait for one. Once it is retired it leaves them where they are.
@@ -356,7 +356,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 form: send.form,
                 query: send.query,
             }));
-            session.send_together(outgoing);
+            session.send_combined(outgoing);
         }
         // What was to go on a session that has ended since is asked again when that is known.
         actions.sends.clear();

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::actions::{Actions, Event, Failure};
-use super::health::Fault;
+use super::health::AddressFailure;
 use super::pool::{ALONE, MOST_SENDS, Pool};
 use super::table::{Entry, Key, Line, Pending, Session, SessionId, Use};
 
@@ -86,7 +86,7 @@ impl<Q: Pending> Pool<Q> {
             let jitter = self.jitter();
             self.addresses[rank]
                 .health
-                .fail(Fault::Unreachable, jitter, now);
+                .record_failure(AddressFailure::Unreachable, jitter, now);
         }
         actions.events.push(Event::Dead(id));
         self.close(id, now, actions);
@@ -133,7 +133,7 @@ impl<Q: Pending> Pool<Q> {
                 Use::Shared => &address.tokens,
                 Use::Alone(_) => &address.tokens_alone,
             };
-            tokens.give_back();
+            tokens.refund();
         }
         let mut are_suspect = by_resolver;
         if session.is_shared() && by_resolver {
@@ -208,7 +208,7 @@ impl<Q: Pending> Pool<Q> {
         let is_like_one =
             is_suspect && self.suspicion.of(kin, now) > 0 || self.suspicion.is_strong(kin, now);
         if !self.may_send_again(key, now) {
-            self.fail(key, Failure::Broken, now, actions);
+            self.fail(key, Failure::ConnectionLost, now, actions);
         } else if alone || is_like_one {
             self.queue_alone(key);
         } else {
@@ -246,7 +246,7 @@ impl<Q: Pending> Pool<Q> {
             self.set_apart(now);
         }
         if !goes_on {
-            return self.fail(lost.key, Failure::Broken, now, actions);
+            return self.fail(lost.key, Failure::ConnectionLost, now, actions);
         }
         if let Some(entry) = self.queries.get_mut(lost.key)
             && is_guilty

@@ -33,7 +33,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         };
         match event {
             Event::Serves(rank, _) => {
-                let description = session.map(|session| session.agreement().to_string());
+                let description = session.map(|session| session.tls_parameters().to_string());
                 let description = description.unwrap_or_default();
                 let (address, name) = (address(rank), name(rank));
                 info!("event=resolver-serves resolver={address} name={name} {description}");

@@ -23,7 +23,7 @@ const SEND_BUFFER: usize = 1024 * 1024;
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Octets of data in one TCP segment, at most: 1280 (RFC 8200 section 5) less the headers of IPv6 and TCP. A path that drops
 /// larger packets without a word would stop the session at the first long answer, and again after every reconnection.
-const SEGMENT: u32 = 1220;
+const MAX_SEGMENT: u32 = 1220;
 
 /// Why there is no session.
 #[derive(Debug)]
@@ -40,8 +40,8 @@ impl fmt::Display for ConnectError {
     /// As fields of a log line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connect(error) => write!(f, "stage=connect cause=\"{}\"", plain(error)),
-            Self::Handshake(error) => write!(f, "stage=handshake cause=\"{}\"", plain(error)),
+            Self::Connect(error) => write!(f, "stage=connect cause=\"{}\"", error_text(error)),
+            Self::Handshake(error) => write!(f, "stage=handshake cause=\"{}\"", error_text(error)),
             Self::Identity(refusal) => refusal.fmt(f),
         }
     }
@@ -50,7 +50,7 @@ impl fmt::Display for ConnectError {
 impl std::error::Error for ConnectError {}
 
 /// The error's own text; for one that has none, in words.
-pub(super) fn plain(error: &io::Error) -> String {
+pub(super) fn error_text(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::TimedOut => "no answer in time".to_owned(),
         ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => {
@@ -62,7 +62,7 @@ pub(super) fn plain(error: &io::Error) -> String {
 
 /// What both sides of a connection agreed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Agreement {
+pub struct TlsParameters {
     /// The TLS version, `1.3` or `1.2`.
     pub version: &'static str,
     /// It was resumed from a ticket.
@@ -71,7 +71,7 @@ pub struct Agreement {
     pub alpn: bool,
 }
 
-impl Agreement {
+impl TlsParameters {
     pub(super) fn of(tls: &ClientConnection) -> Self {
         Self {
             version: match tls.protocol_version() {
@@ -85,7 +85,7 @@ impl Agreement {
     }
 }
 
-impl fmt::Display for Agreement {
+impl fmt::Display for TlsParameters {
     /// As fields of a log line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "tls={} resumed={}", self.version, self.resumed)
@@ -94,13 +94,13 @@ impl fmt::Display for Agreement {
 
 /// The certificates that are shown at `address`, leaf first, whoever shows them: a handshake by `deadline`, and not a word
 /// more.
-pub fn inspect(
+pub fn fetch_certificates(
     address: SocketAddr,
     identity: &Identity,
     deadline: Instant,
 ) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
     let socket = connect_socket(address, deadline).map_err(ConnectError::Connect)?;
-    let tls = shake_hands(&socket, identity.onlooker(), identity, deadline)?;
+    let tls = tls_handshake(&socket, identity.onlooker(), identity, deadline)?;
     let shown = tls.peer_certificates().unwrap_or_default();
     Ok(shown
         .iter()
@@ -110,7 +110,7 @@ pub fn inspect(
 }
 
 /// The time by which certificates are judged, as far as this machine knows it.
-pub fn today() -> UnixTime {
+pub fn unix_time_now() -> UnixTime {
     UnixTime::since_unix_epoch(clock::since_1970())
 }
 
@@ -127,12 +127,12 @@ pub(super) fn connect_socket(address: SocketAddr, deadline: Instant) -> io::Resu
     let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
     // Neither side sends a packet that a path of the smallest IPv6 MTU could swallow. Where the kernel will not have it,
     // paths are as they are.
-    let _ = socket.set_tcp_mss(SEGMENT);
+    let _ = socket.set_tcp_mss(MAX_SEGMENT);
     socket.connect_timeout(&address.into(), left(deadline)?)?;
     Ok(socket.into())
 }
 
-fn shake_hands(
+fn tls_handshake(
     socket: &TcpStream,
     config: Arc<ClientConfig>,
     identity: &Identity,
@@ -156,16 +156,16 @@ fn shake_hands(
     Ok(tls)
 }
 
-pub(super) fn handshake(
+pub(super) fn verified_handshake(
     socket: &TcpStream,
     identity: &Identity,
     deadline: Instant,
 ) -> Result<(ClientConnection, Proof), ConnectError> {
-    let tls = shake_hands(socket, Arc::clone(identity.tls()), identity, deadline)?;
+    let tls = tls_handshake(socket, Arc::clone(identity.tls()), identity, deadline)?;
     // No verifier is called for a resumed session: what its ticket stands for is held to today's time and pins. After a full
     // handshake this tells how they were satisfied.
     let chain = tls.peer_certificates().unwrap_or_default();
-    match identity.check(chain, today()) {
+    match identity.check(chain, unix_time_now()) {
         Ok(proof) => Ok((tls, proof)),
         Err(refusal) => Err(ConnectError::Identity(Box::new(refusal))),
     }

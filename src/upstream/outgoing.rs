@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::message::Form;
 
 /// Batches that one thread sends for others, one after the other, before they send themselves.
-pub(super) const ROUNDS: usize = 8;
+pub(super) const MAX_COMBINED_WRITES: usize = 8;
 /// A message that goes into a session.
 pub trait Message: Send + Sync {
     /// Nobody waits for what it would bring any more.
@@ -37,27 +37,27 @@ impl fmt::Debug for Outgoing {
 
 /// Queries that leave with those of a thread that sends for others too.
 #[derive(Debug, Default)]
-pub(super) struct Company {
-    pub(super) joined: Vec<Outgoing>,
+pub(super) struct WriteCombiner {
+    pub(super) queue: Vec<Outgoing>,
     /// How many batches that thread has begun to send; 0 while there is none.
-    pub(super) rounds: usize,
+    pub(super) writes: usize,
     /// Somebody joined the last one.
-    pub(super) is_likely: bool,
+    pub(super) is_contended: bool,
 }
 
-impl Company {
+impl WriteCombiner {
     /// Adds those that joined to `queries`.
-    pub(super) fn move_to(&mut self, queries: &mut Vec<Outgoing>) {
-        self.is_likely |= !self.joined.is_empty();
-        queries.append(&mut self.joined);
+    pub(super) fn take_queue(&mut self, queries: &mut Vec<Outgoing>) {
+        self.is_contended |= !self.queue.is_empty();
+        queries.append(&mut self.queue);
     }
 }
 
 /// The duty to send what joins. Whoever lets go of it before the end, by a panic, leaves it to the next.
-pub(super) struct Lead<'s>(pub(super) &'s Mutex<Company>);
+pub(super) struct Leader<'s>(pub(super) &'s Mutex<WriteCombiner>);
 
-impl Drop for Lead<'_> {
+impl Drop for Leader<'_> {
     fn drop(&mut self) {
-        self.0.lock().rounds = 0;
+        self.0.lock().writes = 0;
     }
 }

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use super::actions::{Actions, Event, Failure, Send, Settings};
 use super::address::Address;
-use super::health::Fault;
+use super::health::AddressFailure;
 use super::suspicion::Suspicion;
 use super::table::{Key, Line, OnSession, Pending, Phase, Queries, Session, SessionId, Use};
 use super::token_bucket::TokenBucket;
@@ -182,11 +182,11 @@ impl<Q: Pending> Pool<Q> {
         }
         self.race = Race::default();
         self.down = None;
-        self.addresses[rank].health.succeed();
+        self.addresses[rank].health.record_success();
         for session in &mut self.sessions {
             if session.is_coming() && session.rank < rank {
                 // It is slower: it need not be tried again at once if it fails.
-                self.addresses[session.rank].health.lose(now);
+                self.addresses[session.rank].health.defer(now);
             }
         }
         if self.addresses[rank].fails() {
@@ -207,7 +207,7 @@ impl<Q: Pending> Pool<Q> {
     pub fn failed(
         &mut self,
         session: SessionId,
-        fault: Fault,
+        fault: AddressFailure,
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
@@ -216,9 +216,11 @@ impl<Q: Pending> Pool<Q> {
         };
         let failed = self.sessions.remove(place);
         let is_away = self.sessions_at(failed.rank) == 0;
-        if failed.is_shared() || is_away || fault == Fault::Unproved {
+        if failed.is_shared() || is_away || fault == AddressFailure::Unauthenticated {
             let jitter = self.jitter();
-            self.addresses[failed.rank].health.fail(fault, jitter, now);
+            self.addresses[failed.rank]
+                .health
+                .record_failure(fault, jitter, now);
             // The next one need not wait.
             self.race.next = None;
             if !self.race.failed.contains(&failed.rank) {
@@ -270,7 +272,7 @@ impl<Q: Pending> Pool<Q> {
             session.phase = Phase::Retired;
             // It did what it was for.
             session.gives_back = false;
-            self.addresses[rank].tokens.give_back();
+            self.addresses[rank].tokens.refund();
         }
     }
 
@@ -290,7 +292,7 @@ impl<Q: Pending> Pool<Q> {
     /// The address of that rank has another identity than before: what failed may not now.
     pub fn begin_anew(&mut self, rank: usize) {
         self.race.failed.retain(|failed| *failed != rank);
-        if self.addresses[rank].health.is_unproved() {
+        if self.addresses[rank].health.is_unauthenticated() {
             self.addresses[rank].begin_anew();
             self.down = None;
         }

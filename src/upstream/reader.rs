@@ -13,14 +13,14 @@ use parking_lot::Mutex;
 use rustls::ClientConnection;
 use socket2::SockRef;
 
-use super::handshake::{ConnectError, connect_socket, handshake};
-use super::session::{Closed, Session, State};
+use super::handshake::{ConnectError, connect_socket, verified_handshake};
+use super::session::{CloseReason, Session, SessionState};
 use crate::identity::verifier::Identity;
 use crate::message::HEADER;
 use crate::message::framing::Frames;
 
 /// Octets that one read takes off the socket, at most.
-const READ: usize = 32 * 1024;
+const READ_BUFFER: usize = 32 * 1024;
 
 impl Session {
     /// Connects to `address` and proves that it is the resolver of `identity`: TCP, TLS and every check by `deadline`.
@@ -30,12 +30,12 @@ impl Session {
         deadline: Instant,
     ) -> Result<(Arc<Self>, Reader), ConnectError> {
         let socket = connect_socket(address, deadline).map_err(ConnectError::Connect)?;
-        let (tls, proof) = handshake(&socket, identity, deadline)?;
+        let (tls, proof) = verified_handshake(&socket, identity, deadline)?;
         let session = Arc::new(Self {
             socket,
             address,
             proof,
-            state: Mutex::new(State {
+            state: Mutex::new(SessionState {
                 tls,
                 plaintext: Vec::new(),
                 unsent: Vec::new(),
@@ -44,14 +44,14 @@ impl Session {
                 received: 0,
                 closed: false,
             }),
-            company: Mutex::default(),
+            combiner: Mutex::default(),
         });
         let reader = Reader {
             session: Arc::clone(&session),
-            encrypted: vec![0; READ],
-            frames: Frames::with_capacity(READ),
+            encrypted: vec![0; READ_BUFFER],
+            frames: Frames::with_capacity(READ_BUFFER),
             messages: Vec::new(),
-            ended: None,
+            close_reason: None,
         };
         Ok((session, reader))
     }
@@ -64,7 +64,7 @@ pub struct Reader {
     encrypted: Vec<u8>,
     frames: Frames,
     messages: Vec<Range<usize>>,
-    ended: Option<Closed>,
+    close_reason: Option<CloseReason>,
 }
 
 impl Reader {
@@ -74,32 +74,33 @@ impl Reader {
     }
 
     /// Waits for octets from the resolver; the messages that they bring to an end are [`Reader::messages`] then.
-    pub fn read(&mut self) -> Result<(), Closed> {
+    pub fn read(&mut self) -> Result<(), CloseReason> {
         self.messages.clear();
-        if let Some(ended) = self.ended.take() {
-            return Err(ended);
+        if let Some(close_reason) = self.close_reason.take() {
+            return Err(close_reason);
         }
         let arrived = loop {
             match (&self.session.socket).read(&mut self.encrypted) {
                 Ok(arrived) => break arrived,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Closed::Broken(error)),
+                Err(error) => return Err(CloseReason::Io(error)),
             }
         };
         let mut state = self.session.state.lock();
         let state = &mut *state;
         if state.closed {
             // Nobody waits for what came after it, and rustls is not to be asked once it has said goodbye.
-            return Err(Closed::Here);
+            return Err(CloseReason::Local);
         }
         if arrived == 0 {
-            return Err(Closed::End);
+            return Err(CloseReason::ByPeer);
         }
         // What came whole before the end still counts; the end is told at the next call.
-        self.ended = decrypt(&mut state.tls, &self.encrypted[..arrived], &mut self.frames).err();
+        self.close_reason =
+            decrypt(&mut state.tls, &self.encrypted[..arrived], &mut self.frames).err();
         while let Some(range) = self.frames.next_message() {
             if range.len() < HEADER {
-                self.ended = Some(Closed::Garbage);
+                self.close_reason = Some(CloseReason::Malformed);
                 break;
             }
             self.messages.push(range);
@@ -112,7 +113,7 @@ impl Reader {
         }
         // An answer to a key update, or the alert that says why rustls gave up.
         if let Err(error) = self.session.flush(state) {
-            self.ended.get_or_insert(Closed::Broken(error));
+            self.close_reason.get_or_insert(CloseReason::Io(error));
         }
         Ok(())
     }
@@ -138,18 +139,18 @@ fn decrypt(
     tls: &mut ClientConnection,
     mut encrypted: &[u8],
     frames: &mut Frames,
-) -> Result<(), Closed> {
+) -> Result<(), CloseReason> {
     let broken =
-        |error: rustls::Error| Closed::Broken(io::Error::new(ErrorKind::InvalidData, error));
+        |error: rustls::Error| CloseReason::Io(io::Error::new(ErrorKind::InvalidData, error));
     // rustls takes in a limited piece at a time.
     while !encrypted.is_empty() {
-        tls.read_tls(&mut encrypted).map_err(Closed::Broken)?;
+        tls.read_tls(&mut encrypted).map_err(CloseReason::Io)?;
         let processed = tls.process_new_packets();
         // Also what came before an error: it ends with "would block", or with nothing once the resolver has closed.
         while let Ok(1..) = frames.fill(|room| tls.reader().read(room)) {}
         let state = processed.map_err(broken)?;
         if state.peer_has_closed() {
-            return Err(Closed::End);
+            return Err(CloseReason::ByPeer);
         }
     }
     Ok(())

@@ -71,12 +71,12 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 };
                 let is_same = after.is(&before);
                 let is_unfit = |open: &&OpenSession| {
-                    let fits = if is_same {
-                        open.session.is_pinned(&after)
+                    let satisfies = if is_same {
+                        open.session.is_pin_valid(&after)
                     } else {
-                        open.session.fits(&after)
+                        open.session.satisfies(&after)
                     };
-                    open.rank == rank && !fits
+                    open.rank == rank && !satisfies
                 };
                 unfit.extend(state.sessions.iter().filter(is_unfit).map(|open| open.id));
                 if !is_same {

@@ -19,8 +19,8 @@ use parking_lot::Mutex;
 use rustls::ClientConnection;
 use socket2::SockRef;
 
-use super::handshake::{Agreement, plain, today};
-use super::outgoing::{Company, Lead, Outgoing, ROUNDS};
+use super::handshake::{TlsParameters, error_text, unix_time_now};
+use super::outgoing::{Leader, MAX_COMBINED_WRITES, Outgoing, WriteCombiner};
 use crate::identity::chain::Proof;
 use crate::identity::terms::{PinMode, Terms};
 use crate::identity::verifier::Identity;
@@ -29,27 +29,27 @@ use crate::system::clock;
 use crate::telemetry::log::debug;
 
 /// Octets of queries that are encrypted at a time: what the socket does not take then is all that waits to be written.
-const PIECE: usize = 64 * 1024;
+const MAX_CHUNK: usize = 64 * 1024;
 /// Why a session ended.
 #[derive(Debug)]
-pub enum Closed {
+pub enum CloseReason {
     /// The resolver closed it, which it may at any time (RFC 7858 section 3.4).
-    End,
+    ByPeer,
     /// It was closed here.
-    Here,
+    Local,
     /// The connection broke.
-    Broken(io::Error),
+    Io(io::Error),
     /// What came is no DNS message, so the stream's frame is lost.
-    Garbage,
+    Malformed,
 }
 
-impl fmt::Display for Closed {
+impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::End => write!(f, "closed"),
-            Self::Here => write!(f, "closed here"),
-            Self::Broken(error) => write!(f, "{}", plain(error)),
-            Self::Garbage => write!(f, "the resolver sent something that is no DNS message"),
+            Self::ByPeer => write!(f, "closed"),
+            Self::Local => write!(f, "closed here"),
+            Self::Io(error) => write!(f, "{}", error_text(error)),
+            Self::Malformed => write!(f, "the resolver sent something that is no DNS message"),
         }
     }
 }
@@ -60,13 +60,13 @@ pub struct Session {
     pub(super) socket: TcpStream,
     pub(super) address: SocketAddr,
     pub(super) proof: Proof,
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<SessionState>,
     /// Locked for moments, and never while waiting for the state.
-    pub(super) company: Mutex<Company>,
+    pub(super) combiner: Mutex<WriteCombiner>,
 }
 
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct SessionState {
     pub(super) tls: ClientConnection,
     /// The query that is being written; kept for its memory.
     pub(super) plaintext: Vec<u8>,
@@ -92,7 +92,7 @@ impl Session {
     }
 
     /// Whether a pin of `identity` that was satisfied counts still; pins have dates.
-    pub fn is_pinned(&self, identity: &Identity) -> bool {
+    pub fn is_pin_valid(&self, identity: &Identity) -> bool {
         let Terms { pins, pin_mode, .. } = identity.terms();
         let now = clock::since_1970().as_secs();
         // With a clock that is known to be wrong, dates say nothing.
@@ -103,49 +103,49 @@ impl Session {
     }
 
     /// Whether what was proved would do for `identity` now, which may have other pins than the one that it was proved for.
-    pub fn fits(&self, identity: &Identity) -> bool {
+    pub fn satisfies(&self, identity: &Identity) -> bool {
         let state = self.state.lock();
         let chain = state.tls.peer_certificates().unwrap_or_default();
-        identity.check(chain, today()).is_ok()
+        identity.check(chain, unix_time_now()).is_ok()
     }
 
     /// What was agreed on with the resolver.
-    pub fn agreement(&self) -> Agreement {
-        Agreement::of(&self.state.lock().tls)
+    pub fn tls_parameters(&self) -> TlsParameters {
+        TlsParameters::of(&self.state.lock().tls)
     }
 
     /// Sends `queries` as [`Session::send`] does, or hands them to a thread that is about to. So threads that have queries at
     /// the same time write once for all, instead of waiting for each other's writes.
-    pub fn send_together(&self, queries: &mut Vec<Outgoing>) {
-        let mut company = self.company.lock();
-        if company.rounds > ROUNDS {
+    pub fn send_combined(&self, queries: &mut Vec<Outgoing>) {
+        let mut combiner = self.combiner.lock();
+        if combiner.writes > MAX_COMBINED_WRITES {
             // Whoever sends has a client of its own to read.
-            drop(company);
+            drop(combiner);
             return self.send(queries);
         }
-        if company.rounds > 0 {
-            company.joined.append(queries);
+        if combiner.writes > 0 {
+            combiner.queue.append(queries);
             return;
         }
-        company.rounds = 1;
-        let gathers = std::mem::take(&mut company.is_likely);
-        drop(company);
-        let lead = Lead(&self.company);
+        combiner.writes = 1;
+        let gathers = std::mem::take(&mut combiner.is_contended);
+        drop(combiner);
+        let leader = Leader(&self.combiner);
         if gathers {
             // Others have something too, most likely, as they had the last time.
             yield_now();
-            self.company.lock().move_to(queries);
+            self.combiner.lock().take_queue(queries);
         }
         loop {
             self.send(queries);
-            let mut company = self.company.lock();
-            company.move_to(queries);
+            let mut combiner = self.combiner.lock();
+            combiner.take_queue(queries);
             if queries.is_empty() {
-                company.rounds = 0;
-                std::mem::forget(lead);
+                combiner.writes = 0;
+                std::mem::forget(leader);
                 return;
             }
-            company.rounds += 1;
+            combiner.writes += 1;
         }
     }
 
@@ -168,27 +168,27 @@ impl Session {
         }
     }
 
-    fn write_backlog(&self, state: &mut State) {
-        if let Err(error) = self.write_pieces(state) {
+    fn write_backlog(&self, state: &mut SessionState) {
+        if let Err(error) = self.write_chunks(state) {
             // The reader finds the broken connection too.
-            let cause = plain(&error);
+            let cause = error_text(&error);
             debug!(
                 "event=session-broken resolver={} cause=\"{cause}\"",
                 self.address
             );
-            self.end(state);
+            self.shut_down(state);
         }
     }
 
     /// While the socket takes nothing, no more is encrypted: a piece is all that waits so.
-    fn write_pieces(&self, state: &mut State) -> io::Result<()> {
+    fn write_chunks(&self, state: &mut SessionState) -> io::Result<()> {
         loop {
             self.flush(state)?;
             if !state.unsent.is_empty() || state.backlog.is_empty() {
                 return Ok(());
             }
             let mut octets = 0;
-            while octets < PIECE
+            while octets < MAX_CHUNK
                 && let Some(next) = state.backlog.pop_front()
             {
                 if !next.query.has_ended() {
@@ -200,19 +200,19 @@ impl Session {
 
     /// Ends it. The reader sees the end of the stream.
     pub fn close(&self) {
-        self.end_politely(&mut self.state.lock());
+        self.close_with_notify(&mut self.state.lock());
     }
 
-    fn end_politely(&self, state: &mut State) {
+    fn close_with_notify(&self, state: &mut SessionState) {
         if !state.closed {
             state.tls.send_close_notify();
             // The connection ends here, said or not.
             let _ = self.flush(state);
-            self.end(state);
+            self.shut_down(state);
         }
     }
 
-    fn end(&self, state: &mut State) {
+    fn shut_down(&self, state: &mut SessionState) {
         if state.received < state.sent || !state.unsent.is_empty() {
             // A resolver that does not read leaves queries in the kernel. They go with the session, and do not wait for it.
             let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
@@ -223,7 +223,7 @@ impl Session {
     }
 
     /// Hands what rustls has for the resolver to the socket, as much as it takes without waiting.
-    pub(super) fn flush(&self, state: &mut State) -> io::Result<()> {
+    pub(super) fn flush(&self, state: &mut SessionState) -> io::Result<()> {
         while state.tls.wants_write() {
             state.tls.write_tls(&mut state.unsent)?;
         }
@@ -240,7 +240,7 @@ impl Session {
     }
 }
 
-impl State {
+impl SessionState {
     /// Encrypts a query, under its ID here; returns how many octets it has. It has a record to itself: servers that read a message from each
     /// record, and then wait for the network, are in use.
     fn write(&mut self, next: &Outgoing) -> io::Result<usize> {

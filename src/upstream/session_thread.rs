@@ -91,14 +91,14 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             }
             let answer = Answer::parse(answer);
             let keepalive = answer.as_ref().ok().and_then(Answer::keepalive);
-            let ending = answer.as_ref().map_err(|_| Failure::Unreadable);
+            let ending = answer.as_ref().map_err(|_| Failure::MalformedResponse);
             self.completer.complete(query, ending, now, replies);
             keepalive
         });
         if delivered.is_none() {
             thread::guard("session", || {
                 self.completer
-                    .complete(query, Err(Failure::Unreadable), now, replies);
+                    .complete(query, Err(Failure::MalformedResponse), now, replies);
             });
         }
         delivered.flatten()

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::handshake::ConnectError;
-use super::session::Closed;
+use super::session::CloseReason;
 use crate::identity::certificate::Facts;
 use crate::identity::chain::Proof;
 use crate::identity::pin::{Fit, Pin};
@@ -42,13 +42,13 @@ impl UpstreamMetrics {
         }
     }
 
-    pub(super) fn count_closed(&self, closed: Option<&Closed>) {
+    pub(super) fn count_closed(&self, closed: Option<&CloseReason>) {
         let reason = match closed {
-            Some(Closed::End) => 0,
-            Some(Closed::Broken(_)) => 1,
-            Some(Closed::Garbage) => 2,
+            Some(CloseReason::ByPeer) => 0,
+            Some(CloseReason::Io(_)) => 1,
+            Some(CloseReason::Malformed) => 2,
             // A thread that panicked lets go of its session.
-            Some(Closed::Here) | None => 3,
+            Some(CloseReason::Local) | None => 3,
         };
         self.sessions_closed[reason].increment();
     }

@@ -297,7 +297,7 @@ impl<Q: Pending> Pool<Q> {
             let alone = (!self.alone.is_empty()).then(|| address.tokens_alone.ready_at(now));
             // Or it is held back.
             let waits = !self.line.is_empty() || !self.alone.is_empty();
-            let health = address.health.held_back_until().filter(|_| waits);
+            let health = address.health.backoff_until().filter(|_| waits);
             shared.into_iter().chain(alone).chain(health)
         });
         let slow = self

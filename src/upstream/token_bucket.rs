@@ -17,13 +17,13 @@ pub struct Rate {
 
 impl Rate {
     /// Nanoseconds until there is one more.
-    pub fn token(self) -> u64 {
+    pub fn token_interval(self) -> u64 {
         (1_000_000_000 / u64::from(self.per_second).max(1)).max(1)
     }
 }
 
 /// How many nanoseconds after another a moment is.
-pub fn nanos(now: Instant, start: Instant) -> u64 {
+pub fn nanos_between(now: Instant, start: Instant) -> u64 {
     let since = now.saturating_duration_since(start).as_nanos();
     u64::try_from(since).unwrap_or(u64::MAX)
 }
@@ -52,28 +52,29 @@ impl TokenBucket {
         let Some(rate) = self.rate else {
             return wanted;
         };
-        let now = nanos(now, self.start);
+        let now = nanos_between(now, self.start);
         let mut full_at = self.full_at.lock();
         let spent = (*full_at).max(now) - now;
-        let left = (rate.token() * u64::from(rate.burst)).saturating_sub(spent) / rate.token();
+        let left = (rate.token_interval() * u64::from(rate.burst)).saturating_sub(spent)
+            / rate.token_interval();
         let taken = wanted.min(usize::try_from(left).unwrap_or(usize::MAX));
-        *full_at = now + spent + rate.token() * taken as u64;
+        *full_at = now + spent + rate.token_interval() * taken as u64;
         taken
     }
 
     /// Gives one back that was taken.
-    pub fn give_back(&self) {
+    pub fn refund(&self) {
         if let Some(rate) = self.rate {
             let mut full_at = self.full_at.lock();
-            *full_at = full_at.saturating_sub(rate.token());
+            *full_at = full_at.saturating_sub(rate.token_interval());
         }
     }
 
     /// When there is one, seen from `now`: then, or later.
     pub fn ready_at(&self, now: Instant) -> Instant {
         let Some(rate) = self.rate else { return now };
-        let spent = (*self.full_at.lock()).saturating_sub(nanos(now, self.start));
-        let least = rate.token() * u64::from(rate.burst).saturating_sub(1);
+        let spent = (*self.full_at.lock()).saturating_sub(nanos_between(now, self.start));
+        let least = rate.token_interval() * u64::from(rate.burst).saturating_sub(1);
         now + Duration::from_nanos(spent.saturating_sub(least))
     }
 }
@@ -111,7 +112,7 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(bucket.ready_at(now), now + second);
         assert_eq!(bucket.ready_at(now + second / 4), now + second);
-        bucket.give_back();
+        bucket.refund();
         assert_eq!(bucket.ready_at(now), now);
         assert_eq!(bucket.take(2, now), 1);
         assert_eq!(bucket.ready_at(now + second), now + second);
