@@ -250,15 +250,15 @@ impl Cache {
                 // It is the resolver's word on this one query, not to be repeated.
                 _ => self.refuse(store, key, now),
             },
-            Err(Failure::Unreadable) => {
+            Err(Failure::MalformedResponse) => {
                 self.fail(store, key, KeptAnswer::servfail(key), false, now)
             }
             // It is this name's fault only if others were answered meanwhile.
-            Err(Failure::TimedOut | Failure::Broken) => {
+            Err(Failure::TimedOut | Failure::ConnectionLost) => {
                 self.fail(store, key, KeptAnswer::servfail(key), silence, now)
             }
             // It was not asked, or may not be asked again: no name's fault.
-            Err(Failure::Unreachable | Failure::Unproved | Failure::Overloaded) => {
+            Err(Failure::Unreachable | Failure::Unauthenticated | Failure::Overloaded) => {
                 self.fail(store, key, None, true, now)
             }
         }

@@ -276,7 +276,7 @@ mod tests {
         first.extend(Duration::from_secs(1));
         first.end();
         first.note_outage();
-        first.keep(b"a failure");
+        first.keep_fallback(b"a failure");
         assert_eq!(memory.held(Purpose::Queries), 1009);
         assert_eq!(first.take_kept().as_deref(), Some(&b"a failure"[..]));
         assert!(first.has_ended() && first.is_outage() && first.fall_overdue());

@@ -267,7 +267,7 @@ impl upstream::Query for Query {
         self.clients.first()
     }
 
-    fn keep(&self, message: &[u8]) {
+    fn keep_fallback(&self, message: &[u8]) {
         let held = match &self.held {
             Some(held) => match held.beside(message.len()) {
                 Some(held) => Some(held),

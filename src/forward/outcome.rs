@@ -155,10 +155,10 @@ impl From<Failure> for Outcome {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::TimedOut => Self::TimedOut,
-            Failure::Unreachable | Failure::Broken => Self::Unreachable,
-            Failure::Unproved => Self::Unproved,
+            Failure::Unreachable | Failure::ConnectionLost => Self::Unreachable,
+            Failure::Unauthenticated => Self::Unproved,
             Failure::Overloaded => Self::Overloaded,
-            Failure::Unreadable => Self::BadAnswer,
+            Failure::MalformedResponse => Self::BadAnswer,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::message::Form;
 
 /// What the pool is told once.
 #[derive(Debug, Clone, Copy)]
-pub struct Settings {
+pub struct PoolSettings {
     /// How many addresses there are, in order of preference; at least 1.
     pub addresses: usize,
     /// The time of a query.
@@ -41,13 +41,13 @@ pub enum Failure {
 
 /// What kind of answer a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ReplyKind {
     /// One that the resolver found: records, or that there are none.
-    Found,
+    Success,
     /// A failure with a reason that lies in the name (RFC 8914), or another code that repeating would not change.
-    Verdict,
+    FinalError,
     /// SERVFAIL or REFUSED without such a reason.
-    Failed,
+    ServerFailure,
     /// FORMERR, NOTIMP or BADVERS: it may be what we added.
     Unsupported,
 }
@@ -58,12 +58,12 @@ pub struct Reply {
     /// Its ID.
     pub id: u16,
     /// What it says.
-    pub kind: Kind,
+    pub kind: ReplyKind,
 }
 
 /// A query that is to be sent on a session.
 #[derive(Debug)]
-pub struct Send<Q> {
+pub struct SendQuery<Q> {
     /// On which.
     pub session: SessionId,
     /// Under which ID.
@@ -76,7 +76,7 @@ pub struct Send<Q> {
 
 /// A session that is to be opened.
 #[derive(Debug, Clone, Copy)]
-pub struct Connect {
+pub struct ConnectRequest {
     /// The number under which it is known from now on.
     pub session: SessionId,
     /// The rank of its address.
@@ -85,7 +85,7 @@ pub struct Connect {
 
 /// A query that has its answer.
 #[derive(Debug)]
-pub struct Answered<Q> {
+pub struct AnsweredQuery<Q> {
     /// The query.
     pub query: Q,
     /// Which of the messages is its answer.
@@ -100,31 +100,35 @@ pub struct Answered<Q> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// The address of that rank serves now, by that session.
-    Serves(usize, SessionId),
+    AddressActive(usize, SessionId),
     /// Nothing comes on that session while queries wait.
-    Silent(SessionId),
+    SessionSilent(SessionId),
     /// That session was silent, and others were not.
-    Dead(SessionId),
+    SessionDead(SessionId),
     /// The address of that rank fails all that it is asked.
-    Fails(usize),
+    AddressFailing(usize),
     /// It does no longer.
-    Well(usize),
+    AddressRecovered(usize),
     /// It does not take queries but in that form.
-    Takes(usize, Form),
+    FormReduced(usize, Form),
     /// A query ended a session on which it was alone.
-    Convicted,
+    CulpritFound,
     /// A message answers no pending query.
-    Unmatched(SessionId),
+    UnmatchedReply(SessionId),
 }
 
 impl Event {
     /// The session that it is about, if it is about one.
     pub fn session(self) -> Option<SessionId> {
         match self {
-            Self::Serves(_, id) | Self::Silent(id) | Self::Dead(id) | Self::Unmatched(id) => {
-                Some(id)
-            }
-            Self::Fails(_) | Self::Well(_) | Self::Takes(..) | Self::Convicted => None,
+            Self::AddressActive(_, id)
+            | Self::SessionSilent(id)
+            | Self::SessionDead(id)
+            | Self::UnmatchedReply(id) => Some(id),
+            Self::AddressFailing(_)
+            | Self::AddressRecovered(_)
+            | Self::FormReduced(..)
+            | Self::CulpritFound => None,
         }
     }
 }
@@ -133,17 +137,17 @@ impl Event {
 #[derive(Debug)]
 pub struct Actions<Q> {
     /// Queries that have their answer.
-    pub answered: Vec<Answered<Q>>,
+    pub answered: Vec<AnsweredQuery<Q>>,
     /// Failures that are to be kept, in case that nothing better comes: for which query, and which of the messages.
-    pub kept: Vec<(Q, usize)>,
+    pub fallbacks: Vec<(Q, usize)>,
     /// Queries that have none; if a failure was kept for one, that goes out.
     pub failed: Vec<(Q, Failure)>,
     /// Queries whose waiters are to be looked after.
     pub due: Vec<Q>,
     /// Queries to be sent.
-    pub sends: Vec<Send<Q>>,
+    pub sends: Vec<SendQuery<Q>>,
     /// Sessions to be opened.
-    pub connects: Vec<Connect>,
+    pub connects: Vec<ConnectRequest>,
     /// Sessions to be closed. Nothing is pending on them any more.
     pub closes: Vec<SessionId>,
     /// What happened.
@@ -154,7 +158,7 @@ impl<Q> Default for Actions<Q> {
     fn default() -> Self {
         Self {
             answered: Vec::new(),
-            kept: Vec::new(),
+            fallbacks: Vec::new(),
             failed: Vec::new(),
             due: Vec::new(),
             sends: Vec::new(),
@@ -168,7 +172,8 @@ impl<Q> Default for Actions<Q> {
 impl<Q> Actions<Q> {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        let queries = self.answered.is_empty() && self.kept.is_empty() && self.failed.is_empty();
+        let queries =
+            self.answered.is_empty() && self.fallbacks.is_empty() && self.failed.is_empty();
         let others = self.due.is_empty() && self.sends.is_empty() && self.events.is_empty();
         queries && others && self.connects.is_empty() && self.closes.is_empty()
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::actions::{Actions, Failure};
 use super::endings::DEADLY;
 use super::pool::{ALONE, MOST_ALONE, MOST_ALONE_OPEN, Pool};
-use super::table::{Key, Line, Pending, Phase, Session, Use};
+use super::table::{Key, Line, Phase, PoolQuery, Session, Use};
 
 /// After how long without a connection a query that is to be alone is tried at another address.
 pub(super) const SLOW: Duration = Duration::from_millis(500);
@@ -20,7 +20,7 @@ const CROWD: usize = 32;
 /// Attempts to connect that may be under way at a time, for one more that is for a single query.
 const CONNECTING: usize = 8;
 
-impl<Q: Pending> Pool<Q> {
+impl<Q: PoolQuery> Pool<Q> {
     /// Brings those that are to be alone in their order, as far as they still wait and there is a chance for them.
     fn order_alone(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let queries = &self.queries;
@@ -157,11 +157,11 @@ impl<Q: Pending> Pool<Q> {
             .iter()
             .filter_map(|key| {
                 let entry = self.queries.get(*key)?;
-                let kin = entry.query.kin();
-                let round = rounds.entry(kin.client).or_default();
+                let groups = entry.query.groups();
+                let round = rounds.entry(groups.client).or_default();
                 *round += 1;
                 // One more conviction decides; what is decided harms nobody by waiting.
-                let place = match self.suspicion.of(kin, now) {
+                let place = match self.suspicion.of(groups, now) {
                     1 => 0,
                     0 => 1,
                     _ => 2,
@@ -211,8 +211,9 @@ impl<Q: Pending> Pool<Q> {
         let is_cleared = |key: &Key| {
             let entry = self.queries.get(*key);
             entry.is_some_and(|entry| {
-                let kin = entry.query.kin();
-                self.sessions[place].cleared == Some(kin.client) && self.suspicion.of(kin, now) == 0
+                let groups = entry.query.groups();
+                self.sessions[place].cleared == Some(groups.client)
+                    && self.suspicion.of(groups, now) == 0
             })
         };
         let mut group: Vec<Key> = self.alone.clone();

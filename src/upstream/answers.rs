@@ -4,13 +4,13 @@
 
 use std::time::Instant;
 
-use super::actions::{Actions, Answered, Event, Kind, Reply};
+use super::actions::{Actions, AnsweredQuery, Event, Reply, ReplyKind};
 use super::endings::AnsweredAt;
 use super::pool::Pool;
-use super::table::{Key, Line, OnSession, Pending, SessionId};
+use super::table::{Key, Line, OnSession, PoolQuery, SessionId};
 use crate::message::Form;
 
-impl<Q: Pending> Pool<Q> {
+impl<Q: PoolQuery> Pool<Q> {
     /// Octets arrived on a session, and messages in them, if they brought any to an end. `matches` says of a message, by its place, and a query
     /// whether it answers it.
     pub fn answered(
@@ -38,7 +38,7 @@ impl<Q: Pending> Pool<Q> {
             let entry = key.and_then(|key| self.queries.get_mut(key));
             let entry = entry.filter(|entry| matches(index, &entry.query));
             let (Some(key), Some(entry)) = (key, entry) else {
-                actions.events.push(Event::Unmatched(session));
+                actions.events.push(Event::UnmatchedReply(session));
                 continue;
             };
             heard.speaks(now);
@@ -61,7 +61,7 @@ impl<Q: Pending> Pool<Q> {
         &mut self,
         place: usize,
         key: Key,
-        (index, kind): (usize, Kind),
+        (index, kind): (usize, ReplyKind),
         copy: OnSession,
         now: Instant,
         actions: &mut Actions<Q>,
@@ -70,22 +70,22 @@ impl<Q: Pending> Pool<Q> {
             return;
         }
         let rank = self.sessions[place].rank;
-        if matches!(kind, Kind::Failed | Kind::Verdict) {
+        if matches!(kind, ReplyKind::ServerFailure | ReplyKind::FinalError) {
             self.excuse(key, rank);
         }
-        let is_outage = kind == Kind::Failed && self.addresses[rank].fails();
+        let is_outage = kind == ReplyKind::ServerFailure && self.addresses[rank].fails();
         let since = copy.since;
         let Some(entry) = self.take_out(key, Some(AnsweredAt { rank, since }), now, actions) else {
             return;
         };
-        if kind != Kind::Unsupported
+        if kind != ReplyKind::Unsupported
             && entry.form == Some((rank, copy.form))
             && self.addresses[rank].form(now) != copy.form
         {
             self.addresses[rank].takes(copy.form, now);
-            actions.events.push(Event::Takes(rank, copy.form));
+            actions.events.push(Event::FormReduced(rank, copy.form));
         }
-        actions.answered.push(Answered {
+        actions.answered.push(AnsweredQuery {
             query: entry.query,
             index,
             took: now.saturating_duration_since(since),
@@ -98,43 +98,45 @@ impl<Q: Pending> Pool<Q> {
         &mut self,
         place: usize,
         key: Key,
-        (index, kind): (usize, Kind),
+        (index, kind): (usize, ReplyKind),
         form: Form,
         now: Instant,
         actions: &mut Actions<Q>,
     ) -> bool {
         let rank = self.sessions[place].rank;
         match kind {
-            Kind::Found => {
+            ReplyKind::Success => {
                 let session = &mut self.sessions[place];
                 if !session.is_shared() {
                     let entry = self.queries.get(key);
-                    let kin = entry.map(|entry| entry.query.kin());
-                    session.cleared = kin.map(|kin| kin.client);
-                    kin.into_iter().for_each(|kin| self.suspicion.acquit(kin));
+                    let groups = entry.map(|entry| entry.query.groups());
+                    session.cleared = groups.map(|groups| groups.client);
+                    groups
+                        .into_iter()
+                        .for_each(|groups| self.suspicion.acquit(groups));
                 }
                 if self.addresses[rank].answers_well(now) {
-                    actions.events.push(Event::Well(rank));
+                    actions.events.push(Event::AddressRecovered(rank));
                 }
             }
-            Kind::Failed => {
+            ReplyKind::ServerFailure => {
                 let Some(entry) = self.queries.get(key) else {
                     return true;
                 };
-                let name = entry.query.name();
+                let name = entry.query.name_hash();
                 if self.addresses[rank].answers_badly(name, now) {
-                    actions.events.push(Event::Fails(rank));
+                    actions.events.push(Event::AddressFailing(rank));
                 }
                 if self.waits_for_better(key, rank, now) {
                     if let Some(entry) = self.queries.get_mut(key) {
                         entry.failed.add(rank);
-                        actions.kept.push((entry.query.clone(), index));
+                        actions.fallbacks.push((entry.query.clone(), index));
                     }
                     return true;
                 }
             }
-            Kind::Unsupported => return self.is_sent_lesser(key, rank, form, now),
-            Kind::Verdict => {}
+            ReplyKind::Unsupported => return self.is_sent_lesser(key, rank, form, now),
+            ReplyKind::FinalError => {}
         }
         false
     }
@@ -145,7 +147,7 @@ impl<Q: Pending> Pool<Q> {
             return;
         };
         entry.failed.add(rank);
-        let (failed, name) = (entry.failed, entry.query.name());
+        let (failed, name) = (entry.failed, entry.query.name_hash());
         for (rank, address) in self.addresses.iter_mut().enumerate() {
             if failed.are_several() && failed.has(rank) {
                 address.is_excused(name);

@@ -7,11 +7,11 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::actions::{Actions, Connect, Failure};
+use super::actions::{Actions, ConnectRequest, Failure};
 use super::endings::DEADLY;
 use super::health::Health;
 use super::pool::{PENDING, Pool, Race};
-use super::table::{Entry, Key, Line, Pending, Phase, Ranks, Session, Use};
+use super::table::{Entry, Key, Line, Phase, PoolQuery, Ranks, Session, Use};
 
 /// How long an address may take before the next one is tried beside it (RFC 8305 section 5 recommends 250 ms).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -22,7 +22,7 @@ const HOLD_OFF: Duration = Duration::from_millis(250);
 /// While none can be reached, how long a query waits for an attempt that is under way before it fails.
 pub(super) const GRACE: Duration = Duration::from_millis(500);
 
-impl<Q: Pending> Pool<Q> {
+impl<Q: PoolQuery> Pool<Q> {
     /// Sees to all that wait.
     pub(super) fn balance(&mut self, now: Instant, actions: &mut Actions<Q>) {
         self.drain(now, actions);
@@ -61,7 +61,7 @@ impl<Q: Pending> Pool<Q> {
         let is_strong = |key: &Key| {
             let entry = self.queries.get(*key);
             let entry = entry.filter(|entry| entry.line == Line::Shared && entry.copies.is_empty());
-            entry.is_some_and(|entry| self.suspicion.is_strong(entry.query.kin(), now))
+            entry.is_some_and(|entry| self.suspicion.is_strong(entry.query.groups(), now))
         };
         let line = std::mem::take(&mut self.line).into_iter();
         let (apart, line): (Vec<_>, Vec<_>) = line.partition(is_strong);
@@ -207,7 +207,7 @@ impl<Q: Pending> Pool<Q> {
         let session = self.next_session();
         self.sessions
             .push(Session::new(session, rank, used_for, now));
-        actions.connects.push(Connect { session, rank });
+        actions.connects.push(ConnectRequest { session, rank });
     }
 
     /// Where queries go to a less preferred address, has a more preferred one show whether it serves again.

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use super::actions::Connect;
+use super::actions::ConnectRequest;
 use super::driver::{OpenSession, Upstream};
 use super::handshake::ConnectError;
 use super::health::AddressFailure;
@@ -22,7 +22,7 @@ use crate::telemetry::log::{debug, error};
 struct ConnectAttempt<Q: Query, R: Replies + 'static> {
     /// None once it runs.
     upstream: Option<Arc<Upstream<Q, R>>>,
-    connect: Connect,
+    connect: ConnectRequest,
 }
 
 impl<Q: Query, R: Replies> ConnectAttempt<Q, R> {
@@ -50,7 +50,7 @@ impl<Q: Query, R: Replies> Drop for ConnectAttempt<Q, R> {
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// Has a worker connect.
-    pub(super) fn spawn_connect(self: &Arc<Self>, connect: Connect) {
+    pub(super) fn spawn_connect(self: &Arc<Self>, connect: ConnectRequest) {
         let attempt = ConnectAttempt {
             upstream: Some(Arc::clone(self)),
             connect,
@@ -61,7 +61,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     }
 
     /// Connects, and has a thread read the session.
-    fn connect(self: &Arc<Self>, connect: Connect) {
+    fn connect(self: &Arc<Self>, connect: ConnectRequest) {
         let target = &self.targets[connect.rank];
         let identity = target.identity();
         let began = clock::now();
@@ -87,7 +87,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// Takes up a session that was opened with `identity`, if that is still what is asked for.
     fn register_session(
         self: &Arc<Self>,
-        connect: Connect,
+        connect: ConnectRequest,
         identity: &Identity,
         session: Arc<Session>,
         reader: Reader,
@@ -138,7 +138,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
 
     fn handle_connect_failure(
         self: &Arc<Self>,
-        connect: Connect,
+        connect: ConnectRequest,
         identity: &Identity,
         error: Option<&ConnectError>,
     ) {

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use super::pool::{MOST_ALONE_OPEN, MOST_SENDS, Pool, RETIRED};
-use super::table::{Key, Line, Pending, Phase, Session};
+use super::table::{Key, Line, Phase, PoolQuery, Session};
 
-impl<Q: Pending> Pool<Q> {
+impl<Q: PoolQuery> Pool<Q> {
     /// Whether the tables agree with each other: what is counted is what is there. Says where they do not. For simulations.
     pub fn check(&self) -> Result<(), String> {
         let count = |keys: &mut dyn Iterator<Item = &Key>| {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::actions::{self, Actions, Event, Send};
+use super::actions::{self, Actions, Event, SendQuery};
 use super::handshake::unix_time_now;
 use super::outgoing::Outgoing;
 use super::pool::Pool;
@@ -146,7 +146,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             );
         }
         let now = clock::now();
-        let rules = actions::Settings {
+        let rules = actions::PoolSettings {
             addresses: targets.len(),
             timeout: settings.timeout,
             min_silence_timeout: settings.min_silence_timeout,
@@ -380,7 +380,7 @@ type NumberedSession = (SessionId, Arc<Session>);
 /// The sessions that something is to be sent on: mostly it is one, which costs no memory.
 fn sessions_to_send_on<Q>(
     state: &State<Q>,
-    sends: &[Send<Arc<Q>>],
+    sends: &[SendQuery<Arc<Q>>],
 ) -> (Option<NumberedSession>, Vec<NumberedSession>) {
     let known = |id| open_session(state, id).map(|session| (id, session));
     let first = sends.first().map(|send| send.session);

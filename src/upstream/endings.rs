@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::actions::{Actions, Event, Failure};
 use super::health::AddressFailure;
 use super::pool::{ALONE, MOST_SENDS, Pool};
-use super::table::{Entry, Key, Line, Pending, Session, SessionId, Use};
+use super::table::{Entry, Key, Line, PoolQuery, Session, SessionId, Use};
 
 /// How long ago another query may have been answered, at most, for one that ends its session to be convicted.
 const WORKED: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ struct Lost {
     since: Instant,
 }
 
-impl<Q: Pending> Pool<Q> {
+impl<Q: PoolQuery> Pool<Q> {
     /// Takes a query out of the tables. Where it was answered, sessions that were silent about it for longer are dead.
     pub(super) fn take_out(
         &mut self,
@@ -72,7 +72,7 @@ impl<Q: Pending> Pool<Q> {
             && answered_by != rank
             && self.addresses[rank].says_nothing(now)
         {
-            actions.events.push(Event::Fails(rank));
+            actions.events.push(Event::AddressFailing(rank));
         }
         for other in self
             .sessions
@@ -88,7 +88,7 @@ impl<Q: Pending> Pool<Q> {
                 .health
                 .record_failure(AddressFailure::Unreachable, jitter, now);
         }
-        actions.events.push(Event::Dead(id));
+        actions.events.push(Event::SessionDead(id));
         self.close(id, now, actions);
     }
 
@@ -204,9 +204,9 @@ impl<Q: Pending> Pool<Q> {
         let Some(entry) = self.queries.get(key) else {
             return;
         };
-        let kin = entry.query.kin();
-        let is_like_one =
-            is_suspect && self.suspicion.of(kin, now) > 0 || self.suspicion.is_strong(kin, now);
+        let groups = entry.query.groups();
+        let is_like_one = is_suspect && self.suspicion.of(groups, now) > 0
+            || self.suspicion.is_strong(groups, now);
         if !self.may_send_again(key, now) {
             self.fail(key, Failure::ConnectionLost, now, actions);
         } else if alone || is_like_one {
@@ -232,17 +232,17 @@ impl<Q: Pending> Pool<Q> {
         let Some(entry) = self.queries.get(lost.key) else {
             return;
         };
-        let kin = entry.query.kin();
+        let groups = entry.query.groups();
         let has_ended_one = entry.ended_one.is_some() || works;
         // Sessions that ended before say the same as this one, as when the resolver is started again.
         let apart = answered.map_or(lost.since, |at| at.max(lost.since));
-        let is_known = is_guilty && self.suspicion.of(kin, now) > 0;
+        let is_known = is_guilty && self.suspicion.of(groups, now) > 0;
         let is_convicted = is_guilty && has_ended_one;
         let goes_on = !is_known && self.may_send_again(lost.key, now);
         if is_convicted && (!goes_on || works && self.is_second_of_its_zone(lost.key, apart)) {
-            self.suspicion.convict(kin, apart, now);
+            self.suspicion.convict(groups, apart, now);
             self.addresses[rank].forget_limit();
-            actions.events.push(Event::Convicted);
+            actions.events.push(Event::CulpritFound);
             self.set_apart(now);
         }
         if !goes_on {
@@ -260,7 +260,7 @@ impl<Q: Pending> Pool<Q> {
 
     /// Whether another query of its zone had ended a session of its own before that moment.
     fn is_second_of_its_zone(&self, key: Key, before: Instant) -> bool {
-        let zone = |entry: &Entry<Q>| entry.query.kin().zone;
+        let zone = |entry: &Entry<Q>| entry.query.groups().zone;
         let own = self.queries.get(key).map(zone);
         let mut entries = self.queries.iter();
         entries.any(|(_, entry)| {

@@ -32,24 +32,24 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             )
         };
         match event {
-            Event::Serves(rank, _) => {
+            Event::AddressActive(rank, _) => {
                 let description = session.map(|session| session.tls_parameters().to_string());
                 let description = description.unwrap_or_default();
                 let (address, name) = (address(rank), name(rank));
                 info!("event=resolver-serves resolver={address} name={name} {description}");
             }
-            Event::Silent(_) => debug!("event=session-suspect resolver={}", of_session()),
-            Event::Dead(_) => debug!("event=session-silent resolver={}", of_session()),
-            Event::Fails(rank) => {
+            Event::SessionSilent(_) => debug!("event=session-suspect resolver={}", of_session()),
+            Event::SessionDead(_) => debug!("event=session-silent resolver={}", of_session()),
+            Event::AddressFailing(rank) => {
                 let (address, name) = (address(rank), name(rank));
                 warn!("event=resolver-fails resolver={address} name={name}");
             }
-            Event::Well(rank) => {
+            Event::AddressRecovered(rank) => {
                 self.completer.resolver_recovered(now);
                 let (address, name) = (address(rank), name(rank));
                 info!("event=resolver-well resolver={address} name={name}");
             }
-            Event::Takes(rank, form) => {
+            Event::FormReduced(rank, form) => {
                 let without = match form {
                     Form::Plain => "edns",
                     _ => "padding",
@@ -59,11 +59,11 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                     address(rank)
                 );
             }
-            Event::Convicted => {
+            Event::CulpritFound => {
                 self.metrics.culprits.increment();
                 debug!("event=query-ends-session");
             }
-            Event::Unmatched(_) => debug!("event=answer-unmatched resolver={}", of_session()),
+            Event::UnmatchedReply(_) => debug!("event=answer-unmatched resolver={}", of_session()),
         }
     }
 

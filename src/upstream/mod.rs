@@ -48,6 +48,6 @@ pub use self::outgoing::{Message, Outgoing};
 pub use self::reader::Reader;
 pub use self::settings::{MAX_CONNECT_ATTEMPTS, MIN_SILENCE_TIMEOUT, Resolver, Settings};
 pub use self::status::{AddressStatus, DegradedSessions, PinStatus, UpstreamMetrics};
-pub use self::suspicion::Kin;
-pub use self::table::{Pending, SessionId};
+pub use self::suspicion::QueryGroups;
+pub use self::table::{PoolQuery, SessionId};
 pub use self::traits::{Completer, Query, Replies};

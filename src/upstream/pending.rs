@@ -4,11 +4,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use super::suspicion::Kin;
-use super::table::Pending;
+use super::suspicion::QueryGroups;
+use super::table::PoolQuery;
 use super::traits::Query;
 
-impl<Q: Query> Pending for Arc<Q> {
+impl<Q: Query> PoolQuery for Arc<Q> {
     fn deadline(&self) -> Instant {
         Q::deadline(self)
     }
@@ -17,12 +17,12 @@ impl<Q: Query> Pending for Arc<Q> {
         Q::due(self)
     }
 
-    fn name(&self) -> u16 {
+    fn name_hash(&self) -> u16 {
         hash(self.question())
     }
 
-    fn kin(&self) -> Kin {
-        Kin {
+    fn groups(&self) -> QueryGroups {
+        QueryGroups {
             zone: hash(zone(self.question())),
             client: self.client(),
         }

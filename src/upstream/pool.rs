@@ -25,11 +25,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::actions::{Actions, Event, Failure, Send, Settings};
+use super::actions::{Actions, Event, Failure, PoolSettings, SendQuery};
 use super::address::Address;
 use super::health::AddressFailure;
 use super::suspicion::Suspicion;
-use super::table::{Key, Line, OnSession, Pending, Phase, Queries, Session, SessionId, Use};
+use super::table::{Key, Line, OnSession, Phase, PoolQuery, Queries, Session, SessionId, Use};
 use super::token_bucket::TokenBucket;
 
 /// How often a query is sent, at most (RFC 9520 section 3.1).
@@ -47,7 +47,7 @@ pub const RETIRED: usize = 8;
 pub(super) const MOST_ALONE: usize = 64;
 
 /// Where random numbers come from: IDs that nobody outside can foresee (RFC 5452 section 9.2).
-pub type Random = Box<dyn FnMut() -> u16 + std::marker::Send>;
+pub type Random = Box<dyn FnMut() -> u16 + Send>;
 
 /// Addresses that are tried one after the other, while none is open (RFC 8305).
 #[derive(Debug, Default)]
@@ -60,7 +60,7 @@ pub(super) struct Race {
 
 /// The sessions to all addresses, and the queries on their way.
 pub struct Pool<Q> {
-    pub(super) settings: Settings,
+    pub(super) settings: PoolSettings,
     pub(super) addresses: Vec<Address>,
     pub(super) sessions: Vec<Session>,
     pub(super) queries: Queries<Q>,
@@ -90,9 +90,14 @@ impl<Q> fmt::Debug for Pool<Q> {
     }
 }
 
-impl<Q: Pending> Pool<Q> {
+impl<Q: PoolQuery> Pool<Q> {
     /// Without a session yet.
-    pub fn new(settings: Settings, random: Random, budget: Arc<TokenBucket>, now: Instant) -> Self {
+    pub fn new(
+        settings: PoolSettings,
+        random: Random,
+        budget: Arc<TokenBucket>,
+        now: Instant,
+    ) -> Self {
         Self {
             settings,
             addresses: (0..settings.addresses).map(|_| Address::new(now)).collect(),
@@ -131,9 +136,9 @@ impl<Q: Pending> Pool<Q> {
                 continue;
             }
             let strong = !self.suspicion.is_none() && {
-                let kin = query.kin();
-                self.suspicion.note(kin.client, now);
-                self.suspicion.is_strong(kin, now)
+                let groups = query.groups();
+                self.suspicion.note(groups.client, now);
+                self.suspicion.is_strong(groups, now)
             };
             let key = self.queries.add(query);
             if strong {
@@ -199,7 +204,7 @@ impl<Q: Pending> Pool<Q> {
         if best.map(|other| other.rank).min() == Some(rank)
             && self.serving.replace(rank) != Some(rank)
         {
-            actions.events.push(Event::Serves(rank, id));
+            actions.events.push(Event::AddressActive(rank, id));
         }
     }
 
@@ -415,7 +420,7 @@ impl<Q: Pending> Pool<Q> {
             since: now,
             form,
         });
-        actions.sends.push(Send {
+        actions.sends.push(SendQuery {
             session: session.id,
             id,
             form,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::actions::{Answered, Failure, Kind, Reply};
+use super::actions::{AnsweredQuery, Failure, Reply, ReplyKind};
 use super::driver::{OpenSession, Upstream, WorkBuffers};
 use super::reader::Reader;
 use super::table::SessionId;
@@ -35,8 +35,8 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 let actions = &mut work.actions;
                 state.pool.answered(open.id, &said, matches, now, actions);
                 let answered = std::mem::take(&mut actions.answered);
-                for (query, index) in actions.kept.drain(..) {
-                    query.keep(reader.message(index));
+                for (query, index) in actions.fallbacks.drain(..) {
+                    query.keep_fallback(reader.message(index));
                 }
                 self.perform_actions(state, &mut work, &mut replies, now);
                 let mut last = None;
@@ -78,7 +78,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// the resolver keeps the session, if it says so.
     fn deliver(
         &self,
-        answered: &Answered<Arc<Q>>,
+        answered: &AnsweredQuery<Arc<Q>>,
         answer: &[u8],
         now: Instant,
         replies: &mut R,
@@ -109,13 +109,13 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
 fn reply(message: &[u8]) -> Reply {
     let octet = |at: usize| message.get(at).copied().unwrap_or_default();
     let kind = match response_code(message) {
-        rcode::NOERROR | rcode::NXDOMAIN => Kind::Found,
-        rcode::FORMERR | rcode::NOTIMP | rcode::BADVERS => Kind::Unsupported,
+        rcode::NOERROR | rcode::NXDOMAIN => ReplyKind::Success,
+        rcode::FORMERR | rcode::NOTIMP | rcode::BADVERS => ReplyKind::Unsupported,
         rcode::SERVFAIL | rcode::REFUSED => match Answer::parse(message) {
-            Ok(answer) if !answer.is_verdict() => Kind::Failed,
-            _ => Kind::Verdict,
+            Ok(answer) if !answer.is_verdict() => ReplyKind::ServerFailure,
+            _ => ReplyKind::FinalError,
         },
-        _ => Kind::Verdict,
+        _ => ReplyKind::FinalError,
     };
     Reply {
         id: u16::from_be_bytes([octet(0), octet(1)]),

@@ -21,7 +21,7 @@ const ACQUITTED: u8 = 16;
 
 /// What a query has in common with others, as hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kin {
+pub struct QueryGroups {
     /// Of the name without its first label, or of the whole name if it has two labels or fewer.
     pub zone: u16,
     /// Of the client that asked it first.
@@ -79,7 +79,7 @@ impl Suspicion {
     /// A query of that kin ended a session on which it was alone, and was sent then, or others were answered since. Sessions that ended
     /// later than that may have been closed all together, as by a resolver that is started again: of a zone, or of a client, one conviction
     /// counts.
-    pub(super) fn convict(&mut self, kin: Kin, apart: Instant, now: Instant) {
+    pub(super) fn convict(&mut self, groups: QueryGroups, apart: Instant, now: Instant) {
         self.convictions
             .retain(|conviction| conviction.is_of_late(now));
         if self.convictions.len() >= MOST {
@@ -87,22 +87,24 @@ impl Suspicion {
         }
         let is_same = |conviction: &&Conviction| apart <= conviction.at;
         let mut others = self.convictions.iter().filter(is_same);
-        if others.any(|other| other.zone == Some(kin.zone) || other.client == Some(kin.client)) {
+        if others
+            .any(|other| other.zone == Some(groups.zone) || other.client == Some(groups.client))
+        {
             return;
         }
         self.convictions.push_back(Conviction {
-            zone: Some(kin.zone),
-            client: Some(kin.client),
+            zone: Some(groups.zone),
+            client: Some(groups.client),
             at: now,
             good: [0; 2],
         });
     }
 
     /// A query of that kin was alone on its session, and has a good answer.
-    pub(super) fn acquit(&mut self, kin: Kin) {
+    pub(super) fn acquit(&mut self, groups: QueryGroups) {
         let marks: [(usize, Mark, u16); 2] = [
-            (0, |conviction| &mut conviction.zone, kin.zone),
-            (1, |conviction| &mut conviction.client, kin.client),
+            (0, |conviction| &mut conviction.zone, groups.zone),
+            (1, |conviction| &mut conviction.client, groups.client),
         ];
         for (which, mark, of) in marks {
             let mut convictions = self.convictions.iter_mut().rev();
@@ -151,14 +153,14 @@ impl Suspicion {
     }
 
     /// How suspect a query of that kin is: 0 if not at all.
-    pub(super) fn of(&self, kin: Kin, now: Instant) -> usize {
-        self.of_zone(kin.zone, now)
-            .max(self.of_client(kin.client, now))
+    pub(super) fn of(&self, groups: QueryGroups, now: Instant) -> usize {
+        self.of_zone(groups.zone, now)
+            .max(self.of_client(groups.client, now))
     }
 
     /// Whether a query of that kin is asked alone from the start.
-    pub(super) fn is_strong(&self, kin: Kin, now: Instant) -> bool {
-        self.of_zone(kin.zone, now) >= OF_ZONE || self.of_client(kin.client, now) >= OF_CLIENT
+    pub(super) fn is_strong(&self, groups: QueryGroups, now: Instant) -> bool {
+        self.of_zone(groups.zone, now) >= OF_ZONE || self.of_client(groups.client, now) >= OF_CLIENT
     }
 }
 
@@ -168,17 +170,17 @@ mod tests {
 
     const LATER: Duration = Duration::from_millis(1);
 
-    fn kin(zone: u16, client: u16) -> Kin {
-        Kin { zone, client }
+    fn groups(zone: u16, client: u16) -> QueryGroups {
+        QueryGroups { zone, client }
     }
 
     /// Convicts those, one after the other, where others ask too; returns when.
-    fn convict(suspicion: &mut Suspicion, kins: &[Kin], mut now: Instant) -> Instant {
+    fn convict(suspicion: &mut Suspicion, kins: &[QueryGroups], mut now: Instant) -> Instant {
         suspicion.note(100, now);
         suspicion.note(101, now);
-        for kin in kins {
+        for groups in kins {
             now += LATER;
-            suspicion.convict(*kin, now, now);
+            suspicion.convict(*groups, now, now);
         }
         now
     }
@@ -187,16 +189,16 @@ mod tests {
     fn a_zone_is_asked_alone_after_two_convictions_and_a_client_after_those_of_two_zones() {
         let mut suspicion = Suspicion::default();
         assert!(suspicion.is_none());
-        let now = convict(&mut suspicion, &[kin(1, 1)], crate::system::clock::now());
-        assert!(!suspicion.is_none() && suspicion.of(kin(1, 9), now) == 1);
-        assert!(!suspicion.is_strong(kin(1, 9), now));
-        let now = convict(&mut suspicion, &[kin(1, 1)], now);
-        assert!(suspicion.is_strong(kin(1, 9), now));
-        assert!(!suspicion.is_strong(kin(9, 1), now), "one zone alone");
-        let now = convict(&mut suspicion, &[kin(2, 1)], now);
-        assert!(suspicion.is_strong(kin(9, 1), now) && !suspicion.is_strong(kin(9, 2), now));
+        let now = convict(&mut suspicion, &[groups(1, 1)], crate::system::clock::now());
+        assert!(!suspicion.is_none() && suspicion.of(groups(1, 9), now) == 1);
+        assert!(!suspicion.is_strong(groups(1, 9), now));
+        let now = convict(&mut suspicion, &[groups(1, 1)], now);
+        assert!(suspicion.is_strong(groups(1, 9), now));
+        assert!(!suspicion.is_strong(groups(9, 1), now), "one zone alone");
+        let now = convict(&mut suspicion, &[groups(2, 1)], now);
+        assert!(suspicion.is_strong(groups(9, 1), now) && !suspicion.is_strong(groups(9, 2), now));
         assert!(
-            !suspicion.is_strong(kin(9, 1), now + REMEMBERED),
+            !suspicion.is_strong(groups(9, 1), now + REMEMBERED),
             "forgotten"
         );
     }
@@ -207,11 +209,11 @@ mod tests {
         let mut suspicion = Suspicion::default();
         suspicion.note(1, now);
         suspicion.note(2, now);
-        (0..4).for_each(|zone| suspicion.convict(kin(zone, 1), now, now));
-        suspicion.convict(kin(4, 1), now, now + LATER);
-        assert_eq!(suspicion.of(kin(9, 1), now), 1, "it was on its way then");
-        suspicion.convict(kin(3, 2), now, now);
-        assert_eq!(suspicion.of(kin(3, 2), now), 1, "it is another one's");
+        (0..4).for_each(|zone| suspicion.convict(groups(zone, 1), now, now));
+        suspicion.convict(groups(4, 1), now, now + LATER);
+        assert_eq!(suspicion.of(groups(9, 1), now), 1, "it was on its way then");
+        suspicion.convict(groups(3, 2), now, now);
+        assert_eq!(suspicion.of(groups(3, 2), now), 1, "it is another one's");
     }
 
     #[test]
@@ -219,16 +221,16 @@ mod tests {
         let mut now = crate::system::clock::now();
         let mut suspicion = Suspicion::default();
         for zone in [1, 2, 2] {
-            now = convict(&mut suspicion, &[kin(zone, 1)], now);
-            (1..ACQUITTED).for_each(|_| suspicion.acquit(kin(9, 1)));
-            suspicion.acquit(kin(9, 9));
+            now = convict(&mut suspicion, &[groups(zone, 1)], now);
+            (1..ACQUITTED).for_each(|_| suspicion.acquit(groups(9, 1)));
+            suspicion.acquit(groups(9, 9));
         }
-        assert!(suspicion.is_strong(kin(9, 1), now), "one too few");
-        suspicion.acquit(kin(9, 1));
-        assert!(!suspicion.is_strong(kin(9, 1), now) && suspicion.of(kin(9, 1), now) == 0);
-        assert!(suspicion.is_strong(kin(2, 1), now), "for its zone");
-        (0..ACQUITTED).for_each(|_| suspicion.acquit(kin(2, 8)));
-        assert!(!suspicion.is_strong(kin(2, 1), now));
+        assert!(suspicion.is_strong(groups(9, 1), now), "one too few");
+        suspicion.acquit(groups(9, 1));
+        assert!(!suspicion.is_strong(groups(9, 1), now) && suspicion.of(groups(9, 1), now) == 0);
+        assert!(suspicion.is_strong(groups(2, 1), now), "for its zone");
+        (0..ACQUITTED).for_each(|_| suspicion.acquit(groups(2, 8)));
+        assert!(!suspicion.is_strong(groups(2, 1), now));
     }
 
     #[test]
@@ -236,28 +238,28 @@ mod tests {
         let mut suspicion = Suspicion::default();
         let now = convict(
             &mut suspicion,
-            &[kin(1, 1), kin(2, 1)],
+            &[groups(1, 1), groups(2, 1)],
             crate::system::clock::now(),
         );
         let mut alone = Suspicion::default();
         for at in [now - LATER, now] {
-            alone.convict(kin(u16::from(at == now), 1), at, at);
+            alone.convict(groups(u16::from(at == now), 1), at, at);
             alone.note(1, at);
         }
-        assert!(suspicion.is_strong(kin(9, 1), now) && !alone.is_strong(kin(9, 1), now));
+        assert!(suspicion.is_strong(groups(9, 1), now) && !alone.is_strong(groups(9, 1), now));
         alone.note(2, now);
-        assert!(alone.is_strong(kin(9, 1), now));
+        assert!(alone.is_strong(groups(9, 1), now));
     }
 
     #[test]
     fn no_more_is_remembered_than_may_be() {
         let now = crate::system::clock::now();
         let mut suspicion = Suspicion::default();
-        (0..1000).for_each(|number| suspicion.convict(kin(number, number), now, now));
+        (0..1000).for_each(|number| suspicion.convict(groups(number, number), now, now));
         assert_eq!(suspicion.convictions.len(), MOST);
-        assert_eq!(suspicion.of(kin(999, 0), now), 1);
+        assert_eq!(suspicion.of(groups(999, 0), now), 1);
         let later = now + REMEMBERED;
-        suspicion.convict(kin(1, 1), later, later);
+        suspicion.convict(groups(1, 1), later, later);
         assert_eq!(suspicion.convictions.len(), 1, "the others are forgotten");
     }
 }

@@ -10,19 +10,19 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::suspicion::Kin;
+use super::suspicion::QueryGroups;
 use crate::message::Form;
 
 /// What the pool has to know of a query.
-pub trait Pending: Clone {
+pub trait PoolQuery: Clone {
     /// By when it ends, whatever became of it. May be put off.
     fn deadline(&self) -> Instant;
     /// When somebody is to look after those that wait for it, before the deadline or at it.
     fn due(&self) -> Instant;
     /// Its name, as a hash.
-    fn name(&self) -> u16;
+    fn name_hash(&self) -> u16;
     /// What it has in common with others.
-    fn kin(&self) -> Kin;
+    fn groups(&self) -> QueryGroups;
     /// Whether it may be sent in one form only, since it is signed.
     fn is_signed(&self) -> bool;
 }
@@ -270,7 +270,7 @@ impl<Q> Default for Queries<Q> {
     }
 }
 
-impl<Q: Pending> Queries<Q> {
+impl<Q: PoolQuery> Queries<Q> {
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }

@@ -9,7 +9,7 @@ use super::alone::SLOW;
 use super::balance::{GRACE, SLOW_SHARED};
 use super::endings::DEADLY;
 use super::pool::{MOST_SENDS, Pool};
-use super::table::{Entry, Key, Line, Pending, Phase, Session, SessionId, Use};
+use super::table::{Entry, Key, Line, Phase, PoolQuery, Session, SessionId, Use};
 
 /// How long a session to an address stays that is not the preferred one, when nothing is asked there.
 const LESSER_IDLE: Duration = Duration::from_secs(10);
@@ -17,7 +17,7 @@ const LESSER_IDLE: Duration = Duration::from_secs(10);
 /// How long a query may take, at most, where the resolver is so far away: most clients ask again then, or wait no longer.
 const LONGEST: Duration = Duration::from_secs(5);
 
-impl<Q: Pending> Pool<Q> {
+impl<Q: PoolQuery> Pool<Q> {
     /// Ends queries whose deadline has passed, and finds those whose waiters are to be looked after.
     pub(super) fn expire(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let mut over = Vec::new();
@@ -43,7 +43,7 @@ impl<Q: Pending> Pool<Q> {
                 .collect();
             self.fail(key, Failure::TimedOut, now, actions);
             for session in dead {
-                actions.events.push(Event::Dead(session));
+                actions.events.push(Event::SessionDead(session));
                 self.close(session, now, actions);
             }
         }
@@ -201,7 +201,7 @@ impl<Q: Pending> Pool<Q> {
         };
         let session = &mut self.sessions[place];
         if !std::mem::replace(&mut session.is_silent, true) {
-            actions.events.push(Event::Silent(id));
+            actions.events.push(Event::SessionSilent(id));
         }
         let mut keys: Vec<Key> = session.pending.values().copied().collect();
         keys.sort_unstable_by_key(|key| key.age());

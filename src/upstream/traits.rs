@@ -24,7 +24,7 @@ pub trait Query: Message + fmt::Debug + 'static {
     /// The client that asked first, by a number.
     fn client(&self) -> u16;
     /// Keeps a failure of a resolver's, which is what it ends with if nothing better comes.
-    fn keep(&self, failure: &[u8]);
+    fn keep_fallback(&self, failure: &[u8]);
     /// Notes that its answer is a failure that says nothing of its name.
     fn note_outage(&self);
 }

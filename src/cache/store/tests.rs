@@ -109,7 +109,7 @@ impl Bench {
     }
 
     fn fail(&self, key: &Key<'_>, failure: Failure) -> Option<Kept> {
-        if failure == Failure::Unreadable {
+        if failure == Failure::MalformedResponse {
             self.cache.hear(self.now);
         }
         self.cache.note(key, Err(failure), self.now, self.now)
@@ -323,7 +323,7 @@ fn it_can_serve_as_long_as_an_answer_lasts_and_is_served_past_its_time() {
     });
     let other = Key::new(&question("other.example.com", A), false, false);
     assert!(!bench.cache.can_serve(bench.now), "nothing is kept");
-    bench.fail(&other, Failure::Unreadable);
+    bench.fail(&other, Failure::MalformedResponse);
     assert_eq!(bench.cache.entries(), 1);
     assert!(!bench.cache.can_serve(bench.now), "a failure");
     bench.note(&key(), &to_key(&key(), 0).with_a(0));
@@ -439,7 +439,7 @@ fn a_failure_is_kept_for_a_second_then_longer_while_it_repeats_and_ends_with_suc
     let fails: [Fail<'_>; 3] = [
         ("SERVFAIL", &|bench| drop(bench.note(&key(), &servfail))),
         ("unreadable", &|bench| {
-            drop(bench.fail(&key(), Failure::Unreadable))
+            drop(bench.fail(&key(), Failure::MalformedResponse))
         }),
         ("no answer, though others have one", &|bench| {
             let asked = bench.now - Duration::from_secs(3);
@@ -563,7 +563,11 @@ fn an_outage_holds_back_a_name_that_failed_before_no_longer_than_others() {
 #[test]
 fn an_outage_is_no_names_failure() {
     let mut bench = Bench::new();
-    for failure in [Failure::Unreachable, Failure::Unproved, Failure::Overloaded] {
+    for failure in [
+        Failure::Unreachable,
+        Failure::Unauthenticated,
+        Failure::Overloaded,
+    ] {
         bench.fail(&key(), failure);
         assert!(matches!(bench.find(&key()), Found::Nothing), "{failure:?}");
     }
@@ -657,9 +661,9 @@ fn an_expired_answer_takes_the_place_of_a_failure_and_is_asked_for_every_30_seco
     let failed = [
         Failure::TimedOut,
         Failure::Unreachable,
-        Failure::Unproved,
+        Failure::Unauthenticated,
         Failure::Overloaded,
-        Failure::Unreadable,
+        Failure::MalformedResponse,
     ];
     for ending in answered.chain(failed.map(Err)) {
         let mut bench = Bench::new();
@@ -771,7 +775,7 @@ fn without_memory_nothing_is_kept() {
         serve_stale: Duration::from_secs(DAY),
     });
     bench.note(&key(), &to_key(&key(), 0).with_a(100));
-    bench.fail(&key(), Failure::Unreadable);
+    bench.fail(&key(), Failure::MalformedResponse);
     assert!(matches!(bench.find(&key()), Found::Nothing));
     assert_eq!((bench.cache.entries(), bench.cache.octets()), (0, 0));
     assert_eq!(bench.cache.empty(), 0);
@@ -875,7 +879,7 @@ proptest! {
                     bench.note(&key, &to_key(&key, 0).with(1, A, ttl, &vec![0; size.into()]));
                     noted.insert(name, (bench.now, ttl));
                 }
-                Step::Fail(name) => drop(bench.fail(&key(name), Failure::Unreadable)),
+                Step::Fail(name) => drop(bench.fail(&key(name), Failure::MalformedResponse)),
                 Step::Pass(millis) => bench.now += Duration::from_millis(millis.into()),
                 Step::Find(name) => {
                     let since = noted.get(&name).map(|(at, ttl)| (bench.now - *at, *ttl));

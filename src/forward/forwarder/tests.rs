@@ -377,7 +377,7 @@ fn who_comes_late_asks_anew_for_all_that_wait() {
     bench.assert_silent();
     // The first one's end is none while the second is on its way.
     let (mut bench, first, second) = begin();
-    bench.settle(&first, Err(Failure::Broken));
+    bench.settle(&first, Err(Failure::ConnectionLost));
     bench.assert_silent();
     assert!(bench.ask(&[query(4, "www.example")]).is_empty(), "it joins");
     for (seconds, id) in [(1.5, 1), (1.0, 2)] {
@@ -535,8 +535,12 @@ fn a_flight_that_fails_fails_for_all() {
     for (ending, code, outcome) in [
         (Err(Failure::TimedOut), SERVFAIL, Outcome::TimedOut),
         (Err(Failure::Unreachable), SERVFAIL, Outcome::Unreachable),
-        (Err(Failure::Unproved), SERVFAIL, Outcome::Unproved),
-        (Err(Failure::Unreadable), SERVFAIL, Outcome::BadAnswer),
+        (Err(Failure::Unauthenticated), SERVFAIL, Outcome::Unproved),
+        (
+            Err(Failure::MalformedResponse),
+            SERVFAIL,
+            Outcome::BadAnswer,
+        ),
         (Ok(2), 2, Outcome::Answered),
         (Ok(5), 5, Outcome::Answered),
     ] {
@@ -795,7 +799,7 @@ impl TcpBench {
             }
             Event::Fail => {
                 if let Some(query) = self.pending.pop_front() {
-                    self.bench.settle(&query, Err(Failure::Broken));
+                    self.bench.settle(&query, Err(Failure::ConnectionLost));
                 }
                 self.bench.pass(2.0);
             }
@@ -812,7 +816,7 @@ impl TcpBench {
                 // Its place is given back once its queries have ended.
                 while self.limit.taken() > self.clients.iter().flatten().count() {
                     match self.pending.pop_front() {
-                        Some(query) => self.bench.settle(&query, Err(Failure::Broken)),
+                        Some(query) => self.bench.settle(&query, Err(Failure::ConnectionLost)),
                         None => break,
                     }
                 }
@@ -861,7 +865,7 @@ proptest! {
         }
         // All end, and nothing is held.
         while let Some(query) = bench.pending.pop_front() {
-            bench.bench.settle(&query, Err(Failure::Broken));
+            bench.bench.settle(&query, Err(Failure::ConnectionLost));
         }
         for at in 0..CLIENTS {
             bench.happen(Event::Close(at));

@@ -68,7 +68,7 @@ fuzz_target!(|input: &[u8]| {
     if message::answers(message, question) {
         endings.complete(&asked, Ok(&answer), now, &mut replies);
     } else {
-        endings.complete(&asked, Err(Failure::Unreadable), now, &mut replies);
+        endings.complete(&asked, Err(Failure::MalformedResponse), now, &mut replies);
     }
     let Some(key) = query.key() else { return };
     if let Some(kept) = endings.cache().any(&key, now) {
