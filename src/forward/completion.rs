@@ -95,7 +95,7 @@ impl Endings {
 
     /// Whether the answer to `query` is for nobody but those who wait for it.
     fn is_forgotten(&self, query: &Query) -> bool {
-        let began = micros(query.began().saturating_duration_since(self.start));
+        let began = micros(query.started_at().saturating_duration_since(self.start));
         began < self.forgotten.load(Ordering::SeqCst)
     }
 
@@ -110,7 +110,7 @@ impl Endings {
         let kept = if query.is_outage() {
             self.cache.note_outage(key, ending, now)
         } else {
-            self.cache.note(key, ending, query.began(), now)
+            self.cache.note(key, ending, query.started_at(), now)
         };
         // Whoever forgets says so before it empties: either that is seen here, or this is emptied there.
         if self.is_forgotten(query) {

@@ -239,7 +239,7 @@ impl Message for Query {
 }
 
 impl upstream::Query for Query {
-    fn began(&self) -> Instant {
+    fn started_at(&self) -> Instant {
         self.clients.began()
     }
 

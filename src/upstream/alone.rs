@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::actions::{Actions, Failure};
 use super::endings::DEADLY;
 use super::pool::{ALONE, MOST_ALONE, MOST_ALONE_OPEN, Pool};
-use super::table::{Key, Line, Phase, PoolQuery, Session, Use};
+use super::table::{Key, Phase, PoolQuery, Purpose, Queue, Session};
 
 /// After how long without a connection a query that is to be alone is tried at another address.
 pub(super) const SLOW: Duration = Duration::from_millis(500);
@@ -24,7 +24,8 @@ impl<Q: PoolQuery> Pool<Q> {
     /// Brings those that are to be alone in their order, as far as they still wait and there is a chance for them.
     fn order_alone(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let queries = &self.queries;
-        self.alone.retain(|key| queries.is_in(*key, Line::Alone));
+        self.isolated_queue
+            .retain(|key| queries.is_queued_in(*key, Queue::Isolated));
         self.sort_alone(now);
         self.drop_suspects(now, actions);
     }
@@ -32,36 +33,39 @@ impl<Q: PoolQuery> Pool<Q> {
     /// Opens sessions for those that are to be alone on theirs.
     pub(super) fn connect_alone(&mut self, now: Instant, actions: &mut Actions<Q>) {
         // They may be many, and events too.
-        if self.alone.is_empty() || !self.is_place_alone(now) {
+        if self.isolated_queue.is_empty() || !self.is_place_alone(now) {
             return;
         }
         self.order_alone(now, actions);
-        for key in self.alone.clone() {
+        for key in self.isolated_queue.clone() {
             if !self.is_place_alone(now) {
                 break;
             }
             let is_coming =
-                |session: &Session| session.is_coming_for(key) && !session.is_slow(SLOW, now);
-            if !self.queries.is_in(key, Line::Alone) || self.sessions.iter().any(is_coming) {
+                |session: &Session| session.is_connecting_for(key) && !session.is_slow(SLOW, now);
+            if !self.queries.is_queued_in(key, Queue::Isolated)
+                || self.sessions.iter().any(is_coming)
+            {
                 continue;
             }
             let Some(rank) = self.rank_alone(key, now) else {
                 continue;
             };
-            if self.has_room_alone(rank, now) && self.addresses[rank].tokens_alone.take(1, now) == 1
+            if self.has_room_alone(rank, now)
+                && self.addresses[rank].isolated_tokens.take(1, now) == 1
             {
-                self.connect(rank, Use::Alone(key), now, actions);
-            } else if let Some(place) = self.quiet_alone(rank, key, now) {
-                self.sessions[place].used_for = Use::Alone(key);
-                self.send(place, key, now, actions);
+                self.connect(rank, Purpose::Isolated(key), now, actions);
+            } else if let Some(index) = self.quiet_alone(rank, key, now) {
+                self.sessions[index].purpose = Purpose::Isolated(key);
+                self.send(index, key, now, actions);
             }
         }
     }
 
     /// A query gets no session of its own at the address of that rank: it is tried at another one, or goes with others.
     pub(super) fn goes_on_alone(&mut self, key: Key, rank: usize, now: Instant) {
-        if self.queries.is_in(key, Line::Alone) && !self.leaves(key, rank, now) {
-            self.queue(key, true);
+        if self.queries.is_queued_in(key, Queue::Isolated) && !self.leaves(key, rank, now) {
+            self.enqueue(key, true);
         }
     }
 
@@ -70,7 +74,7 @@ impl<Q: PoolQuery> Pool<Q> {
         let entry = self.queries.get(key);
         let leaves = entry.is_some_and(|entry| self.is_another_there(rank, entry.failed, now));
         if leaves && let Some(entry) = self.queries.get_mut(key) {
-            entry.failed.add(rank);
+            entry.failed.insert(rank);
         }
         leaves
     }
@@ -80,7 +84,7 @@ impl<Q: PoolQuery> Pool<Q> {
     fn has_room_alone(&self, rank: usize, now: Instant) -> bool {
         let alone = || self.sessions.iter().filter(|session| !session.is_shared());
         let at_rank = || alone().filter(|session| session.rank == rank);
-        let is_new = |session: &&Session| now < session.spoke + DEADLY;
+        let is_new = |session: &&Session| now < session.last_sent_at + DEADLY;
         let is_coming = |session: &&Session| session.phase == Phase::Connecting;
         at_rank().filter(is_new).count() < ALONE
             && at_rank().count() < MOST_ALONE_OPEN
@@ -90,7 +94,7 @@ impl<Q: PoolQuery> Pool<Q> {
     /// Whether there is a place for one more single query, as far as is known without looking at it.
     fn is_place_alone(&self, now: Instant) -> bool {
         let mut ranks = 0..self.addresses.len();
-        let has_token = |rank: usize| self.addresses[rank].tokens_alone.ready_at(now) <= now;
+        let has_token = |rank: usize| self.addresses[rank].isolated_tokens.ready_at(now) <= now;
         let mut sessions = self.sessions.iter();
         ranks.any(|rank| has_token(rank) && self.has_room_alone(rank, now))
             || sessions.any(|session| self.is_quiet(session, now))
@@ -99,8 +103,8 @@ impl<Q: PoolQuery> Pool<Q> {
     /// Whether a session of single queries takes one more, as what waits there has waited for long.
     fn is_quiet(&self, session: &Session, now: Instant) -> bool {
         let is_open = session.phase == Phase::Open && !session.is_shared();
-        let most = self.addresses[session.rank].most_alone();
-        is_open && now >= session.spoke + DEADLY && session.sent < most
+        let most = self.addresses[session.rank].isolated_query_limit();
+        is_open && now >= session.last_sent_at + DEADLY && session.sent < most
     }
 
     /// A session for single queries to the address of that rank on which all that waits has waited for long: it is slow or never answered,
@@ -119,7 +123,7 @@ impl<Q: PoolQuery> Pool<Q> {
     fn drop_suspects(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let queries = &self.queries;
         let is_new = |key: &&Key| queries.get(**key).is_some_and(|entry| entry.sends == 0);
-        let surplus = self.alone.iter().filter(is_new).skip(MOST_ALONE);
+        let surplus = self.isolated_queue.iter().filter(is_new).skip(MOST_ALONE);
         for key in surplus.copied().collect::<Vec<_>>() {
             self.fail(key, Failure::ConnectionLost, now, actions);
         }
@@ -132,13 +136,13 @@ impl<Q: PoolQuery> Pool<Q> {
         let is_last = self.is_last(key);
         let may = |rank: &usize| {
             let health = &self.addresses[*rank].health;
-            !entry.failed.has(*rank) && health.may_probe(now)
+            !entry.failed.contains(*rank) && health.may_probe(now)
         };
         let order = |rank: &usize| {
             let is_slow = |session: &Session| session.rank == *rank && session.is_slow(SLOW, now);
             let slow = self.sessions.iter().any(is_slow);
-            let ill = !self.addresses[*rank].is_well(now);
-            (slow, ill, is_last && entry.tried.has(*rank), *rank)
+            let ill = !self.addresses[*rank].is_healthy(now);
+            (slow, ill, is_last && entry.tried.contains(*rank), *rank)
         };
         (0..self.addresses.len()).filter(may).min_by_key(order)
     }
@@ -146,14 +150,15 @@ impl<Q: PoolQuery> Pool<Q> {
     /// Brings those that wait in their order: first those that were sent already, the youngest of each client, then the second of each,
     /// and so on; of them those that are like one that was convicted, so that it shows soon whose query ends sessions.
     fn sort_alone(&mut self, now: Instant) {
-        if self.alone.len() < 2 {
+        if self.isolated_queue.len() < 2 {
             return;
         }
         let mut rounds: HashMap<u16, usize> = HashMap::new();
         // Those that came last have the most time left.
-        self.alone.sort_unstable_by_key(|key| Reverse(key.age()));
+        self.isolated_queue
+            .sort_unstable_by_key(|key| Reverse(key.age()));
         let mut keys: Vec<_> = self
-            .alone
+            .isolated_queue
             .iter()
             .filter_map(|key| {
                 let entry = self.queries.get(*key)?;
@@ -161,48 +166,50 @@ impl<Q: PoolQuery> Pool<Q> {
                 let round = rounds.entry(groups.client).or_default();
                 *round += 1;
                 // One more conviction decides; what is decided harms nobody by waiting.
-                let place = match self.suspicion.of(groups, now) {
+                let order = match self.suspicion.of(groups, now) {
                     1 => 0,
                     0 => 1,
                     _ => 2,
                 };
-                Some(((entry.sends == 0, *round, place), *key))
+                Some(((entry.sends == 0, *round, order), *key))
             })
             .collect();
         keys.sort_by_key(|(order, _)| *order);
-        self.alone = keys.into_iter().map(|(_, key)| key).collect();
+        self.isolated_queue = keys.into_iter().map(|(_, key)| key).collect();
     }
 
     /// A session for a single query is there: it is sent, or another one if it has ended.
     pub(super) fn send_alone(
         &mut self,
-        place: usize,
+        index: usize,
         key: Key,
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
         self.order_alone(now, actions);
-        let (id, rank) = (self.sessions[place].id, self.sessions[place].rank);
+        let (id, rank) = (self.sessions[index].id, self.sessions[index].rank);
         let is_coming = |key: Key| {
             let mut sessions = self.sessions.iter();
-            sessions.any(|session| session.id != id && session.is_coming_for(key))
+            sessions.any(|session| session.id != id && session.is_connecting_for(key))
         };
-        let is_fresh = self.sessions[place].sent == 0;
-        let sent = self.sessions[place].sent;
+        let is_fresh = self.sessions[index].sent == 0;
+        let sent = self.sessions[index].sent;
         let address = &self.addresses[rank];
-        let (most, most_last) = (address.most_alone(), address.most_last());
+        let (most, last_send_limit) = (address.isolated_query_limit(), address.last_send_limit());
         // Where some names end sessions, it is not that one has answered others, and those that wait use up the new ones.
-        let is_by_name = !self.suspicion.is_none() && address.tokens_alone.ready_at(now) > now;
-        let may_share = (is_by_name || self.alone.len() > CROWD) && sent < most_last;
+        let is_by_name = !self.suspicion.is_none() && address.isolated_tokens.ready_at(now) > now;
+        let may_share = (is_by_name || self.isolated_queue.len() > CROWD) && sent < last_send_limit;
         let may_be_sent = |other: &Key| {
-            self.queries.is_in(*other, Line::Alone)
+            self.queries.is_queued_in(*other, Queue::Isolated)
                 && (is_fresh || may_share || !self.is_last(*other))
                 && (*other == key
                     || !is_coming(*other) && self.rank_alone(*other, now) == Some(rank))
         };
-        let mut waiting = Some(key).into_iter().chain(self.alone.iter().copied());
+        let mut waiting = Some(key)
+            .into_iter()
+            .chain(self.isolated_queue.iter().copied());
         let Some(first) = waiting.find(may_be_sent) else {
-            if !self.is_shared_now(place, now) {
+            if !self.is_shared_now(index, now) {
                 self.close(id, now, actions);
             }
             return;
@@ -212,39 +219,40 @@ impl<Q: PoolQuery> Pool<Q> {
             let entry = self.queries.get(*key);
             entry.is_some_and(|entry| {
                 let groups = entry.query.groups();
-                self.sessions[place].cleared == Some(groups.client)
+                self.sessions[index].cleared_client == Some(groups.client)
                     && self.suspicion.of(groups, now) == 0
             })
         };
-        let mut group: Vec<Key> = self.alone.clone();
+        let mut group: Vec<Key> = self.isolated_queue.clone();
         group.retain(|key| is_cleared(key) && may_be_sent(key));
         if group.is_empty() {
             group.push(first);
         }
         let most = match group.iter().any(|key| self.is_last(*key)) {
-            true => most.min(most_last),
+            true => most.min(last_send_limit),
             false => most,
         };
         let room = most.saturating_sub(sent).max(1);
         group.truncate(usize::try_from(room).unwrap_or(usize::MAX));
-        self.sessions[place].used_for = Use::Alone(group[0]);
+        self.sessions[index].purpose = Purpose::Isolated(group[0]);
         for key in group {
-            self.send(place, key, now, actions);
+            self.send(index, key, now, actions);
         }
     }
 
     /// Has a session on which a query was alone be one that queries share, if it has answered and there is none. So what was lost with
     /// a session that the resolver closed when it was idle costs one session and not two.
-    pub(super) fn is_shared_now(&mut self, place: usize, now: Instant) -> bool {
-        let session = &self.sessions[place];
+    pub(super) fn is_shared_now(&mut self, index: usize, now: Instant) -> bool {
+        let session = &self.sessions[index];
         let rank = session.rank;
         let address = &self.addresses[rank];
-        let is_wanted = session.answered > 0 && !self.sessions.iter().any(Session::is_for_all);
-        if !is_wanted || address.tokens.take(1, now) == 0 {
+        let is_wanted =
+            session.answered > 0 && !self.sessions.iter().any(Session::takes_shared_queries);
+        if !is_wanted || address.shared_tokens.take(1, now) == 0 {
             return false;
         }
-        address.tokens_alone.refund();
-        self.sessions[place].used_for = Use::Shared;
+        address.isolated_tokens.refund();
+        self.sessions[index].purpose = Purpose::Shared;
         true
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::actions::{Actions, AnsweredQuery, Event, Reply, ReplyKind};
 use super::endings::AnsweredAt;
 use super::pool::Pool;
-use super::table::{Key, Line, OnSession, PoolQuery, SessionId};
+use super::table::{Key, PoolQuery, Queue, SessionId, Transmission};
 use crate::message::Form;
 
 impl<Q: PoolQuery> Pool<Q> {
@@ -21,19 +21,19 @@ impl<Q: PoolQuery> Pool<Q> {
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
-        let Some(place) = self.position(session) else {
+        let Some(session_index) = self.position(session) else {
             return;
         };
         if replies.is_empty() {
             // A part of a message.
-            self.sessions[place].speaks(now);
+            self.sessions[session_index].mark_received(now);
         }
         for (index, reply) in replies.iter().enumerate() {
             // What came before may have ended other sessions.
-            let Some(place) = self.position(session) else {
+            let Some(session_index) = self.position(session) else {
                 break;
             };
-            let heard = &mut self.sessions[place];
+            let heard = &mut self.sessions[session_index];
             let key = heard.pending.get(&reply.id).copied();
             let entry = key.and_then(|key| self.queries.get_mut(key));
             let entry = entry.filter(|entry| matches(index, &entry.query));
@@ -41,17 +41,28 @@ impl<Q: PoolQuery> Pool<Q> {
                 actions.events.push(Event::UnmatchedReply(session));
                 continue;
             };
-            heard.speaks(now);
+            heard.mark_received(now);
             heard.is_doubtful = false;
             heard.pending.remove(&reply.id);
-            let Some(at) = entry.copies.iter().position(|copy| copy.session == session) else {
+            let Some(at) = entry
+                .transmissions
+                .iter()
+                .position(|transmission| transmission.session == session)
+            else {
                 continue;
             };
-            let copy = entry.copies.remove(at);
-            let took = now.saturating_duration_since(copy.since);
-            heard.count_answer(took);
-            self.addresses[heard.rank].has_answered(heard.answered);
-            self.judge(place, key, (index, reply.kind), copy, now, actions);
+            let transmission = entry.transmissions.remove(at);
+            let took = now.saturating_duration_since(transmission.sent_at);
+            heard.record_answer(took);
+            self.addresses[heard.rank].record_answer_count(heard.answered);
+            self.judge(
+                session_index,
+                key,
+                (index, reply.kind),
+                transmission,
+                now,
+                actions,
+            );
         }
         self.balance(now, actions);
     }
@@ -59,36 +70,46 @@ impl<Q: PoolQuery> Pool<Q> {
     /// An answer came for a query: is it the one that goes out?
     fn judge(
         &mut self,
-        place: usize,
+        session_index: usize,
         key: Key,
         (index, kind): (usize, ReplyKind),
-        copy: OnSession,
+        transmission: Transmission,
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
-        if self.goes_on(place, key, (index, kind), copy.form, now, actions) {
+        if self.goes_on(
+            session_index,
+            key,
+            (index, kind),
+            transmission.form,
+            now,
+            actions,
+        ) {
             return;
         }
-        let rank = self.sessions[place].rank;
+        let rank = self.sessions[session_index].rank;
         if matches!(kind, ReplyKind::ServerFailure | ReplyKind::FinalError) {
             self.excuse(key, rank);
         }
-        let is_outage = kind == ReplyKind::ServerFailure && self.addresses[rank].fails();
-        let since = copy.since;
-        let Some(entry) = self.take_out(key, Some(AnsweredAt { rank, since }), now, actions) else {
+        let is_outage = kind == ReplyKind::ServerFailure && self.addresses[rank].is_failing();
+        let sent_at = transmission.sent_at;
+        let Some(entry) = self.take_out(key, Some(AnsweredAt { rank, sent_at }), now, actions)
+        else {
             return;
         };
         if kind != ReplyKind::Unsupported
-            && entry.form == Some((rank, copy.form))
-            && self.addresses[rank].form(now) != copy.form
+            && entry.form == Some((rank, transmission.form))
+            && self.addresses[rank].form(now) != transmission.form
         {
-            self.addresses[rank].takes(copy.form, now);
-            actions.events.push(Event::FormReduced(rank, copy.form));
+            self.addresses[rank].set_form(transmission.form, now);
+            actions
+                .events
+                .push(Event::FormReduced(rank, transmission.form));
         }
         actions.answered.push(AnsweredQuery {
             query: entry.query,
             index,
-            took: now.saturating_duration_since(since),
+            took: now.saturating_duration_since(sent_at),
             is_outage,
         });
     }
@@ -96,26 +117,26 @@ impl<Q: PoolQuery> Pool<Q> {
     /// Notes what the kind of an answer says of its address. Whether the query goes on all the same: to another address, or in another form.
     fn goes_on(
         &mut self,
-        place: usize,
+        session_index: usize,
         key: Key,
         (index, kind): (usize, ReplyKind),
         form: Form,
         now: Instant,
         actions: &mut Actions<Q>,
     ) -> bool {
-        let rank = self.sessions[place].rank;
+        let rank = self.sessions[session_index].rank;
         match kind {
             ReplyKind::Success => {
-                let session = &mut self.sessions[place];
+                let session = &mut self.sessions[session_index];
                 if !session.is_shared() {
                     let entry = self.queries.get(key);
                     let groups = entry.map(|entry| entry.query.groups());
-                    session.cleared = groups.map(|groups| groups.client);
+                    session.cleared_client = groups.map(|groups| groups.client);
                     groups
                         .into_iter()
                         .for_each(|groups| self.suspicion.acquit(groups));
                 }
-                if self.addresses[rank].answers_well(now) {
+                if self.addresses[rank].record_good_answer(now) {
                     actions.events.push(Event::AddressRecovered(rank));
                 }
             }
@@ -124,12 +145,12 @@ impl<Q: PoolQuery> Pool<Q> {
                     return true;
                 };
                 let name = entry.query.name_hash();
-                if self.addresses[rank].answers_badly(name, now) {
+                if self.addresses[rank].record_server_failure(name, now) {
                     actions.events.push(Event::AddressFailing(rank));
                 }
                 if self.waits_for_better(key, rank, now) {
                     if let Some(entry) = self.queries.get_mut(key) {
-                        entry.failed.add(rank);
+                        entry.failed.insert(rank);
                         actions.fallbacks.push((entry.query.clone(), index));
                     }
                     return true;
@@ -146,11 +167,11 @@ impl<Q: PoolQuery> Pool<Q> {
         let Some(entry) = self.queries.get_mut(key) else {
             return;
         };
-        entry.failed.add(rank);
+        entry.failed.insert(rank);
         let (failed, name) = (entry.failed, entry.query.name_hash());
         for (rank, address) in self.addresses.iter_mut().enumerate() {
-            if failed.are_several() && failed.has(rank) {
-                address.is_excused(name);
+            if failed.has_several() && failed.contains(rank) {
+                address.forgive_name(name);
             }
         }
     }
@@ -160,14 +181,14 @@ impl<Q: PoolQuery> Pool<Q> {
         let Some(entry) = self.queries.get(key) else {
             return false;
         };
-        if !entry.copies.is_empty() || entry.line != Line::None {
+        if !entry.transmissions.is_empty() || entry.queue != Queue::None {
             return true;
         }
         let failed = entry.failed;
         if !self.is_another_there(rank, failed, now) || !self.may_send_again(key, now) {
             return false;
         }
-        self.queue(key, true);
+        self.enqueue(key, true);
         true
     }
 
@@ -179,7 +200,7 @@ impl<Q: PoolQuery> Pool<Q> {
         let Some(lesser) = form.lesser().filter(|_| !entry.query.is_signed()) else {
             return false;
         };
-        if !entry.copies.is_empty() || entry.line != Line::None {
+        if !entry.transmissions.is_empty() || entry.queue != Queue::None {
             return true;
         }
         if !self.may_send_again(key, now) {
@@ -188,7 +209,7 @@ impl<Q: PoolQuery> Pool<Q> {
         if let Some(entry) = self.queries.get_mut(key) {
             entry.form = Some((rank, lesser));
         }
-        self.queue(key, true);
+        self.enqueue(key, true);
         true
     }
 }

@@ -11,7 +11,7 @@ use super::actions::{Actions, ConnectRequest, Failure};
 use super::endings::DEADLY;
 use super::health::Health;
 use super::pool::{PENDING, Pool, Race};
-use super::table::{Entry, Key, Line, Phase, PoolQuery, Ranks, Session, Use};
+use super::table::{Entry, Key, Phase, PoolQuery, Purpose, Queue, RankSet, Session};
 
 /// How long an address may take before the next one is tried beside it (RFC 8305 section 5 recommends 250 ms).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -33,25 +33,25 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// Has a query wait for a session that it shares: ahead of those that were not sent yet, if it was.
-    pub(super) fn queue(&mut self, key: Key, ahead: bool) {
+    pub(super) fn enqueue(&mut self, key: Key, ahead: bool) {
         let Some(entry) = self.queries.get_mut(key) else {
             return;
         };
-        entry.line = Line::Shared;
+        entry.queue = Queue::Shared;
         if ahead {
-            self.line.push_front(key);
+            self.shared_queue.push_front(key);
         } else {
-            self.line.push_back(key);
+            self.shared_queue.push_back(key);
         }
     }
 
     /// Has it wait for one of its own.
-    pub(super) fn queue_alone(&mut self, key: Key) {
+    pub(super) fn enqueue_isolated(&mut self, key: Key) {
         if let Some(entry) = self.queries.get_mut(key) {
-            entry.line = Line::Alone;
+            entry.queue = Queue::Isolated;
             // It may be there from the last time.
-            if !self.alone.contains(&key) {
-                self.alone.push(key);
+            if !self.isolated_queue.contains(&key) {
+                self.isolated_queue.push(key);
             }
         }
     }
@@ -60,49 +60,51 @@ impl<Q: PoolQuery> Pool<Q> {
     pub(super) fn set_apart(&mut self, now: Instant) {
         let is_strong = |key: &Key| {
             let entry = self.queries.get(*key);
-            let entry = entry.filter(|entry| entry.line == Line::Shared && entry.copies.is_empty());
+            let entry = entry
+                .filter(|entry| entry.queue == Queue::Shared && entry.transmissions.is_empty());
             entry.is_some_and(|entry| self.suspicion.is_strong(entry.query.groups(), now))
         };
-        let line = std::mem::take(&mut self.line).into_iter();
+        let line = std::mem::take(&mut self.shared_queue).into_iter();
         let (apart, line): (Vec<_>, Vec<_>) = line.partition(is_strong);
-        self.line = line.into();
+        self.shared_queue = line.into();
         for key in apart {
-            self.queue_alone(key);
+            self.enqueue_isolated(key);
         }
     }
 
     /// Where a query can be sent now: on a session of the most preferred address that is well.
     pub(super) fn free_session(&self, key: Key, now: Instant) -> Option<usize> {
         let entry = self.queries.get(key)?;
-        let last = entry.last_sent();
+        let last = entry.last_sent_at();
         let may_go_on = |session: &Session| {
             self.has_room(session, now)
                 && !self.avoids(entry, session.rank, now)
-                && last.is_none_or(|last| session.heard > last && !entry.is_on(session.id))
+                && last
+                    .is_none_or(|last| session.last_received_at > last && !entry.is_on(session.id))
         };
         let open = self.sessions.iter().enumerate();
-        let fit = open.filter(|(_, session)| session.serves() && may_go_on(session));
+        let fit = open.filter(|(_, session)| session.is_usable() && may_go_on(session));
         let order = |(_, session): &(usize, &Session)| {
             let address = &self.addresses[session.rank];
-            let fails = address.fails() && !address.is_probe_due(now);
-            (fails, session.rank, session.is_doubtful, session.id)
+            let is_failing = address.is_failing() && !address.is_probe_due(now);
+            (is_failing, session.rank, session.is_doubtful, session.id)
         };
-        fit.min_by_key(order).map(|(place, _)| place)
+        fit.min_by_key(order).map(|(index, _)| index)
     }
 
     /// Whether there is an address other than that of that rank, and those that are `left_out`, to send a query to: that is well, or could be
     /// for all that is known now.
-    pub(super) fn is_another_there(&self, rank: usize, left_out: Ranks, now: Instant) -> bool {
+    pub(super) fn is_another_there(&self, rank: usize, left_out: RankSet, now: Instant) -> bool {
         let mut others =
-            (0..self.addresses.len()).filter(|other| *other != rank && !left_out.has(*other));
+            (0..self.addresses.len()).filter(|other| *other != rank && !left_out.contains(*other));
         others.any(|other| {
             let address = &self.addresses[other];
             let may_connect = || {
                 let health = &address.health;
                 health.is_available(now)
-                    || health.may_probe(now) && address.tokens.ready_at(now) <= now
+                    || health.may_probe(now) && address.shared_tokens.ready_at(now) <= now
             };
-            let may_be_well = !address.fails() || address.is_probe_due(now);
+            let may_be_well = !address.is_failing() || address.is_probe_due(now);
             may_be_well && (self.sessions_at(other) > 0 || may_connect())
         })
     }
@@ -113,31 +115,31 @@ impl<Q: PoolQuery> Pool<Q> {
 
     /// Whether as many were sent on a session as its address seems to take on one.
     fn is_used_up(&self, session: &Session, now: Instant) -> bool {
-        let most = self.addresses[session.rank].most_queries(now);
-        session.sent >= most.saturating_add(session.extra)
+        let most = self.addresses[session.rank].session_query_limit(now);
+        session.sent >= most.saturating_add(session.extra_sends)
     }
 
     /// Whether a query that waits could be sent to the address of that rank.
     pub(super) fn may_go_to(&self, key: Key, rank: usize, now: Instant) -> bool {
         let entry = self.queries.get(key);
-        entry.is_some_and(|entry| entry.line == Line::Shared && !self.avoids(entry, rank, now))
+        entry.is_some_and(|entry| entry.queue == Queue::Shared && !self.avoids(entry, rank, now))
     }
 
     /// Whether a query is not for the address of that rank: it failed it, or was silent about it, and there is another one.
     fn avoids(&self, entry: &Entry<Q>, rank: usize, now: Instant) -> bool {
         let failed = entry.failed;
-        let is_silent = entry.tried.has(rank) && !entry.copies.is_empty();
-        failed.has(rank) || is_silent && self.is_another_there(rank, failed, now)
+        let is_silent = entry.tried.contains(rank) && !entry.transmissions.is_empty();
+        failed.contains(rank) || is_silent && self.is_another_there(rank, failed, now)
     }
 
     /// Sends what waits, as far as sessions have room.
     fn drain(&mut self, now: Instant, actions: &mut Actions<Q>) {
-        let is_free = |session: &Session| session.serves() && self.has_room(session, now);
-        if self.line.is_empty() || !self.sessions.iter().any(is_free) {
+        let is_free = |session: &Session| session.is_usable() && self.has_room(session, now);
+        if self.shared_queue.is_empty() || !self.sessions.iter().any(is_free) {
             return;
         }
-        let mut waiting = std::mem::take(&mut self.line);
-        waiting.retain(|key| self.queries.is_in(*key, Line::Shared));
+        let mut waiting = std::mem::take(&mut self.shared_queue);
+        waiting.retain(|key| self.queries.is_queued_in(*key, Queue::Shared));
         if self.is_overloaded(&waiting, now) {
             // Whoever waited so long has no time left once it is sent: all would be asked in vain.
             waiting
@@ -145,10 +147,10 @@ impl<Q: PoolQuery> Pool<Q> {
                 .sort_unstable_by_key(|key| Reverse(key.age()));
         }
         for key in waiting {
-            if let Some(place) = self.free_session(key, now) {
-                self.send(place, key, now, actions);
+            if let Some(index) = self.free_session(key, now) {
+                self.send(index, key, now, actions);
             } else {
-                self.line.push_back(key);
+                self.shared_queue.push_back(key);
             }
         }
     }
@@ -169,7 +171,7 @@ impl<Q: PoolQuery> Pool<Q> {
         let is_coming =
             |session: &Session| session.is_coming() && !session.is_slow(SLOW_SHARED, now);
         let connecting = shared().any(is_coming);
-        let serving = shared().filter(|session| session.serves() && !session.is_doubtful);
+        let serving = shared().filter(|session| session.is_usable() && !session.is_doubtful);
         // One more than there may be for good: it is to replace one that is silent.
         !connecting
             && serving.count() < self.settings.sessions
@@ -179,7 +181,7 @@ impl<Q: PoolQuery> Pool<Q> {
     /// Sessions to the address of that rank that queries share, for more than their last answers.
     fn shared_at(&self, rank: usize) -> impl Iterator<Item = &Session> {
         let all = self.sessions.iter();
-        all.filter(move |session| session.rank == rank && session.is_for_all())
+        all.filter(move |session| session.rank == rank && session.takes_shared_queries())
     }
 
     /// Opens a session that queries share, if there is a token for it.
@@ -189,10 +191,10 @@ impl<Q: PoolQuery> Pool<Q> {
         now: Instant,
         actions: &mut Actions<Q>,
     ) -> bool {
-        let may = self.addresses[rank].tokens.take(1, now) == 1;
+        let may = self.addresses[rank].shared_tokens.take(1, now) == 1;
         if may {
             self.race.next = Some(now + STAGGER);
-            self.connect(rank, Use::Shared, now, actions);
+            self.connect(rank, Purpose::Shared, now, actions);
         }
         may
     }
@@ -200,19 +202,19 @@ impl<Q: PoolQuery> Pool<Q> {
     pub(super) fn connect(
         &mut self,
         rank: usize,
-        used_for: Use,
+        purpose: Purpose,
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
         let session = self.next_session();
         self.sessions
-            .push(Session::new(session, rank, used_for, now));
+            .push(Session::new(session, rank, purpose, now));
         actions.connects.push(ConnectRequest { session, rank });
     }
 
     /// Where queries go to a less preferred address, has a more preferred one show whether it serves again.
     pub(super) fn take_back(&mut self, now: Instant, actions: &mut Actions<Q>) {
-        let best = self.sessions.iter().filter(|session| session.serves());
+        let best = self.sessions.iter().filter(|session| session.is_usable());
         let Some(best) = best.map(|session| session.rank).min() else {
             return;
         };
@@ -221,7 +223,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
         let is_due = |rank: &usize| {
             let address = &self.addresses[*rank];
-            self.may_connect(*rank, now) && (address.is_well(now) || address.is_probe_due(now))
+            self.may_connect(*rank, now) && (address.is_healthy(now) || address.is_probe_due(now))
         };
         if let Some(rank) = (0..best).find(is_due) {
             self.connect_shared(rank, now, actions);
@@ -230,7 +232,7 @@ impl<Q: PoolQuery> Pool<Q> {
 
     /// Opens a session for those that wait and find none, or tells them that there is none to be had.
     fn connect_for_line(&mut self, now: Instant, actions: &mut Actions<Q>) {
-        if self.line.is_empty() {
+        if self.shared_queue.is_empty() {
             return;
         }
         if !self.sessions.iter().any(Session::is_coming)
@@ -249,14 +251,14 @@ impl<Q: PoolQuery> Pool<Q> {
     /// Opens several sessions at a time to an address that takes few queries on each.
     fn connect_more(&mut self, now: Instant, actions: &mut Actions<Q>) {
         for rank in 0..self.addresses.len() {
-            let most =
-                usize::try_from(self.addresses[rank].most_queries(now)).unwrap_or(usize::MAX);
+            let most = usize::try_from(self.addresses[rank].session_query_limit(now))
+                .unwrap_or(usize::MAX);
             let is_coming = |session: &&Session| session.rank == rank && session.is_coming();
             let mut coming = self.sessions.iter().filter(is_coming).count();
             while coming > 0
                 && coming < self.settings.sessions
                 && self.shared_at(rank).count() <= self.settings.sessions
-                && self.line.len() > coming.saturating_mul(most)
+                && self.shared_queue.len() > coming.saturating_mul(most)
                 && self.connect_shared(rank, now, actions)
             {
                 coming += 1;
@@ -273,7 +275,10 @@ impl<Q: PoolQuery> Pool<Q> {
         let may = |rank: &usize| {
             self.may_connect(*rank, now)
                 && !self.race.failed.contains(rank)
-                && self.line.iter().any(|key| self.may_go_to(*key, *rank, now))
+                && self
+                    .shared_queue
+                    .iter()
+                    .any(|key| self.may_go_to(*key, *rank, now))
         };
         let mut ranks: Vec<usize> = (0..self.addresses.len()).filter(may).collect();
         // One that is tried already, in vain so far, comes last.
@@ -281,7 +286,7 @@ impl<Q: PoolQuery> Pool<Q> {
         let only = |is_fit: &dyn Fn(usize) -> bool| -> Vec<usize> {
             ranks.iter().copied().filter(|rank| is_fit(*rank)).collect()
         };
-        let well = only(&|rank| self.addresses[rank].is_well(now));
+        let well = only(&|rank| self.addresses[rank].is_healthy(now));
         let reachable = || only(&|rank| self.addresses[rank].health.is_available(now));
         let any = || only(&|rank| self.addresses[rank].health.may_probe(now));
         let or = |some: Vec<usize>, others: &dyn Fn() -> Vec<usize>| {
@@ -294,7 +299,7 @@ impl<Q: PoolQuery> Pool<Q> {
     fn is_hope_at(&self, rank: usize, candidates: &[usize], now: Instant) -> bool {
         let is_known_away = self.down.is_some();
         let mut hopes = self.shared_at(rank).filter(|session| match session.phase {
-            Phase::Connecting => !is_known_away || now < session.began + GRACE,
+            Phase::Connecting => !is_known_away || now < session.started_at + GRACE,
             // It is full, and has room in a while.
             _ => !session.is_silent,
         });
@@ -313,26 +318,27 @@ impl<Q: PoolQuery> Pool<Q> {
             .filter(|rank| self.is_hope_at(*rank, &candidates, now))
             .collect();
         let has_hope = |pool: &Self, key: &Key| {
-            let is_pending = |entry: &Entry<Q>| !entry.copies.is_empty();
+            let is_pending = |entry: &Entry<Q>| !entry.transmissions.is_empty();
             pool.queries.get(*key).is_some_and(is_pending)
                 || hopes.iter().any(|rank| pool.may_go_to(*key, *rank, now))
         };
-        if self.line.iter().all(|key| has_hope(self, key)) {
+        if self.shared_queue.iter().all(|key| has_hope(self, key)) {
             return;
         }
-        let line = std::mem::take(&mut self.line).into_iter();
+        let line = std::mem::take(&mut self.shared_queue).into_iter();
         let (waiting, hopeless): (Vec<_>, Vec<_>) = line.partition(|key| has_hope(self, key));
-        self.line = waiting.into();
+        self.shared_queue = waiting.into();
         let failure = self.note_down(&hopes, now);
         for key in hopeless {
             let entry = self.queries.get(key);
-            let Some(entry) = entry.filter(|entry| entry.line == Line::Shared) else {
+            let Some(entry) = entry.filter(|entry| entry.queue == Queue::Shared) else {
                 continue;
             };
-            let silent =
-                |session: &Session| session.is_last_resort() && !entry.failed.has(session.rank);
+            let silent = |session: &Session| {
+                session.is_last_resort() && !entry.failed.contains(session.rank)
+            };
             match self.sessions.iter().position(silent) {
-                Some(place) => self.send(place, key, now, actions),
+                Some(index) => self.send(index, key, now, actions),
                 None => self.fail(key, failure, now, actions),
             }
         }
@@ -349,7 +355,7 @@ impl<Q: PoolQuery> Pool<Q> {
         } else {
             Failure::Unreachable
         };
-        if !hopes.is_empty() || self.sessions.iter().any(Session::is_for_all) {
+        if !hopes.is_empty() || self.sessions.iter().any(Session::takes_shared_queries) {
             return failure;
         }
         if self.down.is_none_or(|(_, until)| until <= now) {
@@ -372,22 +378,22 @@ impl<Q: PoolQuery> Pool<Q> {
             let has_served = session.phase == Phase::Open && session.sent > 0;
             let is_used_up = pool.is_used_up(session, now);
             // What was given up there may end it yet.
-            let is_clear = session.answered >= session.sent || now >= session.spoke + DEADLY;
+            let is_clear = session.answered >= session.sent || now >= session.last_sent_at + DEADLY;
             let ends = has_served && (!session.is_shared() && is_clear || is_used_up);
-            session.pending.is_empty() && (ends || session.phase == Phase::Retired)
+            session.pending.is_empty() && (ends || session.phase == Phase::Draining)
         };
         let over = |pool: &Self| {
             let mut sessions = pool.sessions.iter();
             sessions.position(|session| is_over(pool, session))
         };
-        while let Some(place) = over(self) {
-            let session = &self.sessions[place];
-            let (id, used_for) = (session.id, session.used_for);
-            let most = self.addresses[session.rank].most_alone();
+        while let Some(index) = over(self) {
+            let session = &self.sessions[index];
+            let (id, purpose) = (session.id, session.purpose);
+            let most = self.addresses[session.rank].isolated_query_limit();
             let goes_on = self.has_room(session, now) && session.sent < most;
-            match used_for {
-                Use::Alone(key) if goes_on => self.send_alone(place, key, now, actions),
-                Use::Alone(_) if self.is_shared_now(place, now) => {}
+            match purpose {
+                Purpose::Isolated(key) if goes_on => self.send_alone(index, key, now, actions),
+                Purpose::Isolated(_) if self.is_shared_now(index, now) => {}
                 _ => self.close(id, now, actions),
             }
         }

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::pool::{MOST_ALONE_OPEN, MOST_SENDS, Pool, RETIRED};
-use super::table::{Key, Line, Phase, PoolQuery, Session};
+use super::pool::{MAX_DRAINING_SESSIONS, MOST_ALONE_OPEN, MOST_SENDS, Pool};
+use super::table::{Key, Phase, PoolQuery, Queue, Session};
 
 impl<Q: PoolQuery> Pool<Q> {
     /// Whether the tables agree with each other: what is counted is what is there. Says where they do not. For simulations.
@@ -13,30 +13,33 @@ impl<Q: PoolQuery> Pool<Q> {
             keys.for_each(|key| *counts.entry(*key).or_default() += 1);
             counts
         };
-        let (shared, own) = (count(&mut self.line.iter()), count(&mut self.alone.iter()));
+        let (shared, own) = (
+            count(&mut self.shared_queue.iter()),
+            count(&mut self.isolated_queue.iter()),
+        );
         let of = |counts: &HashMap<Key, usize>, key| counts.get(&key).copied().unwrap_or_default();
-        let mut copies = 0;
+        let mut transmissions = 0;
         for (key, entry) in self.queries.iter() {
-            copies += entry.copies.len();
-            for copy in &entry.copies {
+            transmissions += entry.transmissions.len();
+            for transmission in &entry.transmissions {
                 let session = self
                     .sessions
                     .iter()
-                    .find(|session| session.id == copy.session);
-                if session.and_then(|session| session.pending.get(&copy.id)) != Some(&key) {
-                    return Err(format!("{key:?} is not on {:?}", copy.session));
+                    .find(|session| session.id == transmission.session);
+                if session.and_then(|session| session.pending.get(&transmission.id)) != Some(&key) {
+                    return Err(format!("{key:?} is not on {:?}", transmission.session));
                 }
             }
             let (lines, alone) = (of(&shared, key), of(&own, key));
-            let is_waiting = match entry.line {
-                Line::None => !entry.copies.is_empty(),
-                Line::Shared => lines == 1,
-                Line::Alone => alone == 1,
+            let is_waiting = match entry.queue {
+                Queue::None => !entry.transmissions.is_empty(),
+                Queue::Shared => lines == 1,
+                Queue::Isolated => alone == 1,
             };
             if !is_waiting || entry.sends > MOST_SENDS {
                 return Err(format!(
                     "{key:?}: {:?}, {} sends, lines {lines} and {alone}",
-                    entry.line, entry.sends
+                    entry.queue, entry.sends
                 ));
             }
         }
@@ -47,19 +50,21 @@ impl<Q: PoolQuery> Pool<Q> {
             .sum();
         let connecting =
             |session: &&Session| session.phase == Phase::Connecting && !session.pending.is_empty();
-        if pending != copies || self.sessions.iter().any(|session| connecting(&session)) {
-            return Err(format!("{pending} are pending, {copies} are on sessions"));
+        if pending != transmissions || self.sessions.iter().any(|session| connecting(&session)) {
+            return Err(format!(
+                "{pending} are pending, {transmissions} are on sessions"
+            ));
         }
         for rank in 0..self.addresses.len() {
             let at_rank = || self.sessions.iter().filter(|session| session.rank == rank);
             let retired = at_rank()
-                .filter(|session| session.phase == Phase::Retired)
+                .filter(|session| session.phase == Phase::Draining)
                 .count();
             let shared =
-                at_rank().filter(|session| session.is_shared() && session.phase != Phase::Retired);
+                at_rank().filter(|session| session.is_shared() && session.phase != Phase::Draining);
             let alone = at_rank().filter(|session| !session.is_shared()).count();
             if alone > MOST_ALONE_OPEN
-                || retired > RETIRED
+                || retired > MAX_DRAINING_SESSIONS
                 || shared.count() > self.settings.sessions + 1
             {
                 return Err(format!("too many sessions to {rank}"));

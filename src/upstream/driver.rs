@@ -226,7 +226,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 name: name.to_str().into_owned(),
                 pins: terms.pins.slots().len(),
                 sessions: state.pool.sessions_at(rank),
-                healthy: state.pool.is_well(rank, now),
+                healthy: state.pool.is_healthy(rank, now),
                 pin_status: last_presented.map(|last_presented| last_presented.pin_status(terms)),
             }
         };
@@ -239,7 +239,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         let state = self.state.lock();
         let mut addresses = state.addresses.iter();
         let was_open = addresses.any(|address| address.last_presented.is_some());
-        state.pool.serves() || was_open && !state.pool.is_down()
+        state.pool.has_usable_session() || was_open && !state.pool.is_down()
     }
 
     /// The time of a query, as it was asked for.

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use super::actions::{Actions, Event, Failure};
 use super::health::AddressFailure;
 use super::pool::{ALONE, MOST_SENDS, Pool};
-use super::table::{Entry, Key, Line, PoolQuery, Session, SessionId, Use};
+use super::table::{Entry, Key, PoolQuery, Purpose, Queue, Session, SessionId};
 
 /// How long ago another query may have been answered, at most, for one that ends its session to be convicted.
-const WORKED: Duration = Duration::from_secs(5);
+const RECENT_ANSWER: Duration = Duration::from_secs(5);
 /// How long ago a query was sent, at most, for it to be why its session ended.
 pub(super) const DEADLY: Duration = Duration::from_secs(1);
 
@@ -21,13 +21,13 @@ const OF_USE: u32 = 4;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AnsweredAt {
     pub(super) rank: usize,
-    pub(super) since: Instant,
+    pub(super) sent_at: Instant,
 }
 
 /// A query that is pending nowhere any more, and since when it was on the session that ended.
 struct Lost {
     key: Key,
-    since: Instant,
+    sent_at: Instant,
 }
 
 impl<Q: PoolQuery> Pool<Q> {
@@ -41,14 +41,15 @@ impl<Q: PoolQuery> Pool<Q> {
     ) -> Option<Entry<Q>> {
         let entry = self.queries.remove(key)?;
         let mut dead = Vec::new();
-        for copy in &entry.copies {
+        for transmission in &entry.transmissions {
             let session = self
                 .sessions
                 .iter_mut()
-                .find(|session| session.id == copy.session);
+                .find(|session| session.id == transmission.session);
             if let Some(session) = session {
-                session.pending.remove(&copy.id);
-                let had_longer = answered.is_some_and(|answered| copy.since < answered.since);
+                session.pending.remove(&transmission.id);
+                let had_longer =
+                    answered.is_some_and(|answered| transmission.sent_at < answered.sent_at);
                 if had_longer && session.is_silent {
                     dead.push(session.id);
                 }
@@ -64,20 +65,23 @@ impl<Q: PoolQuery> Pool<Q> {
 
     /// A session was silent about what another one answered: it is dead, and so may be those that were heard no later.
     fn bury(&mut self, id: SessionId, answered_by: usize, now: Instant, actions: &mut Actions<Q>) {
-        let Some(place) = self.position(id) else {
+        let Some(index) = self.position(id) else {
             return;
         };
-        let (rank, heard) = (self.sessions[place].rank, self.sessions[place].heard);
-        if self.sessions[place].answered == 0
+        let (rank, heard) = (
+            self.sessions[index].rank,
+            self.sessions[index].last_received_at,
+        );
+        if self.sessions[index].answered == 0
             && answered_by != rank
-            && self.addresses[rank].says_nothing(now)
+            && self.addresses[rank].record_silence(now)
         {
             actions.events.push(Event::AddressFailing(rank));
         }
         for other in self
             .sessions
             .iter_mut()
-            .filter(|other| other.rank == rank && other.heard <= heard)
+            .filter(|other| other.rank == rank && other.last_received_at <= heard)
         {
             other.is_doubtful = true;
         }
@@ -121,17 +125,17 @@ impl<Q: PoolQuery> Pool<Q> {
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
-        let Some(place) = self.position(id) else {
+        let Some(index) = self.position(id) else {
             return;
         };
-        let session = self.sessions.remove(place);
+        let session = self.sessions.remove(index);
         let lost = self.lost_with(&session);
         let address = &mut self.addresses[session.rank];
         let was_of_use = session.answered >= OF_USE || lost.is_empty() && session.answered > 0;
-        if was_of_use && session.gives_back {
-            let tokens = match session.used_for {
-                Use::Shared => &address.tokens,
-                Use::Alone(_) => &address.tokens_alone,
+        if was_of_use && session.token_refundable {
+            let tokens = match session.purpose {
+                Purpose::Shared => &address.shared_tokens,
+                Purpose::Isolated(_) => &address.isolated_tokens,
             };
             tokens.refund();
         }
@@ -141,7 +145,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
         let few = lost.len() <= ALONE;
         // What has waited for longer has not ended it, most likely.
-        let is_new = |lost: &Lost| now < lost.since + DEADLY;
+        let is_new = |lost: &Lost| now < lost.sent_at + DEADLY;
         let is_single = lost.iter().filter(|lost| is_new(lost)).count() == 1;
         for lost in lost.into_iter().rev() {
             let (key, is_suspect) = (lost.key, are_suspect && is_new(&lost));
@@ -161,16 +165,18 @@ impl<Q: PoolQuery> Pool<Q> {
             let Some(entry) = self.queries.get_mut(*key) else {
                 continue;
             };
-            let copies = entry.copies.iter();
-            let place = copies
+            let transmissions = entry.transmissions.iter();
+            let index = transmissions
                 .enumerate()
-                .find(|(_, copy)| copy.session == session.id);
-            let Some((place, since)) = place.map(|(place, copy)| (place, copy.since)) else {
+                .find(|(_, transmission)| transmission.session == session.id);
+            let Some((index, sent_at)) =
+                index.map(|(index, transmission)| (index, transmission.sent_at))
+            else {
                 continue;
             };
-            entry.copies.remove(place);
-            if entry.copies.is_empty() && entry.line == Line::None {
-                lost.push(Lost { key: *key, since });
+            entry.transmissions.remove(index);
+            if entry.transmissions.is_empty() && entry.queue == Queue::None {
+                lost.push(Lost { key: *key, sent_at });
             }
         }
         lost.sort_unstable_by_key(|lost| lost.key.age());
@@ -181,9 +187,9 @@ impl<Q: PoolQuery> Pool<Q> {
     fn note_end(&mut self, session: &Session, lost: usize, now: Instant) -> bool {
         let jitter = self.jitter();
         let address = &mut self.addresses[session.rank];
-        address.closes(session.answered, lost, jitter, now);
+        address.record_session_end(session.answered, lost, jitter, now);
         // It takes so many on each, whatever they are.
-        session.answered < address.most_queries(now)
+        session.answered < address.session_query_limit(now)
     }
 
     /// Whether a query may be sent but once more: nothing but itself is to end its session then.
@@ -210,9 +216,9 @@ impl<Q: PoolQuery> Pool<Q> {
         if !self.may_send_again(key, now) {
             self.fail(key, Failure::ConnectionLost, now, actions);
         } else if alone || is_like_one {
-            self.queue_alone(key);
+            self.enqueue_isolated(key);
         } else {
-            self.queue(key, true);
+            self.enqueue(key, true);
         }
     }
 
@@ -227,15 +233,15 @@ impl<Q: PoolQuery> Pool<Q> {
         actions: &mut Actions<Q>,
     ) {
         // One that answers nobody may end all sessions.
-        let answered = self.addresses[rank].answered;
-        let works = answered.is_some_and(|at| now < at + WORKED);
+        let answered = self.addresses[rank].last_good_answer;
+        let works = answered.is_some_and(|at| now < at + RECENT_ANSWER);
         let Some(entry) = self.queries.get(lost.key) else {
             return;
         };
         let groups = entry.query.groups();
-        let has_ended_one = entry.ended_one.is_some() || works;
+        let has_ended_one = entry.ended_session_at.is_some() || works;
         // Sessions that ended before say the same as this one, as when the resolver is started again.
-        let apart = answered.map_or(lost.since, |at| at.max(lost.since));
+        let apart = answered.map_or(lost.sent_at, |at| at.max(lost.sent_at));
         let is_known = is_guilty && self.suspicion.of(groups, now) > 0;
         let is_convicted = is_guilty && has_ended_one;
         let goes_on = !is_known && self.may_send_again(lost.key, now);
@@ -252,10 +258,10 @@ impl<Q: PoolQuery> Pool<Q> {
             && is_guilty
             && works
         {
-            entry.ended_one = Some(now);
+            entry.ended_session_at = Some(now);
         }
         self.leaves(lost.key, rank, now);
-        self.queue_alone(lost.key);
+        self.enqueue_isolated(lost.key);
     }
 
     /// Whether another query of its zone had ended a session of its own before that moment.
@@ -264,7 +270,7 @@ impl<Q: PoolQuery> Pool<Q> {
         let own = self.queries.get(key).map(zone);
         let mut entries = self.queries.iter();
         entries.any(|(_, entry)| {
-            Some(zone(entry)) == own && entry.ended_one.is_some_and(|at| at < before)
+            Some(zone(entry)) == own && entry.ended_session_at.is_some_and(|at| at < before)
         })
     }
 }

@@ -29,7 +29,9 @@ use super::actions::{Actions, Event, Failure, PoolSettings, SendQuery};
 use super::address::Address;
 use super::health::AddressFailure;
 use super::suspicion::Suspicion;
-use super::table::{Key, Line, OnSession, Phase, PoolQuery, Queries, Session, SessionId, Use};
+use super::table::{
+    Key, Phase, PoolQuery, Purpose, Queries, Queue, Session, SessionId, Transmission,
+};
 use super::token_bucket::TokenBucket;
 
 /// How often a query is sent, at most (RFC 9520 section 3.1).
@@ -42,7 +44,7 @@ pub const ALONE: usize = 4;
 /// All such sessions to one address, at most.
 pub const MOST_ALONE_OPEN: usize = 12;
 /// Sessions of one address that take no more queries and wait for their last answers, at most.
-pub const RETIRED: usize = 8;
+pub const MAX_DRAINING_SESSIONS: usize = 8;
 /// Queries that wait for a session of their own and were not sent yet, at most.
 pub(super) const MOST_ALONE: usize = 64;
 
@@ -65,15 +67,15 @@ pub struct Pool<Q> {
     pub(super) sessions: Vec<Session>,
     pub(super) queries: Queries<Q>,
     /// Those that wait for a session that they share.
-    pub(super) line: VecDeque<Key>,
+    pub(super) shared_queue: VecDeque<Key>,
     /// Those that wait for one of their own.
-    pub(super) alone: Vec<Key>,
+    pub(super) isolated_queue: Vec<Key>,
     pub(super) suspicion: Suspicion,
     pub(super) race: Race,
     /// Nobody can be reached, for this reason, and until then nobody is tried.
     pub(super) down: Option<(Failure, Instant)>,
     /// How long the last session took to open.
-    pub(super) opened_in: Duration,
+    pub(super) last_connect_time: Duration,
     /// The address that serves, as was last said.
     pub(super) serving: Option<usize>,
     next_session: u64,
@@ -103,12 +105,12 @@ impl<Q: PoolQuery> Pool<Q> {
             addresses: (0..settings.addresses).map(|_| Address::new(now)).collect(),
             sessions: Vec::new(),
             queries: Queries::default(),
-            line: VecDeque::new(),
-            alone: Vec::new(),
+            shared_queue: VecDeque::new(),
+            isolated_queue: Vec::new(),
             suspicion: Suspicion::default(),
             race: Race::default(),
             down: None,
-            opened_in: Duration::ZERO,
+            last_connect_time: Duration::ZERO,
             serving: None,
             next_session: 0,
             random,
@@ -140,13 +142,13 @@ impl<Q: PoolQuery> Pool<Q> {
                 self.suspicion.note(groups.client, now);
                 self.suspicion.is_strong(groups, now)
             };
-            let key = self.queries.add(query);
+            let key = self.queries.insert(query);
             if strong {
-                self.queue_alone(key);
-            } else if let Some(place) = self.free_session(key, now) {
-                self.send(place, key, now, actions);
+                self.enqueue_isolated(key);
+            } else if let Some(index) = self.free_session(key, now) {
+                self.send(index, key, now, actions);
             } else {
-                self.queue(key, false);
+                self.enqueue(key, false);
             }
         }
         self.take_back(now, actions);
@@ -155,31 +157,34 @@ impl<Q: PoolQuery> Pool<Q> {
 
     /// A session was opened, and its resolver is proved.
     pub fn opened(&mut self, session: SessionId, now: Instant, actions: &mut Actions<Q>) {
-        let Some(place) = self.position(session) else {
+        let Some(index) = self.position(session) else {
             return actions.closes.push(session);
         };
-        let opened = &mut self.sessions[place];
+        let opened = &mut self.sessions[index];
         opened.phase = Phase::Open;
-        (opened.heard, opened.spoke) = (now, now);
-        opened.opened_in = now.saturating_duration_since(opened.began);
-        self.opened_in = opened.opened_in;
+        (opened.last_received_at, opened.last_sent_at) = (now, now);
+        opened.connect_time = now.saturating_duration_since(opened.started_at);
+        self.last_connect_time = opened.connect_time;
         let rank = opened.rank;
-        match opened.used_for {
-            Use::Alone(key) => self.send_alone(place, key, now, actions),
-            Use::Shared => self.welcome(place, rank, now, actions),
+        match opened.purpose {
+            Purpose::Isolated(key) => self.send_alone(index, key, now, actions),
+            Purpose::Shared => self.welcome(index, rank, now, actions),
         }
         self.balance(now, actions);
     }
 
     /// A session that queries share is there.
-    fn welcome(&mut self, place: usize, rank: usize, now: Instant, actions: &mut Actions<Q>) {
-        let id = self.sessions[place].id;
+    fn welcome(&mut self, index: usize, rank: usize, now: Instant, actions: &mut Actions<Q>) {
+        let id = self.sessions[index].id;
         let others = || self.sessions.iter().filter(|other| other.id != id);
         let is_better_there = others().any(|other| {
-            other.serves() && other.rank < rank && self.addresses[other.rank].is_well(now)
+            other.is_usable() && other.rank < rank && self.addresses[other.rank].is_healthy(now)
         });
-        let at_rank = others().filter(|other| other.rank == rank && other.serves());
-        let wanted = self.line.iter().any(|key| self.may_go_to(*key, rank, now));
+        let at_rank = others().filter(|other| other.rank == rank && other.is_usable());
+        let wanted = self
+            .shared_queue
+            .iter()
+            .any(|key| self.may_go_to(*key, rank, now));
         if at_rank.count() >= self.settings.sessions || is_better_there && !wanted {
             // It came late, and another one serves.
             self.close(id, now, actions);
@@ -194,13 +199,13 @@ impl<Q: PoolQuery> Pool<Q> {
                 self.addresses[session.rank].health.defer(now);
             }
         }
-        if self.addresses[rank].fails() {
+        if self.addresses[rank].is_failing() {
             return;
         }
         let best = self
             .sessions
             .iter()
-            .filter(|other| other.serves() && self.addresses[other.rank].is_well(now));
+            .filter(|other| other.is_usable() && self.addresses[other.rank].is_healthy(now));
         if best.map(|other| other.rank).min() == Some(rank)
             && self.serving.replace(rank) != Some(rank)
         {
@@ -216,10 +221,10 @@ impl<Q: PoolQuery> Pool<Q> {
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
-        let Some(place) = self.position(session) else {
+        let Some(index) = self.position(session) else {
             return;
         };
-        let failed = self.sessions.remove(place);
+        let failed = self.sessions.remove(index);
         let is_away = self.sessions_at(failed.rank) == 0;
         if failed.is_shared() || is_away || fault == AddressFailure::Unauthenticated {
             let jitter = self.jitter();
@@ -232,7 +237,7 @@ impl<Q: PoolQuery> Pool<Q> {
                 self.race.failed.push(failed.rank);
             }
         }
-        if let Use::Alone(key) = failed.used_for {
+        if let Purpose::Isolated(key) = failed.purpose {
             self.goes_on_alone(key, failed.rank, now);
         }
         self.balance(now, actions);
@@ -240,8 +245,8 @@ impl<Q: PoolQuery> Pool<Q> {
 
     /// It was tried with an identity that is not asked for any more: that it failed says nothing.
     pub fn outdated(&mut self, session: SessionId, now: Instant, actions: &mut Actions<Q>) {
-        if let Some(place) = self.position(session) {
-            self.sessions.remove(place);
+        if let Some(index) = self.position(session) {
+            self.sessions.remove(index);
             self.balance(now, actions);
         }
     }
@@ -255,29 +260,29 @@ impl<Q: PoolQuery> Pool<Q> {
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
-        let Some(place) = self.position(session) else {
+        let Some(index) = self.position(session) else {
             return;
         };
-        self.sessions[place].keepalive = Some(keepalive);
+        self.sessions[index].keepalive = Some(keepalive);
         if keepalive.is_zero() {
-            self.retire(place);
+            self.retire(index);
             self.balance(now, actions);
         }
     }
 
     /// Gives a session no more queries, unless too many such ones are there.
-    fn retire(&mut self, place: usize) {
-        let rank = self.sessions[place].rank;
+    fn retire(&mut self, index: usize) {
+        let rank = self.sessions[index].rank;
         let retired = self.sessions.iter();
         let count = retired
-            .filter(|other| other.rank == rank && other.phase == Phase::Retired)
+            .filter(|other| other.rank == rank && other.phase == Phase::Draining)
             .count();
-        let session = &mut self.sessions[place];
-        if count < RETIRED && session.phase == Phase::Open && session.is_shared() {
-            session.phase = Phase::Retired;
+        let session = &mut self.sessions[index];
+        if count < MAX_DRAINING_SESSIONS && session.phase == Phase::Open && session.is_shared() {
+            session.phase = Phase::Draining;
             // It did what it was for.
-            session.gives_back = false;
-            self.addresses[rank].tokens.refund();
+            session.token_refundable = false;
+            self.addresses[rank].shared_tokens.refund();
         }
     }
 
@@ -295,10 +300,10 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// The address of that rank has another identity than before: what failed may not now.
-    pub fn begin_anew(&mut self, rank: usize) {
+    pub fn reset(&mut self, rank: usize) {
         self.race.failed.retain(|failed| *failed != rank);
         if self.addresses[rank].health.is_unauthenticated() {
-            self.addresses[rank].begin_anew();
+            self.addresses[rank].reset();
             self.down = None;
         }
     }
@@ -306,7 +311,7 @@ impl<Q: PoolQuery> Pool<Q> {
     /// Something about an address was changed: whoever waits, or would, is seen to.
     pub fn changed(&mut self, now: Instant, actions: &mut Actions<Q>) {
         self.balance(now, actions);
-        if !self.sessions.iter().any(Session::is_for_all) {
+        if !self.sessions.iter().any(Session::takes_shared_queries) {
             self.start(now, actions);
         }
     }
@@ -358,18 +363,18 @@ impl<Q: PoolQuery> Pool<Q> {
     /// Sessions to the address of that rank that queries share.
     pub fn sessions_at(&self, rank: usize) -> usize {
         let open = self.sessions.iter();
-        open.filter(|session| session.rank == rank && session.serves())
+        open.filter(|session| session.rank == rank && session.is_usable())
             .count()
     }
 
     /// Whether the address of that rank is preferred: it is not held back after a failure, and does not fail.
-    pub fn is_well(&self, rank: usize, now: Instant) -> bool {
-        self.addresses[rank].is_well(now)
+    pub fn is_healthy(&self, rank: usize, now: Instant) -> bool {
+        self.addresses[rank].is_healthy(now)
     }
 
     /// Whether queries find a session.
-    pub fn serves(&self) -> bool {
-        self.sessions.iter().any(Session::serves)
+    pub fn has_usable_session(&self) -> bool {
+        self.sessions.iter().any(Session::is_usable)
     }
 
     /// Whether nobody could be reached the last time.
@@ -391,8 +396,8 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// Puts a query on the session at that place.
-    pub(super) fn send(&mut self, place: usize, key: Key, now: Instant, actions: &mut Actions<Q>) {
-        let session = &mut self.sessions[place];
+    pub(super) fn send(&mut self, index: usize, key: Key, now: Instant, actions: &mut Actions<Q>) {
+        let session = &mut self.sessions[index];
         let Some(entry) = self.queries.get_mut(key) else {
             return;
         };
@@ -404,20 +409,20 @@ impl<Q: PoolQuery> Pool<Q> {
         };
         session.pending.insert(id, key);
         session.sent = session.sent.saturating_add(1);
-        session.spoke = now;
+        session.last_sent_at = now;
         let address = &mut self.addresses[session.rank];
-        address.is_asked(now);
+        address.record_query(now);
         let form = entry
             .form
             .filter(|(rank, _)| *rank == session.rank)
             .map_or(address.form(now), |(_, form)| form);
-        entry.line = Line::None;
+        entry.queue = Queue::None;
         entry.sends += 1;
-        entry.tried.add(session.rank);
-        entry.copies.push(OnSession {
+        entry.tried.insert(session.rank);
+        entry.transmissions.push(Transmission {
             session: session.id,
             id,
-            since: now,
+            sent_at: now,
             form,
         });
         actions.sends.push(SendQuery {
@@ -426,11 +431,15 @@ impl<Q: PoolQuery> Pool<Q> {
             form,
             query: entry.query.clone(),
         });
-        if session.sent >= address.most_queries(now).saturating_add(session.extra) {
-            if session.extra == 0 && session.is_shared() && address.is_to_exceed(now) {
-                session.extra = 1;
+        if session.sent
+            >= address
+                .session_query_limit(now)
+                .saturating_add(session.extra_sends)
+        {
+            if session.extra_sends == 0 && session.is_shared() && address.may_test_limit(now) {
+                session.extra_sends = 1;
             } else {
-                self.retire(place);
+                self.retire(index);
             }
         }
     }

@@ -83,7 +83,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                     changed += 1;
                     *target.identity.lock() = after;
                     state.addresses[rank].last_error.clear();
-                    state.pool.begin_anew(rank);
+                    state.pool.reset(rank);
                 }
             }
             // Nothing is sent into them from here on; what waits for an answer of theirs is asked elsewhere.

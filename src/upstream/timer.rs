@@ -111,7 +111,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         // The clients' time stood still as well, if they asked before.
         let pause = Duration::from_millis(suspended - before);
         for query in state.pool.queries() {
-            if now.saturating_duration_since(query.began()) >= pause {
+            if now.saturating_duration_since(query.started_at()) >= pause {
                 query.extend(pause);
             }
         }

@@ -9,7 +9,7 @@ use super::alone::SLOW;
 use super::balance::{GRACE, SLOW_SHARED};
 use super::endings::DEADLY;
 use super::pool::{MOST_SENDS, Pool};
-use super::table::{Entry, Key, Line, Phase, PoolQuery, Session, SessionId, Use};
+use super::table::{Entry, Key, Phase, PoolQuery, Purpose, Queue, Session, SessionId};
 
 /// How long a session to an address stays that is not the preferred one, when nothing is asked there.
 const LESSER_IDLE: Duration = Duration::from_secs(10);
@@ -49,17 +49,17 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    fn patience(&self, session: &Session) -> Duration {
+    fn silence_timeout(&self, session: &Session) -> Duration {
         let (least, timeout) = (self.settings.min_silence_timeout, self.settings.timeout);
-        session.patience(least, timeout / 3, self.query_time() * 2 / 3)
+        session.silence_timeout(least, timeout / 3, self.query_time() * 2 / 3)
     }
 
     /// The time of a query: that of the settings, unless the last session took longer to open, by which nothing could be answered in
     /// time. Then it is half as long again as that took, and at most `LONGEST`.
     pub fn query_time(&self) -> Duration {
         let timeout = self.settings.timeout;
-        if self.opened_in > timeout {
-            timeout.max((self.opened_in * 3 / 2).min(LONGEST))
+        if self.last_connect_time > timeout {
+            timeout.max((self.last_connect_time * 3 / 2).min(LONGEST))
         } else {
             timeout
         }
@@ -68,15 +68,15 @@ impl<Q: PoolQuery> Pool<Q> {
     /// When a query is late: two sessions have it, and the second, which was opened since the first had it, has had it for long
     /// enough.
     fn late_at(&self, entry: &Entry<Q>) -> Option<Instant> {
-        let [first, .., last] = &entry.copies[..] else {
+        let [first, .., last] = &entry.transmissions[..] else {
             return None;
         };
-        let place = self.position(last.session)?;
-        let session = &self.sessions[place];
+        let index = self.position(last.session)?;
+        let session = &self.sessions[index];
         // One that was open then may have died with the first.
-        let is_new = session.began >= first.since || entry.sends >= MOST_SENDS;
+        let is_new = session.started_at >= first.sent_at || entry.sends >= MOST_SENDS;
         let may = is_new && !entry.is_late;
-        may.then(|| last.since + self.patience(session))
+        may.then(|| last.sent_at + self.silence_timeout(session))
     }
 
     /// Notes which queries are late. A session about which nothing else is silent is no longer.
@@ -95,10 +95,10 @@ impl<Q: PoolQuery> Pool<Q> {
         if late.is_empty() {
             return;
         }
-        for place in 0..self.sessions.len() {
-            if self.sessions[place].is_silent && self.waits_since(&self.sessions[place]).is_none() {
-                self.sessions[place].is_silent = false;
-                self.sessions[place].is_doubtful = true;
+        for index in 0..self.sessions.len() {
+            if self.sessions[index].is_silent && self.waits_since(&self.sessions[index]).is_none() {
+                self.sessions[index].is_silent = false;
+                self.sessions[index].is_doubtful = true;
             }
         }
     }
@@ -109,12 +109,12 @@ impl<Q: PoolQuery> Pool<Q> {
             .pending
             .values()
             .filter_map(|key| self.queries.get(*key));
-        let copies = entries
+        let transmissions = entries
             .filter(|entry| !entry.is_late)
-            .flat_map(|entry| &entry.copies);
-        copies
-            .filter(|copy| copy.session == session.id)
-            .map(|copy| copy.since)
+            .flat_map(|entry| &entry.transmissions);
+        transmissions
+            .filter(|transmission| transmission.session == session.id)
+            .map(|transmission| transmission.sent_at)
             .min()
     }
 
@@ -124,7 +124,7 @@ impl<Q: PoolQuery> Pool<Q> {
             return None;
         }
         let since = self.waits_since(session)?;
-        Some(since.max(session.heard) + self.patience(session))
+        Some(since.max(session.last_received_at) + self.silence_timeout(session))
     }
 
     /// When the next query on a silent session has waited for long enough to be sent once more.
@@ -134,15 +134,15 @@ impl<Q: PoolQuery> Pool<Q> {
         }
         let keys = session.pending.values();
         let since = keys.filter_map(|key| self.may_be_sent_elsewhere(*key));
-        Some(since.min()? + self.patience(session))
+        Some(since.min()? + self.silence_timeout(session))
     }
 
     /// Since when a query waits on the last session that it was sent on, if it may be sent on another one.
     fn may_be_sent_elsewhere(&self, key: Key) -> Option<Instant> {
         let entry = self.queries.get(key)?;
-        let may = !entry.is_late && entry.line == Line::None && entry.sends < MOST_SENDS;
+        let may = !entry.is_late && entry.queue == Queue::None && entry.sends < MOST_SENDS;
         entry
-            .last_sent()
+            .last_sent_at()
             .filter(|_| may && self.late_at(entry).is_none())
     }
 
@@ -154,7 +154,9 @@ impl<Q: PoolQuery> Pool<Q> {
             at.is_some_and(|at| at <= now)
         });
         let silent: Vec<(SessionId, Instant)> = silent
-            .filter_map(|session| Some((session.id, now.checked_sub(self.patience(session))?)))
+            .filter_map(|session| {
+                Some((session.id, now.checked_sub(self.silence_timeout(session))?))
+            })
             .collect();
         for (session, before) in silent {
             self.fall_silent(session, before, now, actions);
@@ -167,25 +169,25 @@ impl<Q: PoolQuery> Pool<Q> {
             .collect();
         for key in again {
             if self.may_send_again(key, now) {
-                self.queue_alone(key);
+                self.enqueue_isolated(key);
             }
         }
     }
 
     /// When a query that is alone on its session is sent to another address, if nothing comes from this one by then, on whatever session.
     fn alone_again_at(&self, session: &Session, now: Instant) -> Option<(Key, Instant)> {
-        let Use::Alone(key) = session.used_for else {
+        let Purpose::Isolated(key) = session.purpose else {
             return None;
         };
         let since = self.may_be_sent_elsewhere(key)?;
         let has_spoken = |other: &Session| {
             let is_open = other.phase != Phase::Connecting;
-            is_open && other.rank == session.rank && other.heard > since
+            is_open && other.rank == session.rank && other.last_received_at > since
         };
         let entry = self.queries.get(key)?;
         let is_here = entry.is_on(session.id) && !self.sessions.iter().any(has_spoken);
         let may = is_here && self.is_another_there(session.rank, entry.failed, now);
-        may.then(|| (key, since + self.patience(session)))
+        may.then(|| (key, since + self.silence_timeout(session)))
     }
 
     /// Nothing comes on a session: what waits there since `before` is sent once more, on one that is known to live.
@@ -196,10 +198,10 @@ impl<Q: PoolQuery> Pool<Q> {
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
-        let Some(place) = self.position(id) else {
+        let Some(index) = self.position(id) else {
             return;
         };
-        let session = &mut self.sessions[place];
+        let session = &mut self.sessions[index];
         if !std::mem::replace(&mut session.is_silent, true) {
             actions.events.push(Event::SessionSilent(id));
         }
@@ -208,7 +210,7 @@ impl<Q: PoolQuery> Pool<Q> {
         for key in keys.into_iter().rev() {
             let since = self.may_be_sent_elsewhere(key);
             if since.is_some_and(|since| since <= before) && self.may_send_again(key, now) {
-                self.queue(key, true);
+                self.enqueue(key, true);
             }
         }
     }
@@ -219,7 +221,7 @@ impl<Q: PoolQuery> Pool<Q> {
         if session.phase != Phase::Open || !session.is_shared() || !session.pending.is_empty() {
             return None;
         }
-        let since = session.heard.max(session.spoke);
+        let since = session.last_received_at.max(session.last_sent_at);
         let kept = session.keepalive.map(|keepalive| since + keepalive * 4 / 5);
         let is_lesser = best.is_some_and(|best| best < session.rank);
         let lesser = is_lesser.then_some(since + LESSER_IDLE);
@@ -228,10 +230,10 @@ impl<Q: PoolQuery> Pool<Q> {
 
     /// The rank of the best address that is well and has a session.
     fn best_rank(&self, now: Instant) -> Option<usize> {
-        let serving = self.sessions.iter().filter(|session| session.serves());
+        let serving = self.sessions.iter().filter(|session| session.is_usable());
         serving
             .map(|session| session.rank)
-            .filter(|rank| self.addresses[*rank].is_well(now))
+            .filter(|rank| self.addresses[*rank].is_healthy(now))
             .min()
     }
 
@@ -262,7 +264,7 @@ impl<Q: PoolQuery> Pool<Q> {
             .filter_map(|session| Some(self.alone_again_at(session, now)?.1));
         let held_off = self.down.map(|(_, until)| until);
         let race = self.race.next.into_iter().chain(held_off);
-        let race = race.filter(|at| !self.line.is_empty() && *at > now);
+        let race = race.filter(|at| !self.shared_queue.is_empty() && *at > now);
         let best = self.best_rank(now);
         let idle = self
             .sessions
@@ -274,7 +276,7 @@ impl<Q: PoolQuery> Pool<Q> {
             .filter(|session| session.phase == Phase::Connecting);
         let grace = connecting
             .filter(|_| self.down.is_some())
-            .map(|session| session.began + GRACE)
+            .map(|session| session.started_at + GRACE)
             .filter(|at| *at > now);
         let later = self.due_for_waiting(now);
         looks
@@ -293,10 +295,12 @@ impl<Q: PoolQuery> Pool<Q> {
     fn due_for_waiting(&self, now: Instant) -> impl Iterator<Item = Instant> {
         let tokens = (0..self.addresses.len()).flat_map(move |rank| {
             let address = &self.addresses[rank];
-            let shared = (!self.line.is_empty()).then(|| address.tokens.ready_at(now));
-            let alone = (!self.alone.is_empty()).then(|| address.tokens_alone.ready_at(now));
+            let shared =
+                (!self.shared_queue.is_empty()).then(|| address.shared_tokens.ready_at(now));
+            let alone =
+                (!self.isolated_queue.is_empty()).then(|| address.isolated_tokens.ready_at(now));
             // Or it is held back.
-            let waits = !self.line.is_empty() || !self.alone.is_empty();
+            let waits = !self.shared_queue.is_empty() || !self.isolated_queue.is_empty();
             let health = address.health.backoff_until().filter(|_| waits);
             shared.into_iter().chain(alone).chain(health)
         });
@@ -304,15 +308,15 @@ impl<Q: PoolQuery> Pool<Q> {
             .sessions
             .iter()
             .filter(|session| session.phase == Phase::Connecting)
-            .filter(|session| !session.is_shared() || !self.alone.is_empty());
-        let slow = slow.map(|session| session.began + SLOW);
+            .filter(|session| !session.is_shared() || !self.isolated_queue.is_empty());
+        let slow = slow.map(|session| session.started_at + SLOW);
         let coming = self.sessions.iter().filter(|session| session.is_coming());
-        let coming = coming.map(|session| session.began + SLOW_SHARED);
-        let slow = slow.chain(coming.filter(|_| !self.line.is_empty()));
+        let coming = coming.map(|session| session.started_at + SLOW_SHARED);
+        let slow = slow.chain(coming.filter(|_| !self.shared_queue.is_empty()));
         let alone = self.sessions.iter().filter(|session| !session.is_shared());
         let quiet = alone
-            .filter(|session| session.pending.is_empty() || !self.alone.is_empty())
-            .map(|session| session.spoke + DEADLY);
+            .filter(|session| session.pending.is_empty() || !self.isolated_queue.is_empty())
+            .map(|session| session.last_sent_at + DEADLY);
         let slow = slow.chain(quiet);
         tokens.chain(slow).filter(move |at| *at > now)
     }

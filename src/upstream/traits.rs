@@ -10,7 +10,7 @@ use crate::message::Answer;
 /// A query on its way: what the resolver is asked, and by when.
 pub trait Query: Message + fmt::Debug + 'static {
     /// When it was asked.
-    fn began(&self) -> Instant;
+    fn started_at(&self) -> Instant;
     /// By when it ends, whatever became of it.
     fn deadline(&self) -> Instant;
     /// When [`Completer::serve_due_waiters`] is to be called, before the deadline or at it.
