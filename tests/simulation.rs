@@ -369,7 +369,7 @@ impl World {
             if self.happen(happening) {
                 self.act();
                 if self.announces {
-                    let due = self.pool.due(self.now);
+                    let due = self.pool.next_due(self.now);
                     self.announced = self.announced.into_iter().chain(due).min();
                 }
                 self.steps += 1;
@@ -417,7 +417,8 @@ impl World {
             Happening::Connected(session) => {
                 let known = self.sessions.get_mut(&session);
                 known.expect("it was begun").is_open = true;
-                self.pool.opened(session, self.now, &mut self.actions);
+                self.pool
+                    .session_opened(session, self.now, &mut self.actions);
                 self.watch_idle(session);
             }
             Happening::Refused(session, is_unproved) => {
@@ -427,17 +428,18 @@ impl World {
                     AddressFailure::Unreachable
                 };
                 self.pool
-                    .failed(session, fault, self.now, &mut self.actions);
+                    .connect_failed(session, fault, self.now, &mut self.actions);
             }
             Happening::Arrives(session, id, query, form) => self.arrive(session, id, query, form),
             Happening::Answers(session, id, number, kind) => self.answer(session, id, number, kind),
             Happening::Dribbles(session) => {
                 self.pool
-                    .answered(session, &[], |_, _| false, self.now, &mut self.actions);
+                    .replies_received(session, &[], |_, _| false, self.now, &mut self.actions);
             }
             Happening::Closes(session) => {
                 self.count_end(session);
-                self.pool.ended(session, self.now, &mut self.actions);
+                self.pool
+                    .session_ended(session, self.now, &mut self.actions);
                 self.sessions.remove(&session);
             }
             Happening::Idle(session) => self.close_idle(session),
@@ -446,7 +448,7 @@ impl World {
                 self.sessions
                     .values_mut()
                     .for_each(|session| session.is_mute |= session.is_open);
-                self.pool.suspended(self.now, &mut self.actions);
+                self.pool.system_resumed(self.now, &mut self.actions);
             }
         }
         true
@@ -709,7 +711,7 @@ impl World {
         let replies = [Reply { id: query_id, kind }];
         let matches = |_: usize, query: &Query| query.number == number;
         self.pool
-            .answered(id, &replies, matches, self.now, &mut self.actions);
+            .replies_received(id, &replies, matches, self.now, &mut self.actions);
         if keeps_none {
             self.pool
                 .set_keepalive(id, Duration::ZERO, self.now, &mut self.actions);

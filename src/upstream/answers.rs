@@ -5,15 +5,15 @@
 use std::time::Instant;
 
 use super::actions::{Actions, AnsweredQuery, Event, Reply, ReplyKind};
-use super::endings::AnsweredAt;
 use super::pool::Pool;
+use super::session_end::AnswerSource;
 use super::table::{Key, PoolQuery, Queue, SessionId, Transmission};
 use crate::message::Form;
 
 impl<Q: PoolQuery> Pool<Q> {
     /// Octets arrived on a session, and messages in them, if they brought any to an end. `matches` says of a message, by its place, and a query
     /// whether it answers it.
-    pub fn answered(
+    pub fn replies_received(
         &mut self,
         session: SessionId,
         replies: &[Reply],
@@ -55,7 +55,7 @@ impl<Q: PoolQuery> Pool<Q> {
             let took = now.saturating_duration_since(transmission.sent_at);
             heard.record_answer(took);
             self.addresses[heard.rank].record_answer_count(heard.answered);
-            self.judge(
+            self.complete_or_continue(
                 session_index,
                 key,
                 (index, reply.kind),
@@ -64,11 +64,11 @@ impl<Q: PoolQuery> Pool<Q> {
                 actions,
             );
         }
-        self.balance(now, actions);
+        self.reschedule(now, actions);
     }
 
     /// An answer came for a query: is it the one that goes out?
-    fn judge(
+    fn complete_or_continue(
         &mut self,
         session_index: usize,
         key: Key,
@@ -77,7 +77,7 @@ impl<Q: PoolQuery> Pool<Q> {
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
-        if self.goes_on(
+        if self.must_continue(
             session_index,
             key,
             (index, kind),
@@ -89,11 +89,12 @@ impl<Q: PoolQuery> Pool<Q> {
         }
         let rank = self.sessions[session_index].rank;
         if matches!(kind, ReplyKind::ServerFailure | ReplyKind::FinalError) {
-            self.excuse(key, rank);
+            self.forgive_name(key, rank);
         }
         let is_outage = kind == ReplyKind::ServerFailure && self.addresses[rank].is_failing();
         let sent_at = transmission.sent_at;
-        let Some(entry) = self.take_out(key, Some(AnsweredAt { rank, sent_at }), now, actions)
+        let Some(entry) =
+            self.remove_query(key, Some(AnswerSource { rank, sent_at }), now, actions)
         else {
             return;
         };
@@ -115,7 +116,7 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// Notes what the kind of an answer says of its address. Whether the query goes on all the same: to another address, or in another form.
-    fn goes_on(
+    fn must_continue(
         &mut self,
         session_index: usize,
         key: Key,
@@ -134,7 +135,7 @@ impl<Q: PoolQuery> Pool<Q> {
                     session.cleared_client = groups.map(|groups| groups.client);
                     groups
                         .into_iter()
-                        .for_each(|groups| self.suspicion.acquit(groups));
+                        .for_each(|groups| self.culprits.record_good_answer(groups));
                 }
                 if self.addresses[rank].record_good_answer(now) {
                     actions.events.push(Event::AddressRecovered(rank));
@@ -148,7 +149,7 @@ impl<Q: PoolQuery> Pool<Q> {
                 if self.addresses[rank].record_server_failure(name, now) {
                     actions.events.push(Event::AddressFailing(rank));
                 }
-                if self.waits_for_better(key, rank, now) {
+                if self.try_other_address(key, rank, now) {
                     if let Some(entry) = self.queries.get_mut(key) {
                         entry.failed.insert(rank);
                         actions.fallbacks.push((entry.query.clone(), index));
@@ -156,14 +157,14 @@ impl<Q: PoolQuery> Pool<Q> {
                     return true;
                 }
             }
-            ReplyKind::Unsupported => return self.is_sent_lesser(key, rank, form, now),
+            ReplyKind::Unsupported => return self.try_reduced_form(key, rank, form, now),
             ReplyKind::FinalError => {}
         }
         false
     }
 
     /// A query that the address of that rank failed ends so: where others failed it too, it is the name.
-    fn excuse(&mut self, key: Key, rank: usize) {
+    fn forgive_name(&mut self, key: Key, rank: usize) {
         let Some(entry) = self.queries.get_mut(key) else {
             return;
         };
@@ -177,7 +178,7 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// Whether a query that the address of that rank failed is sent to another one, or is on another session still.
-    fn waits_for_better(&mut self, key: Key, rank: usize, now: Instant) -> bool {
+    fn try_other_address(&mut self, key: Key, rank: usize, now: Instant) -> bool {
         let Some(entry) = self.queries.get(key) else {
             return false;
         };
@@ -185,7 +186,7 @@ impl<Q: PoolQuery> Pool<Q> {
             return true;
         }
         let failed = entry.failed;
-        if !self.is_another_there(rank, failed, now) || !self.may_send_again(key, now) {
+        if !self.has_alternative(rank, failed, now) || !self.may_send_again(key, now) {
             return false;
         }
         self.enqueue(key, true);
@@ -193,7 +194,7 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// Whether a query whose form the resolver did not take is sent in a lesser one.
-    fn is_sent_lesser(&mut self, key: Key, rank: usize, form: Form, now: Instant) -> bool {
+    fn try_reduced_form(&mut self, key: Key, rank: usize, form: Form, now: Instant) -> bool {
         let Some(entry) = self.queries.get(key) else {
             return false;
         };

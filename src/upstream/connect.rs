@@ -42,7 +42,7 @@ impl<Q: Query, R: Replies> Drop for ConnectAttempt<Q, R> {
             upstream.update_pool(|state, now, actions| {
                 state
                     .pool
-                    .failed(session, AddressFailure::Unreachable, now, actions);
+                    .connect_failed(session, AddressFailure::Unreachable, now, actions);
             });
         }
     }
@@ -109,23 +109,26 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 return;
             }
             if !current.is(identity) && !open.session.satisfies(&current) {
-                return state.pool.outdated(open.id, now, actions);
+                return state.pool.connect_outdated(open.id, now, actions);
             }
             let (upstream, read) = (Arc::clone(self), open.clone());
             if let Err(cause) = thread::spawn("session", move || {
                 upstream.run_session_thread(&read, reader)
             }) {
                 error!("event=no-thread for=session cause=\"{cause}\"");
-                return state
-                    .pool
-                    .failed(open.id, AddressFailure::Unreachable, now, actions);
+                return state.pool.connect_failed(
+                    open.id,
+                    AddressFailure::Unreachable,
+                    now,
+                    actions,
+                );
             }
             taken = true;
             state.sessions.push(open.clone());
             let log = &mut state.addresses[open.rank];
             log.last_error.clear();
             log.last_presented = Some(PresentedKeys::from_proof(open.session.proof()));
-            state.pool.opened(open.id, now, actions);
+            state.pool.session_opened(open.id, now, actions);
             let time = state.pool.query_time().as_millis() as u64;
             self.query_time.store(time, Ordering::Relaxed);
         });
@@ -159,14 +162,16 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         self.update_pool(|state, now, actions| {
             if is_unauthenticated && !self.targets[connect.rank].identity().is(identity) {
                 // The pins were changed meanwhile: what came of the others says nothing.
-                return state.pool.outdated(connect.session, now, actions);
+                return state.pool.connect_outdated(connect.session, now, actions);
             }
             let fault = if is_unauthenticated {
                 AddressFailure::Unauthenticated
             } else {
                 AddressFailure::Unreachable
             };
-            state.pool.failed(connect.session, fault, now, actions);
+            state
+                .pool
+                .connect_failed(connect.session, fault, now, actions);
         });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::pool::{MAX_DRAINING_SESSIONS, MOST_ALONE_OPEN, MOST_SENDS, Pool};
+use super::pool::{MAX_DRAINING_SESSIONS, MAX_ISOLATED_SESSIONS, MAX_SENDS, Pool};
 use super::table::{Key, Phase, PoolQuery, Queue, Session};
 
 impl<Q: PoolQuery> Pool<Q> {
@@ -36,7 +36,7 @@ impl<Q: PoolQuery> Pool<Q> {
                 Queue::Shared => lines == 1,
                 Queue::Isolated => alone == 1,
             };
-            if !is_waiting || entry.sends > MOST_SENDS {
+            if !is_waiting || entry.sends > MAX_SENDS {
                 return Err(format!(
                     "{key:?}: {:?}, {} sends, lines {lines} and {alone}",
                     entry.queue, entry.sends
@@ -63,7 +63,7 @@ impl<Q: PoolQuery> Pool<Q> {
             let shared =
                 at_rank().filter(|session| session.is_shared() && session.phase != Phase::Draining);
             let alone = at_rank().filter(|session| !session.is_shared()).count();
-            if alone > MOST_ALONE_OPEN
+            if alone > MAX_ISOLATED_SESSIONS
                 || retired > MAX_DRAINING_SESSIONS
                 || shared.count() > self.settings.sessions + 1
             {

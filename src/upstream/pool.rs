@@ -11,7 +11,7 @@
 //!   late, and says nothing of sessions any more.
 //! - A query is a suspect on which the resolver ended a session. A few are sent again alone, on a session of their own; many, together;
 //!   the last time each goes alone, on a new session. What ends its own session is convicted; queries that are like several
-//!   such ones (`Suspicion`) are sent alone from the start.
+//!   such ones (`Culprits`) are sent alone from the start.
 //! - New sessions to an address cost a token each (`Address`); one that answered all it was asked gives it back. Those that end with
 //!   their last answer have a bound of their own, and so do those of single queries.
 //! - Where more waits than can be sent, the youngest go first: what is sent when its time is over is sent in vain.
@@ -27,33 +27,33 @@ use std::time::{Duration, Instant};
 
 use super::actions::{Actions, Event, Failure, PoolSettings, SendQuery};
 use super::address::Address;
+use super::culprits::Culprits;
 use super::health::AddressFailure;
-use super::suspicion::Suspicion;
 use super::table::{
     Key, Phase, PoolQuery, Purpose, Queries, Queue, Session, SessionId, Transmission,
 };
 use super::token_bucket::TokenBucket;
 
 /// How often a query is sent, at most (RFC 9520 section 3.1).
-pub const MOST_SENDS: u8 = 3;
+pub const MAX_SENDS: u8 = 3;
 /// Queries that may wait for their answers on one session: more than there is memory for by default, so that those that are
 /// never answered leave room for others. Random IDs collide seldom while the table is this full.
-pub const PENDING: usize = 16_384;
+pub const MAX_PENDING_PER_SESSION: usize = 16_384;
 /// Sessions of single queries to one address that are being opened, or whose query was sent a moment ago, at most.
-pub const ALONE: usize = 4;
+pub const MAX_ACTIVE_ISOLATED: usize = 4;
 /// All such sessions to one address, at most.
-pub const MOST_ALONE_OPEN: usize = 12;
+pub const MAX_ISOLATED_SESSIONS: usize = 12;
 /// Sessions of one address that take no more queries and wait for their last answers, at most.
 pub const MAX_DRAINING_SESSIONS: usize = 8;
 /// Queries that wait for a session of their own and were not sent yet, at most.
-pub(super) const MOST_ALONE: usize = 64;
+pub(super) const MAX_QUEUED_ISOLATED: usize = 64;
 
 /// Where random numbers come from: IDs that nobody outside can foresee (RFC 5452 section 9.2).
 pub type Random = Box<dyn FnMut() -> u16 + Send>;
 
 /// Addresses that are tried one after the other, while none is open (RFC 8305).
 #[derive(Debug, Default)]
-pub(super) struct Race {
+pub(super) struct ConnectRace {
     /// When the next may be tried though others are under way.
     pub(super) next: Option<Instant>,
     /// Ranks that could not be reached.
@@ -70,18 +70,18 @@ pub struct Pool<Q> {
     pub(super) shared_queue: VecDeque<Key>,
     /// Those that wait for one of their own.
     pub(super) isolated_queue: Vec<Key>,
-    pub(super) suspicion: Suspicion,
-    pub(super) race: Race,
+    pub(super) culprits: Culprits,
+    pub(super) connect_race: ConnectRace,
     /// Nobody can be reached, for this reason, and until then nobody is tried.
     pub(super) down: Option<(Failure, Instant)>,
     /// How long the last session took to open.
     pub(super) last_connect_time: Duration,
     /// The address that serves, as was last said.
-    pub(super) serving: Option<usize>,
+    pub(super) active_rank: Option<usize>,
     next_session: u64,
     random: Random,
     /// Has a token for each query that is sent once more.
-    budget: Arc<TokenBucket>,
+    retry_budget: Arc<TokenBucket>,
 }
 
 impl<Q> fmt::Debug for Pool<Q> {
@@ -97,7 +97,7 @@ impl<Q: PoolQuery> Pool<Q> {
     pub fn new(
         settings: PoolSettings,
         random: Random,
-        budget: Arc<TokenBucket>,
+        retry_budget: Arc<TokenBucket>,
         now: Instant,
     ) -> Self {
         Self {
@@ -107,20 +107,20 @@ impl<Q: PoolQuery> Pool<Q> {
             queries: Queries::default(),
             shared_queue: VecDeque::new(),
             isolated_queue: Vec::new(),
-            suspicion: Suspicion::default(),
-            race: Race::default(),
+            culprits: Culprits::default(),
+            connect_race: ConnectRace::default(),
             down: None,
             last_connect_time: Duration::ZERO,
-            serving: None,
+            active_rank: None,
             next_session: 0,
             random,
-            budget,
+            retry_budget,
         }
     }
 
-    /// Has what is sent once more cost a token of `budget` each from now on.
-    pub fn set_retry_budget(&mut self, budget: Arc<TokenBucket>) {
-        self.budget = budget;
+    /// Has what is sent once more cost a token of `retry_budget` each from now on.
+    pub fn set_retry_budget(&mut self, retry_budget: Arc<TokenBucket>) {
+        self.retry_budget = retry_budget;
     }
 
     /// Opens the first session before anybody asks.
@@ -137,26 +137,26 @@ impl<Q: PoolQuery> Pool<Q> {
                 actions.failed.push((query, Failure::Overloaded));
                 continue;
             }
-            let strong = !self.suspicion.is_none() && {
+            let strong = !self.culprits.is_empty() && {
                 let groups = query.groups();
-                self.suspicion.note(groups.client, now);
-                self.suspicion.is_strong(groups, now)
+                self.culprits.note_client(groups.client, now);
+                self.culprits.must_isolate(groups, now)
             };
             let key = self.queries.insert(query);
             if strong {
                 self.enqueue_isolated(key);
-            } else if let Some(index) = self.free_session(key, now) {
+            } else if let Some(index) = self.session_for(key, now) {
                 self.send(index, key, now, actions);
             } else {
                 self.enqueue(key, false);
             }
         }
-        self.take_back(now, actions);
-        self.balance(now, actions);
+        self.probe_preferred(now, actions);
+        self.reschedule(now, actions);
     }
 
     /// A session was opened, and its resolver is proved.
-    pub fn opened(&mut self, session: SessionId, now: Instant, actions: &mut Actions<Q>) {
+    pub fn session_opened(&mut self, session: SessionId, now: Instant, actions: &mut Actions<Q>) {
         let Some(index) = self.position(session) else {
             return actions.closes.push(session);
         };
@@ -167,14 +167,20 @@ impl<Q: PoolQuery> Pool<Q> {
         self.last_connect_time = opened.connect_time;
         let rank = opened.rank;
         match opened.purpose {
-            Purpose::Isolated(key) => self.send_alone(index, key, now, actions),
-            Purpose::Shared => self.welcome(index, rank, now, actions),
+            Purpose::Isolated(key) => self.send_isolated(index, key, now, actions),
+            Purpose::Shared => self.use_shared_session(index, rank, now, actions),
         }
-        self.balance(now, actions);
+        self.reschedule(now, actions);
     }
 
     /// A session that queries share is there.
-    fn welcome(&mut self, index: usize, rank: usize, now: Instant, actions: &mut Actions<Q>) {
+    fn use_shared_session(
+        &mut self,
+        index: usize,
+        rank: usize,
+        now: Instant,
+        actions: &mut Actions<Q>,
+    ) {
         let id = self.sessions[index].id;
         let others = || self.sessions.iter().filter(|other| other.id != id);
         let is_better_there = others().any(|other| {
@@ -184,13 +190,13 @@ impl<Q: PoolQuery> Pool<Q> {
         let wanted = self
             .shared_queue
             .iter()
-            .any(|key| self.may_go_to(*key, rank, now));
+            .any(|key| self.may_use_address(*key, rank, now));
         if at_rank.count() >= self.settings.sessions || is_better_there && !wanted {
             // It came late, and another one serves.
-            self.close(id, now, actions);
+            self.close_session(id, now, actions);
             return;
         }
-        self.race = Race::default();
+        self.connect_race = ConnectRace::default();
         self.down = None;
         self.addresses[rank].health.record_success();
         for session in &mut self.sessions {
@@ -207,14 +213,14 @@ impl<Q: PoolQuery> Pool<Q> {
             .iter()
             .filter(|other| other.is_usable() && self.addresses[other.rank].is_healthy(now));
         if best.map(|other| other.rank).min() == Some(rank)
-            && self.serving.replace(rank) != Some(rank)
+            && self.active_rank.replace(rank) != Some(rank)
         {
             actions.events.push(Event::AddressActive(rank, id));
         }
     }
 
     /// A session could not be opened.
-    pub fn failed(
+    pub fn connect_failed(
         &mut self,
         session: SessionId,
         fault: AddressFailure,
@@ -232,22 +238,22 @@ impl<Q: PoolQuery> Pool<Q> {
                 .health
                 .record_failure(fault, jitter, now);
             // The next one need not wait.
-            self.race.next = None;
-            if !self.race.failed.contains(&failed.rank) {
-                self.race.failed.push(failed.rank);
+            self.connect_race.next = None;
+            if !self.connect_race.failed.contains(&failed.rank) {
+                self.connect_race.failed.push(failed.rank);
             }
         }
         if let Purpose::Isolated(key) = failed.purpose {
-            self.goes_on_alone(key, failed.rank, now);
+            self.isolated_connect_failed(key, failed.rank, now);
         }
-        self.balance(now, actions);
+        self.reschedule(now, actions);
     }
 
     /// It was tried with an identity that is not asked for any more: that it failed says nothing.
-    pub fn outdated(&mut self, session: SessionId, now: Instant, actions: &mut Actions<Q>) {
+    pub fn connect_outdated(&mut self, session: SessionId, now: Instant, actions: &mut Actions<Q>) {
         if let Some(index) = self.position(session) {
             self.sessions.remove(index);
-            self.balance(now, actions);
+            self.reschedule(now, actions);
         }
     }
 
@@ -265,13 +271,13 @@ impl<Q: PoolQuery> Pool<Q> {
         };
         self.sessions[index].keepalive = Some(keepalive);
         if keepalive.is_zero() {
-            self.retire(index);
-            self.balance(now, actions);
+            self.drain_session(index);
+            self.reschedule(now, actions);
         }
     }
 
     /// Gives a session no more queries, unless too many such ones are there.
-    fn retire(&mut self, index: usize) {
+    fn drain_session(&mut self, index: usize) {
         let rank = self.sessions[index].rank;
         let retired = self.sessions.iter();
         let count = retired
@@ -287,21 +293,21 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// A session has ended, by the resolver or by the network.
-    pub fn ended(&mut self, session: SessionId, now: Instant, actions: &mut Actions<Q>) {
+    pub fn session_ended(&mut self, session: SessionId, now: Instant, actions: &mut Actions<Q>) {
         if self.position(session).is_some() {
-            self.end(session, true, now, actions);
-            self.balance(now, actions);
+            self.remove_session(session, true, now, actions);
+            self.reschedule(now, actions);
         }
     }
 
     /// A session is not to be used any more: what it proved is not enough now.
-    pub fn disown(&mut self, session: SessionId, now: Instant, actions: &mut Actions<Q>) {
-        self.close(session, now, actions);
+    pub fn revoke_session(&mut self, session: SessionId, now: Instant, actions: &mut Actions<Q>) {
+        self.close_session(session, now, actions);
     }
 
     /// The address of that rank has another identity than before: what failed may not now.
     pub fn reset(&mut self, rank: usize) {
-        self.race.failed.retain(|failed| *failed != rank);
+        self.connect_race.failed.retain(|failed| *failed != rank);
         if self.addresses[rank].health.is_unauthenticated() {
             self.addresses[rank].reset();
             self.down = None;
@@ -309,8 +315,8 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// Something about an address was changed: whoever waits, or would, is seen to.
-    pub fn changed(&mut self, now: Instant, actions: &mut Actions<Q>) {
-        self.balance(now, actions);
+    pub fn identity_changed(&mut self, now: Instant, actions: &mut Actions<Q>) {
+        self.reschedule(now, actions);
         if !self.sessions.iter().any(Session::takes_shared_queries) {
             self.start(now, actions);
         }
@@ -318,7 +324,7 @@ impl<Q: PoolQuery> Pool<Q> {
 
     /// The machine was suspended: no session can be trusted to live, as the network has changed, and resolvers have closed
     /// what was idle.
-    pub fn suspended(&mut self, now: Instant, actions: &mut Actions<Q>) {
+    pub fn system_resumed(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let open: Vec<_> = self
             .sessions
             .iter()
@@ -332,22 +338,22 @@ impl<Q: PoolQuery> Pool<Q> {
             busy.iter().map(|session| session.id).collect(),
         );
         for session in idle {
-            self.close(session, now, actions);
+            self.close_session(session, now, actions);
         }
         for session in busy {
-            self.fall_silent(session, now, now, actions);
+            self.hedge_silent_session(session, now, now, actions);
         }
-        self.balance(now, actions);
+        self.reschedule(now, actions);
     }
 
     /// Time has passed. Returns when to call again, at the latest.
     pub fn tick(&mut self, now: Instant, actions: &mut Actions<Q>) -> Option<Instant> {
         self.expire(now, actions);
-        self.note_late(now);
-        self.note_silent(now, actions);
-        self.end_idle(now, actions);
-        self.balance(now, actions);
-        self.due(now)
+        self.mark_late(now);
+        self.mark_silent(now, actions);
+        self.close_idle(now, actions);
+        self.reschedule(now, actions);
+        self.next_due(now)
     }
 
     /// Queries on their way.
@@ -439,7 +445,7 @@ impl<Q: PoolQuery> Pool<Q> {
             if session.extra_sends == 0 && session.is_shared() && address.may_test_limit(now) {
                 session.extra_sends = 1;
             } else {
-                self.retire(index);
+                self.drain_session(index);
             }
         }
     }
@@ -447,6 +453,6 @@ impl<Q: PoolQuery> Pool<Q> {
     /// Whether a query may be sent once more, which is paid for then.
     pub(super) fn may_send_again(&self, key: Key, now: Instant) -> bool {
         let entry = self.queries.get(key);
-        entry.is_some_and(|entry| entry.sends < MOST_SENDS) && self.budget.take(1, now) == 1
+        entry.is_some_and(|entry| entry.sends < MAX_SENDS) && self.retry_budget.take(1, now) == 1
     }
 }

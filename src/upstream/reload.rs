@@ -88,10 +88,10 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             }
             // Nothing is sent into them from here on; what waits for an answer of theirs is asked elsewhere.
             for session in unfit {
-                state.pool.disown(session, now, actions);
+                state.pool.revoke_session(session, now, actions);
             }
             if changed > 0 {
-                state.pool.changed(now, actions);
+                state.pool.identity_changed(now, actions);
             }
         });
         changed

@@ -33,7 +33,9 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                     |index: usize, query: &Arc<Q>| answers(reader.message(index), query.question());
                 let mut state = self.state.lock();
                 let actions = &mut work.actions;
-                state.pool.answered(open.id, &said, matches, now, actions);
+                state
+                    .pool
+                    .replies_received(open.id, &said, matches, now, actions);
                 let answered = std::mem::take(&mut actions.answered);
                 for (query, index) in actions.fallbacks.drain(..) {
                     query.keep_fallback(reader.message(index));
@@ -63,7 +65,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         self.update_pool(|state, now, actions| {
             state.sessions.retain(|other| other.id != open.id);
             if !state.stopped {
-                state.pool.ended(open.id, now, actions);
+                state.pool.session_ended(open.id, now, actions);
             }
         });
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::suspicion::QueryGroups;
+use super::culprits::QueryGroups;
 use crate::message::Form;
 
 /// What the pool has to know of a query.

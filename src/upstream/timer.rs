@@ -115,7 +115,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 query.extend(pause);
             }
         }
-        state.pool.suspended(now, &mut work.actions);
+        state.pool.system_resumed(now, &mut work.actions);
         info!("event=suspended milliseconds={}", suspended - before);
         self.perform_actions(state, work, replies, now);
     }

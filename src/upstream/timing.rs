@@ -5,17 +5,17 @@
 use std::time::{Duration, Instant};
 
 use super::actions::{Actions, Event, Failure};
-use super::alone::SLOW;
-use super::balance::{GRACE, SLOW_SHARED};
-use super::endings::DEADLY;
-use super::pool::{MOST_SENDS, Pool};
+use super::isolation::SLOW_ISOLATED_CONNECT;
+use super::pool::{MAX_SENDS, Pool};
+use super::scheduling::{DOWN_WAIT, SLOW_SHARED_CONNECT};
+use super::session_end::CAUSE_WINDOW;
 use super::table::{Entry, Key, Phase, PoolQuery, Purpose, Queue, Session, SessionId};
 
 /// How long a session to an address stays that is not the preferred one, when nothing is asked there.
-const LESSER_IDLE: Duration = Duration::from_secs(10);
+const LESS_PREFERRED_IDLE: Duration = Duration::from_secs(10);
 
 /// How long a query may take, at most, where the resolver is so far away: most clients ask again then, or wait no longer.
-const LONGEST: Duration = Duration::from_secs(5);
+const MAX_QUERY_TIME: Duration = Duration::from_secs(5);
 
 impl<Q: PoolQuery> Pool<Q> {
     /// Ends queries whose deadline has passed, and finds those whose waiters are to be looked after.
@@ -41,10 +41,10 @@ impl<Q: PoolQuery> Pool<Q> {
                 .filter(is_dead)
                 .map(|session| session.id)
                 .collect();
-            self.fail(key, Failure::TimedOut, now, actions);
+            self.fail_query(key, Failure::TimedOut, now, actions);
             for session in dead {
                 actions.events.push(Event::SessionDead(session));
-                self.close(session, now, actions);
+                self.close_session(session, now, actions);
             }
         }
     }
@@ -55,11 +55,11 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// The time of a query: that of the settings, unless the last session took longer to open, by which nothing could be answered in
-    /// time. Then it is half as long again as that took, and at most `LONGEST`.
+    /// time. Then it is half as long again as that took, and at most `MAX_QUERY_TIME`.
     pub fn query_time(&self) -> Duration {
         let timeout = self.settings.timeout;
         if self.last_connect_time > timeout {
-            timeout.max((self.last_connect_time * 3 / 2).min(LONGEST))
+            timeout.max((self.last_connect_time * 3 / 2).min(MAX_QUERY_TIME))
         } else {
             timeout
         }
@@ -74,13 +74,13 @@ impl<Q: PoolQuery> Pool<Q> {
         let index = self.position(last.session)?;
         let session = &self.sessions[index];
         // One that was open then may have died with the first.
-        let is_new = session.started_at >= first.sent_at || entry.sends >= MOST_SENDS;
+        let is_new = session.started_at >= first.sent_at || entry.sends >= MAX_SENDS;
         let may = is_new && !entry.is_late;
         may.then(|| last.sent_at + self.silence_timeout(session))
     }
 
     /// Notes which queries are late. A session about which nothing else is silent is no longer.
-    pub(super) fn note_late(&mut self, now: Instant) {
+    pub(super) fn mark_late(&mut self, now: Instant) {
         let late: Vec<Key> = self
             .queries
             .iter()
@@ -96,7 +96,7 @@ impl<Q: PoolQuery> Pool<Q> {
             return;
         }
         for index in 0..self.sessions.len() {
-            if self.sessions[index].is_silent && self.waits_since(&self.sessions[index]).is_none() {
+            if self.sessions[index].is_silent && self.oldest_wait(&self.sessions[index]).is_none() {
                 self.sessions[index].is_silent = false;
                 self.sessions[index].is_doubtful = true;
             }
@@ -104,7 +104,7 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// Since when a query waits on a session that is not late.
-    fn waits_since(&self, session: &Session) -> Option<Instant> {
+    fn oldest_wait(&self, session: &Session) -> Option<Instant> {
         let entries = session
             .pending
             .values()
@@ -123,34 +123,34 @@ impl<Q: PoolQuery> Pool<Q> {
         if !session.is_shared() || session.phase == Phase::Connecting || session.is_silent {
             return None;
         }
-        let since = self.waits_since(session)?;
+        let since = self.oldest_wait(session)?;
         Some(since.max(session.last_received_at) + self.silence_timeout(session))
     }
 
     /// When the next query on a silent session has waited for long enough to be sent once more.
-    fn again_at(&self, session: &Session) -> Option<Instant> {
+    fn next_hedge_at(&self, session: &Session) -> Option<Instant> {
         if !session.is_silent {
             return None;
         }
         let keys = session.pending.values();
-        let since = keys.filter_map(|key| self.may_be_sent_elsewhere(*key));
+        let since = keys.filter_map(|key| self.hedgeable_since(*key));
         Some(since.min()? + self.silence_timeout(session))
     }
 
     /// Since when a query waits on the last session that it was sent on, if it may be sent on another one.
-    fn may_be_sent_elsewhere(&self, key: Key) -> Option<Instant> {
+    fn hedgeable_since(&self, key: Key) -> Option<Instant> {
         let entry = self.queries.get(key)?;
-        let may = !entry.is_late && entry.queue == Queue::None && entry.sends < MOST_SENDS;
+        let may = !entry.is_late && entry.queue == Queue::None && entry.sends < MAX_SENDS;
         entry
             .last_sent_at()
             .filter(|_| may && self.late_at(entry).is_none())
     }
 
     /// Finds sessions that are silent, and sends what waits there for long enough once more.
-    pub(super) fn note_silent(&mut self, now: Instant, actions: &mut Actions<Q>) {
+    pub(super) fn mark_silent(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let all = self.sessions.iter();
         let silent = all.filter(|session| {
-            let at = self.silent_at(session).or(self.again_at(session));
+            let at = self.silent_at(session).or(self.next_hedge_at(session));
             at.is_some_and(|at| at <= now)
         });
         let silent: Vec<(SessionId, Instant)> = silent
@@ -159,10 +159,10 @@ impl<Q: PoolQuery> Pool<Q> {
             })
             .collect();
         for (session, before) in silent {
-            self.fall_silent(session, before, now, actions);
+            self.hedge_silent_session(session, before, now, actions);
         }
         let alone = self.sessions.iter();
-        let alone = alone.filter_map(|session| self.alone_again_at(session, now));
+        let alone = alone.filter_map(|session| self.isolated_hedge_at(session, now));
         let again: Vec<Key> = alone
             .filter(|(_, at)| *at <= now)
             .map(|(key, _)| key)
@@ -175,23 +175,23 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// When a query that is alone on its session is sent to another address, if nothing comes from this one by then, on whatever session.
-    fn alone_again_at(&self, session: &Session, now: Instant) -> Option<(Key, Instant)> {
+    fn isolated_hedge_at(&self, session: &Session, now: Instant) -> Option<(Key, Instant)> {
         let Purpose::Isolated(key) = session.purpose else {
             return None;
         };
-        let since = self.may_be_sent_elsewhere(key)?;
+        let since = self.hedgeable_since(key)?;
         let has_spoken = |other: &Session| {
             let is_open = other.phase != Phase::Connecting;
             is_open && other.rank == session.rank && other.last_received_at > since
         };
         let entry = self.queries.get(key)?;
         let is_here = entry.is_on(session.id) && !self.sessions.iter().any(has_spoken);
-        let may = is_here && self.is_another_there(session.rank, entry.failed, now);
+        let may = is_here && self.has_alternative(session.rank, entry.failed, now);
         may.then(|| (key, since + self.silence_timeout(session)))
     }
 
     /// Nothing comes on a session: what waits there since `before` is sent once more, on one that is known to live.
-    pub(super) fn fall_silent(
+    pub(super) fn hedge_silent_session(
         &mut self,
         id: SessionId,
         before: Instant,
@@ -208,7 +208,7 @@ impl<Q: PoolQuery> Pool<Q> {
         let mut keys: Vec<Key> = session.pending.values().copied().collect();
         keys.sort_unstable_by_key(|key| key.age());
         for key in keys.into_iter().rev() {
-            let since = self.may_be_sent_elsewhere(key);
+            let since = self.hedgeable_since(key);
             if since.is_some_and(|since| since <= before) && self.may_send_again(key, now) {
                 self.enqueue(key, true);
             }
@@ -224,7 +224,7 @@ impl<Q: PoolQuery> Pool<Q> {
         let since = session.last_received_at.max(session.last_sent_at);
         let kept = session.keepalive.map(|keepalive| since + keepalive * 4 / 5);
         let is_lesser = best.is_some_and(|best| best < session.rank);
-        let lesser = is_lesser.then_some(since + LESSER_IDLE);
+        let lesser = is_lesser.then_some(since + LESS_PREFERRED_IDLE);
         kept.into_iter().chain(lesser).min()
     }
 
@@ -237,7 +237,7 @@ impl<Q: PoolQuery> Pool<Q> {
             .min()
     }
 
-    pub(super) fn end_idle(&mut self, now: Instant, actions: &mut Actions<Q>) {
+    pub(super) fn close_idle(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let best = self.best_rank(now);
         let over = self.sessions.iter().filter(|session| {
             self.idle_until(session, best)
@@ -245,26 +245,26 @@ impl<Q: PoolQuery> Pool<Q> {
         });
         let over: Vec<SessionId> = over.map(|session| session.id).collect();
         for session in over {
-            self.close(session, now, actions);
+            self.close_session(session, now, actions);
         }
     }
 
     /// When something is due, at the latest; none if nothing is under way.
-    pub fn due(&self, now: Instant) -> Option<Instant> {
+    pub fn next_due(&self, now: Instant) -> Option<Instant> {
         let entries = || self.queries.iter().map(|(_, entry)| entry);
         let looks = entries().map(|entry| entry.query.due().min(entry.query.deadline()));
         let late = entries().filter_map(|entry| self.late_at(entry));
         let silent = self
             .sessions
             .iter()
-            .filter_map(|session| self.silent_at(session).or(self.again_at(session)));
+            .filter_map(|session| self.silent_at(session).or(self.next_hedge_at(session)));
         let alone_again = self
             .sessions
             .iter()
-            .filter_map(|session| Some(self.alone_again_at(session, now)?.1));
+            .filter_map(|session| Some(self.isolated_hedge_at(session, now)?.1));
         let held_off = self.down.map(|(_, until)| until);
-        let race = self.race.next.into_iter().chain(held_off);
-        let race = race.filter(|at| !self.shared_queue.is_empty() && *at > now);
+        let connect_race = self.connect_race.next.into_iter().chain(held_off);
+        let connect_race = connect_race.filter(|at| !self.shared_queue.is_empty() && *at > now);
         let best = self.best_rank(now);
         let idle = self
             .sessions
@@ -276,14 +276,14 @@ impl<Q: PoolQuery> Pool<Q> {
             .filter(|session| session.phase == Phase::Connecting);
         let grace = connecting
             .filter(|_| self.down.is_some())
-            .map(|session| session.started_at + GRACE)
+            .map(|session| session.started_at + DOWN_WAIT)
             .filter(|at| *at > now);
-        let later = self.due_for_waiting(now);
+        let later = self.due_for_queued(now);
         looks
             .chain(late)
             .chain(silent)
             .chain(alone_again)
-            .chain(race)
+            .chain(connect_race)
             .chain(idle)
             .chain(grace)
             .chain(later)
@@ -292,7 +292,7 @@ impl<Q: PoolQuery> Pool<Q> {
 
     /// When something may be done for those that wait for a session: there is a token, an address is no longer held back, or an attempt or
     /// a query has taken long.
-    fn due_for_waiting(&self, now: Instant) -> impl Iterator<Item = Instant> {
+    fn due_for_queued(&self, now: Instant) -> impl Iterator<Item = Instant> {
         let tokens = (0..self.addresses.len()).flat_map(move |rank| {
             let address = &self.addresses[rank];
             let shared =
@@ -309,14 +309,14 @@ impl<Q: PoolQuery> Pool<Q> {
             .iter()
             .filter(|session| session.phase == Phase::Connecting)
             .filter(|session| !session.is_shared() || !self.isolated_queue.is_empty());
-        let slow = slow.map(|session| session.started_at + SLOW);
+        let slow = slow.map(|session| session.started_at + SLOW_ISOLATED_CONNECT);
         let coming = self.sessions.iter().filter(|session| session.is_coming());
-        let coming = coming.map(|session| session.started_at + SLOW_SHARED);
+        let coming = coming.map(|session| session.started_at + SLOW_SHARED_CONNECT);
         let slow = slow.chain(coming.filter(|_| !self.shared_queue.is_empty()));
         let alone = self.sessions.iter().filter(|session| !session.is_shared());
         let quiet = alone
             .filter(|session| session.pending.is_empty() || !self.isolated_queue.is_empty())
-            .map(|session| session.last_sent_at + DEADLY);
+            .map(|session| session.last_sent_at + CAUSE_WINDOW);
         let slow = slow.chain(quiet);
         tokens.chain(slow).filter(move |at| *at > now)
     }

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use super::suspicion::QueryGroups;
+use super::culprits::QueryGroups;
 use super::table::PoolQuery;
 use super::traits::Query;
 

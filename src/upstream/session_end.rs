@@ -6,36 +6,36 @@ use std::time::{Duration, Instant};
 
 use super::actions::{Actions, Event, Failure};
 use super::health::AddressFailure;
-use super::pool::{ALONE, MOST_SENDS, Pool};
+use super::pool::{MAX_ACTIVE_ISOLATED, MAX_SENDS, Pool};
 use super::table::{Entry, Key, PoolQuery, Purpose, Queue, Session, SessionId};
 
 /// How long ago another query may have been answered, at most, for one that ends its session to be convicted.
 const RECENT_ANSWER: Duration = Duration::from_secs(5);
 /// How long ago a query was sent, at most, for it to be why its session ended.
-pub(super) const DEADLY: Duration = Duration::from_secs(1);
+pub(super) const CAUSE_WINDOW: Duration = Duration::from_secs(1);
 
 /// A session that answered so many was worth its token, however it ended.
-const OF_USE: u32 = 4;
+const ANSWERS_FOR_REFUND: u32 = 4;
 
 /// Where and since when a query was that has its answer.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct AnsweredAt {
+pub(super) struct AnswerSource {
     pub(super) rank: usize,
     pub(super) sent_at: Instant,
 }
 
 /// A query that is pending nowhere any more, and since when it was on the session that ended.
-struct Lost {
+struct LostQuery {
     key: Key,
     sent_at: Instant,
 }
 
 impl<Q: PoolQuery> Pool<Q> {
     /// Takes a query out of the tables. Where it was answered, sessions that were silent about it for longer are dead.
-    pub(super) fn take_out(
+    pub(super) fn remove_query(
         &mut self,
         key: Key,
-        answered: Option<AnsweredAt>,
+        answered: Option<AnswerSource>,
         now: Instant,
         actions: &mut Actions<Q>,
     ) -> Option<Entry<Q>> {
@@ -57,14 +57,20 @@ impl<Q: PoolQuery> Pool<Q> {
         }
         if let Some(answered) = answered {
             for session in dead {
-                self.bury(session, answered.rank, now, actions);
+                self.close_dead_session(session, answered.rank, now, actions);
             }
         }
         Some(entry)
     }
 
     /// A session was silent about what another one answered: it is dead, and so may be those that were heard no later.
-    fn bury(&mut self, id: SessionId, answered_by: usize, now: Instant, actions: &mut Actions<Q>) {
+    fn close_dead_session(
+        &mut self,
+        id: SessionId,
+        answered_by: usize,
+        now: Instant,
+        actions: &mut Actions<Q>,
+    ) {
         let Some(index) = self.position(id) else {
             return;
         };
@@ -93,32 +99,32 @@ impl<Q: PoolQuery> Pool<Q> {
                 .record_failure(AddressFailure::Unreachable, jitter, now);
         }
         actions.events.push(Event::SessionDead(id));
-        self.close(id, now, actions);
+        self.close_session(id, now, actions);
     }
 
     /// Ends a query without an answer.
-    pub(super) fn fail(
+    pub(super) fn fail_query(
         &mut self,
         key: Key,
         failure: Failure,
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
-        if let Some(entry) = self.take_out(key, None, now, actions) {
+        if let Some(entry) = self.remove_query(key, None, now, actions) {
             actions.failed.push((entry.query, failure));
         }
     }
 
     /// Closes a session from here. What is pending on it is sent elsewhere, as far as it may be.
-    pub(super) fn close(&mut self, id: SessionId, now: Instant, actions: &mut Actions<Q>) {
+    pub(super) fn close_session(&mut self, id: SessionId, now: Instant, actions: &mut Actions<Q>) {
         if self.position(id).is_some() {
             actions.closes.push(id);
-            self.end(id, false, now, actions);
+            self.remove_session(id, false, now, actions);
         }
     }
 
     /// Takes a session out of the tables, and sees to the queries that are left.
-    pub(super) fn end(
+    pub(super) fn remove_session(
         &mut self,
         id: SessionId,
         by_resolver: bool,
@@ -129,9 +135,10 @@ impl<Q: PoolQuery> Pool<Q> {
             return;
         };
         let session = self.sessions.remove(index);
-        let lost = self.lost_with(&session);
+        let lost = self.take_lost_queries(&session);
         let address = &mut self.addresses[session.rank];
-        let was_of_use = session.answered >= OF_USE || lost.is_empty() && session.answered > 0;
+        let was_of_use =
+            session.answered >= ANSWERS_FOR_REFUND || lost.is_empty() && session.answered > 0;
         if was_of_use && session.token_refundable {
             let tokens = match session.purpose {
                 Purpose::Shared => &address.shared_tokens,
@@ -141,25 +148,31 @@ impl<Q: PoolQuery> Pool<Q> {
         }
         let mut are_suspect = by_resolver;
         if session.is_shared() && by_resolver {
-            are_suspect = self.note_end(&session, lost.len(), now);
+            are_suspect = self.record_session_end(&session, lost.len(), now);
         }
-        let few = lost.len() <= ALONE;
+        let few = lost.len() <= MAX_ACTIVE_ISOLATED;
         // What has waited for longer has not ended it, most likely.
-        let is_new = |lost: &Lost| now < lost.sent_at + DEADLY;
+        let is_new = |lost: &LostQuery| now < lost.sent_at + CAUSE_WINDOW;
         let is_single = lost.iter().filter(|lost| is_new(lost)).count() == 1;
         for lost in lost.into_iter().rev() {
             let (key, is_suspect) = (lost.key, are_suspect && is_new(&lost));
             if session.is_shared() {
-                let alone = is_suspect && few || by_resolver && self.is_last(key);
-                self.send_lost(key, is_suspect, alone, now, actions);
+                let alone = is_suspect && few || by_resolver && self.is_last_send(key);
+                self.requeue_lost(key, is_suspect, alone, now, actions);
             } else {
-                self.end_alone(&lost, session.rank, is_suspect && is_single, now, actions);
+                self.requeue_lost_isolated(
+                    &lost,
+                    session.rank,
+                    is_suspect && is_single,
+                    now,
+                    actions,
+                );
             }
         }
     }
 
     /// The queries that were pending on a session alone, the oldest first.
-    fn lost_with(&mut self, session: &Session) -> Vec<Lost> {
+    fn take_lost_queries(&mut self, session: &Session) -> Vec<LostQuery> {
         let mut lost = Vec::new();
         for key in session.pending.values() {
             let Some(entry) = self.queries.get_mut(*key) else {
@@ -176,7 +189,7 @@ impl<Q: PoolQuery> Pool<Q> {
             };
             entry.transmissions.remove(index);
             if entry.transmissions.is_empty() && entry.queue == Queue::None {
-                lost.push(Lost { key: *key, sent_at });
+                lost.push(LostQuery { key: *key, sent_at });
             }
         }
         lost.sort_unstable_by_key(|lost| lost.key.age());
@@ -184,7 +197,7 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// The resolver ended a session that queries share. Whether one of those that were pending may be why.
-    fn note_end(&mut self, session: &Session, lost: usize, now: Instant) -> bool {
+    fn record_session_end(&mut self, session: &Session, lost: usize, now: Instant) -> bool {
         let jitter = self.jitter();
         let address = &mut self.addresses[session.rank];
         address.record_session_end(session.answered, lost, jitter, now);
@@ -193,13 +206,13 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// Whether a query may be sent but once more: nothing but itself is to end its session then.
-    pub(super) fn is_last(&self, key: Key) -> bool {
+    pub(super) fn is_last_send(&self, key: Key) -> bool {
         let entry = self.queries.get(key);
-        entry.is_some_and(|entry| entry.sends + 1 >= MOST_SENDS)
+        entry.is_some_and(|entry| entry.sends + 1 >= MAX_SENDS)
     }
 
     /// A session ended that a query shared with others.
-    fn send_lost(
+    fn requeue_lost(
         &mut self,
         key: Key,
         is_suspect: bool,
@@ -211,10 +224,10 @@ impl<Q: PoolQuery> Pool<Q> {
             return;
         };
         let groups = entry.query.groups();
-        let is_like_one = is_suspect && self.suspicion.of(groups, now) > 0
-            || self.suspicion.is_strong(groups, now);
+        let is_like_one = is_suspect && self.culprits.level(groups, now) > 0
+            || self.culprits.must_isolate(groups, now);
         if !self.may_send_again(key, now) {
-            self.fail(key, Failure::ConnectionLost, now, actions);
+            self.fail_query(key, Failure::ConnectionLost, now, actions);
         } else if alone || is_like_one {
             self.enqueue_isolated(key);
         } else {
@@ -222,13 +235,13 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// A session ended on which a query was alone, and that was why if it `is_guilty`. The first time it may have been chance, unless it is like others
+    /// A session ended on which a query was alone, and that was why if it `is_cause`. The first time it may have been chance, unless it is like others
     /// that did so.
-    fn end_alone(
+    fn requeue_lost_isolated(
         &mut self,
-        lost: &Lost,
+        lost: &LostQuery,
         rank: usize,
-        is_guilty: bool,
+        is_cause: bool,
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
@@ -242,30 +255,30 @@ impl<Q: PoolQuery> Pool<Q> {
         let has_ended_one = entry.ended_session_at.is_some() || works;
         // Sessions that ended before say the same as this one, as when the resolver is started again.
         let apart = answered.map_or(lost.sent_at, |at| at.max(lost.sent_at));
-        let is_known = is_guilty && self.suspicion.of(groups, now) > 0;
-        let is_convicted = is_guilty && has_ended_one;
+        let is_known = is_cause && self.culprits.level(groups, now) > 0;
+        let is_culprit = is_cause && has_ended_one;
         let goes_on = !is_known && self.may_send_again(lost.key, now);
-        if is_convicted && (!goes_on || works && self.is_second_of_its_zone(lost.key, apart)) {
-            self.suspicion.convict(groups, apart, now);
+        if is_culprit && (!goes_on || works && self.zone_ended_another_session(lost.key, apart)) {
+            self.culprits.record(groups, apart, now);
             self.addresses[rank].forget_limit();
             actions.events.push(Event::CulpritFound);
-            self.set_apart(now);
+            self.isolate_queued(now);
         }
         if !goes_on {
-            return self.fail(lost.key, Failure::ConnectionLost, now, actions);
+            return self.fail_query(lost.key, Failure::ConnectionLost, now, actions);
         }
         if let Some(entry) = self.queries.get_mut(lost.key)
-            && is_guilty
+            && is_cause
             && works
         {
             entry.ended_session_at = Some(now);
         }
-        self.leaves(lost.key, rank, now);
+        self.exclude_address(lost.key, rank, now);
         self.enqueue_isolated(lost.key);
     }
 
     /// Whether another query of its zone had ended a session of its own before that moment.
-    fn is_second_of_its_zone(&self, key: Key, before: Instant) -> bool {
+    fn zone_ended_another_session(&self, key: Key, before: Instant) -> bool {
         let zone = |entry: &Entry<Q>| entry.query.groups().zone;
         let own = self.queries.get(key).map(zone);
         let mut entries = self.queries.iter();

@@ -8,54 +8,55 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::actions::{Actions, Failure};
-use super::endings::DEADLY;
-use super::pool::{ALONE, MOST_ALONE, MOST_ALONE_OPEN, Pool};
+use super::pool::{MAX_ACTIVE_ISOLATED, MAX_ISOLATED_SESSIONS, MAX_QUEUED_ISOLATED, Pool};
+use super::session_end::CAUSE_WINDOW;
 use super::table::{Key, Phase, PoolQuery, Purpose, Queue, Session};
 
 /// After how long without a connection a query that is to be alone is tried at another address.
-pub(super) const SLOW: Duration = Duration::from_millis(500);
+pub(super) const SLOW_ISOLATED_CONNECT: Duration = Duration::from_millis(500);
 /// While so many wait or fewer, each gets a new session the last time that it is sent: one that has answered others may be about to be
 /// closed.
-const CROWD: usize = 32;
+const MAX_FRESH_LAST_SENDS: usize = 32;
 /// Attempts to connect that may be under way at a time, for one more that is for a single query.
-const CONNECTING: usize = 8;
+const MAX_CONNECTING: usize = 8;
 
 impl<Q: PoolQuery> Pool<Q> {
     /// Brings those that are to be alone in their order, as far as they still wait and there is a chance for them.
-    fn order_alone(&mut self, now: Instant, actions: &mut Actions<Q>) {
+    fn refresh_isolated_queue(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let queries = &self.queries;
         self.isolated_queue
             .retain(|key| queries.is_queued_in(*key, Queue::Isolated));
-        self.sort_alone(now);
-        self.drop_suspects(now, actions);
+        self.sort_isolated_queue(now);
+        self.fail_surplus_isolated(now, actions);
     }
 
     /// Opens sessions for those that are to be alone on theirs.
-    pub(super) fn connect_alone(&mut self, now: Instant, actions: &mut Actions<Q>) {
+    pub(super) fn connect_isolated(&mut self, now: Instant, actions: &mut Actions<Q>) {
         // They may be many, and events too.
-        if self.isolated_queue.is_empty() || !self.is_place_alone(now) {
+        if self.isolated_queue.is_empty() || !self.has_isolated_capacity(now) {
             return;
         }
-        self.order_alone(now, actions);
+        self.refresh_isolated_queue(now, actions);
         for key in self.isolated_queue.clone() {
-            if !self.is_place_alone(now) {
+            if !self.has_isolated_capacity(now) {
                 break;
             }
-            let is_coming =
-                |session: &Session| session.is_connecting_for(key) && !session.is_slow(SLOW, now);
+            let is_coming = |session: &Session| {
+                session.is_connecting_for(key) && !session.is_slow(SLOW_ISOLATED_CONNECT, now)
+            };
             if !self.queries.is_queued_in(key, Queue::Isolated)
                 || self.sessions.iter().any(is_coming)
             {
                 continue;
             }
-            let Some(rank) = self.rank_alone(key, now) else {
+            let Some(rank) = self.isolated_rank(key, now) else {
                 continue;
             };
-            if self.has_room_alone(rank, now)
+            if self.may_connect_isolated(rank, now)
                 && self.addresses[rank].isolated_tokens.take(1, now) == 1
             {
                 self.connect(rank, Purpose::Isolated(key), now, actions);
-            } else if let Some(index) = self.quiet_alone(rank, key, now) {
+            } else if let Some(index) = self.reusable_isolated_session(rank, key, now) {
                 self.sessions[index].purpose = Purpose::Isolated(key);
                 self.send(index, key, now, actions);
             }
@@ -63,93 +64,106 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// A query gets no session of its own at the address of that rank: it is tried at another one, or goes with others.
-    pub(super) fn goes_on_alone(&mut self, key: Key, rank: usize, now: Instant) {
-        if self.queries.is_queued_in(key, Queue::Isolated) && !self.leaves(key, rank, now) {
+    pub(super) fn isolated_connect_failed(&mut self, key: Key, rank: usize, now: Instant) {
+        if self.queries.is_queued_in(key, Queue::Isolated) && !self.exclude_address(key, rank, now)
+        {
             self.enqueue(key, true);
         }
     }
 
     /// Has a query go to another address than that of that rank, if there is one.
-    pub(super) fn leaves(&mut self, key: Key, rank: usize, now: Instant) -> bool {
+    pub(super) fn exclude_address(&mut self, key: Key, rank: usize, now: Instant) -> bool {
         let entry = self.queries.get(key);
-        let leaves = entry.is_some_and(|entry| self.is_another_there(rank, entry.failed, now));
-        if leaves && let Some(entry) = self.queries.get_mut(key) {
+        let exclude_address =
+            entry.is_some_and(|entry| self.has_alternative(rank, entry.failed, now));
+        if exclude_address && let Some(entry) = self.queries.get_mut(key) {
             entry.failed.insert(rank);
         }
-        leaves
+        exclude_address
     }
 
     /// Whether one more session for a single query may be opened to the address of that rank. Those whose query has waited for long
     /// are not in the way: it is slow, and ends nothing.
-    fn has_room_alone(&self, rank: usize, now: Instant) -> bool {
+    fn may_connect_isolated(&self, rank: usize, now: Instant) -> bool {
         let alone = || self.sessions.iter().filter(|session| !session.is_shared());
         let at_rank = || alone().filter(|session| session.rank == rank);
-        let is_new = |session: &&Session| now < session.last_sent_at + DEADLY;
+        let is_new = |session: &&Session| now < session.last_sent_at + CAUSE_WINDOW;
         let is_coming = |session: &&Session| session.phase == Phase::Connecting;
-        at_rank().filter(is_new).count() < ALONE
-            && at_rank().count() < MOST_ALONE_OPEN
-            && self.sessions.iter().filter(is_coming).count() < CONNECTING
+        at_rank().filter(is_new).count() < MAX_ACTIVE_ISOLATED
+            && at_rank().count() < MAX_ISOLATED_SESSIONS
+            && self.sessions.iter().filter(is_coming).count() < MAX_CONNECTING
     }
 
     /// Whether there is a place for one more single query, as far as is known without looking at it.
-    fn is_place_alone(&self, now: Instant) -> bool {
+    fn has_isolated_capacity(&self, now: Instant) -> bool {
         let mut ranks = 0..self.addresses.len();
         let has_token = |rank: usize| self.addresses[rank].isolated_tokens.ready_at(now) <= now;
         let mut sessions = self.sessions.iter();
-        ranks.any(|rank| has_token(rank) && self.has_room_alone(rank, now))
-            || sessions.any(|session| self.is_quiet(session, now))
+        ranks.any(|rank| has_token(rank) && self.may_connect_isolated(rank, now))
+            || sessions.any(|session| self.may_reuse_isolated(session, now))
     }
 
     /// Whether a session of single queries takes one more, as what waits there has waited for long.
-    fn is_quiet(&self, session: &Session, now: Instant) -> bool {
+    fn may_reuse_isolated(&self, session: &Session, now: Instant) -> bool {
         let is_open = session.phase == Phase::Open && !session.is_shared();
         let most = self.addresses[session.rank].isolated_query_limit();
-        is_open && now >= session.last_sent_at + DEADLY && session.sent < most
+        is_open && now >= session.last_sent_at + CAUSE_WINDOW && session.sent < most
     }
 
     /// A session for single queries to the address of that rank on which all that waits has waited for long: it is slow or never answered,
     /// and will not be why the session ends.
-    fn quiet_alone(&self, rank: usize, key: Key, now: Instant) -> Option<usize> {
+    fn reusable_isolated_session(&self, rank: usize, key: Key, now: Instant) -> Option<usize> {
         let is_on = |session: &Session| {
             let entry = self.queries.get(key);
             entry.is_some_and(|entry| entry.is_on(session.id))
         };
         self.sessions.iter().position(|session| {
-            session.rank == rank && self.is_quiet(session, now) && !is_on(session)
+            session.rank == rank && self.may_reuse_isolated(session, now) && !is_on(session)
         })
     }
 
     /// Of queries that were not sent yet, no more may wait for a session of their own than there is a chance for.
-    fn drop_suspects(&mut self, now: Instant, actions: &mut Actions<Q>) {
+    fn fail_surplus_isolated(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let queries = &self.queries;
         let is_new = |key: &&Key| queries.get(**key).is_some_and(|entry| entry.sends == 0);
-        let surplus = self.isolated_queue.iter().filter(is_new).skip(MOST_ALONE);
+        let surplus = self
+            .isolated_queue
+            .iter()
+            .filter(is_new)
+            .skip(MAX_QUEUED_ISOLATED);
         for key in surplus.copied().collect::<Vec<_>>() {
-            self.fail(key, Failure::ConnectionLost, now, actions);
+            self.fail_query(key, Failure::ConnectionLost, now, actions);
         }
     }
 
     /// To which address a query goes alone: one that is well, and connects soon; the last time, where it was not yet, since another
     /// resolver may stand it.
-    fn rank_alone(&self, key: Key, now: Instant) -> Option<usize> {
+    fn isolated_rank(&self, key: Key, now: Instant) -> Option<usize> {
         let entry = self.queries.get(key)?;
-        let is_last = self.is_last(key);
+        let is_last_send = self.is_last_send(key);
         let may = |rank: &usize| {
             let health = &self.addresses[*rank].health;
             !entry.failed.contains(*rank) && health.may_probe(now)
         };
         let order = |rank: &usize| {
-            let is_slow = |session: &Session| session.rank == *rank && session.is_slow(SLOW, now);
+            let is_slow = |session: &Session| {
+                session.rank == *rank && session.is_slow(SLOW_ISOLATED_CONNECT, now)
+            };
             let slow = self.sessions.iter().any(is_slow);
             let ill = !self.addresses[*rank].is_healthy(now);
-            (slow, ill, is_last && entry.tried.contains(*rank), *rank)
+            (
+                slow,
+                ill,
+                is_last_send && entry.tried.contains(*rank),
+                *rank,
+            )
         };
         (0..self.addresses.len()).filter(may).min_by_key(order)
     }
 
     /// Brings those that wait in their order: first those that were sent already, the youngest of each client, then the second of each,
     /// and so on; of them those that are like one that was convicted, so that it shows soon whose query ends sessions.
-    fn sort_alone(&mut self, now: Instant) {
+    fn sort_isolated_queue(&mut self, now: Instant) {
         if self.isolated_queue.len() < 2 {
             return;
         }
@@ -166,7 +180,7 @@ impl<Q: PoolQuery> Pool<Q> {
                 let round = rounds.entry(groups.client).or_default();
                 *round += 1;
                 // One more conviction decides; what is decided harms nobody by waiting.
-                let order = match self.suspicion.of(groups, now) {
+                let order = match self.culprits.level(groups, now) {
                     1 => 0,
                     0 => 1,
                     _ => 2,
@@ -179,14 +193,14 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// A session for a single query is there: it is sent, or another one if it has ended.
-    pub(super) fn send_alone(
+    pub(super) fn send_isolated(
         &mut self,
         index: usize,
         key: Key,
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
-        self.order_alone(now, actions);
+        self.refresh_isolated_queue(now, actions);
         let (id, rank) = (self.sessions[index].id, self.sessions[index].rank);
         let is_coming = |key: Key| {
             let mut sessions = self.sessions.iter();
@@ -197,20 +211,21 @@ impl<Q: PoolQuery> Pool<Q> {
         let address = &self.addresses[rank];
         let (most, last_send_limit) = (address.isolated_query_limit(), address.last_send_limit());
         // Where some names end sessions, it is not that one has answered others, and those that wait use up the new ones.
-        let is_by_name = !self.suspicion.is_none() && address.isolated_tokens.ready_at(now) > now;
-        let may_share = (is_by_name || self.isolated_queue.len() > CROWD) && sent < last_send_limit;
+        let is_by_name = !self.culprits.is_empty() && address.isolated_tokens.ready_at(now) > now;
+        let may_share = (is_by_name || self.isolated_queue.len() > MAX_FRESH_LAST_SENDS)
+            && sent < last_send_limit;
         let may_be_sent = |other: &Key| {
             self.queries.is_queued_in(*other, Queue::Isolated)
-                && (is_fresh || may_share || !self.is_last(*other))
+                && (is_fresh || may_share || !self.is_last_send(*other))
                 && (*other == key
-                    || !is_coming(*other) && self.rank_alone(*other, now) == Some(rank))
+                    || !is_coming(*other) && self.isolated_rank(*other, now) == Some(rank))
         };
         let mut waiting = Some(key)
             .into_iter()
             .chain(self.isolated_queue.iter().copied());
         let Some(first) = waiting.find(may_be_sent) else {
-            if !self.is_shared_now(index, now) {
-                self.close(id, now, actions);
+            if !self.convert_to_shared(index, now) {
+                self.close_session(id, now, actions);
             }
             return;
         };
@@ -220,7 +235,7 @@ impl<Q: PoolQuery> Pool<Q> {
             entry.is_some_and(|entry| {
                 let groups = entry.query.groups();
                 self.sessions[index].cleared_client == Some(groups.client)
-                    && self.suspicion.of(groups, now) == 0
+                    && self.culprits.level(groups, now) == 0
             })
         };
         let mut group: Vec<Key> = self.isolated_queue.clone();
@@ -228,7 +243,7 @@ impl<Q: PoolQuery> Pool<Q> {
         if group.is_empty() {
             group.push(first);
         }
-        let most = match group.iter().any(|key| self.is_last(*key)) {
+        let most = match group.iter().any(|key| self.is_last_send(*key)) {
             true => most.min(last_send_limit),
             false => most,
         };
@@ -242,7 +257,7 @@ impl<Q: PoolQuery> Pool<Q> {
 
     /// Has a session on which a query was alone be one that queries share, if it has answered and there is none. So what was lost with
     /// a session that the resolver closed when it was idle costs one session and not two.
-    pub(super) fn is_shared_now(&mut self, index: usize, now: Instant) -> bool {
+    pub(super) fn convert_to_shared(&mut self, index: usize, now: Instant) -> bool {
         let session = &self.sessions[index];
         let rank = session.rank;
         let address = &self.addresses[rank];

@@ -8,28 +8,28 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::actions::{Actions, ConnectRequest, Failure};
-use super::endings::DEADLY;
 use super::health::Health;
-use super::pool::{PENDING, Pool, Race};
+use super::pool::{ConnectRace, MAX_PENDING_PER_SESSION, Pool};
+use super::session_end::CAUSE_WINDOW;
 use super::table::{Entry, Key, Phase, PoolQuery, Purpose, Queue, RankSet, Session};
 
 /// How long an address may take before the next one is tried beside it (RFC 8305 section 5 recommends 250 ms).
-const STAGGER: Duration = Duration::from_millis(250);
+const CONNECTION_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// After how long without a connection another one is tried at the same address.
-pub(super) const SLOW_SHARED: Duration = Duration::from_secs(1);
+pub(super) const SLOW_SHARED_CONNECT: Duration = Duration::from_secs(1);
 /// How long nobody is tried after none could be reached.
-const HOLD_OFF: Duration = Duration::from_millis(250);
+const DOWN_RETRY_DELAY: Duration = Duration::from_millis(250);
 /// While none can be reached, how long a query waits for an attempt that is under way before it fails.
-pub(super) const GRACE: Duration = Duration::from_millis(500);
+pub(super) const DOWN_WAIT: Duration = Duration::from_millis(500);
 
 impl<Q: PoolQuery> Pool<Q> {
     /// Sees to all that wait.
-    pub(super) fn balance(&mut self, now: Instant, actions: &mut Actions<Q>) {
-        self.drain(now, actions);
+    pub(super) fn reschedule(&mut self, now: Instant, actions: &mut Actions<Q>) {
+        self.send_queued(now, actions);
         // What ends may give back what the next one costs.
-        self.close_ended(now, actions);
-        self.connect_for_line(now, actions);
-        self.connect_alone(now, actions);
+        self.close_or_reuse_finished(now, actions);
+        self.connect_for_queue(now, actions);
+        self.connect_isolated(now, actions);
     }
 
     /// Has a query wait for a session that it shares: ahead of those that were not sent yet, if it was.
@@ -57,15 +57,15 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// Has those wait for one of their own that are like what ended sessions, and wait with others until now.
-    pub(super) fn set_apart(&mut self, now: Instant) {
-        let is_strong = |key: &Key| {
+    pub(super) fn isolate_queued(&mut self, now: Instant) {
+        let must_isolate = |key: &Key| {
             let entry = self.queries.get(*key);
             let entry = entry
                 .filter(|entry| entry.queue == Queue::Shared && entry.transmissions.is_empty());
-            entry.is_some_and(|entry| self.suspicion.is_strong(entry.query.groups(), now))
+            entry.is_some_and(|entry| self.culprits.must_isolate(entry.query.groups(), now))
         };
         let line = std::mem::take(&mut self.shared_queue).into_iter();
-        let (apart, line): (Vec<_>, Vec<_>) = line.partition(is_strong);
+        let (apart, line): (Vec<_>, Vec<_>) = line.partition(must_isolate);
         self.shared_queue = line.into();
         for key in apart {
             self.enqueue_isolated(key);
@@ -73,12 +73,12 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// Where a query can be sent now: on a session of the most preferred address that is well.
-    pub(super) fn free_session(&self, key: Key, now: Instant) -> Option<usize> {
+    pub(super) fn session_for(&self, key: Key, now: Instant) -> Option<usize> {
         let entry = self.queries.get(key)?;
         let last = entry.last_sent_at();
         let may_go_on = |session: &Session| {
             self.has_room(session, now)
-                && !self.avoids(entry, session.rank, now)
+                && !self.must_avoid(entry, session.rank, now)
                 && last
                     .is_none_or(|last| session.last_received_at > last && !entry.is_on(session.id))
         };
@@ -94,7 +94,7 @@ impl<Q: PoolQuery> Pool<Q> {
 
     /// Whether there is an address other than that of that rank, and those that are `left_out`, to send a query to: that is well, or could be
     /// for all that is known now.
-    pub(super) fn is_another_there(&self, rank: usize, left_out: RankSet, now: Instant) -> bool {
+    pub(super) fn has_alternative(&self, rank: usize, left_out: RankSet, now: Instant) -> bool {
         let mut others =
             (0..self.addresses.len()).filter(|other| *other != rank && !left_out.contains(*other));
         others.any(|other| {
@@ -110,30 +110,31 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     pub(super) fn has_room(&self, session: &Session, now: Instant) -> bool {
-        session.pending.len() < PENDING && !self.is_used_up(session, now)
+        session.pending.len() < MAX_PENDING_PER_SESSION && !self.has_reached_limit(session, now)
     }
 
     /// Whether as many were sent on a session as its address seems to take on one.
-    fn is_used_up(&self, session: &Session, now: Instant) -> bool {
+    fn has_reached_limit(&self, session: &Session, now: Instant) -> bool {
         let most = self.addresses[session.rank].session_query_limit(now);
         session.sent >= most.saturating_add(session.extra_sends)
     }
 
     /// Whether a query that waits could be sent to the address of that rank.
-    pub(super) fn may_go_to(&self, key: Key, rank: usize, now: Instant) -> bool {
+    pub(super) fn may_use_address(&self, key: Key, rank: usize, now: Instant) -> bool {
         let entry = self.queries.get(key);
-        entry.is_some_and(|entry| entry.queue == Queue::Shared && !self.avoids(entry, rank, now))
+        entry
+            .is_some_and(|entry| entry.queue == Queue::Shared && !self.must_avoid(entry, rank, now))
     }
 
     /// Whether a query is not for the address of that rank: it failed it, or was silent about it, and there is another one.
-    fn avoids(&self, entry: &Entry<Q>, rank: usize, now: Instant) -> bool {
+    fn must_avoid(&self, entry: &Entry<Q>, rank: usize, now: Instant) -> bool {
         let failed = entry.failed;
         let is_silent = entry.tried.contains(rank) && !entry.transmissions.is_empty();
-        failed.contains(rank) || is_silent && self.is_another_there(rank, failed, now)
+        failed.contains(rank) || is_silent && self.has_alternative(rank, failed, now)
     }
 
     /// Sends what waits, as far as sessions have room.
-    fn drain(&mut self, now: Instant, actions: &mut Actions<Q>) {
+    fn send_queued(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let is_free = |session: &Session| session.is_usable() && self.has_room(session, now);
         if self.shared_queue.is_empty() || !self.sessions.iter().any(is_free) {
             return;
@@ -147,7 +148,7 @@ impl<Q: PoolQuery> Pool<Q> {
                 .sort_unstable_by_key(|key| Reverse(key.age()));
         }
         for key in waiting {
-            if let Some(index) = self.free_session(key, now) {
+            if let Some(index) = self.session_for(key, now) {
                 self.send(index, key, now, actions);
             } else {
                 self.shared_queue.push_back(key);
@@ -166,20 +167,20 @@ impl<Q: PoolQuery> Pool<Q> {
 
     /// Whether a session to the address of that rank may be added to those that are shared there.
     pub(super) fn may_connect(&self, rank: usize, now: Instant) -> bool {
-        let shared = || self.shared_at(rank);
+        let shared = || self.shared_sessions_at(rank);
         // One that is slow may be waiting for nothing.
         let is_coming =
-            |session: &Session| session.is_coming() && !session.is_slow(SLOW_SHARED, now);
+            |session: &Session| session.is_coming() && !session.is_slow(SLOW_SHARED_CONNECT, now);
         let connecting = shared().any(is_coming);
-        let serving = shared().filter(|session| session.is_usable() && !session.is_doubtful);
+        let active_rank = shared().filter(|session| session.is_usable() && !session.is_doubtful);
         // One more than there may be for good: it is to replace one that is silent.
         !connecting
-            && serving.count() < self.settings.sessions
+            && active_rank.count() < self.settings.sessions
             && shared().count() <= self.settings.sessions
     }
 
     /// Sessions to the address of that rank that queries share, for more than their last answers.
-    fn shared_at(&self, rank: usize) -> impl Iterator<Item = &Session> {
+    fn shared_sessions_at(&self, rank: usize) -> impl Iterator<Item = &Session> {
         let all = self.sessions.iter();
         all.filter(move |session| session.rank == rank && session.takes_shared_queries())
     }
@@ -193,7 +194,7 @@ impl<Q: PoolQuery> Pool<Q> {
     ) -> bool {
         let may = self.addresses[rank].shared_tokens.take(1, now) == 1;
         if may {
-            self.race.next = Some(now + STAGGER);
+            self.connect_race.next = Some(now + CONNECTION_ATTEMPT_DELAY);
             self.connect(rank, Purpose::Shared, now, actions);
         }
         may
@@ -213,7 +214,7 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// Where queries go to a less preferred address, has a more preferred one show whether it serves again.
-    pub(super) fn take_back(&mut self, now: Instant, actions: &mut Actions<Q>) {
+    pub(super) fn probe_preferred(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let best = self.sessions.iter().filter(|session| session.is_usable());
         let Some(best) = best.map(|session| session.rank).min() else {
             return;
@@ -231,12 +232,12 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// Opens a session for those that wait and find none, or tells them that there is none to be had.
-    fn connect_for_line(&mut self, now: Instant, actions: &mut Actions<Q>) {
+    fn connect_for_queue(&mut self, now: Instant, actions: &mut Actions<Q>) {
         if self.shared_queue.is_empty() {
             return;
         }
         if !self.sessions.iter().any(Session::is_coming)
-            || self.race.next.is_none_or(|next| next <= now)
+            || self.connect_race.next.is_none_or(|next| next <= now)
         {
             for rank in self.candidates(now) {
                 if self.connect_shared(rank, now, actions) {
@@ -244,12 +245,12 @@ impl<Q: PoolQuery> Pool<Q> {
                 }
             }
         }
-        self.connect_more(now, actions);
-        self.give_up(now, actions);
+        self.connect_in_parallel(now, actions);
+        self.fail_hopeless(now, actions);
     }
 
     /// Opens several sessions at a time to an address that takes few queries on each.
-    fn connect_more(&mut self, now: Instant, actions: &mut Actions<Q>) {
+    fn connect_in_parallel(&mut self, now: Instant, actions: &mut Actions<Q>) {
         for rank in 0..self.addresses.len() {
             let most = usize::try_from(self.addresses[rank].session_query_limit(now))
                 .unwrap_or(usize::MAX);
@@ -257,7 +258,7 @@ impl<Q: PoolQuery> Pool<Q> {
             let mut coming = self.sessions.iter().filter(is_coming).count();
             while coming > 0
                 && coming < self.settings.sessions
-                && self.shared_at(rank).count() <= self.settings.sessions
+                && self.shared_sessions_at(rank).count() <= self.settings.sessions
                 && self.shared_queue.len() > coming.saturating_mul(most)
                 && self.connect_shared(rank, now, actions)
             {
@@ -274,15 +275,15 @@ impl<Q: PoolQuery> Pool<Q> {
         }
         let may = |rank: &usize| {
             self.may_connect(*rank, now)
-                && !self.race.failed.contains(rank)
+                && !self.connect_race.failed.contains(rank)
                 && self
                     .shared_queue
                     .iter()
-                    .any(|key| self.may_go_to(*key, *rank, now))
+                    .any(|key| self.may_use_address(*key, *rank, now))
         };
         let mut ranks: Vec<usize> = (0..self.addresses.len()).filter(may).collect();
         // One that is tried already, in vain so far, comes last.
-        ranks.sort_by_key(|rank| self.shared_at(*rank).any(Session::is_coming));
+        ranks.sort_by_key(|rank| self.shared_sessions_at(*rank).any(Session::is_coming));
         let only = |is_fit: &dyn Fn(usize) -> bool| -> Vec<usize> {
             ranks.iter().copied().filter(|rank| is_fit(*rank)).collect()
         };
@@ -296,13 +297,15 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// Whether a query that was not sent yet has reason to wait, for a session to the address of that rank.
-    fn is_hope_at(&self, rank: usize, candidates: &[usize], now: Instant) -> bool {
+    fn may_become_available(&self, rank: usize, candidates: &[usize], now: Instant) -> bool {
         let is_known_away = self.down.is_some();
-        let mut hopes = self.shared_at(rank).filter(|session| match session.phase {
-            Phase::Connecting => !is_known_away || now < session.started_at + GRACE,
-            // It is full, and has room in a while.
-            _ => !session.is_silent,
-        });
+        let mut hopes = self
+            .shared_sessions_at(rank)
+            .filter(|session| match session.phase {
+                Phase::Connecting => !is_known_away || now < session.started_at + DOWN_WAIT,
+                // It is full, and has room in a while.
+                _ => !session.is_silent,
+            });
         // For want of a token it may wait for a while, but not where it would most likely be in vain, or could go on one that is
         // silent.
         let may_wait = !is_known_away && !self.sessions.iter().any(Session::is_last_resort);
@@ -311,16 +314,18 @@ impl<Q: PoolQuery> Pool<Q> {
 
     /// Those that wait in vain fail, unless a session is silent, on which they are tried. What is on one already waits on there, and for
     /// another one.
-    fn give_up(&mut self, now: Instant, actions: &mut Actions<Q>) {
+    fn fail_hopeless(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let candidates = self.candidates(now);
         let ranks = 0..self.addresses.len();
         let hopes: Vec<usize> = ranks
-            .filter(|rank| self.is_hope_at(*rank, &candidates, now))
+            .filter(|rank| self.may_become_available(*rank, &candidates, now))
             .collect();
         let has_hope = |pool: &Self, key: &Key| {
             let is_pending = |entry: &Entry<Q>| !entry.transmissions.is_empty();
             pool.queries.get(*key).is_some_and(is_pending)
-                || hopes.iter().any(|rank| pool.may_go_to(*key, *rank, now))
+                || hopes
+                    .iter()
+                    .any(|rank| pool.may_use_address(*key, *rank, now))
         };
         if self.shared_queue.iter().all(|key| has_hope(self, key)) {
             return;
@@ -328,7 +333,7 @@ impl<Q: PoolQuery> Pool<Q> {
         let line = std::mem::take(&mut self.shared_queue).into_iter();
         let (waiting, hopeless): (Vec<_>, Vec<_>) = line.partition(|key| has_hope(self, key));
         self.shared_queue = waiting.into();
-        let failure = self.note_down(&hopes, now);
+        let failure = self.mark_down(&hopes, now);
         for key in hopeless {
             let entry = self.queries.get(key);
             let Some(entry) = entry.filter(|entry| entry.queue == Queue::Shared) else {
@@ -339,13 +344,13 @@ impl<Q: PoolQuery> Pool<Q> {
             };
             match self.sessions.iter().position(silent) {
                 Some(index) => self.send(index, key, now, actions),
-                None => self.fail(key, failure, now, actions),
+                None => self.fail_query(key, failure, now, actions),
             }
         }
     }
 
     /// Where nobody can be reached, notes that it is so and for how long nobody is tried. Returns why.
-    fn note_down(&mut self, hopes: &[usize], now: Instant) -> Failure {
+    fn mark_down(&mut self, hopes: &[usize], now: Instant) -> Failure {
         let is_unauthenticated = self
             .addresses
             .iter()
@@ -363,23 +368,24 @@ impl<Q: PoolQuery> Pool<Q> {
             let first_due = health().filter_map(Health::backoff_until).min();
             let until = match first_due {
                 Some(due) if !health().any(|health| health.may_probe(now)) => due,
-                _ => now + HOLD_OFF,
+                _ => now + DOWN_RETRY_DELAY,
             };
             self.down = Some((failure, until));
-            self.race = Race::default();
-            self.serving = None;
+            self.connect_race = ConnectRace::default();
+            self.active_rank = None;
         }
         failure
     }
 
     /// Has sessions of single queries serve the next ones, once they have their answers, and closes those that end with them.
-    fn close_ended(&mut self, now: Instant, actions: &mut Actions<Q>) {
+    fn close_or_reuse_finished(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let is_over = |pool: &Self, session: &Session| {
             let has_served = session.phase == Phase::Open && session.sent > 0;
-            let is_used_up = pool.is_used_up(session, now);
+            let has_reached_limit = pool.has_reached_limit(session, now);
             // What was given up there may end it yet.
-            let is_clear = session.answered >= session.sent || now >= session.last_sent_at + DEADLY;
-            let ends = has_served && (!session.is_shared() && is_clear || is_used_up);
+            let is_clear =
+                session.answered >= session.sent || now >= session.last_sent_at + CAUSE_WINDOW;
+            let ends = has_served && (!session.is_shared() && is_clear || has_reached_limit);
             session.pending.is_empty() && (ends || session.phase == Phase::Draining)
         };
         let over = |pool: &Self| {
@@ -392,9 +398,9 @@ impl<Q: PoolQuery> Pool<Q> {
             let most = self.addresses[session.rank].isolated_query_limit();
             let goes_on = self.has_room(session, now) && session.sent < most;
             match purpose {
-                Purpose::Isolated(key) if goes_on => self.send_alone(index, key, now, actions),
-                Purpose::Isolated(_) if self.is_shared_now(index, now) => {}
-                _ => self.close(id, now, actions),
+                Purpose::Isolated(key) if goes_on => self.send_isolated(index, key, now, actions),
+                Purpose::Isolated(_) if self.convert_to_shared(index, now) => {}
+                _ => self.close_session(id, now, actions),
             }
         }
     }
