@@ -1,8 +1,8 @@
-//! How does this address of a resolver fare?
+//! How well does this address of a resolver work?
 //!
-//! What is known of it follows from what became of connections and queries, never from probes of its own: whether it can be
-//! reached ([`Health`]), whether it answers with failures, how many sessions it may have opened, and what its queries may carry.
-//! Time and random numbers are passed in.
+//! All knowledge is passive: it comes from connections and queries, never from separate probes. The state says whether the address can be
+//! reached ([`Health`]), whether it answers with failures, how many sessions may be opened to it, and which form its queries take. Time and
+//! random numbers are passed in.
 
 use std::time::{Duration, Instant};
 
@@ -10,62 +10,63 @@ use super::health::{AddressFailure, Health};
 use super::token_bucket::{Rate, TokenBucket};
 use crate::message::Form;
 
-/// New sessions to one address: so many at once, and so many a second. A session that ended well has its token given back.
+/// Rate of new shared sessions to one address. A session that ended well gets its token refunded.
 const SHARED_SESSION_RATE: Rate = Rate {
     per_second: 2,
     burst: 4,
 };
-/// So many answers earn a token for a session that queries share; none for single queries, which would end more of them.
+/// Answers that earn one token for a shared session. Isolated queries earn none: more tokens would let them end more sessions.
 const ANSWERS_PER_TOKEN: u32 = 16;
-/// The same for sessions of single queries.
+/// Rate of new sessions for isolated queries to one address.
 const ISOLATED_SESSION_RATE: Rate = Rate {
     per_second: 1,
     burst: 4,
 };
-/// Shared sessions in a row that the resolver may end with queries pending and none answered before the address is held back.
+/// Shared sessions in a row that the resolver may close unanswered, with queries pending, before the address is backed off.
 const MAX_FAILED_SESSIONS: u32 = 2;
-/// How long ago it may have answered others for that not to count.
+/// An unanswered session does not count as failed if the address gave a good answer this recently.
 const RECENT_ANSWER: Duration = Duration::from_secs(2);
-/// Different names in a row that an address must fail, over so long a time, before it is said to fail.
+/// Distinct names in a row that must fail, and the time that this must last, before the address counts as failing.
 const FAILING_NAMES: usize = 4;
 const MIN_FAILING_TIME: Duration = Duration::from_secs(1);
-/// While an address fails and there is another one, it is asked this often whether it still does.
+/// While an address is failing and another is available, the interval at which one query tests it.
 const FAILING_PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// The same for one that says nothing, since whoever asks waits for that.
+/// The same for an address that does not answer at all: each test costs the client of that query the wait.
 const SILENT_PROBE_INTERVAL: Duration = Duration::from_secs(5);
-/// How often in a row sessions must be closed after as many answers for that to be a limit, and for how long it is taken for one.
+/// Sessions in a row that must be closed after the same number of answers for that number to count as a limit, and how long the limit is
+/// remembered.
 const LIMIT_OBSERVATIONS: u32 = 3;
 const LIMIT_LIFETIME: Duration = Duration::from_secs(60);
-/// How often a session is given one query more, which is lost if it is a limit, and sent again.
+/// How often a session is sent one query beyond the limit, to test it. If the limit holds, that query is lost and sent again.
 const LIMIT_TEST_INTERVAL: Duration = Duration::from_secs(1);
-/// How long is remembered that an address does not take a query in every form (RFC 6891 section 6.2.2).
+/// How long the pool remembers that an address does not accept every form of query (RFC 6891 section 6.2.2).
 const FORM_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
-/// One address of a resolver.
+/// The state of one address of a resolver. The pool's lock guards it.
 #[derive(Debug)]
 pub(super) struct Address {
     pub(super) health: Health,
-    /// For sessions that queries share.
+    /// Tokens for new sessions that queries share.
     pub(super) shared_tokens: TokenBucket,
-    /// For sessions that one query has alone.
+    /// Tokens for new sessions of isolated queries.
     pub(super) isolated_tokens: TokenBucket,
     failed_sessions: u32,
-    /// Answers, for what they earn.
+    /// Answers counted for [`ANSWERS_PER_TOKEN`].
     answers_toward_token: u32,
-    /// Names that failed in a row, by hash, and since when.
+    /// Hashes of the names that failed in a row, and when the first did.
     failed_names: Vec<u16>,
     failing_since: Instant,
-    /// It fails, and is asked at that time whether it still does.
+    /// The address is failing; at this time a query tests it again.
     probe_at: Option<Instant>,
     form: Option<(Form, Instant)>,
-    /// Queries that the last session had answered when the resolver closed it with others pending, and how often in a row it was as
-    /// many.
+    /// How many queries the last session had answered when the resolver closed it with others pending, and how many sessions in a row had
+    /// answered as many.
     closed_after_answers: Option<(u32, u32)>,
-    /// So many a session is closed after, as it seems.
+    /// The number of answers after which the resolver seems to close sessions, and until when that is believed.
     session_query_limit: Option<(u32, Instant)>,
-    /// When a session is to be given one more than that, to see.
+    /// When a session next tests the limit with one query more.
     test_limit_at: Instant,
-    /// When it last answered a query that has a good answer.
+    /// When the address last gave a good answer.
     pub(super) last_good_answer: Option<Instant>,
 }
 
@@ -88,29 +89,29 @@ impl Address {
         }
     }
 
-    /// Whether it can be reached as far as is known, and does not fail.
+    /// Returns true if the address is not backed off and is not failing.
     pub(super) fn is_healthy(&self, now: Instant) -> bool {
         self.health.is_available(now) && !self.is_failing()
     }
 
-    /// Whether it answers with failures.
+    /// Returns true if the address answers with failures, or not at all.
     pub(super) fn is_failing(&self) -> bool {
         self.probe_at.is_some()
     }
 
-    /// Whether the next query should tell if it still fails.
+    /// Returns true if the next query should test whether the address still fails.
     pub(super) fn is_probe_due(&self, now: Instant) -> bool {
         self.probe_at.is_some_and(|at| at <= now)
     }
 
-    /// A query goes to it.
+    /// Records that a query is sent to the address.
     pub(super) fn record_query(&mut self, now: Instant) {
         if self.is_probe_due(now) {
             self.probe_at = Some(now + FAILING_PROBE_INTERVAL);
         }
     }
 
-    /// It answered, and not with a failure. Whether it failed until now.
+    /// Records an answer that is no failure. Returns true if the address was failing until now.
     pub(super) fn record_good_answer(&mut self, now: Instant) -> bool {
         self.last_good_answer = Some(now);
         self.failed_sessions = 0;
@@ -119,7 +120,7 @@ impl Address {
         self.probe_at.take().is_some()
     }
 
-    /// It answered with a failure, without a reason that lies in the name. Whether it fails from now on.
+    /// Records a failure that the resolver did not attribute to the name. Returns true if the address counts as failing from now on.
     pub(super) fn record_server_failure(&mut self, name: u16, now: Instant) -> bool {
         self.failed_sessions = 0;
         if self.failed_names.is_empty() {
@@ -137,20 +138,20 @@ impl Address {
         false
     }
 
-    /// A session to it said nothing, and another address answered what it was asked there: that it can be reached is not enough. Whether it
-    /// fails from now on.
+    /// Records that a session to the address stayed silent about a query that another address answered: being reachable is not enough.
+    /// Returns true if the address counts as failing from now on.
     pub(super) fn record_silence(&mut self, now: Instant) -> bool {
         let was_failing = self.is_failing();
         self.probe_at = Some(now + SILENT_PROBE_INTERVAL);
         !was_failing
     }
 
-    /// Another one failed at that name as well.
+    /// Forgets a failed name: another address failed it too.
     pub(super) fn forgive_name(&mut self, name: u16) {
         self.failed_names.retain(|failed| *failed != name);
     }
 
-    /// The resolver ended a session that queries share, with so many answered while `lost` of them were pending.
+    /// Records that the resolver closed a shared session after `answered` answers, with `lost` queries pending.
     pub(super) fn record_session_end(
         &mut self,
         answers: u32,
@@ -162,7 +163,7 @@ impl Address {
             return;
         }
         if answers == 0 {
-            // Where others were answered a moment ago it may be the queries.
+            // Other queries were answered a moment ago: the pending ones may be the cause.
             if self
                 .last_good_answer
                 .is_some_and(|at| now < at + RECENT_ANSWER)
@@ -177,7 +178,7 @@ impl Address {
             return;
         }
         self.failed_sessions = 0;
-        // Once or twice may be chance, or a name that it cannot stand; again and again after as many is a limit.
+        // Once or twice may be chance, or a name that the resolver cannot handle. The same count again and again is a limit.
         let times = match self.closed_after_answers {
             Some((same, times)) if same == answers => times + 1,
             _ => 1,
@@ -189,13 +190,13 @@ impl Address {
         }
     }
 
-    /// A query ended a session by itself: what seemed a limit may have been others like it.
+    /// Forgets the limit: a query was found to end sessions, so others like it may have caused what looked like a limit.
     pub(super) fn forget_limit(&mut self) {
         (self.session_query_limit, self.closed_after_answers) = (None, None);
     }
 
-    /// A session to it has answered so many: a limit that is lower is none. Answers earn new sessions, so that one that closes
-    /// often, and answers all the same, is asked as often as it answers.
+    /// Records one more answer on a session that has `answered` by now: a lower limit is refuted. Answers earn tokens for new sessions, so
+    /// that a resolver that closes often but answers stays usable.
     pub(super) fn record_answer_count(&mut self, answers: u32) {
         self.answers_toward_token = self.answers_toward_token.wrapping_add(1);
         if self.answers_toward_token.is_multiple_of(ANSWERS_PER_TOKEN) {
@@ -215,7 +216,7 @@ impl Address {
         known.map_or(u32::MAX, |(most, _)| most)
     }
 
-    /// Whether the next session is to show that there is no such limit, or none any more.
+    /// Returns true, once per [`LIMIT_TEST_INTERVAL`], if a session may send one query beyond the limit.
     pub(super) fn may_test_limit(&mut self, now: Instant) -> bool {
         let is_due = self.test_limit_at <= now;
         if is_due {
@@ -224,32 +225,32 @@ impl Address {
         is_due
     }
 
-    /// How many queries may be sent on a session of single ones, one after the other: no more than two sessions in a row had answered
-    /// when they were closed, as that may be a limit.
+    /// How many isolated queries may be sent on one session, one after the other: no more than two sessions in a row had answered when they
+    /// were closed, as that may be a limit.
     pub(super) fn isolated_query_limit(&self) -> u32 {
         let closed_after_answers = self.closed_after_answers.filter(|(_, times)| *times > 1);
         closed_after_answers.map_or(u32::MAX, |(answers, _)| answers.max(1))
     }
 
-    /// After how many queries on a session of single ones none is sent there for the last time: half of what the last session had answered
-    /// when it was closed, as that may be about its limit.
+    /// How many queries an isolated session may have sent before it takes no query that is sent for the last time: half of what the last
+    /// session had answered when it was closed, which may be near a limit.
     pub(super) fn last_send_limit(&self) -> u32 {
         self.closed_after_answers
             .map_or(u32::MAX, |(answers, _)| answers / 2)
     }
 
-    /// In what form it is asked.
+    /// The form of queries to the address.
     pub(super) fn form(&self, now: Instant) -> Form {
         let known = self.form.filter(|(_, until)| now < *until);
         known.map_or(Form::Padded, |(form, _)| form)
     }
 
-    /// It took a query in that form and not in the one before.
+    /// Remembers that the address accepted `form` and not the fuller one.
     pub(super) fn set_form(&mut self, form: Form, now: Instant) {
         self.form = Some((form, now + FORM_LIFETIME));
     }
 
-    /// It is another resolver than before, perhaps.
+    /// Clears failures, since the address may have another identity now.
     pub(super) fn reset(&mut self) {
         self.health.record_success();
         self.failed_sessions = 0;

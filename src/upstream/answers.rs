@@ -1,6 +1,6 @@
-//! What does an answer bring about?
+//! What happens when an answer arrives?
 //!
-//! The part of the pool's rules about messages that arrive: which of them go out, and for which of them a better one is asked for.
+//! The part of the pool's rules about messages that arrive: which of them go out to clients, and for which of them a better one is sought.
 
 use std::time::Instant;
 
@@ -11,8 +11,7 @@ use super::table::{Key, PoolQuery, Queue, SessionId, Transmission};
 use crate::message::Form;
 
 impl<Q: PoolQuery> Pool<Q> {
-    /// Octets arrived on a session, and messages in them, if they brought any to an end. `matches` says of a message, by its place, and a query
-    /// whether it answers it.
+    /// Event: data arrived on a session, and completed `replies`, if any. `matches` tells whether the message at an index answers a query.
     pub fn replies_received(
         &mut self,
         session: SessionId,
@@ -25,11 +24,11 @@ impl<Q: PoolQuery> Pool<Q> {
             return;
         };
         if replies.is_empty() {
-            // A part of a message.
+            // Only part of a message has arrived.
             self.sessions[session_index].mark_received(now);
         }
         for (index, reply) in replies.iter().enumerate() {
-            // What came before may have ended other sessions.
+            // An earlier reply may have closed this session.
             let Some(session_index) = self.position(session) else {
                 break;
             };
@@ -67,7 +66,7 @@ impl<Q: PoolQuery> Pool<Q> {
         self.reschedule(now, actions);
     }
 
-    /// An answer came for a query: is it the one that goes out?
+    /// Completes a query with the answer that came, unless the query goes on.
     fn complete_or_continue(
         &mut self,
         session_index: usize,
@@ -115,7 +114,8 @@ impl<Q: PoolQuery> Pool<Q> {
         });
     }
 
-    /// Notes what the kind of an answer says of its address. Whether the query goes on all the same: to another address, or in another form.
+    /// Records what the kind of an answer says about its address. Returns true if the query goes on: on another session or address, or in
+    /// another form.
     fn must_continue(
         &mut self,
         session_index: usize,
@@ -163,7 +163,7 @@ impl<Q: PoolQuery> Pool<Q> {
         false
     }
 
-    /// A query that the address of that rank failed ends so: where others failed it too, it is the name.
+    /// A query ends with a failure from the address of that rank. If other addresses failed the name too, it counts against none of them.
     fn forgive_name(&mut self, key: Key, rank: usize) {
         let Some(entry) = self.queries.get_mut(key) else {
             return;
@@ -177,7 +177,8 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Whether a query that the address of that rank failed is sent to another one, or is on another session still.
+    /// Sends a query that the address of that rank failed to another address. Returns true if it does, or if the query is still pending or
+    /// queued.
     fn try_other_address(&mut self, key: Key, rank: usize, now: Instant) -> bool {
         let Some(entry) = self.queries.get(key) else {
             return false;
@@ -193,7 +194,8 @@ impl<Q: PoolQuery> Pool<Q> {
         true
     }
 
-    /// Whether a query whose form the resolver did not take is sent in a lesser one.
+    /// Sends a query again in a reduced form after the resolver rejected its form. Returns true if it does, or if the query is still
+    /// pending or queued.
     fn try_reduced_form(&mut self, key: Key, rank: usize, form: Form, now: Instant) -> bool {
         let Some(entry) = self.queries.get(key) else {
             return false;

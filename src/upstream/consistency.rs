@@ -6,7 +6,7 @@ use super::pool::{MAX_DRAINING_SESSIONS, MAX_ISOLATED_SESSIONS, MAX_SENDS, Pool}
 use super::table::{Key, Phase, PoolQuery, Queue, Session};
 
 impl<Q: PoolQuery> Pool<Q> {
-    /// Whether the tables agree with each other: what is counted is what is there. Says where they do not. For simulations.
+    /// Checks that the tables agree with each other and that all bounds hold. Returns a description of the first error. For simulations.
     pub fn check(&self) -> Result<(), String> {
         let count = |keys: &mut dyn Iterator<Item = &Key>| {
             let mut counts: HashMap<Key, usize> = HashMap::new();

@@ -1,41 +1,42 @@
 //! Whose queries end sessions?
 //!
-//! A query that was alone on its session when the resolver ended it is convicted: of its zone and of its client, others may be like
-//! it. Queries that are like several convicted ones are asked alone too, where they harm nobody. Bounded in number, and
-//! forgotten after a while. Time is passed in.
+//! A query that was alone on its session when the resolver closed it is a culprit, and other queries of its zone or of its client may be
+//! like it. Queries that are like several culprits are isolated, where they harm no others. The list is bounded, and entries expire. Time
+//! is passed in.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-/// How long a conviction is remembered.
+/// How long a culprit is remembered.
 const LIFETIME: Duration = Duration::from_secs(30);
-/// So many convictions are remembered, at most; beyond, the oldest is forgotten.
+/// Culprits that are remembered, at most; beyond that the oldest is forgotten.
 const MAX_CULPRITS: usize = 256;
-/// So many convictions of one zone have all its queries asked alone; and so many zones convicted for one client, all of that client's.
+/// Culprits of one zone from which on all queries of the zone are isolated, and zones with culprits of one client from which on all queries
+/// of the client are.
 const ZONE_THRESHOLD: usize = 2;
 const CLIENT_THRESHOLD: usize = 2;
-/// After so many good answers alone since the last conviction, none is held against that zone or client any more.
+/// Good answers to isolated queries, since the last culprit, that clear a zone or a client.
 const GOOD_ANSWERS_TO_CLEAR: u8 = 16;
 
-/// What a query has in common with others, as hashes.
+/// The groups that a query belongs to, as hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueryGroups {
-    /// Of the name without its first label, or of the whole name if it has two labels or fewer.
+    /// The zone: the name without its first label, or the whole name if it has at most two labels.
     pub zone: u16,
-    /// Of the client that asked it first.
+    /// The client that asked first.
     pub client: u16,
 }
 
-/// A query ended a session on which it was alone.
+/// A query that ended a session on which it was alone.
 #[derive(Debug)]
 struct Culprit {
-    /// None once it is acquitted, as is the client.
+    /// None once the zone is cleared; the same for the client.
     zone: Option<u16>,
     client: Option<u16>,
     at: Instant,
-    /// Good answers for the zone and for the client since, while it is the last one of each.
+    /// Good answers for the zone and for the client since then, counted at the latest culprit of each.
     good_answers: [u8; 2],
 }
 
@@ -45,26 +46,26 @@ impl Culprit {
     }
 }
 
-/// The zone or the client of a conviction.
+/// Selects the zone or the client of a culprit.
 type GroupOf = fn(&mut Culprit) -> &mut Option<u16>;
 
-/// Convictions of late.
+/// The recent culprits.
 #[derive(Debug, Default)]
 pub(super) struct Culprits {
-    /// The oldest first.
+    /// Oldest first.
     culprits: VecDeque<Culprit>,
-    /// Who asked last since there are any, and when it was last somebody else than before.
+    /// The last client that asked while there were culprits, and when it last differed from the one before.
     last_client: Option<u16>,
     client_changed_at: Option<Instant>,
 }
 
 impl Culprits {
-    /// Whether nobody is under suspicion, as is mostly so.
+    /// Returns true if there are no culprits, as is the normal case.
     pub(super) fn is_empty(&self) -> bool {
         self.culprits.is_empty()
     }
 
-    /// That client asks.
+    /// Records which client asks.
     pub(super) fn note_client(&mut self, client: u16, now: Instant) {
         if self
             .last_client
@@ -75,14 +76,14 @@ impl Culprits {
         }
     }
 
-    /// Whether several clients ask: where one alone does, it may be everybody, and none is to be protected from it.
+    /// Returns true if several clients ask. A single client may stand for everybody, and nobody has to be protected from it.
     fn has_several_clients(&self, now: Instant) -> bool {
         self.client_changed_at.is_some_and(|at| now < at + LIFETIME)
     }
 
-    /// A query of that kin ended a session on which it was alone, and was sent then, or others were answered since. Sessions that ended
-    /// later than that may have been closed all together, as by a resolver that is started again: of a zone, or of a client, one conviction
-    /// counts.
+    /// Records that a query of these groups ended a session on which it was alone. `apart` is when the query was sent, or when others were
+    /// last answered, if later. Sessions that ended after that may have been closed together, as by a restart of the resolver: of one zone
+    /// or one client only one culprit counts then.
     pub(super) fn record(&mut self, groups: QueryGroups, apart: Instant, now: Instant) {
         self.culprits.retain(|culprit| culprit.is_recent(now));
         if self.culprits.len() >= MAX_CULPRITS {
@@ -103,7 +104,7 @@ impl Culprits {
         });
     }
 
-    /// A query of that kin was alone on its session, and has a good answer.
+    /// Records a good answer to an isolated query of these groups.
     pub(super) fn record_good_answer(&mut self, groups: QueryGroups) {
         let groups_of: [(usize, GroupOf, u16); 2] = [
             (0, |culprit| &mut culprit.zone, groups.zone),
@@ -136,7 +137,7 @@ impl Culprits {
         recent.filter(|culprit| culprit.zone == Some(zone)).count()
     }
 
-    /// How many of a client's zones were convicted, up to [`CLIENT_THRESHOLD`]: one alone may be asked for by anybody behind it.
+    /// How many zones of a client have culprits, up to [`CLIENT_THRESHOLD`]: a single zone may be asked for by anybody behind that client.
     fn count_zones_of_client(&self, client: u16, now: Instant) -> usize {
         if !self.has_several_clients(now) {
             return 0;
@@ -144,7 +145,7 @@ impl Culprits {
         let mut zones = SmallVec::<[Option<u16>; CLIENT_THRESHOLD]>::new();
         let recent = self.recent(now);
         for culprit in recent.filter(|culprit| culprit.client == Some(client)) {
-            // One that is acquitted counts by itself.
+            // A zone that was cleared counts by itself.
             let zone = culprit.zone;
             if zones.len() < CLIENT_THRESHOLD && (zone.is_none() || !zones.contains(&zone)) {
                 zones.push(zone);
@@ -153,13 +154,13 @@ impl Culprits {
         zones.len()
     }
 
-    /// How suspect a query of that kin is: 0 if not at all.
+    /// How many culprits a query of these groups is like: the larger of the counts by zone and by client; 0 if none.
     pub(super) fn level(&self, groups: QueryGroups, now: Instant) -> usize {
         self.count_for_zone(groups.zone, now)
             .max(self.count_zones_of_client(groups.client, now))
     }
 
-    /// Whether a query of that kin is asked alone from the start.
+    /// Returns true if a query of these groups is isolated from the start.
     pub(super) fn must_isolate(&self, groups: QueryGroups, now: Instant) -> bool {
         self.count_for_zone(groups.zone, now) >= ZONE_THRESHOLD
             || self.count_zones_of_client(groups.client, now) >= CLIENT_THRESHOLD
@@ -176,7 +177,7 @@ mod tests {
         QueryGroups { zone, client }
     }
 
-    /// Convicts those, one after the other, where others ask too; returns when.
+    /// Records those culprits one after the other, where other clients ask too; returns when the last was.
     fn record(culprits: &mut Culprits, kins: &[QueryGroups], mut now: Instant) -> Instant {
         culprits.note_client(100, now);
         culprits.note_client(101, now);
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_is_asked_alone_after_two_convictions_and_a_client_after_those_of_two_zones() {
+    fn a_zone_is_isolated_after_two_culprits_and_a_client_after_culprits_of_two_zones() {
         let mut culprits = Culprits::default();
         assert!(culprits.is_empty());
         let now = record(&mut culprits, &[groups(1, 1)], crate::system::clock::now());
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_that_end_of_one_event_convict_a_client_once() {
+    fn sessions_that_end_by_one_event_count_once_for_a_client() {
         let now = crate::system::clock::now();
         let mut culprits = Culprits::default();
         culprits.note_client(1, now);
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn zones_and_clients_are_acquitted_by_good_answers_in_a_row() {
+    fn zones_and_clients_are_cleared_by_good_answers_in_a_row() {
         let mut now = crate::system::clock::now();
         let mut culprits = Culprits::default();
         for zone in [1, 2, 2] {
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_convicted_only_where_others_ask() {
+    fn a_client_has_culprits_only_where_others_ask() {
         let mut culprits = Culprits::default();
         let now = record(
             &mut culprits,

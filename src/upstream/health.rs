@@ -1,24 +1,23 @@
 //! May this address be tried now?
 //!
-//! Health is passive: it follows from what became of the connections that queries asked for, never from probes of its own.
-//! A failure keeps an address back for a while that doubles, with jitter, so that many forwarders do not return at once.
-//! Time is passed in.
+//! Health is passive: it follows from the connections that queries asked for, never from separate probes. A failure backs an address off
+//! for a time that doubles, with jitter, so that many forwarders do not return at once. Time is passed in.
 
 use std::time::{Duration, Instant};
 
-/// How long the first failure keeps an address back, and how long any does at most.
+/// Backoff after the first failure, and the longest backoff.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
-/// What kind of failure an address had.
+/// Why an address is backed off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressFailure {
-    /// It could not be reached, or it closed without an answer.
+    /// The address could not be reached, or closed the connection without an answer.
     Unreachable,
-    /// It did not prove to be the resolver that was meant. Trying sooner would not change that.
+    /// The resolver failed authentication. An earlier retry would not change that.
     Unauthenticated,
 }
 
-/// How an address has fared.
+/// Whether an address can be reached, as far as is known.
 #[derive(Debug, Default)]
 pub struct Health {
     failures: u32,
@@ -26,12 +25,12 @@ pub struct Health {
 }
 
 impl Health {
-    /// It served.
+    /// Records a success, which clears the backoff.
     pub fn record_success(&mut self) {
         *self = Self::default();
     }
 
-    /// It failed at `now`; `jitter` from 0 to 255 spreads the wait over three quarters to five quarters of itself.
+    /// Records a failure at `now`. `jitter` (0 to 255) scales the backoff by 0.75 to 1.25.
     pub fn record_failure(&mut self, fault: AddressFailure, jitter: u8, now: Instant) {
         let doubled = BACKOFF.0 * (1 << self.failures.min(4));
         self.failures = self.failures.saturating_add(1);
@@ -39,27 +38,27 @@ impl Health {
         self.backoff = Some((now + wait.min(BACKOFF.1), fault));
     }
 
-    /// It was slower than another: no failure, but no reason to come back to it at once.
+    /// Defers the address for the longest backoff: it was slower than another, which is no failure.
     pub fn defer(&mut self, now: Instant) {
         self.backoff = Some((now + BACKOFF.1, AddressFailure::Unreachable));
     }
 
-    /// Whether it may be preferred.
+    /// Returns true if the address is not backed off.
     pub fn is_available(&self, now: Instant) -> bool {
         self.backoff.is_none_or(|(until, _)| until <= now)
     }
 
-    /// Whether it may be tried when there is nothing better: not while it is known to be somebody else.
+    /// Returns true if the address may be tried when nothing better is available: not while it is backed off for failed authentication.
     pub fn may_probe(&self, now: Instant) -> bool {
         self.is_available(now) || !self.is_unauthenticated()
     }
 
-    /// Whether the last failure was one of identity.
+    /// Returns true if the last failure was one of authentication.
     pub fn is_unauthenticated(&self) -> bool {
         matches!(self.backoff, Some((_, AddressFailure::Unauthenticated)))
     }
 
-    /// Until when it is kept back.
+    /// When the last backoff ends.
     pub fn backoff_until(&self) -> Option<Instant> {
         self.backoff.map(|(until, _)| until)
     }
@@ -69,7 +68,7 @@ impl Health {
 mod tests {
     use super::*;
 
-    /// How long a failure at `now` keeps back.
+    /// The backoff after a failure at `now`.
     fn wait(health: &mut Health, jitter: u8, now: Instant) -> Duration {
         health.record_failure(AddressFailure::Unreachable, jitter, now);
         health.backoff_until().expect("it failed") - now

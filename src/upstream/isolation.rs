@@ -1,7 +1,7 @@
 //! Which queries are alone on their session?
 //!
-//! The part of the pool's rules about suspects: queries on which the resolver may have ended a session, and those that are like several
-//! that did.
+//! The part of the pool's rules about isolated queries: those on which the resolver may have closed a session, and those that are like
+//! several that did it.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -12,16 +12,16 @@ use super::pool::{MAX_ACTIVE_ISOLATED, MAX_ISOLATED_SESSIONS, MAX_QUEUED_ISOLATE
 use super::session_end::CAUSE_WINDOW;
 use super::table::{Key, Phase, PoolQuery, Purpose, Queue, Session};
 
-/// After how long without a connection a query that is to be alone is tried at another address.
+/// How long an isolated session may take to connect before another address is tried.
 pub(super) const SLOW_ISOLATED_CONNECT: Duration = Duration::from_millis(500);
-/// While so many wait or fewer, each gets a new session the last time that it is sent: one that has answered others may be about to be
+/// While at most so many queries wait, each gets a new session for its last send: a session that has answered others may be about to be
 /// closed.
 const MAX_FRESH_LAST_SENDS: usize = 32;
-/// Attempts to connect that may be under way at a time, for one more that is for a single query.
+/// Connection attempts under way, at most, for one more to start for an isolated query.
 const MAX_CONNECTING: usize = 8;
 
 impl<Q: PoolQuery> Pool<Q> {
-    /// Brings those that are to be alone in their order, as far as they still wait and there is a chance for them.
+    /// Drops what no longer waits from the isolated queue, sorts it, and fails what has no chance.
     fn refresh_isolated_queue(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let queries = &self.queries;
         self.isolated_queue
@@ -30,9 +30,9 @@ impl<Q: PoolQuery> Pool<Q> {
         self.fail_surplus_isolated(now, actions);
     }
 
-    /// Opens sessions for those that are to be alone on theirs.
+    /// Opens or reuses sessions for the isolated queue.
     pub(super) fn connect_isolated(&mut self, now: Instant, actions: &mut Actions<Q>) {
-        // They may be many, and events too.
+        // The queue may be long, and events frequent.
         if self.isolated_queue.is_empty() || !self.has_isolated_capacity(now) {
             return;
         }
@@ -63,7 +63,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// A query gets no session of its own at the address of that rank: it is tried at another one, or goes with others.
+    /// The isolated session could not be opened: tries another address, or else puts the query into the shared queue.
     pub(super) fn isolated_connect_failed(&mut self, key: Key, rank: usize, now: Instant) {
         if self.queries.is_queued_in(key, Queue::Isolated) && !self.exclude_address(key, rank, now)
         {
@@ -71,7 +71,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Has a query go to another address than that of that rank, if there is one.
+    /// Excludes the address of that rank for a query, if there is an alternative. Returns true if it did.
     pub(super) fn exclude_address(&mut self, key: Key, rank: usize, now: Instant) -> bool {
         let entry = self.queries.get(key);
         let exclude_address =
@@ -82,8 +82,8 @@ impl<Q: PoolQuery> Pool<Q> {
         exclude_address
     }
 
-    /// Whether one more session for a single query may be opened to the address of that rank. Those whose query has waited for long
-    /// are not in the way: it is slow, and ends nothing.
+    /// Returns true if one more isolated session may be opened to the address of that rank. Sessions whose query has waited for long do not
+    /// count as active: the query is slow, and ends nothing.
     fn may_connect_isolated(&self, rank: usize, now: Instant) -> bool {
         let alone = || self.sessions.iter().filter(|session| !session.is_shared());
         let at_rank = || alone().filter(|session| session.rank == rank);
@@ -94,7 +94,7 @@ impl<Q: PoolQuery> Pool<Q> {
             && self.sessions.iter().filter(is_coming).count() < MAX_CONNECTING
     }
 
-    /// Whether there is a place for one more single query, as far as is known without looking at it.
+    /// Returns true if one more isolated query could be sent, before looking at the query.
     fn has_isolated_capacity(&self, now: Instant) -> bool {
         let mut ranks = 0..self.addresses.len();
         let has_token = |rank: usize| self.addresses[rank].isolated_tokens.ready_at(now) <= now;
@@ -103,15 +103,15 @@ impl<Q: PoolQuery> Pool<Q> {
             || sessions.any(|session| self.may_reuse_isolated(session, now))
     }
 
-    /// Whether a session of single queries takes one more, as what waits there has waited for long.
+    /// Returns true if an isolated session may take one more query, since its pending ones have waited for long.
     fn may_reuse_isolated(&self, session: &Session, now: Instant) -> bool {
         let is_open = session.phase == Phase::Open && !session.is_shared();
         let most = self.addresses[session.rank].isolated_query_limit();
         is_open && now >= session.last_sent_at + CAUSE_WINDOW && session.sent < most
     }
 
-    /// A session for single queries to the address of that rank on which all that waits has waited for long: it is slow or never answered,
-    /// and will not be why the session ends.
+    /// The index of an isolated session to the address of that rank whose pending queries have all waited for long: they are slow or never
+    /// answered, and will not be why the session ends.
     fn reusable_isolated_session(&self, rank: usize, key: Key, now: Instant) -> Option<usize> {
         let is_on = |session: &Session| {
             let entry = self.queries.get(key);
@@ -122,7 +122,7 @@ impl<Q: PoolQuery> Pool<Q> {
         })
     }
 
-    /// Of queries that were not sent yet, no more may wait for a session of their own than there is a chance for.
+    /// Fails unsent isolated queries beyond [`MAX_QUEUED_ISOLATED`].
     fn fail_surplus_isolated(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let queries = &self.queries;
         let is_new = |key: &&Key| queries.get(**key).is_some_and(|entry| entry.sends == 0);
@@ -136,8 +136,8 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// To which address a query goes alone: one that is well, and connects soon; the last time, where it was not yet, since another
-    /// resolver may stand it.
+    /// The rank of the address for an isolated query: a healthy one that connects fast. The last send goes where the query was not sent
+    /// yet, since another resolver may cope with it.
     fn isolated_rank(&self, key: Key, now: Instant) -> Option<usize> {
         let entry = self.queries.get(key)?;
         let is_last_send = self.is_last_send(key);
@@ -161,14 +161,14 @@ impl<Q: PoolQuery> Pool<Q> {
         (0..self.addresses.len()).filter(may).min_by_key(order)
     }
 
-    /// Brings those that wait in their order: first those that were sent already, the youngest of each client, then the second of each,
-    /// and so on; of them those that are like one that was convicted, so that it shows soon whose query ends sessions.
+    /// Sorts the isolated queue: queries that were sent before come first; then the youngest of each client, the second of each, and so on.
+    /// Within a round, queries like exactly one culprit come first, so that it shows soon whose queries end sessions.
     fn sort_isolated_queue(&mut self, now: Instant) {
         if self.isolated_queue.len() < 2 {
             return;
         }
         let mut rounds: HashMap<u16, usize> = HashMap::new();
-        // Those that came last have the most time left.
+        // The youngest have the most time left.
         self.isolated_queue
             .sort_unstable_by_key(|key| Reverse(key.age()));
         let mut keys: Vec<_> = self
@@ -179,7 +179,7 @@ impl<Q: PoolQuery> Pool<Q> {
                 let groups = entry.query.groups();
                 let round = rounds.entry(groups.client).or_default();
                 *round += 1;
-                // One more conviction decides; what is decided harms nobody by waiting.
+                // One more culprit decides about these; a query whose groups are decided harms nobody by waiting.
                 let order = match self.culprits.level(groups, now) {
                     1 => 0,
                     0 => 1,
@@ -192,7 +192,7 @@ impl<Q: PoolQuery> Pool<Q> {
         self.isolated_queue = keys.into_iter().map(|(_, key)| key).collect();
     }
 
-    /// A session for a single query is there: it is sent, or another one if it has ended.
+    /// An isolated session is ready: sends its query, or another one if that has ended.
     pub(super) fn send_isolated(
         &mut self,
         index: usize,
@@ -210,7 +210,7 @@ impl<Q: PoolQuery> Pool<Q> {
         let sent = self.sessions[index].sent;
         let address = &self.addresses[rank];
         let (most, last_send_limit) = (address.isolated_query_limit(), address.last_send_limit());
-        // Where some names end sessions, it is not that one has answered others, and those that wait use up the new ones.
+        // Where names end sessions it is not the number of answers that does; and waiting queries would use up the new sessions.
         let is_by_name = !self.culprits.is_empty() && address.isolated_tokens.ready_at(now) > now;
         let may_share = (is_by_name || self.isolated_queue.len() > MAX_FRESH_LAST_SENDS)
             && sent < last_send_limit;
@@ -229,7 +229,7 @@ impl<Q: PoolQuery> Pool<Q> {
             }
             return;
         };
-        // A client of which one was answered here is none that ends sessions: the rest of its queries go together.
+        // A client whose query was answered here does not end sessions: the rest of its queries are sent together.
         let is_cleared = |key: &Key| {
             let entry = self.queries.get(*key);
             entry.is_some_and(|entry| {
@@ -255,8 +255,8 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Has a session on which a query was alone be one that queries share, if it has answered and there is none. So what was lost with
-    /// a session that the resolver closed when it was idle costs one session and not two.
+    /// Turns an isolated session that has answered into a shared one, if there is none. So when a resolver closes an idle session, what was
+    /// lost with it costs one session and not two.
     pub(super) fn convert_to_shared(&mut self, index: usize, now: Instant) -> bool {
         let session = &self.sessions[index];
         let rank = session.rank;

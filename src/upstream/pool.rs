@@ -1,24 +1,23 @@
 //! Which query goes on which session, and which sessions are there?
 //!
-//! The rules alone: state, and a method for each event, which says in [`Actions`] what is to be done. No socket, no thread, no
-//! clock: time and random numbers are passed in, so that all of it can be simulated.
+//! The rules alone: state, and one method per event, which says in [`Actions`] what is to be done. No socket, no thread, no clock: time and
+//! random numbers are passed in, so that everything can be simulated. One lock (`driver::State`) guards the whole pool.
 //!
-//! - A query is sent three times at most, and ends once, by its deadline.
-//! - New queries go to the most preferred address that is well, on the sessions that they share there. A query that finds none
-//!   waits in a line; where none can be had it fails.
-//! - A session on which nothing arrives while a query waits is silent: it gets no more, and its queries are sent once more on one
-//!   that has been heard since, or on a new one. If an answer comes there, the silent one is dead. If none does, the query is
-//!   late, and says nothing of sessions any more.
-//! - A query is a suspect on which the resolver ended a session. A few are sent again alone, on a session of their own; many, together;
-//!   the last time each goes alone, on a new session. What ends its own session is convicted; queries that are like several
-//!   such ones (`Culprits`) are sent alone from the start.
-//! - New sessions to an address cost a token each (`Address`); one that answered all it was asked gives it back. Those that end with
-//!   their last answer have a bound of their own, and so do those of single queries.
-//! - Where more waits than can be sent, the youngest go first: what is sent when its time is over is sent in vain.
-//! - An answer that is a failure, without a reason that lies in the name, is kept while the query is sent to other addresses that
-//!   may be well. An address that fails several names in a row, or says nothing while another answers the same, is asked only
-//!   now and then, until it does not.
-//! - What a resolver does not take in the form of a query is left out: padding, then the OPT record.
+//! - A query is sent at most three times, and ends exactly once, by its deadline.
+//! - New queries go to the most preferred healthy address, on the sessions that queries share there. A query that finds none waits in a
+//!   queue; where no session can be had, it fails.
+//! - A session is silent if nothing arrives while a query is pending. It gets no more queries, and its queries are sent once more, on a
+//!   session that received data since or on a new one. If that one answers, the silent session is dead. If it does not, the query is late,
+//!   and no longer says anything about sessions.
+//! - A query is suspect if the resolver closed its session. A few suspects are sent again alone, each on a session of its own; many are
+//!   sent together; for the last send each goes alone on a new session. A query that ends its own session is a culprit. Queries that are
+//!   like several culprits (`Culprits`) are isolated from the start.
+//! - Each new session to an address costs a token (`Address`), which is refunded if the session answered everything. Draining sessions have
+//!   a bound of their own, and so have sessions of isolated queries.
+//! - Under overload the youngest queries go first: a query that is sent when its time is over is sent in vain.
+//! - A failure response that does not blame the name is kept as a fallback while the query is sent to other addresses that may be healthy.
+//!   An address that fails several names in a row, or stays silent where another answers, is only tested now and then until it works.
+//! - What a resolver does not accept in a query is left out: padding first, then the OPT record.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -36,51 +35,51 @@ use super::token_bucket::TokenBucket;
 
 /// How often a query is sent, at most (RFC 9520 section 3.1).
 pub const MAX_SENDS: u8 = 3;
-/// Queries that may wait for their answers on one session: more than there is memory for by default, so that those that are
-/// never answered leave room for others. Random IDs collide seldom while the table is this full.
+/// Queries pending on one session, at most. This is more than the default memory holds, so that queries that are never answered leave room
+/// for others. While the table is this full, random IDs still seldom collide.
 pub const MAX_PENDING_PER_SESSION: usize = 16_384;
-/// Sessions of single queries to one address that are being opened, or whose query was sent a moment ago, at most.
+/// Isolated sessions to one address that are connecting, or whose query was sent a moment ago, at most.
 pub const MAX_ACTIVE_ISOLATED: usize = 4;
-/// All such sessions to one address, at most.
+/// All isolated sessions to one address, at most.
 pub const MAX_ISOLATED_SESSIONS: usize = 12;
-/// Sessions of one address that take no more queries and wait for their last answers, at most.
+/// Draining sessions to one address, at most.
 pub const MAX_DRAINING_SESSIONS: usize = 8;
-/// Queries that wait for a session of their own and were not sent yet, at most.
+/// Queries in the isolated queue that were not sent yet, at most.
 pub(super) const MAX_QUEUED_ISOLATED: usize = 64;
 
-/// Where random numbers come from: IDs that nobody outside can foresee (RFC 5452 section 9.2).
+/// Source of random message IDs that nobody outside can predict (RFC 5452 section 9.2).
 pub type Random = Box<dyn FnMut() -> u16 + Send>;
 
-/// Addresses that are tried one after the other, while none is open (RFC 8305).
+/// The connection attempts to several addresses while no session is open (RFC 8305).
 #[derive(Debug, Default)]
 pub(super) struct ConnectRace {
-    /// When the next may be tried though others are under way.
+    /// When the next address may be tried although an attempt is under way.
     pub(super) next: Option<Instant>,
-    /// Ranks that could not be reached.
+    /// Ranks of the addresses that could not be reached.
     pub(super) failed: Vec<usize>,
 }
 
-/// The sessions to all addresses, and the queries on their way.
+/// The sessions to all addresses, and the queries in flight.
 pub struct Pool<Q> {
     pub(super) settings: PoolSettings,
     pub(super) addresses: Vec<Address>,
     pub(super) sessions: Vec<Session>,
     pub(super) queries: Queries<Q>,
-    /// Those that wait for a session that they share.
+    /// Queries that wait for a shared session.
     pub(super) shared_queue: VecDeque<Key>,
-    /// Those that wait for one of their own.
+    /// Queries that wait for a session of their own.
     pub(super) isolated_queue: Vec<Key>,
     pub(super) culprits: Culprits,
     pub(super) connect_race: ConnectRace,
-    /// Nobody can be reached, for this reason, and until then nobody is tried.
+    /// Set while no address can be reached: why, and until when no address is tried.
     pub(super) down: Option<(Failure, Instant)>,
-    /// How long the last session took to open.
+    /// How long the last session took to connect.
     pub(super) last_connect_time: Duration,
-    /// The address that serves, as was last said.
+    /// The rank of the active address, as it was last reported.
     pub(super) active_rank: Option<usize>,
     next_session: u64,
     random: Random,
-    /// Has a token for each query that is sent once more.
+    /// Pays one token for each query that is sent again.
     retry_budget: Arc<TokenBucket>,
 }
 
@@ -93,7 +92,7 @@ impl<Q> fmt::Debug for Pool<Q> {
 }
 
 impl<Q: PoolQuery> Pool<Q> {
-    /// Without a session yet.
+    /// Creates a pool without sessions.
     pub fn new(
         settings: PoolSettings,
         random: Random,
@@ -118,19 +117,19 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Has what is sent once more cost a token of `retry_budget` each from now on.
+    /// Replaces the bucket that pays for queries that are sent again.
     pub fn set_retry_budget(&mut self, retry_budget: Arc<TokenBucket>) {
         self.retry_budget = retry_budget;
     }
 
-    /// Opens the first session before anybody asks.
+    /// Opens the first session before the first query.
     pub fn start(&mut self, now: Instant, actions: &mut Actions<Q>) {
         if let Some(rank) = (0..self.addresses.len()).find(|rank| self.may_connect(*rank, now)) {
             self.connect_shared(rank, now, actions);
         }
     }
 
-    /// Queries come.
+    /// Takes new queries.
     pub fn submit(&mut self, queries: &mut Vec<Q>, now: Instant, actions: &mut Actions<Q>) {
         for query in queries.drain(..) {
             if self.queries.len() >= self.settings.max_pending {
@@ -155,7 +154,7 @@ impl<Q: PoolQuery> Pool<Q> {
         self.reschedule(now, actions);
     }
 
-    /// A session was opened, and its resolver is proved.
+    /// Event: a session is open, and its resolver is authenticated.
     pub fn session_opened(&mut self, session: SessionId, now: Instant, actions: &mut Actions<Q>) {
         let Some(index) = self.position(session) else {
             return actions.closes.push(session);
@@ -173,7 +172,7 @@ impl<Q: PoolQuery> Pool<Q> {
         self.reschedule(now, actions);
     }
 
-    /// A session that queries share is there.
+    /// Puts a new shared session into use.
     fn use_shared_session(
         &mut self,
         index: usize,
@@ -192,7 +191,7 @@ impl<Q: PoolQuery> Pool<Q> {
             .iter()
             .any(|key| self.may_use_address(*key, rank, now));
         if at_rank.count() >= self.settings.sessions || is_better_there && !wanted {
-            // It came late, and another one serves.
+            // The session opened late, and another is in use.
             self.close_session(id, now, actions);
             return;
         }
@@ -201,7 +200,7 @@ impl<Q: PoolQuery> Pool<Q> {
         self.addresses[rank].health.record_success();
         for session in &mut self.sessions {
             if session.is_coming() && session.rank < rank {
-                // It is slower: it need not be tried again at once if it fails.
+                // The address is slower: if the attempt fails, it need not be retried at once.
                 self.addresses[session.rank].health.defer(now);
             }
         }
@@ -219,7 +218,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// A session could not be opened.
+    /// Event: a session could not be opened.
     pub fn connect_failed(
         &mut self,
         session: SessionId,
@@ -237,7 +236,7 @@ impl<Q: PoolQuery> Pool<Q> {
             self.addresses[failed.rank]
                 .health
                 .record_failure(fault, jitter, now);
-            // The next one need not wait.
+            // The next attempt need not wait.
             self.connect_race.next = None;
             if !self.connect_race.failed.contains(&failed.rank) {
                 self.connect_race.failed.push(failed.rank);
@@ -249,7 +248,7 @@ impl<Q: PoolQuery> Pool<Q> {
         self.reschedule(now, actions);
     }
 
-    /// It was tried with an identity that is not asked for any more: that it failed says nothing.
+    /// Event: an attempt ended that used an identity which has been replaced. Its failure says nothing.
     pub fn connect_outdated(&mut self, session: SessionId, now: Instant, actions: &mut Actions<Q>) {
         if let Some(index) = self.position(session) {
             self.sessions.remove(index);
@@ -257,8 +256,8 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// The resolver said for how long it keeps the session when it is idle. Zero means that it is to be closed as soon as the answers are
-    /// there (RFC 7828 section 3.2.2).
+    /// Event: the resolver said how long it keeps an idle session. Zero means to close it as soon as all answers are there (RFC 7828
+    /// section 3.2.2).
     pub fn set_keepalive(
         &mut self,
         session: SessionId,
@@ -276,7 +275,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Gives a session no more queries, unless too many such ones are there.
+    /// Drains a session: it gets no more queries. Does nothing if too many sessions to its address are draining.
     fn drain_session(&mut self, index: usize) {
         let rank = self.sessions[index].rank;
         let retired = self.sessions.iter();
@@ -286,13 +285,13 @@ impl<Q: PoolQuery> Pool<Q> {
         let session = &mut self.sessions[index];
         if count < MAX_DRAINING_SESSIONS && session.phase == Phase::Open && session.is_shared() {
             session.phase = Phase::Draining;
-            // It did what it was for.
+            // The session has served its purpose.
             session.token_refundable = false;
             self.addresses[rank].shared_tokens.refund();
         }
     }
 
-    /// A session has ended, by the resolver or by the network.
+    /// Event: the resolver or the network ended a session.
     pub fn session_ended(&mut self, session: SessionId, now: Instant, actions: &mut Actions<Q>) {
         if self.position(session).is_some() {
             self.remove_session(session, true, now, actions);
@@ -300,12 +299,12 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// A session is not to be used any more: what it proved is not enough now.
+    /// Closes a session whose resolver the current pins would not accept.
     pub fn revoke_session(&mut self, session: SessionId, now: Instant, actions: &mut Actions<Q>) {
         self.close_session(session, now, actions);
     }
 
-    /// The address of that rank has another identity than before: what failed may not now.
+    /// Event: the address of that rank has another identity. What failed authentication may pass now.
     pub fn reset(&mut self, rank: usize) {
         self.connect_race.failed.retain(|failed| *failed != rank);
         if self.addresses[rank].health.is_unauthenticated() {
@@ -314,7 +313,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Something about an address was changed: whoever waits, or would, is seen to.
+    /// Event: the identity of some address changed. Serves the queries that wait, and opens a session if there is none.
     pub fn identity_changed(&mut self, now: Instant, actions: &mut Actions<Q>) {
         self.reschedule(now, actions);
         if !self.sessions.iter().any(Session::takes_shared_queries) {
@@ -322,8 +321,8 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// The machine was suspended: no session can be trusted to live, as the network has changed, and resolvers have closed
-    /// what was idle.
+    /// Event: the machine was suspended. No session is trusted to be alive, as the network may have changed and resolvers close idle
+    /// sessions.
     pub fn system_resumed(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let open: Vec<_> = self
             .sessions
@@ -346,7 +345,7 @@ impl<Q: PoolQuery> Pool<Q> {
         self.reschedule(now, actions);
     }
 
-    /// Time has passed. Returns when to call again, at the latest.
+    /// Event: time has passed. Returns when to call again, at the latest.
     pub fn tick(&mut self, now: Instant, actions: &mut Actions<Q>) -> Option<Instant> {
         self.expire(now, actions);
         self.mark_late(now);
@@ -356,34 +355,34 @@ impl<Q: PoolQuery> Pool<Q> {
         self.next_due(now)
     }
 
-    /// Queries on their way.
+    /// Number of queries in flight.
     pub fn pending(&self) -> usize {
         self.queries.len()
     }
 
-    /// The queries on their way.
+    /// The queries in flight.
     pub fn queries(&self) -> impl Iterator<Item = &Q> {
         self.queries.iter().map(|(_, entry)| &entry.query)
     }
 
-    /// Sessions to the address of that rank that queries share.
+    /// Number of usable shared sessions to the address of that rank.
     pub fn sessions_at(&self, rank: usize) -> usize {
         let open = self.sessions.iter();
         open.filter(|session| session.rank == rank && session.is_usable())
             .count()
     }
 
-    /// Whether the address of that rank is preferred: it is not held back after a failure, and does not fail.
+    /// Returns true if the address of that rank is not backed off and not failing.
     pub fn is_healthy(&self, rank: usize, now: Instant) -> bool {
         self.addresses[rank].is_healthy(now)
     }
 
-    /// Whether queries find a session.
+    /// Returns true if there is a usable shared session.
     pub fn has_usable_session(&self) -> bool {
         self.sessions.iter().any(Session::is_usable)
     }
 
-    /// Whether nobody could be reached the last time.
+    /// Returns true if no address could be reached the last time.
     pub fn is_down(&self) -> bool {
         self.down.is_some()
     }
@@ -401,7 +400,7 @@ impl<Q: PoolQuery> Pool<Q> {
         SessionId(self.next_session)
     }
 
-    /// Puts a query on the session at that place.
+    /// Sends a query on the session at `index`.
     pub(super) fn send(&mut self, index: usize, key: Key, now: Instant, actions: &mut Actions<Q>) {
         let session = &mut self.sessions[index];
         let Some(entry) = self.queries.get_mut(key) else {
@@ -450,7 +449,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Whether a query may be sent once more, which is paid for then.
+    /// Returns true if a query may be sent again, and takes a token for it.
     pub(super) fn may_send_again(&self, key: Key, now: Instant) -> bool {
         let entry = self.queries.get(key);
         entry.is_some_and(|entry| entry.sends < MAX_SENDS) && self.retry_budget.take(1, now) == 1

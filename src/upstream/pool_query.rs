@@ -33,7 +33,7 @@ impl<Q: Query> PoolQuery for Arc<Q> {
     }
 }
 
-/// Of a name without regard to case, by a key that nobody outside knows.
+/// Hashes a name without regard to case, with a key that nobody outside knows.
 fn hash(name: &[u8]) -> u16 {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     KEY.hash_one(name.to_ascii_lowercase()) as u16

@@ -1,7 +1,7 @@
-//! What follows from what happened?
+//! What is sent and opened next?
 //!
-//! The part of the pool's rules that looks at all of it: after each event queries that wait are sent as far as there is room,
-//! sessions are opened as far as they are needed and may be, and whoever waits in vain is told so.
+//! The part of the pool's rules that runs after each event: queued queries are sent as far as sessions have room, sessions are opened as
+//! far as they are needed and allowed, and queries without a chance fail.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -13,26 +13,27 @@ use super::pool::{ConnectRace, MAX_PENDING_PER_SESSION, Pool};
 use super::session_end::CAUSE_WINDOW;
 use super::table::{Entry, Key, Phase, PoolQuery, Purpose, Queue, RankSet, Session};
 
-/// How long an address may take before the next one is tried beside it (RFC 8305 section 5 recommends 250 ms).
+/// How long one address may take before the next is tried in parallel: the Connection Attempt Delay of RFC 8305 section 5, with its
+/// recommended value.
 const CONNECTION_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// After how long without a connection another one is tried at the same address.
+/// How long a shared session may take to connect before another is opened to the same address.
 pub(super) const SLOW_SHARED_CONNECT: Duration = Duration::from_secs(1);
-/// How long nobody is tried after none could be reached.
+/// How long no address is tried after all were unreachable.
 const DOWN_RETRY_DELAY: Duration = Duration::from_millis(250);
-/// While none can be reached, how long a query waits for an attempt that is under way before it fails.
+/// While no address can be reached, how long a query waits for an attempt that is under way before it fails.
 pub(super) const DOWN_WAIT: Duration = Duration::from_millis(500);
 
 impl<Q: PoolQuery> Pool<Q> {
-    /// Sees to all that wait.
+    /// Serves everything that waits.
     pub(super) fn reschedule(&mut self, now: Instant, actions: &mut Actions<Q>) {
         self.send_queued(now, actions);
-        // What ends may give back what the next one costs.
+        // A closed session may refund the token that the next one costs.
         self.close_or_reuse_finished(now, actions);
         self.connect_for_queue(now, actions);
         self.connect_isolated(now, actions);
     }
 
-    /// Has a query wait for a session that it shares: ahead of those that were not sent yet, if it was.
+    /// Puts a query into the shared queue: at the front if it was sent before.
     pub(super) fn enqueue(&mut self, key: Key, ahead: bool) {
         let Some(entry) = self.queries.get_mut(key) else {
             return;
@@ -45,18 +46,18 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Has it wait for one of its own.
+    /// Puts a query into the isolated queue.
     pub(super) fn enqueue_isolated(&mut self, key: Key) {
         if let Some(entry) = self.queries.get_mut(key) {
             entry.queue = Queue::Isolated;
-            // It may be there from the last time.
+            // It may still be listed from the last time.
             if !self.isolated_queue.contains(&key) {
                 self.isolated_queue.push(key);
             }
         }
     }
 
-    /// Has those wait for one of their own that are like what ended sessions, and wait with others until now.
+    /// Moves queries that must be isolated from the shared queue to the isolated one.
     pub(super) fn isolate_queued(&mut self, now: Instant) {
         let must_isolate = |key: &Key| {
             let entry = self.queries.get(*key);
@@ -72,7 +73,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Where a query can be sent now: on a session of the most preferred address that is well.
+    /// The index of the session on which a query can be sent now, preferring healthy addresses, then their rank.
     pub(super) fn session_for(&self, key: Key, now: Instant) -> Option<usize> {
         let entry = self.queries.get(key)?;
         let last = entry.last_sent_at();
@@ -92,8 +93,7 @@ impl<Q: PoolQuery> Pool<Q> {
         fit.min_by_key(order).map(|(index, _)| index)
     }
 
-    /// Whether there is an address other than that of that rank, and those that are `left_out`, to send a query to: that is well, or could be
-    /// for all that is known now.
+    /// Returns true if there is an address other than `rank` and those in `left_out` that is healthy, or may be as far as is known.
     pub(super) fn has_alternative(&self, rank: usize, left_out: RankSet, now: Instant) -> bool {
         let mut others =
             (0..self.addresses.len()).filter(|other| *other != rank && !left_out.contains(*other));
@@ -113,27 +113,28 @@ impl<Q: PoolQuery> Pool<Q> {
         session.pending.len() < MAX_PENDING_PER_SESSION && !self.has_reached_limit(session, now)
     }
 
-    /// Whether as many were sent on a session as its address seems to take on one.
+    /// Returns true if a session has been sent as many queries as its address seems to take.
     fn has_reached_limit(&self, session: &Session, now: Instant) -> bool {
         let most = self.addresses[session.rank].session_query_limit(now);
         session.sent >= most.saturating_add(session.extra_sends)
     }
 
-    /// Whether a query that waits could be sent to the address of that rank.
+    /// Returns true if a queued query may be sent to the address of that rank.
     pub(super) fn may_use_address(&self, key: Key, rank: usize, now: Instant) -> bool {
         let entry = self.queries.get(key);
         entry
             .is_some_and(|entry| entry.queue == Queue::Shared && !self.must_avoid(entry, rank, now))
     }
 
-    /// Whether a query is not for the address of that rank: it failed it, or was silent about it, and there is another one.
+    /// Returns true if a query must not go to the address of that rank: the address failed the query, or was silent about it and there is
+    /// an alternative.
     fn must_avoid(&self, entry: &Entry<Q>, rank: usize, now: Instant) -> bool {
         let failed = entry.failed;
         let is_silent = entry.tried.contains(rank) && !entry.transmissions.is_empty();
         failed.contains(rank) || is_silent && self.has_alternative(rank, failed, now)
     }
 
-    /// Sends what waits, as far as sessions have room.
+    /// Sends the queries of the shared queue as far as sessions have room.
     fn send_queued(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let is_free = |session: &Session| session.is_usable() && self.has_room(session, now);
         if self.shared_queue.is_empty() || !self.sessions.iter().any(is_free) {
@@ -142,7 +143,7 @@ impl<Q: PoolQuery> Pool<Q> {
         let mut waiting = std::mem::take(&mut self.shared_queue);
         waiting.retain(|key| self.queries.is_queued_in(*key, Queue::Shared));
         if self.is_overloaded(&waiting, now) {
-            // Whoever waited so long has no time left once it is sent: all would be asked in vain.
+            // The oldest have no time left once they are sent: in arrival order, every query would be sent in vain.
             waiting
                 .make_contiguous()
                 .sort_unstable_by_key(|key| Reverse(key.age()));
@@ -156,7 +157,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Whether more come than can be sent: somebody has waited for more than half of the time of a query, and was not sent yet.
+    /// Returns true if more queries come than can be sent: an unsent query has waited for more than half of its time.
     fn is_overloaded(&self, waiting: &VecDeque<Key>, now: Instant) -> bool {
         let half = self.query_time() / 2;
         waiting.iter().any(|key| {
@@ -165,27 +166,27 @@ impl<Q: PoolQuery> Pool<Q> {
         })
     }
 
-    /// Whether a session to the address of that rank may be added to those that are shared there.
+    /// Returns true if one more shared session may be opened to the address of that rank.
     pub(super) fn may_connect(&self, rank: usize, now: Instant) -> bool {
         let shared = || self.shared_sessions_at(rank);
-        // One that is slow may be waiting for nothing.
+        // An attempt that is slow may be waiting for nothing.
         let is_coming =
             |session: &Session| session.is_coming() && !session.is_slow(SLOW_SHARED_CONNECT, now);
         let connecting = shared().any(is_coming);
         let active_rank = shared().filter(|session| session.is_usable() && !session.is_doubtful);
-        // One more than there may be for good: it is to replace one that is silent.
+        // One above the limit is allowed, to replace a silent session.
         !connecting
             && active_rank.count() < self.settings.sessions
             && shared().count() <= self.settings.sessions
     }
 
-    /// Sessions to the address of that rank that queries share, for more than their last answers.
+    /// Shared sessions to the address of that rank, without those that drain.
     fn shared_sessions_at(&self, rank: usize) -> impl Iterator<Item = &Session> {
         let all = self.sessions.iter();
         all.filter(move |session| session.rank == rank && session.takes_shared_queries())
     }
 
-    /// Opens a session that queries share, if there is a token for it.
+    /// Opens a shared session if there is a token for it.
     pub(super) fn connect_shared(
         &mut self,
         rank: usize,
@@ -213,7 +214,7 @@ impl<Q: PoolQuery> Pool<Q> {
         actions.connects.push(ConnectRequest { session, rank });
     }
 
-    /// Where queries go to a less preferred address, has a more preferred one show whether it serves again.
+    /// While a less preferred address is in use, opens a session to a more preferred one that may work again.
     pub(super) fn probe_preferred(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let best = self.sessions.iter().filter(|session| session.is_usable());
         let Some(best) = best.map(|session| session.rank).min() else {
@@ -231,7 +232,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Opens a session for those that wait and find none, or tells them that there is none to be had.
+    /// Opens a session for the shared queue, or fails the queries that cannot get one.
     fn connect_for_queue(&mut self, now: Instant, actions: &mut Actions<Q>) {
         if self.shared_queue.is_empty() {
             return;
@@ -249,7 +250,7 @@ impl<Q: PoolQuery> Pool<Q> {
         self.fail_hopeless(now, actions);
     }
 
-    /// Opens several sessions at a time to an address that takes few queries on each.
+    /// Opens several sessions at once to an address that takes few queries on each.
     fn connect_in_parallel(&mut self, now: Instant, actions: &mut Actions<Q>) {
         for rank in 0..self.addresses.len() {
             let most = usize::try_from(self.addresses[rank].session_query_limit(now))
@@ -267,8 +268,8 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Ranks of the addresses that may be tried for those that wait: those that are well, else those that can be reached as far as is known, else
-    /// all that may be anybody.
+    /// Ranks of the addresses to try for the shared queue: healthy ones, else those that are not backed off, else those that did not fail
+    /// authentication.
     fn candidates(&self, now: Instant) -> Vec<usize> {
         if self.down.is_some_and(|(_, until)| now < until) {
             return Vec::new();
@@ -282,7 +283,7 @@ impl<Q: PoolQuery> Pool<Q> {
                     .any(|key| self.may_use_address(*key, *rank, now))
         };
         let mut ranks: Vec<usize> = (0..self.addresses.len()).filter(may).collect();
-        // One that is tried already, in vain so far, comes last.
+        // An address with an attempt under way comes last.
         ranks.sort_by_key(|rank| self.shared_sessions_at(*rank).any(Session::is_coming));
         let only = |is_fit: &dyn Fn(usize) -> bool| -> Vec<usize> {
             ranks.iter().copied().filter(|rank| is_fit(*rank)).collect()
@@ -296,24 +297,23 @@ impl<Q: PoolQuery> Pool<Q> {
         or(or(well, &reachable), &any)
     }
 
-    /// Whether a query that was not sent yet has reason to wait, for a session to the address of that rank.
+    /// Returns true if an unsent query may hope for a session to the address of that rank.
     fn may_become_available(&self, rank: usize, candidates: &[usize], now: Instant) -> bool {
         let is_known_away = self.down.is_some();
         let mut hopes = self
             .shared_sessions_at(rank)
             .filter(|session| match session.phase {
                 Phase::Connecting => !is_known_away || now < session.started_at + DOWN_WAIT,
-                // It is full, and has room in a while.
+                // The session is full, and will have room soon.
                 _ => !session.is_silent,
             });
-        // For want of a token it may wait for a while, but not where it would most likely be in vain, or could go on one that is
-        // silent.
+        // A query may wait for a token, but not where all addresses were unreachable, or a silent session could take the query.
         let may_wait = !is_known_away && !self.sessions.iter().any(Session::is_last_resort);
         hopes.next().is_some() || may_wait && candidates.contains(&rank)
     }
 
-    /// Those that wait in vain fail, unless a session is silent, on which they are tried. What is on one already waits on there, and for
-    /// another one.
+    /// Fails the queued queries that cannot get a session. A silent session, if there is one, gets them instead. Queries that are pending
+    /// on some session go on waiting there.
     fn fail_hopeless(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let candidates = self.candidates(now);
         let ranks = 0..self.addresses.len();
@@ -349,7 +349,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Where nobody can be reached, notes that it is so and for how long nobody is tried. Returns why.
+    /// If no address can be reached, records that and until when no address is tried. Returns why.
     fn mark_down(&mut self, hopes: &[usize], now: Instant) -> Failure {
         let is_unauthenticated = self
             .addresses
@@ -377,12 +377,12 @@ impl<Q: PoolQuery> Pool<Q> {
         failure
     }
 
-    /// Has sessions of single queries serve the next ones, once they have their answers, and closes those that end with them.
+    /// Reuses finished isolated sessions for the next isolated query, and closes sessions that are done.
     fn close_or_reuse_finished(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let is_over = |pool: &Self, session: &Session| {
             let has_served = session.phase == Phase::Open && session.sent > 0;
             let has_reached_limit = pool.has_reached_limit(session, now);
-            // What was given up there may end it yet.
+            // A query that was given up here may still end the session.
             let is_clear =
                 session.answered >= session.sent || now >= session.last_sent_at + CAUSE_WINDOW;
             let ends = has_served && (!session.is_shared() && is_clear || has_reached_limit);

@@ -1,6 +1,6 @@
-//! What becomes of queries when a session ends?
+//! What happens to queries when a session ends?
 //!
-//! The part of the pool's rules about sessions that end, by the resolver or from here, and what was pending on them.
+//! The part of the pool's rules about sessions that the resolver or the pool ends, and about the queries that were pending on them.
 
 use std::time::{Duration, Instant};
 
@@ -9,29 +9,29 @@ use super::health::AddressFailure;
 use super::pool::{MAX_ACTIVE_ISOLATED, MAX_SENDS, Pool};
 use super::table::{Entry, Key, PoolQuery, Purpose, Queue, Session, SessionId};
 
-/// How long ago another query may have been answered, at most, for one that ends its session to be convicted.
+/// The address must have given a good answer this recently for a query that ends its session to be a culprit.
 const RECENT_ANSWER: Duration = Duration::from_secs(5);
-/// How long ago a query was sent, at most, for it to be why its session ended.
+/// A query may be the cause of a session's end only if it was sent this recently.
 pub(super) const CAUSE_WINDOW: Duration = Duration::from_secs(1);
 
-/// A session that answered so many was worth its token, however it ended.
+/// A session with this many answers gets its token refunded, however it ended.
 const ANSWERS_FOR_REFUND: u32 = 4;
 
-/// Where and since when a query was that has its answer.
+/// Which address answered a query, and when the query had been sent there.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AnswerSource {
     pub(super) rank: usize,
     pub(super) sent_at: Instant,
 }
 
-/// A query that is pending nowhere any more, and since when it was on the session that ended.
+/// A query that is no longer pending on any session, and when it was sent on the one that ended.
 struct LostQuery {
     key: Key,
     sent_at: Instant,
 }
 
 impl<Q: PoolQuery> Pool<Q> {
-    /// Takes a query out of the tables. Where it was answered, sessions that were silent about it for longer are dead.
+    /// Removes a query from the tables. If it was answered, sessions that had it for longer and were silent are dead.
     pub(super) fn remove_query(
         &mut self,
         key: Key,
@@ -63,7 +63,8 @@ impl<Q: PoolQuery> Pool<Q> {
         Some(entry)
     }
 
-    /// A session was silent about what another one answered: it is dead, and so may be those that were heard no later.
+    /// Closes a session that was silent about what another answered. Sessions to the same address that received data no later become
+    /// doubtful.
     fn close_dead_session(
         &mut self,
         id: SessionId,
@@ -92,7 +93,7 @@ impl<Q: PoolQuery> Pool<Q> {
             other.is_doubtful = true;
         }
         if self.sessions_at(rank) == 0 {
-            // What answered is another address.
+            // The answer came from another address.
             let jitter = self.jitter();
             self.addresses[rank]
                 .health
@@ -115,7 +116,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Closes a session from here. What is pending on it is sent elsewhere, as far as it may be.
+    /// Closes a session. Its pending queries are sent elsewhere where that is allowed.
     pub(super) fn close_session(&mut self, id: SessionId, now: Instant, actions: &mut Actions<Q>) {
         if self.position(id).is_some() {
             actions.closes.push(id);
@@ -123,7 +124,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Takes a session out of the tables, and sees to the queries that are left.
+    /// Removes a session from the tables, and requeues or fails the queries that it leaves.
     pub(super) fn remove_session(
         &mut self,
         id: SessionId,
@@ -151,7 +152,7 @@ impl<Q: PoolQuery> Pool<Q> {
             are_suspect = self.record_session_end(&session, lost.len(), now);
         }
         let few = lost.len() <= MAX_ACTIVE_ISOLATED;
-        // What has waited for longer has not ended it, most likely.
+        // A query that has waited for longer is most likely not the cause.
         let is_new = |lost: &LostQuery| now < lost.sent_at + CAUSE_WINDOW;
         let is_single = lost.iter().filter(|lost| is_new(lost)).count() == 1;
         for lost in lost.into_iter().rev() {
@@ -171,7 +172,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// The queries that were pending on a session alone, the oldest first.
+    /// Takes the queries that were pending on this session only, oldest first.
     fn take_lost_queries(&mut self, session: &Session) -> Vec<LostQuery> {
         let mut lost = Vec::new();
         for key in session.pending.values() {
@@ -196,22 +197,22 @@ impl<Q: PoolQuery> Pool<Q> {
         lost
     }
 
-    /// The resolver ended a session that queries share. Whether one of those that were pending may be why.
+    /// Records that the resolver ended a shared session. Returns true if a pending query may be the cause.
     fn record_session_end(&mut self, session: &Session, lost: usize, now: Instant) -> bool {
         let jitter = self.jitter();
         let address = &mut self.addresses[session.rank];
         address.record_session_end(session.answered, lost, jitter, now);
-        // It takes so many on each, whatever they are.
+        // At its limit the resolver closes the session whatever the queries are.
         session.answered < address.session_query_limit(now)
     }
 
-    /// Whether a query may be sent but once more: nothing but itself is to end its session then.
+    /// Returns true if a query may be sent only once more: then no other query may end its session.
     pub(super) fn is_last_send(&self, key: Key) -> bool {
         let entry = self.queries.get(key);
         entry.is_some_and(|entry| entry.sends + 1 >= MAX_SENDS)
     }
 
-    /// A session ended that a query shared with others.
+    /// Requeues or fails a query whose shared session ended.
     fn requeue_lost(
         &mut self,
         key: Key,
@@ -235,8 +236,8 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// A session ended on which a query was alone, and that was why if it `is_cause`. The first time it may have been chance, unless it is like others
-    /// that did so.
+    /// Requeues or fails a query whose own session ended, because of it if `is_cause`. The first time may be chance, unless the query is
+    /// like known culprits.
     fn requeue_lost_isolated(
         &mut self,
         lost: &LostQuery,
@@ -245,7 +246,7 @@ impl<Q: PoolQuery> Pool<Q> {
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
-        // One that answers nobody may end all sessions.
+        // An address that answers nothing may close all sessions.
         let answered = self.addresses[rank].last_good_answer;
         let works = answered.is_some_and(|at| now < at + RECENT_ANSWER);
         let Some(entry) = self.queries.get(lost.key) else {
@@ -253,7 +254,7 @@ impl<Q: PoolQuery> Pool<Q> {
         };
         let groups = entry.query.groups();
         let has_ended_one = entry.ended_session_at.is_some() || works;
-        // Sessions that ended before say the same as this one, as when the resolver is started again.
+        // Sessions that ended earlier may have ended by the same event, such as a restart of the resolver.
         let apart = answered.map_or(lost.sent_at, |at| at.max(lost.sent_at));
         let is_known = is_cause && self.culprits.level(groups, now) > 0;
         let is_culprit = is_cause && has_ended_one;
@@ -277,7 +278,7 @@ impl<Q: PoolQuery> Pool<Q> {
         self.enqueue_isolated(lost.key);
     }
 
-    /// Whether another query of its zone had ended a session of its own before that moment.
+    /// Returns true if another query of the zone had ended a session of its own before that moment.
     fn zone_ended_another_session(&self, key: Key, before: Instant) -> bool {
         let zone = |entry: &Entry<Q>| entry.query.groups().zone;
         let own = self.queries.get(key).map(zone);

@@ -1,6 +1,6 @@
-//! What does time alone bring?
+//! What is due as time passes?
 //!
-//! The part of the pool's rules about deadlines, silence and idleness, and when to look at them again.
+//! The part of the pool's rules about deadlines, silence and idleness, and when to check them again.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,14 @@ use super::scheduling::{DOWN_WAIT, SLOW_SHARED_CONNECT};
 use super::session_end::CAUSE_WINDOW;
 use super::table::{Entry, Key, Phase, PoolQuery, Purpose, Queue, Session, SessionId};
 
-/// How long a session to an address stays that is not the preferred one, when nothing is asked there.
+/// How long an idle session stays open to an address that is not the preferred one.
 const LESS_PREFERRED_IDLE: Duration = Duration::from_secs(10);
 
-/// How long a query may take, at most, where the resolver is so far away: most clients ask again then, or wait no longer.
+/// The longest time of a query, where connecting is slow: after that most clients have retried or given up.
 const MAX_QUERY_TIME: Duration = Duration::from_secs(5);
 
 impl<Q: PoolQuery> Pool<Q> {
-    /// Ends queries whose deadline has passed, and finds those whose waiters are to be looked after.
+    /// Fails queries whose deadline has passed, and lists those whose clients are due to be served.
     pub(super) fn expire(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let mut over = Vec::new();
         for (key, entry) in self.queries.iter() {
@@ -32,7 +32,7 @@ impl<Q: PoolQuery> Pool<Q> {
             let Some(entry) = self.queries.get(key) else {
                 continue;
             };
-            // Silent until a deadline, and nothing better was found: it is dead.
+            // The session was silent until a deadline, and no other answered: it is dead.
             let is_dead =
                 |session: &&Session| session.is_silent && !entry.is_late && entry.is_on(session.id);
             let dead: Vec<SessionId> = self
@@ -54,8 +54,8 @@ impl<Q: PoolQuery> Pool<Q> {
         session.silence_timeout(least, timeout / 3, self.query_time() * 2 / 3)
     }
 
-    /// The time of a query: that of the settings, unless the last session took longer to open, by which nothing could be answered in
-    /// time. Then it is half as long again as that took, and at most `MAX_QUERY_TIME`.
+    /// How long a query may take: the timeout of the settings, unless the last session took longer than that to connect, so that nothing
+    /// could be answered in time. Then it is one and a half times as long as connecting took, at most `MAX_QUERY_TIME`.
     pub fn query_time(&self) -> Duration {
         let timeout = self.settings.timeout;
         if self.last_connect_time > timeout {
@@ -65,21 +65,20 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// When a query is late: two sessions have it, and the second, which was opened since the first had it, has had it for long
-    /// enough.
+    /// When a query is late: two sessions have it, the second was opened after the first got it and has had it for long enough.
     fn late_at(&self, entry: &Entry<Q>) -> Option<Instant> {
         let [first, .., last] = &entry.transmissions[..] else {
             return None;
         };
         let index = self.position(last.session)?;
         let session = &self.sessions[index];
-        // One that was open then may have died with the first.
+        // A session that was open then may have died with the first.
         let is_new = session.started_at >= first.sent_at || entry.sends >= MAX_SENDS;
         let may = is_new && !entry.is_late;
         may.then(|| last.sent_at + self.silence_timeout(session))
     }
 
-    /// Notes which queries are late. A session about which nothing else is silent is no longer.
+    /// Marks the queries that are late. A session that is silent about late queries only is no longer silent.
     pub(super) fn mark_late(&mut self, now: Instant) {
         let late: Vec<Key> = self
             .queries
@@ -103,7 +102,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Since when a query waits on a session that is not late.
+    /// Since when the longest pending query of a session waits, without those that are late.
     fn oldest_wait(&self, session: &Session) -> Option<Instant> {
         let entries = session
             .pending
@@ -118,7 +117,7 @@ impl<Q: PoolQuery> Pool<Q> {
             .min()
     }
 
-    /// When a session is silent, if nothing comes.
+    /// When a session will count as silent, if nothing arrives.
     fn silent_at(&self, session: &Session) -> Option<Instant> {
         if !session.is_shared() || session.phase == Phase::Connecting || session.is_silent {
             return None;
@@ -127,7 +126,7 @@ impl<Q: PoolQuery> Pool<Q> {
         Some(since.max(session.last_received_at) + self.silence_timeout(session))
     }
 
-    /// When the next query on a silent session has waited for long enough to be sent once more.
+    /// When the next query on a silent session has waited long enough to be sent elsewhere.
     fn next_hedge_at(&self, session: &Session) -> Option<Instant> {
         if !session.is_silent {
             return None;
@@ -137,7 +136,7 @@ impl<Q: PoolQuery> Pool<Q> {
         Some(since.min()? + self.silence_timeout(session))
     }
 
-    /// Since when a query waits on the last session that it was sent on, if it may be sent on another one.
+    /// When a query was last sent, if it may be sent on another session as well.
     fn hedgeable_since(&self, key: Key) -> Option<Instant> {
         let entry = self.queries.get(key)?;
         let may = !entry.is_late && entry.queue == Queue::None && entry.sends < MAX_SENDS;
@@ -146,7 +145,7 @@ impl<Q: PoolQuery> Pool<Q> {
             .filter(|_| may && self.late_at(entry).is_none())
     }
 
-    /// Finds sessions that are silent, and sends what waits there for long enough once more.
+    /// Marks sessions that are silent, and queues their queries for another session when they have waited long enough.
     pub(super) fn mark_silent(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let all = self.sessions.iter();
         let silent = all.filter(|session| {
@@ -174,7 +173,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// When a query that is alone on its session is sent to another address, if nothing comes from this one by then, on whatever session.
+    /// When an isolated query is sent to another address: nothing arrived from this one by then, on any session.
     fn isolated_hedge_at(&self, session: &Session, now: Instant) -> Option<(Key, Instant)> {
         let Purpose::Isolated(key) = session.purpose else {
             return None;
@@ -190,7 +189,7 @@ impl<Q: PoolQuery> Pool<Q> {
         may.then(|| (key, since + self.silence_timeout(session)))
     }
 
-    /// Nothing comes on a session: what waits there since `before` is sent once more, on one that is known to live.
+    /// Marks a session silent, and queues for other sessions what has been pending there since `before` or longer.
     pub(super) fn hedge_silent_session(
         &mut self,
         id: SessionId,
@@ -215,8 +214,8 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Until when an idle session stays: where the resolver gave a limit, not until it closes it amid a query; and one to an address that is not
-    /// the preferred one not for long.
+    /// Until when an idle session stays open: four fifths of the resolver's keepalive time, so that the resolver does not close it under a
+    /// query; for an address that is not the best one, [`LESS_PREFERRED_IDLE`].
     fn idle_until(&self, session: &Session, best: Option<usize>) -> Option<Instant> {
         if session.phase != Phase::Open || !session.is_shared() || !session.pending.is_empty() {
             return None;
@@ -228,7 +227,7 @@ impl<Q: PoolQuery> Pool<Q> {
         kept.into_iter().chain(lesser).min()
     }
 
-    /// The rank of the best address that is well and has a session.
+    /// The rank of the most preferred healthy address that has a usable session.
     fn best_rank(&self, now: Instant) -> Option<usize> {
         let serving = self.sessions.iter().filter(|session| session.is_usable());
         serving
@@ -249,7 +248,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// When something is due, at the latest; none if nothing is under way.
+    /// When [`Pool::tick`] must be called next, at the latest; none if nothing is under way.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
         let entries = || self.queries.iter().map(|(_, entry)| entry);
         let looks = entries().map(|entry| entry.query.due().min(entry.query.deadline()));
@@ -290,8 +289,7 @@ impl<Q: PoolQuery> Pool<Q> {
             .min()
     }
 
-    /// When something may be done for those that wait for a session: there is a token, an address is no longer held back, or an attempt or
-    /// a query has taken long.
+    /// When something may change for the queued queries: a token is there, a backoff ends, or an attempt or a query counts as slow.
     fn due_for_queued(&self, now: Instant) -> impl Iterator<Item = Instant> {
         let tokens = (0..self.addresses.len()).flat_map(move |rank| {
             let address = &self.addresses[rank];
@@ -299,7 +297,7 @@ impl<Q: PoolQuery> Pool<Q> {
                 (!self.shared_queue.is_empty()).then(|| address.shared_tokens.ready_at(now));
             let alone =
                 (!self.isolated_queue.is_empty()).then(|| address.isolated_tokens.ready_at(now));
-            // Or it is held back.
+            // Or the address is backed off.
             let waits = !self.shared_queue.is_empty() || !self.isolated_queue.is_empty();
             let health = address.health.backoff_until().filter(|_| waits);
             shared.into_iter().chain(alone).chain(health)
