@@ -204,7 +204,7 @@ impl Address {
         }
         if self
             .session_query_limit
-            .is_some_and(|(most, _)| answers > most)
+            .is_some_and(|(limit, _)| answers > limit)
         {
             self.session_query_limit = None;
         }
@@ -213,7 +213,7 @@ impl Address {
     /// How many queries may be sent on one session, as far as is known.
     pub(super) fn session_query_limit(&self, now: Instant) -> u32 {
         let known = self.session_query_limit.filter(|(_, until)| now < *until);
-        known.map_or(u32::MAX, |(most, _)| most)
+        known.map_or(u32::MAX, |(limit, _)| limit)
     }
 
     /// Returns true, once per [`LIMIT_TEST_INTERVAL`], if a session may send one query beyond the limit.
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn it_fails_after_several_names_and_some_time_and_is_well_with_the_first_answer() {
+    fn an_address_fails_after_several_names_and_some_time_and_recovers_with_one_answer() {
         let (mut address, now) = address();
         let later = |milliseconds| now + Duration::from_millis(milliseconds);
         for time in 0..20 {
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_closed_again_and_again_after_as_many_answers_show_a_limit() {
+    fn sessions_closed_repeatedly_after_as_many_answers_show_a_limit() {
         let (mut address, now) = address();
         for answers in [5, 7, 7] {
             address.record_session_end(answers, 3, 0, now);
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_that_end_before_any_answer_hold_it_back() {
+    fn sessions_that_end_unanswered_back_the_address_off() {
         let (mut address, now) = address();
         for _ in 0..MAX_FAILED_SESSIONS {
             address.record_session_end(0, 1, 0, now);
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lesser_form_is_remembered_for_a_quarter_of_an_hour() {
+    fn a_reduced_form_is_remembered_for_a_quarter_of_an_hour() {
         let (mut address, now) = address();
         assert_eq!(address.form(now), Form::Padded);
         address.set_form(Form::Plain, now);

@@ -32,17 +32,17 @@ impl<Q: PoolQuery> Pool<Q> {
             let Some(session_index) = self.position(session) else {
                 break;
             };
-            let heard = &mut self.sessions[session_index];
-            let key = heard.pending.get(&reply.id).copied();
+            let receiver = &mut self.sessions[session_index];
+            let key = receiver.pending.get(&reply.id).copied();
             let entry = key.and_then(|key| self.queries.get_mut(key));
             let entry = entry.filter(|entry| matches(index, &entry.query));
             let (Some(key), Some(entry)) = (key, entry) else {
                 actions.events.push(Event::UnmatchedReply(session));
                 continue;
             };
-            heard.mark_received(now);
-            heard.is_doubtful = false;
-            heard.pending.remove(&reply.id);
+            receiver.mark_received(now);
+            receiver.is_doubtful = false;
+            receiver.pending.remove(&reply.id);
             let Some(at) = entry
                 .transmissions
                 .iter()
@@ -52,8 +52,8 @@ impl<Q: PoolQuery> Pool<Q> {
             };
             let transmission = entry.transmissions.remove(at);
             let took = now.saturating_duration_since(transmission.sent_at);
-            heard.record_answer(took);
-            self.addresses[heard.rank].record_answer_count(heard.answered);
+            receiver.record_answer(took);
+            self.addresses[receiver.rank].record_answer_count(receiver.answered);
             self.complete_or_continue(
                 session_index,
                 key,

@@ -1,4 +1,4 @@
-//! Who connects, and what becomes of it?
+//! How does a worker open a session, and what happens then?
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -17,16 +17,16 @@ use crate::system::clock;
 use crate::system::thread;
 use crate::telemetry::log::{debug, error};
 
-/// The right and the duty to connect: queries wait for its outcome.
+/// A connection attempt that queries wait for. Dropping it unrun reports a failure.
 #[must_use = "queries wait until it has run"]
 struct ConnectAttempt<Q: Query, R: Replies + 'static> {
-    /// None once it runs.
+    /// None once the attempt runs.
     upstream: Option<Arc<Upstream<Q, R>>>,
     connect: ConnectRequest,
 }
 
 impl<Q: Query, R: Replies> ConnectAttempt<Q, R> {
-    /// Connects, which may take longer than a query may, and lets go of the queries that wait.
+    /// Connects, which may take longer than a query may, and reports the result.
     fn run(mut self) {
         if let Some(upstream) = self.upstream.take() {
             upstream.connect(self.connect);
@@ -35,7 +35,7 @@ impl<Q: Query, R: Replies> ConnectAttempt<Q, R> {
 }
 
 impl<Q: Query, R: Replies> Drop for ConnectAttempt<Q, R> {
-    /// Nobody could run it.
+    /// No thread could run the attempt.
     fn drop(&mut self) {
         if let Some(upstream) = self.upstream.take() {
             let session = self.connect.session;
@@ -49,7 +49,7 @@ impl<Q: Query, R: Replies> Drop for ConnectAttempt<Q, R> {
 }
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
-    /// Has a worker connect.
+    /// Hands a connection attempt to the executor.
     pub(super) fn spawn_connect(self: &Arc<Self>, connect: ConnectRequest) {
         let attempt = ConnectAttempt {
             upstream: Some(Arc::clone(self)),
@@ -60,18 +60,18 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         }
     }
 
-    /// Connects, and has a thread read the session.
+    /// Connects, and starts the thread that reads the session.
     fn connect(self: &Arc<Self>, connect: ConnectRequest) {
         let target = &self.targets[connect.rank];
         let identity = target.identity();
-        let began = clock::now();
-        let deadline = began + self.timeout.max(MIN_CONNECT_TIMEOUT);
+        let started_at = clock::now();
+        let deadline = started_at + self.timeout.max(MIN_CONNECT_TIMEOUT);
         let connected = thread::guard("connect", || {
             Session::connect(target.address, &identity, deadline)
         });
         match connected {
             Some(Ok((session, reader))) => {
-                let took = clock::now().saturating_duration_since(began);
+                let took = clock::now().saturating_duration_since(started_at);
                 let kind = usize::from(session.tls_parameters().resumed);
                 self.metrics.handshake_times[kind].observe(took, 1);
                 self.register_session(connect, &identity, session, reader);
@@ -84,7 +84,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         }
     }
 
-    /// Takes up a session that was opened with `identity`, if that is still what is asked for.
+    /// Registers a session that was opened with `identity`, if the current identity would still accept it.
     fn register_session(
         self: &Arc<Self>,
         connect: ConnectRequest,
@@ -102,7 +102,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             rank: connect.rank,
             session,
         };
-        let mut taken = false;
+        let mut registered = false;
         self.update_pool(|state, now, actions| {
             let current = self.targets[open.rank].identity();
             if state.stopped {
@@ -123,7 +123,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                     actions,
                 );
             }
-            taken = true;
+            registered = true;
             state.sessions.push(open.clone());
             let log = &mut state.addresses[open.rank];
             log.last_error.clear();
@@ -132,7 +132,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             let time = state.pool.query_time().as_millis() as u64;
             self.query_time.store(time, Ordering::Relaxed);
         });
-        if taken {
+        if registered {
             self.report_degraded(open.session.address(), identity, open.session.proof());
         } else {
             open.session.close();
@@ -156,12 +156,12 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         }
         drop(state);
         if let Some(error) = error.filter(|_| is_current) {
-            // Before anybody hears of it.
+            // Logged before any client learns of the failure.
             self.log_connect_error(connect.rank, error, is_new);
         }
         self.update_pool(|state, now, actions| {
             if is_unauthenticated && !self.targets[connect.rank].identity().is(identity) {
-                // The pins were changed meanwhile: what came of the others says nothing.
+                // The pins were changed meanwhile: a failure with the old ones says nothing.
                 return state.pool.connect_outdated(connect.session, now, actions);
             }
             let fault = if is_unauthenticated {

@@ -13,7 +13,7 @@ impl<Q: PoolQuery> Pool<Q> {
             keys.for_each(|key| *counts.entry(*key).or_default() += 1);
             counts
         };
-        let (shared, own) = (
+        let (shared_keys, isolated_keys) = (
             count(&mut self.shared_queue.iter()),
             count(&mut self.isolated_queue.iter()),
         );
@@ -30,15 +30,15 @@ impl<Q: PoolQuery> Pool<Q> {
                     return Err(format!("{key:?} is not on {:?}", transmission.session));
                 }
             }
-            let (lines, alone) = (of(&shared, key), of(&own, key));
+            let (queued_shared, isolated) = (of(&shared_keys, key), of(&isolated_keys, key));
             let is_waiting = match entry.queue {
                 Queue::None => !entry.transmissions.is_empty(),
-                Queue::Shared => lines == 1,
-                Queue::Isolated => alone == 1,
+                Queue::Shared => queued_shared == 1,
+                Queue::Isolated => isolated == 1,
             };
             if !is_waiting || entry.sends > MAX_SENDS {
                 return Err(format!(
-                    "{key:?}: {:?}, {} sends, lines {lines} and {alone}",
+                    "{key:?}: {:?}, {} sends, queued {queued_shared} and {isolated}",
                     entry.queue, entry.sends
                 ));
             }
@@ -57,14 +57,14 @@ impl<Q: PoolQuery> Pool<Q> {
         }
         for rank in 0..self.addresses.len() {
             let at_rank = || self.sessions.iter().filter(|session| session.rank == rank);
-            let retired = at_rank()
+            let draining = at_rank()
                 .filter(|session| session.phase == Phase::Draining)
                 .count();
             let shared =
                 at_rank().filter(|session| session.is_shared() && session.phase != Phase::Draining);
-            let alone = at_rank().filter(|session| !session.is_shared()).count();
-            if alone > MAX_ISOLATED_SESSIONS
-                || retired > MAX_DRAINING_SESSIONS
+            let isolated = at_rank().filter(|session| !session.is_shared()).count();
+            if isolated > MAX_ISOLATED_SESSIONS
+                || draining > MAX_DRAINING_SESSIONS
                 || shared.count() > self.settings.sessions + 1
             {
                 return Err(format!("too many sessions to {rank}"));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 /// How long a culprit is remembered.
-const LIFETIME: Duration = Duration::from_secs(30);
+const CULPRIT_LIFETIME: Duration = Duration::from_secs(30);
 /// Culprits that are remembered, at most; beyond that the oldest is forgotten.
 const MAX_CULPRITS: usize = 256;
 /// Culprits of one zone from which on all queries of the zone are isolated, and zones with culprits of one client from which on all queries
@@ -42,7 +42,7 @@ struct Culprit {
 
 impl Culprit {
     fn is_recent(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.at) < LIFETIME
+        now.saturating_duration_since(self.at) < CULPRIT_LIFETIME
     }
 }
 
@@ -78,18 +78,19 @@ impl Culprits {
 
     /// Returns true if several clients ask. A single client may stand for everybody, and nobody has to be protected from it.
     fn has_several_clients(&self, now: Instant) -> bool {
-        self.client_changed_at.is_some_and(|at| now < at + LIFETIME)
+        self.client_changed_at
+            .is_some_and(|at| now < at + CULPRIT_LIFETIME)
     }
 
-    /// Records that a query of these groups ended a session on which it was alone. `apart` is when the query was sent, or when others were
+    /// Records that a query of these groups ended a session on which it was alone. `distinct_since` is when the query was sent, or when others were
     /// last answered, if later. Sessions that ended after that may have been closed together, as by a restart of the resolver: of one zone
     /// or one client only one culprit counts then.
-    pub(super) fn record(&mut self, groups: QueryGroups, apart: Instant, now: Instant) {
+    pub(super) fn record(&mut self, groups: QueryGroups, distinct_since: Instant, now: Instant) {
         self.culprits.retain(|culprit| culprit.is_recent(now));
         if self.culprits.len() >= MAX_CULPRITS {
             self.culprits.pop_front();
         }
-        let is_same = |culprit: &&Culprit| apart <= culprit.at;
+        let is_same = |culprit: &&Culprit| distinct_since <= culprit.at;
         let mut others = self.culprits.iter().filter(is_same);
         if others
             .any(|other| other.zone == Some(groups.zone) || other.client == Some(groups.client))
@@ -203,7 +204,7 @@ mod tests {
             culprits.must_isolate(groups(9, 1), now) && !culprits.must_isolate(groups(9, 2), now)
         );
         assert!(
-            !culprits.must_isolate(groups(9, 1), now + LIFETIME),
+            !culprits.must_isolate(groups(9, 1), now + CULPRIT_LIFETIME),
             "forgotten"
         );
     }
@@ -269,7 +270,7 @@ mod tests {
         (0..1000).for_each(|number| culprits.record(groups(number, number), now, now));
         assert_eq!(culprits.culprits.len(), MAX_CULPRITS);
         assert_eq!(culprits.level(groups(999, 0), now), 1);
-        let later = now + LIFETIME;
+        let later = now + CULPRIT_LIFETIME;
         culprits.record(groups(1, 1), later, later);
         assert_eq!(culprits.culprits.len(), 1, "the others are forgotten");
     }

@@ -1,9 +1,12 @@
-//! Who keeps the pool, and does what it says?
+//! Who owns the pool, and carries out its actions?
 //!
-//! The resolvers, the sessions that are open, and the pool. Whoever brings an event tells the pool, under the lock, and does what it is
-//! told once the lock is given back. The threads that bring them are in the files above.
+//! [`Upstream`] holds the resolvers, the open sessions and the pool. A thread with an event tells the pool under the lock, and carries out
+//! the actions after it has released it. The modules that use this one contain those threads.
 //!
-//! Locks are taken in this order: the pool's, then that of a target's identity.
+//! Threads share [`Upstream`]. `Upstream::state` guards the pool, the list of open sessions and what is logged per address. The order of
+//! locks is: `Upstream::state`, then either `ResolverAddress::identity` or the lock of a [`Session`]. Token buckets have a lock each, which
+//! is taken last. Methods of queries are called under `Upstream::state`, so their own locks come after it, too. `Upstream::state` is not
+//! held while clients are answered, log lines are written, or queries are written to sessions.
 
 use std::fmt;
 use std::io;
@@ -30,7 +33,7 @@ use crate::system::clock;
 use crate::system::executor::Executor;
 use crate::system::thread;
 
-/// The resolvers and the sessions to them.
+/// The resolvers and the sessions to them, shared by all threads. See the module for its locks.
 pub struct Upstream<Q, R> {
     pub(super) targets: Vec<ResolverAddress>,
     pub(super) timeout: Duration,
@@ -40,25 +43,25 @@ pub struct Upstream<Q, R> {
     pub(super) completer: Arc<dyn Completer<Q, R>>,
     pub(super) executor: OnceLock<Weak<dyn Executor>>,
     pub(super) state: Mutex<State<Q>>,
-    /// By how many milliseconds the clock that counts suspends is ahead of the one that does not.
+    /// Milliseconds by which the clock that counts suspends was last seen ahead of the one that does not.
     pub(super) suspend_offset_ms: AtomicU64,
     pub(super) metrics: Arc<UpstreamMetrics>,
     pub(super) last_trusted_time: AtomicU64,
-    /// Milliseconds that a query has, see [`Upstream::query_time`].
+    /// How many milliseconds a query may take, see [`Upstream::query_time`].
     pub(super) query_time: AtomicU64,
     pub(super) timer: OnceLock<std::thread::Thread>,
-    /// The timer sleeps until it is woken, since nothing is due.
+    /// The timer thread is parked until it is woken, since nothing is due.
     pub(super) timer_parked: AtomicBool,
 }
 
-/// What is changed under the lock.
+/// What the lock guards.
 pub(super) struct State<Q> {
     pub(super) pool: Pool<Arc<Q>>,
-    /// Those that are open.
+    /// The open sessions.
     pub(super) sessions: Vec<OpenSession>,
-    /// By rank.
+    /// Indexed by rank.
     pub(super) addresses: Vec<AddressLog>,
-    /// It takes no more queries, and stops when the last has ended.
+    /// No more queries are taken; the last query to end stops the upstream.
     pub(super) retired: bool,
     pub(super) stopped: bool,
 }
@@ -71,19 +74,19 @@ pub(super) struct OpenSession {
     pub(super) session: Arc<Session>,
 }
 
-/// What was seen and said of an address.
+/// What was last seen and logged of an address.
 #[derive(Default)]
 pub(super) struct AddressLog {
-    /// What it showed when a session to it was last opened.
+    /// The keys that the address presented when a session to it was last opened.
     pub(super) last_presented: Option<PresentedKeys>,
-    /// What was last logged of it, so that it is said once and not with every attempt.
+    /// The last error that was logged, so that it is logged once and not with every attempt.
     pub(super) last_error: String,
 }
 
-/// One address of a resolver. Its place in the list is its rank: the lower, the more preferred.
+/// One address of a resolver. Its index in the list is its rank: the lower, the more preferred.
 pub(super) struct ResolverAddress {
     pub(super) address: SocketAddr,
-    /// Changed only under the state's lock, so that no session of an older one is taken up later.
+    /// Changed only under the lock of the state, so that no session of an older identity is registered later.
     pub(super) identity: Mutex<Identity>,
 }
 
@@ -93,7 +96,7 @@ impl ResolverAddress {
     }
 }
 
-/// What a thread keeps for its memory that brings queries or answers.
+/// Buffers that a thread which brings queries or answers keeps, to reuse their memory.
 pub struct WorkBuffers<Q> {
     pub(super) actions: Actions<Arc<Q>>,
     pub(super) outgoing: Vec<Outgoing>,
@@ -115,9 +118,9 @@ impl<Q> fmt::Debug for WorkBuffers<Q> {
 }
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
-    /// Nobody is connected to yet; `complete` is told what becomes of each query, and `metrics` what becomes of sessions.
+    /// Opens no connection yet. `completer` is called once for each query; `metrics` counts sessions.
     ///
-    /// Fails when the system has no thread for the timer.
+    /// Fails if the system has no thread for the timer.
     pub fn start(
         settings: Settings,
         completer: Arc<dyn Completer<Q, R>>,
@@ -187,19 +190,19 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         Ok(upstream)
     }
 
-    /// Gives it the threads that run its attempts, and opens the first session before anybody asks.
+    /// Sets the executor that runs connection attempts, and opens the first session before the first query.
     pub fn set_executor(self: &Arc<Self>, executor: Weak<dyn Executor>) {
         if self.executor.set(executor).is_ok() {
             self.update_pool(|state, now, actions| state.pool.start(now, actions));
         }
     }
 
-    /// Has what is asked once more cost a token of `budget` each from now on; until then, nothing.
+    /// Charges each query that is sent again to `budget` from now on. Until then they are free.
     pub fn set_retry_budget(&self, budget: &Arc<TokenBucket>) {
         self.state.lock().pool.set_retry_budget(Arc::clone(budget));
     }
 
-    /// Where the resolvers are, each with how it proves itself now.
+    /// The address of each resolver, with its current identity.
     pub fn targets(&self) -> Vec<(SocketAddr, Identity)> {
         let targets = self.targets.iter();
         targets
@@ -207,13 +210,13 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             .collect()
     }
 
-    /// When a session was last opened by certificates that hold by this machine's clock, which was right then as far as they
-    /// tell; in seconds since 1970, if ever.
+    /// When a session was last opened with certificates that are valid by this machine's clock, in seconds since 1970, if ever. The clock
+    /// was right then, as far as they tell.
     pub fn last_trusted_time(&self) -> Option<u64> {
         Some(self.last_trusted_time.load(Ordering::Relaxed)).filter(|time| *time > 0)
     }
 
-    /// How each address fares.
+    /// The status of each address, by rank.
     pub fn address_status(&self) -> Vec<AddressStatus> {
         let now = clock::now();
         let state = self.state.lock();
@@ -233,8 +236,8 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         self.targets.iter().enumerate().map(standing).collect()
     }
 
-    /// Whether a query would find a session, or could have one opened as far as is known: one was open, and ended without a
-    /// failure since.
+    /// Returns true if a query would find a session, or could get one as far as is known: a session was open once, and no attempt has
+    /// failed everywhere since.
     pub fn is_ready(&self) -> bool {
         let state = self.state.lock();
         let mut addresses = state.addresses.iter();
@@ -242,29 +245,29 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         state.pool.has_usable_session() || was_open && !state.pool.is_down()
     }
 
-    /// The time of a query, as it was asked for.
+    /// How long a query may take, as configured.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// The time of a query, see [`Pool::query_time`].
+    /// How long a query may take, see [`Pool::query_time`].
     pub fn query_time(&self) -> Duration {
         let time = self.query_time.load(Ordering::Relaxed);
         self.timeout.max(Duration::from_millis(time))
     }
 
-    /// Queries on their way, and how many there may be.
+    /// The number of queries in flight, and its limit.
     pub fn pending(&self) -> (usize, usize) {
         (self.state.lock().pool.pending(), self.max_pending)
     }
 
-    /// Whether this machine's clock is known to be wrong.
+    /// Returns true if this machine's clock is known to be wrong.
     pub fn is_clock_untrusted(&self) -> bool {
         let mut identities = self.targets.iter().map(ResolverAddress::identity);
         identities.any(|identity| identity.suspects(unix_time_now()))
     }
 
-    /// Takes over `queries`: into a session, or to wait for one. Once it is retired it leaves them where they are.
+    /// Takes over `queries`: they are sent on a session, or wait for one. After [`Upstream::retire`] they stay in `queries`.
     pub fn submit(
         self: &Arc<Self>,
         queries: &mut Vec<Arc<Q>>,
@@ -285,14 +288,13 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         self.wake_timer();
     }
 
-    /// Takes no more queries, and stops when those that it has have ended: on the sessions that they are on, or another one
-    /// if need be.
+    /// Takes no more queries, and stops when those in flight have ended, on their sessions or on others.
     pub fn retire(&self) {
         self.state.lock().retired = true;
         self.unpark_timer();
     }
 
-    /// Closes the sessions, and opens no more. Nobody waits for an answer any more.
+    /// Closes all sessions and opens no more. No client waits for an answer any more.
     pub fn stop(&self) {
         let mut state = self.state.lock();
         state.stopped = true;
@@ -302,7 +304,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         self.unpark_timer();
     }
 
-    /// Tells the pool that something has happened, and does what it says.
+    /// Tells the pool about an event, and carries out its actions.
     pub(super) fn update_pool(
         self: &Arc<Self>,
         event: impl FnOnce(&mut State<Q>, Instant, &mut Actions<Arc<Q>>),
@@ -316,7 +318,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         self.wake_timer();
     }
 
-    /// Does what the pool says, but for answers, which those know who read them.
+    /// Carries out the pool's actions, except for answers: the thread that read them delivers them. Releases the lock first.
     pub(super) fn perform_actions(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State<Q>>,
@@ -358,7 +360,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             }));
             session.send_combined(outgoing);
         }
-        // What was to go on a session that has ended since is asked again when that is known.
+        // Queries for a session that has ended meanwhile are sent again when the pool learns of that end.
         actions.sends.clear();
         for (query, failure) in actions.failed.drain(..) {
             self.completer.complete(&query, Err(failure), now, replies);
@@ -374,10 +376,10 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     }
 }
 
-/// A session, by its number.
+/// A session and its number.
 type NumberedSession = (SessionId, Arc<Session>);
 
-/// The sessions that something is to be sent on: mostly it is one, which costs no memory.
+/// The sessions on which something is to be sent. Mostly it is one, which needs no allocation.
 fn sessions_to_send_on<Q>(
     state: &State<Q>,
     sends: &[SendQuery<Arc<Q>>],
@@ -401,7 +403,7 @@ pub(super) fn open_session<Q>(state: &State<Q>, id: SessionId) -> Option<Arc<Ses
     Some(Arc::clone(&open.session))
 }
 
-/// For how many milliseconds the machine was suspended so far.
+/// For how many milliseconds the machine has been suspended so far.
 pub(super) fn time_suspended() -> u64 {
     u64::try_from(clock::suspended().as_millis()).unwrap_or(u64::MAX)
 }

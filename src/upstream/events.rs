@@ -1,4 +1,4 @@
-//! What is said in the log of sessions and resolvers?
+//! What is logged about sessions and resolvers?
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ use crate::system::clock;
 use crate::telemetry::log::{debug, error, info, warn};
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
-    /// Says in the log what happened.
+    /// Logs and counts an event of the pool.
     pub(super) fn log_event(&self, event: Event, session: Option<&Session>, now: Instant) {
         let name = |rank: usize| {
             let identity = self.targets[rank].identity();
@@ -67,7 +67,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         }
     }
 
-    /// Counts and says what a session was opened without.
+    /// Counts and logs what a session was opened without.
     pub(super) fn report_degraded(&self, address: SocketAddr, identity: &Identity, proof: &Proof) {
         let (name, pins) = (identity.name().to_str(), &identity.terms().pins);
         if !pins.is_empty() && find_pin(&proof.keys, identity.terms()).is_none() {
@@ -89,7 +89,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         }
     }
 
-    /// Says once what is wrong with an address. Not under the lock: a log that nobody reads must not stop the service.
+    /// Logs once what is wrong with an address. Not called under the lock: a log that nobody reads must not stop the service.
     pub(super) fn log_connect_error(&self, rank: usize, error: &ConnectError, is_new: bool) {
         let target = &self.targets[rank];
         let (address, identity) = (target.address, target.identity());

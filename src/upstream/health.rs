@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_keep_back_for_one_second_doubling_to_fifteen() {
+    fn backoff_starts_at_one_second_and_doubles_to_fifteen() {
         let now = Instant::now();
         let mut health = Health::default();
         let waits: Vec<_> = (0..7)
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreachable_address_may_be_probed_and_an_unproved_one_only_after_its_time() {
+    fn an_unreachable_address_may_be_probed_and_an_unauthenticated_one_only_after_its_backoff() {
         let now = Instant::now();
         let mut health = Health::default();
         health.record_failure(AddressFailure::Unreachable, 0, now);

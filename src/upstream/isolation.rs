@@ -85,11 +85,11 @@ impl<Q: PoolQuery> Pool<Q> {
     /// Returns true if one more isolated session may be opened to the address of that rank. Sessions whose query has waited for long do not
     /// count as active: the query is slow, and ends nothing.
     fn may_connect_isolated(&self, rank: usize, now: Instant) -> bool {
-        let alone = || self.sessions.iter().filter(|session| !session.is_shared());
-        let at_rank = || alone().filter(|session| session.rank == rank);
-        let is_new = |session: &&Session| now < session.last_sent_at + CAUSE_WINDOW;
+        let isolated = || self.sessions.iter().filter(|session| !session.is_shared());
+        let at_rank = || isolated().filter(|session| session.rank == rank);
+        let is_recent = |session: &&Session| now < session.last_sent_at + CAUSE_WINDOW;
         let is_coming = |session: &&Session| session.phase == Phase::Connecting;
-        at_rank().filter(is_new).count() < MAX_ACTIVE_ISOLATED
+        at_rank().filter(is_recent).count() < MAX_ACTIVE_ISOLATED
             && at_rank().count() < MAX_ISOLATED_SESSIONS
             && self.sessions.iter().filter(is_coming).count() < MAX_CONNECTING
     }
@@ -106,8 +106,8 @@ impl<Q: PoolQuery> Pool<Q> {
     /// Returns true if an isolated session may take one more query, since its pending ones have waited for long.
     fn may_reuse_isolated(&self, session: &Session, now: Instant) -> bool {
         let is_open = session.phase == Phase::Open && !session.is_shared();
-        let most = self.addresses[session.rank].isolated_query_limit();
-        is_open && now >= session.last_sent_at + CAUSE_WINDOW && session.sent < most
+        let limit = self.addresses[session.rank].isolated_query_limit();
+        is_open && now >= session.last_sent_at + CAUSE_WINDOW && session.sent < limit
     }
 
     /// The index of an isolated session to the address of that rank whose pending queries have all waited for long: they are slow or never
@@ -125,11 +125,11 @@ impl<Q: PoolQuery> Pool<Q> {
     /// Fails unsent isolated queries beyond [`MAX_QUEUED_ISOLATED`].
     fn fail_surplus_isolated(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let queries = &self.queries;
-        let is_new = |key: &&Key| queries.get(**key).is_some_and(|entry| entry.sends == 0);
+        let is_unsent = |key: &&Key| queries.get(**key).is_some_and(|entry| entry.sends == 0);
         let surplus = self
             .isolated_queue
             .iter()
-            .filter(is_new)
+            .filter(is_unsent)
             .skip(MAX_QUEUED_ISOLATED);
         for key in surplus.copied().collect::<Vec<_>>() {
             self.fail_query(key, Failure::ConnectionLost, now, actions);
@@ -150,10 +150,10 @@ impl<Q: PoolQuery> Pool<Q> {
                 session.rank == *rank && session.is_slow(SLOW_ISOLATED_CONNECT, now)
             };
             let slow = self.sessions.iter().any(is_slow);
-            let ill = !self.addresses[*rank].is_healthy(now);
+            let unhealthy = !self.addresses[*rank].is_healthy(now);
             (
                 slow,
-                ill,
+                unhealthy,
                 is_last_send && entry.tried.contains(*rank),
                 *rank,
             )
@@ -170,7 +170,7 @@ impl<Q: PoolQuery> Pool<Q> {
         let mut rounds: HashMap<u16, usize> = HashMap::new();
         // The youngest have the most time left.
         self.isolated_queue
-            .sort_unstable_by_key(|key| Reverse(key.age()));
+            .sort_unstable_by_key(|key| Reverse(key.arrival_number()));
         let mut keys: Vec<_> = self
             .isolated_queue
             .iter()
@@ -209,10 +209,11 @@ impl<Q: PoolQuery> Pool<Q> {
         let is_fresh = self.sessions[index].sent == 0;
         let sent = self.sessions[index].sent;
         let address = &self.addresses[rank];
-        let (most, last_send_limit) = (address.isolated_query_limit(), address.last_send_limit());
+        let (limit, last_send_limit) = (address.isolated_query_limit(), address.last_send_limit());
         // Where names end sessions it is not the number of answers that does; and waiting queries would use up the new sessions.
-        let is_by_name = !self.culprits.is_empty() && address.isolated_tokens.ready_at(now) > now;
-        let may_share = (is_by_name || self.isolated_queue.len() > MAX_FRESH_LAST_SENDS)
+        let names_end_sessions =
+            !self.culprits.is_empty() && address.isolated_tokens.ready_at(now) > now;
+        let may_share = (names_end_sessions || self.isolated_queue.len() > MAX_FRESH_LAST_SENDS)
             && sent < last_send_limit;
         let may_be_sent = |other: &Key| {
             self.queries.is_queued_in(*other, Queue::Isolated)
@@ -243,11 +244,11 @@ impl<Q: PoolQuery> Pool<Q> {
         if group.is_empty() {
             group.push(first);
         }
-        let most = match group.iter().any(|key| self.is_last_send(*key)) {
-            true => most.min(last_send_limit),
-            false => most,
+        let limit = match group.iter().any(|key| self.is_last_send(*key)) {
+            true => limit.min(last_send_limit),
+            false => limit,
         };
-        let room = most.saturating_sub(sent).max(1);
+        let room = limit.saturating_sub(sent).max(1);
         group.truncate(usize::try_from(room).unwrap_or(usize::MAX));
         self.sessions[index].purpose = Purpose::Isolated(group[0]);
         for key in group {

@@ -54,9 +54,9 @@ pub type Random = Box<dyn FnMut() -> u16 + Send>;
 #[derive(Debug, Default)]
 pub(super) struct ConnectRace {
     /// When the next address may be tried although an attempt is under way.
-    pub(super) next: Option<Instant>,
+    pub(super) next_attempt_at: Option<Instant>,
     /// Ranks of the addresses that could not be reached.
-    pub(super) failed: Vec<usize>,
+    pub(super) failed_ranks: Vec<usize>,
 }
 
 /// The sessions to all addresses, and the queries in flight.
@@ -136,13 +136,13 @@ impl<Q: PoolQuery> Pool<Q> {
                 actions.failed.push((query, Failure::Overloaded));
                 continue;
             }
-            let strong = !self.culprits.is_empty() && {
+            let must_isolate = !self.culprits.is_empty() && {
                 let groups = query.groups();
                 self.culprits.note_client(groups.client, now);
                 self.culprits.must_isolate(groups, now)
             };
             let key = self.queries.insert(query);
-            if strong {
+            if must_isolate {
                 self.enqueue_isolated(key);
             } else if let Some(index) = self.session_for(key, now) {
                 self.send(index, key, now, actions);
@@ -199,7 +199,7 @@ impl<Q: PoolQuery> Pool<Q> {
         self.down = None;
         self.addresses[rank].health.record_success();
         for session in &mut self.sessions {
-            if session.is_coming() && session.rank < rank {
+            if session.is_shared_connecting() && session.rank < rank {
                 // The address is slower: if the attempt fails, it need not be retried at once.
                 self.addresses[session.rank].health.defer(now);
             }
@@ -230,16 +230,16 @@ impl<Q: PoolQuery> Pool<Q> {
             return;
         };
         let failed = self.sessions.remove(index);
-        let is_away = self.sessions_at(failed.rank) == 0;
-        if failed.is_shared() || is_away || fault == AddressFailure::Unauthenticated {
+        let has_no_session = self.sessions_at(failed.rank) == 0;
+        if failed.is_shared() || has_no_session || fault == AddressFailure::Unauthenticated {
             let jitter = self.jitter();
             self.addresses[failed.rank]
                 .health
                 .record_failure(fault, jitter, now);
             // The next attempt need not wait.
-            self.connect_race.next = None;
-            if !self.connect_race.failed.contains(&failed.rank) {
-                self.connect_race.failed.push(failed.rank);
+            self.connect_race.next_attempt_at = None;
+            if !self.connect_race.failed_ranks.contains(&failed.rank) {
+                self.connect_race.failed_ranks.push(failed.rank);
             }
         }
         if let Purpose::Isolated(key) = failed.purpose {
@@ -278,8 +278,8 @@ impl<Q: PoolQuery> Pool<Q> {
     /// Drains a session: it gets no more queries. Does nothing if too many sessions to its address are draining.
     fn drain_session(&mut self, index: usize) {
         let rank = self.sessions[index].rank;
-        let retired = self.sessions.iter();
-        let count = retired
+        let draining = self.sessions.iter();
+        let count = draining
             .filter(|other| other.rank == rank && other.phase == Phase::Draining)
             .count();
         let session = &mut self.sessions[index];
@@ -306,7 +306,9 @@ impl<Q: PoolQuery> Pool<Q> {
 
     /// Event: the address of that rank has another identity. What failed authentication may pass now.
     pub fn reset(&mut self, rank: usize) {
-        self.connect_race.failed.retain(|failed| *failed != rank);
+        self.connect_race
+            .failed_ranks
+            .retain(|failed| *failed != rank);
         if self.addresses[rank].health.is_unauthenticated() {
             self.addresses[rank].reset();
             self.down = None;

@@ -1,8 +1,8 @@
-//! Under which ID does a query travel?
+//! Which ID does a query get?
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// Random message IDs that nobody outside can foresee (RFC 5452 section 9.2), drawn many at a time.
+/// Random message IDs that nobody outside can predict (RFC 5452 section 9.2), drawn many at a time.
 #[derive(Debug)]
 pub struct QueryIds {
     source: SystemRandom,
@@ -21,7 +21,7 @@ impl Default for QueryIds {
 }
 
 impl QueryIds {
-    /// The next one.
+    /// Returns the next random ID.
     pub fn next_id(&mut self) -> u16 {
         if self.used == self.octets.len() {
             self.source

@@ -19,11 +19,11 @@ use crate::identity::verifier::Identity;
 use crate::message::HEADER;
 use crate::message::framing::Frames;
 
-/// Octets that one read takes off the socket, at most.
+/// Octets that one read takes from the socket, at most.
 const READ_BUFFER: usize = 32 * 1024;
 
 impl Session {
-    /// Connects to `address` and proves that it is the resolver of `identity`: TCP, TLS and every check by `deadline`.
+    /// Connects to `address` and authenticates the resolver by `identity`. TCP, TLS and all checks must be done by `deadline`.
     pub fn connect(
         address: SocketAddr,
         identity: &Identity,
@@ -73,7 +73,7 @@ impl Reader {
         &self.session
     }
 
-    /// Waits for octets from the resolver; the messages that they bring to an end are [`Reader::messages`] then.
+    /// Waits for data from the resolver. [`Reader::messages`] then has the messages that it completed.
     pub fn read(&mut self) -> Result<(), CloseReason> {
         self.messages.clear();
         if let Some(close_reason) = self.close_reason.take() {
@@ -89,13 +89,13 @@ impl Reader {
         let mut state = self.session.state.lock();
         let state = &mut *state;
         if state.closed {
-            // Nobody waits for what came after it, and rustls is not to be asked once it has said goodbye.
+            // No client waits for later data, and rustls must not be used after close_notify was sent.
             return Err(CloseReason::Local);
         }
         if arrived == 0 {
             return Err(CloseReason::ByPeer);
         }
-        // What came whole before the end still counts; the end is told at the next call.
+        // Messages that arrived whole before the end count; the end is reported by the next call.
         self.close_reason =
             decrypt(&mut state.tls, &self.encrypted[..arrived], &mut self.frames).err();
         while let Some(range) = self.frames.next_message() {
@@ -107,18 +107,18 @@ impl Reader {
         }
         state.received += self.messages.len() as u64;
         if state.received < state.sent {
-            // A resolver that gathers small writes (Nagle) holds the next answer back until the last one is acknowledged,
-            // which Linux otherwise puts off for 40 ms. The option lasts for one time only, and costs a packet.
+            // A resolver that gathers small writes (Nagle) holds the next answer back until the last one is acknowledged, which Linux
+            // delays by up to 40 ms. The option lasts for one read only, and costs a packet.
             let _ = SockRef::from(&self.session.socket).set_tcp_quickack(true);
         }
-        // An answer to a key update, or the alert that says why rustls gave up.
+        // Sends the reply to a key update, or the alert that says why rustls failed.
         if let Err(error) = self.session.flush(state) {
             self.close_reason.get_or_insert(CloseReason::Io(error));
         }
         Ok(())
     }
 
-    /// The messages that the last read brought to an end, each of the length of a header or longer.
+    /// The messages that the last read completed, each at least as long as a header.
     pub fn messages(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         let frames = &self.frames;
         self.messages
@@ -126,7 +126,7 @@ impl Reader {
             .map(move |range| frames.message(range.clone()))
     }
 
-    /// One of them, by its place.
+    /// One of those messages, by index; empty if there is none.
     pub fn message(&self, index: usize) -> &[u8] {
         self.messages
             .get(index)
@@ -134,7 +134,7 @@ impl Reader {
     }
 }
 
-/// Decrypts what has arrived, to behind what is in `frames`.
+/// Decrypts what has arrived, and appends it to `frames`.
 fn decrypt(
     tls: &mut ClientConnection,
     mut encrypted: &[u8],
@@ -142,11 +142,11 @@ fn decrypt(
 ) -> Result<(), CloseReason> {
     let broken =
         |error: rustls::Error| CloseReason::Io(io::Error::new(ErrorKind::InvalidData, error));
-    // rustls takes in a limited piece at a time.
+    // rustls accepts a limited amount at a time.
     while !encrypted.is_empty() {
         tls.read_tls(&mut encrypted).map_err(CloseReason::Io)?;
         let processed = tls.process_new_packets();
-        // Also what came before an error: it ends with "would block", or with nothing once the resolver has closed.
+        // Also reads what came before an error. Ends with "would block", or with zero once the resolver has closed.
         while let Ok(1..) = frames.fill(|room| tls.reader().read(room)) {}
         let state = processed.map_err(broken)?;
         if state.peer_has_closed() {

@@ -14,15 +14,15 @@ use crate::identity::terms::Terms;
 use crate::identity::verifier::Identity;
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
-    /// Another one in its place, with other settings, which goes on counting where this one does. Its sessions are new, but
-    /// resolvers that stay are known by their tickets, if the pins of `accepted_pins` are the same.
+    /// Builds the upstream that replaces this one, with other settings. Counters carry over; sessions do not. A resolver that stays keeps
+    /// its TLS tickets if its `accepted_pins` are the same.
     pub fn replacement(
         &self,
         settings: &Settings,
         accepted_pins: &dyn Fn(&ServerName<'_>) -> PinSet,
     ) -> io::Result<Arc<Self>> {
         let mut settings = settings.clone();
-        // No option says it, so no reload changes it.
+        // No option sets it, so no reload changes it.
         settings.min_silence_timeout = self.min_silence_timeout;
         let targets = self.targets();
         for resolver in &mut settings.resolvers {
@@ -34,7 +34,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 Some((_, own)) => own.with_pins(pins),
                 None => Identity::new(Terms {
                     pins,
-                    // That of the start: what is remembered by now was learnt by it.
+                    // The floor of the start: what is remembered by now was learned by it.
                     clock_floor: targets
                         .first()
                         .map_or(0, |(_, own)| own.terms().clock_floor),
@@ -47,17 +47,16 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         Self::start_with(settings, completer, metrics, last_trusted_time)
     }
 
-    /// Gives each resolver the pins that `pins` has for it. What was proved by others, or by pins that no longer count, counts
-    /// no more: sessions end that would not be opened now, and tickets are forgotten. Resolvers that did not prove
-    /// themselves may try again at once.
+    /// Replaces the pins of each resolver by those that `pins` returns. Sessions that the new pins would not accept are closed, and tickets
+    /// are forgotten. Resolvers that failed authentication may be tried again at once.
     ///
-    /// Returns for how many resolvers' addresses the pins are others than before.
+    /// Returns the number of addresses whose pins changed.
     pub fn update_pins(self: &Arc<Self>, pins: impl Fn(&Identity) -> PinSet) -> usize {
         let mut changed = 0;
         self.update_pool(|state, now, actions| {
             // Addresses of one resolver go on sharing their tickets.
             let mut known: Vec<(Identity, Identity)> = Vec::new();
-            let mut unfit = Vec::new();
+            let mut rejected = Vec::new();
             for (rank, target) in self.targets.iter().enumerate() {
                 let before = target.identity();
                 let shared = known.iter().find(|(old, _)| old.is(&before));
@@ -70,7 +69,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                     }
                 };
                 let is_same = after.is(&before);
-                let is_unfit = |open: &&OpenSession| {
+                let is_rejected = |open: &&OpenSession| {
                     let satisfies = if is_same {
                         open.session.is_pin_valid(&after)
                     } else {
@@ -78,7 +77,13 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                     };
                     open.rank == rank && !satisfies
                 };
-                unfit.extend(state.sessions.iter().filter(is_unfit).map(|open| open.id));
+                rejected.extend(
+                    state
+                        .sessions
+                        .iter()
+                        .filter(is_rejected)
+                        .map(|open| open.id),
+                );
                 if !is_same {
                     changed += 1;
                     *target.identity.lock() = after;
@@ -86,8 +91,8 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                     state.pool.reset(rank);
                 }
             }
-            // Nothing is sent into them from here on; what waits for an answer of theirs is asked elsewhere.
-            for session in unfit {
+            // Nothing is sent on these sessions any more; queries that are pending there are sent elsewhere.
+            for session in rejected {
                 state.pool.revoke_session(session, now, actions);
             }
             if changed > 0 {
@@ -97,23 +102,23 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         changed
     }
 
-    /// Whether it would be no other one with these settings, but for the resolvers' pins.
+    /// Returns true if these settings differ from the current ones in pins at most.
     pub fn has_same_settings(&self, settings: &Settings) -> bool {
         let own = self.targets();
         let resolvers = settings.resolvers.iter();
-        let wanted: Vec<_> = resolvers
+        let others: Vec<_> = resolvers
             .flat_map(|resolver| {
                 let addresses = resolver.addresses.iter();
                 addresses.map(|address| (*address, &resolver.identity))
             })
             .collect();
-        let alike = own
+        let same_resolvers = own
             .iter()
-            .zip(&wanted)
+            .zip(&others)
             .all(|((address, own), (other, identity))| address == other && own.is_like(identity));
         let numbers = (self.timeout, self.sessions, self.max_pending);
-        own.len() == wanted.len()
-            && alike
+        own.len() == others.len()
+            && same_resolvers
             && numbers == (settings.timeout, settings.sessions, settings.max_pending)
     }
 }

@@ -65,10 +65,10 @@ impl<Q: PoolQuery> Pool<Q> {
                 .filter(|entry| entry.queue == Queue::Shared && entry.transmissions.is_empty());
             entry.is_some_and(|entry| self.culprits.must_isolate(entry.query.groups(), now))
         };
-        let line = std::mem::take(&mut self.shared_queue).into_iter();
-        let (apart, line): (Vec<_>, Vec<_>) = line.partition(must_isolate);
-        self.shared_queue = line.into();
-        for key in apart {
+        let queue = std::mem::take(&mut self.shared_queue).into_iter();
+        let (to_isolate, queue): (Vec<_>, Vec<_>) = queue.partition(must_isolate);
+        self.shared_queue = queue.into();
+        for key in to_isolate {
             self.enqueue_isolated(key);
         }
     }
@@ -84,13 +84,13 @@ impl<Q: PoolQuery> Pool<Q> {
                     .is_none_or(|last| session.last_received_at > last && !entry.is_on(session.id))
         };
         let open = self.sessions.iter().enumerate();
-        let fit = open.filter(|(_, session)| session.is_usable() && may_go_on(session));
+        let usable = open.filter(|(_, session)| session.is_usable() && may_go_on(session));
         let order = |(_, session): &(usize, &Session)| {
             let address = &self.addresses[session.rank];
             let is_failing = address.is_failing() && !address.is_probe_due(now);
             (is_failing, session.rank, session.is_doubtful, session.id)
         };
-        fit.min_by_key(order).map(|(index, _)| index)
+        usable.min_by_key(order).map(|(index, _)| index)
     }
 
     /// Returns true if there is an address other than `rank` and those in `left_out` that is healthy, or may be as far as is known.
@@ -115,8 +115,8 @@ impl<Q: PoolQuery> Pool<Q> {
 
     /// Returns true if a session has been sent as many queries as its address seems to take.
     fn has_reached_limit(&self, session: &Session, now: Instant) -> bool {
-        let most = self.addresses[session.rank].session_query_limit(now);
-        session.sent >= most.saturating_add(session.extra_sends)
+        let limit = self.addresses[session.rank].session_query_limit(now);
+        session.sent >= limit.saturating_add(session.extra_sends)
     }
 
     /// Returns true if a queued query may be sent to the address of that rank.
@@ -146,7 +146,7 @@ impl<Q: PoolQuery> Pool<Q> {
             // The oldest have no time left once they are sent: in arrival order, every query would be sent in vain.
             waiting
                 .make_contiguous()
-                .sort_unstable_by_key(|key| Reverse(key.age()));
+                .sort_unstable_by_key(|key| Reverse(key.arrival_number()));
         }
         for key in waiting {
             if let Some(index) = self.session_for(key, now) {
@@ -170,8 +170,9 @@ impl<Q: PoolQuery> Pool<Q> {
     pub(super) fn may_connect(&self, rank: usize, now: Instant) -> bool {
         let shared = || self.shared_sessions_at(rank);
         // An attempt that is slow may be waiting for nothing.
-        let is_coming =
-            |session: &Session| session.is_coming() && !session.is_slow(SLOW_SHARED_CONNECT, now);
+        let is_coming = |session: &Session| {
+            session.is_shared_connecting() && !session.is_slow(SLOW_SHARED_CONNECT, now)
+        };
         let connecting = shared().any(is_coming);
         let active_rank = shared().filter(|session| session.is_usable() && !session.is_doubtful);
         // One above the limit is allowed, to replace a silent session.
@@ -195,7 +196,7 @@ impl<Q: PoolQuery> Pool<Q> {
     ) -> bool {
         let may = self.addresses[rank].shared_tokens.take(1, now) == 1;
         if may {
-            self.connect_race.next = Some(now + CONNECTION_ATTEMPT_DELAY);
+            self.connect_race.next_attempt_at = Some(now + CONNECTION_ATTEMPT_DELAY);
             self.connect(rank, Purpose::Shared, now, actions);
         }
         may
@@ -220,7 +221,7 @@ impl<Q: PoolQuery> Pool<Q> {
         let Some(best) = best.map(|session| session.rank).min() else {
             return;
         };
-        if best == 0 || self.sessions.iter().any(Session::is_coming) {
+        if best == 0 || self.sessions.iter().any(Session::is_shared_connecting) {
             return;
         }
         let is_due = |rank: &usize| {
@@ -237,8 +238,11 @@ impl<Q: PoolQuery> Pool<Q> {
         if self.shared_queue.is_empty() {
             return;
         }
-        if !self.sessions.iter().any(Session::is_coming)
-            || self.connect_race.next.is_none_or(|next| next <= now)
+        if !self.sessions.iter().any(Session::is_shared_connecting)
+            || self
+                .connect_race
+                .next_attempt_at
+                .is_none_or(|next| next <= now)
         {
             for rank in self.candidates(now) {
                 if self.connect_shared(rank, now, actions) {
@@ -253,14 +257,15 @@ impl<Q: PoolQuery> Pool<Q> {
     /// Opens several sessions at once to an address that takes few queries on each.
     fn connect_in_parallel(&mut self, now: Instant, actions: &mut Actions<Q>) {
         for rank in 0..self.addresses.len() {
-            let most = usize::try_from(self.addresses[rank].session_query_limit(now))
+            let limit = usize::try_from(self.addresses[rank].session_query_limit(now))
                 .unwrap_or(usize::MAX);
-            let is_coming = |session: &&Session| session.rank == rank && session.is_coming();
+            let is_coming =
+                |session: &&Session| session.rank == rank && session.is_shared_connecting();
             let mut coming = self.sessions.iter().filter(is_coming).count();
             while coming > 0
                 && coming < self.settings.sessions
                 && self.shared_sessions_at(rank).count() <= self.settings.sessions
-                && self.shared_queue.len() > coming.saturating_mul(most)
+                && self.shared_queue.len() > coming.saturating_mul(limit)
                 && self.connect_shared(rank, now, actions)
             {
                 coming += 1;
@@ -276,7 +281,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
         let may = |rank: &usize| {
             self.may_connect(*rank, now)
-                && !self.connect_race.failed.contains(rank)
+                && !self.connect_race.failed_ranks.contains(rank)
                 && self
                     .shared_queue
                     .iter()
@@ -284,7 +289,10 @@ impl<Q: PoolQuery> Pool<Q> {
         };
         let mut ranks: Vec<usize> = (0..self.addresses.len()).filter(may).collect();
         // An address with an attempt under way comes last.
-        ranks.sort_by_key(|rank| self.shared_sessions_at(*rank).any(Session::is_coming));
+        ranks.sort_by_key(|rank| {
+            self.shared_sessions_at(*rank)
+                .any(Session::is_shared_connecting)
+        });
         let only = |is_fit: &dyn Fn(usize) -> bool| -> Vec<usize> {
             ranks.iter().copied().filter(|rank| is_fit(*rank)).collect()
         };
@@ -299,17 +307,17 @@ impl<Q: PoolQuery> Pool<Q> {
 
     /// Returns true if an unsent query may hope for a session to the address of that rank.
     fn may_become_available(&self, rank: usize, candidates: &[usize], now: Instant) -> bool {
-        let is_known_away = self.down.is_some();
-        let mut hopes = self
+        let is_down = self.down.is_some();
+        let mut available = self
             .shared_sessions_at(rank)
             .filter(|session| match session.phase {
-                Phase::Connecting => !is_known_away || now < session.started_at + DOWN_WAIT,
+                Phase::Connecting => !is_down || now < session.started_at + DOWN_WAIT,
                 // The session is full, and will have room soon.
                 _ => !session.is_silent,
             });
         // A query may wait for a token, but not where all addresses were unreachable, or a silent session could take the query.
-        let may_wait = !is_known_away && !self.sessions.iter().any(Session::is_last_resort);
-        hopes.next().is_some() || may_wait && candidates.contains(&rank)
+        let may_wait = !is_down && !self.sessions.iter().any(Session::is_last_resort);
+        available.next().is_some() || may_wait && candidates.contains(&rank)
     }
 
     /// Fails the queued queries that cannot get a session. A silent session, if there is one, gets them instead. Queries that are pending
@@ -317,23 +325,23 @@ impl<Q: PoolQuery> Pool<Q> {
     fn fail_hopeless(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let candidates = self.candidates(now);
         let ranks = 0..self.addresses.len();
-        let hopes: Vec<usize> = ranks
+        let available: Vec<usize> = ranks
             .filter(|rank| self.may_become_available(*rank, &candidates, now))
             .collect();
-        let has_hope = |pool: &Self, key: &Key| {
+        let may_be_sent = |pool: &Self, key: &Key| {
             let is_pending = |entry: &Entry<Q>| !entry.transmissions.is_empty();
             pool.queries.get(*key).is_some_and(is_pending)
-                || hopes
+                || available
                     .iter()
                     .any(|rank| pool.may_use_address(*key, *rank, now))
         };
-        if self.shared_queue.iter().all(|key| has_hope(self, key)) {
+        if self.shared_queue.iter().all(|key| may_be_sent(self, key)) {
             return;
         }
-        let line = std::mem::take(&mut self.shared_queue).into_iter();
-        let (waiting, hopeless): (Vec<_>, Vec<_>) = line.partition(|key| has_hope(self, key));
+        let queue = std::mem::take(&mut self.shared_queue).into_iter();
+        let (waiting, hopeless): (Vec<_>, Vec<_>) = queue.partition(|key| may_be_sent(self, key));
         self.shared_queue = waiting.into();
-        let failure = self.mark_down(&hopes, now);
+        let failure = self.mark_down(&available, now);
         for key in hopeless {
             let entry = self.queries.get(key);
             let Some(entry) = entry.filter(|entry| entry.queue == Queue::Shared) else {
@@ -350,7 +358,7 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// If no address can be reached, records that and until when no address is tried. Returns why.
-    fn mark_down(&mut self, hopes: &[usize], now: Instant) -> Failure {
+    fn mark_down(&mut self, available: &[usize], now: Instant) -> Failure {
         let is_unauthenticated = self
             .addresses
             .iter()
@@ -360,7 +368,7 @@ impl<Q: PoolQuery> Pool<Q> {
         } else {
             Failure::Unreachable
         };
-        if !hopes.is_empty() || self.sessions.iter().any(Session::takes_shared_queries) {
+        if !available.is_empty() || self.sessions.iter().any(Session::takes_shared_queries) {
             return failure;
         }
         if self.down.is_none_or(|(_, until)| until <= now) {
@@ -388,15 +396,15 @@ impl<Q: PoolQuery> Pool<Q> {
             let ends = has_served && (!session.is_shared() && is_clear || has_reached_limit);
             session.pending.is_empty() && (ends || session.phase == Phase::Draining)
         };
-        let over = |pool: &Self| {
+        let finished = |pool: &Self| {
             let mut sessions = pool.sessions.iter();
             sessions.position(|session| is_over(pool, session))
         };
-        while let Some(index) = over(self) {
+        while let Some(index) = finished(self) {
             let session = &self.sessions[index];
             let (id, purpose) = (session.id, session.purpose);
-            let most = self.addresses[session.rank].isolated_query_limit();
-            let goes_on = self.has_room(session, now) && session.sent < most;
+            let limit = self.addresses[session.rank].isolated_query_limit();
+            let goes_on = self.has_room(session, now) && session.sent < limit;
             match purpose {
                 Purpose::Isolated(key) if goes_on => self.send_isolated(index, key, now, actions),
                 Purpose::Isolated(_) if self.convert_to_shared(index, now) => {}

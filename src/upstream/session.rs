@@ -1,9 +1,10 @@
 //! One authenticated TLS connection, and its reader.
 //!
-//! Any thread writes queries into it, in batches: one lock, one write, a TLS record each; those that come while another thread
-//! is at it leave with that one. What the socket does not take waits, by reference, until it does. One thread of its own reads the
-//! messages. Nobody waits for anything else here: the lock covers encrypting and decrypting, never a blocking call. Which query goes
-//! where, under which ID, and whose answer a message is, is decided elsewhere. rustls is driven here, in the handshake and in the reader, and nowhere else.
+//! Any thread writes queries to it, in batches: one lock, one write, a TLS record per query. Queries that come while another thread is
+//! writing leave with that thread. What the socket does not accept waits, by reference, until it does. One thread of its own reads the
+//! messages. No lock is held during a blocking call: it covers encrypting, decrypting and writes that do not wait. Which query goes where,
+//! under which ID, and which query a message answers, is decided elsewhere. rustls is driven here, in the handshake and in the reader, and
+//! nowhere else.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -28,18 +29,18 @@ use crate::message::framing::PREFIX;
 use crate::system::clock;
 use crate::telemetry::log::debug;
 
-/// Octets of queries that are encrypted at a time: what the socket does not take then is all that waits to be written.
+/// Octets of queries that are encrypted at a time. No more than this waits to be written when the socket is full.
 const MAX_CHUNK: usize = 64 * 1024;
 /// Why a session ended.
 #[derive(Debug)]
 pub enum CloseReason {
     /// The resolver closed it, which it may at any time (RFC 7858 section 3.4).
     ByPeer,
-    /// It was closed here.
+    /// The session was closed from this side.
     Local,
-    /// The connection broke.
+    /// Reading or writing failed.
     Io(io::Error),
-    /// What came is no DNS message, so the stream's frame is lost.
+    /// The resolver sent something that is no DNS message, so message boundaries are lost.
     Malformed,
 }
 
@@ -54,14 +55,17 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// A connection to a resolver whose identity is proved.
+/// A connection to an authenticated resolver, shared by the threads that write and the one that reads.
+///
+/// `state` guards the TLS connection and all that waits to be written. `combiner` guards the queries that one thread writes for others.
+/// They are never held together.
 #[derive(Debug)]
 pub struct Session {
     pub(super) socket: TcpStream,
     pub(super) address: SocketAddr,
     pub(super) proof: Proof,
     pub(super) state: Mutex<SessionState>,
-    /// Locked for moments, and never while waiting for the state.
+    /// Held for moments only, and never while waiting for `state`.
     pub(super) combiner: Mutex<WriteCombiner>,
 }
 
@@ -70,11 +74,11 @@ pub(super) struct SessionState {
     pub(super) tls: ClientConnection,
     /// The query that is being written; kept for its memory.
     pub(super) plaintext: Vec<u8>,
-    /// Encrypted octets that the socket did not take yet.
+    /// Encrypted octets that the socket did not accept yet.
     pub(super) unsent: Vec<u8>,
-    /// Queries that wait for it to take them.
+    /// Queries that wait for the socket to accept them.
     pub(super) backlog: VecDeque<Outgoing>,
-    /// Queries that were written, and messages that came.
+    /// Number of queries written, and of messages received.
     pub(super) sent: u64,
     pub(super) received: u64,
     pub(super) closed: bool,
@@ -86,40 +90,40 @@ impl Session {
         self.address
     }
 
-    /// How the resolver proved itself.
+    /// How the resolver was authenticated.
     pub fn proof(&self) -> &Proof {
         &self.proof
     }
 
-    /// Whether a pin of `identity` that was satisfied counts still; pins have dates.
+    /// Returns true if a pin that the session satisfied is still valid in `identity`; pins have dates.
     pub fn is_pin_valid(&self, identity: &Identity) -> bool {
         let Terms { pins, pin_mode, .. } = identity.terms();
         let now = clock::since_1970().as_secs();
-        // With a clock that is known to be wrong, dates say nothing.
+        // If the clock is known to be wrong, dates say nothing.
         pins.is_empty()
             || *pin_mode == PinMode::Report
             || self.proof.clock_suspect
             || pins.find(&self.proof.keys, now).is_some()
     }
 
-    /// Whether what was proved would do for `identity` now, which may have other pins than the one that it was proved for.
+    /// Returns true if the session's certificates satisfy `identity` now. Its pins may differ from those at the handshake.
     pub fn satisfies(&self, identity: &Identity) -> bool {
         let state = self.state.lock();
         let chain = state.tls.peer_certificates().unwrap_or_default();
         identity.check(chain, unix_time_now()).is_ok()
     }
 
-    /// What was agreed on with the resolver.
+    /// The negotiated TLS parameters.
     pub fn tls_parameters(&self) -> TlsParameters {
         TlsParameters::of(&self.state.lock().tls)
     }
 
-    /// Sends `queries` as [`Session::send`] does, or hands them to a thread that is about to. So threads that have queries at
-    /// the same time write once for all, instead of waiting for each other's writes.
+    /// Sends `queries` as [`Session::send`] does, or hands them to a thread that is writing. So threads that have queries at the same time
+    /// write once for all, instead of waiting for each other.
     pub fn send_combined(&self, queries: &mut Vec<Outgoing>) {
         let mut combiner = self.combiner.lock();
         if combiner.writes > MAX_COMBINED_WRITES {
-            // Whoever sends has a client of its own to read.
+            // The writing thread has a client of its own to read.
             drop(combiner);
             return self.send(queries);
         }
@@ -128,11 +132,11 @@ impl Session {
             return;
         }
         combiner.writes = 1;
-        let gathers = std::mem::take(&mut combiner.is_contended);
+        let was_contended = std::mem::take(&mut combiner.is_contended);
         drop(combiner);
         let leader = Leader(&self.combiner);
-        if gathers {
-            // Others have something too, most likely, as they had the last time.
+        if was_contended {
+            // Other threads most likely have queries too, as they had the last time.
             yield_now();
             self.combiner.lock().take_queue(queries);
         }
@@ -149,7 +153,7 @@ impl Session {
         }
     }
 
-    /// Sends `queries`, as one batch. Those that have ended are left out, and so are all once the session has.
+    /// Sends `queries` as one batch. Queries that have ended are left out; if the session is closed, all are.
     pub fn send(&self, queries: &mut Vec<Outgoing>) {
         let mut state = self.state.lock();
         if state.closed {
@@ -159,7 +163,7 @@ impl Session {
         self.write_backlog(&mut state);
     }
 
-    /// Sends what the socket did not take before, as far as it does now.
+    /// Sends what the socket did not accept before, as far as it does now.
     pub fn flush_backlog(&self) {
         let mut state = self.state.lock();
         let waits = !state.unsent.is_empty() || !state.backlog.is_empty();
@@ -170,7 +174,7 @@ impl Session {
 
     fn write_backlog(&self, state: &mut SessionState) {
         if let Err(error) = self.write_chunks(state) {
-            // The reader finds the broken connection too.
+            // The reader notices the broken connection too.
             let cause = error_text(&error);
             debug!(
                 "event=session-broken resolver={} cause=\"{cause}\"",
@@ -180,7 +184,7 @@ impl Session {
         }
     }
 
-    /// While the socket takes nothing, no more is encrypted: a piece is all that waits so.
+    /// While the socket is full, no more is encrypted: at most one chunk waits encrypted.
     fn write_chunks(&self, state: &mut SessionState) -> io::Result<()> {
         loop {
             self.flush(state)?;
@@ -198,7 +202,7 @@ impl Session {
         }
     }
 
-    /// Ends it. The reader sees the end of the stream.
+    /// Closes the session. The reader sees the end of the stream.
     pub fn close(&self) {
         self.close_with_notify(&mut self.state.lock());
     }
@@ -206,7 +210,7 @@ impl Session {
     fn close_with_notify(&self, state: &mut SessionState) {
         if !state.closed {
             state.tls.send_close_notify();
-            // The connection ends here, said or not.
+            // The connection ends here, whether close_notify was sent or not.
             let _ = self.flush(state);
             self.shut_down(state);
         }
@@ -214,7 +218,7 @@ impl Session {
 
     fn shut_down(&self, state: &mut SessionState) {
         if state.received < state.sent || !state.unsent.is_empty() {
-            // A resolver that does not read leaves queries in the kernel. They go with the session, and do not wait for it.
+            // A resolver that does not read leaves queries in the kernel's buffer. They are discarded with the session.
             let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
         }
         state.closed = true;
@@ -222,7 +226,7 @@ impl Session {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    /// Hands what rustls has for the resolver to the socket, as much as it takes without waiting.
+    /// Writes what rustls has for the resolver to the socket, as much as it accepts without blocking.
     pub(super) fn flush(&self, state: &mut SessionState) -> io::Result<()> {
         while state.tls.wants_write() {
             state.tls.write_tls(&mut state.unsent)?;
@@ -241,8 +245,8 @@ impl Session {
 }
 
 impl SessionState {
-    /// Encrypts a query, under its ID here; returns how many octets it has. It has a record to itself: servers that read a message from each
-    /// record, and then wait for the network, are in use.
+    /// Encrypts a query under its ID on this session; returns its length in octets. Each query has a TLS record of its own: some servers in
+    /// use read one message per record, and then wait for the network.
     fn write(&mut self, next: &Outgoing) -> io::Result<usize> {
         self.plaintext.clear();
         next.query.write_framed(next.form, &mut self.plaintext);

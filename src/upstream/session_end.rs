@@ -75,7 +75,7 @@ impl<Q: PoolQuery> Pool<Q> {
         let Some(index) = self.position(id) else {
             return;
         };
-        let (rank, heard) = (
+        let (rank, last_received_at) = (
             self.sessions[index].rank,
             self.sessions[index].last_received_at,
         );
@@ -88,7 +88,7 @@ impl<Q: PoolQuery> Pool<Q> {
         for other in self
             .sessions
             .iter_mut()
-            .filter(|other| other.rank == rank && other.last_received_at <= heard)
+            .filter(|other| other.rank == rank && other.last_received_at <= last_received_at)
         {
             other.is_doubtful = true;
         }
@@ -138,33 +138,33 @@ impl<Q: PoolQuery> Pool<Q> {
         let session = self.sessions.remove(index);
         let lost = self.take_lost_queries(&session);
         let address = &mut self.addresses[session.rank];
-        let was_of_use =
+        let earned_refund =
             session.answered >= ANSWERS_FOR_REFUND || lost.is_empty() && session.answered > 0;
-        if was_of_use && session.token_refundable {
+        if earned_refund && session.token_refundable {
             let tokens = match session.purpose {
                 Purpose::Shared => &address.shared_tokens,
                 Purpose::Isolated(_) => &address.isolated_tokens,
             };
             tokens.refund();
         }
-        let mut are_suspect = by_resolver;
+        let mut may_be_cause = by_resolver;
         if session.is_shared() && by_resolver {
-            are_suspect = self.record_session_end(&session, lost.len(), now);
+            may_be_cause = self.record_session_end(&session, lost.len(), now);
         }
-        let few = lost.len() <= MAX_ACTIVE_ISOLATED;
+        let are_few = lost.len() <= MAX_ACTIVE_ISOLATED;
         // A query that has waited for longer is most likely not the cause.
-        let is_new = |lost: &LostQuery| now < lost.sent_at + CAUSE_WINDOW;
-        let is_single = lost.iter().filter(|lost| is_new(lost)).count() == 1;
+        let is_recent = |lost: &LostQuery| now < lost.sent_at + CAUSE_WINDOW;
+        let is_only_candidate = lost.iter().filter(|lost| is_recent(lost)).count() == 1;
         for lost in lost.into_iter().rev() {
-            let (key, is_suspect) = (lost.key, are_suspect && is_new(&lost));
+            let (key, is_suspect) = (lost.key, may_be_cause && is_recent(&lost));
             if session.is_shared() {
-                let alone = is_suspect && few || by_resolver && self.is_last_send(key);
-                self.requeue_lost(key, is_suspect, alone, now, actions);
+                let must_isolate = is_suspect && are_few || by_resolver && self.is_last_send(key);
+                self.requeue_lost(key, is_suspect, must_isolate, now, actions);
             } else {
                 self.requeue_lost_isolated(
                     &lost,
                     session.rank,
-                    is_suspect && is_single,
+                    is_suspect && is_only_candidate,
                     now,
                     actions,
                 );
@@ -193,7 +193,7 @@ impl<Q: PoolQuery> Pool<Q> {
                 lost.push(LostQuery { key: *key, sent_at });
             }
         }
-        lost.sort_unstable_by_key(|lost| lost.key.age());
+        lost.sort_unstable_by_key(|lost| lost.key.arrival_number());
         lost
     }
 
@@ -217,7 +217,7 @@ impl<Q: PoolQuery> Pool<Q> {
         &mut self,
         key: Key,
         is_suspect: bool,
-        alone: bool,
+        must_isolate: bool,
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
@@ -225,11 +225,11 @@ impl<Q: PoolQuery> Pool<Q> {
             return;
         };
         let groups = entry.query.groups();
-        let is_like_one = is_suspect && self.culprits.level(groups, now) > 0
+        let is_like_culprits = is_suspect && self.culprits.level(groups, now) > 0
             || self.culprits.must_isolate(groups, now);
         if !self.may_send_again(key, now) {
             self.fail_query(key, Failure::ConnectionLost, now, actions);
-        } else if alone || is_like_one {
+        } else if must_isolate || is_like_culprits {
             self.enqueue_isolated(key);
         } else {
             self.enqueue(key, true);
@@ -248,29 +248,32 @@ impl<Q: PoolQuery> Pool<Q> {
     ) {
         // An address that answers nothing may close all sessions.
         let answered = self.addresses[rank].last_good_answer;
-        let works = answered.is_some_and(|at| now < at + RECENT_ANSWER);
+        let address_works = answered.is_some_and(|at| now < at + RECENT_ANSWER);
         let Some(entry) = self.queries.get(lost.key) else {
             return;
         };
         let groups = entry.query.groups();
-        let has_ended_one = entry.ended_session_at.is_some() || works;
+        let may_blame_query = entry.ended_session_at.is_some() || address_works;
         // Sessions that ended earlier may have ended by the same event, such as a restart of the resolver.
-        let apart = answered.map_or(lost.sent_at, |at| at.max(lost.sent_at));
+        let distinct_since = answered.map_or(lost.sent_at, |at| at.max(lost.sent_at));
         let is_known = is_cause && self.culprits.level(groups, now) > 0;
-        let is_culprit = is_cause && has_ended_one;
-        let goes_on = !is_known && self.may_send_again(lost.key, now);
-        if is_culprit && (!goes_on || works && self.zone_ended_another_session(lost.key, apart)) {
-            self.culprits.record(groups, apart, now);
+        let is_culprit = is_cause && may_blame_query;
+        let is_retried = !is_known && self.may_send_again(lost.key, now);
+        if is_culprit
+            && (!is_retried
+                || address_works && self.zone_ended_another_session(lost.key, distinct_since))
+        {
+            self.culprits.record(groups, distinct_since, now);
             self.addresses[rank].forget_limit();
             actions.events.push(Event::CulpritFound);
             self.isolate_queued(now);
         }
-        if !goes_on {
+        if !is_retried {
             return self.fail_query(lost.key, Failure::ConnectionLost, now, actions);
         }
         if let Some(entry) = self.queries.get_mut(lost.key)
             && is_cause
-            && works
+            && address_works
         {
             entry.ended_session_at = Some(now);
         }

@@ -1,4 +1,4 @@
-//! Who reads the answers of a session?
+//! Which thread reads the answers of a session?
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// The session's thread: delivers answers until the session ends.
     pub(super) fn run_session_thread(self: &Arc<Self>, open: &OpenSession, mut reader: Reader) {
         let (mut work, mut replies) = (WorkBuffers::default(), R::default());
-        let mut said = Vec::new();
+        let mut received = Vec::new();
         let mut keepalive = None;
         let pulse = Pulse::new("session");
         let closed = thread::guard("session", || {
@@ -27,15 +27,15 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 }
                 let now = clock::now();
                 pulse.works(now);
-                said.clear();
-                said.extend(reader.messages().map(reply));
+                received.clear();
+                received.extend(reader.messages().map(reply));
                 let matches =
                     |index: usize, query: &Arc<Q>| answers(reader.message(index), query.question());
                 let mut state = self.state.lock();
                 let actions = &mut work.actions;
                 state
                     .pool
-                    .replies_received(open.id, &said, matches, now, actions);
+                    .replies_received(open.id, &received, matches, now, actions);
                 let answered = std::mem::take(&mut actions.answered);
                 for (query, index) in actions.fallbacks.drain(..) {
                     query.keep_fallback(reader.message(index));
@@ -76,8 +76,8 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         });
     }
 
-    /// Ends a query with what the resolver answered. A panic at it costs this answer alone, and its clients hear of it. Returns for how long
-    /// the resolver keeps the session, if it says so.
+    /// Completes a query with the resolver's answer. A panic costs this answer alone, and its clients get a failure. Returns how long the
+    /// resolver keeps an idle session, if it says so.
     fn deliver(
         &self,
         answered: &AnsweredQuery<Arc<Q>>,
@@ -107,7 +107,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     }
 }
 
-/// What a message is, whosever answer it may be.
+/// Classifies a message, whichever query it answers.
 fn reply(message: &[u8]) -> Reply {
     let octet = |at: usize| message.get(at).copied().unwrap_or_default();
     let kind = match response_code(message) {

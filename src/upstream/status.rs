@@ -1,4 +1,4 @@
-//! How do the resolvers fare, for whoever watches?
+//! How are the resolvers doing, for monitoring?
 
 use std::net::SocketAddr;
 
@@ -11,21 +11,21 @@ use crate::identity::terms::Terms;
 use crate::system::clock;
 use crate::telemetry::metrics::{Counter, Histogram};
 
-/// What became of sessions and of what was asked on them, counted over all resolvers.
+/// Counters of sessions and queries, over all resolvers. Threads share it without a lock.
 #[derive(Debug, Default)]
 pub struct UpstreamMetrics {
-    /// How long a session took to open, from the TCP connection to the proof: by a whole handshake, and by one that a ticket
-    /// made short.
+    /// How long opening a session took, from the TCP connection to the end of authentication: with a full handshake, and with a resumed
+    /// one.
     pub handshake_times: [Histogram; 2],
-    /// From a query's being sent to its answer.
+    /// Time from sending a query to its answer.
     pub query_latency: Histogram,
-    /// Sessions that ended: by the resolver, by an error, by what is no message, and from here.
+    /// Sessions that ended: by the resolver, by an I/O error, by something that is no DNS message, and from this side.
     pub sessions_closed: [Counter; 4],
-    /// Attempts that ended before there was a TCP connection, and before TLS was agreed on.
+    /// Attempts that failed at the TCP connection, and in the TLS handshake.
     pub connect_failures: [Counter; 2],
-    /// Resolvers that were refused, by [`crate::identity::refusal::Check`].
+    /// Authentication failures, by [`crate::identity::refusal::Check`].
     pub authentication_failures: [Counter; 4],
-    /// Sessions that were opened on less than all that could be asked for.
+    /// Sessions that were opened with less than full authentication.
     pub degraded: DegradedSessions,
     /// Queries that ended a session on which they were alone.
     pub culprits: Counter,
@@ -47,40 +47,40 @@ impl UpstreamMetrics {
             Some(CloseReason::ByPeer) => 0,
             Some(CloseReason::Io(_)) => 1,
             Some(CloseReason::Malformed) => 2,
-            // A thread that panicked lets go of its session.
+            // A thread that panicked abandons its session.
             Some(CloseReason::Local) | None => 3,
         };
         self.sessions_closed[reason].increment();
     }
 }
 
-/// How one address of a resolver fares.
+/// The status of one address of a resolver.
 #[derive(Debug, Clone)]
 pub struct AddressStatus {
     /// The address.
     pub address: SocketAddr,
-    /// The name that its certificate must bear.
+    /// The name that the certificate must bear.
     pub name: String,
-    /// Sessions that take queries.
+    /// Number of sessions that take queries.
     pub sessions: usize,
-    /// It is not held back after a failure, or since it was slower than another, and does not fail all that it is asked.
+    /// The address is not backed off (after a failure, or since it was slower than another), and is not failing.
     pub healthy: bool,
-    /// How many pins it has.
+    /// Number of pins.
     pub pins: usize,
-    /// What it showed when the last session was opened, if one ever was.
+    /// The pin and certificate of the last session that was opened, if any was.
     pub pin_status: Option<PinStatus>,
 }
 
-/// What an address showed when it last proved itself.
+/// Which pin matched, and how long the certificate is valid, when an address was last authenticated.
 #[derive(Debug, Clone, Copy)]
 pub struct PinStatus {
-    /// The place of the pin that fitted among those of the resolver, from 1; 0 where none was needed.
+    /// The number of the matching pin among those of the resolver, from 1; 0 if none matched.
     pub pin_index: usize,
-    /// Until when its certificate holds, in seconds since 1970.
+    /// When the certificate expires, in seconds since 1970.
     pub not_after: Option<u64>,
 }
 
-/// What is kept of that: the pins may be others later.
+/// The keys that were presented. They are kept since the pins may change later.
 pub(super) struct PresentedKeys {
     keys: Vec<Pin>,
     not_after: Option<u64>,
@@ -103,17 +103,17 @@ impl PresentedKeys {
     }
 }
 
-/// Which of the pins that hold now is that of one of the keys.
+/// Finds the pin, among those valid now, that matches one of the keys.
 pub(super) fn find_pin(keys: &[Pin], terms: &Terms) -> Option<Fit> {
     let now = clock::since_1970().as_secs();
     terms.pins.find(keys, now.max(terms.clock_floor))
 }
 
-/// Sessions that were opened on less than all that could be asked for.
+/// Counts of sessions that were opened with less than full authentication.
 #[derive(Debug, Default)]
 pub struct DegradedSessions {
-    /// None of their keys is pinned, and none needed to be.
+    /// Sessions without a pinned key, where none was required.
     pub unpinned: Counter,
-    /// This machine's clock was known to be wrong, and a pin stood in for it.
+    /// Sessions that were accepted by a pin although this machine's clock was known to be wrong.
     pub clock: Counter,
 }

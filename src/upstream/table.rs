@@ -40,7 +40,7 @@ pub(super) struct Key {
 
 impl Key {
     /// The order of arrival: the older the query, the lower the number.
-    pub(super) fn age(self) -> u32 {
+    pub(super) fn arrival_number(self) -> u32 {
         self.number
     }
 }
@@ -216,7 +216,7 @@ impl Session {
     }
 
     /// Returns true if the session is connecting and queries will share it.
-    pub(super) fn is_coming(&self) -> bool {
+    pub(super) fn is_shared_connecting(&self) -> bool {
         self.is_shared() && self.phase == Phase::Connecting
     }
 

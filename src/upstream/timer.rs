@@ -1,4 +1,4 @@
-//! Who tells the pool that time has passed?
+//! Which thread tells the pool that time has passed?
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,10 +11,10 @@ use crate::system::clock;
 use crate::system::thread::Pulse;
 use crate::telemetry::log::info;
 
-/// The timer looks no more often than this, and while something is under way no less often than the other.
+/// The shortest interval of the timer, and the longest while something is under way.
 const TIMER_INTERVAL: (Duration, Duration) =
     (Duration::from_millis(10), Duration::from_millis(250));
-/// A suspend of so many milliseconds makes all sessions suspect.
+/// A suspend of this many milliseconds or more makes all sessions suspect.
 const MIN_SUSPEND_MS: u64 = 1000;
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
@@ -38,21 +38,23 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             }
             let due = state.pool.tick(now, &mut work.actions);
             let is_under_way = state.pool.pending() > 0 || !work.actions.is_empty();
-            let blocked = state.sessions.clone();
+            let sessions = state.sessions.clone();
             self.perform_actions(state, &mut work, &mut replies, now);
             replies.send();
             if is_under_way {
-                // What could not be written before has left now, perhaps.
-                blocked.iter().for_each(|open| open.session.flush_backlog());
+                // What the socket did not accept before may fit now.
+                sessions
+                    .iter()
+                    .for_each(|open| open.session.flush_backlog());
             }
-            drop(blocked);
+            drop(sessions);
             pulse.waits();
             if is_under_way {
                 was_quiet = false;
                 let wait = due.map_or(longest, |due| due.saturating_duration_since(now));
                 park_timeout(wait.clamp(TIMER_INTERVAL.0, longest));
             } else if !was_quiet {
-                // Whatever is asked from now on has at least this long. So a query now and then costs no wake-up.
+                // A query that comes from now on has at least this long, so a single query now and then costs no wake-up.
                 was_quiet = true;
                 park_timeout(longest);
             } else {
@@ -62,10 +64,10 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         }
     }
 
-    /// The timer rests until something is due, or somebody wakes it.
+    /// Parks the timer until something is due, or a thread wakes it.
     fn park_timer(&self, due: Option<Instant>, now: Instant) {
         self.timer_parked.store(true, Ordering::SeqCst);
-        // In this order: whoever has something for it sees that it rests, or is seen here.
+        // The order matters: a thread that has something for the timer either sees that it is parked, or its work is seen here.
         let state = self.state.lock();
         let is_idle = state.pool.pending() == 0 && !state.retired && !state.stopped;
         drop(state);
@@ -90,8 +92,8 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         }
     }
 
-    /// After a suspend no session can be trusted to live: the network has changed, and the resolver has closed what was
-    /// idle. Seen by the clock that goes on during a suspend.
+    /// Detects a suspend, by the clock that goes on during one. After it no session is trusted to be alive: the network may have changed,
+    /// and resolvers close idle sessions.
     pub(super) fn detect_suspend(
         self: &Arc<Self>,
         work: &mut WorkBuffers<Q>,
@@ -103,12 +105,12 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         if suspended < before + MIN_SUSPEND_MS {
             return;
         }
-        // Nobody's time is over for that before it is given more, under this lock.
+        // No query expires by the suspend before it is extended, under this lock.
         let mut state = self.state.lock();
         if self.suspend_offset_ms.swap(suspended, Ordering::Relaxed) != before {
             return;
         }
-        // The clients' time stood still as well, if they asked before.
+        // Queries that were asked before the suspend get its length in addition, as their clients were suspended too.
         let pause = Duration::from_millis(suspended - before);
         for query in state.pool.queries() {
             if now.saturating_duration_since(query.started_at()) >= pause {

@@ -160,9 +160,9 @@ impl<Q: PoolQuery> Pool<Q> {
         for (session, before) in silent {
             self.hedge_silent_session(session, before, now, actions);
         }
-        let alone = self.sessions.iter();
-        let alone = alone.filter_map(|session| self.isolated_hedge_at(session, now));
-        let again: Vec<Key> = alone
+        let isolated = self.sessions.iter();
+        let isolated = isolated.filter_map(|session| self.isolated_hedge_at(session, now));
+        let again: Vec<Key> = isolated
             .filter(|(_, at)| *at <= now)
             .map(|(key, _)| key)
             .collect();
@@ -179,12 +179,12 @@ impl<Q: PoolQuery> Pool<Q> {
             return None;
         };
         let since = self.hedgeable_since(key)?;
-        let has_spoken = |other: &Session| {
+        let has_received = |other: &Session| {
             let is_open = other.phase != Phase::Connecting;
             is_open && other.rank == session.rank && other.last_received_at > since
         };
         let entry = self.queries.get(key)?;
-        let is_here = entry.is_on(session.id) && !self.sessions.iter().any(has_spoken);
+        let is_here = entry.is_on(session.id) && !self.sessions.iter().any(has_received);
         let may = is_here && self.has_alternative(session.rank, entry.failed, now);
         may.then(|| (key, since + self.silence_timeout(session)))
     }
@@ -205,7 +205,7 @@ impl<Q: PoolQuery> Pool<Q> {
             actions.events.push(Event::SessionSilent(id));
         }
         let mut keys: Vec<Key> = session.pending.values().copied().collect();
-        keys.sort_unstable_by_key(|key| key.age());
+        keys.sort_unstable_by_key(|key| key.arrival_number());
         for key in keys.into_iter().rev() {
             let since = self.hedgeable_since(key);
             if since.is_some_and(|since| since <= before) && self.may_send_again(key, now) {
@@ -251,18 +251,22 @@ impl<Q: PoolQuery> Pool<Q> {
     /// When [`Pool::tick`] must be called next, at the latest; none if nothing is under way.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
         let entries = || self.queries.iter().map(|(_, entry)| entry);
-        let looks = entries().map(|entry| entry.query.due().min(entry.query.deadline()));
+        let query_dues = entries().map(|entry| entry.query.due().min(entry.query.deadline()));
         let late = entries().filter_map(|entry| self.late_at(entry));
         let silent = self
             .sessions
             .iter()
             .filter_map(|session| self.silent_at(session).or(self.next_hedge_at(session)));
-        let alone_again = self
+        let isolated_hedges = self
             .sessions
             .iter()
             .filter_map(|session| Some(self.isolated_hedge_at(session, now)?.1));
-        let held_off = self.down.map(|(_, until)| until);
-        let connect_race = self.connect_race.next.into_iter().chain(held_off);
+        let down_until = self.down.map(|(_, until)| until);
+        let connect_race = self
+            .connect_race
+            .next_attempt_at
+            .into_iter()
+            .chain(down_until);
         let connect_race = connect_race.filter(|at| !self.shared_queue.is_empty() && *at > now);
         let best = self.best_rank(now);
         let idle = self
@@ -273,18 +277,18 @@ impl<Q: PoolQuery> Pool<Q> {
             .sessions
             .iter()
             .filter(|session| session.phase == Phase::Connecting);
-        let grace = connecting
+        let down_wait = connecting
             .filter(|_| self.down.is_some())
             .map(|session| session.started_at + DOWN_WAIT)
             .filter(|at| *at > now);
         let later = self.due_for_queued(now);
-        looks
+        query_dues
             .chain(late)
             .chain(silent)
-            .chain(alone_again)
+            .chain(isolated_hedges)
             .chain(connect_race)
             .chain(idle)
-            .chain(grace)
+            .chain(down_wait)
             .chain(later)
             .min()
     }
@@ -295,12 +299,12 @@ impl<Q: PoolQuery> Pool<Q> {
             let address = &self.addresses[rank];
             let shared =
                 (!self.shared_queue.is_empty()).then(|| address.shared_tokens.ready_at(now));
-            let alone =
+            let isolated =
                 (!self.isolated_queue.is_empty()).then(|| address.isolated_tokens.ready_at(now));
             // Or the address is backed off.
             let waits = !self.shared_queue.is_empty() || !self.isolated_queue.is_empty();
             let health = address.health.backoff_until().filter(|_| waits);
-            shared.into_iter().chain(alone).chain(health)
+            shared.into_iter().chain(isolated).chain(health)
         });
         let slow = self
             .sessions
@@ -308,14 +312,17 @@ impl<Q: PoolQuery> Pool<Q> {
             .filter(|session| session.phase == Phase::Connecting)
             .filter(|session| !session.is_shared() || !self.isolated_queue.is_empty());
         let slow = slow.map(|session| session.started_at + SLOW_ISOLATED_CONNECT);
-        let coming = self.sessions.iter().filter(|session| session.is_coming());
+        let coming = self
+            .sessions
+            .iter()
+            .filter(|session| session.is_shared_connecting());
         let coming = coming.map(|session| session.started_at + SLOW_SHARED_CONNECT);
         let slow = slow.chain(coming.filter(|_| !self.shared_queue.is_empty()));
-        let alone = self.sessions.iter().filter(|session| !session.is_shared());
-        let quiet = alone
+        let isolated = self.sessions.iter().filter(|session| !session.is_shared());
+        let reusable = isolated
             .filter(|session| session.pending.is_empty() || !self.isolated_queue.is_empty())
             .map(|session| session.last_sent_at + CAUSE_WINDOW);
-        let slow = slow.chain(quiet);
+        let slow = slow.chain(reusable);
         tokens.chain(slow).filter(move |at| *at > now)
     }
 }
