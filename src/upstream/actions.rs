@@ -14,7 +14,7 @@ pub struct PoolSettings {
     pub addresses: usize,
     /// How long a query may take.
     pub timeout: Duration,
-    /// How long a session may at least be silent while a query is pending.
+    /// The shortest time after which a session counts as silent while a query is pending.
     pub min_silence_timeout: Duration,
     /// Shared sessions to one address, at most; at least 1.
     pub sessions: usize,

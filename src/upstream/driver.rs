@@ -113,7 +113,7 @@ impl<Q> Default for WorkBuffers<Q> {
 
 impl<Q> fmt::Debug for WorkBuffers<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Work").finish_non_exhaustive()
+        f.debug_struct("WorkBuffers").finish_non_exhaustive()
     }
 }
 

@@ -7,7 +7,7 @@ use crate::identity::verifier::Identity;
 
 /// Connection attempts under way at a time, at most.
 pub const MAX_CONNECT_ATTEMPTS: usize = 8;
-/// How long a session may at least be silent, while a query is pending, before it is suspect.
+/// The shortest time after which a session counts as silent while a query is pending.
 pub const MIN_SILENCE_TIMEOUT: Duration = Duration::from_millis(250);
 /// The shortest timeout of a connection attempt: longer than most queries wait, since distant resolvers take long.
 pub(super) const MIN_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,8 +28,8 @@ pub struct Settings {
     pub resolvers: Vec<Resolver>,
     /// How long a query may take, and opening a connection: TCP, TLS and all checks.
     pub timeout: Duration,
-    /// How long a session may at least be silent: [`MIN_SILENCE_TIMEOUT`], or longer (at most a third of the timeout) for tests on slow
-    /// machines.
+    /// The shortest time after which a session counts as silent: [`MIN_SILENCE_TIMEOUT`], or longer (at most a third of the timeout) on slow
+    /// machines, for tests.
     pub min_silence_timeout: Duration,
     /// Shared sessions to one address, at most; at least 1.
     pub sessions: usize,
