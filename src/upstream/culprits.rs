@@ -82,16 +82,17 @@ impl Culprits {
             .is_some_and(|at| now < at + CULPRIT_LIFETIME)
     }
 
-    /// Records that a query of these groups ended a session on which it was alone. `distinct_since` is when the query was sent, or when others were
-    /// last answered, if later. Sessions that ended after that may have been closed together, as by a restart of the resolver: of one zone
-    /// or one client only one culprit counts then.
+    /// Records that a query of these groups ended a session on which it was alone.
+    ///
+    /// `distinct_since` is when the query was sent, or when others were last answered, if later. Sessions that ended after that may have been
+    /// closed together, as by a restart of the resolver: of one zone or one client only one culprit counts then.
     pub(super) fn record(&mut self, groups: QueryGroups, distinct_since: Instant, now: Instant) {
         self.culprits.retain(|culprit| culprit.is_recent(now));
         if self.culprits.len() >= MAX_CULPRITS {
             self.culprits.pop_front();
         }
-        let is_same = |culprit: &&Culprit| distinct_since <= culprit.at;
-        let mut others = self.culprits.iter().filter(is_same);
+        let may_be_same_event = |culprit: &&Culprit| distinct_since <= culprit.at;
+        let mut others = self.culprits.iter().filter(may_be_same_event);
         if others
             .any(|other| other.zone == Some(groups.zone) || other.client == Some(groups.client))
         {
@@ -120,8 +121,8 @@ impl Culprits {
             };
             *last = last.saturating_add(1);
             if *last >= GOOD_ANSWERS_TO_CLEAR {
-                let of_it = self.culprits.iter_mut().map(group);
-                of_it
+                let matching = self.culprits.iter_mut().map(group);
+                matching
                     .filter(|group| **group == Some(hash))
                     .for_each(|group| *group = None);
             }

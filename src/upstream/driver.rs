@@ -6,7 +6,7 @@
 //! Threads share [`Upstream`]. `Upstream::state` guards the pool, the list of open sessions and what is logged per address. The order of
 //! locks is: `Upstream::state`, then either `ResolverAddress::identity` or the lock of a [`Session`]. Token buckets have a lock each, which
 //! is taken last. Methods of queries are called under `Upstream::state`, so their own locks come after it, too. `Upstream::state` is not
-//! held while clients are answered, log lines are written, or queries are written to sessions.
+//! held while clients are answered or queries are written to sessions.
 
 use std::fmt;
 use std::io;
@@ -346,7 +346,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             .collect();
         drop(state);
         for (event, session) in events {
-            self.log_event(event, session.as_deref(), now);
+            self.handle_event(event, session.as_deref(), now);
         }
         for OpenSession { session, .. } in closed {
             session.close();

@@ -18,8 +18,8 @@ use crate::system::clock;
 use crate::telemetry::log::{debug, error, info, warn};
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
-    /// Logs and counts an event of the pool.
-    pub(super) fn log_event(&self, event: Event, session: Option<&Session>, now: Instant) {
+    /// Logs and counts an event of the pool. Tells the completer when a resolver has recovered.
+    pub(super) fn handle_event(&self, event: Event, session: Option<&Session>, now: Instant) {
         let name = |rank: usize| {
             let identity = self.targets[rank].identity();
             identity.name().to_str().into_owned()

@@ -210,7 +210,7 @@ impl<Q: PoolQuery> Pool<Q> {
         let sent = self.sessions[index].sent;
         let address = &self.addresses[rank];
         let (limit, last_send_limit) = (address.isolated_query_limit(), address.last_send_limit());
-        // Where names end sessions it is not the number of answers that does; and waiting queries would use up the new sessions.
+        // Where names end sessions, their number of answers does not matter, and waiting queries would use up the new sessions.
         let names_end_sessions =
             !self.culprits.is_empty() && address.isolated_tokens.ready_at(now) > now;
         let may_share = (names_end_sessions || self.isolated_queue.len() > MAX_FRESH_LAST_SENDS)
