@@ -13,19 +13,15 @@ impl<Q: PoolQuery> Pool<Q> {
             keys.for_each(|key| *counts.entry(*key).or_default() += 1);
             counts
         };
-        let (shared_keys, isolated_keys) = (
-            count(&mut self.shared_queue.iter()),
-            count(&mut self.isolated_queue.iter()),
-        );
+        let shared_keys = count(&mut self.shared_queue.iter());
+        let isolated_keys = count(&mut self.isolated_queue.iter());
         let of = |counts: &HashMap<Key, usize>, key| counts.get(&key).copied().unwrap_or_default();
-        let mut transmissions = 0;
+        let mut sent = 0;
         for (key, entry) in self.queries.iter() {
-            transmissions += entry.transmissions.len();
+            sent += entry.transmissions.len();
             for transmission in &entry.transmissions {
-                let session = self
-                    .sessions
-                    .iter()
-                    .find(|session| session.id == transmission.session);
+                let mut sessions = self.sessions.iter();
+                let session = sessions.find(|session| session.id == transmission.session);
                 if session.and_then(|session| session.pending.get(&transmission.id)) != Some(&key) {
                     return Err(format!("{key:?} is not on {:?}", transmission.session));
                 }
@@ -43,17 +39,12 @@ impl<Q: PoolQuery> Pool<Q> {
                 ));
             }
         }
-        let pending: usize = self
-            .sessions
-            .iter()
-            .map(|session| session.pending.len())
-            .sum();
+        let sessions = self.sessions.iter();
+        let pending: usize = sessions.map(|session| session.pending.len()).sum();
         let connecting =
             |session: &&Session| session.phase == Phase::Connecting && !session.pending.is_empty();
-        if pending != transmissions || self.sessions.iter().any(|session| connecting(&session)) {
-            return Err(format!(
-                "{pending} are pending, {transmissions} are on sessions"
-            ));
+        if pending != sent || self.sessions.iter().any(|session| connecting(&session)) {
+            return Err(format!("{pending} are pending, {sent} are on sessions"));
         }
         for rank in 0..self.addresses.len() {
             let at_rank = || self.sessions.iter().filter(|session| session.rank == rank);

@@ -206,14 +206,13 @@ impl<Q: PoolQuery> Pool<Q> {
             let mut sessions = self.sessions.iter();
             sessions.any(|session| session.id != id && session.is_connecting_for(key))
         };
-        let is_fresh = self.sessions[index].sent == 0;
         let sent = self.sessions[index].sent;
+        let is_fresh = sent == 0;
         let address = &self.addresses[rank];
         let (limit, last_send_limit) = (address.isolated_query_limit(), address.last_send_limit());
         // Where names end sessions, their number of answers does not matter, and waiting queries would use up the new sessions.
-        let names_end_sessions =
-            !self.culprits.is_empty() && address.isolated_tokens.ready_at(now) > now;
-        let may_share = (names_end_sessions || self.isolated_queue.len() > MAX_FRESH_LAST_SENDS)
+        let ends_by_name = !self.culprits.is_empty() && address.isolated_tokens.ready_at(now) > now;
+        let may_share = (ends_by_name || self.isolated_queue.len() > MAX_FRESH_LAST_SENDS)
             && sent < last_send_limit;
         let may_be_sent = |other: &Key| {
             self.queries.is_queued_in(*other, Queue::Isolated)
@@ -221,9 +220,8 @@ impl<Q: PoolQuery> Pool<Q> {
                 && (*other == key
                     || !is_coming(*other) && self.isolated_rank(*other, now) == Some(rank))
         };
-        let mut waiting = Some(key)
-            .into_iter()
-            .chain(self.isolated_queue.iter().copied());
+        let others = self.isolated_queue.iter().copied();
+        let mut waiting = Some(key).into_iter().chain(others);
         let Some(first) = waiting.find(may_be_sent) else {
             if !self.convert_to_shared(index, now) {
                 self.close_session(id, now, actions);
