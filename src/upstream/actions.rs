@@ -46,7 +46,7 @@ pub enum ReplyKind {
     Success,
     /// A failure that the resolver attributes to the name (RFC 8914), or another response code that a retry would not change.
     FinalError,
-    /// SERVFAIL or REFUSED without such a reason.
+    /// SERVFAIL or REFUSED that the resolver does not attribute to the name.
     ServerFailure,
     /// FORMERR, NOTIMP or BADVERS: possibly because of padding or EDNS, which the forwarder added.
     Unsupported,
