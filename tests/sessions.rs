@@ -16,7 +16,7 @@ use dns_tool::message::Answer;
 use dns_tool::server::workers::WorkerPool;
 use dns_tool::system::memory::Memory;
 use dns_tool::system::{clock, thread};
-use dns_tool::upstream::{Failure, Query as _, Settle};
+use dns_tool::upstream::{Completer, Failure, Query as _};
 
 use crate::support::message;
 use crate::support::resolver::tls;
@@ -34,8 +34,8 @@ struct Fragile {
     broken: AtomicBool,
 }
 
-impl Settle<Query, ReplyBatch> for Fragile {
-    fn settle(
+impl Completer<Query, ReplyBatch> for Fragile {
+    fn complete(
         &self,
         query: &Query,
         ending: Result<&Answer<'_>, Failure>,
@@ -46,15 +46,15 @@ impl Settle<Query, ReplyBatch> for Fragile {
         if fragile && !self.broken.swap(true, Ordering::Relaxed) {
             panic!("on purpose");
         }
-        self.completer.settle(query, ending, now, replies);
+        self.completer.complete(query, ending, now, replies);
     }
 
-    fn recover(&self, now: Instant) {
-        self.completer.recover(now);
+    fn resolver_recovered(&self, now: Instant) {
+        self.completer.resolver_recovered(now);
     }
 
-    fn look_after(&self, query: &Query, now: Instant, replies: &mut ReplyBatch) {
-        self.completer.look_after(query, now, replies);
+    fn serve_due_waiters(&self, query: &Query, now: Instant, replies: &mut ReplyBatch) {
+        self.completer.serve_due_waiters(query, now, replies);
     }
 }
 
@@ -70,7 +70,7 @@ fn a_panic_at_one_answer_costs_that_answer_alone() {
         "20",
     ]);
     // However slow the machine is, there is one session.
-    config.upstream.least_patience = PATIENCE;
+    config.upstream.min_silence_timeout = PATIENCE;
     let panics = thread::panics();
     PANICS_MEANT.fetch_add(1, Ordering::SeqCst);
     let now = clock::now();
@@ -90,7 +90,7 @@ fn a_panic_at_one_answer_costs_that_answer_alone() {
     let forwarder = Arc::new(forwarder);
     let pool = WorkerPool::new(Arc::clone(&forwarder), 1);
     let hands = Arc::downgrade(&pool);
-    upstream.employ(hands);
+    upstream.set_executor(hands);
     let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").expect("a port"));
     let client = UdpClient::to(socket.local_addr().expect("bound"));
     let ask_all = |names: &[&str]| {

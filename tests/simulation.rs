@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 
 use dns_tool::message::QueryForm;
 use dns_tool::system::clock;
-use dns_tool::upstream::actions::{Actions, Event, Failure, Kind, Reply, Settings};
-use dns_tool::upstream::health::Fault;
+use dns_tool::upstream::actions::{Actions, Event, Failure, PoolSettings, Reply, ReplyKind};
+use dns_tool::upstream::health::AddressFailure;
 use dns_tool::upstream::pool::Pool;
 use dns_tool::upstream::token_bucket::TokenBucket;
-use dns_tool::upstream::{Kin, Pending, SessionId};
+use dns_tool::upstream::{PoolQuery, QueryGroups, SessionId};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// RFC 9520 section 3.1.
@@ -55,12 +55,12 @@ enum Name {
 struct Query {
     number: u64,
     name: Name,
-    kin: Kin,
+    groups: QueryGroups,
     began: Instant,
     deadline: Instant,
 }
 
-impl Pending for Query {
+impl PoolQuery for Query {
     fn deadline(&self) -> Instant {
         self.deadline
     }
@@ -69,12 +69,12 @@ impl Pending for Query {
         self.deadline()
     }
 
-    fn name(&self) -> u16 {
+    fn name_hash(&self) -> u16 {
         self.number as u16
     }
 
-    fn kin(&self) -> Kin {
-        self.kin
+    fn groups(&self) -> QueryGroups {
+        self.groups
     }
 
     fn is_signed(&self) -> bool {
@@ -183,7 +183,7 @@ enum Happening {
     /// A query reaches the resolver.
     Arrives(SessionId, u16, Query, QueryForm),
     /// A message reaches us.
-    Answers(SessionId, u16, u64, Kind),
+    Answers(SessionId, u16, u64, ReplyKind),
     /// So does a part of one.
     Dribbles(SessionId),
     Closes(SessionId),
@@ -228,8 +228,8 @@ struct World {
     sessions: BTreeMap<SessionId, Session>,
     /// Queries that have not ended, and how often each was sent.
     open: HashMap<u64, (Query, u8)>,
-    kept: HashMap<u64, Kind>,
-    last_reply: Kind,
+    kept: HashMap<u64, ReplyKind>,
+    last_reply: ReplyKind,
     asked: u64,
     answered: u64,
     unlucky: u64,
@@ -292,10 +292,10 @@ impl World {
         let sessions = random.usize(1..=3);
         slow_down(&mut clients, &addresses, sessions);
         let count = addresses.len();
-        let settings = Settings {
+        let settings = PoolSettings {
             addresses: count,
             timeout: TIMEOUT,
-            least_patience: Duration::from_millis(250),
+            min_silence_timeout: Duration::from_millis(250),
             sessions,
             max_pending: 100_000,
         };
@@ -321,7 +321,7 @@ impl World {
             sessions: BTreeMap::new(),
             open: HashMap::new(),
             kept: HashMap::new(),
-            last_reply: Kind::Found,
+            last_reply: ReplyKind::Success,
             asked: 0,
             answered: 0,
             unlucky: 0,
@@ -371,7 +371,7 @@ impl World {
             if self.happen(happening) {
                 self.act();
                 if self.announces {
-                    let due = self.pool.due(self.now);
+                    let due = self.pool.next_due(self.now);
                     self.announced = self.announced.into_iter().chain(due).min();
                 }
                 self.steps += 1;
@@ -419,27 +419,29 @@ impl World {
             Happening::Connected(session) => {
                 let known = self.sessions.get_mut(&session);
                 known.expect("it was begun").is_open = true;
-                self.pool.opened(session, self.now, &mut self.actions);
+                self.pool
+                    .session_opened(session, self.now, &mut self.actions);
                 self.watch_idle(session);
             }
             Happening::Refused(session, is_unproved) => {
                 let fault = if is_unproved {
-                    Fault::Unproved
+                    AddressFailure::Unauthenticated
                 } else {
-                    Fault::Unreachable
+                    AddressFailure::Unreachable
                 };
                 self.pool
-                    .failed(session, fault, self.now, &mut self.actions);
+                    .connect_failed(session, fault, self.now, &mut self.actions);
             }
             Happening::Arrives(session, id, query, form) => self.arrive(session, id, query, form),
             Happening::Answers(session, id, number, kind) => self.answer(session, id, number, kind),
             Happening::Dribbles(session) => {
                 self.pool
-                    .answered(session, &[], |_, _| false, self.now, &mut self.actions);
+                    .replies_received(session, &[], |_, _| false, self.now, &mut self.actions);
             }
             Happening::Closes(session) => {
                 self.count_end(session);
-                self.pool.ended(session, self.now, &mut self.actions);
+                self.pool
+                    .session_ended(session, self.now, &mut self.actions);
                 self.sessions.remove(&session);
             }
             Happening::Idle(session) => self.close_idle(session),
@@ -448,7 +450,7 @@ impl World {
                 self.sessions
                     .values_mut()
                     .for_each(|session| session.is_mute |= session.is_open);
-                self.pool.suspended(self.now, &mut self.actions);
+                self.pool.system_resumed(self.now, &mut self.actions);
             }
         }
         true
@@ -479,7 +481,7 @@ impl World {
         let query = Query {
             number,
             name: client.names[self.random.usize(..client.names.len())],
-            kin: Kin {
+            groups: QueryGroups {
                 zone,
                 client: client.number,
             },
@@ -533,7 +535,7 @@ impl World {
         for answered in actions.answered.drain(..) {
             self.end(&answered.query, Ok(self.last_reply));
         }
-        for (query, _) in actions.kept.drain(..) {
+        for (query, _) in actions.fallbacks.drain(..) {
             self.kept.insert(query.number, self.last_reply);
         }
         for (query, failure) in actions.failed.drain(..) {
@@ -567,7 +569,7 @@ impl World {
             self.connect(connect.session, connect.rank);
         }
         for event in actions.events.drain(..) {
-            if self.trace && !matches!(event, Event::Unmatched(_)) {
+            if self.trace && !matches!(event, Event::UnmatchedReply(_)) {
                 eprintln!("    {event:?}");
             }
         }
@@ -648,18 +650,18 @@ impl World {
         let half = address.round_trip / 2;
         let jitter = Duration::from_micros(self.random.u64(0..5000));
         let (kind, wait) = match query.name {
-            _ if form < address.knows => (Kind::Unsupported, Duration::ZERO),
-            _ if trouble == Some(Trouble::Fails) => (Kind::Failed, Duration::ZERO),
-            Name::Good => (Kind::Found, jitter),
-            Name::Slow(milliseconds) => (Kind::Found, Duration::from_millis(milliseconds)),
+            _ if form < address.knows => (ReplyKind::Unsupported, Duration::ZERO),
+            _ if trouble == Some(Trouble::Fails) => (ReplyKind::ServerFailure, Duration::ZERO),
+            Name::Good => (ReplyKind::Success, jitter),
+            Name::Slow(milliseconds) => (ReplyKind::Success, Duration::from_millis(milliseconds)),
             _ if trouble == Some(Trouble::SaysNothing) => return,
             Name::Dead => return,
             Name::Poisoned => {
                 session.is_open = false;
                 return self.after(half, Happening::Closes(id));
             }
-            Name::Lame => (Kind::Failed, jitter),
-            Name::Bogus => (Kind::Verdict, jitter),
+            Name::Lame => (ReplyKind::ServerFailure, jitter),
+            Name::Bogus => (ReplyKind::FinalError, jitter),
         };
         session.owes += 1;
         self.after(
@@ -678,7 +680,7 @@ impl World {
     }
 
     /// A message of the resolver's comes, if its session is there still.
-    fn answer(&mut self, id: SessionId, query_id: u16, number: u64, kind: Kind) {
+    fn answer(&mut self, id: SessionId, query_id: u16, number: u64, kind: ReplyKind) {
         let Some(session) = self
             .sessions
             .get_mut(&id)
@@ -711,10 +713,10 @@ impl World {
         let replies = [Reply { id: query_id, kind }];
         let matches = |_: usize, query: &Query| query.number == number;
         self.pool
-            .answered(id, &replies, matches, self.now, &mut self.actions);
+            .replies_received(id, &replies, matches, self.now, &mut self.actions);
         if keeps_none {
             self.pool
-                .keep_alive(id, Duration::ZERO, self.now, &mut self.actions);
+                .set_keepalive(id, Duration::ZERO, self.now, &mut self.actions);
         }
     }
 
@@ -793,7 +795,7 @@ impl World {
     }
 
     /// A query has ended: once, in time, and well if it could.
-    fn end(&mut self, query: &Query, ending: Result<Kind, Failure>) {
+    fn end(&mut self, query: &Query, ending: Result<ReplyKind, Failure>) {
         let open = self.open.remove(&query.number);
         assert!(open.is_some(), "seed {}: {query:?} ended twice", self.seed);
         let (began, until) = (query.began, query.deadline());
@@ -812,9 +814,9 @@ impl World {
             _ => false,
         };
         // Who asks for poisoned names asks alone for all of its own.
-        let asks_too = |client: &Client| client.number == query.kin.client && poisons(client);
+        let asks_too = |client: &Client| client.number == query.groups.client && poisons(client);
         let is_like_poisoned = self.clients.iter().any(asks_too);
-        if ending == Ok(Kind::Found) {
+        if ending == Ok(ReplyKind::Success) {
             self.answered += 1;
             if query.name == Name::Good && !self.suspends && !self.clients.iter().any(poisons) {
                 self.assert_not_held_up(query);

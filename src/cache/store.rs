@@ -269,11 +269,11 @@ impl Cache {
                 // REFUSED and the like concern this query only and are not cached.
                 _ => self.record_other_rcode(store, key, now),
             },
-            Err(Failure::Unreadable) => {
+            Err(Failure::MalformedResponse) => {
                 self.record_failure(store, key, CachedAnswer::servfail(key), false, now)
             }
             // The name is at fault only if the resolver responded to other queries meanwhile.
-            Err(Failure::TimedOut | Failure::Broken) => self.record_failure(
+            Err(Failure::TimedOut | Failure::ConnectionLost) => self.record_failure(
                 store,
                 key,
                 CachedAnswer::servfail(key),
@@ -281,7 +281,7 @@ impl Cache {
                 now,
             ),
             // The query was not sent, or may not be sent again: no name is at fault.
-            Err(Failure::Unreachable | Failure::Unproved | Failure::Overloaded) => {
+            Err(Failure::Unreachable | Failure::Unauthenticated | Failure::Overloaded) => {
                 self.record_failure(store, key, None, true, now)
             }
         }

@@ -85,7 +85,7 @@ fn report_session(
     took: u128,
     report: &mut Report,
 ) {
-    let agreed = session.agreement();
+    let agreed = session.tls_parameters();
     report.add(
         format_args!("{label} reach"),
         format_args!("connected and shaken hands in {took} ms"),
@@ -164,7 +164,7 @@ fn check_resumption(
     match Session::connect(address, identity, started + timeout) {
         Ok((session, _)) => {
             let took = millis_since(started);
-            let text = if session.agreement().resumed {
+            let text = if session.tls_parameters().resumed {
                 format!("resumed in {took} ms")
             } else {
                 format!("a whole handshake each time, {took} ms")

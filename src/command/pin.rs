@@ -106,7 +106,7 @@ fn inspect_address(address: SocketAddr, identity: &Identity, timeout: Duration) 
         failure: None,
     };
     for _ in 0..CONNECTIONS_PER_ADDRESS {
-        match handshake::inspect(address, identity, clock::now() + timeout) {
+        match handshake::fetch_certificates(address, identity, clock::now() + timeout) {
             Ok(presented) => {
                 let known = report
                     .chains
@@ -131,7 +131,7 @@ fn inspect_address(address: SocketAddr, identity: &Identity, timeout: Duration) 
 
 impl Chain {
     fn of(presented: Vec<CertificateDer<'static>>, identity: &Identity) -> Self {
-        let (refusal, keys) = match identity.check(&presented, handshake::today()) {
+        let (refusal, keys) = match identity.check(&presented, handshake::unix_time_now()) {
             Ok(proof) => (None, keys(&proof)),
             Err(refusal) => (Some(refusal), unverified_keys(&presented)),
         };

@@ -20,8 +20,8 @@ use crate::system::deadline::{DeadlineStream, time_left};
 use crate::system::thread;
 use crate::upstream::Query as _;
 use crate::upstream::handshake::ConnectError;
-use crate::upstream::query_ids::Ids;
-use crate::upstream::session::{Closed, Session};
+use crate::upstream::query_ids::QueryIds;
+use crate::upstream::session::{CloseReason, Session};
 use crate::upstream::{Outgoing, Reader};
 
 /// The server that was queried, and the transport.
@@ -45,7 +45,7 @@ pub enum Cause {
     /// No session could be opened.
     Session(ConnectError),
     /// The session was closed before the answer.
-    Closed(Closed),
+    CloseReason(CloseReason),
     /// The answer cannot be parsed.
     Unreadable(ParseError),
 }
@@ -60,7 +60,7 @@ impl fmt::Display for Cause {
                 _ => error.fmt(f),
             },
             Self::Session(error) => error.fmt(f),
-            Self::Closed(closed) => write!(f, "no answer: {closed}"),
+            Self::CloseReason(closed) => write!(f, "no answer: {closed}"),
             Self::Unreadable(fault) => write!(f, "an answer that cannot be read: {fault}"),
         }
     }
@@ -270,7 +270,7 @@ pub(super) fn exchange(
         now,
         time_left,
     ));
-    let id = Ids::default().draw();
+    let id = QueryIds::default().next_id();
     session.send(&mut vec![Outgoing {
         id,
         form: QueryForm::Padded,
@@ -303,7 +303,7 @@ pub(super) fn exchange(
     session.close();
     match found.take() {
         Some(Ok(message)) => Ok(message),
-        Some(Err(closed)) => Err(Cause::Closed(closed)),
+        Some(Err(closed)) => Err(Cause::CloseReason(closed)),
         None => Err(Cause::Socket(ErrorKind::TimedOut.into())),
     }
 }

@@ -159,7 +159,7 @@ impl PinManager {
             self.settings
                 .accepted_pins(&current.configured, &current.state, identity.name())
         };
-        self.upstream.repin(believed)
+        self.upstream.update_pins(believed)
     }
 
     /// A resolver with a single pinned key becomes unreachable on the day that it changes the key.
@@ -256,9 +256,9 @@ impl PinManager {
                 ..identity.policy().clone()
             });
             let presented =
-                handshake::inspect(*address, &inspector, clock::now() + INSPECT_TIMEOUT);
+                handshake::fetch_certificates(*address, &inspector, clock::now() + INSPECT_TIMEOUT);
             let Ok(presented) = presented else { continue };
-            let now = handshake::today();
+            let now = handshake::unix_time_now();
             let verified = inspector.check(&presented, now);
             let Some(proof) = verified.ok().filter(|proof| !proof.clock_untrusted) else {
                 continue;
@@ -310,7 +310,7 @@ impl PinManager {
             .state
             .last_trusted_time
             .and(self.settings.state.last_trusted_time);
-        if let Some(time) = self.upstream.good_time() {
+        if let Some(time) = self.upstream.last_trusted_time() {
             current.state.last_trusted_time = before.max(Some(time));
         }
         let saved = StateFile::open(directory)
@@ -399,13 +399,13 @@ mod tests {
     use crate::identity::pin::PinSet;
     use crate::identity::pin_file::PinSource;
     use crate::message::Answer;
-    use crate::upstream::{self, Failure, Resolver, Settle};
+    use crate::upstream::{self, Completer, Failure, Resolver};
 
     /// Completes nothing.
     struct Nobody;
 
-    impl Settle<Query, ReplyBatch> for Nobody {
-        fn settle(
+    impl Completer<Query, ReplyBatch> for Nobody {
+        fn complete(
             &self,
             _: &Query,
             _: Result<&Answer<'_>, Failure>,
@@ -414,9 +414,9 @@ mod tests {
         ) {
         }
 
-        fn recover(&self, _: std::time::Instant) {}
+        fn resolver_recovered(&self, _: std::time::Instant) {}
 
-        fn look_after(&self, _: &Query, _: std::time::Instant, _: &mut ReplyBatch) {}
+        fn serve_due_waiters(&self, _: &Query, _: std::time::Instant, _: &mut ReplyBatch) {}
     }
 
     fn name() -> ServerName<'static> {
@@ -437,7 +437,7 @@ mod tests {
                 }),
             }],
             timeout: Duration::from_secs(1),
-            least_patience: upstream::LEAST_PATIENCE,
+            min_silence_timeout: upstream::MIN_SILENCE_TIMEOUT,
             sessions: 1,
             max_pending: 1,
         };
@@ -466,7 +466,7 @@ mod tests {
     fn a_manager_that_fails_to_start_leaves_pins_and_threads_as_they_were() {
         let directory = tempfile::tempdir().expect("a folder");
         let upstream = upstream();
-        let pins = || upstream.standings()[0].pins;
+        let pins = || upstream.address_status()[0].pins;
         let before = PinManager::start(settings(directory.path(), 1), &upstream).expect("threads");
         let holders = Arc::strong_count(&upstream);
         assert_eq!(pins(), 1);

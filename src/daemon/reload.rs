@@ -121,7 +121,7 @@ impl RunningDaemon {
         }
         if let Some(next) = &next {
             let executor = Arc::downgrade(&self.pool);
-            next.employ(executor);
+            next.set_executor(executor);
         }
         let current = Arc::clone(current);
         self.forwarder
@@ -221,12 +221,12 @@ fn replacement_upstream(
         trust,
         ..
     } = config;
-    if upstream.has(settings) {
+    if upstream.has_same_settings(settings) {
         return Ok(None);
     }
     let accepted_pins =
         |name: &ServerName<'_>| trust.accepted_pins(&trust.pins, &trust.state, name);
-    let next = upstream.succeed(settings, &accepted_pins);
+    let next = upstream.replacement(settings, &accepted_pins);
     let next = next.map_err(|error| StartError::System(error).to_string())?;
     Ok(Some(next))
 }

@@ -23,7 +23,7 @@ use crate::system::sandbox::SandboxRules;
 use crate::system::service_manager::ServiceNotifier;
 use crate::system::thread;
 use crate::telemetry::log::{error, info};
-use crate::upstream::{Doubts, Tally};
+use crate::upstream::{DegradedSessions, UpstreamMetrics};
 
 /// A daemon that serves.
 ///
@@ -37,7 +37,7 @@ pub struct RunningDaemon {
     pub(super) slow_readers: Arc<SlowReaders>,
     pub(super) completer: Arc<QueryCompleter>,
     pub(super) evictions: Arc<EvictionCounters>,
-    pub(super) tally: Arc<Tally>,
+    pub(super) tally: Arc<UpstreamMetrics>,
     pub(super) monitor: Option<Monitor>,
     /// The rules that the kernel enforces, if any.
     pub(super) sandbox_rules: Option<SandboxRules>,
@@ -76,8 +76,8 @@ impl RunningDaemon {
     }
 
     /// Sessions opened without a matching pin, or while the clock was wrong.
-    pub fn degraded_sessions(&self) -> &Doubts {
-        &self.tally.doubts
+    pub fn degraded_sessions(&self) -> &DegradedSessions {
+        &self.tally.degraded
     }
 
     /// One line for people: the resolver in use and the number of queries.
@@ -86,7 +86,7 @@ impl RunningDaemon {
     }
 
     fn status_of(forwarder: &Forwarder, completer: &QueryCompleter) -> String {
-        let statuses = forwarder.upstream().standings();
+        let statuses = forwarder.upstream().address_status();
         let in_use = statuses.iter().find(|status| status.sessions > 0);
         let resolver = in_use.map_or("no session".to_owned(), |status| {
             format!("{} at {} serves", status.name, status.address)
@@ -169,8 +169,8 @@ impl RunningDaemon {
             self.evictions.write_timeouts,
             self.evictions.over_memory,
             self.evictions.no_thread,
-            self.tally.doubts.unpinned,
-            self.tally.doubts.clock,
+            self.tally.degraded.unpinned,
+            self.tally.degraded.clock,
             thread::panics()
         );
     }

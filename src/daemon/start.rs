@@ -30,7 +30,7 @@ use crate::system::sandbox::{self, SandboxRules};
 use crate::system::thread;
 use crate::telemetry::log::{info, warn};
 use crate::telemetry::metrics::Counter;
-use crate::upstream::{self, Tally};
+use crate::upstream::{self, UpstreamMetrics};
 
 /// File descriptors kept for everything but TCP clients: listeners, sessions and the process itself.
 const RESERVED_FDS: usize = 128;
@@ -137,7 +137,7 @@ impl BoundDaemon {
         let pool = WorkerPool::new(Arc::clone(&relay.forwarder), clients);
         // Before the first query: a query for which no thread can connect would fail.
         let executor = Arc::downgrade(&pool);
-        relay.upstream.employ(executor);
+        relay.upstream.set_executor(executor);
         let server = Server::start(
             sockets,
             &config.server,
@@ -182,7 +182,7 @@ struct Relay {
     /// Octets that the cache may use.
     cache_size: usize,
     completer: Arc<QueryCompleter>,
-    tally: Arc<Tally>,
+    tally: Arc<UpstreamMetrics>,
     upstream: Arc<Upstream>,
     forwarder: Arc<Forwarder>,
 }
@@ -196,7 +196,7 @@ impl Relay {
     ) -> io::Result<Self> {
         let cache_size = settings.cache.size;
         let completer = Arc::new(QueryCompleter::new(settings.cache, memory, now));
-        let tally = Arc::new(Tally::default());
+        let tally = Arc::new(UpstreamMetrics::default());
         let settle = Arc::clone(&completer) as Arc<_>;
         let upstream = Upstream::start(resolvers, settle, Arc::clone(&tally))?;
         let forwarder =

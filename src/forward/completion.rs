@@ -25,7 +25,7 @@ use crate::system::clock::{self, micros};
 use crate::system::memory::Memory;
 use crate::telemetry::log::debug;
 use crate::telemetry::query_log::{QueryLog, QueryRecord};
-use crate::upstream::{Failure, Query as _, Replies, Settle};
+use crate::upstream::{Completer, Failure, Query as _, Replies};
 
 /// Completes queries: answers their clients, caches their results and counts their outcomes.
 ///
@@ -100,7 +100,7 @@ impl QueryCompleter {
 
     /// Whether `query` began before the last flush, so that only the clients that wait for it get its answer.
     fn predates_flush(&self, query: &Query) -> bool {
-        let began = micros(query.began().saturating_duration_since(self.start));
+        let began = micros(query.started_at().saturating_duration_since(self.start));
         began < self.flushed_at.load(Ordering::SeqCst)
     }
 
@@ -115,7 +115,8 @@ impl QueryCompleter {
         let hit = if query.is_outage() {
             self.cache.record_outage(key, result, now)
         } else {
-            self.cache.record_result(key, result, query.began(), now)
+            self.cache
+                .record_result(key, result, query.started_at(), now)
         };
         // A flush sets its time before it empties the cache: either this thread sees the time, or the flush removes this entry.
         if self.predates_flush(query) {
@@ -297,7 +298,7 @@ impl QueryCompleter {
 fn shows_that_resolver_answers(result: Result<&Answer<'_>, Failure>) -> bool {
     match result {
         Ok(answer) => !is_failure(answer),
-        Err(failure) => failure == Failure::Unreadable,
+        Err(failure) => failure == Failure::MalformedResponse,
     }
 }
 
@@ -312,8 +313,8 @@ impl Replies for ReplyBatch {
     }
 }
 
-impl Settle<Query, ReplyBatch> for QueryCompleter {
-    fn settle(
+impl Completer<Query, ReplyBatch> for QueryCompleter {
+    fn complete(
         &self,
         query: &Query,
         result: Result<&Answer<'_>, Failure>,
@@ -348,11 +349,11 @@ impl Settle<Query, ReplyBatch> for QueryCompleter {
         }
     }
 
-    fn recover(&self, now: Instant) {
+    fn resolver_recovered(&self, now: Instant) {
         self.cache.note_response(now);
     }
 
-    fn look_after(&self, query: &Query, now: Instant, replies: &mut ReplyBatch) {
+    fn serve_due_waiters(&self, query: &Query, now: Instant, replies: &mut ReplyBatch) {
         let Some(key) = query.key() else { return };
         let mut hit = if query.clients().is_stale_due(now) {
             self.cache.servable(&key, now)

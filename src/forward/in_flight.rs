@@ -247,8 +247,8 @@ impl Message for Query {
 }
 
 impl upstream::Query for Query {
-    fn began(&self) -> Instant {
-        self.clients.began()
+    fn started_at(&self) -> Instant {
+        self.clients.started_at()
     }
 
     fn deadline(&self) -> Instant {
@@ -275,7 +275,7 @@ impl upstream::Query for Query {
         self.clients.first_slot()
     }
 
-    fn keep(&self, message: &[u8]) {
+    fn keep_fallback(&self, message: &[u8]) {
         let reservation = match &self.reservation {
             Some(reservation) => match reservation.reserve_another(message.len()) {
                 Some(reservation) => Some(reservation),

@@ -299,7 +299,7 @@ mod tests {
         first.extend(Duration::from_secs(1));
         first.mark_ended();
         first.note_outage();
-        first.keep(b"a failure");
+        first.keep_fallback(b"a failure");
         assert_eq!(memory.held(Purpose::Queries), 1009);
         assert_eq!(first.take_fallback().as_deref(), Some(&b"a failure"[..]));
         assert!(first.has_ended() && first.is_outage() && first.mark_timed_out());

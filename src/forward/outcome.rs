@@ -154,10 +154,10 @@ impl From<Failure> for Outcome {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::TimedOut => Self::TimedOut,
-            Failure::Unreachable | Failure::Broken => Self::Unreachable,
-            Failure::Unproved => Self::Unauthenticated,
+            Failure::Unreachable | Failure::ConnectionLost => Self::Unreachable,
+            Failure::Unauthenticated => Self::Unauthenticated,
             Failure::Overloaded => Self::Overloaded,
-            Failure::Unreadable => Self::MalformedResponse,
+            Failure::MalformedResponse => Self::MalformedResponse,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::upstream::token_bucket::{Rate, TokenBucket};
 /// The upstream of clients' queries.
 pub type Upstream = upstream::Upstream<Query, ReplyBatch>;
 /// Buffers that a thread reuses to submit queries to the upstream.
-pub type Work = upstream::Work<Query>;
+pub type Work = upstream::WorkBuffers<Query>;
 
 /// Settings of the forwarder.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ impl Policy {
     /// The first policy.
     pub(super) fn new(settings: Settings, upstream: Arc<Upstream>, now: Instant) -> Self {
         let upstream_bucket = Arc::new(TokenBucket::new(settings.upstream_rate_limit, now));
-        upstream.spend(&upstream_bucket);
+        upstream.set_retry_budget(&upstream_bucket);
         Self {
             limiter: Limiter::new(settings.limit.clone(), now),
             upstream_bucket,
@@ -69,8 +69,8 @@ impl Policy {
             Arc::new(TokenBucket::new(settings.upstream_rate_limit, now))
         };
         // Retries of queries in flight on the old upstream take their tokens from the same bucket.
-        self.upstream.spend(&upstream_bucket);
-        upstream.spend(&upstream_bucket);
+        self.upstream.set_retry_budget(&upstream_bucket);
+        upstream.set_retry_budget(&upstream_bucket);
         Self {
             limiter: self.limiter.reconfigured(settings.limit.clone(), now),
             upstream_bucket,

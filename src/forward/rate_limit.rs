@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 
 use crate::client::address::client_of;
-use crate::upstream::token_bucket::{Rate, nanos};
+use crate::upstream::token_bucket::{Rate, nanos_between};
 
 /// Shards of the table, each with a lock of its own.
 const SHARDS: usize = 64;
@@ -120,8 +120,8 @@ impl Limiter {
     /// Takes a token from the bucket of the client's prefix. If there is none left, returns how many queries in a row found none before.
     fn charge(&self, address: IpAddr, is_datagram: bool, now: Instant) -> Option<u32> {
         let rate = self.settings.rate?;
-        let token_interval = rate.token();
-        let now = nanos(now, self.start);
+        let token_interval = rate.token_interval();
+        let now = nanos_between(now, self.start);
         let key = self
             .hasher
             .hash_one((client_of(address), is_datagram))

@@ -16,7 +16,7 @@ use crate::forward::policy::Policy;
 use crate::forward::quota::{self, Slot};
 use crate::message;
 use crate::system::memory::Purpose;
-use crate::upstream::{Failure, Settle};
+use crate::upstream::{Completer, Failure};
 
 /// A query to be prepared for the resolver.
 #[derive(Clone, Copy)]
@@ -132,7 +132,7 @@ impl QueryCompleter {
             .iter()
             .filter(|query| query.clients().is_stale_due(now))
         {
-            self.look_after(query, now, replies);
+            self.serve_due_waiters(query, now, replies);
         }
         queries.retain(|query| {
             // The table did not decide about queries that are not shared.
@@ -142,7 +142,7 @@ impl QueryCompleter {
                 policy.upstream_bucket.take(1, now) == 1
             };
             if !granted {
-                self.settle(query, Err(Failure::Overloaded), now, replies);
+                self.complete(query, Err(Failure::Overloaded), now, replies);
             }
             granted
         });

@@ -121,7 +121,7 @@ impl WaitingClients {
     }
 
     /// When the query began.
-    pub(super) fn began(&self) -> Instant {
+    pub(super) fn started_at(&self) -> Instant {
         self.began
     }
 

@@ -23,7 +23,7 @@ use crate::system::privileges;
 use crate::system::thread;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Counter;
-use crate::upstream::{Standing, Tally};
+use crate::upstream::{AddressStatus, UpstreamMetrics};
 
 /// Collects metrics from the parts of the daemon.
 ///
@@ -35,7 +35,7 @@ pub struct Exporter {
     /// The policy and the current upstream.
     pub forwarder: Arc<Forwarder>,
     /// Counters of sessions.
-    pub tally: Arc<Tally>,
+    pub tally: Arc<UpstreamMetrics>,
     /// The slots of TCP clients.
     pub connection_limit: Arc<ConnectionLimit>,
     /// Counts of client traffic that limits rejected.
@@ -77,8 +77,8 @@ impl Exporter {
     }
 
     /// The status of each address of the resolvers.
-    pub fn address_status(&self) -> Vec<Standing> {
-        self.forwarder.upstream().standings()
+    pub fn address_status(&self) -> Vec<AddressStatus> {
+        self.forwarder.upstream().address_status()
     }
 
     /// All metrics.
@@ -173,9 +173,9 @@ impl Exporter {
             "dns_tool_upstream_exchange_seconds",
             Kind::Histogram,
             "From a query's being sent on a session to its answer.",
-            histogram_samples("", &[("", tally.exchanges.snapshot())]),
+            histogram_samples("", &[("", tally.query_latency.snapshot())]),
         );
-        let [full, resumed] = &tally.handshakes;
+        let [full, resumed] = &tally.handshake_times;
         all.add(
             "dns_tool_upstream_handshake_seconds",
             Kind::Histogram,
@@ -197,17 +197,17 @@ impl Exporter {
             "Sessions that ended, by who or what ended them.",
             "reason",
             &["resolver", "broken", "garbage", "us"],
-            &tally.closed,
+            &tally.sessions_closed,
         );
         all.counter(
             "dns_tool_upstream_sessions_unpinned",
             "Sessions opened on chain and name alone (--pin-mode report).",
-            tally.doubts.unpinned.value(),
+            tally.degraded.unpinned.value(),
         );
         all.counter(
             "dns_tool_upstream_sessions_by_floor",
             "Sessions opened while the clock was known to be wrong, on a pin.",
-            tally.doubts.clock.value(),
+            tally.degraded.clock.value(),
         );
     }
 
@@ -222,7 +222,7 @@ impl Exporter {
         all.counter(
             "dns_tool_upstream_queries_convicted",
             "Queries that were given up since they ended sessions on which they were alone.",
-            self.tally.convicted.value(),
+            self.tally.culprits.value(),
         );
     }
 
@@ -233,25 +233,25 @@ impl Exporter {
             "Attempts to connect that failed before the resolver could prove itself.",
             "stage",
             &["connect", "handshake"],
-            &tally.failures,
+            &tally.connect_failures,
         );
         all.counters(
             "dns_tool_identity_failures",
             "Resolvers that were refused, by the check that failed.",
             "check",
             &["chain", "name", "pin", "clock"],
-            &tally.refusals,
+            &tally.authentication_failures,
         );
         all.gauge(
             "dns_tool_clock_suspect",
             "1 while this machine's clock is known to be wrong.",
-            self.forwarder.upstream().suspects_clock().into(),
+            self.forwarder.upstream().is_clock_untrusted().into(),
         );
     }
 
     fn add_resolvers(&self, all: &mut Families) {
         let standings = self.address_status();
-        let of_each = |value: &dyn Fn(&Standing) -> Option<u64>| -> Vec<_> {
+        let of_each = |value: &dyn Fn(&AddressStatus) -> Option<u64>| -> Vec<_> {
             let labelled =
                 |standing| Some((resolver_labels(standing), Value::Integer(value(standing)?)));
             standings.iter().filter_map(labelled).collect()
@@ -272,13 +272,13 @@ impl Exporter {
             "dns_tool_resolver_pin_slot",
             Kind::Gauge,
             "Which of its pins fitted, from 1; 0 where it has none.",
-            of_each(&|standing| Some(standing.shown?.slot as u64)),
+            of_each(&|standing| Some(standing.pin_status?.pin_index as u64)),
         );
         all.add(
             "dns_tool_resolver_certificate_expiry_timestamp_seconds",
             Kind::Gauge,
             "When the certificate that it showed last expires, since 1970.",
-            of_each(&|standing| standing.shown?.not_after),
+            of_each(&|standing| standing.pin_status?.not_after),
         );
     }
 
@@ -466,7 +466,7 @@ impl Exporter {
 }
 
 /// The labels of a resolver's address.
-pub fn resolver_labels(standing: &Standing) -> String {
+pub fn resolver_labels(standing: &AddressStatus) -> String {
     let address: SocketAddr = standing.address;
     [
         label("resolver", &address.to_string()),

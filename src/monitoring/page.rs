@@ -18,7 +18,7 @@ use crate::monitoring::human_units::{
 use crate::monitoring::service_level::ServiceLevel;
 use crate::system::clock;
 use crate::system::date::{DAY, Timestamp};
-use crate::upstream::Standing;
+use crate::upstream::AddressStatus;
 
 /// The style sheet. Its hash is the only source that the page's content security policy allows.
 const STYLE: &str = include_str!("page.css");
@@ -85,7 +85,7 @@ impl Page {
 struct PageWriter<'f> {
     text: String,
     families: Vec<Family>,
-    standings: Vec<Standing>,
+    standings: Vec<AddressStatus>,
     intervals: Vec<ServiceLevel>,
     window: ServiceLevel,
     service: ServiceLevel,
@@ -185,22 +185,25 @@ impl PageWriter<'_> {
 
     fn resolver_rows(&mut self) {
         for standing in std::mem::take(&mut self.standings) {
-            let state = match (standing.healthy, standing.shown) {
+            let state = match (standing.healthy, standing.pin_status) {
                 (false, _) => "<td class=\"bad\">failed or was slow lately",
                 (true, None) => "<td class=\"soft\">not asked yet",
                 (true, Some(_)) => "<td class=\"good\">proved",
             };
             let pins = standing.pins.to_string();
-            let pin_number = standing.shown.map_or(0, |shown| shown.slot).to_string();
-            let pins = match (standing.pins, standing.shown) {
+            let pin_number = standing
+                .pin_status
+                .map_or(0, |shown| shown.pin_index)
+                .to_string();
+            let pins = match (standing.pins, standing.pin_status) {
                 (0, _) => "none".to_owned(),
-                (_, Some(shown)) if shown.slot > 0 => {
+                (_, Some(shown)) if shown.pin_index > 0 => {
                     ["number ", &pin_number, " of ", &pins].concat()
                 }
                 (_, Some(_)) => ["none of ", &pins, " fits"].concat(),
                 (_, None) => pins,
             };
-            let expiry = standing.shown.and_then(|shown| shown.not_after);
+            let expiry = standing.pin_status.and_then(|shown| shown.not_after);
             let expiry = expiry.map_or(["<td>", NO_VALUE].concat(), |expiry| {
                 let days = expiry.saturating_sub(self.now) / DAY;
                 let class = if days < EXPIRY_WARNING_DAYS {

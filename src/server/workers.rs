@@ -16,7 +16,7 @@ use crate::server::reader::ClientReader;
 use crate::system::executor::{self, Executor};
 use crate::system::thread::{self, Heartbeat};
 use crate::telemetry::log::warn;
-use crate::upstream::RACERS;
+use crate::upstream::MAX_CONNECT_ATTEMPTS;
 
 /// Threads that stay when there are no jobs.
 const MIN_THREADS: usize = 2;
@@ -54,7 +54,7 @@ struct PoolState {
 impl WorkerPool {
     /// Creates a pool for at most `max_clients` TCP clients at a time. Starts no thread yet.
     pub fn new(forwarder: Arc<Forwarder>, max_clients: usize) -> Arc<Self> {
-        let max_threads = max_clients + RACERS;
+        let max_threads = max_clients + MAX_CONNECT_ATTEMPTS;
         // Room for every job, and for as many that have released their slots and have not quite ended.
         let (sender, jobs) = bounded(2 * max_threads);
         let state = PoolState {

@@ -1,152 +1,156 @@
-//! What is the pool told, and what does it say?
+//! What goes into the pool, and what comes out?
 //!
-//! Its settings, what arrives on a session, and what is to be done. No rules: those are in [`super::pool`].
+//! The pool's settings, the messages that arrive on a session, and the actions that the pool asks for. The rules are in [`super::pool`].
 
 use std::time::Duration;
 
 use super::table::SessionId;
 use crate::message::QueryForm;
 
-/// What the pool is told once.
+/// The pool's settings.
 #[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    /// How many addresses there are, in order of preference; at least 1.
+pub struct PoolSettings {
+    /// Number of addresses, in order of preference; at least 1.
     pub addresses: usize,
-    /// The time of a query.
+    /// How long a query may take.
     pub timeout: Duration,
-    /// How long a session may be silent while a query waits, at least.
-    pub least_patience: Duration,
-    /// Sessions to one address that queries share, at most; at least 1.
+    /// The shortest time after which a session counts as silent while a query is pending.
+    pub min_silence_timeout: Duration,
+    /// Shared sessions to one address, at most; at least 1.
     pub sessions: usize,
-    /// Queries on their way, at most.
+    /// Queries in flight, at most.
     pub max_pending: usize,
 }
 
 /// Why a query has no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// Its deadline passed.
+    /// The query's deadline passed.
     TimedOut,
     /// No resolver could be reached.
     Unreachable,
-    /// What was reached did not prove that it is the resolver that was meant.
-    Unproved,
-    /// More queries are pending than may be, or more would be sent.
+    /// A resolver was reached, but failed authentication.
+    Unauthenticated,
+    /// Too many queries are in flight, or the rate limit is reached.
     Overloaded,
-    /// The resolver answered with something that cannot be read.
-    Unreadable,
-    /// Sessions ended under it, again and again.
-    Broken,
+    /// The resolver's response could not be parsed.
+    MalformedResponse,
+    /// The query's sessions ended, again and again.
+    ConnectionLost,
 }
 
-/// What kind of answer a message is.
+/// What a response means for the query and for the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// One that the resolver found: records, or that there are none.
-    Found,
-    /// A failure with a reason that lies in the name (RFC 8914), or another code that repeating would not change.
-    Verdict,
-    /// SERVFAIL or REFUSED without such a reason.
-    Failed,
-    /// FORMERR, NOTIMP or BADVERS: it may be what we added.
+pub enum ReplyKind {
+    /// NOERROR or NXDOMAIN: records, or that there are none.
+    Success,
+    /// A failure that the resolver attributes to the name (RFC 8914), or another response code that a retry would not change.
+    FinalError,
+    /// SERVFAIL or REFUSED that the resolver does not attribute to the name.
+    ServerFailure,
+    /// FORMERR, NOTIMP or BADVERS: possibly because of padding or EDNS, which the forwarder added.
     Unsupported,
 }
 
 /// A message that arrived on a session.
 #[derive(Debug, Clone, Copy)]
 pub struct Reply {
-    /// Its ID.
+    /// The message ID.
     pub id: u16,
-    /// What it says.
-    pub kind: Kind,
+    /// What the message means.
+    pub kind: ReplyKind,
 }
 
-/// A query that is to be sent on a session.
+/// An order to send a query on a session.
 #[derive(Debug)]
-pub struct Send<Q> {
-    /// On which.
+pub struct SendQuery<Q> {
+    /// The session.
     pub session: SessionId,
-    /// Under which ID.
+    /// The message ID on that session.
     pub id: u16,
-    /// With what.
+    /// The form: with padding, with EDNS, or without both.
     pub form: QueryForm,
     /// The query.
     pub query: Q,
 }
 
-/// A session that is to be opened.
+/// An order to open a session.
 #[derive(Debug, Clone, Copy)]
-pub struct Connect {
-    /// The number under which it is known from now on.
+pub struct ConnectRequest {
+    /// The session's number from now on.
     pub session: SessionId,
     /// The rank of its address.
     pub rank: usize,
 }
 
-/// A query that has its answer.
+/// A query that was answered.
 #[derive(Debug)]
-pub struct Answered<Q> {
+pub struct AnsweredQuery<Q> {
     /// The query.
     pub query: Q,
-    /// Which of the messages is its answer.
+    /// Index of the answer among the messages.
     pub index: usize,
-    /// How long the session took.
+    /// Time from sending to the answer, on that session.
     pub took: Duration,
-    /// The answer is a failure, and its address fails others too: it says nothing of the name.
+    /// The answer is a failure of an address that fails other queries too: it says nothing about the name.
     pub is_outage: bool,
 }
 
-/// What is worth a line in the log, or a count.
+/// Something to log or to count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// The address of that rank serves now, by that session.
-    Serves(usize, SessionId),
-    /// Nothing comes on that session while queries wait.
-    Silent(SessionId),
-    /// That session was silent, and others were not.
-    Dead(SessionId),
-    /// The address of that rank fails all that it is asked.
-    Fails(usize),
-    /// It does no longer.
-    Well(usize),
-    /// It does not take queries but in that form.
-    Takes(usize, QueryForm),
-    /// A query ended a session on which it was alone.
-    Convicted,
-    /// A message answers no pending query.
-    Unmatched(SessionId),
+    /// Queries go to the address of that rank from now on, by that session.
+    AddressActive(usize, SessionId),
+    /// Nothing arrives on that session while queries are pending.
+    SessionSilent(SessionId),
+    /// That session stayed silent while others answered.
+    SessionDead(SessionId),
+    /// The address of that rank fails all queries.
+    AddressFailing(usize),
+    /// The address of that rank answers again.
+    AddressRecovered(usize),
+    /// The address of that rank accepts queries in that reduced form only.
+    FormReduced(usize, QueryForm),
+    /// The resolver closed a session because of the one query on it.
+    CulpritFound,
+    /// A message matched no pending query.
+    UnmatchedReply(SessionId),
 }
 
 impl Event {
-    /// The session that it is about, if it is about one.
+    /// The session that the event is about, if any.
     pub fn session(self) -> Option<SessionId> {
         match self {
-            Self::Serves(_, id) | Self::Silent(id) | Self::Dead(id) | Self::Unmatched(id) => {
-                Some(id)
-            }
-            Self::Fails(_) | Self::Well(_) | Self::Takes(..) | Self::Convicted => None,
+            Self::AddressActive(_, id)
+            | Self::SessionSilent(id)
+            | Self::SessionDead(id)
+            | Self::UnmatchedReply(id) => Some(id),
+            Self::AddressFailing(_)
+            | Self::AddressRecovered(_)
+            | Self::FormReduced(..)
+            | Self::CulpritFound => None,
         }
     }
 }
 
-/// What is to be done, in this order. Kept by whoever calls the pool, for its memory.
+/// What the pool asks for, to be done in this order. The caller keeps it, so that its memory is reused.
 #[derive(Debug)]
 pub struct Actions<Q> {
-    /// Queries that have their answer.
-    pub answered: Vec<Answered<Q>>,
-    /// Failures that are to be kept, in case that nothing better comes: for which query, and which of the messages.
-    pub kept: Vec<(Q, usize)>,
-    /// Queries that have none; if a failure was kept for one, that goes out.
+    /// Queries that were answered.
+    pub answered: Vec<AnsweredQuery<Q>>,
+    /// Failure responses to keep as fallbacks: the query, and the index of the message.
+    pub fallbacks: Vec<(Q, usize)>,
+    /// Queries that failed. Where a fallback response was kept for one, that goes out.
     pub failed: Vec<(Q, Failure)>,
-    /// Queries whose waiters are to be looked after.
+    /// Queries whose waiting clients are due to be served.
     pub due: Vec<Q>,
-    /// Queries to be sent.
-    pub sends: Vec<Send<Q>>,
-    /// Sessions to be opened.
-    pub connects: Vec<Connect>,
-    /// Sessions to be closed. Nothing is pending on them any more.
+    /// Queries to send.
+    pub sends: Vec<SendQuery<Q>>,
+    /// Sessions to open.
+    pub connects: Vec<ConnectRequest>,
+    /// Sessions to close. No query is pending on them any more.
     pub closes: Vec<SessionId>,
-    /// What happened.
+    /// Events to log.
     pub events: Vec<Event>,
 }
 
@@ -154,7 +158,7 @@ impl<Q> Default for Actions<Q> {
     fn default() -> Self {
         Self {
             answered: Vec::new(),
-            kept: Vec::new(),
+            fallbacks: Vec::new(),
             failed: Vec::new(),
             due: Vec::new(),
             sends: Vec::new(),
@@ -166,9 +170,10 @@ impl<Q> Default for Actions<Q> {
 }
 
 impl<Q> Actions<Q> {
-    /// Whether there is nothing to do.
+    /// Returns true if there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        let queries = self.answered.is_empty() && self.kept.is_empty() && self.failed.is_empty();
+        let queries =
+            self.answered.is_empty() && self.fallbacks.is_empty() && self.failed.is_empty();
         let others = self.due.is_empty() && self.sends.is_empty() && self.events.is_empty();
         queries && others && self.connects.is_empty() && self.closes.is_empty()
     }

@@ -1,19 +1,18 @@
-//! What does an answer bring about?
+//! What happens when an answer arrives?
 //!
-//! The part of the pool's rules about messages that arrive: which of them go out, and for which of them a better one is asked for.
+//! The part of the pool's rules about messages that arrive: which of them go out to clients, and for which of them a better one is sought.
 
 use std::time::Instant;
 
-use super::actions::{Actions, Answered, Event, Kind, Reply};
-use super::endings::AnsweredAt;
+use super::actions::{Actions, AnsweredQuery, Event, Reply, ReplyKind};
 use super::pool::Pool;
-use super::table::{Key, Line, OnSession, Pending, SessionId};
+use super::session_end::AnswerSource;
+use super::table::{Key, PoolQuery, Queue, SessionId, Transmission};
 use crate::message::QueryForm;
 
-impl<Q: Pending> Pool<Q> {
-    /// Octets arrived on a session, and messages in them, if they brought any to an end. `matches` says of a message, by its place, and a query
-    /// whether it answers it.
-    pub fn answered(
+impl<Q: PoolQuery> Pool<Q> {
+    /// Event: data arrived on a session, and completed `replies`, if any. `matches` tells whether the message at an index answers a query.
+    pub fn replies_received(
         &mut self,
         session: SessionId,
         replies: &[Reply],
@@ -21,163 +20,190 @@ impl<Q: Pending> Pool<Q> {
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
-        let Some(place) = self.position(session) else {
+        let Some(session_index) = self.position(session) else {
             return;
         };
         if replies.is_empty() {
-            // A part of a message.
-            self.sessions[place].speaks(now);
+            // Only part of a message has arrived.
+            self.sessions[session_index].mark_received(now);
         }
         for (index, reply) in replies.iter().enumerate() {
-            // What came before may have ended other sessions.
-            let Some(place) = self.position(session) else {
+            // An earlier reply may have closed this session.
+            let Some(session_index) = self.position(session) else {
                 break;
             };
-            let heard = &mut self.sessions[place];
-            let key = heard.pending.get(&reply.id).copied();
+            let receiver = &mut self.sessions[session_index];
+            let key = receiver.pending.get(&reply.id).copied();
             let entry = key.and_then(|key| self.queries.get_mut(key));
             let entry = entry.filter(|entry| matches(index, &entry.query));
             let (Some(key), Some(entry)) = (key, entry) else {
-                actions.events.push(Event::Unmatched(session));
+                actions.events.push(Event::UnmatchedReply(session));
                 continue;
             };
-            heard.speaks(now);
-            heard.is_doubtful = false;
-            heard.pending.remove(&reply.id);
-            let Some(at) = entry.copies.iter().position(|copy| copy.session == session) else {
+            receiver.mark_received(now);
+            receiver.is_doubtful = false;
+            receiver.pending.remove(&reply.id);
+            let Some(at) = entry
+                .transmissions
+                .iter()
+                .position(|transmission| transmission.session == session)
+            else {
                 continue;
             };
-            let copy = entry.copies.remove(at);
-            let took = now.saturating_duration_since(copy.since);
-            heard.count_answer(took);
-            self.addresses[heard.rank].has_answered(heard.answered);
-            self.judge(place, key, (index, reply.kind), copy, now, actions);
+            let transmission = entry.transmissions.remove(at);
+            let took = now.saturating_duration_since(transmission.sent_at);
+            receiver.record_answer(took);
+            self.addresses[receiver.rank].record_answer_count(receiver.answered);
+            self.complete_or_continue(
+                session_index,
+                key,
+                (index, reply.kind),
+                transmission,
+                now,
+                actions,
+            );
         }
-        self.balance(now, actions);
+        self.reschedule(now, actions);
     }
 
-    /// An answer came for a query: is it the one that goes out?
-    fn judge(
+    /// Completes a query with the answer that came, unless the query goes on.
+    fn complete_or_continue(
         &mut self,
-        place: usize,
+        session_index: usize,
         key: Key,
-        (index, kind): (usize, Kind),
-        copy: OnSession,
+        (index, kind): (usize, ReplyKind),
+        transmission: Transmission,
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
-        if self.goes_on(place, key, (index, kind), copy.form, now, actions) {
+        if self.must_continue(
+            session_index,
+            key,
+            (index, kind),
+            transmission.form,
+            now,
+            actions,
+        ) {
             return;
         }
-        let rank = self.sessions[place].rank;
-        if matches!(kind, Kind::Failed | Kind::Verdict) {
-            self.excuse(key, rank);
+        let rank = self.sessions[session_index].rank;
+        if matches!(kind, ReplyKind::ServerFailure | ReplyKind::FinalError) {
+            self.forgive_name(key, rank);
         }
-        let is_outage = kind == Kind::Failed && self.addresses[rank].fails();
-        let since = copy.since;
-        let Some(entry) = self.take_out(key, Some(AnsweredAt { rank, since }), now, actions) else {
+        let is_outage = kind == ReplyKind::ServerFailure && self.addresses[rank].is_failing();
+        let sent_at = transmission.sent_at;
+        let Some(entry) =
+            self.remove_query(key, Some(AnswerSource { rank, sent_at }), now, actions)
+        else {
             return;
         };
-        if kind != Kind::Unsupported
-            && entry.form == Some((rank, copy.form))
-            && self.addresses[rank].form(now) != copy.form
+        if kind != ReplyKind::Unsupported
+            && entry.form == Some((rank, transmission.form))
+            && self.addresses[rank].form(now) != transmission.form
         {
-            self.addresses[rank].takes(copy.form, now);
-            actions.events.push(Event::Takes(rank, copy.form));
+            self.addresses[rank].set_form(transmission.form, now);
+            actions
+                .events
+                .push(Event::FormReduced(rank, transmission.form));
         }
-        actions.answered.push(Answered {
+        actions.answered.push(AnsweredQuery {
             query: entry.query,
             index,
-            took: now.saturating_duration_since(since),
+            took: now.saturating_duration_since(sent_at),
             is_outage,
         });
     }
 
-    /// Notes what the kind of an answer says of its address. Whether the query goes on all the same: to another address, or in another form.
-    fn goes_on(
+    /// Records what the kind of an answer says about its address. Returns true if the query goes on: on another session or address, or in
+    /// another form.
+    fn must_continue(
         &mut self,
-        place: usize,
+        session_index: usize,
         key: Key,
-        (index, kind): (usize, Kind),
+        (index, kind): (usize, ReplyKind),
         form: QueryForm,
         now: Instant,
         actions: &mut Actions<Q>,
     ) -> bool {
-        let rank = self.sessions[place].rank;
+        let rank = self.sessions[session_index].rank;
         match kind {
-            Kind::Found => {
-                let session = &mut self.sessions[place];
+            ReplyKind::Success => {
+                let session = &mut self.sessions[session_index];
                 if !session.is_shared() {
                     let entry = self.queries.get(key);
-                    let kin = entry.map(|entry| entry.query.kin());
-                    session.cleared = kin.map(|kin| kin.client);
-                    kin.into_iter().for_each(|kin| self.suspicion.acquit(kin));
+                    let groups = entry.map(|entry| entry.query.groups());
+                    session.cleared_client = groups.map(|groups| groups.client);
+                    groups
+                        .into_iter()
+                        .for_each(|groups| self.culprits.record_good_answer(groups));
                 }
-                if self.addresses[rank].answers_well(now) {
-                    actions.events.push(Event::Well(rank));
+                if self.addresses[rank].record_good_answer(now) {
+                    actions.events.push(Event::AddressRecovered(rank));
                 }
             }
-            Kind::Failed => {
+            ReplyKind::ServerFailure => {
                 let Some(entry) = self.queries.get(key) else {
                     return true;
                 };
-                let name = entry.query.name();
-                if self.addresses[rank].answers_badly(name, now) {
-                    actions.events.push(Event::Fails(rank));
+                let name = entry.query.name_hash();
+                if self.addresses[rank].record_server_failure(name, now) {
+                    actions.events.push(Event::AddressFailing(rank));
                 }
-                if self.waits_for_better(key, rank, now) {
+                if self.try_other_address(key, rank, now) {
                     if let Some(entry) = self.queries.get_mut(key) {
-                        entry.failed.add(rank);
-                        actions.kept.push((entry.query.clone(), index));
+                        entry.failed.insert(rank);
+                        actions.fallbacks.push((entry.query.clone(), index));
                     }
                     return true;
                 }
             }
-            Kind::Unsupported => return self.is_sent_lesser(key, rank, form, now),
-            Kind::Verdict => {}
+            ReplyKind::Unsupported => return self.try_reduced_form(key, rank, form, now),
+            ReplyKind::FinalError => {}
         }
         false
     }
 
-    /// A query that the address of that rank failed ends so: where others failed it too, it is the name.
-    fn excuse(&mut self, key: Key, rank: usize) {
+    /// A query ends with a failure from the address of that rank. If other addresses failed the name too, it counts against none of them.
+    fn forgive_name(&mut self, key: Key, rank: usize) {
         let Some(entry) = self.queries.get_mut(key) else {
             return;
         };
-        entry.failed.add(rank);
-        let (failed, name) = (entry.failed, entry.query.name());
+        entry.failed.insert(rank);
+        let (failed, name) = (entry.failed, entry.query.name_hash());
         for (rank, address) in self.addresses.iter_mut().enumerate() {
-            if failed.are_several() && failed.has(rank) {
-                address.is_excused(name);
+            if failed.has_several() && failed.contains(rank) {
+                address.forgive_name(name);
             }
         }
     }
 
-    /// Whether a query that the address of that rank failed is sent to another one, or is on another session still.
-    fn waits_for_better(&mut self, key: Key, rank: usize, now: Instant) -> bool {
+    /// Sends a query that the address of that rank failed to another address. Returns true if it does, or if the query is still pending or
+    /// queued.
+    fn try_other_address(&mut self, key: Key, rank: usize, now: Instant) -> bool {
         let Some(entry) = self.queries.get(key) else {
             return false;
         };
-        if !entry.copies.is_empty() || entry.line != Line::None {
+        if !entry.transmissions.is_empty() || entry.queue != Queue::None {
             return true;
         }
         let failed = entry.failed;
-        if !self.is_another_there(rank, failed, now) || !self.may_send_again(key, now) {
+        if !self.has_alternative(rank, failed, now) || !self.may_send_again(key, now) {
             return false;
         }
-        self.queue(key, true);
+        self.enqueue(key, true);
         true
     }
 
-    /// Whether a query whose form the resolver did not take is sent in a lesser one.
-    fn is_sent_lesser(&mut self, key: Key, rank: usize, form: QueryForm, now: Instant) -> bool {
+    /// Sends a query again in a reduced form after the resolver rejected its form. Returns true if it does, or if the query is still
+    /// pending or queued.
+    fn try_reduced_form(&mut self, key: Key, rank: usize, form: QueryForm, now: Instant) -> bool {
         let Some(entry) = self.queries.get(key) else {
             return false;
         };
         let Some(lesser) = form.fallback().filter(|_| !entry.query.is_signed()) else {
             return false;
         };
-        if !entry.copies.is_empty() || entry.line != Line::None {
+        if !entry.transmissions.is_empty() || entry.queue != Queue::None {
             return true;
         }
         if !self.may_send_again(key, now) {
@@ -186,7 +212,7 @@ impl<Q: Pending> Pool<Q> {
         if let Some(entry) = self.queries.get_mut(key) {
             entry.form = Some((rank, lesser));
         }
-        self.queue(key, true);
+        self.enqueue(key, true);
         true
     }
 }

@@ -1,32 +1,32 @@
-//! Who connects, and what becomes of it?
+//! How does a worker open a session, and what happens then?
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use super::actions::Connect;
-use super::driver::{Open, Upstream};
+use super::actions::ConnectRequest;
+use super::driver::{OpenSession, Upstream};
 use super::handshake::ConnectError;
-use super::health::Fault;
+use super::health::AddressFailure;
 use super::reader::Reader;
 use super::session::Session;
-use super::settings::CONNECT;
-use super::status::Shown;
+use super::settings::MIN_CONNECT_TIMEOUT;
+use super::status::PresentedKeys;
 use super::traits::{Query, Replies};
 use crate::identity::verifier::Identity;
 use crate::system::clock;
 use crate::system::thread;
 use crate::telemetry::log::{debug, error};
 
-/// The right and the duty to connect: queries wait for its outcome.
+/// A connection attempt that queries wait for. Dropping it unrun reports a failure.
 #[must_use = "queries wait until it has run"]
-struct Attempt<Q: Query, R: Replies + 'static> {
-    /// None once it runs.
+struct ConnectAttempt<Q: Query, R: Replies + 'static> {
+    /// None once the attempt runs.
     upstream: Option<Arc<Upstream<Q, R>>>,
-    connect: Connect,
+    connect: ConnectRequest,
 }
 
-impl<Q: Query, R: Replies> Attempt<Q, R> {
-    /// Connects, which may take longer than a query may, and lets go of the queries that wait.
+impl<Q: Query, R: Replies> ConnectAttempt<Q, R> {
+    /// Connects, which may take longer than a query may, and reports the result.
     fn run(mut self) {
         if let Some(upstream) = self.upstream.take() {
             upstream.connect(self.connect);
@@ -34,22 +34,24 @@ impl<Q: Query, R: Replies> Attempt<Q, R> {
     }
 }
 
-impl<Q: Query, R: Replies> Drop for Attempt<Q, R> {
-    /// Nobody could run it.
+impl<Q: Query, R: Replies> Drop for ConnectAttempt<Q, R> {
+    /// No thread could run the attempt.
     fn drop(&mut self) {
         if let Some(upstream) = self.upstream.take() {
             let session = self.connect.session;
-            upstream.tell(|state, now, actions| {
-                state.pool.failed(session, Fault::Unreachable, now, actions);
+            upstream.update_pool(|state, now, actions| {
+                state
+                    .pool
+                    .connect_failed(session, AddressFailure::Unreachable, now, actions);
             });
         }
     }
 }
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
-    /// Has a worker connect.
-    pub(super) fn send_for(self: &Arc<Self>, connect: Connect) {
-        let attempt = Attempt {
+    /// Hands a connection attempt to the executor.
+    pub(super) fn spawn_connect(self: &Arc<Self>, connect: ConnectRequest) {
+        let attempt = ConnectAttempt {
             upstream: Some(Arc::clone(self)),
             connect,
         };
@@ -58,34 +60,34 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         }
     }
 
-    /// Connects, and has a thread read the session.
-    fn connect(self: &Arc<Self>, connect: Connect) {
+    /// Connects, and starts the thread that reads the session.
+    fn connect(self: &Arc<Self>, connect: ConnectRequest) {
         let target = &self.targets[connect.rank];
         let identity = target.identity();
-        let began = clock::now();
-        let deadline = began + self.timeout.max(CONNECT);
+        let started_at = clock::now();
+        let deadline = started_at + self.timeout.max(MIN_CONNECT_TIMEOUT);
         let connected = thread::catch_panic("connect", || {
             Session::connect(target.address, &identity, deadline)
         });
         match connected {
             Some(Ok((session, reader))) => {
-                let took = clock::now().saturating_duration_since(began);
-                let kind = usize::from(session.agreement().resumed);
-                self.tally.handshakes[kind].observe(took, 1);
-                self.take_up(connect, &identity, session, reader);
+                let took = clock::now().saturating_duration_since(started_at);
+                let kind = usize::from(session.tls_parameters().resumed);
+                self.metrics.handshake_times[kind].observe(took, 1);
+                self.register_session(connect, &identity, session, reader);
             }
             Some(Err(error)) => {
-                self.tally.count_failure(&error);
-                self.fail_to_connect(connect, &identity, Some(&error));
+                self.metrics.count_failure(&error);
+                self.handle_connect_failure(connect, &identity, Some(&error));
             }
-            None => self.fail_to_connect(connect, &identity, None),
+            None => self.handle_connect_failure(connect, &identity, None),
         }
     }
 
-    /// Takes up a session that was opened with `identity`, if that is still what is asked for.
-    fn take_up(
+    /// Registers a session that was opened with `identity`, if the current identity would still accept it.
+    fn register_session(
         self: &Arc<Self>,
-        connect: Connect,
+        connect: ConnectRequest,
         identity: &Identity,
         session: Arc<Session>,
         reader: Reader,
@@ -93,82 +95,89 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         debug!(
             "event=session-opened resolver={} {}",
             session.address(),
-            session.agreement()
+            session.tls_parameters()
         );
-        let open = Open {
+        let open = OpenSession {
             id: connect.session,
             rank: connect.rank,
             session,
         };
-        let mut taken = false;
-        self.tell(|state, now, actions| {
+        let mut registered = false;
+        self.update_pool(|state, now, actions| {
             let current = self.targets[open.rank].identity();
             if state.stopped {
                 return;
             }
-            if !current.is_same_instance(identity) && !open.session.fits(&current) {
-                return state.pool.outdated(open.id, now, actions);
+            if !current.is_same_instance(identity) && !open.session.satisfies(&current) {
+                return state.pool.connect_outdated(open.id, now, actions);
             }
             let (upstream, read) = (Arc::clone(self), open.clone());
-            if let Err(cause) =
-                thread::spawn("session", move || upstream.read_answers(&read, reader))
-            {
+            if let Err(cause) = thread::spawn("session", move || {
+                upstream.run_session_thread(&read, reader)
+            }) {
                 error!("event=no-thread for=session cause=\"{cause}\"");
-                return state.pool.failed(open.id, Fault::Unreachable, now, actions);
+                return state.pool.connect_failed(
+                    open.id,
+                    AddressFailure::Unreachable,
+                    now,
+                    actions,
+                );
             }
-            taken = true;
+            registered = true;
             state.sessions.push(open.clone());
             let log = &mut state.addresses[open.rank];
-            log.complaint.clear();
-            log.shown = Some(Shown::of(open.session.proof()));
-            state.pool.opened(open.id, now, actions);
+            log.last_error.clear();
+            log.last_presented = Some(PresentedKeys::from_proof(open.session.proof()));
+            state.pool.session_opened(open.id, now, actions);
             let time = state.pool.query_time().as_millis() as u64;
             self.query_time.store(time, Ordering::Relaxed);
         });
-        if taken {
-            self.doubt(open.session.address(), identity, open.session.proof());
+        if registered {
+            self.report_degraded(open.session.address(), identity, open.session.proof());
         } else {
             open.session.close();
         }
     }
 
-    fn fail_to_connect(
+    fn handle_connect_failure(
         self: &Arc<Self>,
-        connect: Connect,
+        connect: ConnectRequest,
         identity: &Identity,
         error: Option<&ConnectError>,
     ) {
-        let is_unproved = matches!(error, Some(ConnectError::Identity(_)));
-        let complaint = error.map(ToString::to_string).unwrap_or_default();
+        let is_unauthenticated = matches!(error, Some(ConnectError::Identity(_)));
+        let last_error = error.map(ToString::to_string).unwrap_or_default();
         let mut state = self.state.lock();
         let is_current = self.targets[connect.rank]
             .identity()
             .is_same_instance(identity);
         let log = &mut state.addresses[connect.rank];
-        let news = log.complaint != complaint;
+        let is_new = log.last_error != last_error;
         if is_current {
-            log.complaint.clone_from(&complaint);
+            log.last_error.clone_from(&last_error);
         }
         drop(state);
         if let Some(error) = error.filter(|_| is_current) {
-            // Before anybody hears of it.
-            self.complain(connect.rank, error, news);
+            // Logged before any client learns of the failure.
+            self.log_connect_error(connect.rank, error, is_new);
         }
-        self.tell(|state, now, actions| {
-            if is_unproved
+        self.update_pool(|state, now, actions| {
+            if is_unauthenticated
                 && !self.targets[connect.rank]
                     .identity()
                     .is_same_instance(identity)
             {
-                // The pins were changed meanwhile: what came of the others says nothing.
-                return state.pool.outdated(connect.session, now, actions);
+                // The pins were changed meanwhile: a failure with the old ones says nothing.
+                return state.pool.connect_outdated(connect.session, now, actions);
             }
-            let fault = if is_unproved {
-                Fault::Unproved
+            let fault = if is_unauthenticated {
+                AddressFailure::Unauthenticated
             } else {
-                Fault::Unreachable
+                AddressFailure::Unreachable
             };
-            state.pool.failed(connect.session, fault, now, actions);
+            state
+                .pool
+                .connect_failed(connect.session, fault, now, actions);
         });
     }
 }

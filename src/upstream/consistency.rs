@@ -2,64 +2,60 @@
 
 use std::collections::HashMap;
 
-use super::pool::{MOST_ALONE_OPEN, MOST_SENDS, Pool, RETIRED};
-use super::table::{Key, Line, Pending, Phase, Session};
+use super::pool::{MAX_DRAINING_SESSIONS, MAX_ISOLATED_SESSIONS, MAX_SENDS, Pool};
+use super::table::{Key, Phase, PoolQuery, Queue, Session};
 
-impl<Q: Pending> Pool<Q> {
-    /// Whether the tables agree with each other: what is counted is what is there. Says where they do not. For simulations.
+impl<Q: PoolQuery> Pool<Q> {
+    /// Checks that the tables agree with each other and that all bounds hold. Returns a description of the first error. For simulations.
     pub fn check(&self) -> Result<(), String> {
         let count = |keys: &mut dyn Iterator<Item = &Key>| {
             let mut counts: HashMap<Key, usize> = HashMap::new();
             keys.for_each(|key| *counts.entry(*key).or_default() += 1);
             counts
         };
-        let (shared, own) = (count(&mut self.line.iter()), count(&mut self.alone.iter()));
+        let shared_keys = count(&mut self.shared_queue.iter());
+        let isolated_keys = count(&mut self.isolated_queue.iter());
         let of = |counts: &HashMap<Key, usize>, key| counts.get(&key).copied().unwrap_or_default();
-        let mut copies = 0;
+        let mut sent = 0;
         for (key, entry) in self.queries.iter() {
-            copies += entry.copies.len();
-            for copy in &entry.copies {
-                let session = self
-                    .sessions
-                    .iter()
-                    .find(|session| session.id == copy.session);
-                if session.and_then(|session| session.pending.get(&copy.id)) != Some(&key) {
-                    return Err(format!("{key:?} is not on {:?}", copy.session));
+            sent += entry.transmissions.len();
+            for transmission in &entry.transmissions {
+                let mut sessions = self.sessions.iter();
+                let session = sessions.find(|session| session.id == transmission.session);
+                if session.and_then(|session| session.pending.get(&transmission.id)) != Some(&key) {
+                    return Err(format!("{key:?} is not on {:?}", transmission.session));
                 }
             }
-            let (lines, alone) = (of(&shared, key), of(&own, key));
-            let is_waiting = match entry.line {
-                Line::None => !entry.copies.is_empty(),
-                Line::Shared => lines == 1,
-                Line::Alone => alone == 1,
+            let (queued_shared, isolated) = (of(&shared_keys, key), of(&isolated_keys, key));
+            let is_waiting = match entry.queue {
+                Queue::None => !entry.transmissions.is_empty(),
+                Queue::Shared => queued_shared == 1,
+                Queue::Isolated => isolated == 1,
             };
-            if !is_waiting || entry.sends > MOST_SENDS {
+            if !is_waiting || entry.sends > MAX_SENDS {
                 return Err(format!(
-                    "{key:?}: {:?}, {} sends, lines {lines} and {alone}",
-                    entry.line, entry.sends
+                    "{key:?}: {:?}, {} sends, queued {queued_shared} and {isolated}",
+                    entry.queue, entry.sends
                 ));
             }
         }
-        let pending: usize = self
-            .sessions
-            .iter()
-            .map(|session| session.pending.len())
-            .sum();
+        let sessions = self.sessions.iter();
+        let pending: usize = sessions.map(|session| session.pending.len()).sum();
         let connecting =
             |session: &&Session| session.phase == Phase::Connecting && !session.pending.is_empty();
-        if pending != copies || self.sessions.iter().any(|session| connecting(&session)) {
-            return Err(format!("{pending} are pending, {copies} are on sessions"));
+        if pending != sent || self.sessions.iter().any(|session| connecting(&session)) {
+            return Err(format!("{pending} are pending, {sent} are on sessions"));
         }
         for rank in 0..self.addresses.len() {
             let at_rank = || self.sessions.iter().filter(|session| session.rank == rank);
-            let retired = at_rank()
-                .filter(|session| session.phase == Phase::Retired)
+            let draining = at_rank()
+                .filter(|session| session.phase == Phase::Draining)
                 .count();
             let shared =
-                at_rank().filter(|session| session.is_shared() && session.phase != Phase::Retired);
-            let alone = at_rank().filter(|session| !session.is_shared()).count();
-            if alone > MOST_ALONE_OPEN
-                || retired > RETIRED
+                at_rank().filter(|session| session.is_shared() && session.phase != Phase::Draining);
+            let isolated = at_rank().filter(|session| !session.is_shared()).count();
+            if isolated > MAX_ISOLATED_SESSIONS
+                || draining > MAX_DRAINING_SESSIONS
                 || shared.count() > self.settings.sessions + 1
             {
                 return Err(format!("too many sessions to {rank}"));

@@ -1,9 +1,12 @@
-//! Who keeps the pool, and does what it says?
+//! Who owns the pool, and carries out its actions?
 //!
-//! The resolvers, the sessions that are open, and the pool. Whoever brings an event tells the pool, under the lock, and does what it is
-//! told once the lock is given back. The threads that bring them are in the files above.
+//! [`Upstream`] holds the resolvers, the open sessions and the pool. A thread with an event tells the pool under the lock, and carries out
+//! the actions after it has released it. The modules that use this one contain those threads.
 //!
-//! Locks are taken in this order: the pool's, then that of a target's identity.
+//! Threads share [`Upstream`]. `Upstream::state` guards the pool, the list of open sessions and what is logged per address. The order of
+//! locks is: `Upstream::state`, then either `ResolverAddress::identity` or the lock of a [`Session`]. Token buckets have a lock each, which
+//! is taken last. Methods of queries are called under `Upstream::state`, so their own locks come after it, too. `Upstream::state` is not
+//! held while clients are answered or queries are written to sessions.
 
 use std::fmt;
 use std::io;
@@ -14,92 +17,92 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::actions::{self, Actions, Event, Send};
-use super::handshake::today;
+use super::actions::{self, Actions, Event, SendQuery};
+use super::handshake::unix_time_now;
 use super::outgoing::Outgoing;
 use super::pool::Pool;
-use super::query_ids::Ids;
+use super::query_ids::QueryIds;
 use super::session::Session;
 use super::settings::Settings;
-use super::status::{Shown, Standing, Tally};
+use super::status::{AddressStatus, PresentedKeys, UpstreamMetrics};
 use super::table::SessionId;
 use super::token_bucket::TokenBucket;
-use super::traits::{Query, Replies, Settle};
+use super::traits::{Completer, Query, Replies};
 use crate::identity::verifier::Identity;
 use crate::system::clock;
 use crate::system::executor::Executor;
 use crate::system::thread;
 
-/// The resolvers and the sessions to them.
+/// The resolvers and the sessions to them, shared by all threads. See the module for its locks.
 pub struct Upstream<Q, R> {
-    pub(super) targets: Vec<Target>,
+    pub(super) targets: Vec<ResolverAddress>,
     pub(super) timeout: Duration,
-    pub(super) least_patience: Duration,
+    pub(super) min_silence_timeout: Duration,
     pub(super) sessions: usize,
     pub(super) max_pending: usize,
-    pub(super) settle: Arc<dyn Settle<Q, R>>,
+    pub(super) completer: Arc<dyn Completer<Q, R>>,
     pub(super) executor: OnceLock<Weak<dyn Executor>>,
     pub(super) state: Mutex<State<Q>>,
-    /// By how many milliseconds the clock that counts suspends is ahead of the one that does not.
-    pub(super) suspended: AtomicU64,
-    pub(super) tally: Arc<Tally>,
-    pub(super) good_time: AtomicU64,
-    /// Milliseconds that a query has, see [`Upstream::query_time`].
+    /// Milliseconds by which the clock that counts suspends was last seen ahead of the one that does not.
+    pub(super) suspend_offset_ms: AtomicU64,
+    pub(super) metrics: Arc<UpstreamMetrics>,
+    pub(super) last_trusted_time: AtomicU64,
+    /// How many milliseconds a query may take, see [`Upstream::query_time`].
     pub(super) query_time: AtomicU64,
     pub(super) timer: OnceLock<std::thread::Thread>,
-    /// The timer sleeps until it is woken, since nothing is due.
-    pub(super) timer_rests: AtomicBool,
+    /// The timer thread is parked until it is woken, since nothing is due.
+    pub(super) timer_parked: AtomicBool,
 }
 
-/// What is changed under the lock.
+/// What the lock guards.
 pub(super) struct State<Q> {
     pub(super) pool: Pool<Arc<Q>>,
-    /// Those that are open.
-    pub(super) sessions: Vec<Open>,
-    /// By rank.
+    /// The open sessions.
+    pub(super) sessions: Vec<OpenSession>,
+    /// Indexed by rank.
     pub(super) addresses: Vec<AddressLog>,
-    /// It takes no more queries, and stops when the last has ended.
+    /// No more queries are taken; the last query to end stops the upstream.
     pub(super) retired: bool,
     pub(super) stopped: bool,
 }
 
 /// An open session.
 #[derive(Clone)]
-pub(super) struct Open {
+pub(super) struct OpenSession {
     pub(super) id: SessionId,
     pub(super) rank: usize,
     pub(super) session: Arc<Session>,
 }
 
-/// What was seen and said of an address.
+/// What was last seen and logged of an address.
 #[derive(Default)]
 pub(super) struct AddressLog {
-    /// What it showed when a session to it was last opened.
-    pub(super) shown: Option<Shown>,
-    /// What was last logged of it, so that it is said once and not with every attempt.
-    pub(super) complaint: String,
+    /// The keys that the address presented when a session to it was last opened.
+    pub(super) last_presented: Option<PresentedKeys>,
+    /// The last error that was logged, so that it is logged once and not with every attempt.
+    pub(super) last_error: String,
 }
 
-/// One address of a resolver. Its place in the list is its rank: the lower, the more preferred.
-pub(super) struct Target {
+/// One address of a resolver. Its index in the list is its rank: the lower, the more preferred.
+pub(super) struct ResolverAddress {
     pub(super) address: SocketAddr,
-    /// Changed only under the state's lock, so that no session of an older one is taken up later.
+    /// Changed only under the lock of the state, so that no session of an older identity is registered later.
     pub(super) identity: Mutex<Identity>,
 }
 
-impl Target {
+impl ResolverAddress {
     pub(super) fn identity(&self) -> Identity {
         self.identity.lock().clone()
     }
 }
 
-/// What a thread keeps for its memory that brings queries or answers.
-pub struct Work<Q> {
+/// Buffers that a thread which brings queries or answers keeps, to reuse their memory.
+pub struct WorkBuffers<Q> {
     pub(super) actions: Actions<Arc<Q>>,
     pub(super) outgoing: Vec<Outgoing>,
 }
 
-impl<Q> Default for Work<Q> {
+impl<Q> Default for WorkBuffers<Q> {
     fn default() -> Self {
         Self {
             actions: Actions::default(),
@@ -108,50 +111,55 @@ impl<Q> Default for Work<Q> {
     }
 }
 
-impl<Q> fmt::Debug for Work<Q> {
+impl<Q> fmt::Debug for WorkBuffers<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Work").finish_non_exhaustive()
+        f.debug_struct("WorkBuffers").finish_non_exhaustive()
     }
 }
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
-    /// Nobody is connected to yet; `settle` is told what becomes of each query, and `tally` what becomes of sessions.
+    /// Opens no connection yet. `completer` is called once for each query; `metrics` counts sessions.
     ///
-    /// Fails when the system has no thread for the timer.
+    /// Fails if the system has no thread for the timer.
     pub fn start(
         settings: Settings,
-        settle: Arc<dyn Settle<Q, R>>,
-        tally: Arc<Tally>,
+        completer: Arc<dyn Completer<Q, R>>,
+        metrics: Arc<UpstreamMetrics>,
     ) -> io::Result<Arc<Self>> {
-        Self::start_with(settings, settle, tally, 0)
+        Self::start_with(settings, completer, metrics, 0)
     }
 
     pub(super) fn start_with(
         settings: Settings,
-        settle: Arc<dyn Settle<Q, R>>,
-        tally: Arc<Tally>,
-        good_time: u64,
+        completer: Arc<dyn Completer<Q, R>>,
+        metrics: Arc<UpstreamMetrics>,
+        last_trusted_time: u64,
     ) -> io::Result<Arc<Self>> {
         let mut targets = Vec::new();
         for resolver in settings.resolvers {
             let identity = resolver.identity;
-            targets.extend(resolver.addresses.into_iter().map(|address| Target {
-                address,
-                identity: Mutex::new(identity.clone()),
-            }));
+            targets.extend(
+                resolver
+                    .addresses
+                    .into_iter()
+                    .map(|address| ResolverAddress {
+                        address,
+                        identity: Mutex::new(identity.clone()),
+                    }),
+            );
         }
         let now = clock::now();
-        let rules = actions::Settings {
+        let rules = actions::PoolSettings {
             addresses: targets.len(),
             timeout: settings.timeout,
-            least_patience: settings.least_patience,
+            min_silence_timeout: settings.min_silence_timeout,
             sessions: settings.sessions,
             max_pending: settings.max_pending,
         };
-        let mut ids = Ids::default();
+        let mut ids = QueryIds::default();
         let no_limit = Arc::new(TokenBucket::new(None, now));
         let state = State {
-            pool: Pool::new(rules, Box::new(move || ids.draw()), no_limit, now),
+            pool: Pool::new(rules, Box::new(move || ids.next_id()), no_limit, now),
             sessions: Vec::new(),
             addresses: targets.iter().map(|_| AddressLog::default()).collect(),
             retired: false,
@@ -160,21 +168,21 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         let upstream = Arc::new(Self {
             targets,
             timeout: settings.timeout,
-            least_patience: settings.least_patience,
+            min_silence_timeout: settings.min_silence_timeout,
             sessions: settings.sessions,
             max_pending: settings.max_pending,
-            settle,
+            completer,
             executor: OnceLock::new(),
             state: Mutex::new(state),
-            suspended: AtomicU64::new(time_suspended()),
-            tally,
-            good_time: AtomicU64::new(good_time),
+            suspend_offset_ms: AtomicU64::new(time_suspended()),
+            metrics,
+            last_trusted_time: AtomicU64::new(last_trusted_time),
             query_time: AtomicU64::new(0),
             timer: OnceLock::new(),
-            timer_rests: AtomicBool::new(false),
+            timer_parked: AtomicBool::new(false),
         });
         let timed = Arc::clone(&upstream);
-        let timer = thread::spawn_restarting("timer", move || timed.look_for_ever())?;
+        let timer = thread::spawn_restarting("timer", move || timed.run_timer())?;
         upstream
             .timer
             .set(timer.thread().clone())
@@ -182,19 +190,19 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         Ok(upstream)
     }
 
-    /// Gives it the threads that run its attempts, and opens the first session before anybody asks.
-    pub fn employ(self: &Arc<Self>, executor: Weak<dyn Executor>) {
+    /// Sets the executor that runs connection attempts, and opens the first session before the first query.
+    pub fn set_executor(self: &Arc<Self>, executor: Weak<dyn Executor>) {
         if self.executor.set(executor).is_ok() {
-            self.tell(|state, now, actions| state.pool.start(now, actions));
+            self.update_pool(|state, now, actions| state.pool.start(now, actions));
         }
     }
 
-    /// Has what is asked once more cost a token of `budget` each from now on; until then, nothing.
-    pub fn spend(&self, budget: &Arc<TokenBucket>) {
-        self.state.lock().pool.spend(Arc::clone(budget));
+    /// Charges each query that is sent again to `budget` from now on. Until then they are free.
+    pub fn set_retry_budget(&self, budget: &Arc<TokenBucket>) {
+        self.state.lock().pool.set_retry_budget(Arc::clone(budget));
     }
 
-    /// Where the resolvers are, each with how it proves itself now.
+    /// The address of each resolver, with its current identity.
     pub fn targets(&self) -> Vec<(SocketAddr, Identity)> {
         let targets = self.targets.iter();
         targets
@@ -202,92 +210,91 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             .collect()
     }
 
-    /// When a session was last opened by certificates that hold by this machine's clock, which was right then as far as they
-    /// tell; in seconds since 1970, if ever.
-    pub fn good_time(&self) -> Option<u64> {
-        Some(self.good_time.load(Ordering::Relaxed)).filter(|time| *time > 0)
+    /// When a session was last opened with certificates that are valid by this machine's clock, in seconds since 1970, if ever. The clock
+    /// was right then, as far as they tell.
+    pub fn last_trusted_time(&self) -> Option<u64> {
+        Some(self.last_trusted_time.load(Ordering::Relaxed)).filter(|time| *time > 0)
     }
 
-    /// How each address fares.
-    pub fn standings(&self) -> Vec<Standing> {
+    /// The status of each address, by rank.
+    pub fn address_status(&self) -> Vec<AddressStatus> {
         let now = clock::now();
         let state = self.state.lock();
-        let standing = |(rank, target): (usize, &Target)| {
+        let standing = |(rank, target): (usize, &ResolverAddress)| {
             let identity = target.identity();
             let (name, terms) = (identity.name(), identity.policy());
-            let shown = state.addresses[rank].shown.as_ref();
-            Standing {
+            let last_presented = state.addresses[rank].last_presented.as_ref();
+            AddressStatus {
                 address: target.address,
                 name: name.to_str().into_owned(),
                 pins: terms.pins.entries().len(),
                 sessions: state.pool.sessions_at(rank),
-                healthy: state.pool.is_well(rank, now),
-                shown: shown.map(|shown| shown.proved(terms)),
+                healthy: state.pool.is_healthy(rank, now),
+                pin_status: last_presented.map(|last_presented| last_presented.pin_status(terms)),
             }
         };
         self.targets.iter().enumerate().map(standing).collect()
     }
 
-    /// Whether a query would find a session, or could have one opened as far as is known: one was open, and ended without a
-    /// failure since.
+    /// Returns true if a query would find a session, or could get one as far as is known: a session was open once, and no attempt has
+    /// failed everywhere since.
     pub fn is_ready(&self) -> bool {
         let state = self.state.lock();
         let mut addresses = state.addresses.iter();
-        let was_open = addresses.any(|address| address.shown.is_some());
-        state.pool.serves() || was_open && !state.pool.is_down()
+        let was_open = addresses.any(|address| address.last_presented.is_some());
+        state.pool.has_usable_session() || was_open && !state.pool.is_down()
     }
 
-    /// The time of a query, as it was asked for.
+    /// How long a query may take, as configured.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// The time of a query, see [`Pool::query_time`].
+    /// How long a query may take, see [`Pool::query_time`].
     pub fn query_time(&self) -> Duration {
         let time = self.query_time.load(Ordering::Relaxed);
         self.timeout.max(Duration::from_millis(time))
     }
 
-    /// Queries on their way, and how many there may be.
+    /// The number of queries in flight, and its limit.
     pub fn pending(&self) -> (usize, usize) {
         (self.state.lock().pool.pending(), self.max_pending)
     }
 
-    /// Whether this machine's clock is known to be wrong.
-    pub fn suspects_clock(&self) -> bool {
-        let mut identities = self.targets.iter().map(Target::identity);
-        identities.any(|identity| identity.distrusts_clock(today()))
+    /// Returns true if this machine's clock is known to be wrong.
+    pub fn is_clock_untrusted(&self) -> bool {
+        let mut identities = self.targets.iter().map(ResolverAddress::identity);
+        identities.any(|identity| identity.distrusts_clock(unix_time_now()))
     }
 
-    /// Takes over `queries`: into a session, or to wait for one. Once it is retired it leaves them where they are.
+    /// Takes over `queries`: they are sent on a session, or wait for one. After [`Upstream::retire`] they stay in `queries`.
     pub fn submit(
         self: &Arc<Self>,
         queries: &mut Vec<Arc<Q>>,
-        work: &mut Work<Q>,
+        work: &mut WorkBuffers<Q>,
         replies: &mut R,
         now: Instant,
     ) {
         if queries.is_empty() {
             return;
         }
-        self.watch_for_suspend(work, replies, now);
+        self.detect_suspend(work, replies, now);
         let mut state = self.state.lock();
         if state.retired {
             return;
         }
         state.pool.submit(queries, now, &mut work.actions);
-        self.carry(state, work, replies, now);
+        self.perform_actions(state, work, replies, now);
         self.wake_timer();
     }
 
-    /// Takes no more queries, and stops when those that it has have ended: on the sessions that they are on, or another one
-    /// if need be.
+    /// Takes no more queries, and stops when those in flight have ended, on their sessions or on others.
     pub fn retire(&self) {
         self.state.lock().retired = true;
         self.unpark_timer();
     }
 
-    /// Closes the sessions, and opens no more. Nobody waits for an answer any more.
+    /// Closes all sessions and opens no more. No client waits for an answer any more.
     pub fn stop(&self) {
         let mut state = self.state.lock();
         state.stopped = true;
@@ -297,30 +304,30 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         self.unpark_timer();
     }
 
-    /// Tells the pool that something has happened, and does what it says.
-    pub(super) fn tell(
+    /// Tells the pool about an event, and carries out its actions.
+    pub(super) fn update_pool(
         self: &Arc<Self>,
         event: impl FnOnce(&mut State<Q>, Instant, &mut Actions<Arc<Q>>),
     ) {
-        let (mut work, mut replies) = (Work::default(), R::default());
+        let (mut work, mut replies) = (WorkBuffers::default(), R::default());
         let now = clock::now();
         let mut state = self.state.lock();
         event(&mut state, now, &mut work.actions);
-        self.carry(state, &mut work, &mut replies, now);
+        self.perform_actions(state, &mut work, &mut replies, now);
         replies.send();
         self.wake_timer();
     }
 
-    /// Does what the pool says, but for answers, which those know who read them.
-    pub(super) fn carry(
+    /// Carries out the pool's actions, except for answers: the thread that read them delivers them. Releases the lock first.
+    pub(super) fn perform_actions(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State<Q>>,
-        work: &mut Work<Q>,
+        work: &mut WorkBuffers<Q>,
         replies: &mut R,
         now: Instant,
     ) {
-        let Work { actions, outgoing } = work;
-        let closed: Vec<Open> = actions
+        let WorkBuffers { actions, outgoing } = work;
+        let closed: Vec<OpenSession> = actions
             .closes
             .drain(..)
             .filter_map(|id| {
@@ -339,9 +346,9 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             .collect();
         drop(state);
         for (event, session) in events {
-            self.say(event, session.as_deref(), now);
+            self.handle_event(event, session.as_deref(), now);
         }
-        for Open { session, .. } in closed {
+        for OpenSession { session, .. } in closed {
             session.close();
         }
         for (id, session) in first.into_iter().chain(others) {
@@ -351,32 +358,35 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 form: send.form,
                 query: send.query,
             }));
-            session.send_together(outgoing);
+            session.send_combined(outgoing);
         }
-        // What was to go on a session that has ended since is asked again when that is known.
+        // Queries for a session that has ended meanwhile are sent again when the pool learns of that end.
         actions.sends.clear();
         for (query, failure) in actions.failed.drain(..) {
-            self.settle.settle(&query, Err(failure), now, replies);
+            self.completer.complete(&query, Err(failure), now, replies);
         }
         for query in actions.due.drain(..) {
             if !query.has_ended() {
-                self.settle.look_after(&query, now, replies);
+                self.completer.serve_due_waiters(&query, now, replies);
             }
         }
         for connect in actions.connects.drain(..) {
-            self.send_for(connect);
+            self.spawn_connect(connect);
         }
     }
 }
 
-/// A session, by its number.
-type Known = (SessionId, Arc<Session>);
+/// A session and its number.
+type NumberedSession = (SessionId, Arc<Session>);
 
-/// The sessions that something is to be sent on: mostly it is one, which costs no memory.
-fn sessions_to_send_on<Q>(state: &State<Q>, sends: &[Send<Arc<Q>>]) -> (Option<Known>, Vec<Known>) {
+/// The sessions on which something is to be sent. Mostly it is one, which needs no allocation.
+fn sessions_to_send_on<Q>(
+    state: &State<Q>,
+    sends: &[SendQuery<Arc<Q>>],
+) -> (Option<NumberedSession>, Vec<NumberedSession>) {
     let known = |id| open_session(state, id).map(|session| (id, session));
     let first = sends.first().map(|send| send.session);
-    let mut others: Vec<Known> = Vec::new();
+    let mut others: Vec<NumberedSession> = Vec::new();
     for send in sends {
         let is_known =
             Some(send.session) == first || others.iter().any(|(id, _)| *id == send.session);
@@ -393,7 +403,7 @@ pub(super) fn open_session<Q>(state: &State<Q>, id: SessionId) -> Option<Arc<Ses
     Some(Arc::clone(&open.session))
 }
 
-/// For how many milliseconds the machine was suspended so far.
+/// For how many milliseconds the machine has been suspended so far.
 pub(super) fn time_suspended() -> u64 {
     u64::try_from(clock::time_suspended().as_millis()).unwrap_or(u64::MAX)
 }

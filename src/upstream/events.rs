@@ -1,4 +1,4 @@
-//! What is said in the log of sessions and resolvers?
+//! What is logged about sessions and resolvers?
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -8,7 +8,7 @@ use super::actions::Event;
 use super::driver::Upstream;
 use super::handshake::ConnectError;
 use super::session::Session;
-use super::status::fit;
+use super::status::find_pin;
 use super::traits::{Query, Replies};
 use crate::identity::chain::VerifiedPeer;
 use crate::identity::pin::PinSet;
@@ -18,8 +18,8 @@ use crate::system::clock;
 use crate::telemetry::log::{debug, error, info, warn};
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
-    /// Says in the log what happened.
-    pub(super) fn say(&self, event: Event, session: Option<&Session>, now: Instant) {
+    /// Logs and counts an event of the pool. Tells the completer when a resolver has recovered.
+    pub(super) fn handle_event(&self, event: Event, session: Option<&Session>, now: Instant) {
         let name = |rank: usize| {
             let identity = self.targets[rank].identity();
             identity.name().to_str().into_owned()
@@ -32,24 +32,24 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             )
         };
         match event {
-            Event::Serves(rank, _) => {
-                let description = session.map(|session| session.agreement().to_string());
+            Event::AddressActive(rank, _) => {
+                let description = session.map(|session| session.tls_parameters().to_string());
                 let description = description.unwrap_or_default();
                 let (address, name) = (address(rank), name(rank));
                 info!("event=resolver-serves resolver={address} name={name} {description}");
             }
-            Event::Silent(_) => debug!("event=session-suspect resolver={}", of_session()),
-            Event::Dead(_) => debug!("event=session-silent resolver={}", of_session()),
-            Event::Fails(rank) => {
+            Event::SessionSilent(_) => debug!("event=session-suspect resolver={}", of_session()),
+            Event::SessionDead(_) => debug!("event=session-silent resolver={}", of_session()),
+            Event::AddressFailing(rank) => {
                 let (address, name) = (address(rank), name(rank));
                 warn!("event=resolver-fails resolver={address} name={name}");
             }
-            Event::Well(rank) => {
-                self.settle.recover(now);
+            Event::AddressRecovered(rank) => {
+                self.completer.resolver_recovered(now);
                 let (address, name) = (address(rank), name(rank));
                 info!("event=resolver-well resolver={address} name={name}");
             }
-            Event::Takes(rank, form) => {
+            Event::FormReduced(rank, form) => {
                 let without = match form {
                     QueryForm::NoEdns => "edns",
                     _ => "padding",
@@ -59,19 +59,24 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                     address(rank)
                 );
             }
-            Event::Convicted => {
-                self.tally.convicted.increment();
+            Event::CulpritFound => {
+                self.metrics.culprits.increment();
                 debug!("event=query-ends-session");
             }
-            Event::Unmatched(_) => debug!("event=answer-unmatched resolver={}", of_session()),
+            Event::UnmatchedReply(_) => debug!("event=answer-unmatched resolver={}", of_session()),
         }
     }
 
-    /// Counts and says what a session was opened without.
-    pub(super) fn doubt(&self, address: SocketAddr, identity: &Identity, proof: &VerifiedPeer) {
+    /// Counts and logs what a session was opened without.
+    pub(super) fn report_degraded(
+        &self,
+        address: SocketAddr,
+        identity: &Identity,
+        proof: &VerifiedPeer,
+    ) {
         let (name, pins) = (identity.name().to_str(), &identity.policy().pins);
-        if !pins.is_empty() && fit(&proof.keys, identity.policy()).is_none() {
-            self.tally.doubts.unpinned.increment();
+        if !pins.is_empty() && find_pin(&proof.keys, identity.policy()).is_none() {
+            self.metrics.degraded.unpinned.increment();
             let shown = proof.keys.iter().copied().collect::<PinSet>();
             warn!(
                 "event=resolver-unpinned resolver={address} name={name} expected=\"{pins}\" shown_pins=\"{shown}\""
@@ -79,9 +84,9 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         }
         if !proof.clock_untrusted {
             let now = clock::unix_time().as_secs();
-            self.good_time.store(now, Ordering::Relaxed);
+            self.last_trusted_time.store(now, Ordering::Relaxed);
         } else {
-            self.tally.doubts.clock.increment();
+            self.metrics.degraded.clock.increment();
             warn!(
                 "event=clock-suspect resolver={address} name={name} cause=\"this machine's clock is behind the time at \
                  which dns-tool was built or last knew the time; a pin stands in for it\""
@@ -89,13 +94,13 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         }
     }
 
-    /// Says once what is wrong with an address. Not under the lock: a log that nobody reads must not stop the service.
-    pub(super) fn complain(&self, rank: usize, error: &ConnectError, news: bool) {
+    /// Logs once what is wrong with an address. Not called under the lock: a log that nobody reads must not stop the service.
+    pub(super) fn log_connect_error(&self, rank: usize, error: &ConnectError, is_new: bool) {
         let target = &self.targets[rank];
         let (address, identity) = (target.address, target.identity());
         let name = identity.name().to_str();
         match error {
-            _ if !news => debug!("event=resolver-still-away resolver={address}"),
+            _ if !is_new => debug!("event=resolver-still-away resolver={address}"),
             ConnectError::Identity(_) => {
                 error!("event=resolver-refused resolver={address} name={name} {error}");
             }

@@ -1,4 +1,4 @@
-//! How is a resolver connected to, and proved?
+//! How is a resolver connected to and authenticated?
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -16,23 +16,23 @@ use crate::identity::verify_error::VerifyError;
 use crate::system::clock;
 use crate::system::deadline::{DeadlineStream, time_left};
 
-/// The socket's send buffer in octets, as far as the system allows: it holds the pending queries, so that only a resolver
-/// that does not read fills it.
+/// The socket's send buffer in octets, as far as the system allows. It holds the pending queries, so that only a resolver that does not
+/// read fills it.
 const SEND_BUFFER: usize = 1024 * 1024;
-/// How long what was sent may stay unacknowledged, or wait for a resolver that does not read (TCP_USER_TIMEOUT, RFC 5482).
+/// How long sent data may stay unacknowledged, or wait for a resolver that does not read (TCP_USER_TIMEOUT, RFC 5482).
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Octets of data in one TCP segment, at most: 1280 (RFC 8200 section 5) less the headers of IPv6 and TCP. A path that drops
-/// larger packets without a word would stop the session at the first long answer, and again after every reconnection.
-const SEGMENT: u32 = 1220;
+/// The largest TCP segment in octets: 1280 (RFC 8200 section 5) less the headers of IPv6 and TCP. A path that silently drops larger packets
+/// would stop the session at the first long answer, and again after every reconnection.
+const MAX_SEGMENT: u32 = 1220;
 
-/// Why there is no session.
+/// Why no session could be opened.
 #[derive(Debug)]
 pub enum ConnectError {
     /// The resolver could not be reached: no TCP connection by the deadline.
     Connect(io::Error),
-    /// TCP was there, TLS not.
+    /// TCP connected, but the TLS handshake failed.
     Handshake(io::Error),
-    /// It is not the resolver that was meant.
+    /// The resolver failed authentication.
     Identity(Box<VerifyError>),
 }
 
@@ -40,8 +40,8 @@ impl fmt::Display for ConnectError {
     /// As fields of a log line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connect(error) => write!(f, "stage=connect cause=\"{}\"", plain(error)),
-            Self::Handshake(error) => write!(f, "stage=handshake cause=\"{}\"", plain(error)),
+            Self::Connect(error) => write!(f, "stage=connect cause=\"{}\"", error_text(error)),
+            Self::Handshake(error) => write!(f, "stage=handshake cause=\"{}\"", error_text(error)),
             Self::Identity(refusal) => refusal.fmt(f),
         }
     }
@@ -49,8 +49,8 @@ impl fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// The error's own text; for one that has none, in words.
-pub(super) fn plain(error: &io::Error) -> String {
+/// The error's own text, or plain words for errors without a useful one.
+pub(super) fn error_text(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::TimedOut => "no answer in time".to_owned(),
         ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => {
@@ -60,18 +60,18 @@ pub(super) fn plain(error: &io::Error) -> String {
     }
 }
 
-/// What both sides of a connection agreed on.
+/// What both sides negotiated in the TLS handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Agreement {
+pub struct TlsParameters {
     /// The TLS version, `1.3` or `1.2`.
     pub version: &'static str,
-    /// It was resumed from a ticket.
+    /// The session was resumed from a ticket.
     pub resumed: bool,
-    /// It was said to be DNS over TLS (ALPN `dot`).
+    /// The resolver selected DNS over TLS by ALPN (`dot`).
     pub alpn: bool,
 }
 
-impl Agreement {
+impl TlsParameters {
     pub(super) fn of(tls: &ClientConnection) -> Self {
         Self {
             version: match tls.protocol_version() {
@@ -85,22 +85,21 @@ impl Agreement {
     }
 }
 
-impl fmt::Display for Agreement {
+impl fmt::Display for TlsParameters {
     /// As fields of a log line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "tls={} resumed={}", self.version, self.resumed)
     }
 }
 
-/// The certificates that are shown at `address`, leaf first, whoever shows them: a handshake by `deadline`, and not a word
-/// more.
-pub fn inspect(
+/// Completes a TLS handshake with `address` by `deadline`, and returns its certificates, leaf first, verified or not. Sends no query.
+pub fn fetch_certificates(
     address: SocketAddr,
     identity: &Identity,
     deadline: Instant,
 ) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
     let socket = connect_socket(address, deadline).map_err(ConnectError::Connect)?;
-    let tls = shake_hands(&socket, identity.inspection_config(), identity, deadline)?;
+    let tls = tls_handshake(&socket, identity.inspection_config(), identity, deadline)?;
     let shown = tls.peer_certificates().unwrap_or_default();
     Ok(shown
         .iter()
@@ -109,8 +108,8 @@ pub fn inspect(
         .collect())
 }
 
-/// The time by which certificates are judged, as far as this machine knows it.
-pub fn today() -> UnixTime {
+/// The time at which certificates are checked, by this machine's clock.
+pub fn unix_time_now() -> UnixTime {
     UnixTime::since_unix_epoch(clock::unix_time())
 }
 
@@ -120,19 +119,18 @@ pub(super) fn connect_socket(address: SocketAddr, deadline: Instant) -> io::Resu
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
-    // The system may give less.
+    // The system may grant less.
     let _ = socket.set_send_buffer_size(SEND_BUFFER);
     socket.set_tcp_nodelay(true)?;
-    // What it does not take is given up, also when the session has ended here.
+    // Unacknowledged data is given up, also after the session has ended here.
     let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
-    // Neither side sends a packet that a path of the smallest IPv6 MTU could swallow. Where the kernel will not have it,
-    // paths are as they are.
-    let _ = socket.set_tcp_mss(SEGMENT);
+    // Neither side sends a packet larger than the smallest IPv6 MTU. If the kernel refuses the option, paths are used as they are.
+    let _ = socket.set_tcp_mss(MAX_SEGMENT);
     socket.connect_timeout(&address.into(), time_left(deadline)?)?;
     Ok(socket.into())
 }
 
-fn shake_hands(
+fn tls_handshake(
     socket: &TcpStream,
     config: Arc<ClientConfig>,
     identity: &Identity,
@@ -156,21 +154,21 @@ fn shake_hands(
     Ok(tls)
 }
 
-pub(super) fn handshake(
+pub(super) fn verified_handshake(
     socket: &TcpStream,
     identity: &Identity,
     deadline: Instant,
 ) -> Result<(ClientConnection, VerifiedPeer), ConnectError> {
-    let tls = shake_hands(
+    let tls = tls_handshake(
         socket,
         Arc::clone(identity.client_config()),
         identity,
         deadline,
     )?;
-    // No verifier is called for a resumed session: what its ticket stands for is held to today's time and pins. After a full
-    // handshake this tells how they were satisfied.
+    // rustls calls no verifier for a resumed session: its certificates are checked against the current time and pins here. After a full
+    // handshake this check tells how the policy was satisfied.
     let chain = tls.peer_certificates().unwrap_or_default();
-    match identity.check(chain, today()) {
+    match identity.check(chain, unix_time_now()) {
         Ok(proof) => Ok((tls, proof)),
         Err(refusal) => Err(ConnectError::Identity(Box::new(refusal))),
     }

@@ -1,67 +1,66 @@
 //! May this address be tried now?
 //!
-//! Health is passive: it follows from what became of the connections that queries asked for, never from probes of its own.
-//! A failure keeps an address back for a while that doubles, with jitter, so that many forwarders do not return at once.
-//! Time is passed in.
+//! Health is passive: it follows from the connections that queries asked for, never from separate probes. A failure backs an address off
+//! for a time that doubles, with jitter, so that many forwarders do not return at once. Time is passed in.
 
 use std::time::{Duration, Instant};
 
-/// How long the first failure keeps an address back, and how long any does at most.
+/// Backoff after the first failure, and the longest backoff.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
-/// What kind of failure an address had.
+/// Why an address is backed off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// It could not be reached, or it closed without an answer.
+pub enum AddressFailure {
+    /// The address could not be reached, or closed the connection without an answer.
     Unreachable,
-    /// It did not prove to be the resolver that was meant. Trying sooner would not change that.
-    Unproved,
+    /// The resolver failed authentication. An earlier retry would not change that.
+    Unauthenticated,
 }
 
-/// How an address has fared.
+/// Whether an address can be reached, as far as is known.
 #[derive(Debug, Default)]
 pub struct Health {
     failures: u32,
-    held_back: Option<(Instant, Fault)>,
+    backoff: Option<(Instant, AddressFailure)>,
 }
 
 impl Health {
-    /// It served.
-    pub fn succeed(&mut self) {
+    /// Records a success, which clears the backoff.
+    pub fn record_success(&mut self) {
         *self = Self::default();
     }
 
-    /// It failed at `now`; `jitter` from 0 to 255 spreads the wait over three quarters to five quarters of itself.
-    pub fn fail(&mut self, fault: Fault, jitter: u8, now: Instant) {
+    /// Records a failure at `now`. `jitter` (0 to 255) scales the backoff by 0.75 to 1.25.
+    pub fn record_failure(&mut self, fault: AddressFailure, jitter: u8, now: Instant) {
         let doubled = BACKOFF.0 * (1 << self.failures.min(4));
         self.failures = self.failures.saturating_add(1);
         let wait = doubled * (384 + u32::from(jitter)) / 512;
-        self.held_back = Some((now + wait.min(BACKOFF.1), fault));
+        self.backoff = Some((now + wait.min(BACKOFF.1), fault));
     }
 
-    /// It was slower than another: no failure, but no reason to come back to it at once.
-    pub fn lose(&mut self, now: Instant) {
-        self.held_back = Some((now + BACKOFF.1, Fault::Unreachable));
+    /// Defers the address for the longest backoff: it was slower than another, which is no failure.
+    pub fn defer(&mut self, now: Instant) {
+        self.backoff = Some((now + BACKOFF.1, AddressFailure::Unreachable));
     }
 
-    /// Whether it may be preferred.
-    pub fn is_good(&self, now: Instant) -> bool {
-        self.held_back.is_none_or(|(until, _)| until <= now)
+    /// Returns true if the address is not backed off.
+    pub fn is_available(&self, now: Instant) -> bool {
+        self.backoff.is_none_or(|(until, _)| until <= now)
     }
 
-    /// Whether it may be tried when there is nothing better: not while it is known to be somebody else.
+    /// Returns true if the address may be tried when nothing better is available: not while it is backed off for failed authentication.
     pub fn may_probe(&self, now: Instant) -> bool {
-        self.is_good(now) || !self.is_unproved()
+        self.is_available(now) || !self.is_unauthenticated()
     }
 
-    /// Whether the last failure was one of identity.
-    pub fn is_unproved(&self) -> bool {
-        matches!(self.held_back, Some((_, Fault::Unproved)))
+    /// Returns true if the last failure was one of authentication.
+    pub fn is_unauthenticated(&self) -> bool {
+        matches!(self.backoff, Some((_, AddressFailure::Unauthenticated)))
     }
 
-    /// Until when it is kept back.
-    pub fn held_back_until(&self) -> Option<Instant> {
-        self.held_back.map(|(until, _)| until)
+    /// When the last backoff ends.
+    pub fn backoff_until(&self) -> Option<Instant> {
+        self.backoff.map(|(until, _)| until)
     }
 }
 
@@ -69,22 +68,22 @@ impl Health {
 mod tests {
     use super::*;
 
-    /// How long a failure at `now` keeps back.
+    /// The backoff after a failure at `now`.
     fn wait(health: &mut Health, jitter: u8, now: Instant) -> Duration {
-        health.fail(Fault::Unreachable, jitter, now);
-        health.held_back_until().expect("it failed") - now
+        health.record_failure(AddressFailure::Unreachable, jitter, now);
+        health.backoff_until().expect("it failed") - now
     }
 
     #[test]
-    fn failures_keep_back_for_one_second_doubling_to_fifteen() {
+    fn backoff_starts_at_one_second_and_doubles_to_fifteen() {
         let now = Instant::now();
         let mut health = Health::default();
         let waits: Vec<_> = (0..7)
             .map(|_| wait(&mut health, 128, now).as_secs())
             .collect();
         assert_eq!(waits, [1, 2, 4, 8, 15, 15, 15]);
-        health.succeed();
-        assert!(health.is_good(now));
+        health.record_success();
+        assert!(health.is_available(now));
         assert_eq!(
             wait(&mut health, 128, now),
             BACKOFF.0,
@@ -100,14 +99,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unreachable_address_may_be_probed_and_an_unproved_one_only_after_its_time() {
+    fn an_unreachable_address_may_be_probed_and_an_unauthenticated_one_only_after_its_backoff() {
         let now = Instant::now();
         let mut health = Health::default();
-        health.fail(Fault::Unreachable, 0, now);
-        assert!(!health.is_good(now) && health.may_probe(now));
-        health.fail(Fault::Unproved, 0, now);
-        assert!(!health.is_good(now) && !health.may_probe(now));
+        health.record_failure(AddressFailure::Unreachable, 0, now);
+        assert!(!health.is_available(now) && health.may_probe(now));
+        health.record_failure(AddressFailure::Unauthenticated, 0, now);
+        assert!(!health.is_available(now) && !health.may_probe(now));
         let later = now + BACKOFF.1;
-        assert!(health.is_good(later) && health.may_probe(later));
+        assert!(health.is_available(later) && health.may_probe(later));
     }
 }

@@ -1,41 +1,41 @@
 //! Whom do we ask?
 //!
-//! The most preferred resolver that is well and proves its identity, over few sessions that all queries share. Which query goes where,
-//! and which sessions there are, is decided by [`pool`], without sockets; the threads here carry: workers bring queries
-//! and open sessions, each session has one that reads, and a timer tells the pool that time has passed. Whoever has something to tell
-//! it takes the lock, is told what to do, and does it once the lock is given back. Never is a query sent anywhere but into a
-//! session whose resolver is proved.
+//! The most preferred resolver that is healthy and authenticated, over few sessions that all queries share. [`pool`] decides, without
+//! sockets, which query goes where and which sessions there are. The threads here do the work: workers bring queries and open sessions,
+//! each session has a thread that reads it, and a timer tells the pool that time has passed. Each thread with an event takes the pool's
+//! lock, gets back the actions to take, and takes them after it has released the lock. A query is only ever sent on a session whose
+//! resolver was authenticated.
 //!
-//! - The rules: [`pool`] (and `balance`, `alone`, `answers`, `endings`, `timing`, `consistency`, its parts), [`actions`] (what it is told and says),
-//!   `table` (queries and sessions), `address`, `suspicion`, [`health`], [`token_bucket`].
-//! - The threads: `driver` (the type [`Upstream`]), `connect`, `session_thread`, `timer`, `reload`, `events` (what is logged), `status`
-//!   (what is shown and counted), `pending` (what the rules know of a query).
+//! - The rules: [`pool`] (and its parts `scheduling`, `isolation`, `answers`, `session_end`, `timing`, `consistency`), [`actions`] (what
+//!   goes into the pool and comes out), `table` (queries and sessions), `address`, `culprits`, [`health`], [`token_bucket`].
+//! - The threads: `driver` (the type [`Upstream`]), `connect`, `session_thread`, `timer`, `reload`, `events` (log lines), `status` (what
+//!   monitoring shows), `pool_query` (what the rules know of a query).
 //! - One connection: [`session`], `outgoing`, `reader`, [`handshake`], [`query_ids`].
-//! - What is asked for and needed: `settings`, `traits`.
+//! - Settings and requirements: `settings`, `traits`.
 
 pub mod actions;
 mod address;
-mod alone;
 mod answers;
-mod balance;
 mod connect;
 mod consistency;
+mod culprits;
 mod driver;
-mod endings;
 mod events;
 pub mod handshake;
 pub mod health;
+mod isolation;
 mod outgoing;
-mod pending;
 pub mod pool;
+mod pool_query;
 pub mod query_ids;
 mod reader;
 mod reload;
+mod scheduling;
 pub mod session;
+mod session_end;
 mod session_thread;
 mod settings;
 mod status;
-mod suspicion;
 mod table;
 mod timer;
 mod timing;
@@ -43,11 +43,11 @@ pub mod token_bucket;
 mod traits;
 
 pub use self::actions::Failure;
-pub use self::driver::{Upstream, Work};
+pub use self::culprits::QueryGroups;
+pub use self::driver::{Upstream, WorkBuffers};
 pub use self::outgoing::{Message, Outgoing};
 pub use self::reader::Reader;
-pub use self::settings::{LEAST_PATIENCE, RACERS, Resolver, Settings};
-pub use self::status::{Doubts, Proved, Standing, Tally};
-pub use self::suspicion::Kin;
-pub use self::table::{Pending, SessionId};
-pub use self::traits::{Query, Replies, Settle};
+pub use self::settings::{MAX_CONNECT_ATTEMPTS, MIN_SILENCE_TIMEOUT, Resolver, Settings};
+pub use self::status::{AddressStatus, DegradedSessions, PinStatus, UpstreamMetrics};
+pub use self::table::{PoolQuery, SessionId};
+pub use self::traits::{Completer, Query, Replies};

@@ -1,4 +1,4 @@
-//! What waits to be written into a session?
+//! What waits to be written to a session?
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,21 +7,22 @@ use parking_lot::Mutex;
 
 use crate::message::QueryForm;
 
-/// Batches that one thread sends for others, one after the other, before they send themselves.
-pub(super) const ROUNDS: usize = 8;
-/// A message that goes into a session.
+/// Batches that one thread writes in a row for others. After that the other threads write for themselves.
+pub(super) const MAX_COMBINED_WRITES: usize = 8;
+/// A message that is written to a session.
 pub trait Message: Send + Sync {
-    /// Nobody waits for what it would bring any more.
+    /// Returns true if no client waits for the answer any more.
     fn has_ended(&self) -> bool;
-    /// Appends it in that form, its length before it and its ID 0. A signed one has one form.
+    /// Appends the message in that form, with its two-octet length prefix (RFC 7766 section 8) and ID 0. A signed message has one form
+    /// only.
     fn write_framed(&self, form: QueryForm, out: &mut Vec<u8>);
 }
 
-/// A query on its way into a session.
+/// A query that is to be written to a session.
 pub struct Outgoing {
-    /// Its ID there.
+    /// The message ID on that session.
     pub id: u16,
-    /// What it carries.
+    /// The form: with padding, with EDNS, or without both.
     pub form: QueryForm,
     /// The query.
     pub query: Arc<dyn Message>,
@@ -35,29 +36,29 @@ impl fmt::Debug for Outgoing {
     }
 }
 
-/// Queries that leave with those of a thread that sends for others too.
+/// Queries that threads leave to the one that is writing. A mutex in the session guards it; see [`super::session::Session`].
 #[derive(Debug, Default)]
-pub(super) struct Company {
-    pub(super) joined: Vec<Outgoing>,
-    /// How many batches that thread has begun to send; 0 while there is none.
-    pub(super) rounds: usize,
-    /// Somebody joined the last one.
-    pub(super) is_likely: bool,
+pub(super) struct WriteCombiner {
+    pub(super) queue: Vec<Outgoing>,
+    /// Batches that the writing thread has begun; 0 while no thread writes.
+    pub(super) writes: usize,
+    /// Another thread added queries during the last write.
+    pub(super) is_contended: bool,
 }
 
-impl Company {
-    /// Adds those that joined to `queries`.
-    pub(super) fn move_to(&mut self, queries: &mut Vec<Outgoing>) {
-        self.is_likely |= !self.joined.is_empty();
-        queries.append(&mut self.joined);
+impl WriteCombiner {
+    /// Moves the queued queries to `queries`.
+    pub(super) fn take_queue(&mut self, queries: &mut Vec<Outgoing>) {
+        self.is_contended |= !self.queue.is_empty();
+        queries.append(&mut self.queue);
     }
 }
 
-/// The duty to send what joins. Whoever lets go of it before the end, by a panic, leaves it to the next.
-pub(super) struct Lead<'s>(pub(super) &'s Mutex<Company>);
+/// Held by the thread that writes for others. Dropped on panic, so that the next thread takes over.
+pub(super) struct Leader<'s>(pub(super) &'s Mutex<WriteCombiner>);
 
-impl Drop for Lead<'_> {
+impl Drop for Leader<'_> {
     fn drop(&mut self) {
-        self.0.lock().rounds = 0;
+        self.0.lock().writes = 0;
     }
 }

@@ -1,16 +1,16 @@
-//! Under which ID does a query travel?
+//! Which ID does a query get?
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// Random message IDs that nobody outside can foresee (RFC 5452 section 9.2), drawn many at a time.
+/// Random message IDs that nobody outside can predict (RFC 5452 section 9.2), drawn many at a time.
 #[derive(Debug)]
-pub struct Ids {
+pub struct QueryIds {
     source: SystemRandom,
     octets: [u8; 512],
     used: usize,
 }
 
-impl Default for Ids {
+impl Default for QueryIds {
     fn default() -> Self {
         Self {
             source: SystemRandom::new(),
@@ -20,9 +20,9 @@ impl Default for Ids {
     }
 }
 
-impl Ids {
-    /// The next one.
-    pub fn draw(&mut self) -> u16 {
+impl QueryIds {
+    /// Returns the next random ID.
+    pub fn next_id(&mut self) -> u16 {
         if self.used == self.octets.len() {
             self.source
                 .fill(&mut self.octets)

@@ -13,29 +13,29 @@ use parking_lot::Mutex;
 use rustls::ClientConnection;
 use socket2::SockRef;
 
-use super::handshake::{ConnectError, connect_socket, handshake};
-use super::session::{Closed, Session, State};
+use super::handshake::{ConnectError, connect_socket, verified_handshake};
+use super::session::{CloseReason, Session, SessionState};
 use crate::identity::verifier::Identity;
 use crate::message::HEADER_LEN;
 use crate::message::framing::FrameBuffer;
 
-/// Octets that one read takes off the socket, at most.
+/// Octets that one read takes from the socket, at most.
 const READ_BUFFER: usize = 32 * 1024;
 
 impl Session {
-    /// Connects to `address` and proves that it is the resolver of `identity`: TCP, TLS and every check by `deadline`.
+    /// Connects to `address` and authenticates the resolver by `identity`. TCP, TLS and all checks must be done by `deadline`.
     pub fn connect(
         address: SocketAddr,
         identity: &Identity,
         deadline: Instant,
     ) -> Result<(Arc<Self>, Reader), ConnectError> {
         let socket = connect_socket(address, deadline).map_err(ConnectError::Connect)?;
-        let (tls, proof) = handshake(&socket, identity, deadline)?;
+        let (tls, proof) = verified_handshake(&socket, identity, deadline)?;
         let session = Arc::new(Self {
             socket,
             address,
             proof,
-            state: Mutex::new(State {
+            state: Mutex::new(SessionState {
                 tls,
                 plaintext: Vec::new(),
                 unsent: Vec::new(),
@@ -44,14 +44,14 @@ impl Session {
                 received: 0,
                 closed: false,
             }),
-            company: Mutex::default(),
+            combiner: Mutex::default(),
         });
         let reader = Reader {
             session: Arc::clone(&session),
             encrypted: vec![0; READ_BUFFER],
             frames: FrameBuffer::with_capacity(READ_BUFFER),
             messages: Vec::new(),
-            ended: None,
+            close_reason: None,
         };
         Ok((session, reader))
     }
@@ -64,7 +64,7 @@ pub struct Reader {
     encrypted: Vec<u8>,
     frames: FrameBuffer,
     messages: Vec<Range<usize>>,
-    ended: Option<Closed>,
+    close_reason: Option<CloseReason>,
 }
 
 impl Reader {
@@ -73,51 +73,52 @@ impl Reader {
         &self.session
     }
 
-    /// Waits for octets from the resolver; the messages that they bring to an end are [`Reader::messages`] then.
-    pub fn read(&mut self) -> Result<(), Closed> {
+    /// Waits for data from the resolver. [`Reader::messages`] then has the messages that it completed.
+    pub fn read(&mut self) -> Result<(), CloseReason> {
         self.messages.clear();
-        if let Some(ended) = self.ended.take() {
-            return Err(ended);
+        if let Some(close_reason) = self.close_reason.take() {
+            return Err(close_reason);
         }
         let arrived = loop {
             match (&self.session.socket).read(&mut self.encrypted) {
                 Ok(arrived) => break arrived,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Closed::Broken(error)),
+                Err(error) => return Err(CloseReason::Io(error)),
             }
         };
         let mut state = self.session.state.lock();
         let state = &mut *state;
         if state.closed {
-            // Nobody waits for what came after it, and rustls is not to be asked once it has said goodbye.
-            return Err(Closed::Here);
+            // No client waits for later data, and rustls must not be used after close_notify was sent.
+            return Err(CloseReason::Local);
         }
         if arrived == 0 {
-            return Err(Closed::End);
+            return Err(CloseReason::ByPeer);
         }
-        // What came whole before the end still counts; the end is told at the next call.
-        self.ended = decrypt(&mut state.tls, &self.encrypted[..arrived], &mut self.frames).err();
+        // Messages that arrived whole before the end count; the end is reported by the next call.
+        self.close_reason =
+            decrypt(&mut state.tls, &self.encrypted[..arrived], &mut self.frames).err();
         while let Some(range) = self.frames.next_message() {
             if range.len() < HEADER_LEN {
-                self.ended = Some(Closed::Garbage);
+                self.close_reason = Some(CloseReason::Malformed);
                 break;
             }
             self.messages.push(range);
         }
         state.received += self.messages.len() as u64;
         if state.received < state.sent {
-            // A resolver that gathers small writes (Nagle) holds the next answer back until the last one is acknowledged,
-            // which Linux otherwise puts off for 40 ms. The option lasts for one time only, and costs a packet.
+            // A resolver that gathers small writes (Nagle) holds the next answer back until the last one is acknowledged, which Linux
+            // delays by up to 40 ms. The option lasts for one read only, and costs a packet.
             let _ = SockRef::from(&self.session.socket).set_tcp_quickack(true);
         }
-        // An answer to a key update, or the alert that says why rustls gave up.
+        // Sends the reply to a key update, or the alert that says why rustls failed.
         if let Err(error) = self.session.flush(state) {
-            self.ended.get_or_insert(Closed::Broken(error));
+            self.close_reason.get_or_insert(CloseReason::Io(error));
         }
         Ok(())
     }
 
-    /// The messages that the last read brought to an end, each of the length of a header or longer.
+    /// The messages that the last read completed, each at least as long as a header.
     pub fn messages(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         let frames = &self.frames;
         self.messages
@@ -125,7 +126,7 @@ impl Reader {
             .map(move |range| frames.message(range.clone()))
     }
 
-    /// One of them, by its place.
+    /// One of those messages, by index; empty if there is none.
     pub fn message(&self, index: usize) -> &[u8] {
         self.messages
             .get(index)
@@ -133,23 +134,23 @@ impl Reader {
     }
 }
 
-/// Decrypts what has arrived, to behind what is in `frames`.
+/// Decrypts what has arrived, and appends it to `frames`.
 fn decrypt(
     tls: &mut ClientConnection,
     mut encrypted: &[u8],
     frames: &mut FrameBuffer,
-) -> Result<(), Closed> {
+) -> Result<(), CloseReason> {
     let broken =
-        |error: rustls::Error| Closed::Broken(io::Error::new(ErrorKind::InvalidData, error));
-    // rustls takes in a limited piece at a time.
+        |error: rustls::Error| CloseReason::Io(io::Error::new(ErrorKind::InvalidData, error));
+    // rustls accepts a limited amount at a time.
     while !encrypted.is_empty() {
-        tls.read_tls(&mut encrypted).map_err(Closed::Broken)?;
+        tls.read_tls(&mut encrypted).map_err(CloseReason::Io)?;
         let processed = tls.process_new_packets();
-        // Also what came before an error: it ends with "would block", or with nothing once the resolver has closed.
+        // Also reads what came before an error. Ends with "would block", or with zero once the resolver has closed.
         while let Ok(1..) = frames.fill(|room| tls.reader().read(room)) {}
         let state = processed.map_err(broken)?;
         if state.peer_has_closed() {
-            return Err(Closed::End);
+            return Err(CloseReason::ByPeer);
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use rustls::pki_types::ServerName;
 
-use super::driver::{Open, Upstream};
+use super::driver::{OpenSession, Upstream};
 use super::settings::Settings;
 use super::traits::{Query, Replies};
 use crate::identity::pin::PinSet;
@@ -14,19 +14,19 @@ use crate::identity::verifier::Identity;
 use crate::identity::verify_policy::VerifyPolicy;
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
-    /// Another one in its place, with other settings, which goes on counting where this one does. Its sessions are new, but
-    /// resolvers that stay are known by their tickets, if the pins of `believed` are the same.
-    pub fn succeed(
+    /// Builds the upstream that replaces this one, with other settings. Counters carry over; sessions do not. A resolver that stays keeps
+    /// its TLS tickets if its `accepted_pins` are the same.
+    pub fn replacement(
         &self,
         settings: &Settings,
-        believed: &dyn Fn(&ServerName<'_>) -> PinSet,
+        accepted_pins: &dyn Fn(&ServerName<'_>) -> PinSet,
     ) -> io::Result<Arc<Self>> {
         let mut settings = settings.clone();
-        // No option says it, so no reload changes it.
-        settings.least_patience = self.least_patience;
+        // No option sets it, so no reload changes it.
+        settings.min_silence_timeout = self.min_silence_timeout;
         let targets = self.targets();
         for resolver in &mut settings.resolvers {
-            let pins = believed(resolver.identity.name());
+            let pins = accepted_pins(resolver.identity.name());
             let known = targets
                 .iter()
                 .find(|(_, own)| own.is_same_resolver(&resolver.identity));
@@ -34,7 +34,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 Some((_, own)) => own.with_pins(pins),
                 None => Identity::new(VerifyPolicy {
                     pins,
-                    // That of the start: what is remembered by now was learnt by it.
+                    // The floor of the start: what is remembered by now was learned by it.
                     clock_floor: targets
                         .first()
                         .map_or(0, |(_, own)| own.policy().clock_floor),
@@ -42,22 +42,21 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 }),
             };
         }
-        let (settle, tally) = (Arc::clone(&self.settle), Arc::clone(&self.tally));
-        let good_time = self.good_time.load(Ordering::Relaxed);
-        Self::start_with(settings, settle, tally, good_time)
+        let (completer, metrics) = (Arc::clone(&self.completer), Arc::clone(&self.metrics));
+        let last_trusted_time = self.last_trusted_time.load(Ordering::Relaxed);
+        Self::start_with(settings, completer, metrics, last_trusted_time)
     }
 
-    /// Gives each resolver the pins that `pins` has for it. What was proved by others, or by pins that no longer count, counts
-    /// no more: sessions end that would not be opened now, and tickets are forgotten. Resolvers that did not prove
-    /// themselves may try again at once.
+    /// Replaces the pins of each resolver by those that `pins` returns. Sessions that the new pins would not accept are closed, and tickets
+    /// are forgotten. Resolvers that failed authentication may be tried again at once.
     ///
-    /// Returns for how many resolvers' addresses the pins are others than before.
-    pub fn repin(self: &Arc<Self>, pins: impl Fn(&Identity) -> PinSet) -> usize {
+    /// Returns the number of addresses whose pins changed.
+    pub fn update_pins(self: &Arc<Self>, pins: impl Fn(&Identity) -> PinSet) -> usize {
         let mut changed = 0;
-        self.tell(|state, now, actions| {
+        self.update_pool(|state, now, actions| {
             // Addresses of one resolver go on sharing their tickets.
             let mut known: Vec<(Identity, Identity)> = Vec::new();
-            let mut unfit = Vec::new();
+            let mut rejected = Vec::new();
             for (rank, target) in self.targets.iter().enumerate() {
                 let before = target.identity();
                 let shared = known.iter().find(|(old, _)| old.is_same_instance(&before));
@@ -70,52 +69,58 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                     }
                 };
                 let is_same = after.is_same_instance(&before);
-                let is_unfit = |open: &&Open| {
-                    let fits = if is_same {
-                        open.session.is_pinned(&after)
+                let is_rejected = |open: &&OpenSession| {
+                    let satisfies = if is_same {
+                        open.session.is_pin_valid(&after)
                     } else {
-                        open.session.fits(&after)
+                        open.session.satisfies(&after)
                     };
-                    open.rank == rank && !fits
+                    open.rank == rank && !satisfies
                 };
-                unfit.extend(state.sessions.iter().filter(is_unfit).map(|open| open.id));
+                rejected.extend(
+                    state
+                        .sessions
+                        .iter()
+                        .filter(is_rejected)
+                        .map(|open| open.id),
+                );
                 if !is_same {
                     changed += 1;
                     *target.identity.lock() = after;
-                    state.addresses[rank].complaint.clear();
-                    state.pool.begin_anew(rank);
+                    state.addresses[rank].last_error.clear();
+                    state.pool.reset(rank);
                 }
             }
-            // Nothing is sent into them from here on; what waits for an answer of theirs is asked elsewhere.
-            for session in unfit {
-                state.pool.disown(session, now, actions);
+            // Nothing is sent on these sessions any more; queries that are pending there are sent elsewhere.
+            for session in rejected {
+                state.pool.revoke_session(session, now, actions);
             }
             if changed > 0 {
-                state.pool.changed(now, actions);
+                state.pool.identity_changed(now, actions);
             }
         });
         changed
     }
 
-    /// Whether it would be no other one with these settings, but for the resolvers' pins.
-    pub fn has(&self, settings: &Settings) -> bool {
+    /// Returns true if these settings differ from the current ones in pins at most.
+    pub fn has_same_settings(&self, settings: &Settings) -> bool {
         let own = self.targets();
         let resolvers = settings.resolvers.iter();
-        let wanted: Vec<_> = resolvers
+        let others: Vec<_> = resolvers
             .flat_map(|resolver| {
                 let addresses = resolver.addresses.iter();
                 addresses.map(|address| (*address, &resolver.identity))
             })
             .collect();
-        let alike = own
+        let same_resolvers = own
             .iter()
-            .zip(&wanted)
+            .zip(&others)
             .all(|((address, own), (other, identity))| {
                 address == other && own.is_same_resolver(identity)
             });
         let numbers = (self.timeout, self.sessions, self.max_pending);
-        own.len() == wanted.len()
-            && alike
+        own.len() == others.len()
+            && same_resolvers
             && numbers == (settings.timeout, settings.sessions, settings.max_pending)
     }
 }

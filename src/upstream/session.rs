@@ -1,9 +1,10 @@
 //! One authenticated TLS connection, and its reader.
 //!
-//! Any thread writes queries into it, in batches: one lock, one write, a TLS record each; those that come while another thread
-//! is at it leave with that one. What the socket does not take waits, by reference, until it does. One thread of its own reads the
-//! messages. Nobody waits for anything else here: the lock covers encrypting and decrypting, never a blocking call. Which query goes
-//! where, under which ID, and whose answer a message is, is decided elsewhere. rustls is driven here, in the handshake and in the reader, and nowhere else.
+//! Any thread writes queries to it, in batches: one lock, one write, a TLS record per query. Queries that come while another thread is
+//! writing leave with that thread. What the socket does not accept waits, by reference, until it does. One thread of its own reads the
+//! messages. No lock is held during a blocking call: it covers encrypting, decrypting and writes that do not wait. Which query goes where,
+//! under which ID, and which query a message answers, is decided elsewhere. rustls is driven here, in the handshake and in the reader, and
+//! nowhere else.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,8 +20,8 @@ use parking_lot::Mutex;
 use rustls::ClientConnection;
 use socket2::SockRef;
 
-use super::handshake::{Agreement, plain, today};
-use super::outgoing::{Company, Lead, Outgoing, ROUNDS};
+use super::handshake::{TlsParameters, error_text, unix_time_now};
+use super::outgoing::{Leader, MAX_COMBINED_WRITES, Outgoing, WriteCombiner};
 use crate::identity::chain::VerifiedPeer;
 use crate::identity::verifier::Identity;
 use crate::identity::verify_policy::{PinMode, VerifyPolicy};
@@ -28,53 +29,56 @@ use crate::message::framing::LENGTH_PREFIX_LEN;
 use crate::system::clock;
 use crate::telemetry::log::debug;
 
-/// Octets of queries that are encrypted at a time: what the socket does not take then is all that waits to be written.
-const PIECE: usize = 64 * 1024;
+/// Octets of queries that are encrypted at a time. No more than this waits to be written when the socket is full.
+const MAX_CHUNK: usize = 64 * 1024;
 /// Why a session ended.
 #[derive(Debug)]
-pub enum Closed {
+pub enum CloseReason {
     /// The resolver closed it, which it may at any time (RFC 7858 section 3.4).
-    End,
-    /// It was closed here.
-    Here,
-    /// The connection broke.
-    Broken(io::Error),
-    /// What came is no DNS message, so the stream's frame is lost.
-    Garbage,
+    ByPeer,
+    /// The session was closed from this side.
+    Local,
+    /// Reading or writing failed.
+    Io(io::Error),
+    /// The resolver sent something that is no DNS message, so message boundaries are lost.
+    Malformed,
 }
 
-impl fmt::Display for Closed {
+impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::End => write!(f, "closed"),
-            Self::Here => write!(f, "closed here"),
-            Self::Broken(error) => write!(f, "{}", plain(error)),
-            Self::Garbage => write!(f, "the resolver sent something that is no DNS message"),
+            Self::ByPeer => write!(f, "closed"),
+            Self::Local => write!(f, "closed here"),
+            Self::Io(error) => write!(f, "{}", error_text(error)),
+            Self::Malformed => write!(f, "the resolver sent something that is no DNS message"),
         }
     }
 }
 
-/// A connection to a resolver whose identity is proved.
+/// A connection to an authenticated resolver, shared by the threads that write and the one that reads.
+///
+/// `state` guards the TLS connection and all that waits to be written. `combiner` guards the queries that one thread writes for others.
+/// They are never held together.
 #[derive(Debug)]
 pub struct Session {
     pub(super) socket: TcpStream,
     pub(super) address: SocketAddr,
     pub(super) proof: VerifiedPeer,
-    pub(super) state: Mutex<State>,
-    /// Locked for moments, and never while waiting for the state.
-    pub(super) company: Mutex<Company>,
+    pub(super) state: Mutex<SessionState>,
+    /// Held for moments only, and never while waiting for `state`.
+    pub(super) combiner: Mutex<WriteCombiner>,
 }
 
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct SessionState {
     pub(super) tls: ClientConnection,
     /// The query that is being written; kept for its memory.
     pub(super) plaintext: Vec<u8>,
-    /// Encrypted octets that the socket did not take yet.
+    /// Encrypted octets that the socket did not accept yet.
     pub(super) unsent: Vec<u8>,
-    /// Queries that wait for it to take them.
+    /// Queries that wait for the socket to accept them.
     pub(super) backlog: VecDeque<Outgoing>,
-    /// Queries that were written, and messages that came.
+    /// Number of queries written, and of messages received.
     pub(super) sent: u64,
     pub(super) received: u64,
     pub(super) closed: bool,
@@ -86,70 +90,70 @@ impl Session {
         self.address
     }
 
-    /// How the resolver proved itself.
+    /// How the resolver was authenticated.
     pub fn proof(&self) -> &VerifiedPeer {
         &self.proof
     }
 
-    /// Whether a pin of `identity` that was satisfied counts still; pins have dates.
-    pub fn is_pinned(&self, identity: &Identity) -> bool {
+    /// Returns true if a pin that the session satisfied is still valid in `identity`; pins have dates.
+    pub fn is_pin_valid(&self, identity: &Identity) -> bool {
         let VerifyPolicy { pins, pin_mode, .. } = identity.policy();
         let now = clock::unix_time().as_secs();
-        // With a clock that is known to be wrong, dates say nothing.
+        // If the clock is known to be wrong, dates say nothing.
         pins.is_empty()
             || *pin_mode == PinMode::Report
             || self.proof.clock_untrusted
             || pins.find(&self.proof.keys, now).is_some()
     }
 
-    /// Whether what was proved would do for `identity` now, which may have other pins than the one that it was proved for.
-    pub fn fits(&self, identity: &Identity) -> bool {
+    /// Returns true if the session's certificates satisfy `identity` now. Its pins may differ from those at the handshake.
+    pub fn satisfies(&self, identity: &Identity) -> bool {
         let state = self.state.lock();
         let chain = state.tls.peer_certificates().unwrap_or_default();
-        identity.check(chain, today()).is_ok()
+        identity.check(chain, unix_time_now()).is_ok()
     }
 
-    /// What was agreed on with the resolver.
-    pub fn agreement(&self) -> Agreement {
-        Agreement::of(&self.state.lock().tls)
+    /// The negotiated TLS parameters.
+    pub fn tls_parameters(&self) -> TlsParameters {
+        TlsParameters::of(&self.state.lock().tls)
     }
 
-    /// Sends `queries` as [`Session::send`] does, or hands them to a thread that is about to. So threads that have queries at
-    /// the same time write once for all, instead of waiting for each other's writes.
-    pub fn send_together(&self, queries: &mut Vec<Outgoing>) {
-        let mut company = self.company.lock();
-        if company.rounds > ROUNDS {
-            // Whoever sends has a client of its own to read.
-            drop(company);
+    /// Sends `queries` as [`Session::send`] does, or hands them to a thread that is writing. So threads that have queries at the same time
+    /// write once for all, instead of waiting for each other.
+    pub fn send_combined(&self, queries: &mut Vec<Outgoing>) {
+        let mut combiner = self.combiner.lock();
+        if combiner.writes > MAX_COMBINED_WRITES {
+            // The writing thread has a client of its own to read.
+            drop(combiner);
             return self.send(queries);
         }
-        if company.rounds > 0 {
-            company.joined.append(queries);
+        if combiner.writes > 0 {
+            combiner.queue.append(queries);
             return;
         }
-        company.rounds = 1;
-        let gathers = std::mem::take(&mut company.is_likely);
-        drop(company);
-        let lead = Lead(&self.company);
-        if gathers {
-            // Others have something too, most likely, as they had the last time.
+        combiner.writes = 1;
+        let was_contended = std::mem::take(&mut combiner.is_contended);
+        drop(combiner);
+        let leader = Leader(&self.combiner);
+        if was_contended {
+            // Other threads most likely have queries too, as they had the last time.
             yield_now();
-            self.company.lock().move_to(queries);
+            self.combiner.lock().take_queue(queries);
         }
         loop {
             self.send(queries);
-            let mut company = self.company.lock();
-            company.move_to(queries);
+            let mut combiner = self.combiner.lock();
+            combiner.take_queue(queries);
             if queries.is_empty() {
-                company.rounds = 0;
-                std::mem::forget(lead);
+                combiner.writes = 0;
+                std::mem::forget(leader);
                 return;
             }
-            company.rounds += 1;
+            combiner.writes += 1;
         }
     }
 
-    /// Sends `queries`, as one batch. Those that have ended are left out, and so are all once the session has.
+    /// Sends `queries` as one batch. Queries that have ended are left out; if the session is closed, all are.
     pub fn send(&self, queries: &mut Vec<Outgoing>) {
         let mut state = self.state.lock();
         if state.closed {
@@ -159,7 +163,7 @@ impl Session {
         self.write_backlog(&mut state);
     }
 
-    /// Sends what the socket did not take before, as far as it does now.
+    /// Sends what the socket did not accept before, as far as it does now.
     pub fn flush_backlog(&self) {
         let mut state = self.state.lock();
         let waits = !state.unsent.is_empty() || !state.backlog.is_empty();
@@ -168,27 +172,27 @@ impl Session {
         }
     }
 
-    fn write_backlog(&self, state: &mut State) {
-        if let Err(error) = self.write_pieces(state) {
-            // The reader finds the broken connection too.
-            let cause = plain(&error);
+    fn write_backlog(&self, state: &mut SessionState) {
+        if let Err(error) = self.write_chunks(state) {
+            // The reader notices the broken connection too.
+            let cause = error_text(&error);
             debug!(
                 "event=session-broken resolver={} cause=\"{cause}\"",
                 self.address
             );
-            self.end(state);
+            self.shut_down(state);
         }
     }
 
-    /// While the socket takes nothing, no more is encrypted: a piece is all that waits so.
-    fn write_pieces(&self, state: &mut State) -> io::Result<()> {
+    /// While the socket is full, no more is encrypted: at most one chunk waits encrypted.
+    fn write_chunks(&self, state: &mut SessionState) -> io::Result<()> {
         loop {
             self.flush(state)?;
             if !state.unsent.is_empty() || state.backlog.is_empty() {
                 return Ok(());
             }
             let mut octets = 0;
-            while octets < PIECE
+            while octets < MAX_CHUNK
                 && let Some(next) = state.backlog.pop_front()
             {
                 if !next.query.has_ended() {
@@ -198,23 +202,23 @@ impl Session {
         }
     }
 
-    /// Ends it. The reader sees the end of the stream.
+    /// Closes the session. The reader sees the end of the stream.
     pub fn close(&self) {
-        self.end_politely(&mut self.state.lock());
+        self.close_with_notify(&mut self.state.lock());
     }
 
-    fn end_politely(&self, state: &mut State) {
+    fn close_with_notify(&self, state: &mut SessionState) {
         if !state.closed {
             state.tls.send_close_notify();
-            // The connection ends here, said or not.
+            // The connection ends here, whether close_notify was sent or not.
             let _ = self.flush(state);
-            self.end(state);
+            self.shut_down(state);
         }
     }
 
-    fn end(&self, state: &mut State) {
+    fn shut_down(&self, state: &mut SessionState) {
         if state.received < state.sent || !state.unsent.is_empty() {
-            // A resolver that does not read leaves queries in the kernel. They go with the session, and do not wait for it.
+            // A resolver that does not read leaves queries in the kernel's buffer. They are discarded with the session.
             let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
         }
         state.closed = true;
@@ -222,8 +226,8 @@ impl Session {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    /// Hands what rustls has for the resolver to the socket, as much as it takes without waiting.
-    pub(super) fn flush(&self, state: &mut State) -> io::Result<()> {
+    /// Writes what rustls has for the resolver to the socket, as much as it accepts without blocking.
+    pub(super) fn flush(&self, state: &mut SessionState) -> io::Result<()> {
         while state.tls.wants_write() {
             state.tls.write_tls(&mut state.unsent)?;
         }
@@ -240,9 +244,9 @@ impl Session {
     }
 }
 
-impl State {
-    /// Encrypts a query, under its ID here; returns how many octets it has. It has a record to itself: servers that read a message from each
-    /// record, and then wait for the network, are in use.
+impl SessionState {
+    /// Encrypts a query under its ID on this session; returns its length in octets. Each query has a TLS record of its own: some servers in
+    /// use read one message per record, and then wait for the network.
     fn write(&mut self, next: &Outgoing) -> io::Result<usize> {
         self.plaintext.clear();
         next.query.write_framed(next.form, &mut self.plaintext);

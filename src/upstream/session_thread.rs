@@ -1,10 +1,10 @@
-//! Who reads the answers of a session?
+//! Which thread reads the answers of a session?
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::actions::{Answered, Failure, Kind, Reply};
-use super::driver::{Open, Upstream, Work};
+use super::actions::{AnsweredQuery, Failure, Reply, ReplyKind};
+use super::driver::{OpenSession, Upstream, WorkBuffers};
 use super::reader::Reader;
 use super::table::SessionId;
 use super::traits::{Query, Replies};
@@ -15,9 +15,9 @@ use crate::telemetry::log::debug;
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// The session's thread: delivers answers until the session ends.
-    pub(super) fn read_answers(self: &Arc<Self>, open: &Open, mut reader: Reader) {
-        let (mut work, mut replies) = (Work::default(), R::default());
-        let mut said = Vec::new();
+    pub(super) fn run_session_thread(self: &Arc<Self>, open: &OpenSession, mut reader: Reader) {
+        let (mut work, mut replies) = (WorkBuffers::default(), R::default());
+        let mut received = Vec::new();
         let mut keepalive = None;
         let heartbeat = Heartbeat::new("session");
         let closed = thread::catch_panic("session", || {
@@ -27,19 +27,21 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 }
                 let now = clock::now();
                 heartbeat.set_busy(now);
-                said.clear();
-                said.extend(reader.messages().map(reply));
+                received.clear();
+                received.extend(reader.messages().map(reply));
                 let matches = |index: usize, query: &Arc<Q>| {
                     is_response_to(reader.message(index), query.question())
                 };
                 let mut state = self.state.lock();
                 let actions = &mut work.actions;
-                state.pool.answered(open.id, &said, matches, now, actions);
+                state
+                    .pool
+                    .replies_received(open.id, &received, matches, now, actions);
                 let answered = std::mem::take(&mut actions.answered);
-                for (query, index) in actions.kept.drain(..) {
-                    query.keep(reader.message(index));
+                for (query, index) in actions.fallbacks.drain(..) {
+                    query.keep_fallback(reader.message(index));
                 }
-                self.carry(state, &mut work, &mut replies, now);
+                self.perform_actions(state, &mut work, &mut replies, now);
                 let mut last = None;
                 for answered in &answered {
                     let answer = reader.message(answered.index);
@@ -50,71 +52,73 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 work.actions.answered.clear();
                 if last.is_some() && last != keepalive {
                     keepalive = last;
-                    self.keep_alive(open.id, last.unwrap_or_default());
+                    self.set_keepalive(open.id, last.unwrap_or_default());
                 }
                 heartbeat.set_idle();
             }
         });
-        self.tally.count_end(closed.as_ref());
+        self.metrics.count_closed(closed.as_ref());
         if let Some(closed) = closed {
             let address = open.session.address();
             debug!("event=session-closed resolver={address} cause=\"{closed}\"");
         }
         open.session.close();
-        self.tell(|state, now, actions| {
+        self.update_pool(|state, now, actions| {
             state.sessions.retain(|other| other.id != open.id);
             if !state.stopped {
-                state.pool.ended(open.id, now, actions);
+                state.pool.session_ended(open.id, now, actions);
             }
         });
     }
 
-    fn keep_alive(self: &Arc<Self>, session: SessionId, keepalive: Duration) {
-        self.tell(|state, now, actions| state.pool.keep_alive(session, keepalive, now, actions));
+    fn set_keepalive(self: &Arc<Self>, session: SessionId, keepalive: Duration) {
+        self.update_pool(|state, now, actions| {
+            state.pool.set_keepalive(session, keepalive, now, actions)
+        });
     }
 
-    /// Ends a query with what the resolver answered. A panic at it costs this answer alone, and its clients hear of it. Returns for how long
-    /// the resolver keeps the session, if it says so.
+    /// Completes a query with the resolver's answer. A panic costs this answer alone, and its clients get a failure. Returns how long the
+    /// resolver keeps an idle session, if it says so.
     fn deliver(
         &self,
-        answered: &Answered<Arc<Q>>,
+        answered: &AnsweredQuery<Arc<Q>>,
         answer: &[u8],
         now: Instant,
         replies: &mut R,
     ) -> Option<Duration> {
         let query = &answered.query;
-        self.tally.exchanges.observe(answered.took, 1);
+        self.metrics.query_latency.observe(answered.took, 1);
         let delivered = thread::catch_panic("session", || {
             if answered.is_outage {
                 query.note_outage();
             }
             let answer = Answer::parse(answer);
             let keepalive = answer.as_ref().ok().and_then(Answer::keepalive);
-            let ending = answer.as_ref().map_err(|_| Failure::Unreadable);
-            self.settle.settle(query, ending, now, replies);
+            let ending = answer.as_ref().map_err(|_| Failure::MalformedResponse);
+            self.completer.complete(query, ending, now, replies);
             keepalive
         });
         if delivered.is_none() {
             thread::catch_panic("session", || {
-                self.settle
-                    .settle(query, Err(Failure::Unreadable), now, replies);
+                self.completer
+                    .complete(query, Err(Failure::MalformedResponse), now, replies);
             });
         }
         delivered.flatten()
     }
 }
 
-/// What a message is, whosever answer it may be.
+/// Classifies a message, whichever query it answers.
 fn reply(message: &[u8]) -> Reply {
     let octet = |at: usize| message.get(at).copied().unwrap_or_default();
     let kind = match response_code(message) {
-        rcode::NOERROR | rcode::NXDOMAIN => Kind::Found,
-        rcode::FORMERR | rcode::NOTIMP | rcode::BADVERS => Kind::Unsupported,
+        rcode::NOERROR | rcode::NXDOMAIN => ReplyKind::Success,
+        rcode::FORMERR | rcode::NOTIMP | rcode::BADVERS => ReplyKind::Unsupported,
         rcode::SERVFAIL | rcode::REFUSED => match Answer::parse(message) {
-            Ok(answer) if !answer.is_conclusive_error() => Kind::Failed,
-            _ => Kind::Verdict,
+            Ok(answer) if !answer.is_conclusive_error() => ReplyKind::ServerFailure,
+            _ => ReplyKind::FinalError,
         },
-        _ => Kind::Verdict,
+        _ => ReplyKind::FinalError,
     };
     Reply {
         id: u16::from_be_bytes([octet(0), octet(1)]),

@@ -5,33 +5,34 @@ use std::time::Duration;
 
 use crate::identity::verifier::Identity;
 
-/// Attempts to connect that may be under way at a time.
-pub const RACERS: usize = 8;
-/// How long a session may be silent while a query waits before it is suspect, at least.
-pub const LEAST_PATIENCE: Duration = Duration::from_millis(250);
-/// How long an attempt to connect may take, at least: longer than most queries wait, since far resolvers take long.
-pub(super) const CONNECT: Duration = Duration::from_secs(10);
+/// Connection attempts under way at a time, at most.
+pub const MAX_CONNECT_ATTEMPTS: usize = 8;
+/// The shortest time after which a session counts as silent while a query is pending.
+pub const MIN_SILENCE_TIMEOUT: Duration = Duration::from_millis(250);
+/// The shortest timeout of a connection attempt: longer than most queries wait, since distant resolvers take long.
+pub(super) const MIN_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A resolver that may be asked.
 #[derive(Debug, Clone)]
 pub struct Resolver {
-    /// Where it is, in order of preference.
+    /// Its addresses, in order of preference.
     pub addresses: Vec<SocketAddr>,
-    /// How it proves itself.
+    /// How the resolver is authenticated.
     pub identity: Identity,
 }
 
-/// What this room can be told.
+/// The settings of the upstream.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The resolvers, in order of preference; at least one address among them.
     pub resolvers: Vec<Resolver>,
-    /// The time of a query, and of a connection: TCP, TLS and all checks.
+    /// How long a query may take, and opening a connection: TCP, TLS and all checks.
     pub timeout: Duration,
-    /// [`LEAST_PATIENCE`], or longer, though a third of the timeout at most, where what a resolver is asked is to be counted on however slow a machine.
-    pub least_patience: Duration,
-    /// Sessions to one address at a time, at most; at least 1.
+    /// The shortest time after which a session counts as silent: [`MIN_SILENCE_TIMEOUT`], or longer (at most a third of the timeout) on slow
+    /// machines, for tests.
+    pub min_silence_timeout: Duration,
+    /// Shared sessions to one address, at most; at least 1.
     pub sessions: usize,
-    /// Queries on their way at a time, at most; at least 1.
+    /// Queries in flight, at most; at least 1.
     pub max_pending: usize,
 }

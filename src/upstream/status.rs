@@ -1,9 +1,9 @@
-//! How do the resolvers fare, for whoever watches?
+//! How are the resolvers doing, for monitoring?
 
 use std::net::SocketAddr;
 
 use super::handshake::ConnectError;
-use super::session::Closed;
+use super::session::CloseReason;
 use crate::identity::certificate::CertificateInfo;
 use crate::identity::chain::VerifiedPeer;
 use crate::identity::pin::{Pin, PinMatch};
@@ -11,81 +11,83 @@ use crate::identity::verify_policy::VerifyPolicy;
 use crate::system::clock;
 use crate::telemetry::metrics::{Counter, Histogram};
 
-/// What became of sessions and of what was asked on them, counted over all resolvers.
+/// Counters of sessions and queries, over all resolvers. Threads share it without a lock.
 #[derive(Debug, Default)]
-pub struct Tally {
-    /// How long a session took to open, from the TCP connection to the proof: by a whole handshake, and by one that a ticket
-    /// made short.
-    pub handshakes: [Histogram; 2],
-    /// From a query's being sent to its answer.
-    pub exchanges: Histogram,
-    /// Sessions that ended: by the resolver, by an error, by what is no message, and from here.
-    pub closed: [Counter; 4],
-    /// Attempts that ended before there was a TCP connection, and before TLS was agreed on.
-    pub failures: [Counter; 2],
-    /// Resolvers that were refused, by [`crate::identity::verify_error::Check`].
-    pub refusals: [Counter; 4],
-    /// Sessions that were opened on less than all that could be asked for.
-    pub doubts: Doubts,
+pub struct UpstreamMetrics {
+    /// How long opening a session took, from the TCP connection to the end of authentication: with a full handshake, and with a resumed
+    /// one.
+    pub handshake_times: [Histogram; 2],
+    /// Time from sending a query to its answer.
+    pub query_latency: Histogram,
+    /// Sessions that ended: by the resolver, by an I/O error, by something that is no DNS message, and from this side.
+    pub sessions_closed: [Counter; 4],
+    /// Attempts that failed at the TCP connection, and in the TLS handshake.
+    pub connect_failures: [Counter; 2],
+    /// Authentication failures, by [`crate::identity::verify_error::Check`].
+    pub authentication_failures: [Counter; 4],
+    /// Sessions that were opened with less than full authentication.
+    pub degraded: DegradedSessions,
     /// Queries that ended a session on which they were alone.
-    pub convicted: Counter,
+    pub culprits: Counter,
 }
 
-impl Tally {
+impl UpstreamMetrics {
     pub(super) fn count_failure(&self, error: &ConnectError) {
         match error {
-            ConnectError::Connect(_) => self.failures[0].increment(),
-            ConnectError::Handshake(_) => self.failures[1].increment(),
-            ConnectError::Identity(refusal) => self.refusals[refusal.check as usize].increment(),
+            ConnectError::Connect(_) => self.connect_failures[0].increment(),
+            ConnectError::Handshake(_) => self.connect_failures[1].increment(),
+            ConnectError::Identity(refusal) => {
+                self.authentication_failures[refusal.check as usize].increment()
+            }
         }
     }
 
-    pub(super) fn count_end(&self, closed: Option<&Closed>) {
+    pub(super) fn count_closed(&self, closed: Option<&CloseReason>) {
         let reason = match closed {
-            Some(Closed::End) => 0,
-            Some(Closed::Broken(_)) => 1,
-            Some(Closed::Garbage) => 2,
-            // A thread that panicked lets go of its session.
-            Some(Closed::Here) | None => 3,
+            Some(CloseReason::ByPeer) => 0,
+            Some(CloseReason::Io(_)) => 1,
+            Some(CloseReason::Malformed) => 2,
+            // A thread that panicked abandons its session.
+            Some(CloseReason::Local) | None => 3,
         };
-        self.closed[reason].increment();
+        self.sessions_closed[reason].increment();
     }
 }
 
-/// How one address of a resolver fares.
+/// The status of one address of a resolver.
 #[derive(Debug, Clone)]
-pub struct Standing {
+pub struct AddressStatus {
     /// The address.
     pub address: SocketAddr,
-    /// The name that its certificate must bear.
+    /// The name that the certificate must bear.
     pub name: String,
-    /// Sessions that take queries.
+    /// Number of sessions that take queries.
     pub sessions: usize,
-    /// It is not held back after a failure, or since it was slower than another, and does not fail all that it is asked.
+    /// The address is not backed off (after a failure, or since it was slower than another), and is not failing.
     pub healthy: bool,
-    /// How many pins it has.
+    /// Number of pins.
     pub pins: usize,
-    /// What it showed when the last session was opened, if one ever was.
-    pub shown: Option<Proved>,
+    /// The pin and certificate of the last session that was opened, if any was.
+    pub pin_status: Option<PinStatus>,
 }
 
-/// What an address showed when it last proved itself.
+/// Which pin matched, and how long the certificate is valid, when an address was last authenticated.
 #[derive(Debug, Clone, Copy)]
-pub struct Proved {
-    /// The place of the pin that fitted among those of the resolver, from 1; 0 where none was needed.
-    pub slot: usize,
-    /// Until when its certificate holds, in seconds since 1970.
+pub struct PinStatus {
+    /// The number of the matching pin among those of the resolver, from 1; 0 if none matched.
+    pub pin_index: usize,
+    /// When the certificate expires, in seconds since 1970.
     pub not_after: Option<u64>,
 }
 
-/// What is kept of that: the pins may be others later.
-pub(super) struct Shown {
+/// The keys that were presented. They are kept since the pins may change later.
+pub(super) struct PresentedKeys {
     keys: Vec<Pin>,
     not_after: Option<u64>,
 }
 
-impl Shown {
-    pub(super) fn of(proof: &VerifiedPeer) -> Self {
+impl PresentedKeys {
+    pub(super) fn from_proof(proof: &VerifiedPeer) -> Self {
         let leaf = proof.certificates.first();
         Self {
             keys: proof.keys.clone(),
@@ -95,25 +97,25 @@ impl Shown {
         }
     }
 
-    pub(super) fn proved(&self, terms: &VerifyPolicy) -> Proved {
-        Proved {
-            slot: fit(&self.keys, terms).map_or(0, |fit| fit.pin_index + 1),
+    pub(super) fn pin_status(&self, terms: &VerifyPolicy) -> PinStatus {
+        PinStatus {
+            pin_index: find_pin(&self.keys, terms).map_or(0, |pin| pin.pin_index + 1),
             not_after: self.not_after,
         }
     }
 }
 
-/// Which of the pins that hold now is that of one of the keys.
-pub(super) fn fit(keys: &[Pin], terms: &VerifyPolicy) -> Option<PinMatch> {
+/// Finds the pin, among those valid now, that matches one of the keys.
+pub(super) fn find_pin(keys: &[Pin], terms: &VerifyPolicy) -> Option<PinMatch> {
     let now = clock::unix_time().as_secs();
     terms.pins.find(keys, now.max(terms.clock_floor))
 }
 
-/// Sessions that were opened on less than all that could be asked for.
+/// Counts of sessions that were opened with less than full authentication.
 #[derive(Debug, Default)]
-pub struct Doubts {
-    /// None of their keys is pinned, and none needed to be.
+pub struct DegradedSessions {
+    /// Sessions without a pinned key, where none was required.
     pub unpinned: Counter,
-    /// This machine's clock was known to be wrong, and a pin stood in for it.
+    /// Sessions that were accepted by a pin although this machine's clock was known to be wrong.
     pub clock: Counter,
 }

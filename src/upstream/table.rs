@@ -1,7 +1,6 @@
-//! What is open, and what waits where?
+//! Which sessions are open, and which query waits where?
 //!
-//! The pool's tables: queries on their way, sessions, and which query is pending on which of them. No rules: those are in
-//! [`super::pool`].
+//! The pool's tables: queries in flight, sessions, and which query is pending on which session. The rules are in [`super::pool`].
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -10,251 +9,261 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::suspicion::Kin;
+use super::culprits::QueryGroups;
 use crate::message::QueryForm;
 
-/// What the pool has to know of a query.
-pub trait Pending: Clone {
-    /// By when it ends, whatever became of it. May be put off.
+/// What the pool needs to know of a query.
+pub trait PoolQuery: Clone {
+    /// When the query ends at the latest, answered or not. May be extended.
     fn deadline(&self) -> Instant;
-    /// When somebody is to look after those that wait for it, before the deadline or at it.
+    /// When the clients that wait for the query must be served next: before the deadline or at it.
     fn due(&self) -> Instant;
-    /// Its name, as a hash.
-    fn name(&self) -> u16;
-    /// What it has in common with others.
-    fn kin(&self) -> Kin;
-    /// Whether it may be sent in one form only, since it is signed.
+    /// A hash of the query name.
+    fn name_hash(&self) -> u16;
+    /// The groups that the query belongs to.
+    fn groups(&self) -> QueryGroups;
+    /// Returns true if the query is signed, and may be sent in one form only.
     fn is_signed(&self) -> bool;
 }
 
-/// A session, by a number that no other one ever had or will have.
+/// The number of a session. It is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub(super) u64);
 
-/// A query in the table.
+/// The key of a query in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
-    place: usize,
-    /// Tells it from others that had the place before.
+    slot: usize,
+    /// Tells the query from others that used the slot before.
     number: u32,
 }
 
 impl Key {
-    /// The older a query, the lower.
-    pub(super) fn age(self) -> u32 {
+    /// The order of arrival: the older the query, the lower the number.
+    pub(super) fn arrival_number(self) -> u32 {
         self.number
     }
 }
 
-/// Where a query waits to be sent.
+/// The queue in which a query waits to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Line {
-    /// Nowhere.
+pub(super) enum Queue {
+    /// None: the query is pending on a session.
     None,
-    /// For a session that it shares with others.
+    /// The queue for sessions that queries share.
     Shared,
-    /// For one on which it is alone.
-    Alone,
+    /// The queue for sessions that carry one query at a time.
+    Isolated,
 }
 
-/// A query on a session.
+/// A query that was sent on a session and has no answer from it yet.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct OnSession {
+pub(super) struct Transmission {
     pub(super) session: SessionId,
     pub(super) id: u16,
-    pub(super) since: Instant,
+    pub(super) sent_at: Instant,
     pub(super) form: QueryForm,
 }
 
-/// A query on its way.
+/// A query in flight.
 #[derive(Debug)]
 pub(super) struct Entry<Q> {
     number: u32,
     pub(super) query: Q,
-    pub(super) line: Line,
-    /// How often it was sent.
+    pub(super) queue: Queue,
+    /// How often the query was sent, at most [`super::pool::MAX_SENDS`].
     pub(super) sends: u8,
-    /// The addresses that it was sent to.
-    pub(super) tried: Ranks,
-    pub(super) copies: SmallVec<[OnSession; 2]>,
-    /// The form in which it goes to the address of that rank, where that is not what it takes otherwise.
+    /// The addresses to which the query was sent.
+    pub(super) tried: RankSet,
+    pub(super) transmissions: SmallVec<[Transmission; 2]>,
+    /// The form for the address of that rank, where it differs from the form that the address usually gets.
     pub(super) form: Option<(usize, QueryForm)>,
-    /// Two sessions had it for long enough: it is slow, or never answered, and its silence says nothing of them.
+    /// Two sessions left the query unanswered for long enough. The name is slow or dead, and its silence says nothing about the sessions.
     pub(super) is_late: bool,
-    /// When a session that it was alone on ended with it, at an address that answers others.
-    pub(super) ended_one: Option<Instant>,
-    /// The addresses that failed it, so that it goes to another one: with a failure that is kept in case that nothing better comes, or
-    /// by ending a session on which it was alone.
-    pub(super) failed: Ranks,
+    /// When a session ended on which the query was alone, at an address that answers other queries.
+    pub(super) ended_session_at: Option<Instant>,
+    /// The addresses to avoid for this query: they answered it with a failure (kept as a fallback), or closed a session on which it was
+    /// alone.
+    pub(super) failed: RankSet,
 }
 
 impl<Q> Entry<Q> {
-    /// When it was last sent.
-    pub(super) fn last_sent(&self) -> Option<Instant> {
-        self.copies.iter().map(|copy| copy.since).max()
+    /// When the query was last sent, among the transmissions that are still pending.
+    pub(super) fn last_sent_at(&self) -> Option<Instant> {
+        self.transmissions
+            .iter()
+            .map(|transmission| transmission.sent_at)
+            .max()
     }
 
     pub(super) fn is_on(&self, session: SessionId) -> bool {
-        self.copies.iter().any(|copy| copy.session == session)
+        self.transmissions
+            .iter()
+            .any(|transmission| transmission.session == session)
     }
 }
 
-/// Ranks of addresses, a bit each; those from the 64th on, which nobody has, share one.
+/// A set of address ranks, one bit each. Ranks from 63 on share the last bit; no configuration has that many.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Ranks(u64);
+pub(super) struct RankSet(u64);
 
-impl Ranks {
+impl RankSet {
     fn bit(rank: usize) -> u64 {
         1 << rank.min(63)
     }
 
-    pub(super) fn add(&mut self, rank: usize) {
+    pub(super) fn insert(&mut self, rank: usize) {
         self.0 |= Self::bit(rank);
     }
 
-    pub(super) fn has(self, rank: usize) -> bool {
+    pub(super) fn contains(self, rank: usize) -> bool {
         self.0 & Self::bit(rank) != 0
     }
 
-    pub(super) fn are_several(self) -> bool {
+    pub(super) fn has_several(self) -> bool {
         self.0.count_ones() > 1
     }
 }
 
-/// What a session is for.
+/// What a session is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
-    /// For all queries.
+pub(super) enum Purpose {
+    /// Queries share the session.
     Shared,
-    /// For this one.
-    Alone(Key),
+    /// The session carries this query alone.
+    Isolated(Key),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Connecting,
     Open,
-    /// It gets no more queries, and ends with the last answer.
-    Retired,
+    /// The session gets no new queries and closes after its last answer.
+    Draining,
 }
 
-/// A session, or an attempt to open one.
+/// A session, or an attempt to open one (`Phase::Connecting`).
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: SessionId,
-    /// That of its address: the lower, the more preferred.
+    /// The rank of the session's address: the lower, the more preferred.
     pub(super) rank: usize,
-    pub(super) used_for: Use,
+    pub(super) purpose: Purpose,
     pub(super) phase: Phase,
     pub(super) pending: HashMap<u16, Key, BuildHasherDefault<IdHasher>>,
-    /// When the attempt began.
-    pub(super) began: Instant,
-    /// How long it took to open: some round trips.
-    pub(super) opened_in: Duration,
-    /// When octets last arrived.
-    pub(super) heard: Instant,
+    /// When the connection attempt started.
+    pub(super) started_at: Instant,
+    /// How long connecting took, including the TLS handshake: several round trips.
+    pub(super) connect_time: Duration,
+    /// When data last arrived.
+    pub(super) last_received_at: Instant,
     /// When a query was last sent.
-    pub(super) spoke: Instant,
-    /// The smoothed time from query to answer; none before the first answer.
-    pub(super) round_trip: Option<Duration>,
+    pub(super) last_sent_at: Instant,
+    /// The smoothed time from query to answer (RFC 6298); none before the first answer.
+    pub(super) srtt: Option<Duration>,
     pub(super) sent: u32,
-    /// How many more than its address seems to take on one may be sent: to see whether that is so.
-    pub(super) extra: u32,
+    /// How many queries beyond the limit that the address seems to have may be sent here, to test that limit.
+    pub(super) extra_sends: u32,
     pub(super) answered: u32,
-    /// Nothing came for too long while queries waited: it gets no more until something does.
+    /// Nothing arrived for too long while queries were pending. The session gets no queries until data arrives.
     pub(super) is_silent: bool,
-    /// It was silent, and nothing came since; or others were found dead that had been heard later.
+    /// The session was silent and got no answer since, or another session that had received data later was found dead.
     pub(super) is_doubtful: bool,
-    /// The client of the last query that was answered here.
-    pub(super) cleared: Option<u16>,
-    /// Its token has not been given back.
-    pub(super) gives_back: bool,
-    /// How long the resolver keeps an idle session, if it said so (RFC 7828).
+    /// The client of the last isolated query that was answered here.
+    pub(super) cleared_client: Option<u16>,
+    /// The session's token may still be refunded.
+    pub(super) token_refundable: bool,
+    /// How long the resolver keeps an idle session open, if it said so (RFC 7828).
     pub(super) keepalive: Option<Duration>,
 }
 
 impl Session {
-    pub(super) fn new(id: SessionId, rank: usize, used_for: Use, now: Instant) -> Self {
+    pub(super) fn new(id: SessionId, rank: usize, purpose: Purpose, now: Instant) -> Self {
         Self {
             id,
             rank,
-            used_for,
+            purpose,
             phase: Phase::Connecting,
             pending: HashMap::default(),
-            began: now,
-            opened_in: Duration::ZERO,
-            heard: now,
-            spoke: now,
-            round_trip: None,
+            started_at: now,
+            connect_time: Duration::ZERO,
+            last_received_at: now,
+            last_sent_at: now,
+            srtt: None,
             sent: 0,
-            extra: 0,
+            extra_sends: 0,
             answered: 0,
             is_silent: false,
             is_doubtful: false,
-            cleared: None,
-            gives_back: true,
+            cleared_client: None,
+            token_refundable: true,
             keepalive: None,
         }
     }
 
     pub(super) fn is_shared(&self) -> bool {
-        self.used_for == Use::Shared
+        self.purpose == Purpose::Shared
     }
 
-    /// Whether it is not open yet after so long.
+    /// Returns true if the session is not open although `after` has passed.
     pub(super) fn is_slow(&self, after: Duration, now: Instant) -> bool {
-        self.phase == Phase::Connecting && now >= self.began + after
+        self.phase == Phase::Connecting && now >= self.started_at + after
     }
 
-    /// Whether queries share it, for more than their last answers: it is open, or about to be.
-    pub(super) fn is_for_all(&self) -> bool {
-        self.is_shared() && self.phase != Phase::Retired
+    /// Returns true if queries share the session, open or connecting, and it is not draining.
+    pub(super) fn takes_shared_queries(&self) -> bool {
+        self.is_shared() && self.phase != Phase::Draining
     }
 
-    /// Whether queries will share it that is not open yet.
-    pub(super) fn is_coming(&self) -> bool {
+    /// Returns true if the session is connecting and queries will share it.
+    pub(super) fn is_shared_connecting(&self) -> bool {
         self.is_shared() && self.phase == Phase::Connecting
     }
 
-    /// Whether that query will be alone on it, and it is not open yet.
-    pub(super) fn is_coming_for(&self, key: Key) -> bool {
-        self.used_for == Use::Alone(key) && self.phase == Phase::Connecting
+    /// Returns true if the session is connecting and `key` will be alone on it.
+    pub(super) fn is_connecting_for(&self, key: Key) -> bool {
+        self.purpose == Purpose::Isolated(key) && self.phase == Phase::Connecting
     }
 
-    /// Whether it is silent, and would take queries all the same where there is nothing better.
+    /// Returns true if the session is silent, but may take queries where nothing better is available.
     pub(super) fn is_last_resort(&self) -> bool {
         self.is_shared() && self.phase == Phase::Open && self.is_silent
     }
 
-    /// Whether it is open for queries of all kinds, as far as is known.
-    pub(super) fn serves(&self) -> bool {
+    /// Returns true if queries share the session, and it is open and not silent.
+    pub(super) fn is_usable(&self) -> bool {
         self.is_shared() && self.phase == Phase::Open && !self.is_silent
     }
 
-    /// How long it may be silent while a query waits: four round trips, though no less than `least`; or `most`, which is also
-    /// for one that has not answered yet, but longer where it took long to open, up to `longest`.
-    pub(super) fn patience(&self, least: Duration, most: Duration, longest: Duration) -> Duration {
-        let most = most.max((self.opened_in * 5 / 4).min(longest));
-        self.round_trip
-            .map_or(most, |round_trip| (round_trip * 4).max(least).min(most))
+    /// How long the session may be silent while a query is pending: four round trips, within `least` and `most`. Before the first answer it
+    /// is `most`. Where connecting took long, `most` is raised to five quarters of that, up to `longest`.
+    pub(super) fn silence_timeout(
+        &self,
+        least: Duration,
+        most: Duration,
+        longest: Duration,
+    ) -> Duration {
+        let most = most.max((self.connect_time * 5 / 4).min(longest));
+        self.srtt
+            .map_or(most, |srtt| (srtt * 4).max(least).min(most))
     }
 
-    /// Something came that is of use.
-    pub(super) fn speaks(&mut self, now: Instant) {
-        self.heard = now;
+    /// Data arrived: the session is alive.
+    pub(super) fn mark_received(&mut self, now: Instant) {
+        self.last_received_at = now;
         self.is_silent = false;
     }
 
-    /// An answer came after so long.
-    pub(super) fn count_answer(&mut self, took: Duration) {
-        // Smoothed as TCP does it (RFC 6298 section 2): an eighth of the new.
+    /// Records that an answer came `took` after its query.
+    pub(super) fn record_answer(&mut self, took: Duration) {
+        // Smoothed like TCP's round trip time (RFC 6298 section 2): the new sample weighs an eighth.
         let smoothed = |average: Duration| (average * 7 + took) / 8;
-        self.round_trip = Some(self.round_trip.map_or(took, smoothed));
+        self.srtt = Some(self.srtt.map_or(took, smoothed));
         self.answered = self.answered.saturating_add(1);
     }
 }
 
-/// The queries on their way.
+/// The queries in flight.
 #[derive(Debug)]
 pub(super) struct Queries<Q> {
     entries: Slab<Entry<Q>>,
@@ -270,59 +279,59 @@ impl<Q> Default for Queries<Q> {
     }
 }
 
-impl<Q: Pending> Queries<Q> {
+impl<Q: PoolQuery> Queries<Q> {
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    pub(super) fn add(&mut self, query: Q) -> Key {
+    pub(super) fn insert(&mut self, query: Q) -> Key {
         self.next = self.next.wrapping_add(1);
         let number = self.next;
-        let place = self.entries.insert(Entry {
+        let slot = self.entries.insert(Entry {
             number,
             query,
-            line: Line::None,
+            queue: Queue::None,
             sends: 0,
-            tried: Ranks::default(),
-            copies: SmallVec::new(),
+            tried: RankSet::default(),
+            transmissions: SmallVec::new(),
             form: None,
             is_late: false,
-            ended_one: None,
-            failed: Ranks::default(),
+            ended_session_at: None,
+            failed: RankSet::default(),
         });
-        Key { place, number }
+        Key { slot, number }
     }
 
     pub(super) fn get(&self, key: Key) -> Option<&Entry<Q>> {
-        let entry = self.entries.get(key.place);
+        let entry = self.entries.get(key.slot);
         entry.filter(|entry| entry.number == key.number)
     }
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Entry<Q>> {
-        let entry = self.entries.get_mut(key.place);
+        let entry = self.entries.get_mut(key.slot);
         entry.filter(|entry| entry.number == key.number)
     }
 
-    /// Whether it waits there.
-    pub(super) fn is_in(&self, key: Key, line: Line) -> bool {
-        self.get(key).is_some_and(|entry| entry.line == line)
+    /// Returns true if the query waits in `queue`.
+    pub(super) fn is_queued_in(&self, key: Key, queue: Queue) -> bool {
+        self.get(key).is_some_and(|entry| entry.queue == queue)
     }
 
-    /// Takes it out, as it has ended.
+    /// Removes the query when it has ended.
     pub(super) fn remove(&mut self, key: Key) -> Option<Entry<Q>> {
         self.get(key)?;
-        self.entries.try_remove(key.place)
+        self.entries.try_remove(key.slot)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Entry<Q>)> {
-        self.entries.iter().map(|(place, entry)| {
+        self.entries.iter().map(|(slot, entry)| {
             let number = entry.number;
-            (Key { place, number }, entry)
+            (Key { slot, number }, entry)
         })
     }
 }
 
-/// IDs of our own are random already: they need no more than to be spread over the table.
+/// Hashes message IDs. They are drawn at random already, and only have to be spread over the table.
 #[derive(Debug, Default)]
 pub(super) struct IdHasher(u64);
 

@@ -1,32 +1,33 @@
-//! Who tells the pool that time has passed?
+//! Which thread tells the pool that time has passed?
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{park, park_timeout};
 use std::time::{Duration, Instant};
 
-use super::driver::{Upstream, Work, time_suspended};
+use super::driver::{Upstream, WorkBuffers, time_suspended};
 use super::traits::{Query, Replies};
 use crate::system::clock;
 use crate::system::thread::Heartbeat;
 use crate::telemetry::log::info;
 
-/// The timer looks no more often than this, and while something is under way no less often than the other.
-const TICKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
-/// A suspend of so many milliseconds makes all sessions suspect.
-const SUSPEND: u64 = 1000;
+/// The shortest interval of the timer, and the longest while something is under way.
+const TIMER_INTERVAL: (Duration, Duration) =
+    (Duration::from_millis(10), Duration::from_millis(250));
+/// A suspend of this many milliseconds or more makes all sessions suspect.
+const MIN_SUSPEND_MS: u64 = 1000;
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// The timer's thread.
-    pub(super) fn look_for_ever(self: &Arc<Self>) {
-        let (mut work, mut replies) = (Work::default(), R::default());
+    pub(super) fn run_timer(self: &Arc<Self>) {
+        let (mut work, mut replies) = (WorkBuffers::default(), R::default());
         let heartbeat = Heartbeat::new("timer");
         let mut was_quiet = false;
-        let longest = TICKS.1.min(self.timeout / 4);
+        let longest = TIMER_INTERVAL.1.min(self.timeout / 4);
         loop {
             let now = clock::now();
             heartbeat.set_busy(now);
-            self.watch_for_suspend(&mut work, &mut replies, now);
+            self.detect_suspend(&mut work, &mut replies, now);
             let mut state = self.state.lock();
             if state.stopped {
                 return;
@@ -37,34 +38,36 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             }
             let due = state.pool.tick(now, &mut work.actions);
             let is_under_way = state.pool.pending() > 0 || !work.actions.is_empty();
-            let blocked = state.sessions.clone();
-            self.carry(state, &mut work, &mut replies, now);
+            let sessions = state.sessions.clone();
+            self.perform_actions(state, &mut work, &mut replies, now);
             replies.send();
             if is_under_way {
-                // What could not be written before has left now, perhaps.
-                blocked.iter().for_each(|open| open.session.flush_backlog());
+                // What the socket did not accept before may fit now.
+                sessions
+                    .iter()
+                    .for_each(|open| open.session.flush_backlog());
             }
-            drop(blocked);
+            drop(sessions);
             heartbeat.set_idle();
             if is_under_way {
                 was_quiet = false;
                 let wait = due.map_or(longest, |due| due.saturating_duration_since(now));
-                park_timeout(wait.clamp(TICKS.0, longest));
+                park_timeout(wait.clamp(TIMER_INTERVAL.0, longest));
             } else if !was_quiet {
-                // Whatever is asked from now on has at least this long. So a query now and then costs no wake-up.
+                // A query that comes from now on has at least this long, so a single query now and then costs no wake-up.
                 was_quiet = true;
                 park_timeout(longest);
             } else {
                 was_quiet = false;
-                self.rest(due, now);
+                self.park_timer(due, now);
             }
         }
     }
 
-    /// The timer rests until something is due, or somebody wakes it.
-    fn rest(&self, due: Option<Instant>, now: Instant) {
-        self.timer_rests.store(true, Ordering::SeqCst);
-        // In this order: whoever has something for it sees that it rests, or is seen here.
+    /// Parks the timer until something is due, or a thread wakes it.
+    fn park_timer(&self, due: Option<Instant>, now: Instant) {
+        self.timer_parked.store(true, Ordering::SeqCst);
+        // The order matters: a thread that has something for the timer either sees that it is parked, or its work is seen here.
         let state = self.state.lock();
         let is_idle = state.pool.pending() == 0 && !state.retired && !state.stopped;
         drop(state);
@@ -74,11 +77,11 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 None => park(),
             }
         }
-        self.timer_rests.store(false, Ordering::SeqCst);
+        self.timer_parked.store(false, Ordering::SeqCst);
     }
 
     pub(super) fn wake_timer(&self) {
-        if self.timer_rests.load(Ordering::SeqCst) {
+        if self.timer_parked.load(Ordering::SeqCst) {
             self.unpark_timer();
         }
     }
@@ -89,33 +92,33 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         }
     }
 
-    /// After a suspend no session can be trusted to live: the network has changed, and the resolver has closed what was
-    /// idle. Seen by the clock that goes on during a suspend.
-    pub(super) fn watch_for_suspend(
+    /// Detects a suspend, by the clock that goes on during one. After it no session is trusted to be alive: the network may have changed,
+    /// and resolvers close idle sessions.
+    pub(super) fn detect_suspend(
         self: &Arc<Self>,
-        work: &mut Work<Q>,
+        work: &mut WorkBuffers<Q>,
         replies: &mut R,
         now: Instant,
     ) {
         let suspended = time_suspended();
-        let before = self.suspended.load(Ordering::Relaxed);
-        if suspended < before + SUSPEND {
+        let before = self.suspend_offset_ms.load(Ordering::Relaxed);
+        if suspended < before + MIN_SUSPEND_MS {
             return;
         }
-        // Nobody's time is over for that before it is given more, under this lock.
+        // No query expires by the suspend before it is extended, under this lock.
         let mut state = self.state.lock();
-        if self.suspended.swap(suspended, Ordering::Relaxed) != before {
+        if self.suspend_offset_ms.swap(suspended, Ordering::Relaxed) != before {
             return;
         }
-        // The clients' time stood still as well, if they asked before.
+        // Queries that were asked before the suspend get its length in addition, as their clients were suspended too.
         let pause = Duration::from_millis(suspended - before);
         for query in state.pool.queries() {
-            if now.saturating_duration_since(query.began()) >= pause {
+            if now.saturating_duration_since(query.started_at()) >= pause {
                 query.extend(pause);
             }
         }
-        state.pool.suspended(now, &mut work.actions);
+        state.pool.system_resumed(now, &mut work.actions);
         info!("event=suspended milliseconds={}", suspended - before);
-        self.carry(state, work, replies, now);
+        self.perform_actions(state, work, replies, now);
     }
 }

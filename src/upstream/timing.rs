@@ -1,24 +1,24 @@
-//! What does time alone bring?
+//! What is due as time passes?
 //!
-//! The part of the pool's rules about deadlines, silence and idleness, and when to look at them again.
+//! The part of the pool's rules about deadlines, silence and idleness, and when to check them again.
 
 use std::time::{Duration, Instant};
 
 use super::actions::{Actions, Event, Failure};
-use super::alone::SLOW;
-use super::balance::{GRACE, SLOW_SHARED};
-use super::endings::DEADLY;
-use super::pool::{MOST_SENDS, Pool};
-use super::table::{Entry, Key, Line, Pending, Phase, Session, SessionId, Use};
+use super::isolation::SLOW_ISOLATED_CONNECT;
+use super::pool::{MAX_SENDS, Pool};
+use super::scheduling::{DOWN_WAIT, SLOW_SHARED_CONNECT};
+use super::session_end::CAUSE_WINDOW;
+use super::table::{Entry, Key, Phase, PoolQuery, Purpose, Queue, Session, SessionId};
 
-/// How long a session to an address stays that is not the preferred one, when nothing is asked there.
-const LESSER_IDLE: Duration = Duration::from_secs(10);
+/// How long an idle session stays open to an address that is not the preferred one.
+const LESS_PREFERRED_IDLE: Duration = Duration::from_secs(10);
 
-/// How long a query may take, at most, where the resolver is so far away: most clients ask again then, or wait no longer.
-const LONGEST: Duration = Duration::from_secs(5);
+/// The longest time of a query, where connecting is slow: after that most clients have retried or given up.
+const MAX_QUERY_TIME: Duration = Duration::from_secs(5);
 
-impl<Q: Pending> Pool<Q> {
-    /// Ends queries whose deadline has passed, and finds those whose waiters are to be looked after.
+impl<Q: PoolQuery> Pool<Q> {
+    /// Fails queries whose deadline has passed, and lists those whose clients are due to be served.
     pub(super) fn expire(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let mut over = Vec::new();
         for (key, entry) in self.queries.iter() {
@@ -32,7 +32,7 @@ impl<Q: Pending> Pool<Q> {
             let Some(entry) = self.queries.get(key) else {
                 continue;
             };
-            // Silent until a deadline, and nothing better was found: it is dead.
+            // The session was silent until a deadline, and no other answered: it is dead.
             let is_dead =
                 |session: &&Session| session.is_silent && !entry.is_late && entry.is_on(session.id);
             let dead: Vec<SessionId> = self
@@ -41,46 +41,45 @@ impl<Q: Pending> Pool<Q> {
                 .filter(is_dead)
                 .map(|session| session.id)
                 .collect();
-            self.fail(key, Failure::TimedOut, now, actions);
+            self.fail_query(key, Failure::TimedOut, now, actions);
             for session in dead {
-                actions.events.push(Event::Dead(session));
-                self.close(session, now, actions);
+                actions.events.push(Event::SessionDead(session));
+                self.close_session(session, now, actions);
             }
         }
     }
 
-    fn patience(&self, session: &Session) -> Duration {
-        let (least, timeout) = (self.settings.least_patience, self.settings.timeout);
-        session.patience(least, timeout / 3, self.query_time() * 2 / 3)
+    fn silence_timeout(&self, session: &Session) -> Duration {
+        let (least, timeout) = (self.settings.min_silence_timeout, self.settings.timeout);
+        session.silence_timeout(least, timeout / 3, self.query_time() * 2 / 3)
     }
 
-    /// The time of a query: that of the settings, unless the last session took longer to open, by which nothing could be answered in
-    /// time. Then it is half as long again as that took, and at most `LONGEST`.
+    /// How long a query may take: the timeout of the settings, unless the last session took longer than that to connect, so that nothing
+    /// could be answered in time. Then it is one and a half times as long as connecting took, at most `MAX_QUERY_TIME`.
     pub fn query_time(&self) -> Duration {
         let timeout = self.settings.timeout;
-        if self.opened_in > timeout {
-            timeout.max((self.opened_in * 3 / 2).min(LONGEST))
+        if self.last_connect_time > timeout {
+            timeout.max((self.last_connect_time * 3 / 2).min(MAX_QUERY_TIME))
         } else {
             timeout
         }
     }
 
-    /// When a query is late: two sessions have it, and the second, which was opened since the first had it, has had it for long
-    /// enough.
+    /// When a query is late: two sessions have it, the second was opened after the first got it and has had it for long enough.
     fn late_at(&self, entry: &Entry<Q>) -> Option<Instant> {
-        let [first, .., last] = &entry.copies[..] else {
+        let [first, .., last] = &entry.transmissions[..] else {
             return None;
         };
-        let place = self.position(last.session)?;
-        let session = &self.sessions[place];
-        // One that was open then may have died with the first.
-        let is_new = session.began >= first.since || entry.sends >= MOST_SENDS;
+        let index = self.position(last.session)?;
+        let session = &self.sessions[index];
+        // A session that was open then may have died with the first.
+        let is_new = session.started_at >= first.sent_at || entry.sends >= MAX_SENDS;
         let may = is_new && !entry.is_late;
-        may.then(|| last.since + self.patience(session))
+        may.then(|| last.sent_at + self.silence_timeout(session))
     }
 
-    /// Notes which queries are late. A session about which nothing else is silent is no longer.
-    pub(super) fn note_late(&mut self, now: Instant) {
+    /// Marks the queries that are late. A session that is silent about late queries only is no longer silent.
+    pub(super) fn mark_late(&mut self, now: Instant) {
         let late: Vec<Key> = self
             .queries
             .iter()
@@ -95,147 +94,149 @@ impl<Q: Pending> Pool<Q> {
         if late.is_empty() {
             return;
         }
-        for place in 0..self.sessions.len() {
-            if self.sessions[place].is_silent && self.waits_since(&self.sessions[place]).is_none() {
-                self.sessions[place].is_silent = false;
-                self.sessions[place].is_doubtful = true;
+        for index in 0..self.sessions.len() {
+            if self.sessions[index].is_silent && self.oldest_wait(&self.sessions[index]).is_none() {
+                self.sessions[index].is_silent = false;
+                self.sessions[index].is_doubtful = true;
             }
         }
     }
 
-    /// Since when a query waits on a session that is not late.
-    fn waits_since(&self, session: &Session) -> Option<Instant> {
+    /// Since when the longest pending query of a session waits, without those that are late.
+    fn oldest_wait(&self, session: &Session) -> Option<Instant> {
         let entries = session
             .pending
             .values()
             .filter_map(|key| self.queries.get(*key));
-        let copies = entries
+        let transmissions = entries
             .filter(|entry| !entry.is_late)
-            .flat_map(|entry| &entry.copies);
-        copies
-            .filter(|copy| copy.session == session.id)
-            .map(|copy| copy.since)
+            .flat_map(|entry| &entry.transmissions);
+        transmissions
+            .filter(|transmission| transmission.session == session.id)
+            .map(|transmission| transmission.sent_at)
             .min()
     }
 
-    /// When a session is silent, if nothing comes.
+    /// When a session will count as silent, if nothing arrives.
     fn silent_at(&self, session: &Session) -> Option<Instant> {
         if !session.is_shared() || session.phase == Phase::Connecting || session.is_silent {
             return None;
         }
-        let since = self.waits_since(session)?;
-        Some(since.max(session.heard) + self.patience(session))
+        let since = self.oldest_wait(session)?;
+        Some(since.max(session.last_received_at) + self.silence_timeout(session))
     }
 
-    /// When the next query on a silent session has waited for long enough to be sent once more.
-    fn again_at(&self, session: &Session) -> Option<Instant> {
+    /// When the next query on a silent session has waited long enough to be sent elsewhere.
+    fn next_hedge_at(&self, session: &Session) -> Option<Instant> {
         if !session.is_silent {
             return None;
         }
         let keys = session.pending.values();
-        let since = keys.filter_map(|key| self.may_be_sent_elsewhere(*key));
-        Some(since.min()? + self.patience(session))
+        let since = keys.filter_map(|key| self.hedgeable_since(*key));
+        Some(since.min()? + self.silence_timeout(session))
     }
 
-    /// Since when a query waits on the last session that it was sent on, if it may be sent on another one.
-    fn may_be_sent_elsewhere(&self, key: Key) -> Option<Instant> {
+    /// When a query was last sent, if it may be sent on another session as well.
+    fn hedgeable_since(&self, key: Key) -> Option<Instant> {
         let entry = self.queries.get(key)?;
-        let may = !entry.is_late && entry.line == Line::None && entry.sends < MOST_SENDS;
+        let may = !entry.is_late && entry.queue == Queue::None && entry.sends < MAX_SENDS;
         entry
-            .last_sent()
+            .last_sent_at()
             .filter(|_| may && self.late_at(entry).is_none())
     }
 
-    /// Finds sessions that are silent, and sends what waits there for long enough once more.
-    pub(super) fn note_silent(&mut self, now: Instant, actions: &mut Actions<Q>) {
+    /// Marks sessions that are silent, and queues their queries for another session when they have waited long enough.
+    pub(super) fn mark_silent(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let all = self.sessions.iter();
         let silent = all.filter(|session| {
-            let at = self.silent_at(session).or(self.again_at(session));
+            let at = self.silent_at(session).or(self.next_hedge_at(session));
             at.is_some_and(|at| at <= now)
         });
         let silent: Vec<(SessionId, Instant)> = silent
-            .filter_map(|session| Some((session.id, now.checked_sub(self.patience(session))?)))
+            .filter_map(|session| {
+                Some((session.id, now.checked_sub(self.silence_timeout(session))?))
+            })
             .collect();
         for (session, before) in silent {
-            self.fall_silent(session, before, now, actions);
+            self.hedge_silent_session(session, before, now, actions);
         }
-        let alone = self.sessions.iter();
-        let alone = alone.filter_map(|session| self.alone_again_at(session, now));
-        let again: Vec<Key> = alone
+        let isolated = self.sessions.iter();
+        let isolated = isolated.filter_map(|session| self.isolated_hedge_at(session, now));
+        let again: Vec<Key> = isolated
             .filter(|(_, at)| *at <= now)
             .map(|(key, _)| key)
             .collect();
         for key in again {
             if self.may_send_again(key, now) {
-                self.queue_alone(key);
+                self.enqueue_isolated(key);
             }
         }
     }
 
-    /// When a query that is alone on its session is sent to another address, if nothing comes from this one by then, on whatever session.
-    fn alone_again_at(&self, session: &Session, now: Instant) -> Option<(Key, Instant)> {
-        let Use::Alone(key) = session.used_for else {
+    /// When an isolated query is sent to another address: nothing arrived from this one by then, on any session.
+    fn isolated_hedge_at(&self, session: &Session, now: Instant) -> Option<(Key, Instant)> {
+        let Purpose::Isolated(key) = session.purpose else {
             return None;
         };
-        let since = self.may_be_sent_elsewhere(key)?;
-        let has_spoken = |other: &Session| {
+        let since = self.hedgeable_since(key)?;
+        let has_received = |other: &Session| {
             let is_open = other.phase != Phase::Connecting;
-            is_open && other.rank == session.rank && other.heard > since
+            is_open && other.rank == session.rank && other.last_received_at > since
         };
         let entry = self.queries.get(key)?;
-        let is_here = entry.is_on(session.id) && !self.sessions.iter().any(has_spoken);
-        let may = is_here && self.is_another_there(session.rank, entry.failed, now);
-        may.then(|| (key, since + self.patience(session)))
+        let is_here = entry.is_on(session.id) && !self.sessions.iter().any(has_received);
+        let may = is_here && self.has_alternative(session.rank, entry.failed, now);
+        may.then(|| (key, since + self.silence_timeout(session)))
     }
 
-    /// Nothing comes on a session: what waits there since `before` is sent once more, on one that is known to live.
-    pub(super) fn fall_silent(
+    /// Marks a session silent, and queues for other sessions what has been pending there since `before` or longer.
+    pub(super) fn hedge_silent_session(
         &mut self,
         id: SessionId,
         before: Instant,
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
-        let Some(place) = self.position(id) else {
+        let Some(index) = self.position(id) else {
             return;
         };
-        let session = &mut self.sessions[place];
+        let session = &mut self.sessions[index];
         if !std::mem::replace(&mut session.is_silent, true) {
-            actions.events.push(Event::Silent(id));
+            actions.events.push(Event::SessionSilent(id));
         }
         let mut keys: Vec<Key> = session.pending.values().copied().collect();
-        keys.sort_unstable_by_key(|key| key.age());
+        keys.sort_unstable_by_key(|key| key.arrival_number());
         for key in keys.into_iter().rev() {
-            let since = self.may_be_sent_elsewhere(key);
+            let since = self.hedgeable_since(key);
             if since.is_some_and(|since| since <= before) && self.may_send_again(key, now) {
-                self.queue(key, true);
+                self.enqueue(key, true);
             }
         }
     }
 
-    /// Until when an idle session stays: where the resolver gave a limit, not until it closes it amid a query; and one to an address that is not
-    /// the preferred one not for long.
+    /// Until when an idle session stays open: four fifths of the resolver's keepalive time, so that the resolver does not close it under a
+    /// query; for an address that is not the best one, [`LESS_PREFERRED_IDLE`].
     fn idle_until(&self, session: &Session, best: Option<usize>) -> Option<Instant> {
         if session.phase != Phase::Open || !session.is_shared() || !session.pending.is_empty() {
             return None;
         }
-        let since = session.heard.max(session.spoke);
+        let since = session.last_received_at.max(session.last_sent_at);
         let kept = session.keepalive.map(|keepalive| since + keepalive * 4 / 5);
         let is_lesser = best.is_some_and(|best| best < session.rank);
-        let lesser = is_lesser.then_some(since + LESSER_IDLE);
+        let lesser = is_lesser.then_some(since + LESS_PREFERRED_IDLE);
         kept.into_iter().chain(lesser).min()
     }
 
-    /// The rank of the best address that is well and has a session.
+    /// The rank of the most preferred healthy address that has a usable session.
     fn best_rank(&self, now: Instant) -> Option<usize> {
-        let serving = self.sessions.iter().filter(|session| session.serves());
+        let serving = self.sessions.iter().filter(|session| session.is_usable());
         serving
             .map(|session| session.rank)
-            .filter(|rank| self.addresses[*rank].is_well(now))
+            .filter(|rank| self.addresses[*rank].is_healthy(now))
             .min()
     }
 
-    pub(super) fn end_idle(&mut self, now: Instant, actions: &mut Actions<Q>) {
+    pub(super) fn close_idle(&mut self, now: Instant, actions: &mut Actions<Q>) {
         let best = self.best_rank(now);
         let over = self.sessions.iter().filter(|session| {
             self.idle_until(session, best)
@@ -243,26 +244,30 @@ impl<Q: Pending> Pool<Q> {
         });
         let over: Vec<SessionId> = over.map(|session| session.id).collect();
         for session in over {
-            self.close(session, now, actions);
+            self.close_session(session, now, actions);
         }
     }
 
-    /// When something is due, at the latest; none if nothing is under way.
-    pub fn due(&self, now: Instant) -> Option<Instant> {
+    /// When [`Pool::tick`] must be called next, at the latest; none if nothing is under way.
+    pub fn next_due(&self, now: Instant) -> Option<Instant> {
         let entries = || self.queries.iter().map(|(_, entry)| entry);
-        let looks = entries().map(|entry| entry.query.due().min(entry.query.deadline()));
+        let query_dues = entries().map(|entry| entry.query.due().min(entry.query.deadline()));
         let late = entries().filter_map(|entry| self.late_at(entry));
         let silent = self
             .sessions
             .iter()
-            .filter_map(|session| self.silent_at(session).or(self.again_at(session)));
-        let alone_again = self
+            .filter_map(|session| self.silent_at(session).or(self.next_hedge_at(session)));
+        let isolated_hedges = self
             .sessions
             .iter()
-            .filter_map(|session| Some(self.alone_again_at(session, now)?.1));
-        let held_off = self.down.map(|(_, until)| until);
-        let race = self.race.next.into_iter().chain(held_off);
-        let race = race.filter(|at| !self.line.is_empty() && *at > now);
+            .filter_map(|session| Some(self.isolated_hedge_at(session, now)?.1));
+        let down_until = self.down.map(|(_, until)| until);
+        let connect_race = self
+            .connect_race
+            .next_attempt_at
+            .into_iter()
+            .chain(down_until);
+        let connect_race = connect_race.filter(|at| !self.shared_queue.is_empty() && *at > now);
         let best = self.best_rank(now);
         let idle = self
             .sessions
@@ -272,48 +277,52 @@ impl<Q: Pending> Pool<Q> {
             .sessions
             .iter()
             .filter(|session| session.phase == Phase::Connecting);
-        let grace = connecting
+        let down_wait = connecting
             .filter(|_| self.down.is_some())
-            .map(|session| session.began + GRACE)
+            .map(|session| session.started_at + DOWN_WAIT)
             .filter(|at| *at > now);
-        let later = self.due_for_waiting(now);
-        looks
+        let later = self.due_for_queued(now);
+        query_dues
             .chain(late)
             .chain(silent)
-            .chain(alone_again)
-            .chain(race)
+            .chain(isolated_hedges)
+            .chain(connect_race)
             .chain(idle)
-            .chain(grace)
+            .chain(down_wait)
             .chain(later)
             .min()
     }
 
-    /// When something may be done for those that wait for a session: there is a token, an address is no longer held back, or an attempt or
-    /// a query has taken long.
-    fn due_for_waiting(&self, now: Instant) -> impl Iterator<Item = Instant> {
+    /// When something may change for the queued queries: a token is there, a backoff ends, or an attempt or a query counts as slow.
+    fn due_for_queued(&self, now: Instant) -> impl Iterator<Item = Instant> {
         let tokens = (0..self.addresses.len()).flat_map(move |rank| {
             let address = &self.addresses[rank];
-            let shared = (!self.line.is_empty()).then(|| address.tokens.ready_at(now));
-            let alone = (!self.alone.is_empty()).then(|| address.tokens_alone.ready_at(now));
-            // Or it is held back.
-            let waits = !self.line.is_empty() || !self.alone.is_empty();
-            let health = address.health.held_back_until().filter(|_| waits);
-            shared.into_iter().chain(alone).chain(health)
+            let shared =
+                (!self.shared_queue.is_empty()).then(|| address.shared_tokens.ready_at(now));
+            let isolated =
+                (!self.isolated_queue.is_empty()).then(|| address.isolated_tokens.ready_at(now));
+            // Or the address is backed off.
+            let waits = !self.shared_queue.is_empty() || !self.isolated_queue.is_empty();
+            let health = address.health.backoff_until().filter(|_| waits);
+            shared.into_iter().chain(isolated).chain(health)
         });
         let slow = self
             .sessions
             .iter()
             .filter(|session| session.phase == Phase::Connecting)
-            .filter(|session| !session.is_shared() || !self.alone.is_empty());
-        let slow = slow.map(|session| session.began + SLOW);
-        let coming = self.sessions.iter().filter(|session| session.is_coming());
-        let coming = coming.map(|session| session.began + SLOW_SHARED);
-        let slow = slow.chain(coming.filter(|_| !self.line.is_empty()));
-        let alone = self.sessions.iter().filter(|session| !session.is_shared());
-        let quiet = alone
-            .filter(|session| session.pending.is_empty() || !self.alone.is_empty())
-            .map(|session| session.spoke + DEADLY);
-        let slow = slow.chain(quiet);
+            .filter(|session| !session.is_shared() || !self.isolated_queue.is_empty());
+        let slow = slow.map(|session| session.started_at + SLOW_ISOLATED_CONNECT);
+        let coming = self
+            .sessions
+            .iter()
+            .filter(|session| session.is_shared_connecting());
+        let coming = coming.map(|session| session.started_at + SLOW_SHARED_CONNECT);
+        let slow = slow.chain(coming.filter(|_| !self.shared_queue.is_empty()));
+        let isolated = self.sessions.iter().filter(|session| !session.is_shared());
+        let reusable = isolated
+            .filter(|session| session.pending.is_empty() || !self.isolated_queue.is_empty())
+            .map(|session| session.last_sent_at + CAUSE_WINDOW);
+        let slow = slow.chain(reusable);
         tokens.chain(slow).filter(move |at| *at > now)
     }
 }

@@ -1,44 +1,44 @@
-//! How many may there be in a time?
+//! How much may there be of something in a time?
 //!
-//! A bucket of tokens that fills at a rate: each use takes one. Time is passed in.
+//! A token bucket that fills at a rate (GCRA): each use takes a token. Time is passed in.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How much there may be of something, queries above all.
+/// A rate limit, above all of queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// How many a second, at least 1.
+    /// Tokens per second, at least 1.
     pub per_second: u32,
-    /// How many at once after a rest, at least 1.
+    /// Tokens in a full bucket, at least 1.
     pub burst: u32,
 }
 
 impl Rate {
-    /// Nanoseconds until there is one more.
-    pub fn token(self) -> u64 {
+    /// Nanoseconds in which one token is added.
+    pub fn token_interval(self) -> u64 {
         (1_000_000_000 / u64::from(self.per_second).max(1)).max(1)
     }
 }
 
-/// How many nanoseconds after another a moment is.
-pub fn nanos(now: Instant, start: Instant) -> u64 {
+/// Nanoseconds from `start` to `now`; 0 if `now` is earlier.
+pub fn nanos_between(now: Instant, start: Instant) -> u64 {
     let since = now.saturating_duration_since(start).as_nanos();
     u64::try_from(since).unwrap_or(u64::MAX)
 }
 
-/// A bucket that any number of threads take tokens from.
+/// A bucket from which any number of threads take tokens. Its lock guards the fill level and is held for moments.
 #[derive(Debug)]
 pub struct TokenBucket {
     rate: Option<Rate>,
     start: Instant,
-    /// When it is full again, in nanoseconds since the start.
+    /// When the bucket is full again, in nanoseconds since the start.
     full_at: Mutex<u64>,
 }
 
 impl TokenBucket {
-    /// A full one. Without a rate there is no end to it.
+    /// Creates a full bucket. Without a rate it never runs out.
     pub fn new(rate: Option<Rate>, now: Instant) -> Self {
         Self {
             rate,
@@ -47,33 +47,34 @@ impl TokenBucket {
         }
     }
 
-    /// Takes as many as there are, at most `wanted`; returns how many.
+    /// Takes at most `wanted` tokens; returns how many there were.
     pub fn take(&self, wanted: usize, now: Instant) -> usize {
         let Some(rate) = self.rate else {
             return wanted;
         };
-        let now = nanos(now, self.start);
+        let now = nanos_between(now, self.start);
         let mut full_at = self.full_at.lock();
         let spent = (*full_at).max(now) - now;
-        let left = (rate.token() * u64::from(rate.burst)).saturating_sub(spent) / rate.token();
+        let left = (rate.token_interval() * u64::from(rate.burst)).saturating_sub(spent)
+            / rate.token_interval();
         let taken = wanted.min(usize::try_from(left).unwrap_or(usize::MAX));
-        *full_at = now + spent + rate.token() * taken as u64;
+        *full_at = now + spent + rate.token_interval() * taken as u64;
         taken
     }
 
-    /// Gives one back that was taken.
-    pub fn give_back(&self) {
+    /// Gives back one token that was taken.
+    pub fn refund(&self) {
         if let Some(rate) = self.rate {
             let mut full_at = self.full_at.lock();
-            *full_at = full_at.saturating_sub(rate.token());
+            *full_at = full_at.saturating_sub(rate.token_interval());
         }
     }
 
-    /// When there is one, seen from `now`: then, or later.
+    /// When the next token is there: `now`, or later.
     pub fn ready_at(&self, now: Instant) -> Instant {
         let Some(rate) = self.rate else { return now };
-        let spent = (*self.full_at.lock()).saturating_sub(nanos(now, self.start));
-        let least = rate.token() * u64::from(rate.burst).saturating_sub(1);
+        let spent = (*self.full_at.lock()).saturating_sub(nanos_between(now, self.start));
+        let least = rate.token_interval() * u64::from(rate.burst).saturating_sub(1);
         now + Duration::from_nanos(spent.saturating_sub(least))
     }
 }
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_says_when_there_is_one_and_takes_one_back() {
+    fn a_bucket_tells_when_the_next_token_is_there_and_takes_refunds() {
         let now = Instant::now();
         let rate = Rate {
             per_second: 1,
@@ -111,7 +112,7 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(bucket.ready_at(now), now + second);
         assert_eq!(bucket.ready_at(now + second / 4), now + second);
-        bucket.give_back();
+        bucket.refund();
         assert_eq!(bucket.ready_at(now), now);
         assert_eq!(bucket.take(2, now), 1);
         assert_eq!(bucket.ready_at(now + second), now + second);
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_is_as_large_as_it_was_said_to_be() {
+    fn a_bucket_fills_at_its_rate() {
         let now = Instant::now();
         for per_second in [1, 999, 1500, 300_000, 600_000, 1_000_000] {
             let burst = 2 * per_second;

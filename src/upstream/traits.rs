@@ -1,4 +1,4 @@
-//! What does the upstream need of queries, of replies, and of whoever completes a query?
+//! What does the upstream need of queries, of replies, and of the code that completes a query?
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -7,38 +7,39 @@ use super::actions::Failure;
 use super::outgoing::Message;
 use crate::message::Answer;
 
-/// A query on its way: what the resolver is asked, and by when.
+/// A query in flight: what the resolver is asked, and by when.
 pub trait Query: Message + fmt::Debug + 'static {
-    /// When it was asked.
-    fn began(&self) -> Instant;
-    /// By when it ends, whatever became of it.
+    /// When the query arrived.
+    fn started_at(&self) -> Instant;
+    /// When the query ends at the latest, answered or not.
     fn deadline(&self) -> Instant;
-    /// When [`Settle::look_after`] is to be called, before the deadline or at it.
+    /// When [`Completer::serve_due_waiters`] must be called: before the deadline or at it.
     fn due(&self) -> Instant;
-    /// Gives it so much longer, since nothing could come meanwhile.
+    /// Extends the deadline by the length of a suspend.
     fn extend(&self, by: Duration);
-    /// The question's octets: name, type and class.
+    /// The octets of the question: name, type and class.
     fn question(&self) -> &[u8];
-    /// Whether it may be sent in one form only, since it is signed.
+    /// Returns true if the query is signed, and may be sent in one form only.
     fn is_signed(&self) -> bool;
-    /// The client that asked first, by a number.
+    /// A number for the client that asked first.
     fn client(&self) -> u16;
-    /// Keeps a failure of a resolver's, which is what it ends with if nothing better comes.
-    fn keep(&self, failure: &[u8]);
-    /// Notes that its answer is a failure that says nothing of its name.
+    /// Keeps a failure response, with which the query ends if nothing better comes.
+    fn keep_fallback(&self, failure: &[u8]);
+    /// Marks the query's answer as a failure that says nothing about its name.
     fn note_outage(&self);
 }
 
-/// Replies to clients that were made at a time.
+/// A batch of replies to clients.
 pub trait Replies: Default {
     /// Sends them.
     fn send(&mut self);
 }
 
-/// What becomes of queries. Called by the thread that knows it, which sends `replies` afterwards.
-pub trait Settle<Q, R>: Send + Sync {
-    /// `query` has ended: with an answer that matches it, or without. Called once for each.
-    fn settle(
+/// Completes queries. Called by the thread that has the answer or the failure, without a lock of the upstream; that thread sends `replies`
+/// afterwards.
+pub trait Completer<Q, R>: Send + Sync {
+    /// Completes `query`, with an answer that matches it or with a failure. Called once for each query.
+    fn complete(
         &self,
         query: &Q,
         ending: Result<&Answer<'_>, Failure>,
@@ -46,9 +47,9 @@ pub trait Settle<Q, R>: Send + Sync {
         replies: &mut R,
     );
 
-    /// A resolver that failed at all it was asked answers again: failures of the time before say nothing of their names.
-    fn recover(&self, now: Instant);
+    /// A resolver that failed all queries answers again: earlier failures say nothing about their names.
+    fn resolver_recovered(&self, now: Instant);
 
-    /// `query` goes on, but it is due ([`Query::due`]) that somebody looks after those that wait for it.
-    fn look_after(&self, query: &Q, now: Instant, replies: &mut R);
+    /// `query` goes on, but clients that wait for it are due ([`Query::due`]): those get an expired answer or a failure.
+    fn serve_due_waiters(&self, query: &Q, now: Instant, replies: &mut R);
 }

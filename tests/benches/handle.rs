@@ -21,7 +21,7 @@ use dns_tool::forward::outcome::Outcome;
 use dns_tool::forward::policy::Upstream;
 use dns_tool::message::{self, Answer};
 use dns_tool::system::memory::Memory;
-use dns_tool::upstream::Settle;
+use dns_tool::upstream::Completer;
 
 /// Names that are known.
 const KNOWN: usize = 1000;
@@ -137,7 +137,7 @@ impl Bench {
             let asked = Query::new(&asked, asked.key().as_ref(), now, config.forwarder.timeout);
             let answer = answer(&message);
             let answer = Answer::parse(&answer).expect("an answer");
-            completer.settle(&asked, Ok(&answer), now, &mut replies);
+            completer.complete(&asked, Ok(&answer), now, &mut replies);
         }
         let upstream = Upstream::start(
             config.upstream,

@@ -76,7 +76,7 @@ impl Forwarder {
             false => &["--timeout", "20"],
         };
         let mut config = config(&[timeout, options].concat());
-        config.upstream.least_patience = PATIENCE;
+        config.upstream.min_silence_timeout = PATIENCE;
         Self::started(config)
     }
 

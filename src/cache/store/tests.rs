@@ -109,7 +109,7 @@ impl Bench {
     }
 
     fn fail(&self, key: &QuestionKey<'_>, failure: Failure) -> Option<CacheHit> {
-        if failure == Failure::Unreadable {
+        if failure == Failure::MalformedResponse {
             self.cache.note_response(self.now);
         }
         self.cache
@@ -333,7 +333,7 @@ fn the_cache_can_serve_until_its_last_answer_is_too_stale() {
     });
     let other = QuestionKey::new(&question("other.example.com", A), false, false);
     assert!(!bench.cache.can_serve(bench.now), "nothing is kept");
-    bench.fail(&other, Failure::Unreadable);
+    bench.fail(&other, Failure::MalformedResponse);
     assert_eq!(bench.cache.entries(), 1);
     assert!(!bench.cache.can_serve(bench.now), "a failure");
     bench.record_result(&key(), &to_key(&key(), 0).with_a(0));
@@ -451,7 +451,7 @@ fn a_failure_is_cached_for_a_second_then_longer_while_it_repeats_and_ends_with_s
             drop(bench.record_result(&key(), &servfail))
         }),
         ("unreadable", &|bench| {
-            drop(bench.fail(&key(), Failure::Unreadable))
+            drop(bench.fail(&key(), Failure::MalformedResponse))
         }),
         ("no answer, though others have one", &|bench| {
             let asked = bench.now - Duration::from_secs(3);
@@ -575,7 +575,11 @@ fn an_outage_holds_back_a_name_that_failed_before_no_longer_than_others() {
 #[test]
 fn an_outage_is_no_names_failure() {
     let mut bench = Bench::new();
-    for failure in [Failure::Unreachable, Failure::Unproved, Failure::Overloaded] {
+    for failure in [
+        Failure::Unreachable,
+        Failure::Unauthenticated,
+        Failure::Overloaded,
+    ] {
         bench.fail(&key(), failure);
         assert!(matches!(bench.lookup(&key()), Lookup::Miss), "{failure:?}");
     }
@@ -669,9 +673,9 @@ fn an_expired_answer_replaces_a_failure_and_is_refreshed_every_30_seconds() {
     let failed = [
         Failure::TimedOut,
         Failure::Unreachable,
-        Failure::Unproved,
+        Failure::Unauthenticated,
         Failure::Overloaded,
-        Failure::Unreadable,
+        Failure::MalformedResponse,
     ];
     for ending in answered.chain(failed.map(Err)) {
         let mut bench = Bench::new();
@@ -783,7 +787,7 @@ fn without_memory_nothing_is_cached() {
         serve_stale: Duration::from_secs(DAY),
     });
     bench.record_result(&key(), &to_key(&key(), 0).with_a(100));
-    bench.fail(&key(), Failure::Unreadable);
+    bench.fail(&key(), Failure::MalformedResponse);
     assert!(matches!(bench.lookup(&key()), Lookup::Miss));
     assert_eq!((bench.cache.entries(), bench.cache.octets()), (0, 0));
     assert_eq!(bench.cache.clear(), 0);
@@ -887,7 +891,7 @@ proptest! {
                     bench.record_result(&key, &to_key(&key, 0).with(1, A, ttl, &vec![0; size.into()]));
                     recorded.insert(name, (bench.now, ttl));
                 }
-                Step::Fail(name) => drop(bench.fail(&key(name), Failure::Unreadable)),
+                Step::Fail(name) => drop(bench.fail(&key(name), Failure::MalformedResponse)),
                 Step::Pass(millis) => bench.now += Duration::from_millis(millis.into()),
                 Step::Lookup(name) => {
                     let since = recorded.get(&name).map(|(at, ttl)| (bench.now - *at, *ttl));

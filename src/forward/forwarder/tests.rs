@@ -18,7 +18,7 @@ use crate::system::memory::{self, Purpose};
 use crate::telemetry::query_log;
 use crate::upstream;
 use crate::upstream::token_bucket::Rate;
-use crate::upstream::{Failure, Query as _, Settle};
+use crate::upstream::{Completer, Failure, Query as _};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 const NOERROR: u8 = 0;
@@ -72,7 +72,7 @@ impl Bench {
         let upstream = upstream::Settings {
             resolvers: Vec::new(),
             timeout,
-            least_patience: upstream::LEAST_PATIENCE,
+            min_silence_timeout: upstream::MIN_SILENCE_TIMEOUT,
             sessions: 1,
             max_pending,
         };
@@ -142,13 +142,15 @@ impl Bench {
         let mut replies = ReplyBatch::default();
         let answer = result.map(|answer| Answer::parse(answer).expect("an answer"));
         let result = answer.as_ref().map_err(|failure| *failure);
-        self.completer.settle(query, result, self.now, &mut replies);
+        self.completer
+            .complete(query, result, self.now, &mut replies);
         replies.send();
     }
 
-    fn look_after(&self, query: &Query) {
+    fn serve_due_waiters(&self, query: &Query) {
         let mut replies = ReplyBatch::default();
-        self.completer.look_after(query, self.now, &mut replies);
+        self.completer
+            .serve_due_waiters(query, self.now, &mut replies);
         replies.send();
     }
 
@@ -344,7 +346,7 @@ fn each_client_has_its_own_deadline() {
         assert!(in_flight[0].due() > bench.now);
         bench.advance(0.1);
         assert!(in_flight[0].due() <= bench.now && in_flight[0].deadline() > bench.now);
-        bench.look_after(&in_flight[0]);
+        bench.serve_due_waiters(&in_flight[0]);
         bench.expect_codes(&[(1, SERVFAIL)]);
         assert!(in_flight[0].due() > bench.now);
         if answered {
@@ -389,7 +391,7 @@ fn a_late_client_sends_a_new_query_that_takes_over_all_clients() {
     bench.assert_silent();
     // The first query's failure does not count while the second is in flight.
     let (mut bench, first, second) = begin();
-    bench.settle(&first, Err(Failure::Broken));
+    bench.settle(&first, Err(Failure::ConnectionLost));
     bench.assert_silent();
     assert!(
         bench.handle_all(&[query(4, "www.example")]).is_empty(),
@@ -398,7 +400,7 @@ fn a_late_client_sends_a_new_query_that_takes_over_all_clients() {
     for (seconds, id) in [(1.5, 1), (1.0, 2)] {
         bench.advance(seconds);
         assert!(second.due() <= bench.now && second.deadline() > bench.now);
-        bench.look_after(&second);
+        bench.serve_due_waiters(&second);
         bench.expect_codes(&[(id, SERVFAIL)]);
     }
     bench.advance(0.5);
@@ -415,7 +417,7 @@ fn a_name_that_timed_out_fails_for_a_second() {
     bench.advance(1.0);
     bench.handle_all(&[query(2, "www.example")]);
     bench.advance(2.0);
-    bench.look_after(&in_flight[0]);
+    bench.serve_due_waiters(&in_flight[0]);
     bench.expect_codes(&[(1, SERVFAIL)]);
     assert!(bench.handle_all(&[query(3, "www.example")]).is_empty());
     bench.expect_codes(&[(3, SERVFAIL)]);
@@ -490,7 +492,7 @@ fn a_client_that_joins_after_the_stale_answer_neither_waits_nor_extends_the_quer
     bench.advance(100.0);
     let in_flight = bench.handle_all(&[query(1, "www.example")]);
     bench.advance(1.5);
-    bench.look_after(&in_flight[0]);
+    bench.serve_due_waiters(&in_flight[0]);
     bench.expect_codes(&[(1, NOERROR)]);
     bench.advance(1.4);
     assert!(bench.handle_all(&[query(2, "www.example")]).is_empty());
@@ -522,13 +524,13 @@ fn a_client_that_joins_just_before_the_stale_answer_gets_it_in_time() {
     let asked_at = bench.now;
     // The timer comes first.
     bench.advance(0.001);
-    bench.look_after(&in_flight[0]);
+    bench.serve_due_waiters(&in_flight[0]);
     bench.expect_codes(&[(1, NOERROR)]);
     bench.now = asked_at;
     assert!(bench.coalesce(batch).is_empty());
     bench.advance(0.001);
     assert!(in_flight[0].due() <= bench.now);
-    bench.look_after(&in_flight[0]);
+    bench.serve_due_waiters(&in_flight[0]);
     bench.expect_codes(&[(2, NOERROR)]);
 }
 
@@ -550,9 +552,13 @@ fn a_query_that_fails_fails_for_all_its_clients() {
     for (result, code, outcome) in [
         (Err(Failure::TimedOut), SERVFAIL, Outcome::TimedOut),
         (Err(Failure::Unreachable), SERVFAIL, Outcome::Unreachable),
-        (Err(Failure::Unproved), SERVFAIL, Outcome::Unauthenticated),
         (
-            Err(Failure::Unreadable),
+            Err(Failure::Unauthenticated),
+            SERVFAIL,
+            Outcome::Unauthenticated,
+        ),
+        (
+            Err(Failure::MalformedResponse),
             SERVFAIL,
             Outcome::MalformedResponse,
         ),
@@ -619,7 +625,7 @@ fn an_expired_answer_goes_out_when_there_is_no_fresh_one_in_time() {
         assert!(in_flight[0].due() > bench.now);
         bench.advance(0.001);
         assert!(in_flight[0].due() <= bench.now);
-        bench.look_after(&in_flight[0]);
+        bench.serve_due_waiters(&in_flight[0]);
         let received = bench.receive();
         assert_eq!(id_and_code(&received), (1, NOERROR));
         assert!(received.ends_with(&[0, 15, 0, 2, 0, 3]), "Stale Answer");
@@ -693,7 +699,7 @@ fn a_popular_answer_is_prefetched_while_it_is_served() {
     assert!(bench.handle_all(&[query(7, "www.example")]).is_empty());
     bench.assert_silent();
     bench.advance(1.0);
-    bench.look_after(&prefetch[0]);
+    bench.serve_due_waiters(&prefetch[0]);
     bench.expect_codes(&[(7, NOERROR)]);
     assert_eq!(bench.count(Outcome::Stale), 1);
 }
@@ -820,7 +826,7 @@ impl TcpBench {
             }
             Event::Fail => {
                 if let Some(query) = self.pending.pop_front() {
-                    self.bench.settle(&query, Err(Failure::Broken));
+                    self.bench.settle(&query, Err(Failure::ConnectionLost));
                 }
                 self.bench.advance(2.0);
             }
@@ -837,7 +843,7 @@ impl TcpBench {
                 // The slot is given back once the client's queries have ended.
                 while self.limit.in_use() > self.clients.iter().flatten().count() {
                     match self.pending.pop_front() {
-                        Some(query) => self.bench.settle(&query, Err(Failure::Broken)),
+                        Some(query) => self.bench.settle(&query, Err(Failure::ConnectionLost)),
                         None => break,
                     }
                 }
@@ -890,7 +896,7 @@ proptest! {
         }
         // When all queries have ended, no memory is reserved.
         while let Some(query) = bench.pending.pop_front() {
-            bench.bench.settle(&query, Err(Failure::Broken));
+            bench.bench.settle(&query, Err(Failure::ConnectionLost));
         }
         for at in 0..CLIENTS {
             bench.apply(Event::Close(at));

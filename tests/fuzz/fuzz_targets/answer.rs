@@ -12,7 +12,7 @@ use dns_tool::forward::in_flight::Query;
 use dns_tool::message::presentation::RecordLine;
 use dns_tool::message::{self, Answer};
 use dns_tool::system::memory::Memory;
-use dns_tool::upstream::{Failure, Settle};
+use dns_tool::upstream::{Failure, Completer};
 use libfuzzer_sys::fuzz_target;
 
 static COMPLETER: LazyLock<(QueryCompleter, Instant)> = LazyLock::new(|| {
@@ -69,9 +69,9 @@ fuzz_target!(|input: &[u8]| {
     let asked = Query::new(&query, query.key().as_ref(), now, Duration::from_secs(3));
     let mut replies = ReplyBatch::default();
     if message::is_response_to(message, question) {
-        completer.settle(&asked, Ok(&answer), now, &mut replies);
+        completer.complete(&asked, Ok(&answer), now, &mut replies);
     } else {
-        completer.settle(&asked, Err(Failure::Unreadable), now, &mut replies);
+        completer.complete(&asked, Err(Failure::MalformedResponse), now, &mut replies);
     }
     let Some(key) = query.key() else { return };
     if let Some(hit) = completer.cache().servable(&key, now) {

@@ -4,11 +4,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use super::suspicion::Kin;
-use super::table::Pending;
+use super::culprits::QueryGroups;
+use super::table::PoolQuery;
 use super::traits::Query;
 
-impl<Q: Query> Pending for Arc<Q> {
+impl<Q: Query> PoolQuery for Arc<Q> {
     fn deadline(&self) -> Instant {
         Q::deadline(self)
     }
@@ -17,12 +17,12 @@ impl<Q: Query> Pending for Arc<Q> {
         Q::due(self)
     }
 
-    fn name(&self) -> u16 {
+    fn name_hash(&self) -> u16 {
         hash(self.question())
     }
 
-    fn kin(&self) -> Kin {
-        Kin {
+    fn groups(&self) -> QueryGroups {
+        QueryGroups {
             zone: hash(zone(self.question())),
             client: self.client(),
         }
@@ -33,7 +33,7 @@ impl<Q: Query> Pending for Arc<Q> {
     }
 }
 
-/// Of a name without regard to case, by a key that nobody outside knows.
+/// Hashes a name without regard to case, with a key that nobody outside knows.
 fn hash(name: &[u8]) -> u16 {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     KEY.hash_one(name.to_ascii_lowercase()) as u16

@@ -1,0 +1,278 @@
+//! Whose queries end sessions?
+//!
+//! A query that was alone on its session when the resolver closed it is a culprit, and other queries of its zone or of its client may be
+//! like it. Queries that are like several culprits are isolated, where they harm no others. The list is bounded, and entries expire. Time
+//! is passed in.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+/// How long a culprit is remembered.
+const CULPRIT_LIFETIME: Duration = Duration::from_secs(30);
+/// Culprits that are remembered, at most; beyond that the oldest is forgotten.
+const MAX_CULPRITS: usize = 256;
+/// Culprits of one zone from which on all queries of the zone are isolated, and zones with culprits of one client from which on all queries
+/// of the client are.
+const ZONE_THRESHOLD: usize = 2;
+const CLIENT_THRESHOLD: usize = 2;
+/// Good answers to isolated queries, since the last culprit, that clear a zone or a client.
+const GOOD_ANSWERS_TO_CLEAR: u8 = 16;
+
+/// The groups that a query belongs to, as hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueryGroups {
+    /// The zone: the name without its first label, or the whole name if it has at most two labels.
+    pub zone: u16,
+    /// The client that asked first.
+    pub client: u16,
+}
+
+/// A query that ended a session on which it was alone.
+#[derive(Debug)]
+struct Culprit {
+    /// None once the zone is cleared; the same for the client.
+    zone: Option<u16>,
+    client: Option<u16>,
+    at: Instant,
+    /// Good answers for the zone and for the client since then, counted at the latest culprit of each.
+    good_answers: [u8; 2],
+}
+
+impl Culprit {
+    fn is_recent(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < CULPRIT_LIFETIME
+    }
+}
+
+/// Selects the zone or the client of a culprit.
+type GroupOf = fn(&mut Culprit) -> &mut Option<u16>;
+
+/// The recent culprits.
+#[derive(Debug, Default)]
+pub(super) struct Culprits {
+    /// Oldest first.
+    culprits: VecDeque<Culprit>,
+    /// The last client that asked while there were culprits, and when it last differed from the one before.
+    last_client: Option<u16>,
+    client_changed_at: Option<Instant>,
+}
+
+impl Culprits {
+    /// Returns true if there are no culprits, as is the normal case.
+    pub(super) fn is_empty(&self) -> bool {
+        self.culprits.is_empty()
+    }
+
+    /// Records which client asks.
+    pub(super) fn note_client(&mut self, client: u16, now: Instant) {
+        if self
+            .last_client
+            .replace(client)
+            .is_some_and(|last| last != client)
+        {
+            self.client_changed_at = Some(now);
+        }
+    }
+
+    /// Returns true if several clients ask. A single client may stand for everybody, and nobody has to be protected from it.
+    fn has_several_clients(&self, now: Instant) -> bool {
+        self.client_changed_at
+            .is_some_and(|at| now < at + CULPRIT_LIFETIME)
+    }
+
+    /// Records that a query of these groups ended a session on which it was alone.
+    ///
+    /// `distinct_since` is when the query was sent, or when others were last answered, if later. Sessions that ended after that may have been
+    /// closed together, as by a restart of the resolver: of one zone or one client only one culprit counts then.
+    pub(super) fn record(&mut self, groups: QueryGroups, distinct_since: Instant, now: Instant) {
+        self.culprits.retain(|culprit| culprit.is_recent(now));
+        if self.culprits.len() >= MAX_CULPRITS {
+            self.culprits.pop_front();
+        }
+        let may_be_same_event = |culprit: &&Culprit| distinct_since <= culprit.at;
+        let mut others = self.culprits.iter().filter(may_be_same_event);
+        if others
+            .any(|other| other.zone == Some(groups.zone) || other.client == Some(groups.client))
+        {
+            return;
+        }
+        self.culprits.push_back(Culprit {
+            zone: Some(groups.zone),
+            client: Some(groups.client),
+            at: now,
+            good_answers: [0; 2],
+        });
+    }
+
+    /// Records a good answer to an isolated query of these groups.
+    pub(super) fn record_good_answer(&mut self, groups: QueryGroups) {
+        let groups_of: [(usize, GroupOf, u16); 2] = [
+            (0, |culprit| &mut culprit.zone, groups.zone),
+            (1, |culprit| &mut culprit.client, groups.client),
+        ];
+        for (which, group, hash) in groups_of {
+            let mut culprits = self.culprits.iter_mut().rev();
+            let Some(last) = culprits.find_map(|culprit| {
+                (*group(culprit) == Some(hash)).then_some(&mut culprit.good_answers[which])
+            }) else {
+                continue;
+            };
+            *last = last.saturating_add(1);
+            if *last >= GOOD_ANSWERS_TO_CLEAR {
+                let matching = self.culprits.iter_mut().map(group);
+                matching
+                    .filter(|group| **group == Some(hash))
+                    .for_each(|group| *group = None);
+            }
+        }
+    }
+
+    fn recent(&self, now: Instant) -> impl Iterator<Item = &Culprit> {
+        let all = self.culprits.iter();
+        all.filter(move |culprit| culprit.is_recent(now))
+    }
+
+    fn count_for_zone(&self, zone: u16, now: Instant) -> usize {
+        let recent = self.recent(now);
+        recent.filter(|culprit| culprit.zone == Some(zone)).count()
+    }
+
+    /// How many zones of a client have culprits, up to [`CLIENT_THRESHOLD`]: a single zone may be asked for by anybody behind that client.
+    fn count_zones_of_client(&self, client: u16, now: Instant) -> usize {
+        if !self.has_several_clients(now) {
+            return 0;
+        }
+        let mut zones = SmallVec::<[Option<u16>; CLIENT_THRESHOLD]>::new();
+        let recent = self.recent(now);
+        for culprit in recent.filter(|culprit| culprit.client == Some(client)) {
+            // A zone that was cleared counts by itself.
+            let zone = culprit.zone;
+            if zones.len() < CLIENT_THRESHOLD && (zone.is_none() || !zones.contains(&zone)) {
+                zones.push(zone);
+            }
+        }
+        zones.len()
+    }
+
+    /// How many culprits a query of these groups is like: the larger of the counts by zone and by client; 0 if none.
+    pub(super) fn level(&self, groups: QueryGroups, now: Instant) -> usize {
+        self.count_for_zone(groups.zone, now)
+            .max(self.count_zones_of_client(groups.client, now))
+    }
+
+    /// Returns true if a query of these groups is isolated from the start.
+    pub(super) fn must_isolate(&self, groups: QueryGroups, now: Instant) -> bool {
+        self.count_for_zone(groups.zone, now) >= ZONE_THRESHOLD
+            || self.count_zones_of_client(groups.client, now) >= CLIENT_THRESHOLD
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LATER: Duration = Duration::from_millis(1);
+
+    fn groups(zone: u16, client: u16) -> QueryGroups {
+        QueryGroups { zone, client }
+    }
+
+    /// Records those culprits one after the other, where other clients ask too; returns when the last was.
+    fn record(culprits: &mut Culprits, kins: &[QueryGroups], mut now: Instant) -> Instant {
+        culprits.note_client(100, now);
+        culprits.note_client(101, now);
+        for groups in kins {
+            now += LATER;
+            culprits.record(*groups, now, now);
+        }
+        now
+    }
+
+    #[test]
+    fn a_zone_is_isolated_after_two_culprits_and_a_client_after_culprits_of_two_zones() {
+        let mut culprits = Culprits::default();
+        assert!(culprits.is_empty());
+        let now = record(&mut culprits, &[groups(1, 1)], crate::system::clock::now());
+        assert!(!culprits.is_empty() && culprits.level(groups(1, 9), now) == 1);
+        assert!(!culprits.must_isolate(groups(1, 9), now));
+        let now = record(&mut culprits, &[groups(1, 1)], now);
+        assert!(culprits.must_isolate(groups(1, 9), now));
+        assert!(!culprits.must_isolate(groups(9, 1), now), "one zone alone");
+        let now = record(&mut culprits, &[groups(2, 1)], now);
+        assert!(
+            culprits.must_isolate(groups(9, 1), now) && !culprits.must_isolate(groups(9, 2), now)
+        );
+        assert!(
+            !culprits.must_isolate(groups(9, 1), now + CULPRIT_LIFETIME),
+            "forgotten"
+        );
+    }
+
+    #[test]
+    fn sessions_that_end_by_one_event_count_once_for_a_client() {
+        let now = crate::system::clock::now();
+        let mut culprits = Culprits::default();
+        culprits.note_client(1, now);
+        culprits.note_client(2, now);
+        (0..4).for_each(|zone| culprits.record(groups(zone, 1), now, now));
+        culprits.record(groups(4, 1), now, now + LATER);
+        assert_eq!(
+            culprits.level(groups(9, 1), now),
+            1,
+            "it was on its way then"
+        );
+        culprits.record(groups(3, 2), now, now);
+        assert_eq!(culprits.level(groups(3, 2), now), 1, "it is another one's");
+    }
+
+    #[test]
+    fn zones_and_clients_are_cleared_by_good_answers_in_a_row() {
+        let mut now = crate::system::clock::now();
+        let mut culprits = Culprits::default();
+        for zone in [1, 2, 2] {
+            now = record(&mut culprits, &[groups(zone, 1)], now);
+            (1..GOOD_ANSWERS_TO_CLEAR).for_each(|_| culprits.record_good_answer(groups(9, 1)));
+            culprits.record_good_answer(groups(9, 9));
+        }
+        assert!(culprits.must_isolate(groups(9, 1), now), "one too few");
+        culprits.record_good_answer(groups(9, 1));
+        assert!(
+            !culprits.must_isolate(groups(9, 1), now) && culprits.level(groups(9, 1), now) == 0
+        );
+        assert!(culprits.must_isolate(groups(2, 1), now), "for its zone");
+        (0..GOOD_ANSWERS_TO_CLEAR).for_each(|_| culprits.record_good_answer(groups(2, 8)));
+        assert!(!culprits.must_isolate(groups(2, 1), now));
+    }
+
+    #[test]
+    fn a_client_has_culprits_only_where_others_ask() {
+        let mut culprits = Culprits::default();
+        let now = record(
+            &mut culprits,
+            &[groups(1, 1), groups(2, 1)],
+            crate::system::clock::now(),
+        );
+        let mut alone = Culprits::default();
+        for at in [now - LATER, now] {
+            alone.record(groups(u16::from(at == now), 1), at, at);
+            alone.note_client(1, at);
+        }
+        assert!(culprits.must_isolate(groups(9, 1), now) && !alone.must_isolate(groups(9, 1), now));
+        alone.note_client(2, now);
+        assert!(alone.must_isolate(groups(9, 1), now));
+    }
+
+    #[test]
+    fn no_more_is_remembered_than_may_be() {
+        let now = crate::system::clock::now();
+        let mut culprits = Culprits::default();
+        (0..1000).for_each(|number| culprits.record(groups(number, number), now, now));
+        assert_eq!(culprits.culprits.len(), MAX_CULPRITS);
+        assert_eq!(culprits.level(groups(999, 0), now), 1);
+        let later = now + CULPRIT_LIFETIME;
+        culprits.record(groups(1, 1), later, later);
+        assert_eq!(culprits.culprits.len(), 1, "the others are forgotten");
+    }
+}
