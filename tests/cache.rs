@@ -373,7 +373,7 @@ fn sigusr1_empties_the_cache_and_the_log_says_of_how_much() {
     ask_both();
     assert_eq!(resolver.queries().len(), asked);
     process.signal("USR1");
-    let line = process.read_until("event=cache-emptied");
+    let line = process.read_until("event=cache-flushed");
     assert!(line.contains(" entries=2 octets="), "{line}");
     assert!(!line.contains("test"), "no names: {line}");
     client.ask(&asks[0].octets()).assert_answers(&asks[0]);
@@ -410,7 +410,7 @@ fn what_was_asked_for_before_the_cache_was_emptied_is_not_kept_when_its_answer_c
     client.send(&slow.octets());
     resolver.wait_for_queries(1);
     process.signal("USR1");
-    process.read_until("event=cache-emptied");
+    process.read_until("event=cache-flushed");
     let go = Ask::a(2, "go.test");
     other.ask(&go.octets()).assert_answers(&go);
     client.hear().assert_answers(&slow);

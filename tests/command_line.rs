@@ -88,7 +88,7 @@ fn sigterm_and_sigint_end_it_with_code_0_and_sighup_does_not() {
         process.signal(signal);
         let (code, log) = process.end();
         assert_eq!(code, Some(0), "{log}");
-        assert!(log.contains("event=resolver-serves"), "{log}");
+        assert!(log.contains("event=resolver-up"), "{log}");
         assert!(
             log.contains(&format!("event=stopping signal=SIG{signal}")),
             "{log}"

@@ -149,7 +149,7 @@ fn a_resolver_that_is_changed_under_load_costs_no_query() {
             let before = next.queries().len();
             file.write(&lines(next));
             process.signal("HUP");
-            let said = process.read_until("event=configuration-read");
+            let said = process.read_until("event=config-reloaded");
             assert!(said.contains("changed=\"resolver-addr\""), "{said}");
             wait_until("queries at the other resolver", || {
                 next.queries().len() > before + 50
@@ -242,7 +242,7 @@ fn a_file_that_is_broken_changes_nothing_and_is_said_with_its_line() {
         let cause = format!("{}:{cause}", file.path()).replace('"', "\\\"");
         let expected = format!("cause=\"{cause}");
         assert!(
-            said.contains(&expected) && said.contains("event=configuration-kept"),
+            said.contains(&expected) && said.contains("event=config-reload-failed"),
             "{said}"
         );
         asking(2);
@@ -253,7 +253,7 @@ fn a_file_that_is_broken_changes_nothing_and_is_said_with_its_line() {
     asking(3);
     file.write(&lines(&resolver));
     let said = reload(Level::Info);
-    assert!(said.contains("event=configuration-read"), "{said}");
+    assert!(said.contains("event=config-reloaded"), "{said}");
     asking(4);
     assert_eq!(resolver.connections(), 1, "the session of the start");
 }
@@ -392,13 +392,13 @@ fn the_log_level_is_changed_by_a_reload() {
     asking("before.test");
     file.write(&format!("{text}log-level debug\n"));
     process.signal("HUP");
-    process.read_until("event=configuration-read");
+    process.read_until("event=config-reloaded");
     asking("amid.test");
     process.read_until("amid.test./1");
     // What needs a restart is said at this level, too.
     file.write(&format!("{text}log-level warn\nmax-clients 7\n"));
     process.signal("HUP");
-    let said = process.read_until("event=configuration-read");
+    let said = process.read_until("event=config-reloaded");
     assert!(said.contains("changed=\"log-level\""), "{said}");
     asking("after.test");
     process.signal("TERM");
@@ -418,7 +418,7 @@ fn what_needs_a_restart_is_said_by_name_and_stays_as_it_was() {
     let more = "max-clients 7\ncache-size 65536\nallow ::1\nallow 127.0.0.1\n";
     file.write(&format!("{text}{more}"));
     process.signal("HUP");
-    let said = process.read_until("event=configuration-read");
+    let said = process.read_until("event=config-reloaded");
     assert!(
         said.contains("changed=\"allow\" needs_restart=\"cache-size max-clients\"")
             && said.contains("level=warn"),
@@ -426,14 +426,14 @@ fn what_needs_a_restart_is_said_by_name_and_stays_as_it_was() {
     );
     // Said as long as it is so.
     process.signal("HUP");
-    let said = process.read_until("event=configuration-read");
+    let said = process.read_until("event=config-reloaded");
     assert!(
         said.contains("changed=\"\" needs_restart=\"cache-size max-clients\""),
         "{said}"
     );
     file.write(&text);
     process.signal("HUP");
-    let said = process.read_until("event=configuration-read");
+    let said = process.read_until("event=config-reloaded");
     assert!(
         said.contains("changed=\"allow\"\n") && said.contains("level=info"),
         "{said}"
@@ -444,7 +444,7 @@ fn what_needs_a_restart_is_said_by_name_and_stays_as_it_was() {
     let mut process = Process::with(&["--config", file.path()], &[]);
     file.write(&format!("{text}port 5353\naddress 127.0.0.1\n"));
     process.signal("HUP");
-    let said = process.read_until("event=configuration-read");
+    let said = process.read_until("event=config-reloaded");
     assert!(said.contains("changed=\"\"\n"), "the flag wins: {said}");
 }
 
@@ -461,7 +461,7 @@ fn a_port_that_is_changed_in_the_file_needs_a_restart() {
     let mut process = Process::plain(&["--config", file.path()], &[]);
     file.write(&format!("{text}port 5353\n"));
     process.signal("HUP");
-    let said = process.read_until("event=configuration-read");
+    let said = process.read_until("event=config-reloaded");
     assert!(said.contains("needs_restart=\"port\""), "{said}");
     let ask = Ask::a(1, "x.test");
     UdpClient::to(process.address)
@@ -728,7 +728,7 @@ fn the_environment_and_the_file_serve_as_the_command_line_does() {
         .assert_answers(&ask);
     file.write("resolver-addr 192.0.2.1\ntimeout 7\nallow 10.0.0.0/8\nsessions 3\n");
     process.signal("HUP");
-    let said = process.read_until("event=configuration-read");
+    let said = process.read_until("event=config-reloaded");
     assert!(said.contains("changed=\"sessions\""), "{said}");
     UdpClient::to(process.address)
         .ask(&ask.octets())
@@ -737,7 +737,7 @@ fn the_environment_and_the_file_serve_as_the_command_line_does() {
     let (_, log) = process.end_with_whole_log();
     let alone = log
         .lines()
-        .find(|line| line.contains("event=variables-left-alone"));
+        .find(|line| line.contains("event=environment-ignored"));
     let alone = alone.expect("a line");
     assert!(
         alone.contains("level=warn")

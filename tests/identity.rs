@@ -52,9 +52,12 @@ fn assert_refused(chain: &Chain, options: &[&str], parts: &[&str]) {
     assert!(!resolver.saw_in_clear(b"secret"));
     let lines = resolver.log(Level::Error);
     assert_eq!(lines.len(), 1, "it is said once: {lines:?}");
-    for part in ["event=resolver-refused", &format!("name={NAME}")]
-        .iter()
-        .chain(parts)
+    for part in [
+        "event=resolver-authentication-failed",
+        &format!("name={NAME}"),
+    ]
+    .iter()
+    .chain(parts)
     {
         assert!(lines[0].contains(part), "{part} is not in {}", lines[0]);
     }

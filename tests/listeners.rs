@@ -126,7 +126,7 @@ fn datagrams_that_find_no_room_in_the_kernels_queue_are_counted_and_do_no_harm()
             }
             assert!(answered > 0, "no answer after the flood");
         });
-        process.read_until("event=datagrams-lost");
+        process.read_until("event=udp-receive-drops");
         said.store(true, Ordering::Relaxed);
     });
     process.signal("TERM");
@@ -137,7 +137,7 @@ fn datagrams_that_find_no_room_in_the_kernels_queue_are_counted_and_do_no_harm()
             .find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
         word.expect("a count").parse::<u64>().expect("a number")
     };
-    let lost = count("datagrams-lost");
+    let lost = count("udp-receive-drops");
     assert!(lost > 0, "{stopped}");
     let handled = count("ignored") + count("answered") + count("cached");
     assert_eq!(handled + lost, FLOOD + asked, "{stopped}");

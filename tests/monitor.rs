@@ -104,29 +104,35 @@ fn every_query_is_counted_by_its_way_and_its_end() {
         )
     };
     wait_until("the last answer is measured", || {
-        sample(at, "dns_tool_answer_seconds_count{source=\"cache\"}") == "3"
+        sample(
+            at,
+            "dns_tool_query_duration_seconds_count{source=\"cache\"}",
+        ) == "3"
     });
     assert_eq!(queries("udp", "answered"), "1");
     assert_eq!(queries("udp", "cached"), "2");
     assert_eq!(queries("tcp", "cached"), "1");
     assert_eq!(queries("udp", "transfer"), "1");
     for (name, value) in [
-        ("dns_tool_answer_seconds_count{source=\"resolver\"}", "1"),
-        ("dns_tool_upstream_exchange_seconds_count", "1"),
+        (
+            "dns_tool_query_duration_seconds_count{source=\"resolver\"}",
+            "1",
+        ),
+        ("dns_tool_upstream_query_duration_seconds_count", "1"),
         (
             "dns_tool_upstream_handshake_seconds_count{kind=\"full\"}",
             "1",
         ),
         ("dns_tool_upstream_sessions", "1"),
-        ("dns_tool_slo_total", "4"),
+        ("dns_tool_slo_eligible_queries_total", "4"),
         ("dns_tool_slo_latency_seconds", "0.1"),
         ("dns_tool_cache_entries", "1"),
         ("dns_tool_cache_hits_total", "3"),
         ("dns_tool_cache_misses_total", "1"),
         ("dns_tool_cache_limit_bytes", "1000000"),
-        ("dns_tool_clients_limit", "256"),
-        ("dns_tool_waiting", "0"),
-        ("dns_tool_upstream_pending", "0"),
+        ("dns_tool_tcp_connections_limit", "256"),
+        ("dns_tool_client_queries_in_flight", "0"),
+        ("dns_tool_upstream_queries_in_flight", "0"),
     ] {
         assert_eq!(sample(at, name), value, "{name}");
     }
@@ -156,19 +162,19 @@ fn an_answer_that_takes_longer_than_the_goal_is_no_good_one() {
         let ask = Ask::a(1, "www.example.test");
         forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
         let at = monitor(&forwarder);
-        assert_eq!(sample(at, "dns_tool_slo_total"), "1");
-        assert_eq!(sample(at, "dns_tool_slo_good_total"), good);
+        assert_eq!(sample(at, "dns_tool_slo_eligible_queries_total"), "1");
+        assert_eq!(sample(at, "dns_tool_slo_good_queries_total"), good);
         assert_eq!(
             sample(
                 at,
-                "dns_tool_answer_seconds_bucket{source=\"resolver\",le=\"0.1\"}"
+                "dns_tool_query_duration_seconds_bucket{source=\"resolver\",le=\"0.1\"}"
             ),
             "0"
         );
         assert_eq!(
             sample(
                 at,
-                "dns_tool_answer_seconds_bucket{source=\"resolver\",le=\"+Inf\"}"
+                "dns_tool_query_duration_seconds_bucket{source=\"resolver\",le=\"+Inf\"}"
             ),
             "1"
         );
@@ -194,7 +200,7 @@ fn a_resolver_shows_with_its_pin_and_its_certificates_end() {
     for (name, value) in [
         ("dns_tool_resolver_sessions", "1"),
         ("dns_tool_resolver_healthy", "1"),
-        ("dns_tool_resolver_pin_slot", "2"),
+        ("dns_tool_resolver_pin_index", "2"),
     ] {
         assert_eq!(sample(at, &format!("{name}{labels}")), value, "{name}");
     }
@@ -210,7 +216,7 @@ fn a_resolver_shows_with_its_pin_and_its_certificates_end() {
     // Other pins may come while a session stays.
     fs::write(&pins, listed([&own, stranger])).expect("writes");
     forwarder.running().reload();
-    let slot = sample(at, &format!("dns_tool_resolver_pin_slot{labels}"));
+    let slot = sample(at, &format!("dns_tool_resolver_pin_index{labels}"));
     assert_eq!((&slot[..], resolver.connections()), ("1", 1));
     let page = get(at, "/").body;
     assert!(page.contains("number 1 of 2"), "{page}");
@@ -218,7 +224,7 @@ fn a_resolver_shows_with_its_pin_and_its_certificates_end() {
     fs::write(&pins, format!("{NAME} {stranger}\n")).expect("writes");
     forwarder.running().reload();
     assert_eq!(
-        sample(at, &format!("dns_tool_resolver_pin_slot{labels}")),
+        sample(at, &format!("dns_tool_resolver_pin_index{labels}")),
         "0"
     );
     let page = get(at, "/").body;
@@ -245,10 +251,16 @@ fn who_is_refused_is_counted_by_the_check_that_failed() {
     let forwarder = Forwarder::before(&resolver, &MONITOR);
     let at = monitor(&forwarder);
     wait_until("it was refused", || {
-        sample(at, "dns_tool_identity_failures_total{check=\"chain\"}") != "0"
+        sample(
+            at,
+            "dns_tool_upstream_authentication_failures_total{check=\"chain\"}",
+        ) != "0"
     });
     assert_eq!(
-        sample(at, "dns_tool_identity_failures_total{check=\"pin\"}"),
+        sample(
+            at,
+            "dns_tool_upstream_authentication_failures_total{check=\"pin\"}"
+        ),
         "0"
     );
     let ready = get(at, "/ready");
@@ -397,7 +409,7 @@ fn the_page_needs_nothing_from_elsewhere_and_shows_the_figures_of_the_metrics() 
         forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
     }
     wait_until("the last answer has left", || {
-        sample(at, "dns_tool_waiting") == "0"
+        sample(at, "dns_tool_client_queries_in_flight") == "0"
     });
     let page = get(at, "/");
     assert!(
@@ -564,7 +576,10 @@ fn visitors_that_never_come_to_an_end_keep_nobody_else_waiting_and_cost_no_query
         // Loosely: a script measures it.
         assert!(slowest < Duration::from_secs(3), "{slowest:?}");
     });
-    assert_ne!(sample(at, "dns_tool_monitor_refused_total"), "0");
+    assert_ne!(
+        sample(at, "dns_tool_monitor_connections_dropped_total"),
+        "0"
+    );
 }
 
 #[test]
@@ -601,7 +616,10 @@ fn who_comes_after_a_long_quiet_has_as_much_time_as_anybody_else() {
     assert_eq!(silent.read(&mut [0; 1]).expect("an end"), 0);
     assert_eq!(get(quiet, "/health").status, "200 OK");
     for (at, refused) in [(quiet, "0"), (other, "1")] {
-        assert_eq!(sample(at, "dns_tool_monitor_refused_total"), refused);
+        assert_eq!(
+            sample(at, "dns_tool_monitor_connections_dropped_total"),
+            refused
+        );
     }
 }
 

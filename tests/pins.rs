@@ -209,16 +209,16 @@ fn a_broken_file_keeps_the_old_pins_and_says_so() {
         // In one step: a file that was emptied to be written anew is broken in another way.
         let whole = temporary_file("broken-whole", content.as_bytes());
         fs::rename(whole, &file).expect("renames");
-        let said = process.read_until("event=pins-kept");
+        let said = process.read_until("event=pins-reload-failed");
         assert!(said.contains(cause), "{said}");
         resolver.hang_up();
         answers(process.address);
     }
     fs::remove_file(&file).expect("removes");
-    let said = process.read_until("event=pins-kept");
+    let said = process.read_until("event=pins-reload-failed");
     assert!(said.contains("it cannot be read"), "{said}");
     fs::write(&file, lines(&[chain.pin, pki().issuer.pin()])).expect("writes");
-    process.read_until("event=pins-read");
+    process.read_until("event=pins-reloaded");
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn in_report_mode_a_key_without_a_pin_serves_and_is_said_and_counted() {
     wait_until("a doubt about a resumed session", || said().len() == 2);
     assert_eq!(doubts(), 2);
     let said = said();
-    for part in ["event=resolver-unpinned", &other, &chain.pin.to_string()] {
+    for part in ["event=session-unpinned", &other, &chain.pin.to_string()] {
         assert!(said.iter().all(|line| line.contains(part)), "{said:?}");
     }
     // Chain and name must be right all the same.
@@ -404,7 +404,7 @@ fn a_key_that_is_rolled_over_by_the_rules_is_learnt_kept_and_can_be_taken_back()
         "not at every address"
     );
     roll_over(&second, &new);
-    let said = process.read_until("event=key-learnt");
+    let said = process.read_until("event=key-accepted");
     assert!(said.contains(&new.pin.to_string()), "{said}");
     wait_until("it to serve again", || ask() == 0);
     wait_until("it to be kept", || kept(&directory).contains("learnt "));
@@ -456,7 +456,7 @@ fn a_key_that_breaks_a_rule_of_roll_over_is_not_learnt() {
         });
         roll_over(&resolver, &new);
         for _ in 0..5 {
-            let said = process.read_until("event=key-not-believed");
+            let said = process.read_until("event=key-pending");
             assert!(said.contains(&new.pin.to_string()), "{said}");
         }
         let ask = Ask::a(1, "x.test");
@@ -490,7 +490,7 @@ fn what_is_remembered_is_its_owners_alone_and_a_broken_file_is_said_at_the_start
     // A time in the future is one before which no clock is right: without a pin it refuses.
     fs::write(&file, "dns-tool state 1\ntime 2080-01-01T00:00:00Z\n").expect("writes");
     let mut process = Process::before(&resolver, &option);
-    let said = process.read_until("event=resolver-refused");
+    let said = process.read_until("event=resolver-authentication-failed");
     assert!(said.contains("check=clock"), "{said}");
     drop(process);
     // With one that fits it serves, and says so.
@@ -500,10 +500,10 @@ fn what_is_remembered_is_its_owners_alone_and_a_broken_file_is_said_at_the_start
     crate::support::UdpClient::to(process.address)
         .ask(&ask.octets())
         .assert_answers(&ask);
-    process.read_until("event=clock-suspect");
+    process.read_until("event=clock-untrusted");
     process.signal("TERM");
     let (_, log) = process.end();
-    assert!(log.contains("sessions-by-floor=1"), "{log}");
+    assert!(log.contains("sessions-clock-untrusted=1"), "{log}");
     for (content, expected) in [
         ("dns-tool state 2\n", "of a later dns-tool"),
         ("dns-tool state 1\nnonsense\n", "line 2: "),

@@ -120,8 +120,11 @@ fn a_reload_reads_no_other_files_and_opens_no_other_ports_and_what_was_serves_on
     fs::write(&file, &before).expect("writes");
     let file_text = file.to_str().expect("a path in UTF-8");
     let mut process = Process::with(&["--config", file_text], &[]);
-    let confined = process.has_said("event=confined landlock=");
-    assert_ne!(confined, process.has_said("event=not-confined cause="));
+    let confined = process.has_said("event=sandbox-enabled landlock=");
+    assert_ne!(
+        confined,
+        process.has_said("event=sandbox-unavailable cause=")
+    );
     let serves = |process: &Process| {
         let ask = Ask::a(1, "some.test");
         UdpClient::to(process.address)
@@ -131,20 +134,20 @@ fn a_reload_reads_no_other_files_and_opens_no_other_ports_and_what_was_serves_on
     let mut reload = |text: &str| {
         replace(&file, text);
         process.signal("HUP");
-        let line = process.read_until("event=configuration-");
+        let line = process.read_until("event=config-reload");
         serves(&process);
         line
     };
-    assert!(reload(&format!("{before}timeout 2\n")).contains("event=configuration-read"));
+    assert!(reload(&format!("{before}timeout 2\n")).contains("event=config-reloaded"));
     let line = reload(&format!("{before}pins /etc/passwd\n"));
     assert!(
-        line.contains("event=configuration-kept") && line.contains("options:3: pins"),
+        line.contains("event=config-reload-failed") && line.contains("options:3: pins"),
         "{line}"
     );
     assert_eq!(line.contains("Permission denied"), confined, "{line}");
     let line = reload(&lines(&other));
     let kept =
-        line.contains("event=configuration-kept") && line.contains("the sandbox is open for");
+        line.contains("event=config-reload-failed") && line.contains("the sandbox is open for");
     assert_eq!(kept, confined, "{line}");
     process.signal("TERM");
     assert_eq!(process.end().0, Some(0));
@@ -161,11 +164,11 @@ fn a_reload_that_names_another_user_says_that_it_needs_a_restart() {
     // By name, from a list that is out of reach by now.
     replace(&file, "timeout 2\nuser nobody\n");
     process.signal("HUP");
-    let line = process.read_until("event=configuration-");
+    let line = process.read_until("event=config-reload");
     assert!(line.contains("needs_restart=\"user\""), "{line}");
     replace(&file, "timeout 2\nuser no-such-user\n");
     process.signal("HUP");
-    let line = process.read_until("event=configuration-");
+    let line = process.read_until("event=config-reload");
     let cause =
         "expected the name or number of a user that is not root, and was there at the start";
     assert!(line.contains(cause), "{line}");

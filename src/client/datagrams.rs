@@ -144,7 +144,7 @@ fn send_all(
             }
             Err(error) => {
                 // The first datagram cannot be sent, because of its destination or a full buffer. It is dropped: UDP clients retry.
-                debug!("event=datagram-not-sent cause=\"{error}\"");
+                debug!("event=udp-send-failed cause=\"{error}\"");
                 1
             }
         };

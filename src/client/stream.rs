@@ -202,7 +202,7 @@ impl Stream {
         in_flight.evicted = true;
         drop(in_flight);
         if is_idle {
-            debug!("event=client-gives-way client={}", self.peer);
+            debug!("event=client-evicted client={}", self.peer);
             // Fails if the client has already closed the connection.
             let _ = socket.shutdown(Shutdown::Read);
         } else {
@@ -378,10 +378,7 @@ impl Stream {
         let Some(socket) = outbox.close() else {
             return;
         };
-        debug!(
-            "event=client-dropped client={} cause=\"{cause}\"",
-            self.peer
-        );
+        debug!("event=client-closed client={} cause=\"{cause}\"", self.peer);
         // The kernel drops its send buffer, too: with a linger time of zero, the connection is reset.
         let _ = SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
         // Fails if the client has already closed the connection.

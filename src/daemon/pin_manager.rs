@@ -108,7 +108,7 @@ impl PinManager {
                 return info!("event=nothing-to-reload");
             }
             let changed = self.apply(&current);
-            return info!("event=state-read addresses-changed={changed}");
+            return info!("event=state-loaded addresses-changed={changed}");
         };
         let now = clock::unix_time().as_secs();
         match self.settings.source.reread(&current.configured, now) {
@@ -118,7 +118,9 @@ impl PinManager {
                 let changed = self.apply(&current);
                 if changed > 0 || on_request {
                     let count = current.configured.count();
-                    info!("event=pins-read file={file:?} pins={count} addresses-changed={changed}");
+                    info!(
+                        "event=pins-reloaded file={file:?} pins={count} addresses-changed={changed}"
+                    );
                     self.warn_if_no_backup(&current);
                 }
             }
@@ -126,7 +128,7 @@ impl PinManager {
                 self.apply(&current);
                 let last_error = error.to_string();
                 if on_request || last_error != current.last_error {
-                    error!("event=pins-kept file={file:?} cause={last_error:?}");
+                    error!("event=pins-reload-failed file={file:?} cause={last_error:?}");
                 }
                 current.last_error = last_error;
             }
@@ -191,7 +193,7 @@ impl PinManager {
             Ok(end)
         });
         let failed =
-            |error: &io::Error| warn!("event=pins-not-watched file={file:?} cause=\"{error}\"");
+            |error: &io::Error| warn!("event=pins-watch-failed file={file:?} cause=\"{error}\"");
         watched.inspect_err(failed).ok()
     }
 
@@ -293,7 +295,7 @@ impl PinManager {
                 true
             }
             Err(error) => {
-                error!("event=state-not-read cause={:?}", error.to_string());
+                error!("event=state-load-failed cause={:?}", error.to_string());
                 false
             }
         }
@@ -320,7 +322,7 @@ impl PinManager {
                 false => store.save_if_unchanged(&current.saved_state, &current.state),
             });
         if let Err(error) = saved {
-            error!("event=state-not-saved cause={:?}", error.to_string());
+            error!("event=state-save-failed cause={:?}", error.to_string());
         }
     }
 
@@ -363,14 +365,14 @@ fn apply_observation(observation: &Observation, wait: Duration, state: &mut Stat
     let memory = state.histories.entry(name.clone()).or_default();
     let pin = leaf.pin;
     match memory.observe(leaf, *pinned, *address, addresses, wait, *at) {
-        RolloverDecision::Accepted => warn!("event=key-learnt name={name} pin={pin}"),
+        RolloverDecision::Accepted => warn!("event=key-accepted name={name} pin={pin}"),
         RolloverDecision::Rejected(reason) => {
-            info!(
-                "event=key-not-believed resolver={address} name={name} pin={pin} cause=\"{reason}\""
-            );
+            info!("event=key-pending resolver={address} name={name} pin={pin} cause=\"{reason}\"");
         }
         verdict => {
-            debug!("event=key-seen resolver={address} name={name} pin={pin} verdict={verdict:?}")
+            debug!(
+                "event=key-observed resolver={address} name={name} pin={pin} verdict={verdict:?}"
+            )
         }
     }
 }

@@ -73,7 +73,7 @@ impl Changes {
         };
         line!(
             level,
-            "event=configuration-read file={:?} changed=\"{}\"{needs_restart}",
+            "event=config-reloaded file={:?} changed=\"{}\"{needs_restart}",
             options.config_file().unwrap_or_default(),
             format_names(&self.applied)
         );
@@ -96,7 +96,7 @@ impl RunningDaemon {
             Err(error) => Err(error.to_string()),
         };
         if let Err(cause) = read {
-            error!("event=configuration-kept file={file:?} cause={cause:?}");
+            error!("event=config-reload-failed file={file:?} cause={cause:?}");
             if active.pin_manager.settings().reads_files() {
                 active.pin_manager.reload(true);
             }
@@ -139,7 +139,7 @@ impl RunningDaemon {
             .query_log()
             .set_mode(config.forwarder.query_log);
         if let Err(cause) = query_log {
-            error!("event=no-thread for=query-log cause=\"{cause}\"");
+            error!("event=thread-start-failed for=query-log cause=\"{cause}\"");
         }
         if changes.applied.contains(&"--log-level") {
             log::set_max_level(config.log_level);

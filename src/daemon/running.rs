@@ -112,7 +112,7 @@ impl RunningDaemon {
                 match thread::stalled_thread(clock::now()) {
                     None => notifier.notify_watchdog(&Self::status_of(&forwarder, &completer)),
                     Some(name) => {
-                        error!("event=thread-stuck thread={name}");
+                        error!("event=thread-stalled thread={name}");
                         notifier.notify_status(&format!("a thread is stuck: {name}"));
                     }
                 }
@@ -126,7 +126,7 @@ impl RunningDaemon {
     pub fn flush_cache(&self) {
         let octets = self.completer.cache().octets();
         let entries = self.completer.flush(clock::now());
-        info!("event=cache-emptied entries={entries} octets={octets}");
+        info!("event=cache-flushed entries={entries} octets={octets}");
     }
 
     /// Stops reading queries, completes those in flight and closes the sessions. Takes as long as one query may.
@@ -161,7 +161,7 @@ impl RunningDaemon {
             .map(|(name, count)| format!("{name}={count}"))
             .collect();
         info!(
-            "event=stopped {} datagrams-lost={} clients-gave-way={} clients-refused={} clients-not-reading={} clients-over-memory={} clients-no-thread={} sessions-unpinned={} sessions-by-floor={} panics={}",
+            "event=stopped {} udp-receive-drops={} clients-evicted={} clients-address-limit={} clients-write-timeout={} clients-memory-limit={} clients-thread-start-failed={} sessions-unpinned={} sessions-clock-untrusted={} panics={}",
             counts.join(" "),
             self.evictions.udp_receive_drops,
             self.evictions.evicted,

@@ -80,11 +80,11 @@ fn client_limit(config: &Config) -> usize {
     let mut clients = config.memory.max_connections();
     if clients < wanted {
         let limit = config.memory.limit;
-        warn!("event=little-memory max_clients={wanted} allowed={clients} max_memory={limit}");
+        warn!("event=memory-limit-low max_clients={wanted} allowed={clients} max_memory={limit}");
     }
     if clients > privileges::default_max_threads() && clients > privileges::max_threads() {
         clients = privileges::max_threads().max(1);
-        warn!("event=few-threads max_clients={wanted} allowed={clients}");
+        warn!("event=thread-limit-low max_clients={wanted} allowed={clients}");
     }
     let needed = (clients + RESERVED_FDS) as u64;
     let fd_limit = privileges::raise_fd_limit(needed);
@@ -93,7 +93,7 @@ fn client_limit(config: &Config) -> usize {
         let allowed = usize::try_from(fd_limit).unwrap_or(usize::MAX);
         clients = (allowed - RESERVED_FDS.min(allowed / 2)).max(1);
         warn!(
-            "event=few-descriptors allowed={fd_limit} wanted={needed} max_clients={wanted} clients={clients}"
+            "event=fd-limit-low allowed={fd_limit} wanted={needed} max_clients={wanted} clients={clients}"
         );
     }
     clients
@@ -108,12 +108,14 @@ impl BoundDaemon {
         privileges::passwd();
         match sandbox::restrict_self(&rules) {
             Ok(Some(version)) => {
-                info!("event=confined landlock={version}");
+                info!("event=sandbox-enabled landlock={version}");
                 self.sandbox_rules = Some(rules);
             }
-            Ok(None) => info!("event=not-confined cause=\"the kernel has no Landlock\""),
+            Ok(None) => info!("event=sandbox-unavailable cause=\"the kernel has no Landlock\""),
             Err(_) => {
-                warn!("event=not-confined cause=\"the kernel refuses the rules of Landlock\"")
+                warn!(
+                    "event=sandbox-unavailable cause=\"the kernel refuses the rules of Landlock\""
+                )
             }
         }
     }
@@ -250,7 +252,7 @@ fn warn_of_variables(config: &Config) {
     let ignored_variables: Vec<_> = config.options.ignored_variables().collect();
     if !ignored_variables.is_empty() {
         let variables = ignored_variables.join(" ");
-        warn!("event=variables-left-alone variables=\"{variables}\" cause=\"they are no options\"");
+        warn!("event=environment-ignored variables=\"{variables}\" cause=\"they are no options\"");
     }
 }
 

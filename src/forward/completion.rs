@@ -235,7 +235,7 @@ impl QueryCompleter {
         replies: &mut ReplyBatch,
     ) {
         debug!(
-            "event=unreadable client={} cause=\"{fault}\"",
+            "event=query-malformed client={} cause=\"{fault}\"",
             client.peer()
         );
         match ReplyTo::from_malformed(message) {

@@ -127,7 +127,7 @@ impl Exporter {
         );
         let service = self.service();
         all.add(
-            "dns_tool_answer_seconds",
+            "dns_tool_query_duration_seconds",
             Kind::Histogram,
             "What clients waited, for an answer that was kept (cache) or for the resolver.",
             histogram_samples(
@@ -139,12 +139,12 @@ impl Exporter {
             ),
         );
         all.counter(
-            "dns_tool_slo",
+            "dns_tool_slo_eligible_queries",
             "Queries to which an answer of the resolver was owed.",
             service.eligible,
         );
         all.counter(
-            "dns_tool_slo_good",
+            "dns_tool_slo_good_queries",
             "Those of them that were answered, and within dns_tool_slo_latency_seconds.",
             service.good,
         );
@@ -156,12 +156,12 @@ impl Exporter {
             unlabelled(Value::Micros(clock::micros(settings.slo_latency))),
         );
         all.gauge(
-            "dns_tool_waiting",
+            "dns_tool_client_queries_in_flight",
             "Queries of clients that wait for an answer.",
             completer.queries_in_flight(),
         );
         all.gauge(
-            "dns_tool_waiting_limit",
+            "dns_tool_client_queries_in_flight_limit",
             "How many of one client may wait (--max-pending).",
             settings.max_pending,
         );
@@ -170,7 +170,7 @@ impl Exporter {
     fn add_sessions(&self, all: &mut Families) {
         let tally = &self.tally;
         all.add(
-            "dns_tool_upstream_exchange_seconds",
+            "dns_tool_upstream_query_duration_seconds",
             Kind::Histogram,
             "From a query's being sent on a session to its answer.",
             histogram_samples("", &[("", tally.query_latency.snapshot())]),
@@ -196,7 +196,7 @@ impl Exporter {
             "dns_tool_upstream_sessions_closed",
             "Sessions that ended, by who or what ended them.",
             "reason",
-            &["resolver", "broken", "garbage", "us"],
+            &["peer", "error", "malformed", "local"],
             &tally.sessions_closed,
         );
         all.counter(
@@ -205,7 +205,7 @@ impl Exporter {
             tally.degraded.unpinned.value(),
         );
         all.counter(
-            "dns_tool_upstream_sessions_by_floor",
+            "dns_tool_upstream_sessions_clock_untrusted",
             "Sessions opened while the clock was known to be wrong, on a pin.",
             tally.degraded.clock.value(),
         );
@@ -214,13 +214,17 @@ impl Exporter {
     fn add_upstream_queries(&self, all: &mut Families) {
         let (pending, limit) = self.forwarder.upstream().pending();
         all.gauge(
-            "dns_tool_upstream_pending",
+            "dns_tool_upstream_queries_in_flight",
             "Queries on their way.",
             pending,
         );
-        all.gauge("dns_tool_upstream_pending_limit", "How many may be.", limit);
+        all.gauge(
+            "dns_tool_upstream_queries_in_flight_limit",
+            "How many may be.",
+            limit,
+        );
         all.counter(
-            "dns_tool_upstream_queries_convicted",
+            "dns_tool_upstream_queries_quarantined",
             "Queries that were given up since they ended sessions on which they were alone.",
             self.tally.culprits.value(),
         );
@@ -229,21 +233,21 @@ impl Exporter {
     fn add_connection_failures(&self, all: &mut Families) {
         let tally = &self.tally;
         all.counters(
-            "dns_tool_upstream_failures",
+            "dns_tool_upstream_connect_failures",
             "Attempts to connect that failed before the resolver could prove itself.",
             "stage",
             &["connect", "handshake"],
             &tally.connect_failures,
         );
         all.counters(
-            "dns_tool_identity_failures",
+            "dns_tool_upstream_authentication_failures",
             "Resolvers that were refused, by the check that failed.",
             "check",
             &["chain", "name", "pin", "clock"],
             &tally.authentication_failures,
         );
         all.gauge(
-            "dns_tool_clock_suspect",
+            "dns_tool_clock_untrusted",
             "1 while this machine's clock is known to be wrong.",
             self.forwarder.upstream().is_clock_untrusted().into(),
         );
@@ -269,7 +273,7 @@ impl Exporter {
             of_each(&|standing| Some(standing.healthy.into())),
         );
         all.add(
-            "dns_tool_resolver_pin_slot",
+            "dns_tool_resolver_pin_index",
             Kind::Gauge,
             "Which of its pins fitted, from 1; 0 where it has none.",
             of_each(&|standing| Some(standing.pin_status?.pin_index as u64)),
@@ -317,7 +321,7 @@ impl Exporter {
             completer.counts().count(Outcome::Stale),
         );
         all.counter(
-            "dns_tool_cache_renewals",
+            "dns_tool_cache_prefetches",
             "Answers that were given and asked for again in the background.",
             completer.counts().prefetches(),
         );
@@ -326,24 +330,24 @@ impl Exporter {
     fn add_clients(&self, all: &mut Families) {
         let evictions = &self.evictions;
         all.gauge(
-            "dns_tool_clients",
+            "dns_tool_tcp_connections",
             "TCP clients.",
             self.connection_limit.in_use(),
         );
         all.gauge(
-            "dns_tool_clients_limit",
+            "dns_tool_tcp_connections_limit",
             "How many there may be (--max-clients, or fewer).",
             self.connection_limit.capacity(),
         );
         let dropped = [
-            ("gave-way", &evictions.evicted),
-            ("refused", &evictions.over_address_limit),
-            ("not-reading", &evictions.write_timeouts),
-            ("over-memory", &evictions.over_memory),
-            ("no-thread", &evictions.no_thread),
+            ("evicted", &evictions.evicted),
+            ("address-limit", &evictions.over_address_limit),
+            ("write-timeout", &evictions.write_timeouts),
+            ("memory-limit", &evictions.over_memory),
+            ("thread-start-failed", &evictions.no_thread),
         ];
         all.add(
-            "dns_tool_clients_dropped",
+            "dns_tool_tcp_connections_closed",
             Kind::Counter,
             "TCP clients whose connection was ended, by why.",
             dropped
@@ -352,7 +356,7 @@ impl Exporter {
                 .collect(),
         );
         all.counter(
-            "dns_tool_datagrams_lost",
+            "dns_tool_udp_receive_drops",
             "Datagrams that the kernel dropped since its queue was full.",
             evictions.udp_receive_drops.value(),
         );
@@ -396,12 +400,12 @@ impl Exporter {
     /// Metrics of the program itself.
     fn add_program(&self, all: &mut Families) {
         all.counter(
-            "dns_tool_log_lines_lost",
+            "dns_tool_log_lines_dropped",
             "Log lines that found no room.",
             log::dropped(),
         );
         all.counter(
-            "dns_tool_query_log_lines_lost",
+            "dns_tool_query_log_lines_dropped",
             "Lines of the query log that found no room.",
             self.completer.query_log().dropped(),
         );
@@ -416,7 +420,7 @@ impl Exporter {
             self.http_requests.value(),
         );
         all.counter(
-            "dns_tool_monitor_refused",
+            "dns_tool_monitor_connections_dropped",
             "HTTP connections that were closed without an answer.",
             self.http_refused.value(),
         );

@@ -35,7 +35,7 @@ impl Backoff {
     /// Ends the pauses after a success of the operation `what`.
     pub(super) fn reset(&mut self, what: &str) {
         if self.pause.take().is_some() {
-            info!("event={what}-works-again");
+            info!("event={what}-recovered");
         }
     }
 }

@@ -129,7 +129,7 @@ impl Sockets {
                         && error.kind() == ErrorKind::AddrNotAvailable =>
                 {
                     info!(
-                        "event=address-left-out address={address} cause=\"{}\"",
+                        "event=address-unavailable address={address} cause=\"{}\"",
                         error.cause
                     );
                     unavailable = Some(error);

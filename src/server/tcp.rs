@@ -162,7 +162,7 @@ impl Acceptor {
                     heartbeat.set_busy(now);
                     backoff.reset("accept");
                     if !self.admit(peer.ip().to_canonical()) {
-                        debug!("event=client-refused client={peer} cause=\"too many of its own\"");
+                        debug!("event=client-rejected client={peer} cause=\"too many of its own\"");
                         continue;
                     }
                     let slow_readers = Arc::clone(&self.slow_readers);

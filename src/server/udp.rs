@@ -240,7 +240,7 @@ impl KernelDrops {
         }
         let due = self.logged_at.is_none_or(|at| now >= at + REPORT_INTERVAL);
         if due && self.unlogged > 0 {
-            warn!("event=datagrams-lost count={}", self.unlogged);
+            warn!("event=udp-receive-drops count={}", self.unlogged);
             (self.unlogged, self.logged_at) = (0, Some(now));
         }
         new

@@ -83,7 +83,7 @@ impl WorkerPool {
                 if let Job::Client(connection, _) = &job {
                     connection.stream().close_without_thread();
                 }
-                return warn!("event=no-thread for=worker cause=\"{cause}\"");
+                return warn!("event=thread-start-failed for=worker cause=\"{cause}\"");
             }
             state.threads += 1;
         }

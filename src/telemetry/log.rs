@@ -132,7 +132,7 @@ fn write(queue: &BoundedQueue<Vec<u8>>, out: &mut dyn Write) {
     while queue.take(&mut lines) {
         let dropped = queue.dropped();
         if dropped > reported {
-            let _ = writeln!(out, "event=log-lines-lost count={}", dropped - reported);
+            let _ = writeln!(out, "event=log-lines-dropped count={}", dropped - reported);
             reported = dropped;
         }
         for line in lines.drain(..) {
@@ -142,7 +142,7 @@ fn write(queue: &BoundedQueue<Vec<u8>>, out: &mut dyn Write) {
         }
     }
     for (event, count) in limiter.suppressed() {
-        let _ = writeln!(out, "event=log-lines-left-out of={event} count={count}");
+        let _ = writeln!(out, "event=log-lines-suppressed of={event} count={count}");
     }
     queue.mark_written();
 }
@@ -161,7 +161,7 @@ impl EventRateLimiter {
         over_limit.map(|(event, (_, count))| (event.as_str(), count - MAX_PER_SECOND))
     }
 
-    /// Returns the line, with `left_out=` if lines before it were suppressed, or `None` if its event has used up its second.
+    /// Returns the line, with `suppressed=` if lines before it were suppressed, or `None` if its event has used up its second.
     fn admit(&mut self, line: Vec<u8>, now: Instant) -> Option<Vec<u8>> {
         let text = String::from_utf8_lossy(&line);
         if text.contains(" level=debug ") || text.contains(" level=trace ") {
@@ -186,7 +186,7 @@ impl EventRateLimiter {
             return Some(line);
         }
         let mut with_count = text.trim_end().to_owned();
-        let _ = writeln!(with_count, " left_out={suppressed}");
+        let _ = writeln!(with_count, " suppressed={suppressed}");
         Some(with_count.into_bytes())
     }
 }
@@ -217,7 +217,7 @@ mod tests {
         suppressed.sort_unstable();
         assert_eq!(suppressed, [("one", 190), ("other", 90)]);
         let reported = limiter.admit(line("warn", "one"), later).expect("a line");
-        let expected = "time=x level=warn event=one a=1 left_out=190\n";
+        let expected = "time=x level=warn event=one a=1 suppressed=190\n";
         assert_eq!(String::from_utf8_lossy(&reported), expected);
         let next = limiter.admit(line("warn", "one"), later);
         assert_eq!(next, Some(line("warn", "one")));
@@ -244,7 +244,10 @@ mod tests {
             queue.finish();
         });
         let out = String::from_utf8(out).expect("text");
-        assert!(out.starts_with("event=log-lines-lost count=3\n"), "{out}");
+        assert!(
+            out.starts_with("event=log-lines-dropped count=3\n"),
+            "{out}"
+        );
         assert_eq!(out.lines().count(), 3);
     }
 
@@ -255,7 +258,7 @@ mod tests {
         impl Write for Slow<'_> {
             fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
                 let text = String::from_utf8_lossy(octets);
-                if text.contains("left-out") {
+                if text.contains("suppressed") {
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 self.0.lock().push_str(&text);
@@ -271,7 +274,7 @@ mod tests {
             (0..15).for_each(|_| queue.push(line("info", "x")));
             queue.finish();
             let said = out.lock().clone();
-            let last = "event=log-lines-left-out of=x count=5\n";
+            let last = "event=log-lines-suppressed of=x count=5\n";
             assert!(said.ends_with(last), "{said}");
         });
     }

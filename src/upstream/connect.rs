@@ -115,7 +115,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             if let Err(cause) = thread::spawn("session", move || {
                 upstream.run_session_thread(&read, reader)
             }) {
-                error!("event=no-thread for=session cause=\"{cause}\"");
+                error!("event=thread-start-failed for=session cause=\"{cause}\"");
                 return state.pool.connect_failed(
                     open.id,
                     AddressFailure::Unreachable,

@@ -36,18 +36,18 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 let description = session.map(|session| session.tls_parameters().to_string());
                 let description = description.unwrap_or_default();
                 let (address, name) = (address(rank), name(rank));
-                info!("event=resolver-serves resolver={address} name={name} {description}");
+                info!("event=resolver-up resolver={address} name={name} {description}");
             }
-            Event::SessionSilent(_) => debug!("event=session-suspect resolver={}", of_session()),
-            Event::SessionDead(_) => debug!("event=session-silent resolver={}", of_session()),
+            Event::SessionSilent(_) => debug!("event=session-hedged resolver={}", of_session()),
+            Event::SessionDead(_) => debug!("event=session-timeout resolver={}", of_session()),
             Event::AddressFailing(rank) => {
                 let (address, name) = (address(rank), name(rank));
-                warn!("event=resolver-fails resolver={address} name={name}");
+                warn!("event=resolver-failing resolver={address} name={name}");
             }
             Event::AddressRecovered(rank) => {
                 self.completer.resolver_recovered(now);
                 let (address, name) = (address(rank), name(rank));
-                info!("event=resolver-well resolver={address} name={name}");
+                info!("event=resolver-recovered resolver={address} name={name}");
             }
             Event::FormReduced(rank, form) => {
                 let without = match form {
@@ -55,15 +55,15 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                     _ => "padding",
                 };
                 info!(
-                    "event=resolver-takes-less resolver={} without={without}",
+                    "event=resolver-edns-fallback resolver={} without={without}",
                     address(rank)
                 );
             }
             Event::CulpritFound => {
                 self.metrics.culprits.increment();
-                debug!("event=query-ends-session");
+                debug!("event=query-quarantined");
             }
-            Event::UnmatchedReply(_) => debug!("event=answer-unmatched resolver={}", of_session()),
+            Event::UnmatchedReply(_) => debug!("event=response-mismatch resolver={}", of_session()),
         }
     }
 
@@ -79,7 +79,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             self.metrics.degraded.unpinned.increment();
             let shown = proof.keys.iter().copied().collect::<PinSet>();
             warn!(
-                "event=resolver-unpinned resolver={address} name={name} expected=\"{pins}\" shown_pins=\"{shown}\""
+                "event=session-unpinned resolver={address} name={name} expected=\"{pins}\" shown_pins=\"{shown}\""
             );
         }
         if !proof.clock_untrusted {
@@ -88,7 +88,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         } else {
             self.metrics.degraded.clock.increment();
             warn!(
-                "event=clock-suspect resolver={address} name={name} cause=\"this machine's clock is behind the time at \
+                "event=clock-untrusted resolver={address} name={name} cause=\"this machine's clock is behind the time at \
                  which dns-tool was built or last knew the time; a pin stands in for it\""
             );
         }
@@ -100,9 +100,11 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         let (address, identity) = (target.address, target.identity());
         let name = identity.name().to_str();
         match error {
-            _ if !is_new => debug!("event=resolver-still-away resolver={address}"),
+            _ if !is_new => debug!("event=resolver-still-down resolver={address}"),
             ConnectError::Identity(_) => {
-                error!("event=resolver-refused resolver={address} name={name} {error}");
+                error!(
+                    "event=resolver-authentication-failed resolver={address} name={name} {error}"
+                );
             }
             _ => warn!("event=resolver-unreachable resolver={address} name={name} {error}"),
         }

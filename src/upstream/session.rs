@@ -177,7 +177,7 @@ impl Session {
             // The reader notices the broken connection too.
             let cause = error_text(&error);
             debug!(
-                "event=session-broken resolver={} cause=\"{cause}\"",
+                "event=session-write-failed resolver={} cause=\"{cause}\"",
                 self.address
             );
             self.shut_down(state);

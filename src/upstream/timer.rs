@@ -118,7 +118,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             }
         }
         state.pool.system_resumed(now, &mut work.actions);
-        info!("event=suspended milliseconds={}", suspended - before);
+        info!("event=system-resumed milliseconds={}", suspended - before);
         self.perform_actions(state, work, replies, now);
     }
 }
