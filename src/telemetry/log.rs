@@ -167,8 +167,9 @@ impl EventRateLimiter {
         if text.contains(" level=debug ") || text.contains(" level=trace ") {
             return Some(line);
         }
-        // Event names are constants of this program, so the map stays small.
-        let event = text.split("event=").nth(1)?.split([' ', '\n']).next()?;
+        // Event names are constants of this program, so the map stays small. Lines of libraries have none, and are limited together.
+        let named = text.split_once("event=").map_or("", |(_, rest)| rest);
+        let event = named.split([' ', '\n']).next().unwrap_or_default();
         let (second_start, count) = self.0.entry(event.to_owned()).or_insert((now, 0));
         let is_over = now.saturating_duration_since(*second_start) >= Duration::from_secs(1);
         let suppressed = if is_over {
@@ -194,6 +195,18 @@ impl EventRateLimiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_without_an_event_are_written_and_limited_too() {
+        let mut limiter = EventRateLimiter::default();
+        let now = clock::now();
+        let line = || b"time=x level=warn a library says something\n".to_vec();
+        for count in 1..=MAX_PER_SECOND + 1 {
+            let is_admitted = limiter.admit(line(), now) == Some(line());
+            assert_eq!(is_admitted, count <= MAX_PER_SECOND, "{count}");
+        }
+        assert_eq!(limiter.suppressed().collect::<Vec<_>>(), [("", 1)]);
+    }
 
     fn line(level: &str, event: &str) -> Vec<u8> {
         format!("time=x level={level} event={event} a=1\n").into_bytes()
