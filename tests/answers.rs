@@ -217,7 +217,7 @@ fn a_client_that_does_not_read_harms_nobody_and_loses_only_its_connection() {
     }
     // What its socket had taken can be read; then it ends.
     wait_until("the end of the connection", || greedy.try_hear().is_err());
-    assert_eq!(forwarder.running().evictions().write_timeouts.value(), 1);
+    assert_eq!(forwarder.running().evictions().slow_readers.value(), 1);
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn who_asks_for_a_large_known_answer_again_and_again_is_read_as_it_reads() {
         .expect("all is taken in the end");
     let log = assert_ends_well(process);
     assert!(
-        log.contains("clients-write-timeout=0 clients-memory-limit=0"),
+        log.contains("clients-slow-readers=0 clients-memory-limit=0"),
         "{log}"
     );
 }

@@ -12,7 +12,7 @@ pub struct EvictionCounters {
     /// Connections that were closed right after they were accepted, because their client had too many already.
     pub over_address_limit: Counter,
     /// Connections that were closed because the client did not read its answers in time, or left too many of them unread.
-    pub write_timeouts: Counter,
+    pub slow_readers: Counter,
     /// Connections that were closed because the system had no thread for them.
     pub no_thread: Counter,
     /// Connections that were closed because there was no memory for their queries or answers.

@@ -295,7 +295,7 @@ impl Stream {
         }
         let cost = outbox.cost_with(unsent);
         if !self.slow_readers.is_within_share(cost) {
-            self.slow_readers.evictions().write_timeouts.increment();
+            self.slow_readers.evictions().slow_readers.increment();
             return self.close_locked(&mut outbox, "it does not read its answers");
         }
         let try_close = Self::try_close_over_memory;
@@ -324,7 +324,7 @@ impl Stream {
             if !deadline_passed {
                 return;
             }
-            self.slow_readers.evictions().write_timeouts.increment();
+            self.slow_readers.evictions().slow_readers.increment();
             self.close_locked(&mut outbox, "it reads too slowly");
         }
         outbox.non_empty_since = None;

@@ -161,12 +161,12 @@ impl RunningDaemon {
             .map(|(name, count)| format!("{name}={count}"))
             .collect();
         info!(
-            "event=stopped {} udp-receive-drops={} clients-evicted={} clients-address-limit={} clients-write-timeout={} clients-memory-limit={} clients-thread-start-failed={} sessions-unpinned={} sessions-clock-untrusted={} panics={}",
+            "event=stopped {} udp-receive-drops={} clients-evicted={} clients-address-limit={} clients-slow-readers={} clients-memory-limit={} clients-thread-start-failed={} sessions-unpinned={} sessions-clock-untrusted={} panics={}",
             counts.join(" "),
             self.evictions.udp_receive_drops,
             self.evictions.evicted,
             self.evictions.over_address_limit,
-            self.evictions.write_timeouts,
+            self.evictions.slow_readers,
             self.evictions.over_memory,
             self.evictions.no_thread,
             self.tally.degraded.unpinned,

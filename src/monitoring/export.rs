@@ -342,7 +342,7 @@ impl Exporter {
         let dropped = [
             ("evicted", &evictions.evicted),
             ("address-limit", &evictions.over_address_limit),
-            ("write-timeout", &evictions.write_timeouts),
+            ("slow-reader", &evictions.slow_readers),
             ("memory-limit", &evictions.over_memory),
             ("thread-start-failed", &evictions.no_thread),
         ];
