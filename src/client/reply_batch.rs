@@ -69,7 +69,7 @@ impl ReplyBatch {
         client: &Client,
         reply_to: &ReplyTo<'_>,
         answer: &Answer<'_>,
-        shown: &ReplyOptions,
+        options: &ReplyOptions,
     ) {
         let reply_to = &with_keepalive(client, reply_to);
         let limit = max_message_len(client, reply_to);
@@ -80,7 +80,7 @@ impl ReplyBatch {
             .min(limit);
         note_answer(client, true);
         self.push(client, size, |out| {
-            reply_to.write_answer_with(out, answer, shown, limit);
+            reply_to.write_answer_with(out, answer, options, limit);
         });
     }
 

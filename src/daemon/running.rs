@@ -37,7 +37,7 @@ pub struct RunningDaemon {
     pub(super) slow_readers: Arc<SlowReaders>,
     pub(super) completer: Arc<QueryCompleter>,
     pub(super) evictions: Arc<EvictionCounters>,
-    pub(super) tally: Arc<UpstreamMetrics>,
+    pub(super) upstream_metrics: Arc<UpstreamMetrics>,
     pub(super) monitor: Option<Monitor>,
     /// The rules that the kernel enforces, if any.
     pub(super) sandbox_rules: Option<SandboxRules>,
@@ -77,7 +77,7 @@ impl RunningDaemon {
 
     /// Sessions opened without a matching pin, or while the clock was wrong.
     pub fn degraded_sessions(&self) -> &DegradedSessions {
-        &self.tally.degraded
+        &self.upstream_metrics.degraded
     }
 
     /// One line for people: the resolver in use and the number of queries.
@@ -169,8 +169,8 @@ impl RunningDaemon {
             self.evictions.slow_readers,
             self.evictions.over_memory,
             self.evictions.no_thread,
-            self.tally.degraded.unpinned,
-            self.tally.degraded.clock,
+            self.upstream_metrics.degraded.unpinned,
+            self.upstream_metrics.degraded.clock,
             thread::panics()
         );
     }

@@ -166,7 +166,7 @@ impl BoundDaemon {
             slow_readers,
             completer: relay.completer,
             evictions,
-            tally: relay.tally,
+            upstream_metrics: relay.upstream_metrics,
             monitor,
             sandbox_rules,
             initial_options: config.options.clone(),
@@ -184,7 +184,7 @@ struct Relay {
     /// Octets that the cache may use.
     cache_size: usize,
     completer: Arc<QueryCompleter>,
-    tally: Arc<UpstreamMetrics>,
+    upstream_metrics: Arc<UpstreamMetrics>,
     upstream: Arc<Upstream>,
     forwarder: Arc<Forwarder>,
 }
@@ -198,9 +198,9 @@ impl Relay {
     ) -> io::Result<Self> {
         let cache_size = settings.cache.size;
         let completer = Arc::new(QueryCompleter::new(settings.cache, memory, now));
-        let tally = Arc::new(UpstreamMetrics::default());
-        let settle = Arc::clone(&completer) as Arc<_>;
-        let upstream = Upstream::start(resolvers, settle, Arc::clone(&tally))?;
+        let upstream_metrics = Arc::new(UpstreamMetrics::default());
+        let for_upstream = Arc::clone(&completer) as Arc<_>;
+        let upstream = Upstream::start(resolvers, for_upstream, Arc::clone(&upstream_metrics))?;
         let forwarder =
             Forwarder::new(settings, Arc::clone(&upstream), Arc::clone(&completer), now);
         completer
@@ -209,7 +209,7 @@ impl Relay {
         Ok(Self {
             cache_size,
             completer,
-            tally,
+            upstream_metrics,
             upstream,
             forwarder: Arc::new(forwarder),
         })
@@ -225,7 +225,7 @@ impl Relay {
         Exporter {
             completer: Arc::clone(&self.completer),
             forwarder: Arc::clone(&self.forwarder),
-            tally: Arc::clone(&self.tally),
+            upstream_metrics: Arc::clone(&self.upstream_metrics),
             connection_limit: Arc::clone(server.connection_limit()),
             evictions: Arc::clone(evictions),
             cache_size: self.cache_size,

@@ -35,7 +35,7 @@ pub struct Exporter {
     /// The policy and the current upstream.
     pub forwarder: Arc<Forwarder>,
     /// Counters of sessions.
-    pub tally: Arc<UpstreamMetrics>,
+    pub upstream_metrics: Arc<UpstreamMetrics>,
     /// The slots of TCP clients.
     pub connection_limit: Arc<ConnectionLimit>,
     /// Counts of client traffic that limits rejected.
@@ -168,14 +168,14 @@ impl Exporter {
     }
 
     fn add_sessions(&self, all: &mut Families) {
-        let tally = &self.tally;
+        let upstream_metrics = &self.upstream_metrics;
         all.add(
             "dns_tool_upstream_query_duration_seconds",
             Kind::Histogram,
             "From a query's being sent on a session to its answer.",
-            histogram_samples("", &[("", tally.query_latency.snapshot())]),
+            histogram_samples("", &[("", upstream_metrics.query_latency.snapshot())]),
         );
-        let [full, resumed] = &tally.handshake_times;
+        let [full, resumed] = &upstream_metrics.handshake_times;
         all.add(
             "dns_tool_upstream_handshake_seconds",
             Kind::Histogram,
@@ -185,7 +185,7 @@ impl Exporter {
         let sessions = self
             .address_status()
             .iter()
-            .map(|standing| standing.sessions)
+            .map(|status| status.sessions)
             .sum();
         all.gauge(
             "dns_tool_upstream_sessions",
@@ -197,17 +197,17 @@ impl Exporter {
             "Sessions that ended, by who or what ended them.",
             "reason",
             &["peer", "error", "malformed", "local"],
-            &tally.sessions_closed,
+            &upstream_metrics.sessions_closed,
         );
         all.counter(
             "dns_tool_upstream_sessions_unpinned",
             "Sessions opened on chain and name alone (--pin-mode report).",
-            tally.degraded.unpinned.value(),
+            upstream_metrics.degraded.unpinned.value(),
         );
         all.counter(
             "dns_tool_upstream_sessions_clock_untrusted",
             "Sessions opened while the clock was known to be wrong, on a pin.",
-            tally.degraded.clock.value(),
+            upstream_metrics.degraded.clock.value(),
         );
     }
 
@@ -226,25 +226,25 @@ impl Exporter {
         all.counter(
             "dns_tool_upstream_queries_quarantined",
             "Queries that were given up since they ended sessions on which they were alone.",
-            self.tally.culprits.value(),
+            self.upstream_metrics.culprits.value(),
         );
     }
 
     fn add_connection_failures(&self, all: &mut Families) {
-        let tally = &self.tally;
+        let upstream_metrics = &self.upstream_metrics;
         all.counters(
             "dns_tool_upstream_connect_failures",
             "Attempts to connect that failed before the resolver could prove itself.",
             "stage",
             &["connect", "handshake"],
-            &tally.connect_failures,
+            &upstream_metrics.connect_failures,
         );
         all.counters(
             "dns_tool_upstream_authentication_failures",
             "Resolvers that were refused, by the check that failed.",
             "check",
             &["chain", "name", "pin", "clock"],
-            &tally.authentication_failures,
+            &upstream_metrics.authentication_failures,
         );
         all.gauge(
             "dns_tool_clock_untrusted",
@@ -254,35 +254,34 @@ impl Exporter {
     }
 
     fn add_resolvers(&self, all: &mut Families) {
-        let standings = self.address_status();
+        let addresses = self.address_status();
         let of_each = |value: &dyn Fn(&AddressStatus) -> Option<u64>| -> Vec<_> {
-            let labelled =
-                |standing| Some((resolver_labels(standing), Value::Integer(value(standing)?)));
-            standings.iter().filter_map(labelled).collect()
+            let labelled = |status| Some((resolver_labels(status), Value::Integer(value(status)?)));
+            addresses.iter().filter_map(labelled).collect()
         };
         all.add(
             "dns_tool_resolver_sessions",
             Kind::Gauge,
             "Sessions with an address of a resolver.",
-            of_each(&|standing| Some(standing.sessions as u64)),
+            of_each(&|status| Some(status.sessions as u64)),
         );
         all.add(
             "dns_tool_resolver_healthy",
             Kind::Gauge,
             "1 unless it failed or was slow lately.",
-            of_each(&|standing| Some(standing.healthy.into())),
+            of_each(&|status| Some(status.healthy.into())),
         );
         all.add(
             "dns_tool_resolver_pin_index",
             Kind::Gauge,
             "Which of its pins fitted, from 1; 0 where it has none.",
-            of_each(&|standing| Some(standing.pin_status?.pin_index as u64)),
+            of_each(&|status| Some(status.pin_status?.pin_index as u64)),
         );
         all.add(
             "dns_tool_resolver_certificate_expiry_timestamp_seconds",
             Kind::Gauge,
             "When the certificate that it showed last expires, since 1970.",
-            of_each(&|standing| standing.pin_status?.not_after),
+            of_each(&|status| status.pin_status?.not_after),
         );
     }
 
@@ -470,11 +469,11 @@ impl Exporter {
 }
 
 /// The labels of a resolver's address.
-pub fn resolver_labels(standing: &AddressStatus) -> String {
-    let address: SocketAddr = standing.address;
+pub fn resolver_labels(status: &AddressStatus) -> String {
+    let address: SocketAddr = status.address;
     [
         label("resolver", &address.to_string()),
-        label("name", &standing.name),
+        label("name", &status.name),
     ]
     .join(",")
 }

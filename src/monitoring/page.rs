@@ -61,7 +61,7 @@ impl Page {
         let mut out = PageWriter {
             text: String::with_capacity(32 * 1024),
             families: exporter.collect_families(),
-            standings: exporter.address_status(),
+            addresses: exporter.address_status(),
             intervals: history.per_interval(&service),
             window: history.total(&service),
             service,
@@ -85,7 +85,7 @@ impl Page {
 struct PageWriter<'f> {
     text: String,
     families: Vec<Family>,
-    standings: Vec<AddressStatus>,
+    addresses: Vec<AddressStatus>,
     intervals: Vec<ServiceLevel>,
     window: ServiceLevel,
     service: ServiceLevel,
@@ -184,18 +184,18 @@ impl PageWriter<'_> {
     }
 
     fn resolver_rows(&mut self) {
-        for standing in std::mem::take(&mut self.standings) {
-            let state = match (standing.healthy, standing.pin_status) {
+        for status in std::mem::take(&mut self.addresses) {
+            let state = match (status.healthy, status.pin_status) {
                 (false, _) => "<td class=\"bad\">failed or was slow lately",
                 (true, None) => "<td class=\"soft\">not asked yet",
                 (true, Some(_)) => "<td class=\"good\">proved",
             };
-            let pins = standing.pins.to_string();
-            let pin_number = standing
+            let pins = status.pins.to_string();
+            let pin_number = status
                 .pin_status
                 .map_or(0, |shown| shown.pin_index)
                 .to_string();
-            let pins = match (standing.pins, standing.pin_status) {
+            let pins = match (status.pins, status.pin_status) {
                 (0, _) => "none".to_owned(),
                 (_, Some(shown)) if shown.pin_index > 0 => {
                     ["number ", &pin_number, " of ", &pins].concat()
@@ -203,7 +203,7 @@ impl PageWriter<'_> {
                 (_, Some(_)) => ["none of ", &pins, " fits"].concat(),
                 (_, None) => pins,
             };
-            let expiry = standing.pin_status.and_then(|shown| shown.not_after);
+            let expiry = status.pin_status.and_then(|shown| shown.not_after);
             let expiry = expiry.map_or(["<td>", NO_VALUE].concat(), |expiry| {
                 let days = expiry.saturating_sub(self.now) / DAY;
                 let class = if days < EXPIRY_WARNING_DAYS {
@@ -216,11 +216,11 @@ impl PageWriter<'_> {
                     Timestamp(expiry)
                 )
             });
-            let address = standing.address.to_string();
+            let address = status.address.to_string();
             // Host names and addresses contain no HTML metacharacters.
-            self.push(&["<tr><th>", &address, "<td>", &standing.name, state]);
+            self.push(&["<tr><th>", &address, "<td>", &status.name, state]);
             self.push(&["<td>", &pins, &expiry]);
-            let labels = resolver_labels(&standing);
+            let labels = resolver_labels(&status);
             self.metric_cell(&["dns_tool_resolver_sessions{", &labels, "}"].concat());
             self.push(&["</tr>"]);
         }

@@ -138,7 +138,7 @@ impl Bench {
         batch.queries
     }
 
-    fn settle(&self, query: &Query, result: Result<&[u8], Failure>) {
+    fn complete(&self, query: &Query, result: Result<&[u8], Failure>) {
         let mut replies = ReplyBatch::default();
         let answer = result.map(|answer| Answer::parse(answer).expect("an answer"));
         let result = answer.as_ref().map_err(|failure| *failure);
@@ -185,7 +185,7 @@ impl Bench {
     /// Caches an answer with this TTL now.
     fn cache_answer(&self, ttl: u32) {
         let queries = self.handle_all(&[query(0, "www.example")]);
-        self.settle(&queries[0], Ok(&answer(&queries[0], ttl)));
+        self.complete(&queries[0], Ok(&answer(&queries[0], ttl)));
         self.expect_codes(&[(0, NOERROR)]);
     }
 
@@ -263,7 +263,7 @@ fn an_answer_that_comes_during_a_flush_is_not_cached() {
                 bench.completer.flush(bench.now)
             });
             start.wait();
-            bench.settle(&queries[0], Ok(&answer));
+            bench.complete(&queries[0], Ok(&answer));
         });
         let hit = bench.completer.cache().servable(&key, bench.now);
         assert!(hit.is_none());
@@ -286,7 +286,7 @@ fn equal_questions_are_sent_once_and_each_client_gets_its_own_answer() {
         "of different batches"
     );
     assert_eq!(first[0].clients().waiter_count(), 3);
-    bench.settle(&first[0], Ok(&answer(&first[0], 300)));
+    bench.complete(&first[0], Ok(&answer(&first[0], 300)));
     let mut received: Vec<_> = asked.iter().map(|_| bench.receive()).collect();
     received.sort();
     for (received, asked) in received.iter().zip(&asked) {
@@ -323,7 +323,7 @@ fn different_questions_and_unshared_ones_are_sent_apart() {
     let queries = bench.handle_all(&asked);
     assert_eq!(queries.len(), asked.len());
     for query in &queries {
-        bench.settle(query, Ok(&answer(query, 300)));
+        bench.complete(query, Ok(&answer(query, 300)));
     }
     let mut ids: Vec<_> = asked
         .iter()
@@ -351,12 +351,12 @@ fn each_client_has_its_own_deadline() {
         assert!(in_flight[0].due() > bench.now);
         if answered {
             bench.advance(1.0);
-            bench.settle(&in_flight[0], Ok(&answer(&in_flight[0], 300)));
+            bench.complete(&in_flight[0], Ok(&answer(&in_flight[0], 300)));
             bench.expect_codes(&[(2, NOERROR)]);
         } else {
             bench.advance(1.4);
             assert!(in_flight[0].deadline() <= bench.now);
-            bench.settle(&in_flight[0], Err(Failure::TimedOut));
+            bench.complete(&in_flight[0], Err(Failure::TimedOut));
             bench.expect_codes(&[(2, SERVFAIL)]);
             assert_eq!(bench.count(Outcome::TimedOut), 2);
         }
@@ -380,18 +380,18 @@ fn a_late_client_sends_a_new_query_that_takes_over_all_clients() {
     let all = [(1, NOERROR), (2, NOERROR), (3, NOERROR)];
     // Either query brings the answer for all clients.
     let (bench, first, second) = begin();
-    bench.settle(&first, Ok(&answer(&first, 0)));
+    bench.complete(&first, Ok(&answer(&first, 0)));
     bench.expect_codes(&all);
-    bench.settle(&second, Ok(&answer(&second, 0)));
+    bench.complete(&second, Ok(&answer(&second, 0)));
     bench.assert_silent();
     let (bench, first, second) = begin();
-    bench.settle(&second, Ok(&answer(&second, 0)));
+    bench.complete(&second, Ok(&answer(&second, 0)));
     bench.expect_codes(&all);
-    bench.settle(&first, Ok(&answer(&first, 0)));
+    bench.complete(&first, Ok(&answer(&first, 0)));
     bench.assert_silent();
     // The first query's failure does not count while the second is in flight.
     let (mut bench, first, second) = begin();
-    bench.settle(&first, Err(Failure::ConnectionLost));
+    bench.complete(&first, Err(Failure::ConnectionLost));
     bench.assert_silent();
     assert!(
         bench.handle_all(&[query(4, "www.example")]).is_empty(),
@@ -405,7 +405,7 @@ fn a_late_client_sends_a_new_query_that_takes_over_all_clients() {
     }
     bench.advance(0.5);
     assert!(second.deadline() <= bench.now);
-    bench.settle(&second, Err(Failure::TimedOut));
+    bench.complete(&second, Err(Failure::TimedOut));
     bench.expect_codes(&[(3, SERVFAIL), (4, SERVFAIL)]);
     assert_eq!(bench.completer.queries_in_flight(), 0);
 }
@@ -423,7 +423,7 @@ fn a_name_that_timed_out_fails_for_a_second() {
     bench.expect_codes(&[(3, SERVFAIL)]);
     assert_eq!(bench.count(Outcome::CachedFailure), 1);
     bench.advance(1.0);
-    bench.settle(&in_flight[0], Err(Failure::TimedOut));
+    bench.complete(&in_flight[0], Err(Failure::TimedOut));
     bench.expect_codes(&[(2, SERVFAIL)]);
     assert_eq!(
         bench.handle_all(&[query(4, "www.example")]).len(),
@@ -445,7 +445,7 @@ fn the_upstream_rate_limit_fails_new_queries_and_none_in_flight() {
     bench.expect_codes(&[(2, SERVFAIL)]);
     assert!(bench.handle_all(&[query(3, "www.example")]).is_empty());
     bench.assert_silent();
-    bench.settle(&first[0], Ok(&answer(&first[0], 0)));
+    bench.complete(&first[0], Ok(&answer(&first[0], 0)));
     bench.expect_codes(&[(1, NOERROR), (3, NOERROR)]);
     assert_eq!(bench.count(Outcome::Overloaded), 1);
     bench.advance(0.5);
@@ -481,7 +481,7 @@ fn an_expired_answer_is_served_under_overload() {
     let ids: Vec<_> = (1..5).map(|id| query(id, "www.example")).collect();
     let in_flight = bench.handle_all(&ids);
     bench.expect_codes(&[(3, NOERROR), (4, NOERROR)]);
-    bench.settle(&in_flight[0], Ok(&answer(&in_flight[0], 100)));
+    bench.complete(&in_flight[0], Ok(&answer(&in_flight[0], 100)));
     bench.expect_codes(&[(1, NOERROR), (2, NOERROR)]);
 }
 
@@ -502,7 +502,7 @@ fn a_client_that_joins_after_the_stale_answer_neither_waits_nor_extends_the_quer
         in_flight[0].deadline() <= bench.now,
         "nobody waits for it any more"
     );
-    bench.settle(&in_flight[0], Err(Failure::TimedOut));
+    bench.complete(&in_flight[0], Err(Failure::TimedOut));
     assert!(bench.handle_all(&[query(3, "www.example")]).is_empty());
     bench.expect_codes(&[(3, NOERROR)]);
     // The answer is asked for again, but no client waits after a failed refresh.
@@ -568,7 +568,7 @@ fn a_query_that_fails_fails_for_all_its_clients() {
         let bench = Bench::new();
         let in_flight = bench.handle_all(&[query(1, "www.example"), query(2, "www.EXAMPLE")]);
         let message = result.map(|rcode| error(&in_flight[0], rcode));
-        bench.settle(
+        bench.complete(
             &in_flight[0],
             message.as_deref().map_err(|failure| *failure),
         );
@@ -583,7 +583,7 @@ fn an_answer_that_comes_between_lookup_and_sending_is_not_asked_for_again() {
     let bench = Bench::new();
     let first = bench.handle_all(&[query(1, "www.example")]);
     let batch = bench.handle(&[query(2, "www.example")]);
-    bench.settle(&first[0], Ok(&answer(&first[0], 300)));
+    bench.complete(&first[0], Ok(&answer(&first[0], 300)));
     assert!(bench.coalesce(batch).is_empty());
     bench.expect_codes(&[(1, NOERROR), (2, NOERROR)]);
 }
@@ -603,7 +603,7 @@ fn no_more_queries_are_in_flight_than_the_quota_allows() {
     assert_eq!(queries.len(), 2);
     bench.expect_codes(&[(4, SERVFAIL), (5, SERVFAIL)]);
     for query in &queries {
-        bench.settle(query, Ok(&answer(query, 300)));
+        bench.complete(query, Ok(&answer(query, 300)));
     }
     bench.expect_codes(&[(1, NOERROR), (2, NOERROR), (3, NOERROR)]);
     assert_eq!(
@@ -633,7 +633,7 @@ fn an_expired_answer_goes_out_when_there_is_no_fresh_one_in_time() {
         bench.expect_codes(&[(2, NOERROR)]);
         assert_eq!(bench.count(Outcome::Stale), 2, "the second at once");
         assert!(in_flight[0].due() > bench.now);
-        bench.settle(&in_flight[0], Ok(&answer(&in_flight[0], 100)));
+        bench.complete(&in_flight[0], Ok(&answer(&in_flight[0], 100)));
         bench.assert_silent();
         assert!(bench.handle_all(&[query(3, "www.example")]).is_empty());
         bench.expect_codes(&[(3, NOERROR)]);
@@ -654,7 +654,7 @@ fn an_expired_answer_goes_out_when_the_resolver_fails_and_then_at_once() {
         bench.advance(100.0);
         let in_flight = bench.handle_all(&[query(1, "www.example")]);
         let message = result.map(|rcode| error(&in_flight[0], rcode));
-        bench.settle(
+        bench.complete(
             &in_flight[0],
             message.as_deref().map_err(|failure| *failure),
         );
@@ -685,7 +685,7 @@ fn a_popular_answer_is_prefetched_while_it_is_served() {
     bench.expect_codes(&[(3, NOERROR), (4, NOERROR)]);
     assert_eq!(prefetch[0].clients().waiter_count(), 0);
     bench.advance(1.0);
-    bench.settle(&prefetch[0], Ok(&answer(&prefetch[0], 100)));
+    bench.complete(&prefetch[0], Ok(&answer(&prefetch[0], 100)));
     bench.assert_silent();
     bench.advance(89.0);
     assert!(bench.handle_all(&[query(5, "www.example")]).is_empty());
@@ -708,7 +708,7 @@ fn a_popular_answer_is_prefetched_while_it_is_served() {
 fn a_cached_failure_is_answered_at_once() {
     let mut bench = Bench::new();
     let in_flight = bench.handle_all(&[query(1, "www.example")]);
-    bench.settle(&in_flight[0], Ok(&error(&in_flight[0], SERVFAIL)));
+    bench.complete(&in_flight[0], Ok(&error(&in_flight[0], SERVFAIL)));
     bench.expect_codes(&[(1, SERVFAIL)]);
     assert!(
         bench
@@ -821,12 +821,12 @@ impl TcpBench {
                     answer.extend(record.repeat(records));
                     let count = u16::try_from(records + 1).expect("it was said so");
                     answer[6..8].copy_from_slice(&count.to_be_bytes());
-                    self.bench.settle(&query, Ok(&answer));
+                    self.bench.complete(&query, Ok(&answer));
                 }
             }
             Event::Fail => {
                 if let Some(query) = self.pending.pop_front() {
-                    self.bench.settle(&query, Err(Failure::ConnectionLost));
+                    self.bench.complete(&query, Err(Failure::ConnectionLost));
                 }
                 self.bench.advance(2.0);
             }
@@ -843,7 +843,7 @@ impl TcpBench {
                 // The slot is given back once the client's queries have ended.
                 while self.limit.in_use() > self.clients.iter().flatten().count() {
                     match self.pending.pop_front() {
-                        Some(query) => self.bench.settle(&query, Err(Failure::ConnectionLost)),
+                        Some(query) => self.bench.complete(&query, Err(Failure::ConnectionLost)),
                         None => break,
                     }
                 }
@@ -896,7 +896,7 @@ proptest! {
         }
         // When all queries have ended, no memory is reserved.
         while let Some(query) = bench.pending.pop_front() {
-            bench.bench.settle(&query, Err(Failure::ConnectionLost));
+            bench.bench.complete(&query, Err(Failure::ConnectionLost));
         }
         for at in 0..CLIENTS {
             bench.apply(Event::Close(at));
