@@ -1,7 +1,8 @@
 //! How do we speak with the service manager?
 //!
 //! As sd_notify(3) says: lines in a datagram to the socket that NOTIFY_SOCKET names. The manager learns when the ports are
-//! served, and gets a keep-alive for its watchdog as long as no serving thread is stalled.
+//! served, and gets a keep-alive for its watchdog as long as no serving thread is stalled. The
+//! crate sd-notify knows no abstract sockets (`@NAME`), and its writes have no timeout.
 
 use std::env;
 use std::io;
