@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use dns_tool::forward::outcome::Outcome;
 use serde_json::Value;
 
 const README: &str = include_str!("../README.md");
@@ -181,4 +182,38 @@ fn the_labels_that_rules_and_dashboard_use_are_those_of_the_readme() {
             }
         }
     }
+}
+
+#[test]
+fn the_values_of_labels_that_rules_and_dashboard_match_are_those_that_exist() {
+    let rows = README.lines().filter(|row| row.starts_with("| `dns_tool_"));
+    let cells = rows.filter_map(|row| row.split('|').nth(3));
+    let words = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let mut known: BTreeSet<_> = words.collect();
+    known.extend(Outcome::ALL.iter().map(|outcome| outcome.name()));
+    let mut matched = 0;
+    for text in [RULES, RULES_TEST, DASHBOARD] {
+        let text = text.replace("\\\"", "\"");
+        for label in [
+            "check",
+            "kind",
+            "outcome",
+            "reason",
+            "source",
+            "stage",
+            "transport",
+        ] {
+            for operator in ["=", "=~", "!=", "!~"] {
+                let before = format!("{label}{operator}\"");
+                for values in text.split(&before).skip(1) {
+                    let values = values.split('"').next().expect("a value");
+                    for value in values.split('|') {
+                        assert!(known.contains(value), "{before}{values}\"");
+                        matched += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(matched > 10, "{matched} values were found");
 }
