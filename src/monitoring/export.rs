@@ -225,7 +225,7 @@ impl Exporter {
         );
         all.counter(
             "dns_tool_upstream_queries_quarantined",
-            "Queries that were given up since they ended sessions on which they were alone.",
+            "Queries that ended sessions on which they were alone.",
             self.upstream_metrics.culprits.value(),
         );
     }
