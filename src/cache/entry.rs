@@ -68,15 +68,13 @@ impl Entry {
         backoff: Backoff,
         now: u64,
     ) -> Self {
-        Self {
-            answer,
-            bits: key.bits(),
-            stored_at: now,
+        let no_lifetime = Lifetime {
             ttl: 0,
             max_record_ttl: 0,
-            hits: AtomicU8::new(0),
-            prefetched: AtomicBool::new(false),
+        };
+        Self {
             backoff: Mutex::new(backoff),
+            ..Self::of_success(answer, key, no_lifetime, now)
         }
     }
 
