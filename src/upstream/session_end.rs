@@ -261,7 +261,7 @@ impl<Q: PoolQuery> Pool<Q> {
         let is_retried = !is_known && self.may_send_again(lost.key, now);
         if is_culprit
             && (!is_retried
-                || address_works && self.zone_ended_another_session(lost.key, distinct_since))
+                || address_works && self.zone_ended_session(groups.zone, distinct_since))
         {
             self.culprits.record(groups, distinct_since, now);
             self.addresses[rank].forget_limit();
@@ -281,13 +281,12 @@ impl<Q: PoolQuery> Pool<Q> {
         self.enqueue_isolated(lost.key);
     }
 
-    /// Returns true if another query of the zone had ended a session of its own before that moment.
-    fn zone_ended_another_session(&self, key: Key, before: Instant) -> bool {
-        let zone = |entry: &Entry<Q>| entry.query.groups().zone;
-        let own = self.queries.get(key).map(zone);
+    /// Returns true if a pending query of the zone, this one or another, had ended a session of its own before that moment.
+    fn zone_ended_session(&self, zone: u16, before: Instant) -> bool {
         let mut entries = self.queries.iter();
         entries.any(|(_, entry)| {
-            Some(zone(entry)) == own && entry.ended_session_at.is_some_and(|at| at < before)
+            entry.query.groups().zone == zone
+                && entry.ended_session_at.is_some_and(|at| at < before)
         })
     }
 }
