@@ -102,6 +102,7 @@ const WINGS: [(&str, &[&str]); 13] = [
             "session_thread",
             "timer",
             "timing",
+            "suspects",
             "isolation",
             "scheduling",
             "driver",

@@ -73,6 +73,10 @@ impl PoolQuery for Query {
         self.number as u16
     }
 
+    fn client(&self) -> u16 {
+        self.groups.client
+    }
+
     fn groups(&self) -> QueryGroups {
         self.groups
     }
@@ -233,6 +237,8 @@ struct World {
     asked: u64,
     answered: u64,
     unlucky: u64,
+    /// How long the answers to good names of clients who ask for no poisoned ones took.
+    waits: Vec<Duration>,
     suspends: bool,
     /// Resolvers that close after so many answers give one more at times.
     closes_late: bool,
@@ -291,6 +297,23 @@ impl World {
         }
         let sessions = random.usize(1..=3);
         slow_down(&mut clients, &addresses, sessions);
+        let mut world = Self::of(seed, random, addresses, clients, sessions, begin);
+        world.closes_late = is_easy;
+        // It costs as much as the rest.
+        world.announces = seed.is_multiple_of(4);
+        world.trace = trace;
+        world
+    }
+
+    /// A world of these addresses and clients, with so many sessions to an address.
+    fn of(
+        seed: u64,
+        mut random: fastrand::Rng,
+        addresses: Vec<Address>,
+        clients: Vec<Client>,
+        sessions: usize,
+        begin: Instant,
+    ) -> Self {
         let count = addresses.len();
         let settings = PoolSettings {
             addresses: count,
@@ -326,13 +349,13 @@ impl World {
             answered: 0,
             unlucky: 0,
             suspends: false,
-            closes_late: is_easy,
-            // It costs as much as the rest.
-            announces: seed.is_multiple_of(4),
+            waits: Vec::new(),
+            closes_late: false,
+            announces: false,
             announced: None,
             tick: 0,
             rests: false,
-            trace,
+            trace: false,
         }
     }
 
@@ -346,8 +369,8 @@ impl World {
         self.at(self.now + delay, happening);
     }
 
-    /// Lives until all is over; returns how many steps that took.
-    fn run(mut self) -> u64 {
+    /// Lives until all is over.
+    fn run(&mut self) {
         for (place, client) in self.clients.clone().iter().enumerate() {
             self.after(client.every, Happening::Ask(place));
         }
@@ -399,7 +422,6 @@ impl World {
             self.answered,
             self.addresses
         );
-        self.steps
     }
 
     fn check(&self) {
@@ -818,6 +840,9 @@ impl World {
         let is_like_poisoned = self.clients.iter().any(asks_too);
         if ending == Ok(ReplyKind::Success) {
             self.answered += 1;
+            if query.name == Name::Good && !is_like_poisoned {
+                self.waits.push(self.now - began);
+            }
             if query.name == Name::Good && !self.suspends && !self.clients.iter().any(poisons) {
                 self.assert_not_held_up(query);
             }
@@ -978,8 +1003,80 @@ fn whatever_resolvers_do_each_query_ends_once_in_time_and_well_where_one_is_heal
     let is_over = || until.is_some_and(|until| clock::now() >= until);
     let (mut done, mut seed) = (0, first);
     while done < steps && !is_over() {
-        done += World::new(seed, trace).run();
+        let mut world = World::new(seed, trace);
+        world.run();
+        done += world.steps;
         seed += 1;
     }
     println!("{done} steps, seeds {first} to {}", seed - 1);
+}
+
+/// Addresses that far away to which nothing happens.
+fn calm(count: usize, round_trip: Duration, connect: Duration) -> Vec<Address> {
+    let address = Address {
+        round_trip,
+        connect,
+        closes_idle_after: None,
+        closes_after: None,
+        closes_at_random: None,
+        keeps_none: false,
+        answers_twice: false,
+        knows: QueryForm::Padded,
+        troubles: Vec::new(),
+        cuts: Vec::new(),
+    };
+    vec![address; count]
+}
+
+#[test]
+fn names_that_end_sessions_delay_others_for_three_connects_at_most() {
+    let millis = Duration::from_millis;
+    for (count, round_trip, connect, every) in [
+        (1, 1, 5, 10),
+        (1, 1, 15, 10),
+        (1, 1, 30, 10),
+        (1, 1, 30, 1),
+        (1, 1, 60, 10),
+        (1, 20, 60, 10),
+        (1, 20, 60, 1),
+        (1, 50, 150, 10),
+        (2, 1, 15, 10),
+        (2, 20, 60, 10),
+    ] {
+        let (round_trip, connect, every) = (millis(round_trip), millis(connect), millis(every));
+        for seed in 1..=4 {
+            let begin = clock::now();
+            let honest = Client {
+                every,
+                at_once: 1,
+                names: vec![Name::Good],
+                number: 1,
+                one_zone: false,
+                until: begin + millis(10_000),
+            };
+            let poisoned = Client {
+                every: Duration::from_secs(1) / 60,
+                names: vec![Name::Poisoned],
+                number: 100,
+                one_zone: seed % 2 == 0,
+                ..honest.clone()
+            };
+            let random = fastrand::Rng::with_seed(seed);
+            let addresses = calm(count, round_trip, connect);
+            let mut world = World::of(seed, random, addresses, vec![honest, poisoned], 2, begin);
+            world.run();
+            world.waits.sort_unstable();
+            let late = world.waits[world.waits.len() * 999 / 1000];
+            // What the resolver needs for an answer, and as much again.
+            let is_delayed = |wait: &&Duration| **wait > (round_trip + millis(5)) * 2 + millis(3);
+            let delayed = world.waits.iter().filter(is_delayed).count() as u32;
+            let what = format!(
+                "{count} addresses, {round_trip:?}, connect {connect:?}, every {every:?}, seed {seed}: \
+                 {delayed} of {} delayed, {late:?}",
+                world.waits.len()
+            );
+            assert!(late <= connect * 3 + round_trip + millis(10), "{what}");
+            assert!(every * delayed <= connect * 3 + millis(100), "{what}");
+        }
+    }
 }

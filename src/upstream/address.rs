@@ -146,6 +146,16 @@ impl Address {
         !was_failing
     }
 
+    /// Another address fails queries: if this one was silent, it is tested now, and not only when that would be due.
+    pub(super) fn hasten_probe(&mut self, now: Instant) {
+        if self
+            .probe_at
+            .is_some_and(|at| at > now + FAILING_PROBE_INTERVAL)
+        {
+            self.probe_at = Some(now);
+        }
+    }
+
     /// Forgets a failed name: another address failed it too.
     pub(super) fn forgive_name(&mut self, name: u16) {
         self.failed_names.retain(|failed| *failed != name);
@@ -214,6 +224,14 @@ impl Address {
     pub(super) fn session_query_limit(&self, now: Instant) -> u32 {
         let known = self.session_query_limit.filter(|(_, until)| now < *until);
         known.map_or(u32::MAX, |(limit, _)| limit)
+    }
+
+    /// Returns true if the address is known to close sessions after a number of answers, or closed two in a row after the same number.
+    pub(super) fn may_have_limit(&self, now: Instant) -> bool {
+        self.session_query_limit(now) != u32::MAX
+            || self
+                .closed_after_answers
+                .is_some_and(|(_, times)| times > 1)
     }
 
     /// Returns true, once per [`LIMIT_TEST_INTERVAL`], if a session may send one query beyond the limit.
@@ -291,6 +309,19 @@ mod tests {
         assert!(!address.is_probe_due(later(4999)) && address.is_probe_due(later(5000)));
         assert!(address.record_good_answer(later(5000)));
         assert!(address.is_healthy(later(5000)) && !address.record_good_answer(later(5000)));
+    }
+
+    #[test]
+    fn a_silent_address_is_tested_at_once_and_once_when_another_fails() {
+        let (mut address, now) = address();
+        address.hasten_probe(now);
+        assert!(!address.is_failing());
+        assert!(address.record_silence(now) && !address.is_probe_due(now));
+        address.hasten_probe(now);
+        assert!(address.is_probe_due(now));
+        address.record_query(now);
+        address.hasten_probe(now);
+        assert!(!address.is_probe_due(now));
     }
 
     #[test]

@@ -142,6 +142,9 @@ impl<Q: PoolQuery> Pool<Q> {
                 }
             }
             ReplyKind::ServerFailure => {
+                for address in &mut self.addresses {
+                    address.hasten_probe(now);
+                }
                 let Some(entry) = self.queries.get(key) else {
                     return true;
                 };

@@ -54,7 +54,7 @@ type GroupOf = fn(&mut Culprit) -> &mut Option<u16>;
 pub(super) struct Culprits {
     /// Oldest first.
     culprits: VecDeque<Culprit>,
-    /// The last client that asked while there were culprits, and when it last differed from the one before.
+    /// The last client that asked, and when it last differed from the one before.
     last_client: Option<u16>,
     client_changed_at: Option<Instant>,
 }
@@ -77,9 +77,16 @@ impl Culprits {
     }
 
     /// Returns true if several clients ask. A single client may stand for everybody, and nobody has to be protected from it.
-    fn has_several_clients(&self, now: Instant) -> bool {
+    pub(super) fn has_several_clients(&self, now: Instant) -> bool {
         self.client_changed_at
             .is_some_and(|at| now < at + CULPRIT_LIFETIME)
+    }
+
+    /// When a culprit is forgotten, or several clients are no longer known to ask.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        let oldest = self.culprits.front().map(|culprit| culprit.at);
+        let all = oldest.into_iter().chain(self.client_changed_at);
+        all.map(|at| at + CULPRIT_LIFETIME).min()
     }
 
     /// Records that a query of these groups ended a session on which it was alone.
@@ -154,6 +161,11 @@ impl Culprits {
             }
         }
         zones.len()
+    }
+
+    /// Returns true if a query of the client is a culprit, and other clients ask as well.
+    pub(super) fn has_culprits(&self, client: u16, now: Instant) -> bool {
+        self.count_zones_of_client(client, now) > 0
     }
 
     /// How many culprits a query of these groups is like: the larger of the counts by zone and by client; 0 if none.

@@ -46,6 +46,7 @@ impl<Q: PoolQuery> Pool<Q> {
             };
             if !self.queries.is_queued_in(key, Queue::Isolated)
                 || self.sessions.iter().any(is_coming)
+                || self.awaits_test(key, now)
             {
                 continue;
             }

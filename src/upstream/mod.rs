@@ -6,7 +6,7 @@
 //! lock, gets back the actions to take, and takes them after it has released the lock. A query is only ever sent on a session whose
 //! resolver was authenticated.
 //!
-//! - The rules: [`pool`] (and its parts `scheduling`, `isolation`, `answers`, `session_end`, `timing`, `consistency`), [`actions`] (what
+//! - The rules: [`pool`] (and its parts `scheduling`, `isolation`, `suspects`, `answers`, `session_end`, `timing`, `consistency`), [`actions`] (what
 //!   goes into the pool and comes out), `table` (queries and sessions), `address`, `culprits`, [`health`], [`token_bucket`].
 //! - The threads: `driver` (the type [`Upstream`]), `connect`, `session_thread`, `timer`, `reload`, `events` (log lines), `status` (what
 //!   monitoring shows), `pool_query` (what the rules know of a query).
@@ -36,6 +36,7 @@ mod session_end;
 mod session_thread;
 mod settings;
 mod status;
+mod suspects;
 mod table;
 mod timer;
 mod timing;

@@ -9,8 +9,9 @@
 //! - A session is silent if nothing arrives while a query is pending. It gets no more queries, and its queries are sent once more, on a
 //!   session that received data since or on a new one. If that one answers, the silent session is dead. If it does not, the query is late,
 //!   and no longer says anything about sessions.
-//! - A query is suspect if the resolver closed its session. A few suspects are sent again alone, each on a session of its own; many are
-//!   sent together; for the last send each goes alone on a new session. A query that ends its own session is a culprit. Queries that are
+//! - A query is suspect if the resolver closed its session. A few suspects, or those of a few clients, are sent again alone, each on a
+//!   session of its own, and while a client's suspect is tested there its other queries wait; many are sent together; for the last send each
+//!   goes alone on a new session. A query that ends its own session is a culprit. Queries that are
 //!   like several culprits (`Culprits`) are isolated from the start.
 //! - Each new session to an address costs a token (`Address`), which is refunded if the session answered everything. Draining sessions have
 //!   a bound of their own, and so have sessions of isolated queries.
@@ -136,11 +137,9 @@ impl<Q: PoolQuery> Pool<Q> {
                 actions.failed.push((query, Failure::Overloaded));
                 continue;
             }
-            let must_isolate = !self.culprits.is_empty() && {
-                let groups = query.groups();
-                self.culprits.note_client(groups.client, now);
-                self.culprits.must_isolate(groups, now)
-            };
+            self.culprits.note_client(query.client(), now);
+            let must_isolate =
+                !self.culprits.is_empty() && self.culprits.must_isolate(query.groups(), now);
             let key = self.queries.insert(query);
             if must_isolate {
                 self.enqueue_isolated(key);

@@ -21,10 +21,14 @@ impl<Q: Query> PoolQuery for Arc<Q> {
         hash(self.question())
     }
 
+    fn client(&self) -> u16 {
+        Q::client(self)
+    }
+
     fn groups(&self) -> QueryGroups {
         QueryGroups {
             zone: hash(zone(self.question())),
-            client: self.client(),
+            client: Q::client(self),
         }
     }
 

@@ -76,6 +76,9 @@ impl<Q: PoolQuery> Pool<Q> {
     /// The index of the session on which a query can be sent now, preferring healthy addresses, then their rank.
     pub(super) fn session_for(&self, key: Key, now: Instant) -> Option<usize> {
         let entry = self.queries.get(key)?;
+        if entry.transmissions.is_empty() && self.is_held(entry.query.client(), now) {
+            return None;
+        }
         let last = entry.last_sent_at();
         let may_go_on = |session: &Session| {
             self.has_room(session, now)
@@ -105,7 +108,11 @@ impl<Q: PoolQuery> Pool<Q> {
                     || health.may_probe(now) && address.shared_tokens.ready_at(now) <= now
             };
             let may_be_well = !address.is_failing() || address.is_probe_due(now);
-            may_be_well && (self.sessions_at(other) > 0 || may_connect())
+            let is_coming = || {
+                self.shared_sessions_at(other)
+                    .any(Session::is_shared_connecting)
+            };
+            may_be_well && (self.sessions_at(other) > 0 || is_coming() || may_connect())
         })
     }
 

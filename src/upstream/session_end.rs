@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::actions::{Actions, Event, Failure};
 use super::health::AddressFailure;
-use super::pool::{MAX_ACTIVE_ISOLATED, MAX_SENDS, Pool};
-use super::table::{Entry, Key, PoolQuery, Purpose, Queue, Session, SessionId};
+use super::pool::{MAX_SENDS, Pool};
+use super::table::{Entry, Key, PoolQuery, Purpose, Queue, Session, SessionId, Suspicion};
 
 /// The address must have given a good answer this recently for a query that ends its session to be a culprit.
 const RECENT_ANSWER: Duration = Duration::from_secs(5);
@@ -25,8 +25,8 @@ pub(super) struct AnswerSource {
 }
 
 /// A query that is no longer pending on any session, and when it was sent on the one that ended.
-struct LostQuery {
-    key: Key,
+pub(super) struct LostQuery {
+    pub(super) key: Key,
     sent_at: Instant,
 }
 
@@ -151,14 +151,22 @@ impl<Q: PoolQuery> Pool<Q> {
         if session.is_shared() && by_resolver {
             may_be_cause = self.record_session_end(&session, lost.len(), now);
         }
-        let are_few = lost.len() <= MAX_ACTIVE_ISOLATED;
+        let tested = self.suspects_to_test(&lost, session.rank, now);
+        let may_have_limit = self.addresses[session.rank].may_have_limit(now);
         // A query that has waited for longer is most likely not the cause.
         let is_recent = |lost: &LostQuery| now < lost.sent_at + CAUSE_WINDOW;
         let is_only_candidate = lost.iter().filter(|lost| is_recent(lost)).count() == 1;
         for lost in lost.into_iter().rev() {
             let (key, is_suspect) = (lost.key, may_be_cause && is_recent(&lost));
             if session.is_shared() {
-                let must_isolate = is_suspect && are_few || by_resolver && self.is_last_send(key);
+                let is_tested = is_suspect && tested.contains(&key);
+                if let Some(entry) = self.queries.get_mut(key) {
+                    entry.suspicion = match is_tested && !may_have_limit {
+                        true => Suspicion::Suspect,
+                        false => Suspicion::None,
+                    };
+                }
+                let must_isolate = is_tested || by_resolver && self.is_last_send(key);
                 self.requeue_lost(key, is_suspect, must_isolate, now, actions);
             } else {
                 self.requeue_lost_isolated(
@@ -269,13 +277,19 @@ impl<Q: PoolQuery> Pool<Q> {
             self.isolate_queued(now);
         }
         if !is_retried {
+            if is_cause {
+                self.test_next(groups.client, now);
+            }
             return self.fail_query(lost.key, Failure::ConnectionLost, now, actions);
         }
-        if let Some(entry) = self.queries.get_mut(lost.key)
-            && is_cause
-            && address_works
-        {
-            entry.ended_session_at = Some(now);
+        if let Some(entry) = self.queries.get_mut(lost.key) {
+            entry.suspicion = match entry.suspicion {
+                Suspicion::Suspect | Suspicion::Likely if is_cause => Suspicion::Likely,
+                _ => Suspicion::None,
+            };
+            if is_cause && address_works {
+                entry.ended_session_at = Some(now);
+            }
         }
         self.exclude_address(lost.key, rank, now);
         self.enqueue_isolated(lost.key);

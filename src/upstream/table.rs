@@ -20,6 +20,8 @@ pub trait PoolQuery: Clone {
     fn due(&self) -> Instant;
     /// A hash of the query name.
     fn name_hash(&self) -> u16;
+    /// A number for the client that asked first.
+    fn client(&self) -> u16;
     /// The groups that the query belongs to.
     fn groups(&self) -> QueryGroups;
     /// Returns true if the query is signed, and may be sent in one form only.
@@ -65,6 +67,17 @@ pub(super) struct Transmission {
     pub(super) form: QueryForm,
 }
 
+/// Does the resolver close sessions because of a query?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Suspicion {
+    /// Nothing speaks for it.
+    None,
+    /// It closed a session on which the query was. The query is tested on a session of its own.
+    Suspect,
+    /// It closed that one, too.
+    Likely,
+}
+
 /// A query in flight.
 #[derive(Debug)]
 pub(super) struct Entry<Q> {
@@ -80,6 +93,7 @@ pub(super) struct Entry<Q> {
     pub(super) form: Option<(usize, QueryForm)>,
     /// Two sessions left the query unanswered for long enough. The name is slow or dead, and its silence says nothing about the sessions.
     pub(super) is_late: bool,
+    pub(super) suspicion: Suspicion,
     /// When a session ended on which the query was alone, at an address that answers other queries.
     pub(super) ended_session_at: Option<Instant>,
     /// The addresses to avoid for this query: they answered it with a failure (kept as a fallback), or closed a session on which it was
@@ -296,6 +310,7 @@ impl<Q: PoolQuery> Queries<Q> {
             transmissions: SmallVec::new(),
             form: None,
             is_late: false,
+            suspicion: Suspicion::None,
             ended_session_at: None,
             failed: RankSet::default(),
         });

@@ -318,11 +318,15 @@ impl<Q: PoolQuery> Pool<Q> {
             .filter(|session| session.is_shared_connecting());
         let coming = coming.map(|session| session.started_at + SLOW_SHARED_CONNECT);
         let slow = slow.chain(coming.filter(|_| !self.shared_queue.is_empty()));
-        let isolated = self.sessions.iter().filter(|session| !session.is_shared());
-        let reusable = isolated
+        let isolated = || self.sessions.iter().filter(|session| !session.is_shared());
+        let reusable = isolated()
             .filter(|session| session.pending.is_empty() || !self.isolated_queue.is_empty())
             .map(|session| session.last_sent_at + CAUSE_WINDOW);
-        let slow = slow.chain(reusable);
-        tokens.chain(slow).filter(move |at| *at > now)
+        let tested = isolated().map(Self::test_ends_at);
+        let slow = slow.chain(reusable).chain(tested);
+        // Then queries may no longer wait for a suspect.
+        let waits = !self.shared_queue.is_empty() && !self.isolated_queue.is_empty();
+        let expiry = self.culprits.next_expiry().filter(|_| waits);
+        tokens.chain(slow).chain(expiry).filter(move |at| *at > now)
     }
 }

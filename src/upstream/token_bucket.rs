@@ -20,6 +20,12 @@ impl Rate {
     pub fn token_interval(self) -> u64 {
         (1_000_000_000 / u64::from(self.per_second).max(1)).max(1)
     }
+
+    /// How many tokens are in a bucket that is full again in `spent` nanoseconds.
+    fn tokens_left(self, spent: u64) -> usize {
+        let full = self.token_interval() * u64::from(self.burst);
+        usize::try_from(full.saturating_sub(spent) / self.token_interval()).unwrap_or(usize::MAX)
+    }
 }
 
 /// Nanoseconds from `start` to `now`; 0 if `now` is earlier.
@@ -55,11 +61,18 @@ impl TokenBucket {
         let now = nanos_between(now, self.start);
         let mut full_at = self.full_at.lock();
         let spent = (*full_at).max(now) - now;
-        let left = (rate.token_interval() * u64::from(rate.burst)).saturating_sub(spent)
-            / rate.token_interval();
-        let taken = wanted.min(usize::try_from(left).unwrap_or(usize::MAX));
+        let taken = wanted.min(rate.tokens_left(spent));
         *full_at = now + spent + rate.token_interval() * taken as u64;
         taken
+    }
+
+    /// How many tokens there are.
+    pub fn available(&self, now: Instant) -> usize {
+        let Some(rate) = self.rate else {
+            return usize::MAX;
+        };
+        let full_at = *self.full_at.lock();
+        rate.tokens_left(full_at.saturating_sub(nanos_between(now, self.start)))
     }
 
     /// Gives back one token that was taken.
@@ -112,8 +125,10 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(bucket.ready_at(now), now + second);
         assert_eq!(bucket.ready_at(now + second / 4), now + second);
+        assert_eq!(bucket.available(now + second * 5 / 2), 2);
         bucket.refund();
         assert_eq!(bucket.ready_at(now), now);
+        assert_eq!(bucket.available(now), 1);
         assert_eq!(bucket.take(2, now), 1);
         assert_eq!(bucket.ready_at(now + second), now + second);
         assert_eq!(bucket.take(2, now + second), 1);
