@@ -25,7 +25,7 @@ const ISOLATED_SESSION_RATE: Rate = Rate {
 /// Shared sessions in a row that the resolver may close unanswered, with queries pending, before the address is backed off.
 const MAX_FAILED_SESSIONS: u32 = 2;
 /// An unanswered session does not count as failed if the address gave a good answer this recently.
-const RECENT_ANSWER: Duration = Duration::from_secs(2);
+const GRACE_AFTER_ANSWER: Duration = Duration::from_secs(2);
 /// Distinct names in a row that must fail, and the time that this must last, before the address counts as failing.
 const FAILING_NAMES: usize = 4;
 const MIN_FAILING_TIME: Duration = Duration::from_secs(1);
@@ -176,7 +176,7 @@ impl Address {
             // Other queries were answered a moment ago: the pending ones may be the cause.
             if self
                 .last_good_answer
-                .is_some_and(|at| now < at + RECENT_ANSWER)
+                .is_some_and(|at| now < at + GRACE_AFTER_ANSWER)
             {
                 return;
             }

@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use crossbeam_channel::bounded;
+
 use super::actions::ConnectRequest;
 use super::driver::{OpenSession, Upstream};
 use super::handshake::ConnectError;
@@ -102,7 +104,15 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             rank: connect.rank,
             session,
         };
-        let mut registered = false;
+        // The thread is started before the lock is taken, and reads once the pool knows the session.
+        let (registered, is_registered) = bounded::<()>(1);
+        let (upstream, read) = (Arc::clone(self), open.clone());
+        let started = thread::spawn("session", move || {
+            if is_registered.recv().is_ok() {
+                upstream.run_session_thread(&read, reader);
+            }
+        });
+        let mut is_accepted = false;
         self.update_pool(|state, now, actions| {
             let current = self.targets[open.rank].identity();
             if state.stopped {
@@ -111,10 +121,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             if !current.is_same_instance(identity) && !open.session.satisfies(&current) {
                 return state.pool.connect_outdated(open.id, now, actions);
             }
-            let (upstream, read) = (Arc::clone(self), open.clone());
-            if let Err(cause) = thread::spawn("session", move || {
-                upstream.run_session_thread(&read, reader)
-            }) {
+            if let Err(cause) = &started {
                 error!("event=thread-start-failed for=session cause=\"{cause}\"");
                 return state.pool.connect_failed(
                     open.id,
@@ -123,7 +130,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                     actions,
                 );
             }
-            registered = true;
+            is_accepted = true;
             state.sessions.push(open.clone());
             let log = &mut state.addresses[open.rank];
             log.last_error.clear();
@@ -132,7 +139,9 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             let time = state.pool.query_time().as_millis() as u64;
             self.query_time.store(time, Ordering::Relaxed);
         });
-        if registered {
+        if is_accepted {
+            // The thread waits for this, and ends without.
+            let _ = registered.send(());
             self.report_degraded(open.session.address(), identity, open.session.proof());
         } else {
             open.session.close();

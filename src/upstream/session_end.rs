@@ -10,7 +10,7 @@ use super::pool::{MAX_SENDS, Pool};
 use super::table::{Entry, Key, PoolQuery, Purpose, Queue, Session, SessionId, Suspicion};
 
 /// The address must have given a good answer this recently for a query that ends its session to be a culprit.
-const RECENT_ANSWER: Duration = Duration::from_secs(5);
+const MAX_ANSWER_AGE: Duration = Duration::from_secs(5);
 /// A query may be the cause of a session's end only if it was sent this recently.
 pub(super) const CAUSE_WINDOW: Duration = Duration::from_secs(1);
 
@@ -256,7 +256,7 @@ impl<Q: PoolQuery> Pool<Q> {
     ) {
         // An address that answers nothing may close all sessions.
         let answered = self.addresses[rank].last_good_answer;
-        let address_works = answered.is_some_and(|at| now < at + RECENT_ANSWER);
+        let address_works = answered.is_some_and(|at| now < at + MAX_ANSWER_AGE);
         let Some(entry) = self.queries.get(lost.key) else {
             return;
         };
