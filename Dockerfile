@@ -3,7 +3,7 @@
 #   docker build --tag dns-tool .
 #   docker build --target debug --tag dns-tool:debug .
 #
-# The target debug is the same with a shell and dig beside it. How to run them: README, "Run it in a container".
+# The target debug is the same with a shell and dig beside it. How to run them: src/guide/containers.md.
 
 # Where the base images come from, for those who have their own. scripts/image-base makes some without a registry.
 ARG RUST_IMAGE=docker.io/library/rust:1-bookworm
@@ -46,7 +46,7 @@ COPY --from=build /out/dns-tool /dns-tool
 # containers. It stands in the environment, so that arguments and an environment of docker run add to it, and take its
 # place only where they say --address or DNS_TOOL_ADDRESS themselves.
 ENV DNS_TOOL_ADDRESS=0.0.0.0
-# Docker and containerd 2 let every user of a container listen on port 53; README says what to do where that is not so.
+# Docker and containerd 2 let every user of a container listen on port 53; src/guide/containers.md says what to do where that is not so.
 USER 65532:65532
 EXPOSE 53/udp 53/tcp
 # The resolver is asked for the root's name servers once in the six days that their TTL is; else they come from the cache,

@@ -1,6 +1,10 @@
-//! What cargo has to know before it compiles: when this is built, and how a static binary is kept small.
+//! What cargo has to know before it compiles: when this is built, how a static binary is kept small, and the guide as rustdoc
+//! links it.
 
 use std::env;
+use std::fs;
+use std::io;
+use std::path::Path;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -25,6 +29,50 @@ fn main() {
     if links_by_lld() {
         println!("cargo:rustc-link-arg-bins=-Wl,--icf=all");
     }
+    write_guide().expect("the guide is written");
+}
+
+/// Writes the chapters of the guide for rustdoc. Where the files lie, a link to another chapter names its file; in the documentation
+/// it has to name the page of its module.
+fn write_guide() -> io::Result<()> {
+    let written = Path::new(&env::var("OUT_DIR").expect("cargo sets it")).join("guide");
+    fs::create_dir_all(&written)?;
+    for entry in fs::read_dir("src/guide")? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            let chapter = link_pages(&fs::read_to_string(&path)?);
+            fs::write(written.join(path.file_name().expect("a file")), chapter)?;
+        }
+    }
+    Ok(())
+}
+
+/// Links to other chapters name pages, and links to other files of the repository, which has no page for them, become text.
+fn link_pages(chapter: &str) -> String {
+    let mut parts = chapter.split("](");
+    let mut linked = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (target, rest) = part.split_once(')').unwrap_or((part, ""));
+        let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+        let anchor = if anchor.is_empty() {
+            String::new()
+        } else {
+            format!("#{anchor}")
+        };
+        match file.strip_suffix(".md") {
+            _ if file.is_empty() || file.contains("://") => linked += &format!("]({target})"),
+            Some("../../README") => linked += "](../../index.html)",
+            Some(name) if !name.contains('/') => {
+                linked += &format!("](../{name}/index.html{anchor})")
+            }
+            _ => {
+                let text = linked.rfind('[').expect("a link has a text");
+                linked.remove(text);
+            }
+        }
+        linked += rest;
+    }
+    linked
 }
 
 /// Whether the C library that is linked reads such lists: glibc does from 2.36 on.

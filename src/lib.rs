@@ -40,6 +40,7 @@ pub mod command;
 pub mod config;
 pub mod daemon;
 pub mod forward;
+pub mod guide;
 pub mod identity;
 pub mod message;
 pub mod monitoring;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The folders, from the door inwards, and the files of each from the top down. The README draws the same.
+/// The folders, from the door inwards, and the files of each from the top down. The guide draws the same.
 const WINGS: [(&str, &[&str]); 13] = [
     (
         "command",
@@ -404,12 +404,12 @@ fn a_file_imports_only_files_below_it_in_its_folder() {
 }
 
 #[test]
-fn every_file_is_on_the_list_and_every_folder_in_the_readme() {
-    let readme = fs::read_to_string(source().join("../README.md")).expect("the README");
+fn every_file_is_on_the_list_and_every_folder_in_the_guide() {
+    let guide = fs::read_to_string(source().join("guide/contributing.md")).expect("a chapter");
     for (wing, names) in WINGS {
         assert!(
-            readme.contains(&format!("| `{wing}/` |")),
-            "{wing} is not in the README"
+            guide.contains(&format!("| `{wing}/` |")),
+            "{wing} is not in the guide"
         );
         for name in names {
             let path = source().join(wing).join(name);

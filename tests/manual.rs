@@ -203,12 +203,12 @@ fn the_completion_has_the_values_that_the_program_takes() {
 }
 
 #[test]
-fn the_manual_lists_the_metrics_of_the_readme() {
-    let readme = include_str!("../README.md");
+fn the_manual_lists_the_metrics_of_the_guide() {
+    let guide = include_str!("../src/guide/monitoring.md");
     let is_metric =
         |line: &&str| line.starts_with("| `dns_tool_") || line.starts_with("| `process_");
     let mut expected = Vec::new();
-    for row in readme.lines().filter(is_metric) {
+    for row in guide.lines().filter(is_metric) {
         let row = row.replace(['`', ' '], "");
         let cells: Vec<_> = row.split('|').collect();
         let name = cells[1].strip_prefix("dns_tool_").unwrap_or(cells[1]);

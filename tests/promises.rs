@@ -13,6 +13,7 @@ mod command_line;
 mod command_query;
 mod configuration;
 mod deployment;
+mod guide;
 mod hostile;
 mod identity;
 mod life;

@@ -1,4 +1,4 @@
-//! The README says what is so.
+//! README and guide say what is so.
 
 use std::fs;
 
@@ -6,25 +6,24 @@ use dns_tool::config::command_line::{self, Command};
 use dns_tool::config::help;
 use dns_tool::forward::outcome::Outcome;
 
+use crate::guide::{chapter, texts};
 use crate::support::temporary_file;
-
-fn readme() -> String {
-    fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README")
-}
 
 /// What the check that lands changes does not run: itself, and what takes minutes and has a short form among the tests.
 const LONG: [&str; 2] = [".ci/run", "scripts/chaos"];
 
-/// The lines of the README's shell blocks.
+/// The lines of the shell blocks of all texts.
 fn commands() -> Vec<String> {
     let mut commands = Vec::new();
-    let mut inside = false;
-    for line in readme().lines() {
-        match line {
-            "```sh" => inside = true,
-            "```" => inside = false,
-            _ if inside => commands.push(line.to_owned()),
-            _ => {}
+    for (_, text) in texts() {
+        let mut inside = false;
+        for line in text.lines() {
+            match line {
+                "```sh" => inside = true,
+                "```" => inside = false,
+                _ if inside => commands.push(line.to_owned()),
+                _ => {}
+            }
         }
     }
     commands
@@ -54,8 +53,8 @@ fn without_shellcheck(script: &str) -> String {
 
 /// The example of a file of options.
 fn example_file() -> String {
-    let readme = readme();
-    let example = readme
+    let configuration = chapter("configuration");
+    let example = configuration
         .split("```text\n")
         .find(|block| block.starts_with("# /etc/dns-tool/dns-tool.conf"));
     let example = example.expect("an example").split("```").next();
@@ -116,8 +115,8 @@ fn every_other_command_is_run_by_the_check_that_lands_changes() {
 
 #[test]
 fn options_and_defaults_are_those_of_the_help() {
-    let readme = readme();
-    let rows: Vec<_> = readme
+    let configuration = chapter("configuration");
+    let rows: Vec<_> = configuration
         .lines()
         .filter(|line| line.starts_with("| `--"))
         .collect();
@@ -153,9 +152,22 @@ fn options_and_defaults_are_those_of_the_help() {
 }
 
 #[test]
+fn the_options_that_the_readme_recommends_are_in_the_help() {
+    let help = help::help();
+    let readme = texts().swap_remove(0).1;
+    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `"));
+    let options: Vec<_> = rows.filter(|row| row.starts_with("--")).collect();
+    assert!(options.len() >= 10);
+    for option in options {
+        let option = option.split('`').next().unwrap_or_default();
+        assert!(help.contains(&format!("  {option}\n")), "{option}");
+    }
+}
+
+#[test]
 fn every_way_in_which_a_query_ends_stands_beside_what_its_client_gets() {
-    let readme = readme();
-    let table = readme.split("## What a client gets").nth(1);
+    let outcomes = chapter("outcomes");
+    let table = outcomes.split("## What a client gets").nth(1);
     let table = table.and_then(|text| text.split("\n## ").next());
     let counted: Vec<_> = table
         .expect("a section")

@@ -1,16 +1,16 @@
-//! Whoever watches dns-tool: the rules for Prometheus and the dashboard of Grafana speak of metrics that the README has.
+//! Whoever watches dns-tool: the rules for Prometheus and the dashboard of Grafana speak of metrics that the guide has.
 
 use std::collections::BTreeSet;
 
 use dns_tool::forward::outcome::Outcome;
 use serde_json::Value;
 
-const README: &str = include_str!("../README.md");
+const GUIDE: &str = include_str!("../src/guide/monitoring.md");
 const RULES: &str = include_str!("../scripts/prometheus/dns-tool.rules.yml");
 const RULES_TEST: &str = include_str!("../scripts/prometheus/dns-tool.rules.test.yml");
 const DASHBOARD: &str = include_str!("../scripts/grafana/dns-tool.json");
 
-/// A row of the README's table of metrics.
+/// A row of the guide's table of metrics.
 struct Metric<'a> {
     name: &'a str,
     kind: &'a str,
@@ -19,7 +19,7 @@ struct Metric<'a> {
 
 fn metrics() -> Vec<Metric<'static>> {
     let mut metrics = Vec::new();
-    for row in README.lines() {
+    for row in GUIDE.lines() {
         let cells: Vec<_> = row.split('|').map(str::trim).collect();
         let name = cells.get(1).map_or("", |cell| cell.trim_matches('`'));
         if !name.starts_with("dns_tool_") && !name.starts_with("process_") {
@@ -45,7 +45,7 @@ fn names(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// The names of the series that the README's metrics have.
+/// The names of the series that the guide's metrics have.
 fn series() -> BTreeSet<String> {
     let mut series = BTreeSet::new();
     for metric in metrics() {
@@ -79,7 +79,7 @@ fn a_metric_has_one_row() {
 }
 
 #[test]
-fn the_rules_know_the_metrics_of_the_readme_and_no_others() {
+fn the_rules_know_the_metrics_of_the_guide_and_no_others() {
     // What tells a person where to look may name a histogram as a whole.
     let whole: BTreeSet<_> = metrics()
         .iter()
@@ -123,7 +123,7 @@ fn what_the_rules_record_is_what_the_alerts_read() {
 }
 
 #[test]
-fn each_panel_of_the_dashboard_has_a_title_and_asks_for_metrics_of_the_readme() {
+fn each_panel_of_the_dashboard_has_a_title_and_asks_for_metrics_of_the_guide() {
     let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
     let source = &dashboard["templating"]["list"][0];
     assert_eq!(source["type"], "datasource");
@@ -166,7 +166,7 @@ fn each_panel_of_the_dashboard_has_a_title_and_asks_for_metrics_of_the_readme() 
 }
 
 #[test]
-fn the_labels_that_rules_and_dashboard_use_are_those_of_the_readme() {
+fn the_labels_that_rules_and_dashboard_use_are_those_of_the_guide() {
     let metrics = metrics();
     let labels: BTreeSet<_> = metrics
         .iter()
@@ -186,7 +186,7 @@ fn the_labels_that_rules_and_dashboard_use_are_those_of_the_readme() {
 
 #[test]
 fn the_values_of_labels_that_rules_and_dashboard_match_are_those_that_exist() {
-    let rows = README.lines().filter(|row| row.starts_with("| `dns_tool_"));
+    let rows = GUIDE.lines().filter(|row| row.starts_with("| `dns_tool_"));
     let cells = rows.filter_map(|row| row.split('|').nth(3));
     let words = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
     let mut known: BTreeSet<_> = words.collect();
