@@ -40,7 +40,8 @@ fn main() -> ExitCode {
         }
         Ok(Command::Check(request)) => print_report(&command::check::run(&request)),
         Ok(Command::PrintConfig(settings)) => print(&settings),
-        Ok(Command::Help) => print(&help::help()),
+        Ok(Command::Help { all: false }) => print(&help::help()),
+        Ok(Command::Help { all: true }) => print(&help::help_all()),
         Ok(Command::Version) => print(concat!("dns-tool ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => {
             let has_argument = |word| env::args_os().any(|argument| argument == word);

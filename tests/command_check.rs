@@ -533,7 +533,7 @@ fn each_fault_of_the_configuration_has_its_line_and_remedy() {
         1,
     );
     fs::remove_dir_all(&open).expect("it goes");
-    let mend = "remedy: mend what is named; dns-tool --help lists all options";
+    let mend = "remedy: mend what is named; dns-tool --help-all lists all options";
     let loose = file("loose", format!("{NAME} {leaf}\n"));
     fs::set_permissions(&loose, fs::Permissions::from_mode(0o666)).expect("its owner may");
     let broken = file("broken", "resolver.test AAAA\n".to_owned());

@@ -24,6 +24,11 @@ fn help_and_version_go_to_stdout() {
         String::from_utf8_lossy(&help.stdout),
         dns_tool::config::help::help()
     );
+    let all = run(&["--port", "1", "--help-all"]);
+    assert_eq!(
+        String::from_utf8_lossy(&all.stdout),
+        dns_tool::config::help::help_all()
+    );
     let version = run(&["-V"]);
     assert_eq!(
         String::from_utf8_lossy(&version.stdout),

@@ -58,7 +58,7 @@ fn expected() -> String {
     let defaults = defaults();
     let mut expected = String::new();
     let mut group = String::new();
-    let help = help::help();
+    let help = help::help_all();
     let mut lines = help.lines().peekable();
     while let Some(line) = lines.next() {
         if let Some(name) = line.strip_suffix(':') {

@@ -23,7 +23,7 @@ struct Entry {
 fn entries() -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut group = String::new();
-    for line in help::help().lines() {
+    for line in help::help_all().lines() {
         if let Some(option) = line.strip_prefix("  --") {
             let (name, value) = option.split_once(' ').unwrap_or((option, ""));
             entries.push(Entry {
@@ -131,7 +131,7 @@ fn the_manual_has_the_options_of_the_help_word_for_word() {
 #[test]
 fn the_manual_speaks_of_no_option_that_the_help_does_not_know() {
     let mut known: BTreeSet<String> = names(|_| true).into_iter().collect();
-    known.extend(["-h", "--help", "-V", "--version"].map(str::to_owned));
+    known.extend(["-h", "--help", "--help-all", "-V", "--version"].map(str::to_owned));
     let mut seen = 0;
     for line in MANUAL.lines() {
         // Between macros and their arguments, and within texts as well.
@@ -193,7 +193,7 @@ fn the_completion_has_the_values_that_the_program_takes() {
             assert!(accepts([option, &word]), "{option} {word}");
         }
     }
-    let help = help::help();
+    let help = help::help_all();
     let subcommands = list("subcommands");
     let known = help
         .lines()

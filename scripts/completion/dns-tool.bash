@@ -53,7 +53,7 @@ _dns_tool() {
             query) options+=" $of_query" ;;
             pin | check) options+=" $of_pin_and_check" ;;
         esac
-        options+=" --help --version"
+        options+=" --help --help-all --version"
         # With one dash where one was typed.
         [[ $word == --* || $word == - ]] || options=${options//--/-}
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")

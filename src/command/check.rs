@@ -30,7 +30,7 @@ const PORT_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The report on a configuration that has an error.
 pub fn report_usage_error(error: &UsageError, json: bool) -> Report {
     let mut report = Report::new(json);
-    let remedy = "mend what is named; dns-tool --help lists all options";
+    let remedy = "mend what is named; dns-tool --help-all lists all options";
     report.add_fault(State::Critical, "configuration", error, remedy);
     report
 }

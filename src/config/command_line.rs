@@ -35,8 +35,11 @@ pub enum Command {
     Check(Box<CheckRequest>),
     /// Print this text: the settings, and where each comes from.
     PrintConfig(String),
-    /// Print the help.
-    Help,
+    /// Print the help: the options that most people need, or all.
+    Help {
+        /// All options, and not only those that most people need.
+        all: bool,
+    },
     /// Print the version.
     Version,
 }
@@ -95,7 +98,7 @@ pub fn parse(
 /// Reads the arguments, the environment and the configuration file that they name.
 pub fn read(sources: &OptionSources) -> Result<Command, UsageError> {
     let mut options = match sources.read()? {
-        ParsedCommand::Help => return Ok(Command::Help),
+        ParsedCommand::Help { all } => return Ok(Command::Help { all }),
         ParsedCommand::Version => return Ok(Command::Version),
         ParsedCommand::Options(options) => options,
     };
@@ -256,9 +259,13 @@ mod tests {
         ] {
             assert!(matches!(
                 parse(arguments.iter().copied()),
-                Ok(Command::Help)
+                Ok(Command::Help { all: false })
             ));
         }
+        assert!(matches!(
+            parse(["--port", "1", "--help-all"].into_iter()),
+            Ok(Command::Help { all: true })
+        ));
         for arguments in [&["-V"][..], &["--version"]] {
             assert!(matches!(
                 parse(arguments.iter().copied()),

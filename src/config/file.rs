@@ -29,7 +29,7 @@ pub(super) fn read_lines(text: &str) -> Result<Vec<OptionLine>, (usize, String)>
         let Some(spec) = find_option(name) else {
             return match name.starts_with('-') {
                 true => fail("expected the name of an option without dashes"),
-                false => fail("expected the name of an option; dns-tool --help lists them"),
+                false => fail("expected the name of an option; dns-tool --help-all lists them"),
             };
         };
         if spec.name == "--config" || !is_daemon_option(spec) {
@@ -69,7 +69,7 @@ mod tests {
             lines.expect_err("an unknown name"),
             (
                 8,
-                "\"query-lag\": expected the name of an option; dns-tool --help lists them"
+                "\"query-lag\": expected the name of an option; dns-tool --help-all lists them"
                     .to_owned()
             )
         );

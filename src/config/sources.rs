@@ -67,7 +67,10 @@ impl OptionSources {
         }
         let mut arguments = Arguments::from_vec(arguments);
         if arguments.contains(["-h", "--help"]) {
-            return Ok(ParsedCommand::Help);
+            return Ok(ParsedCommand::Help { all: false });
+        }
+        if arguments.contains("--help-all") {
+            return Ok(ParsedCommand::Help { all: true });
         }
         if arguments.contains(["-V", "--version"]) {
             return Ok(ParsedCommand::Version);
@@ -91,8 +94,11 @@ impl OptionSources {
 /// What the arguments ask for.
 #[derive(Debug)]
 pub enum ParsedCommand {
-    /// The help.
-    Help,
+    /// The help: the options that most people need, or all.
+    Help {
+        /// All options, and not only those that most people need.
+        all: bool,
+    },
     /// The version.
     Version,
     /// To serve or run a subcommand, with these options.
@@ -322,7 +328,7 @@ impl OptionValues {
             let word = word.to_string_lossy().into_owned();
             if word.starts_with('-') || self.subcommand.is_none_or(|command| command == "check") {
                 return Err(UsageError(format!(
-                    "{word:?}: expected an option; --help lists them"
+                    "{word:?}: expected an option; --help-all lists them"
                 )));
             }
             self.positionals.push(word);
@@ -440,6 +446,7 @@ fn normalize(arguments: &[OsString]) -> Vec<OsString> {
             }
             None => match argument.to_str() {
                 Some("-help") => normal.push("--help".into()),
+                Some("-help-all") => normal.push("--help-all".into()),
                 Some("-version") => normal.push("--version".into()),
                 _ => normal.push(argument.clone()),
             },
