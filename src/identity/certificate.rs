@@ -1,12 +1,14 @@
 //! What is in a certificate?
 //!
 //! Subject, issuer and validity, for people and for expiry dates. Nothing here verifies a certificate: [`crate::identity::chain`]
-//! does that. A parser of our own, since an X.509 library would add 180 KB to the binary for these four fields. Parts that it
-//! does not understand are left out.
+//! does that. The library `x509-cert` takes a certificate apart. Its names are written here: the library would write their parts in
+//! reverse order, and in hexadecimal where an older certificate has a BMPString, or a TeletexString that is not ASCII.
 
 use rustls::pki_types::CertificateDer;
-
-use crate::system::date;
+use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::der::asn1::{Any, ObjectIdentifier};
+use x509_cert::der::{Decode, Tag, Tagged};
+use x509_cert::name::Name;
 
 /// Subject, issuer and validity of a certificate. The names come from the network and may hold control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,100 +17,41 @@ pub struct CertificateInfo {
     pub subject: String,
     /// The issuer, in the same form.
     pub issuer: String,
-    /// The first second of validity, in seconds since 1970, UTC; 0 for any time before.
+    /// The first second of validity, in seconds since 1970, UTC.
     pub not_before: u64,
     /// The last second of validity, in seconds since 1970, UTC.
     pub not_after: u64,
 }
 
 impl CertificateInfo {
-    /// Parses a certificate (RFC 5280 section 4.1). None if it cannot be parsed.
+    /// Parses a certificate (RFC 5280 section 4.1). None if it cannot be parsed, or if a date in it is from before 1970, with which
+    /// no certificate is verified either.
     pub fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
-        let mut fields = Der(certificate)
-            .enter(tag::SEQUENCE)?
-            .enter(tag::SEQUENCE)?;
-        if fields.0.first() == Some(&tag::VERSION) {
-            fields.next()?;
-        }
-        let (_serial, _algorithm) = (fields.next()?, fields.next()?);
-        let issuer = distinguished_name(fields.enter(tag::SEQUENCE)?)?;
-        let mut validity = fields.enter(tag::SEQUENCE)?;
-        let (not_before, not_after) =
-            (parse_time(validity.next()?)?, parse_time(validity.next()?)?);
-        let subject = distinguished_name(fields.enter(tag::SEQUENCE)?)?;
+        // Raw: some authorities issue serial numbers of more than 20 octets, which does not matter here.
+        let certificate = CertificateInner::<Raw>::from_der(certificate).ok()?;
+        let fields = certificate.tbs_certificate();
+        let validity = fields.validity();
         Some(Self {
-            subject,
-            issuer,
-            not_before,
-            not_after,
+            subject: distinguished_name(fields.subject()),
+            issuer: distinguished_name(fields.issuer()),
+            not_before: validity.not_before.to_unix_duration().as_secs(),
+            not_after: validity.not_after.to_unix_duration().as_secs(),
         })
     }
 }
 
-/// DER tags (ITU-T X.690 section 8.1.2).
-mod tag {
-    pub(super) const OBJECT_IDENTIFIER: u8 = 0x06;
-    pub(super) const UTC_TIME: u8 = 0x17;
-    pub(super) const GENERALIZED_TIME: u8 = 0x18;
-    pub(super) const TELETEX_STRING: u8 = 0x14;
-    pub(super) const BMP_STRING: u8 = 0x1e;
-    pub(super) const SEQUENCE: u8 = 0x30;
-    pub(super) const SET: u8 = 0x31;
-    pub(super) const VERSION: u8 = 0xa0;
-}
-
-/// A sequence of DER elements that is read from its beginning.
-#[derive(Clone, Copy)]
-struct Der<'d>(&'d [u8]);
-
-impl<'d> Der<'d> {
-    /// Takes the next element: its tag and its content.
-    fn next(&mut self) -> Option<(u8, &'d [u8])> {
-        let (&[tag, length], rest) = self.0.split_first_chunk()?;
-        let (length, rest) = match length {
-            0..=0x7f => (usize::from(length), rest),
-            // A length in one octet or in two: no element that is read here has 64 KB.
-            0x81 => (usize::from(*rest.first()?), rest.get(1..)?),
-            0x82 => {
-                let (octets, rest) = rest.split_first_chunk()?;
-                (usize::from(u16::from_be_bytes(*octets)), rest)
-            }
-            _ => return None,
-        };
-        let (content, rest) = rest.split_at_checked(length)?;
-        self.0 = rest;
-        Some((tag, content))
-    }
-
-    /// Takes the next element, which must have this tag, and returns the elements inside it.
-    fn enter(&mut self, tag: u8) -> Option<Self> {
-        let (found, content) = self.next()?;
-        (found == tag).then_some(Self(content))
-    }
-}
-
 /// Writes a distinguished name (RFC 5280 section 4.1.2.4).
-fn distinguished_name(mut sets: Der<'_>) -> Option<String> {
-    let mut parts = Vec::new();
-    while !sets.0.is_empty() {
-        let mut attributes = sets.enter(tag::SET)?;
-        while !attributes.0.is_empty() {
-            let mut attribute = attributes.enter(tag::SEQUENCE)?;
-            let kind = attribute.enter(tag::OBJECT_IDENTIFIER)?.0;
-            let (tag, value) = attribute.next()?;
-            parts.push(format!(
-                "{}={}",
-                attribute_name(kind),
-                decode_string(tag, value)
-            ));
-        }
-    }
-    Some(parts.join(", "))
+fn distinguished_name(name: &Name) -> String {
+    let parts = name.iter().map(|attribute| {
+        let kind = attribute_name(&attribute.oid);
+        format!("{kind}={}", decode_string(&attribute.value))
+    });
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 /// The short name of an attribute type (RFC 4519), or `#` and its identifier in hexadecimal for less common ones.
-fn attribute_name(identifier: &[u8]) -> String {
-    match identifier {
+fn attribute_name(identifier: &ObjectIdentifier) -> String {
+    match identifier.as_bytes() {
         // 2.5.4: attribute types of X.520.
         [0x55, 4, 3] => "CN".to_owned(),
         [0x55, 4, 5] => "serialNumber".to_owned(),
@@ -118,55 +61,30 @@ fn attribute_name(identifier: &[u8]) -> String {
         [0x55, 4, 9] => "street".to_owned(),
         [0x55, 4, 10] => "O".to_owned(),
         [0x55, 4, 11] => "OU".to_owned(),
-        _ => {
-            let octets = identifier.iter().map(|octet| format!("{octet:02x}"));
+        octets => {
+            let octets = octets.iter().map(|octet| format!("{octet:02x}"));
             format!("#{}", octets.collect::<String>())
         }
     }
 }
 
-/// Decodes a string by its tag. Octets that are not valid are replaced.
-fn decode_string(tag: u8, octets: &[u8]) -> String {
-    match tag {
-        tag::BMP_STRING => {
+/// Decodes a string by its type. Octets that are not valid are replaced.
+fn decode_string(value: &Any) -> String {
+    let octets = value.value();
+    match value.tag() {
+        Tag::BmpString => {
             let (units, _) = octets.as_chunks();
             let units: Vec<_> = units.iter().map(|unit| u16::from_be_bytes(*unit)).collect();
             String::from_utf16_lossy(&units)
         }
-        tag::TELETEX_STRING => octets.iter().copied().map(char::from).collect(),
+        Tag::TeletexString => octets.iter().copied().map(char::from).collect(),
         _ => String::from_utf8_lossy(octets).into_owned(),
     }
 }
 
-/// Parses a time into seconds since 1970, 0 for any time before. It is always UTC and to the second (RFC 5280 section 4.1.2.5).
-fn parse_time((tag, octets): (u8, &[u8])) -> Option<u64> {
-    let text = str::from_utf8(octets).ok()?;
-    let (year, rest) = match tag {
-        tag::UTC_TIME => {
-            let (short, rest) = text.split_at_checked(2)?;
-            let century = if short < "50" { "20" } else { "19" };
-            (format!("{century}{short}"), rest)
-        }
-        tag::GENERALIZED_TIME => {
-            let (year, rest) = text.split_at_checked(4)?;
-            (year.to_owned(), rest)
-        }
-        _ => return None,
-    };
-    if year.as_str() < "1970" {
-        return Some(0);
-    }
-    let part = |at: usize| rest.get(at..at + 2);
-    let (month, day) = (part(0)?, part(2)?);
-    let (hour, minute, second) = (part(4)?, part(6)?, part(8)?);
-    let written = format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z");
-    let (time, _) = date::parse(&written)?;
-    (rest.get(10..) == Some("Z")).then_some(time)
-}
-
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, DnType, DnValue, KeyPair, date_time_ymd};
+    use rcgen::{CertificateParams, DnType, DnValue, KeyPair, SerialNumber, date_time_ymd};
     use x509_parser::certificate::X509Certificate;
     use x509_parser::prelude::FromDer;
 
@@ -202,6 +120,7 @@ mod tests {
             named(DnType::OrganizationalUnitName, utf8("")),
             named(DnType::StateOrProvinceName, utf8("CN=other")),
             named(DnType::LocalityName, utf8(&"x".repeat(300))),
+            certificate(|params| params.serial_number = Some(SerialNumber::from_slice(&[1; 40]))),
         ];
         for sample in &samples {
             let info = CertificateInfo::read(sample).expect("a certificate");
@@ -216,24 +135,36 @@ mod tests {
     }
 
     #[test]
-    fn odd_strings_attributes_and_times_are_read_for_what_they_are() {
-        assert_eq!(decode_string(tag::BMP_STRING, b"\0d\0\xfc"), "dü");
-        assert_eq!(decode_string(tag::TELETEX_STRING, b"d\xfc"), "dü");
-        assert_eq!(decode_string(0x0c, b"d\xff"), "d\u{fffd}");
-        assert_eq!(attribute_name(&[0x55, 4, 0x61]), "#550461");
-        let time = |text: &[u8]| parse_time((tag::UTC_TIME, text));
-        assert_eq!(time(b"491231235959Z"), Some(2_524_607_999));
-        assert_eq!(time(b"500101000000Z"), Some(0), "1950");
+    fn odd_strings_and_attributes_are_read_for_what_they_are() {
+        let decoded = |tag, octets| decode_string(&Any::new(tag, octets).expect("a string"));
+        assert_eq!(decoded(Tag::BmpString, &b"\0d\0\xfc"[..]), "dü");
+        assert_eq!(decoded(Tag::TeletexString, &b"d\xfc"[..]), "dü");
+        assert_eq!(decoded(Tag::Utf8String, &b"d\xff"[..]), "d\u{fffd}");
+        let name = attribute_name(&ObjectIdentifier::new_unwrap("2.5.4.97"));
+        assert_eq!(name, "#550461");
+    }
+
+    #[test]
+    fn a_date_that_is_none_is_refused() {
+        let whole = certificate(|params| params.not_after = date_time_ymd(2026, 11, 24));
+        let date = b"261124000000Z";
+        let at = whole.windows(date.len()).position(|octets| octets == date);
+        let at = at.expect("the date");
+        let until = |date: &[u8; 13]| {
+            let mut changed = whole.to_vec();
+            changed[at..at + date.len()].copy_from_slice(date);
+            CertificateInfo::read(&changed.into()).map(|info| info.not_after)
+        };
+        assert_eq!(until(b"491231235959Z"), Some(2_524_607_999));
         for broken in [
-            &b""[..],
-            b"Z",
-            b"2611240000Z",
-            b"261124000000+0100",
             b"261324000000Z",
+            b"261124240000Z",
+            b"2611240000+01",
+            b"2611240000  Z",
+            b"500101000000Z",
         ] {
-            assert_eq!(time(broken), None, "{broken:?}");
+            assert_eq!(until(broken), None, "{broken:?}");
         }
-        assert_eq!(parse_time((0x0c, b"261124000000Z")), None);
     }
 
     #[test]
