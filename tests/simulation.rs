@@ -204,8 +204,8 @@ struct Client {
     at_once: u8,
     names: Vec<Name>,
     number: u16,
-    /// All its names are in one zone, or each in one of its own.
-    one_zone: bool,
+    /// The zone of all its names; without, each is in one of its own.
+    zone: Option<u16>,
     until: Instant,
 }
 
@@ -494,12 +494,10 @@ impl World {
     fn query(&mut self, client: &Client) -> Query {
         self.asked += 1;
         let number = self.asked;
-        let zone = if client.one_zone {
-            client.number
-        } else {
-            // None of those of a client.
-            1000 + (number % 60_000) as u16
-        };
+        // Else none of those of a client.
+        let zone = client
+            .zone
+            .unwrap_or_else(|| 1000 + (number % 60_000) as u16);
         let query = Query {
             number,
             name: client.names[self.random.usize(..client.names.len())],
@@ -637,12 +635,12 @@ impl World {
         }
         let begun = &mut self.connects[rank];
         begun.push(self.now);
-        // Four at once of each kind, and three a second, and those that were given back. Where a session takes few queries, as many are
+        // Four and five at once and a second, and those that were given back. Where a session takes few queries, as many are
         // needed as there are queries.
         let elapsed = (self.now - self.begin).as_secs_f64();
         // And a token for 16 answers.
         let earned = f64::from(self.answers[rank]) / 16.0;
-        let most = 8.0 + 3.0 * elapsed + f64::from(self.given_back[rank]) + 1.0 + earned;
+        let most = 9.0 + 9.0 * elapsed + f64::from(self.given_back[rank]) + 1.0 + earned;
         let takes_many = address.closes_after.is_none() && !address.keeps_none;
         assert!(
             !takes_many || begun.len() as f64 <= most,
@@ -938,7 +936,7 @@ fn clients(random: &mut fastrand::Rng, begin: Instant, few: bool) -> Vec<Client>
         at_once: if random.u8(0..4) == 0 { 40 } else { 1 },
         names: vec![Name::Good],
         number,
-        one_zone: false,
+        zone: None,
         until,
     });
     let mut clients: Vec<_> = honest.collect();
@@ -961,7 +959,7 @@ fn clients(random: &mut fastrand::Rng, begin: Instant, few: bool) -> Vec<Client>
             at_once: 1,
             names,
             number: 100 + number,
-            one_zone: random.bool(),
+            zone: random.bool().then_some(100 + number),
             until,
         });
     }
@@ -1051,14 +1049,14 @@ fn names_that_end_sessions_delay_others_for_three_connects_at_most() {
                 at_once: 1,
                 names: vec![Name::Good],
                 number: 1,
-                one_zone: false,
+                zone: None,
                 until: begin + millis(10_000),
             };
             let poisoned = Client {
                 every: Duration::from_secs(1) / 60,
                 names: vec![Name::Poisoned],
                 number: 100,
-                one_zone: seed % 2 == 0,
+                zone: (seed % 2 == 0).then_some(100),
                 ..honest.clone()
             };
             let random = fastrand::Rng::with_seed(seed);
@@ -1077,6 +1075,48 @@ fn names_that_end_sessions_delay_others_for_three_connects_at_most() {
             );
             assert!(late <= connect * 3 + round_trip + millis(10), "{what}");
             assert!(every * delayed <= connect * 3 + millis(100), "{what}");
+        }
+    }
+}
+
+#[test]
+fn others_are_answered_beside_names_that_end_sessions_in_their_zone_or_of_many_clients() {
+    const ZONE: u16 = 7;
+    for (poisoners, rate, zone) in [
+        (1, 3, Some(ZONE)),
+        (1, 60, Some(ZONE)),
+        (5, 5, Some(ZONE)),
+        (10, 9, None),
+        (30, 3, None),
+    ] {
+        for seed in 1..=4 {
+            let begin = clock::now();
+            let honest = Client {
+                every: Duration::from_millis(20),
+                at_once: 1,
+                names: vec![Name::Good],
+                number: 1,
+                zone,
+                until: begin + Duration::from_secs(10),
+            };
+            let poisoner = |number| Client {
+                every: Duration::from_secs(1) * poisoners / rate,
+                names: vec![Name::Poisoned],
+                number,
+                ..honest.clone()
+            };
+            let mut clients: Vec<_> = (100..).map(poisoner).take(poisoners as usize).collect();
+            clients.push(honest);
+            let random = fastrand::Rng::with_seed(seed);
+            let addresses = calm(1, Duration::from_millis(10), Duration::from_millis(20));
+            let mut world = World::of(seed, random, addresses, clients, 2, begin);
+            world.run();
+            assert!(
+                world.unlucky * 100 <= world.waits.len() as u64,
+                "{poisoners} clients, {rate} names a second, seed {seed}: {} of {} failed",
+                world.unlucky,
+                world.waits.len()
+            );
         }
     }
 }

@@ -12,15 +12,15 @@ use crate::message::QueryForm;
 
 /// Rate of new shared sessions to one address. A session that ended well gets its token refunded.
 const SHARED_SESSION_RATE: Rate = Rate {
-    per_second: 2,
+    per_second: 4,
     burst: 4,
 };
 /// Answers that earn one token for a shared session. Isolated queries earn none: more tokens would let them end more sessions.
 const ANSWERS_PER_TOKEN: u32 = 16;
 /// Rate of new sessions for isolated queries to one address.
 const ISOLATED_SESSION_RATE: Rate = Rate {
-    per_second: 1,
-    burst: 4,
+    per_second: 5,
+    burst: 5,
 };
 /// Shared sessions in a row that the resolver may close unanswered, with queries pending, before the address is backed off.
 const MAX_FAILED_SESSIONS: u32 = 2;

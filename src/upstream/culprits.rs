@@ -141,9 +141,21 @@ impl Culprits {
         all.filter(move |culprit| culprit.is_recent(now))
     }
 
-    fn count_for_zone(&self, zone: u16, now: Instant) -> usize {
-        let recent = self.recent(now);
-        recent.filter(|culprit| culprit.zone == Some(zone)).count()
+    /// How many culprits of a query's zone speak for the query being like them. Where all of them are of one client and others ask as well,
+    /// that client chooses the names: queries of others in the same zone are not like them.
+    fn count_for_zone(&self, groups: QueryGroups, now: Instant) -> usize {
+        let of_zone = || {
+            self.recent(now)
+                .filter(|culprit| culprit.zone == Some(groups.zone))
+        };
+        let Some(first) = of_zone().next().map(|culprit| culprit.client) else {
+            return 0;
+        };
+        let is_of_one_client = first.is_some() && of_zone().all(|culprit| culprit.client == first);
+        if is_of_one_client && first != Some(groups.client) && self.has_several_clients(now) {
+            return 0;
+        }
+        of_zone().count()
     }
 
     /// How many zones of a client have culprits, up to [`CLIENT_THRESHOLD`]: a single zone may be asked for by anybody behind that client.
@@ -170,13 +182,13 @@ impl Culprits {
 
     /// How many culprits a query of these groups is like: the larger of the counts by zone and by client; 0 if none.
     pub(super) fn level(&self, groups: QueryGroups, now: Instant) -> usize {
-        self.count_for_zone(groups.zone, now)
+        self.count_for_zone(groups, now)
             .max(self.count_zones_of_client(groups.client, now))
     }
 
     /// Returns true if a query of these groups is isolated from the start.
     pub(super) fn must_isolate(&self, groups: QueryGroups, now: Instant) -> bool {
-        self.count_for_zone(groups.zone, now) >= ZONE_THRESHOLD
+        self.count_for_zone(groups, now) >= ZONE_THRESHOLD
             || self.count_zones_of_client(groups.client, now) >= CLIENT_THRESHOLD
     }
 }
@@ -207,9 +219,9 @@ mod tests {
         let mut culprits = Culprits::default();
         assert!(culprits.is_empty());
         let now = record(&mut culprits, &[groups(1, 1)], crate::system::clock::now());
-        assert!(!culprits.is_empty() && culprits.level(groups(1, 9), now) == 1);
+        assert!(!culprits.is_empty() && culprits.level(groups(1, 1), now) == 1);
         assert!(!culprits.must_isolate(groups(1, 9), now));
-        let now = record(&mut culprits, &[groups(1, 1)], now);
+        let now = record(&mut culprits, &[groups(1, 3)], now);
         assert!(culprits.must_isolate(groups(1, 9), now));
         assert!(!culprits.must_isolate(groups(9, 1), now), "one zone alone");
         let now = record(&mut culprits, &[groups(2, 1)], now);
@@ -256,6 +268,22 @@ mod tests {
         assert!(culprits.must_isolate(groups(2, 1), now), "for its zone");
         (0..GOOD_ANSWERS_TO_CLEAR).for_each(|_| culprits.record_good_answer(groups(2, 8)));
         assert!(!culprits.must_isolate(groups(2, 1), now));
+    }
+
+    #[test]
+    fn a_zone_with_culprits_of_one_client_is_isolated_for_that_client() {
+        let mut culprits = Culprits::default();
+        let now = record(
+            &mut culprits,
+            &[groups(1, 1), groups(1, 1)],
+            crate::system::clock::now(),
+        );
+        assert!(culprits.must_isolate(groups(1, 1), now));
+        assert!(
+            !culprits.must_isolate(groups(1, 9), now) && culprits.level(groups(1, 9), now) == 0
+        );
+        let now = record(&mut culprits, &[groups(1, 2)], now);
+        assert!(culprits.must_isolate(groups(1, 9), now), "of several");
     }
 
     #[test]
