@@ -37,6 +37,8 @@ const SILENT_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// remembered.
 const LIMIT_OBSERVATIONS: u32 = 3;
 const LIMIT_LIFETIME: Duration = Duration::from_secs(60);
+/// The lowest limit that may be one answer off.
+const MIN_INEXACT_LIMIT: u32 = 4;
 /// How often a session is sent one query beyond the limit, to test it. If the limit holds, that query is lost and sent again.
 const LIMIT_TEST_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the pool remembers that an address does not accept every form of query (RFC 6891 section 6.2.2).
@@ -68,6 +70,12 @@ pub(super) struct Address {
     test_limit_at: Instant,
     /// When the address last gave a good answer.
     pub(super) last_good_answer: Option<Instant>,
+}
+
+/// Returns true if sessions that were closed after these numbers of answers were closed for the same limit. Where a limit counts queries,
+/// one that is on its way may be answered or not.
+fn is_same_limit(one: u32, other: u32) -> bool {
+    one == other || one.abs_diff(other) == 1 && one.min(other) >= MIN_INEXACT_LIMIT
 }
 
 impl Address {
@@ -189,9 +197,9 @@ impl Address {
         }
         self.failed_sessions = 0;
         // Once or twice may be chance, or a name that the resolver cannot handle. The same count again and again is a limit.
-        let times = match self.closed_after_answers {
-            Some((same, times)) if same == answers => times + 1,
-            _ => 1,
+        let (answers, times) = match self.closed_after_answers {
+            Some((same, times)) if is_same_limit(same, answers) => (same.min(answers), times + 1),
+            _ => (answers, 1),
         };
         self.closed_after_answers = Some((answers, times));
         if times >= LIMIT_OBSERVATIONS {
@@ -346,6 +354,23 @@ mod tests {
         assert_eq!(address.session_query_limit(now), 7);
         address.record_answer_count(8);
         assert_eq!(address.session_query_limit(now), u32::MAX);
+    }
+
+    #[test]
+    fn a_limit_may_be_one_answer_off_unless_it_is_low() {
+        let (mut address, now) = address();
+        for answers in [9, 8] {
+            assert!(!address.may_have_limit(now));
+            address.record_session_end(answers, 3, 0, now);
+        }
+        assert!(address.may_have_limit(now));
+        address.record_session_end(9, 3, 0, now);
+        assert_eq!(address.session_query_limit(now), 8);
+        let mut address = Address::new(now);
+        for answers in [3, 2, 3] {
+            address.record_session_end(answers, 3, 0, now);
+            assert!(!address.may_have_limit(now));
+        }
     }
 
     #[test]

@@ -209,7 +209,10 @@ impl<Q: PoolQuery> Pool<Q> {
     fn record_session_end(&mut self, session: &Session, lost: usize, now: Instant) -> bool {
         let jitter = self.jitter();
         let address = &mut self.addresses[session.rank];
-        address.record_session_end(session.answered, lost, jitter, now);
+        // Where the resolver keeps no session, the number of answers is no limit.
+        if session.keepalive != Some(Duration::ZERO) {
+            address.record_session_end(session.answered, lost, jitter, now);
+        }
         // At its limit the resolver closes the session whatever the queries are.
         session.answered < address.session_query_limit(now)
     }
