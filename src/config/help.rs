@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::config::options::{OPTIONS, OptionSpec};
+use crate::config::options::{OPTIONS, OptionSpec, find_option, strip_dashes};
 
 /// The options of `--help`, each with what it sets in a few words.
 const COMMON_OPTIONS: [(&str, &str); 12] = [
@@ -28,8 +28,7 @@ pub fn help() -> String {
          resolver, unless options say otherwise:\n\n",
     );
     for (name, summary) in COMMON_OPTIONS {
-        let mut specs = OPTIONS.iter().flat_map(|(_, specs)| specs.iter());
-        let spec = specs.find(|spec| spec.name == name);
+        let spec = find_option(strip_dashes(name));
         let value_name = spec.map_or("", |spec| spec.value_name);
         let option = format!("{name} {value_name}");
         let _ = writeln!(text, "  {option:<32}{summary}");

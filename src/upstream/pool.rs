@@ -132,18 +132,21 @@ impl<Q: PoolQuery> Pool<Q> {
 
     /// Takes new queries.
     pub fn submit(&mut self, queries: &mut Vec<Q>, now: Instant, actions: &mut Actions<Q>) {
+        for query in &*queries {
+            self.culprits.note_client(query.client(), now);
+        }
+        let held = self.held_clients(now);
         for query in queries.drain(..) {
             if self.queries.len() >= self.settings.max_pending {
                 actions.failed.push((query, Failure::Overloaded));
                 continue;
             }
-            self.culprits.note_client(query.client(), now);
             let must_isolate =
                 !self.culprits.is_empty() && self.culprits.must_isolate(query.groups(), now);
             let key = self.queries.insert(query);
             if must_isolate {
                 self.enqueue_isolated(key);
-            } else if let Some(index) = self.session_for(key, now) {
+            } else if let Some(index) = self.session_for(key, &held, now) {
                 self.send(index, key, now, actions);
             } else {
                 self.enqueue(key, false);

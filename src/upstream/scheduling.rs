@@ -11,7 +11,7 @@ use super::actions::{Actions, ConnectRequest, Failure};
 use super::health::Health;
 use super::pool::{ConnectRace, MAX_PENDING_PER_SESSION, Pool};
 use super::session_end::CAUSE_WINDOW;
-use super::table::{Entry, Key, Phase, PoolQuery, Purpose, Queue, RankSet, Session};
+use super::table::{Entry, HeldClients, Key, Phase, PoolQuery, Purpose, Queue, RankSet, Session};
 
 /// How long one address may take before the next is tried in parallel: the Connection Attempt Delay of RFC 8305 section 5, with its
 /// recommended value.
@@ -73,10 +73,11 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// The index of the session on which a query can be sent now, preferring healthy addresses, then their rank.
-    pub(super) fn session_for(&self, key: Key, now: Instant) -> Option<usize> {
+    /// The index of the session on which a query can be sent now, preferring healthy addresses, then their rank. Queries of the clients
+    /// in `held` wait.
+    pub(super) fn session_for(&self, key: Key, held: &HeldClients, now: Instant) -> Option<usize> {
         let entry = self.queries.get(key)?;
-        if entry.transmissions.is_empty() && self.is_held(entry.query.client(), now) {
+        if entry.transmissions.is_empty() && held.contains(&entry.query.client()) {
             return None;
         }
         let last = entry.last_sent_at();
@@ -155,8 +156,9 @@ impl<Q: PoolQuery> Pool<Q> {
                 .make_contiguous()
                 .sort_unstable_by_key(|key| Reverse(key.arrival_number()));
         }
+        let held = self.held_clients(now);
         for key in waiting {
-            if let Some(index) = self.session_for(key, now) {
+            if let Some(index) = self.session_for(key, &held, now) {
                 self.send(index, key, now, actions);
             } else {
                 self.shared_queue.push_back(key);

@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::isolation::SLOW_ISOLATED_CONNECT;
 use super::pool::{MAX_ACTIVE_ISOLATED, Pool};
 use super::session_end::LostQuery;
-use super::table::{Entry, Key, Phase, PoolQuery, Purpose, Queue, Session, Suspicion};
+use super::table::{Entry, HeldClients, Key, Phase, PoolQuery, Purpose, Queue, Session, Suspicion};
 
 impl<Q: PoolQuery> Pool<Q> {
     /// Which of the queries that a session leaves are tested: all where there are few; else, where few clients have asked and there is a
@@ -48,14 +48,30 @@ impl<Q: PoolQuery> Pool<Q> {
         youngest.into_iter().map(|(_, key)| key).collect()
     }
 
-    /// Returns true if queries of this client wait: a suspect of it is being tested, or is about to be and will probably end its session.
-    pub(super) fn is_held(&self, client: u16, now: Instant) -> bool {
+    /// The clients whose queries wait: a suspect of each is being tested, or is about to be and will probably end its session. Looked up once
+    /// for many queries.
+    pub(super) fn held_clients(&self, now: Instant) -> HeldClients {
+        let mut held = HeldClients::new();
         // In the normal case there are no suspects.
-        if self.isolated_queue.is_empty() && self.sessions.iter().all(Session::is_shared) {
-            return false;
+        if self.isolated_queue.is_empty() && self.sessions.iter().all(Session::is_shared)
+            || !self.culprits.has_several_clients(now)
+        {
+            return held;
         }
-        self.has_test(client, now)
-            || self.culprits.has_several_clients(now) && self.has_likely_culprit(client, now)
+        held.extend(self.tested_clients(now));
+        for key in &self.isolated_queue {
+            let Some(entry) = self.queries.get(*key) else {
+                continue;
+            };
+            let client = entry.query.client();
+            if entry.queue == Queue::Isolated
+                && !held.contains(&client)
+                && self.is_likely_culprit(entry, client, now)
+            {
+                held.push(client);
+            }
+        }
+        held
     }
 
     /// Returns true if a suspect waits because another one of its client is being tested. For its last send it does not wait, as it ends no
@@ -69,23 +85,23 @@ impl<Q: PoolQuery> Pool<Q> {
         })
     }
 
-    /// Returns true if a suspect of this client is being tested.
+    /// Returns true if a suspect of this client is being tested, and others ask as well.
     fn has_test(&self, client: u16, now: Instant) -> bool {
-        let mut sessions = self.sessions.iter();
         self.culprits.has_several_clients(now)
-            && sessions.any(|session| {
-                now < Self::test_ends_at(session) && self.is_for_suspect_of(session, client)
-            })
+            && self.tested_clients(now).any(|tested| tested == client)
     }
 
-    fn is_for_suspect_of(&self, session: &Session, client: u16) -> bool {
-        let Purpose::Isolated(key) = session.purpose else {
-            return false;
-        };
-        let entry = self.queries.get(key);
-        entry.is_some_and(|entry| {
-            entry.suspicion != Suspicion::None && entry.query.client() == client
-        })
+    /// The clients of which a suspect is being tested.
+    fn tested_clients(&self, now: Instant) -> impl Iterator<Item = u16> {
+        let sessions = self.sessions.iter();
+        let tests = sessions.filter(move |session| now < Self::test_ends_at(session));
+        tests
+            .filter_map(|session| match session.purpose {
+                Purpose::Isolated(key) => self.queries.get(key),
+                Purpose::Shared => None,
+            })
+            .filter(|entry| entry.suspicion != Suspicion::None)
+            .map(|entry| entry.query.client())
     }
 
     /// Until when other queries wait for the test on an isolated session: until it is slow to connect, or has had its query for as long as
@@ -97,17 +113,13 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Returns true if a suspect of this client waits for a session, and it or another one was alone on a session that ended.
-    fn has_likely_culprit(&self, client: u16, now: Instant) -> bool {
-        let has_culprits = self.culprits.has_culprits(client, now);
-        let is_likely = |entry: &Entry<Q>| {
-            entry.queue == Queue::Isolated
-                && (entry.suspicion == Suspicion::Likely
-                    || has_culprits && entry.suspicion == Suspicion::Suspect)
-                && entry.query.client() == client
-        };
-        let mut waiting = self.isolated_queue.iter();
-        waiting.any(|key| self.queries.get(*key).is_some_and(is_likely))
+    /// Returns true if a waiting suspect of this client, or another query of it, was alone on a session that ended.
+    fn is_likely_culprit(&self, entry: &Entry<Q>, client: u16, now: Instant) -> bool {
+        match entry.suspicion {
+            Suspicion::None => false,
+            Suspicion::Suspect => self.culprits.has_culprits(client, now),
+            Suspicion::Likely => true,
+        }
     }
 
     /// A query of this client was found to end sessions: the next one that waits is tested, before the others go on.

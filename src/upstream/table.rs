@@ -78,6 +78,9 @@ pub(super) enum Suspicion {
     Likely,
 }
 
+/// Clients whose queries wait while a suspect of theirs is tested; mostly none.
+pub(super) type HeldClients = SmallVec<[u16; 8]>;
+
 /// A query in flight.
 #[derive(Debug)]
 pub(super) struct Entry<Q> {
