@@ -1,4 +1,4 @@
-//! The manual and the completion for bash know the options of the help, all of them and no others.
+//! The manual pages and the completion have exactly the options of the help, and the samples are valid.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -6,20 +6,59 @@ use std::fmt::Write;
 use dns_tool::config::command_line;
 use dns_tool::config::help;
 
-const MANUAL: &str = include_str!("../scripts/man/dns-tool.8");
-const COMPLETION: &str = include_str!("../scripts/completion/dns-tool.bash");
+use crate::guide::chapter;
+use crate::support::process::program;
+use crate::support::temporary_file;
+
+/// A manual page.
+struct Page {
+    path: &'static str,
+    text: &'static str,
+    /// Whether it is about the configuration file.
+    is_of_file: bool,
+}
+
+const PROGRAM: Page = Page {
+    path: "scripts/man/dns-tool.8",
+    text: include_str!("../scripts/man/dns-tool.8"),
+    is_of_file: false,
+};
+const FILE: Page = Page {
+    path: "scripts/man/dns-tool.conf.5",
+    text: include_str!("../scripts/man/dns-tool.conf.5"),
+    is_of_file: true,
+};
+
+const BASH: &str = include_str!("../scripts/completion/dns-tool.bash");
+/// The groups of options that belong to subcommands.
+const OF_PIN_AND_CHECK: &str = "Pin and check";
+const OF_QUERY: &str = "Query";
+/// Options of the daemon that the file cannot set.
+const NOT_IN_FILE: [&str; 2] = ["--config", "--check-config"];
+/// Options that print and exit.
+const OTHER: [&str; 3] = ["--help", "--help-all", "--version"];
 
 /// An option as the help shows it.
 struct Entry {
     group: String,
     name: String,
-    /// What its value is called; empty where it has none.
+    /// The placeholder of its value; empty for an option without a value.
     value: String,
-    /// Its meaning, and in brackets what holds without it.
+    /// Its description.
     text: String,
+    /// Its default in words.
+    default: String,
+    repeatable: bool,
 }
 
-/// The options of the help that have two dashes and no letter, in its order.
+impl Entry {
+    fn may_stand_in_file(&self) -> bool {
+        let is_of_daemon = ![OF_PIN_AND_CHECK, OF_QUERY].contains(&&*self.group);
+        is_of_daemon && !NOT_IN_FILE.contains(&&*self.name)
+    }
+}
+
+/// The options of the help in its order, without those of [`OTHER`].
 fn entries() -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut group = String::new();
@@ -31,9 +70,11 @@ fn entries() -> Vec<Entry> {
                 name: format!("--{name}"),
                 value: value.to_owned(),
                 text: String::new(),
+                default: String::new(),
+                repeatable: false,
             });
         } else if line.starts_with("       ") {
-            // What the usage and -h, which have no entry, go on with.
+            // Continuation lines of other parts belong to no entry.
             if let Some(entry) = entries.last_mut().filter(|entry| entry.group == group) {
                 entry.text = format!("{} {}", entry.text, line.trim()).trim().to_owned();
             }
@@ -41,19 +82,44 @@ fn entries() -> Vec<Entry> {
             group = name.to_owned();
         }
     }
-    assert!(entries.len() > 20 && entries.iter().all(|entry| entry.text.ends_with(']')));
+    entries.retain(|entry| !OTHER.contains(&&*entry.name));
+    for entry in &mut entries {
+        let (text, default) = entry.text.rsplit_once(" [default: ").expect("a default");
+        let default = default.strip_suffix(']').expect("the end of the default");
+        let once = default.strip_suffix("; may be repeated");
+        entry.repeatable = once.is_some();
+        entry.default = once.unwrap_or(default).to_owned();
+        entry.text = text.to_owned();
+    }
+    assert!(entries.len() > 20);
     entries
 }
 
-/// The names of options for which `condition` holds, as the completion lists them.
+/// The names of options for which `condition` holds.
 fn names(condition: impl Fn(&Entry) -> bool) -> Vec<String> {
     let entries = entries().into_iter().filter(condition);
     entries.map(|entry| entry.name).collect()
 }
 
-/// Words in the language of manuals: a line for each sentence, at most 80 characters where there are blanks, and a
-/// macro for each option in them.
-fn prose(text: &str) -> String {
+/// A word that names an option or a manual page, as a macro, and the punctuation behind it.
+fn macro_of(word: &str, is_of_file: bool) -> Option<String> {
+    let end = word.trim_end_matches(['.', ',', ';', ':']);
+    let behind = &word[end.len()..];
+    let line = match (end.strip_prefix("--"), end.strip_suffix(')')) {
+        (Some(option), _) if is_of_file => format!(".Ic {option} {behind}"),
+        (Some(option), _) => format!(".Fl -{option} {behind}"),
+        (None, Some(page)) => {
+            let (name, section) = page.split_once('(')?;
+            section.parse::<u8>().ok()?;
+            format!(".Xr {name} {section} {behind}")
+        }
+        (None, None) => return None,
+    };
+    Some(line.trim_end().to_owned())
+}
+
+/// A text in mdoc: a new line for each sentence, at most 80 characters, and macros for options and manual pages.
+fn prose(text: &str, is_of_file: bool) -> String {
     let mut out = String::new();
     let mut line = String::new();
     let mut end_line = |line: &mut String| {
@@ -63,11 +129,9 @@ fn prose(text: &str) -> String {
         }
     };
     for word in text.split(' ') {
-        if let Some(option) = word.strip_prefix('-') {
+        if let Some(request) = macro_of(word, is_of_file) {
             end_line(&mut line);
-            let end = option.trim_end_matches(|c: char| c.is_ascii_punctuation());
-            let behind = &option[end.len()..];
-            line = format!(".Fl {end} {behind}").trim_end().to_owned();
+            line = request;
             end_line(&mut line);
             continue;
         }
@@ -86,11 +150,12 @@ fn prose(text: &str) -> String {
     out
 }
 
-/// What the manual says of the options.
-fn options_section() -> String {
+/// The options as a page describes them: those that may stand in a file in the page about it, all others in the other page.
+fn options_section(is_of_file: bool) -> String {
     let mut section = String::new();
     let mut group = String::new();
-    for entry in entries() {
+    let own = entries().into_iter();
+    for entry in own.filter(|entry| entry.may_stand_in_file() == is_of_file) {
         if entry.group != group {
             if !group.is_empty() {
                 section.push_str(".El\n");
@@ -98,69 +163,290 @@ fn options_section() -> String {
             writeln!(section, ".Ss {}\n.Bl -tag -width Ds", entry.group).expect("room");
             group = entry.group;
         }
-        let (meaning, default) = entry.text.rsplit_once(" [").expect("a default");
-        let default = default.strip_suffix(']').expect("its end");
-        let head = format!(".It Fl {}", &entry.name[1..]);
-        let head = match &entry.value[..] {
-            "" => head,
-            value => format!("{head} Ar {value}"),
+        let head = match is_of_file {
+            true => format!(".It Ic {}", &entry.name[2..]),
+            false => format!(".It Fl {}", &entry.name[1..]),
         };
-        // A line that ends a sentence would have two blanks behind it.
-        write!(section, "{head}\n{}.Bq {default}\n", prose(meaning)).expect("room");
+        let head = match (&entry.value[..], is_of_file) {
+            ("", true) => format!("{head} Op Cm yes | no"),
+            ("", false) => head,
+            (value, _) => format!("{head} Ar {value}"),
+        };
+        writeln!(
+            section,
+            "{head}\n{}",
+            prose(&entry.text, is_of_file).trim_end()
+        )
+        .expect("room");
+        if is_of_file || !entry.value.is_empty() {
+            let more = if entry.repeatable {
+                " May be repeated."
+            } else {
+                ""
+            };
+            let default = format!("Default: {}.{more}", entry.default);
+            section.push_str(&prose(&default, is_of_file));
+        }
     }
     section + ".El\n"
 }
 
 #[test]
 fn the_manual_has_the_options_of_the_help_word_for_word() {
-    let section = options_section();
-    // By entry first, so that a failure shows what is new and no more.
-    let entries = section.split("\n.It ").skip(1);
-    let ends = |entry: &'_ str| entry.find("\n.El").map_or(entry.len(), |end| end);
-    let lacks: String = entries
-        .map(|entry| format!(".It {}\n", &entry[..ends(entry)]))
-        .filter(|entry| !MANUAL.contains(entry))
-        .collect();
-    assert!(lacks.is_empty(), "scripts/man/dns-tool.8 lacks:\n{lacks}");
+    for Page {
+        path,
+        text,
+        is_of_file,
+    } in [PROGRAM, FILE]
+    {
+        let section = options_section(is_of_file);
+        // By entry first, so that a failure shows only what is new.
+        let entries = section.split("\n.It ").skip(1);
+        let ends = |entry: &'_ str| entry.find("\n.El").map_or(entry.len(), |end| end);
+        let lacks: String = entries
+            .map(|entry| format!(".It {}\n", &entry[..ends(entry)]))
+            .filter(|entry| !text.contains(entry))
+            .collect();
+        assert!(lacks.is_empty(), "{path} lacks:\n{lacks}");
+        assert!(
+            text.contains(&section),
+            "{path}: expected this order, these groups, and nothing between:\n{section}"
+        );
+    }
+}
+
+#[test]
+fn the_manual_of_the_program_lists_the_options_that_the_other_page_describes() {
+    let mut expected = String::new();
+    let mut group = String::new();
+    for entry in entries().iter().filter(|entry| entry.may_stand_in_file()) {
+        if entry.group != group {
+            group.clone_from(&entry.group);
+            writeln!(expected, ".It {group}").expect("room");
+        }
+        expected.push_str(format!(".Fl {} {}", &entry.name[1..], value_macro(entry)).trim_end());
+        expected.push('\n');
+    }
     assert!(
-        MANUAL.contains(&section),
-        "scripts/man/dns-tool.8: expected this order, these groups, and nothing between:\n{section}"
+        PROGRAM.text.contains(&expected),
+        "{}: expected:\n{expected}",
+        PROGRAM.path
     );
+}
+
+fn value_macro(entry: &Entry) -> String {
+    match &*entry.value {
+        "" => String::new(),
+        value => format!("Ar {value}"),
+    }
 }
 
 #[test]
 fn the_manual_speaks_of_no_option_that_the_help_does_not_know() {
     let mut known: BTreeSet<String> = names(|_| true).into_iter().collect();
-    known.extend(["-h", "--help", "--help-all", "-V", "--version"].map(str::to_owned));
-    let mut seen = 0;
-    for line in MANUAL.lines() {
-        // Between macros and their arguments, and within texts as well.
-        let words = line.split(|c: char| c.is_whitespace() || "=,;.()\"".contains(c));
-        let mut is_option = false;
-        for word in words {
-            let option = match is_option {
-                true => format!("-{word}"),
-                false if word.starts_with("--") => word.to_owned(),
-                false => {
-                    is_option = line.starts_with('.') && word == "Fl";
-                    continue;
-                }
-            };
-            is_option = false;
-            seen += 1;
-            assert!(
-                known.contains(&option),
-                "scripts/man/dns-tool.8: {option} in {line:?}"
-            );
+    known.extend(OTHER.map(str::to_owned));
+    known.extend(["-h", "-V"].map(str::to_owned));
+    for Page { path, text, .. } in [PROGRAM, FILE] {
+        let mut seen = 0;
+        for line in text.lines() {
+            // Behind macros, and within texts as well.
+            let words = line.split(|c: char| c.is_whitespace() || "=,;.()\"".contains(c));
+            let mut is_option = false;
+            for word in words {
+                let option = match is_option {
+                    true => format!("-{word}"),
+                    false if word.starts_with("--") => word.to_owned(),
+                    false => {
+                        is_option = line.starts_with('.') && word == "Fl";
+                        continue;
+                    }
+                };
+                is_option = false;
+                seen += 1;
+                assert!(known.contains(&option), "{path}: {option} in {line:?}");
+            }
         }
+        assert!(seen > 5, "{path}: {seen} options");
     }
-    assert!(seen > known.len());
+    // The page about the file names options by another macro.
+    for line in FILE.text.lines().filter(|line| line.starts_with(".Ic ")) {
+        let option = line.split(' ').nth(1).expect("a name");
+        assert!(
+            known.contains(&format!("--{option}")),
+            "{}: {line}",
+            FILE.path
+        );
+    }
 }
 
-/// The words of a variable of the completion.
+#[test]
+fn the_guide_has_the_texts_of_the_help() {
+    let guide = chapter("configuration");
+    let rows: Vec<_> = guide
+        .lines()
+        .filter(|line| line.starts_with("| `--"))
+        .collect();
+    let entries = entries();
+    assert_eq!(rows.len(), entries.len());
+    for (row, entry) in rows.iter().zip(entries) {
+        let repeatable = if entry.repeatable {
+            " (repeatable)"
+        } else {
+            ""
+        };
+        let option = format!("{} {}", entry.name, entry.value);
+        let expected = format!(
+            "| {}{repeatable} | {} | {} |",
+            option.trim_end(),
+            entry.text,
+            entry.default
+        );
+        assert_eq!(row.replace('`', ""), expected, "src/guide/configuration.md");
+    }
+}
+
+#[test]
+fn the_manual_and_the_guide_name_the_same_options_for_a_restart() {
+    let guide = chapter("configuration");
+    let row = guide
+        .lines()
+        .find(|line| line.starts_with("| after a restart |"));
+    let expected: Vec<_> = row.expect("a row").split('`').skip(1).step_by(2).collect();
+    let listed = FILE.text.split("These options change only when").nth(1);
+    let listed = listed.and_then(|text| text.split("The log names").next());
+    let listed = listed.expect("a list").lines();
+    let listed: Vec<_> = listed
+        .filter_map(|line| line.strip_prefix(".Ic ")?.split(' ').next())
+        .collect();
+    assert_eq!(listed, expected);
+}
+
+#[test]
+fn ranges_and_minimums_in_the_help_are_those_of_the_program() {
+    let accepts = |option: &str, value: &str| command_line::parse([option, value]).is_ok();
+    let mut seen = 0;
+    for Entry { name, text, .. } in entries() {
+        let sentence = |start| {
+            text.split(start)
+                .nth(1)
+                .map(|rest| rest.trim_end_matches('.'))
+        };
+        let (accepted, refused) = if let Some((from, to)) =
+            sentence("Range: ").and_then(|range| range.split_once(" to "))
+        {
+            // The next number beyond each end, with as many decimals.
+            let refused = match from.split_once('.') {
+                Some((_, decimals)) => {
+                    let below = format!("0.{}4", "0".repeat(decimals.len()));
+                    vec![below, format!("{to}.1")]
+                }
+                None => {
+                    let number = |text: &str| text.parse::<i64>().expect("a number");
+                    vec![(number(from) - 1).to_string(), (number(to) + 1).to_string()]
+                }
+            };
+            (vec![from.to_owned(), to.to_owned()], refused)
+        } else if let Some(least) = sentence("Minimum: ") {
+            let below = least.parse::<u64>().expect("a number") - 1;
+            (vec![least.to_owned()], vec![below.to_string()])
+        } else {
+            continue;
+        };
+        seen += 1;
+        for value in accepted {
+            assert!(accepts(&name, &value), "{name} {value}");
+        }
+        for value in refused {
+            assert!(!accepts(&name, &value), "{name} {value}");
+        }
+    }
+    assert!(seen > 10, "{seen} ranges");
+}
+
+/// The samples of the page about the file, by their first lines.
+fn samples() -> Vec<(&'static str, &'static str)> {
+    let blocks = FILE.text.split("\n.Bd -literal -offset indent\n").skip(1);
+    let blocks = blocks.map(|block| block.split(".Ed").next().expect("an end"));
+    let titled = blocks.map(|block| (block.lines().next().unwrap_or_default(), block));
+    titled.collect()
+}
+
+/// Runs `--check-config` on a configuration file.
+fn check_config(name: &str, text: &str) -> Result<String, String> {
+    let file = temporary_file(name, text.as_bytes());
+    let output = program()
+        .args(["--check-config", "--config"])
+        .arg(&file)
+        .output();
+    let output = output.expect("the program runs");
+    let text = |octets: Vec<u8>| String::from_utf8(octets).expect("text");
+    let file = file.to_str().expect("a path in UTF-8");
+    match output.status.code() {
+        Some(0) => Ok(text(output.stdout)),
+        code => {
+            assert_eq!(code, Some(2), "{name}");
+            Err(text(output.stderr).replace(file, "FILE"))
+        }
+    }
+}
+
+#[test]
+fn every_sample_is_a_valid_file() {
+    let (pins, files): (Vec<_>, Vec<_>) = samples()
+        .into_iter()
+        .partition(|(title, _)| *title == "# Pins");
+    let [(_, pins)] = pins[..] else {
+        panic!("one sample of a pin file")
+    };
+    let pins = temporary_file("manual-pins", pins.as_bytes());
+    let pins = pins.to_str().expect("a path in UTF-8");
+    let state = tempfile::tempdir().expect("a directory");
+    let state = state.path().to_str().expect("a path in UTF-8");
+    assert!(files.len() >= 3, "{} samples", files.len());
+    for (number, (title, sample)) in files.iter().enumerate() {
+        let text = sample
+            .replace("/etc/dns-tool/pins", pins)
+            .replace("/var/lib/dns-tool", state);
+        let shown = check_config(&format!("manual-sample-{number}"), &text)
+            .unwrap_or_else(|error| panic!("{}, {title}: {error}", FILE.path));
+        let set = shown
+            .lines()
+            .filter(|line| line.contains(" # ") && !line.starts_with('#'));
+        let set = set.filter(|line| !line.ends_with(" # default")).count();
+        let lines = text.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(set, lines, "{}, {title}: {shown}", FILE.path);
+    }
+}
+
+#[test]
+fn every_error_of_the_manual_is_what_the_program_prints() {
+    let shown = |line: &str| {
+        let text = line.strip_prefix(".It Sy \"FILE:")?;
+        let (number, cause) = text.strip_suffix('"')?.split_once(": ")?;
+        let cause = cause.replace("\\(dq", "\"");
+        Some((number.parse::<usize>().ok()?, cause))
+    };
+    let errors: Vec<_> = FILE.text.lines().filter_map(shown).collect();
+    let lines = [
+        "timeout fast",
+        "prot 53",
+        "port",
+        "json",
+        "port 53\nport 53",
+    ];
+    assert_eq!(errors.len(), lines.len());
+    for ((number, cause), line) in errors.into_iter().zip(lines) {
+        let before = number - line.lines().count();
+        let text = format!("{}{line}\n", "\n".repeat(before));
+        let error = check_config("manual-error", &text).expect_err(line);
+        assert_eq!(error, format!("dns-tool: FILE:{number}: {cause}\n"));
+    }
+}
+
+/// The words of a variable of the completion for bash.
 fn list(variable: &str) -> Vec<String> {
     let start = format!("local {variable}=\"");
-    let found = COMPLETION
+    let found = BASH
         .split(&start)
         .nth(1)
         .and_then(|rest| rest.split('"').next());
@@ -169,9 +455,9 @@ fn list(variable: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_completion_has_the_options_of_the_help() {
-    let query = |entry: &Entry| entry.group == "Query";
-    let report = |entry: &Entry| entry.group == "Pin and check";
+fn the_completion_for_bash_has_the_options_of_the_help() {
+    let query = |entry: &Entry| entry.group == OF_QUERY;
+    let report = |entry: &Entry| entry.group == OF_PIN_AND_CHECK;
     assert_eq!(
         list("options"),
         names(|entry| !query(entry) && !report(entry))
@@ -186,25 +472,26 @@ fn the_completion_has_the_options_of_the_help() {
 #[test]
 fn the_completion_has_the_values_that_the_program_takes() {
     let accepts = |arguments: [&str; 2]| command_line::parse(arguments).is_ok();
-    for (option, variable) in [("--pin-mode", "modes"), ("--log-level", "levels")] {
-        let words = list(variable);
-        assert!(words.len() > 1);
-        for word in words {
-            assert!(accepts([option, &word]), "{option} {word}");
+    for (option, variable, words) in [
+        ("--pin-mode", "modes", "strict report"),
+        ("--log-level", "levels", "error warn info debug trace"),
+    ] {
+        assert_eq!(list(variable).join(" "), words);
+        for word in words.split(' ') {
+            assert!(accepts([option, word]), "{option} {word}");
         }
     }
     let help = help::help_all();
-    let subcommands = list("subcommands");
     let known = help
         .lines()
         .filter_map(|line| line.strip_prefix("       dns-tool "));
     let known: Vec<_> = known.filter_map(|line| line.split(' ').next()).collect();
-    assert_eq!(subcommands, known);
+    assert_eq!(list("subcommands"), known);
 }
 
 #[test]
 fn the_manual_lists_the_metrics_of_the_guide() {
-    let guide = include_str!("../src/guide/monitoring.md");
+    let guide = chapter("monitoring");
     let is_metric =
         |line: &&str| line.starts_with("| `dns_tool_") || line.starts_with("| `process_");
     let mut expected = Vec::new();
@@ -225,6 +512,50 @@ fn the_manual_lists_the_metrics_of_the_guide() {
         expected.push(format!(".It Li {name}{labels} Ta {}", cells[2]));
     }
     assert!(expected.len() > 40);
-    let listed = MANUAL.lines().filter(|line| line.starts_with(".It Li "));
+    let listed = PROGRAM
+        .text
+        .lines()
+        .filter(|line| line.starts_with(".It Li "));
     assert_eq!(listed.collect::<Vec<_>>(), expected);
+}
+
+/// The sections that mdoc(7) knows, in its order.
+const SECTIONS: [&str; 15] = [
+    "NAME",
+    "SYNOPSIS",
+    "DESCRIPTION",
+    "ENVIRONMENT",
+    "FILES",
+    "EXIT STATUS",
+    "EXAMPLES",
+    "DIAGNOSTICS",
+    "SEE ALSO",
+    "STANDARDS",
+    "HISTORY",
+    "AUTHORS",
+    "CAVEATS",
+    "BUGS",
+    "SECURITY CONSIDERATIONS",
+];
+
+#[test]
+fn the_sections_of_the_manual_are_in_the_order_of_mdoc() {
+    for Page { path, text, .. } in [PROGRAM, FILE] {
+        let found: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(".Sh "))
+            .collect();
+        let position = |name: &str| SECTIONS.iter().position(|known| *known == name);
+        let known: Vec<_> = found.iter().filter_map(|name| position(name)).collect();
+        assert!(known.is_sorted() && known.len() > 5, "{path}: {found:?}");
+        // Sections of its own stand between DESCRIPTION and ENVIRONMENT.
+        let at = |name: &str| found.iter().position(|known| *known == name);
+        let own = found
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| position(name).is_none());
+        let range = at("DESCRIPTION").expect("one")..at("ENVIRONMENT").expect("one");
+        let stray: Vec<_> = own.filter(|(index, _)| !range.contains(index)).collect();
+        assert!(stray.is_empty(), "{path}: {stray:?}");
+    }
 }

@@ -114,44 +114,6 @@ fn every_other_command_is_run_by_the_check_that_lands_changes() {
 }
 
 #[test]
-fn options_and_defaults_are_those_of_the_help() {
-    let configuration = chapter("configuration");
-    let rows: Vec<_> = configuration
-        .lines()
-        .filter(|line| line.starts_with("| `--"))
-        .collect();
-    let help = help::help_all();
-    let options: Vec<_> = help
-        .lines()
-        .filter_map(|line| line.strip_prefix("  --"))
-        .collect();
-    assert_eq!(rows.len(), options.len());
-    for (row, option) in rows.iter().zip(options) {
-        assert!(
-            row.starts_with(&format!("| `--{option}`")),
-            "{row} is not for --{option}"
-        );
-        let entry = help
-            .split(&format!("--{option}\n"))
-            .nth(1)
-            .expect("an entry");
-        let entry = entry.split_whitespace().collect::<Vec<_>>().join(" ");
-        let default = entry
-            .split("[default: ")
-            .nth(1)
-            .expect("a default")
-            .split([';', ']'])
-            .next()
-            .expect("one");
-        let said = row.rsplit('|').nth(1).expect("a default").replace('`', "");
-        assert!(
-            said.trim().starts_with(default),
-            "{row}: the help says {default:?}"
-        );
-    }
-}
-
-#[test]
 fn the_options_that_the_readme_recommends_are_in_the_help() {
     let help = help::help_all();
     let readme = texts().swap_remove(0).1;

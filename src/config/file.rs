@@ -1,4 +1,4 @@
-//! How is a file of options written?
+//! How is a configuration file written?
 //!
 //! In lines `x-y VALUE` for `--x-y VALUE`, with comments after `#`.
 

@@ -11,21 +11,21 @@ const COMMON_OPTIONS: [(&str, &str); 12] = [
     ("--allow", "clients that may ask; repeatable"),
     ("--resolver-addr", "address of the resolver; repeatable"),
     ("--resolver-fqdn", "name in the resolver's certificate"),
-    ("--resolver", "a further resolver; repeatable"),
+    ("--resolver", "further resolver; repeatable"),
     ("--pins", "pins of the resolvers' keys"),
     ("--timeout", "deadline of a query"),
     ("--cache-size", "memory for answers; 0 keeps none"),
-    ("--monitor", "serve metrics, health and status page"),
+    ("--monitor", "serve metrics, health and a status page"),
     ("--config", "read options from a file"),
-    ("--user", "user to run as once ports are bound"),
+    ("--user", "user to run as after binding the ports"),
 ];
 
-/// The text of `--help`: usage, the options that most people need, and where the rest is. It fits on a screen.
+/// The text of `--help`: usage, the most common options, and where the rest is. It fits on a screen.
 pub fn help() -> String {
     let mut text = usage();
     text.push_str(
-        "\nIt serves DNS on 127.0.0.1 and ::1, port 53, and relays it to Cloudflare's\n\
-         resolver, unless options say otherwise:\n\n",
+        "\nBy default, dns-tool listens on port 53 of 127.0.0.1 and ::1, and forwards\n\
+         queries to Cloudflare's resolver. The most common options:\n\n",
     );
     for (name, summary) in COMMON_OPTIONS {
         let spec = find_option(strip_dashes(name));
@@ -37,13 +37,15 @@ pub fn help() -> String {
         "\n  -h, --help                      print this help\n  \
            --help-all                      print all options\n  \
            -V, --version                   print the version\n\n\
-         dns-tool query sends one query, dns-tool pin prints the keys of resolvers as\n\
-         --pins takes them, and dns-tool check looks at configuration and resolvers.\n\n\
+         Subcommands:\n  \
+           query                           send one query and print the answer\n  \
+           pin                             print the keys of resolvers for --pins\n  \
+           check                           check configuration, ports and resolvers\n\n\
          Examples:\n  \
            dns-tool --port 5353\n  \
            dns-tool --resolver-addr 9.9.9.9 --resolver-fqdn dns.quad9.net\n  \
            dns-tool check --config /etc/dns-tool/dns-tool.conf\n\n\
-         Manual: dns-tool(8).\n",
+         Manuals: dns-tool(8), dns-tool.conf(5).\n",
     );
     text
 }
@@ -51,7 +53,7 @@ pub fn help() -> String {
 /// The first lines of both helps.
 fn usage() -> String {
     format!(
-        "dns-tool {}: relays cleartext DNS to one authenticated DNS-over-TLS resolver\n\n\
+        "dns-tool {}: forwards cleartext DNS to one authenticated resolver over TLS\n\n\
          Usage: dns-tool [OPTIONS]\n       \
                 dns-tool query NAME [TYPE] [OPTIONS]\n       \
                 dns-tool pin [IP[:PORT][#NAME]...] [OPTIONS]\n       \
@@ -64,13 +66,15 @@ fn usage() -> String {
 pub fn help_all() -> String {
     let mut text = usage();
     text.push_str(
-        "\ndns-tool query asks for the records of a name, addresses unless a TYPE is\n\
-         given, and says what it hears. dns-tool pin shows the keys of resolvers as\n\
-         --pins takes them. dns-tool check says whether all is as it should be. All\n\
-         options mean what they mean without these words.\n\n\
-         Options take one dash or two, and their value after a space or an equals sign.\n\
-         Those of the daemon may also stand in the environment, --port as DNS_TOOL_PORT,\n\
-         and in a file (--config), as port; the first of these three that has one counts.\n",
+        "\nWithout a subcommand, dns-tool serves clients until a signal stops it.\n\
+         dns-tool query sends one query, for TYPE A by default, and prints the answer.\n\
+         dns-tool pin prints the keys of the configured resolvers, or of those on its\n\
+         command line, as lines of a file for --pins. dns-tool check checks the\n\
+         configuration, the ports and the resolvers. Subcommands read the same options.\n\n\
+         An option has one dash or two. Its value follows a space or an equals sign.\n\
+         Set an option of the daemon on the command line (--port 5353), in the\n\
+         environment (DNS_TOOL_PORT=5353) or in the configuration file (port 5353). The\n\
+         first of these three places that sets an option decides its value.\n",
     );
     for (group, specs) in OPTIONS {
         let _ = writeln!(text, "\n{group}:");
@@ -96,11 +100,15 @@ pub fn help_all() -> String {
         }
     }
     text.push_str(
-        "\nOther:\n  -h, --help, --help-all\n        print the options that most people need, or all\n  -V, --version\n        print the version\n\n\
-         Exit codes: 0 ok, 1 could not run, 2 usage or configuration. Those of query: 0\n\
-         for NOERROR and NXDOMAIN, 1 for another answer or none in time, 2 for usage.\n\
-         Of pin: 0 verified, 2 shown but not verified, 1 nothing reached. Of check: 0 OK,\n\
-         1 WARNING, 2 CRITICAL, 3 could not be checked.\n",
+        "\nOther:\n  \
+           -h, --help\n        Print the most common options.\n      \
+               --help-all\n        Print all options.\n  \
+           -V, --version\n        Print the version.\n\n\
+         Exit codes:\n  \
+           dns-tool        0 stopped by a signal, 1 system error, 2 wrong options\n  \
+           dns-tool query  0 NOERROR or NXDOMAIN, 1 another answer or none, 2 usage error\n  \
+           dns-tool pin    0 verified, 1 nothing reached, 2 not verified, or usage error\n  \
+           dns-tool check  0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN\n",
     );
     text
 }

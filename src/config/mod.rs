@@ -6,7 +6,7 @@
 //! - [`settings`]: which settings the options mean.
 //! - `values`: how the values of options are read.
 //! - [`sources`]: which options were given, and where.
-//! - `file`: how a file of options is written.
+//! - `file`: how a configuration file is written.
 //! - [`help`]: what the help says.
 //! - `options`: which options there are.
 

@@ -55,7 +55,7 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--address",
                 value_name: "IP",
                 repeatable: true,
-                help: "address to listen on, TCP and UDP",
+                help: "Address to listen on, for UDP and TCP. 0.0.0.0 and :: mean all addresses of their family.",
                 default_text: "127.0.0.1 and ::1",
                 default_values: &["127.0.0.1", "::1"],
             },
@@ -63,7 +63,7 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--port",
                 value_name: "N",
                 repeatable: false,
-                help: "port to listen on; 0 lets the system choose",
+                help: "Port to listen on, for UDP and TCP. 0 lets the system choose a free port. Range: 0 to 65535.",
                 default_text: "53",
                 default_values: &["53"],
             },
@@ -71,8 +71,9 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--reuse-port",
                 value_name: "",
                 repeatable: false,
-                help: "share the port with others of the same user that say so too; each has some of the clients",
-                default_text: "alone",
+                help: "Share the port with other dns-tool processes of the same user that set this option too. The \
+                       kernel distributes the clients among them.",
+                default_text: "no",
                 default_values: &[],
             },
         ],
@@ -84,7 +85,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--allow",
                 value_name: "PREFIX",
                 repeatable: true,
-                help: "who may ask, such as 192.0.2.0/24; others get REFUSED",
+                help: "Address or network of clients that may send queries, such as 192.0.2.0/24. Other clients get \
+                       REFUSED. Values replace the whole default.",
                 default_text: "loopback, private, shared (100.64.0.0/10) and link-local addresses",
                 default_values: &DEFAULT_ALLOW,
             },
@@ -92,9 +94,9 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--rate-limit",
                 value_name: "QPS[/BURST]",
                 repeatable: false,
-                help: "queries a second of each client (IPv4 address or IPv6 /56), and at once after a rest, by \
-                          default twice as many; 0 for no limit. Who asks from a loopback address has none unless one is \
-                          given",
+                help: "Queries per second of one client (IPv4 address or IPv6 /56), and the size of a burst. Without \
+                       BURST, a burst is twice QPS. 0 means no limit. Loopback addresses are limited only if you set \
+                       this option. Maximum of both numbers: 1000000.",
                 default_text: "500/1000",
                 default_values: &["500/1000"],
             },
@@ -107,15 +109,17 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--resolver-addr",
                 value_name: "IP[:PORT]",
                 repeatable: true,
-                help: "address of the trusted resolver; port 853 unless given",
-                default_text: "Cloudflare's four",
+                help: "Address of the resolver. The port is 853 unless you name another one; 53 is refused. With a \
+                       port, put an IPv6 address in brackets.",
+                default_text: "the four addresses of cloudflare-dns.com",
                 default_values: &DEFAULT_RESOLVER_ADDRESSES,
             },
             OptionSpec {
                 name: "--resolver-fqdn",
                 value_name: "NAME",
                 repeatable: false,
-                help: "the name its certificate must bear",
+                help: "Name that the resolver's certificate must contain. A name other than the default requires \
+                       --resolver-addr.",
                 default_text: "cloudflare-dns.com",
                 default_values: &["cloudflare-dns.com"],
             },
@@ -123,9 +127,9 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--resolver-pin",
                 value_name: "PIN",
                 repeatable: true,
-                help: "SPKI pin of its key or of an issuer's: BASE64, sha256/BASE64, sha256//BASE64 or \
-                          pin-sha256=\"BASE64\"; NAME=PIN pins another --resolver. One of its pins must match, \
-                          besides chain and name",
+                help: "SPKI pin of the resolver. A key on its verified certificate path must match one of its pins, in \
+                       addition to the checks of chain and name. Formats: BASE64, sha256/BASE64, sha256//BASE64 and \
+                       pin-sha256=\"BASE64\". NAME=PIN sets a pin of the --resolver with that name.",
                 default_text: "none",
                 default_values: &[],
             },
@@ -133,8 +137,9 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--pins",
                 value_name: "FILE",
                 repeatable: false,
-                help: "more pins, in lines NAME PIN [not-before=DATE] [not-after=DATE] [# comment]; read again \
-                          when it changes and on SIGHUP",
+                help: "File with further pins, one on each line: NAME PIN [not-before=DATE] [not-after=DATE] [# \
+                       comment]. Every resolver must then have a pin. The file is read again when it changes and on \
+                       SIGHUP.",
                 default_text: "none",
                 default_values: &[],
             },
@@ -142,8 +147,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--pin-mode",
                 value_name: "MODE",
                 repeatable: false,
-                help: "strict refuses a resolver none of whose keys is pinned; report serves all the same, on \
-                          chain and name alone, and logs each such session: for trying pins out",
+                help: "Treatment of a resolver without a matching pin. strict refuses it. report accepts it on chain \
+                       and name alone, and logs each such session, so that you can try pins out.",
                 default_text: "strict",
                 default_values: &["strict"],
             },
@@ -151,9 +156,10 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--pin-rollover",
                 value_name: "DAYS",
                 repeatable: false,
-                help: "accept a new key of a pinned resolver without a pin when its old certificate is due, the \
-                          same issuer gave it, so many days have passed since it was first seen, and every address \
-                          shows it and no other new one; needs --state-dir",
+                help: "Accept a new key of a pinned resolver without a pin, DAYS after it was first seen. The old \
+                       certificate must be near its end or expired, the same issuer key must have signed the new one, \
+                       and every address of the resolver must present the new key and no other new key. Requires \
+                       --state-dir. Range: more than 0 and at most 366, decimals allowed.",
                 default_text: "never",
                 default_values: &[],
             },
@@ -161,16 +167,17 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--state-dir",
                 value_name: "DIR",
                 repeatable: false,
-                help: "folder where it remembers, from one start to the next, the keys that it learnt and the last \
-                          time at which the clock was right",
-                default_text: "nothing is remembered",
+                help: "Existing directory in which dns-tool keeps the keys that it accepted and the last time at which \
+                       the clock was right. Only its owner may have write permission.",
+                default_text: "none",
                 default_values: &[],
             },
             OptionSpec {
                 name: "--resolver",
                 value_name: "IP[:PORT]#NAME",
                 repeatable: true,
-                help: "a further resolver, asked when those before it cannot be had",
+                help: "Further resolver, by its address and the name in its certificate. dns-tool uses it while the \
+                       resolvers before it fail. Values with the same NAME are addresses of one resolver.",
                 default_text: "none",
                 default_values: &[],
             },
@@ -178,15 +185,16 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--resolver-ca",
                 value_name: "FILE",
                 repeatable: false,
-                help: "PEM file of trust anchors, in place of the built-in Mozilla roots",
-                default_text: "built in",
+                help: "PEM file of trust anchors for all resolvers, in place of the built-in Mozilla root \
+                       certificates.",
+                default_text: "none",
                 default_values: &[],
             },
             OptionSpec {
                 name: "--timeout",
                 value_name: "SECONDS",
                 repeatable: false,
-                help: "the one deadline of a query, whole or decimal, 0.05 to 60",
+                help: "Deadline of each query in seconds, decimals allowed. Range: 0.05 to 60.",
                 default_text: "3",
                 default_values: &["3"],
             },
@@ -199,7 +207,7 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--cache-size",
                 value_name: "BYTES",
                 repeatable: false,
-                help: "memory for answers, from 65536; 0 keeps none",
+                help: "Memory for cached answers in bytes. 0 turns the cache off. Minimum: 65536.",
                 default_text: "8388608",
                 default_values: &["8388608"],
             },
@@ -207,8 +215,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--serve-stale",
                 value_name: "SECONDS",
                 repeatable: false,
-                help: "how long an expired answer is served while the resolver fails or is slow, at most 604800; 0 \
-                          never does",
+                help: "Time in seconds for which a cached answer may still be served after it expires, while the \
+                       resolver fails or is slow (RFC 8767). 0 turns this off. Range: 0 to 604800.",
                 default_text: "86400",
                 default_values: &["86400"],
             },
@@ -221,17 +229,17 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--max-memory",
                 value_name: "BYTES",
                 repeatable: false,
-                help: "memory for queries and replies beside the cache, what the kernel holds for TCP clients included, from \
-                          4194304; one TCP client for each 128 KiB of it",
-                default_text: "33554432, and 69632 more for each of --max-clients beyond 256",
+                help: "Memory for queries and replies in bytes, including the kernel's buffers of TCP connections and \
+                       excluding the cache. Up to 32 MiB, each 128 KiB allows one TCP connection. Minimum: 4194304.",
+                default_text: "33554432, plus 69632 for each of --max-clients above 256",
                 default_values: &[],
             },
             OptionSpec {
                 name: "--max-clients",
                 value_name: "N",
                 repeatable: false,
-                help: "TCP connections at a time, 1 to 65536; when there are so many, a newcomer gets the place of the longest \
-                          idle, or busy for the longest time, of the client that has the most",
+                help: "TCP connections at a time. When all are taken, a new connection replaces an existing one, \
+                       usually the longest idle connection of the client with the most. Range: 1 to 65536.",
                 default_text: "256",
                 default_values: &["256"],
             },
@@ -239,8 +247,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--max-clients-per-address",
                 value_name: "N",
                 repeatable: false,
-                help: "of them from one IPv4 address or IPv6 /56, 1 to 65536. Loopback addresses have no such \
-                          limit unless one is given",
+                help: "TCP connections at a time from one IPv4 address or IPv6 /56. Loopback addresses are limited \
+                       only if you set this option. Range: 1 to 65536.",
                 default_text: "16",
                 default_values: &["16"],
             },
@@ -248,7 +256,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--sessions",
                 value_name: "N",
                 repeatable: false,
-                help: "sessions to one address of a resolver, 1 to 16; a second is opened only when the first is busy",
+                help: "TLS sessions to each address of a resolver. A further session is opened only while the others \
+                       are busy. Range: 1 to 16.",
                 default_text: "2",
                 default_values: &["2"],
             },
@@ -256,8 +265,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--max-pending",
                 value_name: "N",
                 repeatable: false,
-                help: "queries of one client without an answer at a time, 1 to 1000000, and four times as many of all, as far \
-                          as --max-memory has room for them; more get SERVFAIL at once",
+                help: "Unanswered queries of one client at a time. All clients together may have four times as many, \
+                       as far as --max-memory has room. Further queries get SERVFAIL at once. Range: 1 to 1000000.",
                 default_text: "8192",
                 default_values: &["8192"],
             },
@@ -265,7 +274,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--upstream-rate-limit",
                 value_name: "QPS",
                 repeatable: false,
-                help: "queries a second that are sent to the resolver, those asked again or on a second session included; more fail at once; 0 for no limit",
+                help: "Queries per second sent to all resolvers together, repetitions included. Queries above the \
+                       limit fail at once. 0 means no limit. Range: 0 to 1000000.",
                 default_text: "0",
                 default_values: &["0"],
             },
@@ -278,15 +288,17 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--monitor",
                 value_name: "ADDR:PORT",
                 repeatable: false,
-                help: "serve metrics, health and a status page there over HTTP, to whoever can reach it",
-                default_text: "not served",
+                help: "Address and port on which to serve metrics, health and a status page over HTTP. Anybody who can \
+                       reach the port can read them.",
+                default_text: "none",
                 default_values: &[],
             },
             OptionSpec {
                 name: "--slo-latency",
                 value_name: "SECONDS",
                 repeatable: false,
-                help: "how long an answer may take to be counted as a good one, whole or decimal, 0.001 to 60",
+                help: "Latency in seconds, decimals allowed, up to which an answer counts as good in the service level \
+                       metrics. Range: 0.001 to 60.",
                 default_text: "0.1",
                 default_values: &["0.1"],
             },
@@ -299,8 +311,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--config",
                 value_name: "FILE",
                 repeatable: false,
-                help: "file of options, in lines NAME VALUE without dashes, and # before comments; an option given here \
-                          or in the environment wins over the file. Read again on SIGHUP",
+                help: "Configuration file, with one option without dashes and its value on each line. The command line \
+                       and the environment take precedence. The file is read again on SIGHUP. See dns-tool.conf(5).",
                 default_text: "none",
                 default_values: &[],
             },
@@ -308,16 +320,17 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--check-config",
                 value_name: "",
                 repeatable: false,
-                help: "print the settings that hold, as such a file, and where each comes from",
-                default_text: "serve",
+                help: "Check the configuration, print every setting with its source as a configuration file, and exit.",
+                default_text: "no",
                 default_values: &[],
             },
             OptionSpec {
                 name: "--user",
                 value_name: "NAME",
                 repeatable: false,
-                help: "user to run as once the ports are bound, by name or number, with no other groups than its own",
-                default_text: "whoever starts it",
+                help: "User to run as after the ports are bound, by name or number, except root. dns-tool gives up all \
+                       groups but the primary group of that user.",
+                default_text: "unchanged",
                 default_values: &[],
             },
         ],
@@ -329,7 +342,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--log-level",
                 value_name: "LEVEL",
                 repeatable: false,
-                help: "error, warn, info, debug or trace; from debug on, lines hold query names and client addresses",
+                help: "Least severe level to log: error, warn, info, debug or trace. At debug and trace, lines contain \
+                       query names and client addresses.",
                 default_text: "info",
                 default_values: &["info"],
             },
@@ -337,17 +351,17 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--query-log",
                 value_name: "",
                 repeatable: false,
-                help: "a line for each query: when, from which network (IPv4 /24, IPv6 /48), what, how it ended and \
-                          how long that took",
-                default_text: "none",
+                help: "Log each query with its time, the client's network (IPv4 /24 or IPv6 /48), the transport, the \
+                       name, the type, the outcome and the duration.",
+                default_text: "no",
                 default_values: &[],
             },
             OptionSpec {
                 name: "--query-log-clients",
                 value_name: "",
                 repeatable: false,
-                help: "such lines with the client's address and port",
-                default_text: "none",
+                help: "Log each query as --query-log does, but with the client's address and port.",
+                default_text: "no",
                 default_values: &[],
             },
         ],
@@ -358,8 +372,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
             name: "--json",
             value_name: "",
             repeatable: false,
-            help: "report for a program, as JSON",
-            default_text: "in lines for people",
+            help: "Print the report as JSON.",
+            default_text: "no",
             default_values: &[],
         }],
     ),
@@ -370,16 +384,18 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--direct",
                 value_name: "",
                 repeatable: false,
-                help: "ask the resolver itself, over a session that has to prove its identity as the daemon's have",
-                default_text: "ask dns-tool on the first --address and --port",
+                help: "Send the query to the resolver over an authenticated TLS session, as the daemon does. Without \
+                       this option, the query goes to dns-tool on the first --address and --port.",
+                default_text: "no",
                 default_values: &[],
             },
             OptionSpec {
                 name: "--tcp",
                 value_name: "",
                 repeatable: false,
-                help: "ask by TCP at once",
-                default_text: "by UDP, and by TCP where the answer does not fit",
+                help: "Send the query over TCP. Without this option, the query goes over UDP first, and over TCP if \
+                       the answer is truncated.",
+                default_text: "no",
                 default_values: &[],
             },
         ],

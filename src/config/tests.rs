@@ -438,7 +438,7 @@ fn check_config_shows_the_source_of_each_setting() {
         "resolver-addr 1.1.1.1:853 # default".to_owned(),
         "# address 127.0.0.1 and ::1 # default".to_owned(),
         "# rate-limit 500/1000 # default".to_owned(),
-        "# resolver-ca built in # default".to_owned(),
+        "# resolver-ca none # default".to_owned(),
     ] {
         assert!(said.lines().any(|said| said == line), "{line}: {said}");
     }
