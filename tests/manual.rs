@@ -1,4 +1,4 @@
-//! The manual pages and the completion have exactly the options of the help, and the samples are valid.
+//! The manual pages and the completions have exactly the options of the help, and the samples are valid.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -30,6 +30,9 @@ const FILE: Page = Page {
 };
 
 const BASH: &str = include_str!("../scripts/completion/dns-tool.bash");
+const ZSH: &str = include_str!("../scripts/completion/_dns-tool");
+const FISH: &str = include_str!("../scripts/completion/dns-tool.fish");
+
 /// The groups of options that belong to subcommands.
 const OF_PIN_AND_CHECK: &str = "Pin and check";
 const OF_QUERY: &str = "Query";
@@ -454,6 +457,12 @@ fn list(variable: &str) -> Vec<String> {
     found.split_whitespace().map(str::to_owned).collect()
 }
 
+/// The first sentence of a text, as the completions describe an option.
+fn summary(text: &str) -> &str {
+    let end = [". ", ": "].iter().filter_map(|end| text.find(end)).min();
+    text[..end.unwrap_or(text.len())].trim_end_matches('.')
+}
+
 #[test]
 fn the_completion_for_bash_has_the_options_of_the_help() {
     let query = |entry: &Entry| entry.group == OF_QUERY;
@@ -470,12 +479,82 @@ fn the_completion_for_bash_has_the_options_of_the_help() {
 }
 
 #[test]
-fn the_completion_has_the_values_that_the_program_takes() {
+fn the_completion_for_zsh_has_the_options_of_the_help() {
+    let expected: Vec<_> = entries()
+        .iter()
+        .map(|entry| {
+            let star = if entry.repeatable { "*" } else { "" };
+            let equals = if entry.value.is_empty() { "" } else { "=" };
+            let escaped = |text: &str| text.replace('\'', "'\\''").replace([':', '[', ']'], " ");
+            let action = match &*entry.value {
+                "" => String::new(),
+                "FILE" => ":FILE:_files".to_owned(),
+                "DIR" => ":DIR:_files -/".to_owned(),
+                "MODE" => ":MODE:(strict report)".to_owned(),
+                "LEVEL" => ":LEVEL:(error warn info debug trace)".to_owned(),
+                _ if entry.name == "--user" => ":NAME:_users".to_owned(),
+                value => format!(":{}: ", value.replace(':', "\\:").replace(['[', ']'], "")),
+            };
+            format!(
+                "'{star}{}{equals}[{}]{action}'",
+                entry.name,
+                escaped(summary(&entry.text))
+            )
+        })
+        .collect();
+    let found = ZSH.lines().map(str::trim);
+    let found: Vec<_> = found
+        .filter(|line| line.starts_with("'--") || line.starts_with("'*--"))
+        .collect();
+    assert_eq!(found, expected, "scripts/completion/_dns-tool");
+}
+
+#[test]
+fn the_completion_for_fish_has_the_options_of_the_help() {
+    let expected: Vec<_> = entries()
+        .iter()
+        .map(|entry| {
+            let of = match &*entry.group {
+                OF_QUERY => " -n '__fish_seen_subcommand_from query'",
+                OF_PIN_AND_CHECK => " -n '__fish_seen_subcommand_from pin check'",
+                _ => "",
+            };
+            let value = match &*entry.value {
+                "" => "",
+                "FILE" => " -rF",
+                "DIR" => " -xa '(__fish_complete_directories)'",
+                "MODE" => " -xa 'strict report'",
+                "LEVEL" => " -xa 'error warn info debug trace'",
+                _ if entry.name == "--user" => " -xa '(__fish_complete_users)'",
+                _ => " -x",
+            };
+            let escaped = summary(&entry.text).replace('\'', "\\'");
+            format!(
+                "complete -c dns-tool{of} -l {}{value} -d '{escaped}'",
+                &entry.name[2..]
+            )
+        })
+        .collect();
+    let found = FISH
+        .lines()
+        .filter(|line| line.starts_with("complete ") && line.contains(" -l "));
+    let is_other = |line: &&str| {
+        OTHER
+            .iter()
+            .any(|other| line.contains(&format!(" -l {} ", &other[2..])))
+    };
+    let found: Vec<_> = found.filter(|line| !is_other(line)).collect();
+    assert_eq!(found, expected, "scripts/completion/dns-tool.fish");
+}
+
+#[test]
+fn the_completions_have_the_values_that_the_program_takes() {
     let accepts = |arguments: [&str; 2]| command_line::parse(arguments).is_ok();
     for (option, variable, words) in [
         ("--pin-mode", "modes", "strict report"),
         ("--log-level", "levels", "error warn info debug trace"),
     ] {
+        // The tests above hold the other two to the same words.
         assert_eq!(list(variable).join(" "), words);
         for word in words.split(' ') {
             assert!(accepts([option, word]), "{option} {word}");
@@ -487,6 +566,20 @@ fn the_completion_has_the_values_that_the_program_takes() {
         .filter_map(|line| line.strip_prefix("       dns-tool "));
     let known: Vec<_> = known.filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(list("subcommands"), known);
+    for word in known {
+        assert!(ZSH.contains(&format!("'{word}:")), "zsh: {word}");
+        let offered = format!("-n \"$first\" -a {word} ");
+        assert!(FISH.contains(&offered), "fish: {word}");
+    }
+    for other in OTHER {
+        let of_zsh = ZSH.lines().filter(|line| line.contains("'(- *)"));
+        let of_zsh = of_zsh.filter(|line| line.replace("}'", "").contains(&format!("{other}[")));
+        assert_eq!(of_zsh.count(), 1, "zsh: {other}");
+        assert!(
+            FISH.contains(&format!(" -l {} ", &other[2..])),
+            "fish: {other}"
+        );
+    }
 }
 
 #[test]
