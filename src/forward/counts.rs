@@ -51,9 +51,9 @@ impl Counts {
         self.outcomes[usize::from(tcp)][outcome as usize].increment();
     }
 
-    /// Counts a query that waits for the resolver, since the cache has no fresh answer.
-    pub(super) fn add_miss(&self) {
-        self.misses.increment();
+    /// Counts queries that wait for the resolver, since the cache has no fresh answer.
+    pub(super) fn add_misses(&self, queries: u64) {
+        self.misses.add(queries);
     }
 
     /// Counts a cached answer that was served and is asked for again.

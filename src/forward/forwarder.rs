@@ -23,7 +23,6 @@ use crate::forward::outcome::Outcome;
 use crate::forward::policy::{Policy, Settings, Upstream, Work};
 use crate::forward::rate_limit::Verdict;
 use crate::forward::relay::NewQuery;
-use crate::forward::waiters::Waiter;
 use crate::message::{self, ReplyTo};
 use crate::system::clock;
 use crate::system::memory::Memory;
@@ -48,6 +47,8 @@ pub struct Batch {
     /// Answers from the cache in this batch, and how many of them are no failures.
     cache_replies: u64,
     served: u64,
+    /// Queries of this batch that wait for the resolver, since the cache had no fresh answer.
+    misses: u64,
     policy: Option<Arc<Policy>>,
     /// The generation of that policy.
     generation: usize,
@@ -185,7 +186,13 @@ impl Forwarder {
     }
 
     /// Answers a query from the cache, or prepares it for the resolver; or both, if the cached answer is to be refreshed.
-    fn look_up(&self, query: &message::Query<'_>, client: Client, now: Instant, batch: &mut Batch) {
+    fn look_up(
+        &self,
+        query: &message::Query<'_>,
+        mut client: Client,
+        now: Instant,
+        batch: &mut Batch,
+    ) {
         let completer = &self.completer;
         let policy = self.policy(&mut batch.policy, &mut batch.generation);
         let timeout = policy.upstream.query_time();
@@ -208,13 +215,12 @@ impl Forwarder {
         };
         if refresh == Some(Refresh::BeforeReply) {
             let (pool, last_batch) = (&mut batch.query_pool, batch.last_batch);
-            let prepared = completer.prepare_for_client(new_query, &client, now, pool, last_batch);
-            if let Some((upstream_query, slot_and_octets)) = prepared {
-                completer.counts().add_miss();
-                let clients = upstream_query.clients();
-                let waiter = Waiter::new(query, client, now, clients.timeout(), slot_and_octets);
-                clients.add(waiter);
-                return batch.queries.push(upstream_query);
+            match completer.prepare_for_client(new_query, client, now, pool, last_batch) {
+                Ok(upstream_query) => {
+                    batch.misses += 1;
+                    return batch.queries.push(upstream_query);
+                }
+                Err(refused) => client = refused,
             }
         }
         let reply_to = ReplyTo::from_query(query);
@@ -228,7 +234,7 @@ impl Forwarder {
         if refresh == Some(Refresh::AfterReply)
             && let Some(upstream_query) = completer.prepare(
                 &new_query,
-                new_query.cost(),
+                &mut None,
                 now,
                 &mut batch.query_pool,
                 batch.last_batch,
@@ -284,6 +290,10 @@ impl Forwarder {
             policy.upstream.submit(queries, work, replies, now);
         }
         replies.send();
+        let misses = std::mem::take(&mut batch.misses);
+        if misses > 0 {
+            self.completer.counts().add_misses(misses);
+        }
         let cache_replies = std::mem::take(&mut batch.cache_replies);
         let served = std::mem::take(&mut batch.served);
         if cache_replies > 0 {

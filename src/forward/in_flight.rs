@@ -38,6 +38,8 @@ pub struct Query {
     is_outage: AtomicBool,
     /// A failure of the resolver that is the answer if no better one comes.
     fallback: Mutex<Option<Fallback>>,
+    /// There is such a failure. So the lock is not taken for most queries.
+    has_fallback: AtomicBool,
     /// The length prefix, the message as the resolver sees it but with the ID 0, and the query's key, if other clients may share
     /// its answer.
     octets: Vec<u8>,
@@ -76,6 +78,7 @@ impl Query {
             ended: AtomicBool::new(false),
             is_outage: AtomicBool::new(false),
             fallback: Mutex::default(),
+            has_fallback: AtomicBool::new(false),
             octets: Vec::with_capacity(TYPICAL_LEN),
             message_end: 0,
             question: 0..0,
@@ -114,6 +117,7 @@ impl Query {
             ended,
             is_outage,
             fallback,
+            has_fallback,
             octets,
             message_end,
             question,
@@ -125,7 +129,9 @@ impl Query {
         for flag in [timed_out, ended, is_outage] {
             *flag.get_mut() = false;
         }
-        *fallback.get_mut() = None;
+        if std::mem::take(has_fallback.get_mut()) {
+            *fallback.get_mut() = None;
+        }
         octets.clear();
         octets.reserve_exact(Self::encoded_len(query, key));
         framing::append(octets, |out| {
@@ -182,6 +188,9 @@ impl Query {
 
     /// Takes the failure that was kept, if there is one.
     pub fn take_fallback(&self) -> Option<Box<[u8]>> {
+        if !self.has_fallback.load(Ordering::Acquire) {
+            return None;
+        }
         self.fallback.lock().take().map(|fallback| fallback.message)
     }
 
@@ -288,6 +297,7 @@ impl upstream::Query for Query {
                 message: message.into(),
                 _reservation: reservation,
             });
+            self.has_fallback.store(true, Ordering::Release);
         }
     }
 

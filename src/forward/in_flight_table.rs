@@ -212,7 +212,8 @@ impl InFlightTable {
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
+    use std::net::{SocketAddr, UdpSocket};
+    use std::sync::LazyLock;
     use std::time::Duration;
 
     use super::*;
@@ -224,6 +225,8 @@ mod tests {
     use crate::upstream::{Message as _, Query as _};
 
     const TIMEOUT: Duration = Duration::from_secs(3);
+    /// One for all queries, so that their client has one slot.
+    static QUOTA: LazyLock<QueryQuota> = LazyLock::new(QueryQuota::default);
 
     fn reset(query: &mut Query, name: &[u8], now: Instant) {
         let header = [0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
@@ -231,22 +234,21 @@ mod tests {
         let asked = message::Query::parse(&message).expect("a query");
         query.reset(&asked, asked.key().as_ref(), now, TIMEOUT);
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-        let peer = socket.local_addr().expect("bound");
+        let peer = SocketAddr::from(([192, 0, 2, 1], 1));
         let client = Client::Datagram {
             peer,
             socket: Arc::new(socket),
             local: None,
         };
-        let quota = QueryQuota::default();
         let limits = quota::Limits {
-            max_queries: 1,
-            free_octets: 1,
-            total_octets: 1,
+            max_queries: 10_000,
+            free_octets: 1 << 20,
+            total_octets: 1 << 20,
         };
-        let slot = quota.try_acquire(quota.slots(peer, true), 1, &limits);
+        let slot = QUOTA.try_acquire(QUOTA.slots(peer, true), 1, &limits);
         let slot = slot.expect("there is room");
         query
-            .clients()
+            .clients_mut()
             .add(Waiter::new(&asked, client, now, TIMEOUT, (slot, 1)));
     }
 

@@ -13,7 +13,8 @@ use crate::forward::completion::QueryCompleter;
 use crate::forward::in_flight::Query;
 use crate::forward::in_flight_table::{Decision, QueryPool};
 use crate::forward::policy::Policy;
-use crate::forward::quota::{self, Slot};
+use crate::forward::quota;
+use crate::forward::waiters::Waiter;
 use crate::message;
 use crate::system::memory::Purpose;
 use crate::upstream::{Completer, Failure};
@@ -39,16 +40,16 @@ impl NewQuery<'_> {
 }
 
 impl QueryCompleter {
-    /// Prepares a query for `client`, and returns it with the slot and the octets with which the quota counts it. Returns None if the
-    /// quota or the memory is used up, before anything is copied.
+    /// Prepares a query for `client`, which waits for its answer. Returns the client if the quota or the memory is used up, before
+    /// anything is copied.
     pub(super) fn prepare_for_client(
         &self,
         mut new_query: NewQuery<'_>,
-        client: &Client,
+        client: Client,
         now: Instant,
         query_pool: &mut QueryPool,
         last_batch: usize,
-    ) -> Option<(Arc<Query>, (Slot, u32))> {
+    ) -> Result<Arc<Query>, Client> {
         let cost = new_query.cost();
         let is_datagram = matches!(client, Client::Datagram { .. });
         let slots = self.quota.slots(client.peer(), is_datagram);
@@ -61,28 +62,30 @@ impl QueryCompleter {
         let octets = cost as u32;
         let slot = match self.quota.try_acquire(slots, octets, &limits) {
             Ok(slot) => slot,
-            Err(quota::Exceeded::Queries) => return None,
+            Err(quota::Exceeded::Queries) => return Err(client),
             Err(quota::Exceeded::Octets) => {
                 self.memory().count_refused(Purpose::Queries);
-                return None;
+                return Err(client);
             }
         };
         new_query.timeout =
             quota::timeout_under_load(new_query.timeout, limits.free_octets, limits.total_octets);
-        let upstream_query = self.prepare(&new_query, cost, now, query_pool, last_batch);
-        if upstream_query.is_none() {
+        let NewQuery { query, timeout, .. } = new_query;
+        let mut waiter = Some(Waiter::new(query, client, now, timeout, (slot, octets)));
+        let prepared = self.prepare(&new_query, &mut waiter, now, query_pool, last_batch);
+        prepared.ok_or_else(|| {
             self.quota.release(slot, octets);
             self.quota.counter().fetch_sub(1, Ordering::SeqCst);
-        }
-        Some((upstream_query?, (slot, octets)))
+            waiter.expect("no query took it").client
+        })
     }
 
-    /// Prepares a query without clients, in the memory of a finished one if there is one. `last_batch` is the number of queries that the
-    /// last batch needed. Returns None if there is no memory for it.
+    /// Prepares a query for which `waiter` waits, in the memory of a finished one if there is one. `last_batch` is the number of queries
+    /// that the last batch needed. Returns None and leaves the waiter if there is no memory for it.
     pub(super) fn prepare(
         &self,
         new_query: &NewQuery<'_>,
-        cost: usize,
+        waiter: &mut Option<Waiter>,
         now: Instant,
         query_pool: &mut QueryPool,
         last_batch: usize,
@@ -90,10 +93,14 @@ impl QueryCompleter {
         if query_pool.is_empty() {
             self.in_flight.lend(query_pool, last_batch);
         }
-        query_pool.reuse(self.memory(), cost, now, |upstream_query| {
+        query_pool.reuse(self.memory(), new_query.cost(), now, |upstream_query| {
             upstream_query.reset(new_query.query, new_query.key, now, new_query.timeout);
+            let clients = upstream_query.clients_mut();
             if let Some(stale_after) = new_query.stale_after {
-                upstream_query.clients_mut().serve_stale_after(stale_after);
+                clients.serve_stale_after(stale_after);
+            }
+            if let Some(waiter) = waiter.take() {
+                clients.add(waiter);
             }
         })
     }

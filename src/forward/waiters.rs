@@ -85,6 +85,8 @@ pub(super) struct WaitingClients {
     next_check: AtomicU64,
     /// When the clients get an expired answer in place of a fresh one; None if there was none in the cache.
     stale_at: Option<Instant>,
+    /// The index of the slot of the client that asked first; 0 without one.
+    first_slot: u16,
     list: Mutex<Waiters>,
 }
 
@@ -97,6 +99,7 @@ impl WaitingClients {
             deadline: AtomicU64::new(0),
             next_check: AtomicU64::new(0),
             stale_at: None,
+            first_slot: 0,
             list: Mutex::default(),
         }
     }
@@ -110,6 +113,7 @@ impl WaitingClients {
             deadline,
             next_check,
             stale_at,
+            first_slot,
             list,
         } = self;
         *began = now;
@@ -117,6 +121,7 @@ impl WaitingClients {
         *deadline.get_mut() = micros(timeout);
         *next_check.get_mut() = micros(timeout);
         *stale_at = None;
+        *first_slot = 0;
         list.get_mut().clear();
     }
 
@@ -146,10 +151,9 @@ impl WaitingClients {
         self.next_check.fetch_add(micros(by), Ordering::AcqRel);
     }
 
-    /// The index of the slot of the first client; 0 if there is no client.
+    /// The index of the slot of the client that asked first; 0 if the query began without a client.
     pub(super) fn first_slot(&self) -> u16 {
-        let waiters = self.list.lock();
-        waiters.first().map_or(0, |waiter| waiter.slot.index())
+        self.first_slot
     }
 
     /// Sets how long clients wait for a fresh answer before they get the expired one (RFC 8767 section 5).
@@ -158,14 +162,10 @@ impl WaitingClients {
         *self.next_check.get_mut() = micros(stale_after.min(self.timeout));
     }
 
-    /// Adds a client.
-    pub(super) fn add(&self, waiter: Waiter) {
-        self.list.lock().push(waiter);
-    }
-
-    /// How long a client waits for an answer.
-    pub(super) fn timeout(&self) -> Duration {
-        self.timeout
+    /// Adds the client that asks first.
+    pub(super) fn add(&mut self, waiter: Waiter) {
+        self.first_slot = waiter.slot.index();
+        self.list.get_mut().push(waiter);
     }
 
     /// Whether clients get an expired answer now.
