@@ -153,6 +153,17 @@ fn an_error_is_exit_code_1_and_says_why() {
 }
 
 #[test]
+fn a_refusal_by_udp_says_why() {
+    let resolver = FakeResolver::honest();
+    let process = Process::before(&resolver, &["--allow", "192.0.2.0/24"]);
+    let said = ask(process.address, &["refused.test"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let expected = ";; REFUSED, 0 answers, EDE 18";
+    assert!(said.status().starts_with(expected), "{said:?}");
+    assert!(said.status().contains("udp"), "{said:?}");
+}
+
+#[test]
 fn nobody_there_is_exit_code_1_and_one_line() {
     // On an address of this host that nobody else uses, who might get the port.
     let free = UdpSocket::bind("127.0.0.99:0").expect("a free port");

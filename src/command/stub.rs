@@ -85,13 +85,15 @@ pub(super) struct StubQuery {
 
 impl StubQuery {
     pub(super) fn new(question: Vec<u8>, timeout: Duration, began: Instant) -> Self {
-        let mut id = [0; 2];
-        SystemRandom::new()
-            .fill(&mut id)
-            .expect("Linux has a random number generator, and it does not fail");
+        let (mut id, mut cookie) = ([0; 2], [0; 8]);
+        for random in [&mut id[..], &mut cookie] {
+            SystemRandom::new()
+                .fill(random)
+                .expect("Linux has a random number generator, and it does not fail");
+        }
         let id = u16::from_be_bytes(id);
         let mut message = Vec::new();
-        message::write_query(&mut message, id, &question);
+        message::write_query(&mut message, id, &cookie, &question);
         Self {
             question,
             id,

@@ -256,8 +256,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--sessions",
                 value_name: "N",
                 repeatable: false,
-                help: "TLS sessions to each address of a resolver. A further session is opened only while the others \
-                       are busy. Range: 1 to 16.",
+                help: "TLS sessions to each address of a resolver. A further session is opened only when no open \
+                       one can take another query. Range: 1 to 16.",
                 default_text: "2",
                 default_values: &["2"],
             },

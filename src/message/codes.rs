@@ -78,6 +78,7 @@ pub mod ede {
 /// EDNS options that a forwarder has to know (IANA's registry of DNS EDNS0 Option Codes).
 pub(super) mod option {
     pub(in crate::message) const CLIENT_SUBNET: u16 = 8;
+    pub(in crate::message) const COOKIE: u16 = 10;
     pub(in crate::message) const KEEPALIVE: u16 = 11;
     pub(in crate::message) const PADDING: u16 = 12;
     pub(in crate::message) const EXTENDED_ERROR: u16 = 15;

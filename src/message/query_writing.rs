@@ -138,12 +138,15 @@ fn padding_start(message: &[u8], opt: usize) -> usize {
 }
 
 /// Appends a stub resolver's query for `question`: with RD; with AD, so that the answer tells whether it was validated (RFC 6840
-/// section 5.7); and with an OPT record, for long answers and Extended DNS Errors.
-pub fn write_query(out: &mut Vec<u8>, id: u16, question: &[u8]) {
+/// section 5.7); and with an OPT record, for long answers and Extended DNS Errors. Its `cookie` (RFC 7873 section 4) leaves room for
+/// such an error in a refusal, which must not be longer than the query.
+pub fn write_query(out: &mut Vec<u8>, id: u16, cookie: &[u8; 8], question: &[u8]) {
     let [id_high, id_low] = id.to_be_bytes();
     out.extend_from_slice(&[id_high, id_low, 0x01, 0x20, 0, 1, 0, 0, 0, 0, 0, 1]);
     out.extend_from_slice(question);
-    write_opt(out, 0, false, |_| {});
+    write_opt(out, 0, false, |out| {
+        write_option(out, option::COOKIE, cookie)
+    });
 }
 
 #[cfg(test)]
