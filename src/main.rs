@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::env;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::process::{ExitCode, exit};
 use std::sync::Arc;
 use std::thread::Builder;
@@ -35,14 +35,13 @@ fn main() -> ExitCode {
         Ok(Command::Query(query)) => run_query(&query),
         Ok(Command::Pin(request)) => {
             let report = command::pin::run(&request);
-            print(&report.to_string());
-            ExitCode::from(report.exit_code())
+            print(&report.to_string(), report.exit_code())
         }
         Ok(Command::Check(request)) => print_report(&command::check::run(&request)),
-        Ok(Command::PrintConfig(settings)) => print(&settings),
-        Ok(Command::Help { all: false }) => print(&help::help()),
-        Ok(Command::Help { all: true }) => print(&help::help_all()),
-        Ok(Command::Version) => print(concat!("dns-tool ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::PrintConfig(settings)) => print(&settings, 0),
+        Ok(Command::Help { all: false }) => print(&help::help(), 0),
+        Ok(Command::Help { all: true }) => print(&help::help_all(), 0),
+        Ok(Command::Version) => print(concat!("dns-tool ", env!("CARGO_PKG_VERSION"), "\n"), 0),
         Err(error) => {
             let has_argument = |word| env::args_os().any(|argument| argument == word);
             if env::args_os().nth(1).is_some_and(|word| word == "check") {
@@ -55,8 +54,7 @@ fn main() -> ExitCode {
 }
 
 fn print_report(report: &command::check_report::Report) -> ExitCode {
-    print(&report.to_string());
-    ExitCode::from(report.state().exit_code())
+    print(&report.to_string(), report.state().exit_code())
 }
 
 fn serve(config: Config) -> ExitCode {
@@ -137,19 +135,25 @@ fn handle_signals(signals: &mut Signals, running: &RunningDaemon, notifier: &Ser
 
 fn run_query(query: &Query) -> ExitCode {
     match command::query::run(query) {
-        Ok(report) if report.is_success => print(&report.text),
-        Ok(report) => {
-            print(&report.text);
-            ExitCode::from(EXIT_FAILURE)
-        }
+        Ok(report) if report.is_success => print(&report.text, 0),
+        Ok(report) => print(&report.text, EXIT_FAILURE),
         Err(error) => fail(EXIT_FAILURE, &error),
     }
 }
 
-fn print(text: &str) -> ExitCode {
-    // Errors are ignored: the reader may have gone away.
-    let _ = io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+/// Prints the output of a subcommand, and returns `code`, or a failure if the text cannot be written. A reader that has read enough is none.
+fn print(text: &str, code: u8) -> ExitCode {
+    let mut stdout = io::stdout();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            let error = io::Error::new(error.kind(), format!("standard output: {error}"));
+            fail(EXIT_FAILURE.max(code), &error)
+        }
+        _ => ExitCode::from(code),
+    }
 }
 
 fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {

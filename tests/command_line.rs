@@ -1,6 +1,7 @@
 //! The process: its command line, its exit codes, its log and its signals.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Command, Output};
@@ -34,6 +35,28 @@ fn help_and_version_go_to_stdout() {
         String::from_utf8_lossy(&version.stdout),
         format!("dns-tool {}\n", env!("CARGO_PKG_VERSION"))
     );
+}
+
+#[test]
+fn output_that_cannot_be_written_is_exit_code_1_and_one_line() {
+    for arguments in [&["--help"][..], &["--version"], &["--check-config"]] {
+        let full = File::options().write(true).open("/dev/full");
+        let output = program()
+            .args(arguments)
+            .stdout(full.expect("a device"))
+            .output()
+            .expect("the program runs");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.starts_with("dns-tool: standard output: "), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    // A reader that has read enough is no failure.
+    let (reader, writer) = io::pipe().expect("a pipe");
+    drop(reader);
+    let output = program().arg("--help-all").stdout(writer).output();
+    let output = output.expect("the program runs");
+    assert!(output.status.success() && output.stderr.is_empty());
 }
 
 #[test]

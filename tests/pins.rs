@@ -507,7 +507,7 @@ fn what_is_remembered_is_its_owners_alone_and_a_broken_file_is_said_at_the_start
     for (content, expected) in [
         ("dns-tool state 2\n", "of a later dns-tool"),
         ("dns-tool state 1\nnonsense\n", "line 2: "),
-        ("", "line 1: "),
+        ("nonsense\n", "line 1: "),
     ] {
         fs::write(&file, content).expect("writes");
         let output = crate::support::process::program()

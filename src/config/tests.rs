@@ -71,7 +71,7 @@ fn an_option_takes_one_dash_or_two_and_a_space_or_an_equals_sign() {
 }
 
 /// Wrong arguments, and parts of the error that they cause.
-const WRONG: [(&[&str], &[&str]); 33] = [
+const WRONG: [(&[&str], &[&str]); 36] = [
     (&["--port", "x"], &["--port", "\"x\"", "0 to 65535"]),
     (&["--port", "65536"], &["--port", "65536", "0 to 65535"]),
     (&["--port"], &["--port", "expected a value"]),
@@ -102,6 +102,18 @@ const WRONG: [(&[&str], &[&str]); 33] = [
     (
         &["--resolver-addr", "1.1.1.1:0"],
         &["--resolver-addr", "1.1.1.1:0", "1 to 65535"],
+    ),
+    (
+        &["--resolver-addr", "0.0.0.0"],
+        &["--resolver-addr", "0.0.0.0", "address of one host"],
+    ),
+    (
+        &["--resolver", "[ff02::1]:853#dns.example"],
+        &["--resolver", "ff02::1", "address of one host"],
+    ),
+    (
+        &["--resolver-addr", "255.255.255.255"],
+        &["--resolver-addr", "255.255.255.255", "address of one host"],
     ),
     (
         &["--resolver-fqdn", "a b"],

@@ -2,7 +2,7 @@
 //!
 //! Each function parses a text, or returns what was expected.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
@@ -44,12 +44,16 @@ pub(super) fn parse_prefix(text: &str) -> Result<IpNet, String> {
         })
 }
 
-/// A resolver's address; the port is 853 unless another is given.
+/// A resolver's address, which is that of one host; the port is 853 unless another is given.
 pub(super) fn parse_resolver_address(text: &str) -> Result<SocketAddr, String> {
     let address = text
         .parse()
         .or_else(|_| text.parse().map(|ip| SocketAddr::new(ip, DOT_PORT)))
         .map_err(|_| "expected an address such as 192.0.2.1:853 or [2001:db8::1]:853".to_owned())?;
+    let ip = address.ip();
+    if ip.is_unspecified() || ip.is_multicast() || ip == Ipv4Addr::BROADCAST {
+        return Err("expected the address of one host such as 192.0.2.1".to_owned());
+    }
     match address.port() {
         0 => Err("expected a port from 1 to 65535".to_owned()),
         DNS_PORT => {

@@ -82,8 +82,12 @@ fn client_limit(config: &Config) -> usize {
         let limit = config.memory.limit;
         warn!("event=memory-limit-low max_clients={wanted} allowed={clients} max_memory={limit}");
     }
-    if clients > privileges::default_max_threads() && clients > privileges::max_threads() {
-        clients = privileges::max_threads().max(1);
+    let mut threads = privileges::max_threads_in_address_space();
+    if clients > privileges::default_max_threads() {
+        threads = threads.min(privileges::max_threads());
+    }
+    if clients > threads {
+        clients = threads.max(1);
         warn!("event=thread-limit-low max_clients={wanted} allowed={clients}");
     }
     let needed = (clients + RESERVED_FDS) as u64;

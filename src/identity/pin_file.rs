@@ -167,7 +167,9 @@ pub fn read_lines(text: &str) -> Result<Vec<NamedPin>, PinFileError> {
 
 fn read_line<'t>(fqdn: &str, mut words: impl Iterator<Item = &'t str>) -> Result<NamedPin, String> {
     let name = resolver_name(fqdn).map_err(|cause| format!("{fqdn:?}: {cause}"))?;
-    let pin = words.next().unwrap_or_default();
+    let pin = words.next().ok_or_else(|| {
+        format!("{fqdn:?}: expected NAME PIN, the name of a resolver and a pin of it")
+    })?;
     let pin: Pin = pin.parse().map_err(|error| format!("{pin:?}: {error}"))?;
     let mut entry = PinEntry::from(pin);
     for word in words {
@@ -316,7 +318,7 @@ mod tests {
     #[test]
     fn a_broken_line_is_said_with_its_number_and_what_was_expected() {
         for (line, expected) in [
-            ("dns.example", "expected base64"),
+            ("dns.example", "\"dns.example\": expected NAME PIN"),
             ("dns.example AAAA", "got 3 bytes"),
             ("no..name PIN", "expected a host name"),
             ("dns.example PIN soon", "expected not-before="),

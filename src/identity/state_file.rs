@@ -70,8 +70,12 @@ impl std::error::Error for StateError {
 }
 
 impl State {
-    /// Parses the text of a state file. Either all lines are accepted or none. Empty lines and lines that begin with `#` are skipped.
+    /// Parses the text of a state file. Either all lines are accepted or none. Empty lines and lines that begin with `#` are skipped. A
+    /// text without lines is the empty state.
     pub fn parse(text: &str) -> Result<Self, StateError> {
+        if text.trim_ascii().is_empty() {
+            return Ok(Self::default());
+        }
         let mut lines = text.lines().enumerate();
         let header = lines
             .next()

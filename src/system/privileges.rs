@@ -13,8 +13,10 @@ use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::sys::prctl::set_dumpable;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setgid, setgroups, setuid};
+
+use crate::system::thread::STACK_SIZE;
 
 /// The list of users. It is read here because the C library of a static binary cannot look users up.
 const PASSWD: &str = "/etc/passwd";
@@ -223,6 +225,25 @@ fn max_threads_with(mappings: usize) -> usize {
     mappings.saturating_sub(OTHER_MAPPINGS) / MAPPINGS_PER_THREAD
 }
 
+/// The number of worker threads for which RLIMIT_AS has room; [`usize::MAX`] without that limit.
+pub fn max_threads_in_address_space() -> usize {
+    match getrlimit(Resource::RLIMIT_AS) {
+        Ok((limit, _)) if limit != RLIM_INFINITY => {
+            threads_in_address_space(usize::try_from(limit).unwrap_or(usize::MAX))
+        }
+        _ => usize::MAX,
+    }
+}
+
+/// Threads may take half of what the program itself leaves of `limit` octets; messages and the cache have the rest. A process that
+/// finds no address space for either ends.
+fn threads_in_address_space(limit: usize) -> usize {
+    const PROGRAM: usize = 16 * 1024 * 1024;
+    // The signal stack has up to 32 KiB, and each stack a guard page.
+    const PER_THREAD: usize = STACK_SIZE + 64 * 1024;
+    limit.saturating_sub(PROGRAM) / 2 / PER_THREAD
+}
+
 /// Prevents core dumps, and keeps other processes of the same user from reading this one's memory (PR_SET_DUMPABLE).
 pub fn disable_core_dumps() {
     // On failure the process is as protected as any other program.
@@ -233,6 +254,15 @@ pub fn disable_core_dumps() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_take_half_of_a_limited_address_space() {
+        const MIB: usize = 1024 * 1024;
+        assert_eq!(threads_in_address_space(0), 0);
+        assert_eq!(threads_in_address_space(16 * MIB), 0);
+        assert_eq!(threads_in_address_space(64 * MIB), 24 * MIB / (320 * 1024));
+        assert!(threads_in_address_space(256 * MIB) > 256);
+    }
 
     #[test]
     fn a_user_is_found_by_name_or_number() {

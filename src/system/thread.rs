@@ -20,7 +20,7 @@ use crate::system::clock::{micros, micros_since_start};
 /// How long a thread waits before it restarts after a panic, so that it cannot spin.
 const RESTART_DELAY: Duration = Duration::from_millis(100);
 /// Stack size in octets. Call chains are short and buffers are on the heap.
-const STACK_SIZE: usize = 256 * 1024;
+pub const STACK_SIZE: usize = 256 * 1024;
 
 /// How long one piece of work may take. None of it waits for others, so milliseconds are normal.
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);

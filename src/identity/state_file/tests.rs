@@ -104,8 +104,8 @@ fn every_prefix_is_a_state_or_is_refused() {
     for length in 0..=text.len() {
         read += usize::from(State::parse(&text[..length]).is_ok());
     }
-    // Each line with and without its end; the time to the second.
-    assert_eq!(read, 2 * text.lines().count());
+    // None, and each line with and without its end; the time to the second.
+    assert_eq!(read, 1 + 2 * text.lines().count());
 }
 
 #[test]
@@ -131,7 +131,11 @@ fn a_refused_line_is_named_with_what_was_expected() {
         let error = State::parse(&changed).expect_err(to).to_string();
         assert!(error.starts_with(expected), "{error}");
     }
-    assert!(matches!(State::parse(""), Err(StateError::MissingHeader)));
+    assert!(matches!(State::parse("#"), Err(StateError::MissingHeader)));
+    for emptied in ["", " \n\n"] {
+        let state = State::parse(emptied).expect("all its lines were deleted");
+        assert_eq!(state, State::default());
+    }
 }
 
 #[test]
