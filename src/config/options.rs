@@ -55,7 +55,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--address",
                 value_name: "IP",
                 repeatable: true,
-                help: "Address to listen on, for UDP and TCP. 0.0.0.0 and :: mean all addresses of their family.",
+                help: "Address to listen on, for UDP and TCP. 0.0.0.0 and :: mean all addresses of their family. Not \
+                       used if systemd passes the sockets (dns-tool.socket).",
                 default_text: "127.0.0.1 and ::1",
                 default_values: &["127.0.0.1", "::1"],
             },
@@ -63,7 +64,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--port",
                 value_name: "N",
                 repeatable: false,
-                help: "Port to listen on, for UDP and TCP. 0 lets the system choose a free port. Range: 0 to 65535.",
+                help: "Port to listen on, for UDP and TCP. 0 lets the system choose a free port. Not used if systemd \
+                       passes the sockets (dns-tool.socket). Range: 0 to 65535.",
                 default_text: "53",
                 default_values: &["53"],
             },
@@ -168,7 +170,7 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 value_name: "DIR",
                 repeatable: false,
                 help: "Existing directory in which dns-tool keeps the keys that it accepted and the last time at which \
-                       the clock was right. Only its owner may have write permission.",
+                       it trusted the clock. Only its owner may have write permission.",
                 default_text: "none",
                 default_values: &[],
             },
@@ -176,8 +178,10 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--resolver",
                 value_name: "IP[:PORT]#NAME",
                 repeatable: true,
-                help: "Further resolver, by its address and the name in its certificate. dns-tool uses it while the \
-                       resolvers before it fail. Values with the same NAME are addresses of one resolver.",
+                help: "Further resolver, by its address and the name in its certificate. It ranks after the resolver \
+                       of --resolver-addr, also after its default, and in the order given. It gets queries that fail \
+                       at the resolvers before it, and all queries while those are unavailable or slow to connect. \
+                       Values with the same NAME are addresses of one resolver.",
                 default_text: "none",
                 default_values: &[],
             },
@@ -194,7 +198,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--timeout",
                 value_name: "SECONDS",
                 repeatable: false,
-                help: "Deadline of each query in seconds, decimals allowed. Range: 0.05 to 60.",
+                help: "Deadline of each query in seconds, decimals allowed. A deadline below 5 seconds is extended, to \
+                       5 at most, while connecting to the resolver takes longer than it. Range: 0.05 to 60.",
                 default_text: "3",
                 default_values: &["3"],
             },
@@ -230,7 +235,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 value_name: "BYTES",
                 repeatable: false,
                 help: "Memory for queries and replies in bytes, including the kernel's buffers of TCP connections and \
-                       excluding the cache. Up to 32 MiB, each 128 KiB allows one TCP connection. Minimum: 4194304.",
+                       excluding the cache. Up to 32 MiB, each 128 KiB allows one TCP connection; above, each 68 KiB. \
+                       Minimum: 4194304.",
                 default_text: "33554432, plus 69632 for each of --max-clients above 256",
                 default_values: &[],
             },
@@ -247,8 +253,9 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--max-clients-per-address",
                 value_name: "N",
                 repeatable: false,
-                help: "TCP connections at a time from one IPv4 address or IPv6 /56. Loopback addresses are limited \
-                       only if you set this option. Range: 1 to 65536.",
+                help: "TCP connections at a time from one IPv4 address or IPv6 /56. At the limit, a new connection \
+                       replaces the longest idle one of that address, or is closed if none is idle. Loopback addresses \
+                       are limited only if you set this option. Range: 1 to 65536.",
                 default_text: "16",
                 default_values: &["16"],
             },
@@ -256,8 +263,9 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--sessions",
                 value_name: "N",
                 repeatable: false,
-                help: "TLS sessions to each address of a resolver. A further session is opened only when no open \
-                       one can take another query. Range: 1 to 16.",
+                help: "TLS sessions to each address of a resolver. A further session is opened only when every open \
+                       one is silent, has 16384 unanswered queries, or has reached a limit of the resolver. Range: 1 \
+                       to 16.",
                 default_text: "2",
                 default_values: &["2"],
             },
@@ -265,8 +273,9 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--max-pending",
                 value_name: "N",
                 repeatable: false,
-                help: "Unanswered queries of one client at a time. All clients together may have four times as many, \
-                       as far as --max-memory has room. Further queries get SERVFAIL at once. Range: 1 to 1000000.",
+                help: "Unanswered queries of one client at a time. All clients together may have four times as many. \
+                       The memory of --max-memory may allow fewer: by default, about 4000 of one client and 12000 of \
+                       all. Further queries get SERVFAIL at once. Range: 1 to 1000000.",
                 default_text: "8192",
                 default_values: &["8192"],
             },
@@ -274,7 +283,7 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--upstream-rate-limit",
                 value_name: "QPS",
                 repeatable: false,
-                help: "Queries per second sent to all resolvers together, repetitions included. Queries above the \
+                help: "Queries per second sent to all resolvers together, repetitions included. New queries above the \
                        limit fail at once. 0 means no limit. Range: 0 to 1000000.",
                 default_text: "0",
                 default_values: &["0"],
@@ -320,7 +329,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--check-config",
                 value_name: "",
                 repeatable: false,
-                help: "Check the configuration, print every setting with its source as a configuration file, and exit.",
+                help: "Check the configuration, print every setting that a dns-tool started now would use, with its \
+                       source and as a configuration file, and exit.",
                 default_text: "no",
                 default_values: &[],
             },
