@@ -18,6 +18,9 @@ pub mod names {}
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/guide/outcomes.md"))]
 pub mod outcomes {}
 
+#[doc = include_str!(concat!(env!("OUT_DIR"), "/guide/limits.md"))]
+pub mod limits {}
+
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/guide/monitoring.md"))]
 pub mod monitoring {}
 
@@ -32,6 +35,9 @@ pub mod measuring {}
 
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/guide/contributing.md"))]
 pub mod contributing {}
+
+#[doc = include_str!(concat!(env!("OUT_DIR"), "/guide/recipes.md"))]
+pub mod recipes {}
 
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/guide/changes.md"))]
 pub mod changes {}
