@@ -5,7 +5,7 @@
 //! ```text
 //! clients                                                                        resolver
 //! TCP --> server: accept --> worker: read queries --.
-//! UDP --> server: receive datagrams ----------------+--> forward: the policy, in order
+//! UDP --> server: receive datagrams ----------------+--> forward: limits, checks, cache
 //!                                                               |
 //!                        denied, rate-limited, or in the cache: answered at once
 //!                                    in flight already: waits for the same answer
