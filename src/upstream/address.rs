@@ -39,6 +39,18 @@ const LIMIT_OBSERVATIONS: u32 = 3;
 const LIMIT_LIFETIME: Duration = Duration::from_secs(60);
 /// The lowest limit that may be one answer off.
 const MIN_INEXACT_LIMIT: u32 = 4;
+/// Sessions in a row that must be closed after few answers for the address to be sent few queries at a time on each, and how long that is
+/// believed.
+const SHORT_SESSIONS: u32 = 8;
+const SHORT_SESSIONS_LIFETIME: Duration = Duration::from_secs(10);
+/// Answers of a short session, at most.
+const MAX_SHORT_ANSWERS: u32 = 256;
+/// Tests that suspects must pass, more than four times as many as they fail, for sessions to count as closed at random; how many are
+/// counted at most, and how long that is believed.
+const PASSED_TESTS: u32 = 8;
+const MAX_PASSED_TESTS: u32 = 16;
+const FAILED_TEST: u32 = 4;
+const PASSED_TESTS_LIFETIME: Duration = Duration::from_secs(10);
 /// How often a session is sent one query beyond the limit, to test it. If the limit holds, that query is lost and sent again.
 const LIMIT_TEST_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the pool remembers that an address does not accept every form of query (RFC 6891 section 6.2.2).
@@ -66,6 +78,11 @@ pub(super) struct Address {
     closed_after_answers: Option<(u32, u32)>,
     /// The number of answers after which the resolver seems to close sessions, and until when that is believed.
     session_query_limit: Option<(u32, Instant)>,
+    /// How many answers sessions had, on average, when the resolver closed them with others pending; how many sessions in a row those were,
+    /// and until when they count.
+    short_sessions: Option<(u32, u32, Instant)>,
+    /// Tests that suspects passed, less [`FAILED_TEST`] for each that one failed, and until when they count.
+    passed_tests: (u32, Instant),
     /// When a session next tests the limit with one query more.
     test_limit_at: Instant,
     /// When the address last gave a good answer.
@@ -92,6 +109,8 @@ impl Address {
             form: None,
             closed_after_answers: None,
             session_query_limit: None,
+            short_sessions: None,
+            passed_tests: (0, now),
             test_limit_at: now,
             last_good_answer: None,
         }
@@ -196,6 +215,7 @@ impl Address {
             return;
         }
         self.failed_sessions = 0;
+        self.record_short_session(answers, now);
         // Once or twice may be chance, or a name that the resolver cannot handle. The same count again and again is a limit.
         let (answers, times) = match self.closed_after_answers {
             Some((same, times)) if is_same_limit(same, answers) => (same.min(answers), times + 1),
@@ -208,9 +228,38 @@ impl Address {
         }
     }
 
-    /// Forgets the limit: a query was found to end sessions, so others like it may have caused what looked like a limit.
-    pub(super) fn forget_limit(&mut self) {
+    /// Counts short sessions, unless a limit explains them.
+    fn record_short_session(&mut self, answers: u32, now: Instant) {
+        let (mean, times) = match self.short_sessions {
+            Some((mean, times, until)) if now < until => ((3 * mean + answers) / 4, times + 1),
+            _ => (answers, 1),
+        };
+        let is_short = answers <= MAX_SHORT_ANSWERS && !self.may_have_limit(now);
+        let until = now + SHORT_SESSIONS_LIFETIME;
+        self.short_sessions = is_short.then_some((mean, times, until));
+    }
+
+    /// Records that a query was found to end sessions: others like it may have caused what looked like a limit, or like chance.
+    pub(super) fn record_culprit(&mut self) {
         (self.session_query_limit, self.closed_after_answers) = (None, None);
+        self.short_sessions = None;
+    }
+
+    /// Records that a query which may have ended a session was answered alone on one, or ended that one too.
+    pub(super) fn record_test(&mut self, passed: bool, now: Instant) {
+        let (tests, until) = self.passed_tests;
+        let tests = if now < until { tests } else { 0 };
+        let tests = match passed {
+            true => MAX_PASSED_TESTS.min(tests + 1),
+            false => tests.saturating_sub(FAILED_TEST),
+        };
+        self.passed_tests = (tests, now + PASSED_TESTS_LIFETIME);
+    }
+
+    /// Returns true if the resolver closes sessions, but not because of their queries.
+    pub(super) fn closes_at_random(&self, now: Instant) -> bool {
+        let (tests, until) = self.passed_tests;
+        tests >= PASSED_TESTS && now < until
     }
 
     /// Records one more answer on a session that has `answered` by now: a lower limit is refuted. Answers earn tokens for new sessions, so
@@ -225,6 +274,23 @@ impl Address {
             .is_some_and(|(limit, _)| answers > limit)
         {
             self.session_query_limit = None;
+        }
+        if self
+            .short_sessions
+            .is_some_and(|(mean, _, _)| answers > 8 * mean.max(1))
+        {
+            self.short_sessions = None;
+        }
+    }
+
+    /// How many queries may be pending on one session. Where sessions end after few answers for no known reason, a session that ends takes few
+    /// queries with it.
+    pub(super) fn pending_limit(&self, now: Instant) -> usize {
+        match self.short_sessions {
+            Some((mean, times, until)) if times >= SHORT_SESSIONS && now < until => {
+                usize::try_from(mean / 2).unwrap_or(usize::MAX).max(2)
+            }
+            _ => usize::MAX,
         }
     }
 
@@ -371,6 +437,50 @@ mod tests {
             address.record_session_end(answers, 3, 0, now);
             assert!(!address.may_have_limit(now));
         }
+    }
+
+    #[test]
+    fn where_sessions_end_after_few_answers_few_queries_are_pending_on_each() {
+        let (mut address, now) = address();
+        let end = |address: &mut Address, times: u32| {
+            (0..times).for_each(|time| {
+                let answers = if time % 2 == 0 { 12 } else { 20 };
+                address.record_session_end(answers, 3, 0, now);
+            });
+        };
+        end(&mut address, SHORT_SESSIONS - 1);
+        assert_eq!(address.pending_limit(now), usize::MAX);
+        end(&mut address, 1);
+        let limit = address.pending_limit(now);
+        assert!((6..16).contains(&limit), "{limit}");
+        assert_eq!(
+            address.pending_limit(now + SHORT_SESSIONS_LIFETIME),
+            usize::MAX
+        );
+        // A session that lives on, and a query that is the reason.
+        let mut living = Address::new(now);
+        end(&mut living, SHORT_SESSIONS);
+        living.record_answer_count(300);
+        assert_eq!(living.pending_limit(now), usize::MAX);
+        address.record_culprit();
+        assert_eq!(address.pending_limit(now), usize::MAX);
+    }
+
+    #[test]
+    fn tests_that_suspects_pass_show_that_sessions_end_at_random() {
+        let (mut address, now) = address();
+        (1..PASSED_TESTS).for_each(|_| address.record_test(true, now));
+        assert!(!address.closes_at_random(now));
+        address.record_test(true, now);
+        assert!(address.closes_at_random(now));
+        assert!(!address.closes_at_random(now + PASSED_TESTS_LIFETIME));
+        address.record_test(false, now);
+        assert!(!address.closes_at_random(now));
+        // One test in sixteen fails, then one in four.
+        (0..100).for_each(|time| address.record_test(time % 16 > 0, now));
+        assert!(address.closes_at_random(now));
+        (0..100).for_each(|time| address.record_test(time % 4 > 0, now));
+        assert!(!address.closes_at_random(now));
     }
 
     #[test]

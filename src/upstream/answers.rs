@@ -132,10 +132,13 @@ impl<Q: PoolQuery> Pool<Q> {
                 if !session.is_shared() {
                     let entry = self.queries.get(key);
                     let groups = entry.map(|entry| entry.query.groups());
+                    if entry.is_some_and(|entry| entry.sends > 1) {
+                        self.addresses[rank].record_test(true, now);
+                    }
                     session.cleared_client = groups.map(|groups| groups.client);
                     groups
                         .into_iter()
-                        .for_each(|groups| self.culprits.record_good_answer(groups));
+                        .for_each(|groups| self.culprits.record_good_answer(groups, rank));
                 }
                 if self.addresses[rank].record_good_answer(now) {
                     actions.events.push(Event::AddressRecovered(rank));

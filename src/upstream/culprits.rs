@@ -13,6 +13,9 @@ use smallvec::SmallVec;
 const CULPRIT_LIFETIME: Duration = Duration::from_secs(30);
 /// Culprits that are remembered, at most; beyond that the oldest is forgotten.
 const MAX_CULPRITS: usize = 256;
+/// How long a query that ended one session of its own is remembered, and how many are.
+const CANDIDATE_LIFETIME: Duration = Duration::from_secs(5);
+const MAX_CANDIDATES: usize = 32;
 /// Culprits of one zone from which on all queries of the zone are isolated, and zones with culprits of one client from which on all queries
 /// of the client are.
 const ZONE_THRESHOLD: usize = 2;
@@ -35,6 +38,8 @@ struct Culprit {
     /// None once the zone is cleared; the same for the client.
     zone: Option<u16>,
     client: Option<u16>,
+    /// The rank of the address whose session it ended.
+    rank: usize,
     at: Instant,
     /// Good answers for the zone and for the client since then, counted at the latest culprit of each.
     good_answers: [u8; 2],
@@ -54,6 +59,8 @@ type GroupOf = fn(&mut Culprit) -> &mut Option<u16>;
 pub(super) struct Culprits {
     /// Oldest first.
     culprits: VecDeque<Culprit>,
+    /// The zones of queries that ended a session of their own, and when; that may have been chance. Oldest first.
+    candidates: VecDeque<(u16, Instant)>,
     /// The last client that asked, and when it last differed from the one before.
     last_client: Option<u16>,
     client_changed_at: Option<Instant>,
@@ -89,11 +96,32 @@ impl Culprits {
         all.map(|at| at + CULPRIT_LIFETIME).min()
     }
 
-    /// Records that a query of these groups ended a session on which it was alone.
+    /// Records that a query of this zone ended a session on which it was alone, which may have been chance.
+    pub(super) fn record_candidate(&mut self, zone: u16, now: Instant) {
+        if self.candidates.len() >= MAX_CANDIDATES {
+            self.candidates.pop_front();
+        }
+        self.candidates.push_back((zone, now));
+    }
+
+    /// Returns true if a query of the zone ended a session of its own before that moment, and not long ago.
+    pub(super) fn has_candidate(&self, zone: u16, before: Instant, now: Instant) -> bool {
+        let is_recent = |at: Instant| at < before && now < at + CANDIDATE_LIFETIME;
+        let mut candidates = self.candidates.iter();
+        candidates.any(|(other, at)| *other == zone && is_recent(*at))
+    }
+
+    /// Records that a query of these groups ended a session to the address of that rank, on which it was alone.
     ///
     /// `distinct_since` is when the query was sent, or when others were last answered, if later. Sessions that ended after that may have been
     /// closed together, as by a restart of the resolver: of one zone or one client only one culprit counts then.
-    pub(super) fn record(&mut self, groups: QueryGroups, distinct_since: Instant, now: Instant) {
+    pub(super) fn record(
+        &mut self,
+        groups: QueryGroups,
+        rank: usize,
+        distinct_since: Instant,
+        now: Instant,
+    ) {
         self.culprits.retain(|culprit| culprit.is_recent(now));
         if self.culprits.len() >= MAX_CULPRITS {
             self.culprits.pop_front();
@@ -108,19 +136,21 @@ impl Culprits {
         self.culprits.push_back(Culprit {
             zone: Some(groups.zone),
             client: Some(groups.client),
+            rank,
             at: now,
             good_answers: [0; 2],
         });
     }
 
-    /// Records a good answer to an isolated query of these groups.
-    pub(super) fn record_good_answer(&mut self, groups: QueryGroups) {
+    /// Records a good answer to an isolated query of these groups. It clears what ended sessions to that address, not to others.
+    pub(super) fn record_good_answer(&mut self, groups: QueryGroups, rank: usize) {
         let groups_of: [(usize, GroupOf, u16); 2] = [
             (0, |culprit| &mut culprit.zone, groups.zone),
             (1, |culprit| &mut culprit.client, groups.client),
         ];
         for (which, group, hash) in groups_of {
-            let mut culprits = self.culprits.iter_mut().rev();
+            let at_rank = |culprit: &&mut Culprit| culprit.rank == rank;
+            let mut culprits = self.culprits.iter_mut().rev().filter(at_rank);
             let Some(last) = culprits.find_map(|culprit| {
                 (*group(culprit) == Some(hash)).then_some(&mut culprit.good_answers[which])
             }) else {
@@ -128,7 +158,7 @@ impl Culprits {
             };
             *last = last.saturating_add(1);
             if *last >= GOOD_ANSWERS_TO_CLEAR {
-                let matching = self.culprits.iter_mut().map(group);
+                let matching = self.culprits.iter_mut().filter(at_rank).map(group);
                 matching
                     .filter(|group| **group == Some(hash))
                     .for_each(|group| *group = None);
@@ -186,6 +216,14 @@ impl Culprits {
             .max(self.count_zones_of_client(groups.client, now))
     }
 
+    /// Returns true if a query of the same zone or client ended a session to the address of that rank.
+    pub(super) fn has_kin_at(&self, groups: QueryGroups, rank: usize, now: Instant) -> bool {
+        let mut at_rank = self.recent(now).filter(|culprit| culprit.rank == rank);
+        at_rank.any(|culprit| {
+            culprit.zone == Some(groups.zone) || culprit.client == Some(groups.client)
+        })
+    }
+
     /// Returns true if a query of these groups is isolated from the start.
     pub(super) fn must_isolate(&self, groups: QueryGroups, now: Instant) -> bool {
         self.count_for_zone(groups, now) >= ZONE_THRESHOLD
@@ -209,7 +247,7 @@ mod tests {
         culprits.note_client(101, now);
         for groups in kins {
             now += LATER;
-            culprits.record(*groups, now, now);
+            culprits.record(*groups, 0, now, now);
         }
         now
     }
@@ -240,14 +278,14 @@ mod tests {
         let mut culprits = Culprits::default();
         culprits.note_client(1, now);
         culprits.note_client(2, now);
-        (0..4).for_each(|zone| culprits.record(groups(zone, 1), now, now));
-        culprits.record(groups(4, 1), now, now + LATER);
+        (0..4).for_each(|zone| culprits.record(groups(zone, 1), 0, now, now));
+        culprits.record(groups(4, 1), 0, now, now + LATER);
         assert_eq!(
             culprits.level(groups(9, 1), now),
             1,
             "it was on its way then"
         );
-        culprits.record(groups(3, 2), now, now);
+        culprits.record(groups(3, 2), 0, now, now);
         assert_eq!(culprits.level(groups(3, 2), now), 1, "it is another one's");
     }
 
@@ -257,17 +295,32 @@ mod tests {
         let mut culprits = Culprits::default();
         for zone in [1, 2, 2] {
             now = record(&mut culprits, &[groups(zone, 1)], now);
-            (1..GOOD_ANSWERS_TO_CLEAR).for_each(|_| culprits.record_good_answer(groups(9, 1)));
-            culprits.record_good_answer(groups(9, 9));
+            (1..GOOD_ANSWERS_TO_CLEAR).for_each(|_| culprits.record_good_answer(groups(9, 1), 0));
+            culprits.record_good_answer(groups(9, 9), 0);
         }
         assert!(culprits.must_isolate(groups(9, 1), now), "one too few");
-        culprits.record_good_answer(groups(9, 1));
+        culprits.record_good_answer(groups(9, 1), 0);
         assert!(
             !culprits.must_isolate(groups(9, 1), now) && culprits.level(groups(9, 1), now) == 0
         );
         assert!(culprits.must_isolate(groups(2, 1), now), "for its zone");
-        (0..GOOD_ANSWERS_TO_CLEAR).for_each(|_| culprits.record_good_answer(groups(2, 8)));
+        (0..GOOD_ANSWERS_TO_CLEAR).for_each(|_| culprits.record_good_answer(groups(2, 8), 0));
         assert!(!culprits.must_isolate(groups(2, 1), now));
+    }
+
+    #[test]
+    fn answers_of_one_address_do_not_clear_what_ended_sessions_to_another() {
+        let mut culprits = Culprits::default();
+        let now = record(
+            &mut culprits,
+            &[groups(1, 1), groups(1, 3)],
+            crate::system::clock::now(),
+        );
+        (0..GOOD_ANSWERS_TO_CLEAR).for_each(|_| culprits.record_good_answer(groups(1, 9), 1));
+        assert!(culprits.must_isolate(groups(1, 9), now));
+        assert!(culprits.has_kin_at(groups(1, 9), 0, now));
+        assert!(!culprits.has_kin_at(groups(1, 9), 1, now));
+        assert!(!culprits.has_kin_at(groups(2, 9), 0, now));
     }
 
     #[test]
@@ -296,7 +349,7 @@ mod tests {
         );
         let mut alone = Culprits::default();
         for at in [now - LATER, now] {
-            alone.record(groups(u16::from(at == now), 1), at, at);
+            alone.record(groups(u16::from(at == now), 1), 0, at, at);
             alone.note_client(1, at);
         }
         assert!(culprits.must_isolate(groups(9, 1), now) && !alone.must_isolate(groups(9, 1), now));
@@ -308,11 +361,11 @@ mod tests {
     fn no_more_is_remembered_than_may_be() {
         let now = crate::system::clock::now();
         let mut culprits = Culprits::default();
-        (0..1000).for_each(|number| culprits.record(groups(number, number), now, now));
+        (0..1000).for_each(|number| culprits.record(groups(number, number), 0, now, now));
         assert_eq!(culprits.culprits.len(), MAX_CULPRITS);
         assert_eq!(culprits.level(groups(999, 0), now), 1);
         let later = now + CULPRIT_LIFETIME;
-        culprits.record(groups(1, 1), later, later);
+        culprits.record(groups(1, 1), 0, later, later);
         assert_eq!(culprits.culprits.len(), 1, "the others are forgotten");
     }
 }

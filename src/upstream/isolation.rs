@@ -90,7 +90,12 @@ impl<Q: PoolQuery> Pool<Q> {
         let at_rank = || isolated().filter(|session| session.rank == rank);
         let is_recent = |session: &&Session| now < session.last_sent_at + CAUSE_WINDOW;
         let is_coming = |session: &&Session| session.phase == Phase::Connecting;
-        at_rank().filter(is_recent).count() < MAX_ACTIVE_ISOLATED
+        // Where sessions end at random, none of the queries does harm.
+        let most = match self.addresses[rank].closes_at_random(now) {
+            true => MAX_ISOLATED_SESSIONS,
+            false => MAX_ACTIVE_ISOLATED,
+        };
+        at_rank().filter(is_recent).count() < most
             && at_rank().count() < MAX_ISOLATED_SESSIONS
             && self.sessions.iter().filter(is_coming).count() < MAX_CONNECTING
     }
@@ -137,11 +142,11 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// The rank of the address for an isolated query: a healthy one that connects fast. The last send goes where the query was not sent
-    /// yet, since another resolver may cope with it.
+    /// The rank of the address for an isolated query: a healthy one that connects fast, and to which queries like it have ended no session.
+    /// The last send goes where the query was not sent yet, since another resolver may cope with it.
     fn isolated_rank(&self, key: Key, now: Instant) -> Option<usize> {
         let entry = self.queries.get(key)?;
-        let is_last_send = self.is_last_send(key);
+        let (groups, is_last_send) = (entry.query.groups(), self.is_last_send(key));
         let may = |rank: &usize| {
             let health = &self.addresses[*rank].health;
             !entry.failed.contains(*rank) && health.may_probe(now)
@@ -155,6 +160,7 @@ impl<Q: PoolQuery> Pool<Q> {
             (
                 slow,
                 unhealthy,
+                self.culprits.has_kin_at(groups, *rank, now),
                 is_last_send && entry.tried.contains(*rank),
                 *rank,
             )

@@ -287,9 +287,12 @@ impl<Q: PoolQuery> Pool<Q> {
         let session = &mut self.sessions[index];
         if count < MAX_DRAINING_SESSIONS && session.phase == Phase::Open && session.is_shared() {
             session.phase = Phase::Draining;
-            // The session has served its purpose.
-            session.token_refundable = false;
-            self.addresses[rank].shared_tokens.refund();
+            // The session has served its purpose. Where queries end sessions, what looks like a limit may be none, and a session has to be
+            // answered first.
+            if self.culprits.is_empty() || session.answered > 0 {
+                session.token_refundable = false;
+                self.addresses[rank].shared_tokens.refund();
+            }
         }
     }
 

@@ -118,7 +118,9 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     pub(super) fn has_room(&self, session: &Session, now: Instant) -> bool {
-        session.pending.len() < MAX_PENDING_PER_SESSION && !self.has_reached_limit(session, now)
+        let limit = self.addresses[session.rank].pending_limit(now);
+        session.pending.len() < limit.min(MAX_PENDING_PER_SESSION)
+            && !self.has_reached_limit(session, now)
     }
 
     /// Returns true if a session has been sent as many queries as its address seems to take.

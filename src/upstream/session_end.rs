@@ -264,18 +264,25 @@ impl<Q: PoolQuery> Pool<Q> {
             return;
         };
         let groups = entry.query.groups();
-        let may_blame_query = entry.ended_session_at.is_some() || address_works;
+        let may_blame_query = entry.ended_session || address_works;
         // Sessions that ended earlier may have ended by the same event, such as a restart of the resolver.
         let distinct_since = answered.map_or(lost.sent_at, |at| at.max(lost.sent_at));
+        if is_cause && address_works {
+            self.addresses[rank].record_test(false, now);
+        }
+        let is_cause = is_cause && !self.addresses[rank].closes_at_random(now);
         let is_known = is_cause && self.culprits.level(groups, now) > 0;
         let is_culprit = is_cause && may_blame_query;
         let is_retried = !is_known && self.may_send_again(lost.key, now);
         if is_culprit
             && (!is_retried
-                || address_works && self.zone_ended_session(groups.zone, distinct_since))
+                || address_works
+                    && self
+                        .culprits
+                        .has_candidate(groups.zone, distinct_since, now))
         {
-            self.culprits.record(groups, distinct_since, now);
-            self.addresses[rank].forget_limit();
+            self.culprits.record(groups, rank, distinct_since, now);
+            self.addresses[rank].record_culprit();
             actions.events.push(Event::CulpritFound);
             self.isolate_queued(now);
         }
@@ -291,19 +298,11 @@ impl<Q: PoolQuery> Pool<Q> {
                 _ => Suspicion::None,
             };
             if is_cause && address_works {
-                entry.ended_session_at = Some(now);
+                entry.ended_session = true;
+                self.culprits.record_candidate(groups.zone, now);
             }
         }
         self.exclude_address(lost.key, rank, now);
         self.enqueue_isolated(lost.key);
-    }
-
-    /// Returns true if a pending query of the zone, this one or another, had ended a session of its own before that moment.
-    fn zone_ended_session(&self, zone: u16, before: Instant) -> bool {
-        let mut entries = self.queries.iter();
-        entries.any(|(_, entry)| {
-            entry.query.groups().zone == zone
-                && entry.ended_session_at.is_some_and(|at| at < before)
-        })
     }
 }

@@ -22,10 +22,13 @@ impl<Q: PoolQuery> Pool<Q> {
         now: Instant,
     ) -> Vec<Key> {
         let keys = lost.iter().map(|lost| lost.key);
+        let address = &self.addresses[rank];
+        if address.closes_at_random(now) {
+            return Vec::new();
+        }
         if lost.len() <= MAX_ACTIVE_ISOLATED {
             return keys.collect();
         }
-        let address = &self.addresses[rank];
         if !self.culprits.has_several_clients(now) || address.may_have_limit(now) {
             return Vec::new();
         }

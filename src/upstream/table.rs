@@ -97,8 +97,8 @@ pub(super) struct Entry<Q> {
     /// Two sessions left the query unanswered for long enough. The name is slow or dead, and its silence says nothing about the sessions.
     pub(super) is_late: bool,
     pub(super) suspicion: Suspicion,
-    /// When a session ended on which the query was alone, at an address that answers other queries.
-    pub(super) ended_session_at: Option<Instant>,
+    /// A session ended on which the query was alone, at an address that answers other queries.
+    pub(super) ended_session: bool,
     /// The addresses to avoid for this query: they answered it with a failure (kept as a fallback), or closed a session on which it was
     /// alone.
     pub(super) failed: RankSet,
@@ -314,7 +314,7 @@ impl<Q: PoolQuery> Queries<Q> {
             form: None,
             is_late: false,
             suspicion: Suspicion::None,
-            ended_session_at: None,
+            ended_session: false,
             failed: RankSet::default(),
         });
         Key { slot, number }
