@@ -15,12 +15,22 @@ pub(super) const MAX_NAME_LEN: usize = 255;
 
 /// Resource record types that a forwarder has to know.
 pub mod rtype {
+    /// An IPv4 address (RFC 1035 section 3.4.1).
+    pub const A: u16 = 1;
+    /// An authoritative name server (RFC 1035 section 3.3.11).
+    pub const NS: u16 = 2;
     /// Start of a zone of authority (RFC 1035 section 3.3.13).
     pub const SOA: u16 = 6;
+    /// The name of an address (RFC 1035 section 3.3.12).
+    pub const PTR: u16 = 12;
     /// SIG; a transaction signature, SIG(0), if the type covered is 0 (RFC 2931).
     pub const SIG: u16 = 24;
+    /// An IPv6 address (RFC 3596 section 2.1).
+    pub const AAAA: u16 = 28;
     /// The EDNS pseudo-record (RFC 6891).
     pub const OPT: u16 = 41;
+    /// The key of a signed zone, in the zone above (RFC 4034 section 5).
+    pub const DS: u16 = 43;
     /// A signature over records (RFC 4034 section 3).
     pub const RRSIG: u16 = 46;
     /// Authenticated denial of existence (RFC 4034 section 4).
@@ -35,6 +45,12 @@ pub mod rtype {
     pub const AXFR: u16 = 252;
     /// All record types of a name (RFC 8482).
     pub const ANY: u16 = 255;
+}
+
+/// Classes that a forwarder has to know (RFC 1035 section 3.2.4).
+pub mod class {
+    /// The Internet.
+    pub const IN: u16 = 1;
 }
 
 /// Response codes that a forwarder has to know (RFC 1035 section 4.1.1, RFC 6891 section 9).

@@ -59,7 +59,7 @@ mod test_messages;
 
 pub use answer::{Answer, TtlRewrite, is_response_to, response_code};
 pub use cached_answer::CachedAnswer;
-pub use codes::{HEADER_LEN, MAX_MESSAGE_LEN, MIN_UDP_PAYLOAD, ede, rcode, rtype};
+pub use codes::{HEADER_LEN, MAX_MESSAGE_LEN, MIN_UDP_PAYLOAD, class, ede, rcode, rtype};
 pub use edns::{Edns, ExtendedError};
 pub use key::QuestionKey;
 pub use parse_error::ParseError;

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The class IN.
-pub(super) const IN: u16 = 1;
+use crate::message::codes::class::IN;
+
 /// The types with a name, the most common ones first.
 const TYPES: &[(u16, &str)] = &[
     (1, "A"),

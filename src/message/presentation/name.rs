@@ -3,8 +3,8 @@
 use std::fmt::{self, Write};
 use std::str::FromStr;
 
-use super::mnemonics::{IN, Type};
-use crate::message::codes::MAX_NAME_LEN;
+use super::mnemonics::Type;
+use crate::message::codes::{MAX_NAME_LEN, class::IN};
 use crate::message::name::uncompressed_name;
 
 /// Maximum length of a label in octets (RFC 1035 section 2.3.4).

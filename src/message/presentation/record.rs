@@ -3,9 +3,10 @@
 use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::mnemonics::{Class, IN, Type};
+use super::mnemonics::{Class, Type};
 use super::name::{Name, Quoted, SPECIAL, write_escaped};
 use crate::message::answer::Answer;
+use crate::message::codes::class::IN;
 use crate::message::record::Record;
 
 /// A record as a line of a zone file: name, TTL, class, type and RDATA, separated by tabs.
@@ -185,7 +186,7 @@ mod tests {
     use super::RecordLine;
     use crate::message::answer::Answer;
     use crate::message::codes::MAX_NAME_LEN;
-    use crate::message::presentation::mnemonics::IN;
+    use crate::message::codes::class::IN;
     use crate::message::record::Record;
 
     /// An answer to `example. A` with one record in its answer section, whose owner is the question's name.
