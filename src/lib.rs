@@ -7,7 +7,7 @@
 //! TCP --> server: accept --> worker: read queries --.
 //! UDP --> server: receive datagrams ----------------+--> forward: limits, checks, cache
 //!                                                               |
-//!                        denied, rate-limited, or in the cache: answered at once
+//!         denied, rate-limited, a special-use name, or in the cache: answered at once
 //!                                    in flight already: waits for the same answer
 //!                                                               v
 //!                                        upstream: pool --> session --> TLS record each
@@ -27,6 +27,7 @@
 //! - [`server`]: where do queries come from?
 //! - [`monitoring`]: what is shown to the outside?
 //! - [`forward`]: what happens to a query?
+//! - [`local`]: what is answered here, without a resolver?
 //! - [`cache`]: is the answer known already?
 //! - [`upstream`]: which resolver is asked?
 //! - [`client`]: how does an answer leave?
@@ -87,6 +88,7 @@ pub mod daemon;
 pub mod forward;
 pub mod guide;
 pub mod identity;
+pub mod local;
 pub mod message;
 pub mod monitoring;
 pub mod server;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folders, from the door inwards, and the files of each from the top down. The guide draws the same.
-const WINGS: [(&str, &[&str]); 13] = [
+const WINGS: [(&str, &[&str]); 14] = [
     (
         "command",
         &[
@@ -86,6 +86,7 @@ const WINGS: [(&str, &[&str]); 13] = [
             "quota",
         ],
     ),
+    ("local", &["reply", "special_names"]),
     (
         "cache",
         &["store", "cache_hit", "entry", "cacheability", "backoff"],
