@@ -463,7 +463,7 @@ fn a_port_that_is_changed_in_the_file_needs_a_restart() {
     process.signal("HUP");
     let said = process.read_until("event=config-reloaded");
     assert!(said.contains("needs_restart=\"port\""), "{said}");
-    let ask = Ask::a(1, "x.test");
+    let ask = Ask::a(1, "x.example");
     UdpClient::to(process.address)
         .ask(&ask.octets())
         .assert_answers(&ask);

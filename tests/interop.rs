@@ -1198,6 +1198,8 @@ impl DnsTool {
         let log = ca.with_file_name(format!("dns-tool-{count}.log"));
         command
             .args(["--address", "127.0.0.1", "--port", "0"])
+            // The zone of the tests is below test., and what is compared is what the resolver says.
+            .args(["--special-names", "relay"])
             .arg("--resolver-addr")
             .arg(format!("127.0.0.1:{}", resolver.port))
             .args(["--resolver-fqdn", name, "--resolver-ca"])

@@ -160,7 +160,7 @@ fn on_a_wildcard_answers_leave_from_the_address_that_was_asked_after_datagrams_w
     let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let again = Some(Duration::from_millis(50));
     client.set_read_timeout(again).expect("an option");
-    let ask = Ask::a(1, "x.test");
+    let ask = Ask::a(1, "x.example");
     wait_until("an answer", || {
         let sent = client.send_to(&ask.octets(), ("127.0.0.1", port));
         sent.expect("loopback takes datagrams");
@@ -169,7 +169,7 @@ fn on_a_wildcard_answers_leave_from_the_address_that_was_asked_after_datagrams_w
     // It is connected, and hears nobody else.
     let client = UdpClient::to(SocketAddr::from(([127, 0, 0, 2], port)));
     for id in 0..10 {
-        let ask = Ask::a(id, "x.test");
+        let ask = Ask::a(id, "x.example");
         client.ask(&ask.octets()).assert_answers(&ask);
     }
 }
@@ -259,13 +259,13 @@ fn of_two_that_share_a_port_both_serve_and_ending_one_loses_no_query() {
     let asked = || [0, 1].map(|which: usize| resolvers[which].queries().len());
     let clients: Vec<_> = (0..CLIENTS).map(|_| UdpClient::to(address)).collect();
     for (id, client) in (0..).zip(&clients) {
-        let ask = Ask::a(id, &format!("udp{id}.test"));
+        let ask = Ask::a(id, &format!("udp{id}.example"));
         client.ask(&ask.octets()).assert_answers(&ask);
     }
     let by_udp = asked();
     assert!(by_udp.iter().all(|count| *count > 0), "{by_udp:?}");
     for id in 0..CLIENTS {
-        let ask = Ask::a(id, &format!("tcp{id}.test"));
+        let ask = Ask::a(id, &format!("tcp{id}.example"));
         let mut client = TcpClient::to(address);
         client.ask(&ask.octets()).assert_answers(&ask);
     }
@@ -283,7 +283,7 @@ fn of_two_that_share_a_port_both_serve_and_ending_one_loses_no_query() {
         });
     }
     let asks: Vec<_> = (0..CLIENTS)
-        .map(|id| Ask::a(id, &format!("late{id}.test")))
+        .map(|id| Ask::a(id, &format!("late{id}.example")))
         .collect();
     for (client, ask) in clients.iter().zip(&asks) {
         client.send(&ask.octets());
@@ -304,7 +304,7 @@ fn of_two_that_share_a_port_both_serve_and_ending_one_loses_no_query() {
         let mut id = CLIENTS;
         while !ended.load(Ordering::Relaxed) {
             id += 1;
-            let ask = Ask::a(id, &format!("meanwhile{id}.test"));
+            let ask = Ask::a(id, &format!("meanwhile{id}.example"));
             let client = UdpClient::to(address);
             client.ask(&ask.octets()).assert_answers(&ask);
         }
@@ -314,7 +314,7 @@ fn of_two_that_share_a_port_both_serve_and_ending_one_loses_no_query() {
     }
     let before = asked();
     for (id, client) in (0..).zip(&clients) {
-        let ask = Ask::a(id, &format!("alone{id}.test"));
+        let ask = Ask::a(id, &format!("alone{id}.example"));
         client.ask(&ask.octets()).assert_answers(&ask);
         let mut client = TcpClient::to(address);
         client.ask(&ask.octets()).assert_answers(&ask);

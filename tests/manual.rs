@@ -490,6 +490,7 @@ fn the_completion_for_zsh_has_the_options_of_the_help() {
                 "" => String::new(),
                 "FILE" => ":FILE:_files".to_owned(),
                 "DIR" => ":DIR:_files -/".to_owned(),
+                "MODE" if entry.name == "--special-names" => ":MODE:(answer relay)".to_owned(),
                 "MODE" => ":MODE:(strict report)".to_owned(),
                 "LEVEL" => ":LEVEL:(error warn info debug trace)".to_owned(),
                 _ if entry.name == "--user" => ":NAME:_users".to_owned(),
@@ -523,6 +524,7 @@ fn the_completion_for_fish_has_the_options_of_the_help() {
                 "" => "",
                 "FILE" => " -rF",
                 "DIR" => " -xa '(__fish_complete_directories)'",
+                "MODE" if entry.name == "--special-names" => " -xa 'answer relay'",
                 "MODE" => " -xa 'strict report'",
                 "LEVEL" => " -xa 'error warn info debug trace'",
                 _ if entry.name == "--user" => " -xa '(__fish_complete_users)'",
@@ -552,6 +554,7 @@ fn the_completions_have_the_values_that_the_program_takes() {
     let accepts = |arguments: [&str; 2]| command_line::parse(arguments).is_ok();
     for (option, variable, words) in [
         ("--pin-mode", "modes", "strict report"),
+        ("--special-names", "treatments", "answer relay"),
         ("--log-level", "levels", "error warn info debug trace"),
     ] {
         // The tests above hold the other two to the same words.

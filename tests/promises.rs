@@ -22,6 +22,7 @@ mod manual;
 mod memory;
 mod messages;
 mod monitor;
+mod names;
 mod pins;
 mod pool;
 mod readme;

@@ -5,8 +5,8 @@
 _dns_tool() {
     local subcommands="query pin check"
     local options="--address --port --reuse-port --allow --rate-limit --resolver-addr --resolver-fqdn --resolver-pin
-        --pins --pin-mode --pin-rollover --state-dir --resolver --resolver-ca --timeout --cache-size --serve-stale
-        --max-memory --max-clients --max-clients-per-address --sessions --max-pending --upstream-rate-limit --monitor
+        --pins --pin-mode --pin-rollover --state-dir --resolver --resolver-ca --timeout --special-names --cache-size
+        --serve-stale --max-memory --max-clients --max-clients-per-address --sessions --max-pending --upstream-rate-limit --monitor
         --slo-latency --config --check-config --user --log-level --query-log --query-log-clients"
     local of_pin_and_check="--json"
     local of_query="--direct --tcp"
@@ -14,6 +14,7 @@ _dns_tool() {
     local files="--pins --resolver-ca --config"
     local folders="--state-dir"
     local modes="strict report"
+    local treatments="answer relay"
     local levels="error warn info debug trace"
 
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
@@ -39,6 +40,7 @@ _dns_tool() {
         fi
         case $before in
             --pin-mode) mapfile -t COMPREPLY < <(compgen -W "$modes" -- "$word") && return ;;
+            --special-names) mapfile -t COMPREPLY < <(compgen -W "$treatments" -- "$word") && return ;;
             --log-level) mapfile -t COMPREPLY < <(compgen -W "$levels" -- "$word") && return ;;
             --user) mapfile -t COMPREPLY < <(compgen -u -- "$word") && return ;;
         esac

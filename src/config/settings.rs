@@ -93,6 +93,11 @@ impl Config {
                 parse_seconds(text, MIN_SLO_LATENCY)
             })?,
             max_pending,
+            answer_special_names: required_value(&options, "--special-names", |text| match text {
+                "answer" => Ok(true),
+                "relay" => Ok(false),
+                _ => Err("expected answer or relay".to_owned()),
+            })?,
             cache: cache_settings(&options)?,
             limit: limit_settings(&options)?,
             upstream_rate_limit: rate(budget, budget),

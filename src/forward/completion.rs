@@ -225,6 +225,19 @@ impl QueryCompleter {
         outcome
     }
 
+    /// Answers a client, whose query came at `since`, with an answer that was written here.
+    pub(super) fn answer_locally(
+        &self,
+        client: &Client,
+        reply_to: &ReplyTo<'_>,
+        answer: &Answer<'_>,
+        since: Instant,
+        replies: &mut ReplyBatch,
+    ) {
+        replies.push_answer(client, reply_to, answer, &ReplyOptions::default());
+        self.record_outcome(client, reply_to.question, Outcome::Local, since);
+    }
+
     /// Answers a message that could not be parsed, unless it is too short or a response.
     pub(super) fn reply_malformed(
         &self,

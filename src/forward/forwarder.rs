@@ -23,7 +23,8 @@ use crate::forward::outcome::Outcome;
 use crate::forward::policy::{Policy, Settings, Upstream, Work};
 use crate::forward::rate_limit::Verdict;
 use crate::forward::relay::NewQuery;
-use crate::message::{self, ReplyTo};
+use crate::local;
+use crate::message::{self, Answer, ReplyTo};
 use crate::system::clock;
 use crate::system::memory::Memory;
 
@@ -181,6 +182,13 @@ impl Forwarder {
         if let Some(outcome) = refusal {
             let max_len = message.len();
             return completer.reply_error(&client, &reply_to, outcome, max_len, now, replies);
+        }
+        if policy.settings.answer_special_names
+            && !query.is_signed()
+            && let Some(reply) = local::reply(query.question())
+            && let Ok(answer) = Answer::parse(&reply)
+        {
+            return completer.answer_locally(&client, &reply_to, &answer, now, replies);
         }
         self.look_up(&query, client, now, batch);
     }

@@ -26,6 +26,8 @@ pub enum Outcome {
     Transfer,
     /// The message is signed and longer than signed messages may be.
     SignedTooLong,
+    /// The name has a special use, and was answered here.
+    Local,
     /// The resolver answered.
     Answered,
     /// The answer came from the cache.
@@ -48,7 +50,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes, in the order of their counters.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Ignored,
         Self::Dropped,
         Self::RateLimited,
@@ -58,6 +60,7 @@ impl Outcome {
         Self::UnsupportedEdnsVersion,
         Self::Transfer,
         Self::SignedTooLong,
+        Self::Local,
         Self::Answered,
         Self::Cached,
         Self::Stale,
@@ -81,6 +84,7 @@ impl Outcome {
             Self::UnsupportedEdnsVersion => "unsupported-edns-version",
             Self::Transfer => "transfer",
             Self::SignedTooLong => "signed-too-long",
+            Self::Local => "local",
             Self::Answered => "answered",
             Self::Cached => "cached",
             Self::Stale => "stale",
@@ -93,7 +97,8 @@ impl Outcome {
         }
     }
 
-    /// Whether the query counts for the SLO: it may be asked, and its failure was not cached.
+    /// Whether the query counts for the SLO: it may be asked, has a name that the resolver is asked for, and its failure was not
+    /// cached.
     pub fn counts_for_slo(self) -> bool {
         self.is_served()
             || matches!(
@@ -111,7 +116,7 @@ impl Outcome {
         matches!(self, Self::Answered | Self::Cached | Self::Stale)
     }
 
-    /// The response code and the EDE of the forwarder's own answer; None if there is no answer, or it is one of the resolver.
+    /// The response code and the EDE of the forwarder's own answer; None if there is no answer, or it has records.
     pub(super) fn reply(self) -> Option<(u16, Option<ExtendedError>)> {
         // No text where the client is at fault: such an answer must be no larger than the query.
         let because = |code, text| Some(ExtendedError { code, text });
@@ -119,6 +124,7 @@ impl Outcome {
         match self {
             Self::Ignored
             | Self::Dropped
+            | Self::Local
             | Self::Answered
             | Self::Cached
             | Self::Stale
@@ -174,12 +180,19 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_without_the_resolver_says_nothing_of_its_service() {
+        assert!(!Outcome::Local.counts_for_slo());
+        assert!(!Outcome::Local.is_served());
+    }
+
+    #[test]
     fn only_outcomes_without_an_answer_of_our_own_have_no_reply() {
         for outcome in Outcome::ALL {
             let silent = matches!(
                 outcome,
                 Outcome::Ignored
                     | Outcome::Dropped
+                    | Outcome::Local
                     | Outcome::Answered
                     | Outcome::Cached
                     | Outcome::Stale

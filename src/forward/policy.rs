@@ -25,6 +25,8 @@ pub struct Settings {
     pub slo_latency: Duration,
     /// Queries of one client in flight, at most.
     pub max_pending: usize,
+    /// Whether special-use names are answered here, and not by the resolver.
+    pub answer_special_names: bool,
     /// Settings of the cache.
     pub cache: cache::Settings,
     /// Which clients may ask, and how much.

@@ -29,6 +29,8 @@ pub(crate) use resolver::{Act, FakeResolver, Gate, Greeting};
 
 /// The name that every honest resolver of the tests bears.
 pub(crate) const NAME: &str = "resolver.test";
+/// Has the resolver asked for the names of the tests, which are below `test.`
+pub(crate) const RELAY: [&str; 2] = ["--special-names", "relay"];
 /// Long enough that no machine is so slow; a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Panics that tests of this process bring about on purpose. A thread of the program that panics otherwise fails a test.
@@ -116,7 +118,8 @@ impl Drop for Forwarder {
     }
 }
 
-/// The settings that these options mean: no cache, unless it is what they are about.
+/// The settings that these options mean: no cache, and no answers of our own to special-use names, of which most names of the tests
+/// are, unless they are what the options are about.
 pub(crate) fn config(options: &[&str]) -> Config {
     log::capture();
     let anchors = pki().root_file();
@@ -126,6 +129,9 @@ pub(crate) fn config(options: &[&str]) -> Config {
     }
     if !options.contains(&"--cache-size") {
         arguments.extend(["--cache-size", "0"]);
+    }
+    if !options.contains(&"--special-names") {
+        arguments.extend(RELAY);
     }
     if !options.contains(&"--resolver-ca") {
         arguments.extend(["--resolver-ca", anchors.to_str().expect("a path in UTF-8")]);

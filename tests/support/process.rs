@@ -9,7 +9,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{FakeResolver, NAME, PATIENCE, pki, wait_until};
+use super::{FakeResolver, NAME, PATIENCE, RELAY, pki, wait_until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_dns-tool");
 
@@ -53,7 +53,11 @@ impl Process {
             "--resolver-ca",
             anchors,
         ];
-        Self::plain(&[&usual[..], options].concat(), environment)
+        let relay: &[&str] = match options.contains(&"--special-names") {
+            true => &[],
+            false => &RELAY,
+        };
+        Self::plain(&[&usual[..], relay, options].concat(), environment)
     }
 
     /// With these options and variables, and no others.
@@ -86,6 +90,7 @@ impl Process {
                 "--resolver-addr",
                 &address,
             ])
+            .args(RELAY)
             .arg("--resolver-ca")
             .arg(pki().root_file())
             .args(more)

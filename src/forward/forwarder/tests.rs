@@ -13,7 +13,6 @@ use crate::client::connection_limit::ConnectionLimit;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
 use crate::forward::rate_limit;
-use crate::message::Answer;
 use crate::system::memory::{self, Purpose};
 use crate::telemetry::query_log;
 use crate::upstream;
@@ -53,6 +52,7 @@ impl Bench {
             slo_latency: Duration::from_millis(100),
             query_log: query_log::Mode::Off,
             max_pending,
+            answer_special_names: true,
             cache: cache::Settings {
                 size: 1 << 20,
                 serve_stale: Duration::from_secs(86_400),
