@@ -108,6 +108,17 @@ fn worst_answer() -> Vec<u8> {
     message
 }
 
+/// A query for a special-use name, which is answered without the cache.
+fn special_query(number: usize) -> Vec<u8> {
+    let mut message = query(number);
+    let zone = message.windows(4).position(|octets| octets == b"\x03com");
+    message.splice(
+        zone.expect("a zone")..,
+        *b"\x05local\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\0\0\0\0",
+    );
+    message
+}
+
 struct Bench {
     completer: Arc<QueryCompleter>,
     forwarder: Arc<Forwarder>,
@@ -193,6 +204,7 @@ fn handle(criterion: &mut Criterion) {
     let one: Vec<_> = vec![query(0)];
     let (long, with_errors) = (vec![query(LONG)], vec![query(WITH_ERRORS)]);
     let misses: Vec<_> = (KNOWN..100 * KNOWN).map(query).collect();
+    let special: Vec<_> = (0..KNOWN).map(special_query).collect();
     for (name, threads, messages) in [
         ("hit", 1, &hits),
         ("hit, 2 threads", 2, &hits),
@@ -200,6 +212,7 @@ fn handle(criterion: &mut Criterion) {
         ("hit of one name, 2 threads", 2, &one),
         ("hit of a long answer", 1, &long),
         ("hit of an answer with many errors", 1, &with_errors),
+        ("special-use name", 1, &special),
         ("miss", 1, &misses),
         ("miss, 2 threads", 2, &misses),
     ] {
