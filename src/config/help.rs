@@ -53,7 +53,7 @@ pub fn help() -> String {
 /// The first lines of both helps.
 fn usage() -> String {
     format!(
-        "dns-tool {}: forwards cleartext DNS to one authenticated resolver over TLS\n\n\
+        "dns-tool {}: forwards cleartext DNS to an authenticated resolver over TLS\n\n\
          Usage: dns-tool [OPTIONS]\n       \
                 dns-tool query NAME [TYPE] [OPTIONS]\n       \
                 dns-tool pin [IP[:PORT][#NAME]...] [OPTIONS]\n       \

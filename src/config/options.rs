@@ -198,8 +198,9 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--timeout",
                 value_name: "SECONDS",
                 repeatable: false,
-                help: "Deadline of each query in seconds, decimals allowed. A deadline below 5 seconds is extended, to \
-                       5 at most, while connecting to the resolver takes longer than it. Range: 0.05 to 60.",
+                help: "Deadline of each query in seconds, decimals allowed. A deadline below 5 seconds is extended if \
+                       the last session took longer than it to open: to one and a half times that time, at most 5 \
+                       seconds. Range: 0.05 to 60.",
                 default_text: "3",
                 default_values: &["3"],
             },
@@ -273,9 +274,9 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 name: "--sessions",
                 value_name: "N",
                 repeatable: false,
-                help: "TLS sessions to each address of a resolver. A further session is opened only when every open \
-                       one is silent, has 16384 unanswered queries, or has reached a limit of the resolver. Range: 1 \
-                       to 16.",
+                help: "TLS sessions to each address of a resolver. A further session is opened only for a query that \
+                       no open session can take: each of them is silent, has 16384 unanswered queries, or has reached \
+                       a limit of the resolver. Range: 1 to 16.",
                 default_text: "2",
                 default_values: &["2"],
             },
