@@ -1197,3 +1197,31 @@ fn a_zone_at_which_one_address_closes_is_answered_by_the_other() {
         }
     }
 }
+
+#[test]
+fn names_that_are_never_answered_take_no_room_where_sessions_end_at_random() {
+    for seed in 1..=8 {
+        let begin = clock::now();
+        let client = |number, name, every| Client {
+            every: Duration::from_millis(every),
+            at_once: 1,
+            names: vec![name],
+            number,
+            zone: None,
+            until: begin + Duration::from_secs(20),
+        };
+        let mut addresses = calm(1, Duration::from_millis(10), Duration::from_millis(20));
+        addresses[0].closes_at_random = Some(64);
+        let random = fastrand::Rng::with_seed(seed);
+        let clients = vec![client(1, Name::Good, 10), client(2, Name::Dead, 50)];
+        let mut world = World::of(seed, random, addresses, clients, 2, begin);
+        world.run();
+        world.waits.sort_unstable();
+        let (answered, late) = (world.waits.len(), world.waits[world.waits.len() * 98 / 100]);
+        let what = format!("seed {seed}: {answered} answered, 98 % within {late:?}");
+        assert!(
+            answered >= 1900 && late < Duration::from_millis(100),
+            "{what}"
+        );
+    }
+}

@@ -45,8 +45,8 @@ const SHORT_SESSIONS: u32 = 8;
 const SHORT_SESSIONS_LIFETIME: Duration = Duration::from_secs(10);
 /// Answers of a short session, at most.
 const MAX_SHORT_ANSWERS: u32 = 256;
-/// Tests that suspects must pass, more than four times as many as they fail, for sessions to count as closed at random; how many are
-/// counted at most, and how long that is believed.
+/// Tests that suspects must pass, more than four times as many as they fail, for sessions to count as closed at random: where a query is the
+/// reason, at most three are tested beside it. How many are counted at most, and how long that is believed.
 const PASSED_TESTS: u32 = 8;
 const MAX_PASSED_TESTS: u32 = 16;
 const FAILED_TEST: u32 = 4;

@@ -23,6 +23,10 @@ const DOWN_RETRY_DELAY: Duration = Duration::from_millis(250);
 /// While no address can be reached, how long a query waits for an attempt that is under way before it fails.
 pub(super) const DOWN_WAIT: Duration = Duration::from_millis(500);
 
+/// How long a pending query counts for the limit of an address whose sessions end soon, at least; four times as long as connecting took,
+/// if that is longer.
+const MIN_PENDING_TIME: Duration = Duration::from_millis(100);
+
 impl<Q: PoolQuery> Pool<Q> {
     /// Serves everything that waits.
     pub(super) fn reschedule(&mut self, now: Instant, actions: &mut Actions<Q>) {
@@ -119,8 +123,34 @@ impl<Q: PoolQuery> Pool<Q> {
 
     pub(super) fn has_room(&self, session: &Session, now: Instant) -> bool {
         let limit = self.addresses[session.rank].pending_limit(now);
-        session.pending.len() < limit.min(MAX_PENDING_PER_SESSION)
+        session.pending.len() < MAX_PENDING_PER_SESSION
+            && (session.pending.len() < limit || self.recent_pending(session, now).count() < limit)
             && !self.has_reached_limit(session, now)
+    }
+
+    /// When the pending queries of a session stop counting for [`Address::pending_limit`](super::address::Address::pending_limit): a query
+    /// that is slow in the resolver's work, or never answered, takes no place of others. Without those that do not count any more.
+    fn recent_pending(&self, session: &Session, now: Instant) -> impl Iterator<Item = Instant> {
+        let time = MIN_PENDING_TIME.max(session.connect_time * 4);
+        let keys = session.pending.values();
+        let transmissions = keys
+            .filter_map(|key| self.queries.get(*key))
+            .flat_map(|entry| &entry.transmissions)
+            .filter(|transmission| transmission.session == session.id);
+        transmissions
+            .map(move |transmission| transmission.sent_at + time)
+            .filter(move |until| *until > now)
+    }
+
+    /// When a pending query next stops counting, so that a queued one may be sent.
+    pub(super) fn room_at(&self, now: Instant) -> Option<Instant> {
+        let is_limited =
+            |session: &&Session| self.addresses[session.rank].pending_limit(now) != usize::MAX;
+        let sessions = self.sessions.iter().filter(|session| session.is_usable());
+        sessions
+            .filter(is_limited)
+            .filter_map(|session| self.recent_pending(session, now).min())
+            .min()
     }
 
     /// Returns true if a session has been sent as many queries as its address seems to take.

@@ -327,6 +327,11 @@ impl<Q: PoolQuery> Pool<Q> {
         // Then queries may no longer wait for a suspect.
         let waits = !self.shared_queue.is_empty() && !self.isolated_queue.is_empty();
         let expiry = self.culprits.next_expiry().filter(|_| waits);
-        tokens.chain(slow).chain(expiry).filter(move |at| *at > now)
+        let room = (!self.shared_queue.is_empty()).then(|| self.room_at(now));
+        tokens
+            .chain(slow)
+            .chain(expiry)
+            .chain(room.flatten())
+            .filter(move |at| *at > now)
     }
 }
