@@ -268,7 +268,7 @@ fn who_is_refused_is_counted_by_the_check_that_failed() {
         (ready.status.as_str(), ready.body.as_str()),
         (
             "503 Service Unavailable",
-            "no resolver serves, and nothing is kept that could\n"
+            "no resolver serves, and the cache has nothing to serve\n"
         )
     );
     assert_eq!(

@@ -336,7 +336,7 @@ impl HttpServer {
         } else if self.exporter.is_ready() {
             None
         } else {
-            Some("no resolver serves, and nothing is kept that could")
+            Some("no resolver serves, and the cache has nothing to serve")
         }
     }
 }
