@@ -45,11 +45,11 @@ const SHORT_SESSIONS: u32 = 8;
 const SHORT_SESSIONS_LIFETIME: Duration = Duration::from_secs(10);
 /// Answers of a short session, at most.
 const MAX_SHORT_ANSWERS: u32 = 256;
-/// Tests that suspects must pass, more than four times as many as they fail, for sessions to count as closed at random: where a query is the
-/// reason, at most three are tested beside it. How many are counted at most, and how long that is believed.
+/// Tests that suspects must pass, more than eight times as many as they fail, for sessions to count as closed at random: where one of them
+/// is the reason, it fails, and at most three are tested beside it. How many are counted at most, and how long that is believed.
 const PASSED_TESTS: u32 = 8;
 const MAX_PASSED_TESTS: u32 = 16;
-const FAILED_TEST: u32 = 4;
+const FAILED_TEST: u32 = 8;
 const PASSED_TESTS_LIFETIME: Duration = Duration::from_secs(10);
 /// How often a session is sent one query beyond the limit, to test it. If the limit holds, that query is lost and sent again.
 const LIMIT_TEST_INTERVAL: Duration = Duration::from_secs(1);
@@ -234,7 +234,7 @@ impl Address {
             Some((mean, times, until)) if now < until => ((3 * mean + answers) / 4, times + 1),
             _ => (answers, 1),
         };
-        let is_short = answers <= MAX_SHORT_ANSWERS && !self.may_have_limit(now);
+        let is_short = answers <= MAX_SHORT_ANSWERS && self.session_query_limit(now) == u32::MAX;
         let until = now + SHORT_SESSIONS_LIFETIME;
         self.short_sessions = is_short.then_some((mean, times, until));
     }
@@ -245,7 +245,7 @@ impl Address {
         self.short_sessions = None;
     }
 
-    /// Records that a query which may have ended a session was answered alone on one, or ended that one too.
+    /// Records that a suspect was answered when it was tested, or ended its session, where all that could be the cause were tested.
     pub(super) fn record_test(&mut self, passed: bool, now: Instant) {
         let (tests, until) = self.passed_tests;
         let tests = if now < until { tests } else { 0 };
@@ -288,7 +288,7 @@ impl Address {
     pub(super) fn pending_limit(&self, now: Instant) -> usize {
         match self.short_sessions {
             Some((mean, times, until)) if times >= SHORT_SESSIONS && now < until => {
-                usize::try_from(mean / 2).unwrap_or(usize::MAX).max(2)
+                usize::try_from(mean / 2).unwrap_or(usize::MAX).max(4)
             }
             _ => usize::MAX,
         }
@@ -476,8 +476,8 @@ mod tests {
         assert!(!address.closes_at_random(now + PASSED_TESTS_LIFETIME));
         address.record_test(false, now);
         assert!(!address.closes_at_random(now));
-        // One test in sixteen fails, then one in four.
-        (0..100).for_each(|time| address.record_test(time % 16 > 0, now));
+        // One test in twenty fails, then one in four.
+        (0..100).for_each(|time| address.record_test(time % 20 > 0, now));
         assert!(address.closes_at_random(now));
         (0..100).for_each(|time| address.record_test(time % 4 > 0, now));
         assert!(!address.closes_at_random(now));

@@ -132,7 +132,7 @@ impl<Q: PoolQuery> Pool<Q> {
                 if !session.is_shared() {
                     let entry = self.queries.get(key);
                     let groups = entry.map(|entry| entry.query.groups());
-                    if entry.is_some_and(|entry| entry.sends > 1) {
+                    if entry.is_some_and(|entry| entry.complete_test_at == Some(rank)) {
                         self.addresses[rank].record_test(true, now);
                     }
                     session.cleared_client = groups.map(|groups| groups.client);

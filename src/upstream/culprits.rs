@@ -59,8 +59,8 @@ type GroupOf = fn(&mut Culprit) -> &mut Option<u16>;
 pub(super) struct Culprits {
     /// Oldest first.
     culprits: VecDeque<Culprit>,
-    /// The zones of queries that ended a session of their own, and when; that may have been chance. Oldest first.
-    candidates: VecDeque<(u16, Instant)>,
+    /// The zones of queries that ended a session of their own, the rank of its address, and when; that may have been chance. Oldest first.
+    candidates: VecDeque<(u16, usize, Instant)>,
     /// The last client that asked, and when it last differed from the one before.
     last_client: Option<u16>,
     client_changed_at: Option<Instant>,
@@ -68,8 +68,10 @@ pub(super) struct Culprits {
 
 impl Culprits {
     /// Returns true if there are no culprits, as is the normal case.
-    pub(super) fn is_empty(&self) -> bool {
-        self.culprits.is_empty()
+    pub(super) fn is_empty(&self, now: Instant) -> bool {
+        // The last is the youngest.
+        let youngest = self.culprits.back();
+        youngest.is_none_or(|culprit| !culprit.is_recent(now))
     }
 
     /// Records which client asks.
@@ -90,25 +92,31 @@ impl Culprits {
     }
 
     /// When a culprit is forgotten, or several clients are no longer known to ask.
-    pub(super) fn next_expiry(&self) -> Option<Instant> {
-        let oldest = self.culprits.front().map(|culprit| culprit.at);
+    pub(super) fn next_expiry(&self, now: Instant) -> Option<Instant> {
+        let oldest = self.recent(now).next().map(|culprit| culprit.at);
         let all = oldest.into_iter().chain(self.client_changed_at);
         all.map(|at| at + CULPRIT_LIFETIME).min()
     }
 
-    /// Records that a query of this zone ended a session on which it was alone, which may have been chance.
-    pub(super) fn record_candidate(&mut self, zone: u16, now: Instant) {
+    /// Records that a query of this zone ended a session to the address of that rank on which it was alone, which may have been chance.
+    pub(super) fn record_candidate(&mut self, zone: u16, rank: usize, now: Instant) {
         if self.candidates.len() >= MAX_CANDIDATES {
             self.candidates.pop_front();
         }
-        self.candidates.push_back((zone, now));
+        self.candidates.push_back((zone, rank, now));
     }
 
-    /// Returns true if a query of the zone ended a session of its own before that moment, and not long ago.
-    pub(super) fn has_candidate(&self, zone: u16, before: Instant, now: Instant) -> bool {
+    /// Returns true if a query of the zone ended a session of its own to that address before that moment, and not long ago.
+    pub(super) fn has_candidate(
+        &self,
+        zone: u16,
+        rank: usize,
+        before: Instant,
+        now: Instant,
+    ) -> bool {
         let is_recent = |at: Instant| at < before && now < at + CANDIDATE_LIFETIME;
         let mut candidates = self.candidates.iter();
-        candidates.any(|(other, at)| *other == zone && is_recent(*at))
+        candidates.any(|(other, at_rank, at)| (*other, *at_rank) == (zone, rank) && is_recent(*at))
     }
 
     /// Records that a query of these groups ended a session to the address of that rank, on which it was alone.
@@ -255,9 +263,11 @@ mod tests {
     #[test]
     fn a_zone_is_isolated_after_two_culprits_and_a_client_after_culprits_of_two_zones() {
         let mut culprits = Culprits::default();
-        assert!(culprits.is_empty());
-        let now = record(&mut culprits, &[groups(1, 1)], crate::system::clock::now());
-        assert!(!culprits.is_empty() && culprits.level(groups(1, 1), now) == 1);
+        let now = crate::system::clock::now();
+        assert!(culprits.is_empty(now));
+        let now = record(&mut culprits, &[groups(1, 1)], now);
+        assert!(culprits.is_empty(now + CULPRIT_LIFETIME));
+        assert!(!culprits.is_empty(now) && culprits.level(groups(1, 1), now) == 1);
         assert!(!culprits.must_isolate(groups(1, 9), now));
         let now = record(&mut culprits, &[groups(1, 3)], now);
         assert!(culprits.must_isolate(groups(1, 9), now));

@@ -90,12 +90,9 @@ impl<Q: PoolQuery> Pool<Q> {
         let at_rank = || isolated().filter(|session| session.rank == rank);
         let is_recent = |session: &&Session| now < session.last_sent_at + CAUSE_WINDOW;
         let is_coming = |session: &&Session| session.phase == Phase::Connecting;
-        // Where sessions end at random, none of the queries does harm.
-        let most = match self.addresses[rank].closes_at_random(now) {
-            true => MAX_ISOLATED_SESSIONS,
-            false => MAX_ACTIVE_ISOLATED,
-        };
-        at_rank().filter(is_recent).count() < most
+        // Where sessions end at random, the queries do no harm.
+        (self.addresses[rank].closes_at_random(now)
+            || at_rank().filter(is_recent).count() < MAX_ACTIVE_ISOLATED)
             && at_rank().count() < MAX_ISOLATED_SESSIONS
             && self.sessions.iter().filter(is_coming).count() < MAX_CONNECTING
     }
@@ -218,7 +215,8 @@ impl<Q: PoolQuery> Pool<Q> {
         let address = &self.addresses[rank];
         let (limit, last_send_limit) = (address.isolated_query_limit(), address.last_send_limit());
         // Where names end sessions, their number of answers does not matter, and waiting queries would use up the new sessions.
-        let ends_by_name = !self.culprits.is_empty() && address.isolated_tokens.ready_at(now) > now;
+        let ends_by_name =
+            !self.culprits.is_empty(now) && address.isolated_tokens.ready_at(now) > now;
         let may_share = (ends_by_name || self.isolated_queue.len() > MAX_FRESH_LAST_SENDS)
             && sent < last_send_limit;
         let may_be_sent = |other: &Key| {

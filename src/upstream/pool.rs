@@ -142,11 +142,13 @@ impl<Q: PoolQuery> Pool<Q> {
                 continue;
             }
             let must_isolate =
-                !self.culprits.is_empty() && self.culprits.must_isolate(query.groups(), now);
+                !self.culprits.is_empty(now) && self.culprits.must_isolate(query.groups(), now);
             let key = self.queries.insert(query);
             if must_isolate {
                 self.enqueue_isolated(key);
-            } else if let Some(index) = self.session_for(key, &held, now) {
+            } else if !self.has_queued(now)
+                && let Some(index) = self.session_for(key, &held, now)
+            {
                 self.send(index, key, now, actions);
             } else {
                 self.enqueue(key, false);
@@ -272,13 +274,13 @@ impl<Q: PoolQuery> Pool<Q> {
         };
         self.sessions[index].keepalive = Some(keepalive);
         if keepalive.is_zero() {
-            self.drain_session(index);
+            self.drain_session(index, now);
             self.reschedule(now, actions);
         }
     }
 
     /// Drains a session: it gets no more queries. Does nothing if too many sessions to its address are draining.
-    fn drain_session(&mut self, index: usize) {
+    fn drain_session(&mut self, index: usize, now: Instant) {
         let rank = self.sessions[index].rank;
         let draining = self.sessions.iter();
         let count = draining
@@ -289,7 +291,7 @@ impl<Q: PoolQuery> Pool<Q> {
             session.phase = Phase::Draining;
             // The session has served its purpose. Where queries end sessions, what looks like a limit may be none, and a session has to be
             // answered first.
-            if self.culprits.is_empty() || session.answered > 0 {
+            if self.culprits.is_empty(now) || session.answered > 0 {
                 session.token_refundable = false;
                 self.addresses[rank].shared_tokens.refund();
             }
@@ -451,7 +453,7 @@ impl<Q: PoolQuery> Pool<Q> {
             if session.extra_sends == 0 && session.is_shared() && address.may_test_limit(now) {
                 session.extra_sends = 1;
             } else {
-                self.drain_session(index);
+                self.drain_session(index, now);
             }
         }
     }

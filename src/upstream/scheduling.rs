@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::actions::{Actions, ConnectRequest, Failure};
+use super::address::Address;
 use super::health::Health;
 use super::pool::{ConnectRace, MAX_PENDING_PER_SESSION, Pool};
 use super::session_end::CAUSE_WINDOW;
@@ -23,6 +24,8 @@ const DOWN_RETRY_DELAY: Duration = Duration::from_millis(250);
 /// While no address can be reached, how long a query waits for an attempt that is under way before it fails.
 pub(super) const DOWN_WAIT: Duration = Duration::from_millis(500);
 
+/// Pending queries beyond that limit that are looked at, at most: a session that has more takes others as well.
+const MAX_LATE_PENDING: usize = 256;
 /// How long a pending query counts for the limit of an address whose sessions end soon, at least; four times as long as connecting took,
 /// if that is longer.
 const MIN_PENDING_TIME: Duration = Duration::from_millis(100);
@@ -124,11 +127,13 @@ impl<Q: PoolQuery> Pool<Q> {
     pub(super) fn has_room(&self, session: &Session, now: Instant) -> bool {
         let limit = self.addresses[session.rank].pending_limit(now);
         session.pending.len() < MAX_PENDING_PER_SESSION
-            && (session.pending.len() < limit || self.recent_pending(session, now).count() < limit)
+            && (session.pending.len() < limit
+                || session.pending.len() > limit.saturating_add(MAX_LATE_PENDING)
+                || self.recent_pending(session, now).count() < limit)
             && !self.has_reached_limit(session, now)
     }
 
-    /// When the pending queries of a session stop counting for [`Address::pending_limit`](super::address::Address::pending_limit): a query
+    /// When the pending queries of a session will stop counting for [`Address::pending_limit`](super::address::Address::pending_limit): a query
     /// that is slow in the resolver's work, or never answered, takes no place of others. Without those that do not count any more.
     fn recent_pending(&self, session: &Session, now: Instant) -> impl Iterator<Item = Instant> {
         let time = MIN_PENDING_TIME.max(session.connect_time * 4);
@@ -189,13 +194,26 @@ impl<Q: PoolQuery> Pool<Q> {
                 .sort_unstable_by_key(|key| Reverse(key.arrival_number()));
         }
         let held = self.held_clients(now);
+        let mut has_room = true;
         for key in waiting {
-            if let Some(index) = self.session_for(key, &held, now) {
+            let index = has_room
+                .then(|| self.session_for(key, &held, now))
+                .flatten();
+            if let Some(index) = index {
                 self.send(index, key, now, actions);
+                let is_free =
+                    |session: &Session| session.is_usable() && self.has_room(session, now);
+                has_room = self.sessions.iter().any(is_free);
             } else {
                 self.shared_queue.push_back(key);
             }
         }
+    }
+
+    /// Returns true if queued queries come before new ones: time alone may have made room for them.
+    pub(super) fn has_queued(&self, now: Instant) -> bool {
+        let is_limited = |address: &Address| address.pending_limit(now) != usize::MAX;
+        !self.shared_queue.is_empty() && self.addresses.iter().any(is_limited)
     }
 
     /// Returns true if more queries come than can be sent: an unsent query has waited for more than half of its time.

@@ -156,11 +156,14 @@ impl<Q: PoolQuery> Pool<Q> {
         // A query that has waited for longer is most likely not the cause.
         let is_recent = |lost: &LostQuery| now < lost.sent_at + CAUSE_WINDOW;
         let is_only_candidate = lost.iter().filter(|lost| is_recent(lost)).count() == 1;
+        let is_tested = |lost: &LostQuery| is_recent(lost) && tested.contains(&lost.key);
+        let is_complete = session.is_shared() && may_be_cause && lost.iter().all(is_tested);
         for lost in lost.into_iter().rev() {
             let (key, is_suspect) = (lost.key, may_be_cause && is_recent(&lost));
             if session.is_shared() {
                 let is_tested = is_suspect && tested.contains(&key);
                 if let Some(entry) = self.queries.get_mut(key) {
+                    entry.complete_test_at = is_complete.then_some(session.rank);
                     entry.suspicion = match is_tested && !may_have_limit {
                         true => Suspicion::Suspect,
                         false => Suspicion::None,
@@ -267,7 +270,7 @@ impl<Q: PoolQuery> Pool<Q> {
         let may_blame_query = entry.ended_session || address_works;
         // Sessions that ended earlier may have ended by the same event, such as a restart of the resolver.
         let distinct_since = answered.map_or(lost.sent_at, |at| at.max(lost.sent_at));
-        if is_cause && address_works {
+        if is_cause && entry.complete_test_at == Some(rank) {
             self.addresses[rank].record_test(false, now);
         }
         let is_cause = is_cause && !self.addresses[rank].closes_at_random(now);
@@ -279,7 +282,7 @@ impl<Q: PoolQuery> Pool<Q> {
                 || address_works
                     && self
                         .culprits
-                        .has_candidate(groups.zone, distinct_since, now))
+                        .has_candidate(groups.zone, rank, distinct_since, now))
         {
             self.culprits.record(groups, rank, distinct_since, now);
             self.addresses[rank].record_culprit();
@@ -299,7 +302,7 @@ impl<Q: PoolQuery> Pool<Q> {
             };
             if is_cause && address_works {
                 entry.ended_session = true;
-                self.culprits.record_candidate(groups.zone, now);
+                self.culprits.record_candidate(groups.zone, rank, now);
             }
         }
         self.exclude_address(lost.key, rank, now);

@@ -99,6 +99,9 @@ pub(super) struct Entry<Q> {
     pub(super) suspicion: Suspicion,
     /// A session ended on which the query was alone, at an address that answers other queries.
     pub(super) ended_session: bool,
+    /// All queries that a session to the address of this rank left are tested, this one among them: if none of them ends its own session,
+    /// none was the cause.
+    pub(super) complete_test_at: Option<usize>,
     /// The addresses to avoid for this query: they answered it with a failure (kept as a fallback), or closed a session on which it was
     /// alone.
     pub(super) failed: RankSet,
@@ -315,6 +318,7 @@ impl<Q: PoolQuery> Queries<Q> {
             is_late: false,
             suspicion: Suspicion::None,
             ended_session: false,
+            complete_test_at: None,
             failed: RankSet::default(),
         });
         Key { slot, number }

@@ -326,7 +326,7 @@ impl<Q: PoolQuery> Pool<Q> {
         let slow = slow.chain(reusable).chain(tested);
         // Then queries may no longer wait for a suspect.
         let waits = !self.shared_queue.is_empty() && !self.isolated_queue.is_empty();
-        let expiry = self.culprits.next_expiry().filter(|_| waits);
+        let expiry = self.culprits.next_expiry(now).filter(|_| waits);
         let room = (!self.shared_queue.is_empty()).then(|| self.room_at(now));
         tokens
             .chain(slow)
