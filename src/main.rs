@@ -54,7 +54,9 @@ fn main() -> ExitCode {
 }
 
 fn print_report(report: &command::check_report::Report) -> ExitCode {
-    print(&report.to_string(), report.state().exit_code())
+    // Whoever cannot read the report does not know the state.
+    let unknown = command::check_report::State::Unknown.exit_code();
+    print_or(&report.to_string(), report.state().exit_code(), unknown)
 }
 
 fn serve(config: Config) -> ExitCode {
@@ -141,8 +143,14 @@ fn run_query(query: &Query) -> ExitCode {
     }
 }
 
-/// Prints the output of a subcommand, and returns `code`, or a failure if the text cannot be written. A reader that has read enough is none.
+/// Prints the output of a subcommand, and returns `code`, or a failure if the text cannot be written.
 fn print(text: &str, code: u8) -> ExitCode {
+    print_or(text, code, EXIT_FAILURE.max(code))
+}
+
+/// Prints the output of a subcommand, and returns `code`, or `failure` if the text cannot be written. A reader that has read enough is no
+/// failure.
+fn print_or(text: &str, code: u8, failure: u8) -> ExitCode {
     let mut stdout = io::stdout();
     match stdout
         .write_all(text.as_bytes())
@@ -150,7 +158,7 @@ fn print(text: &str, code: u8) -> ExitCode {
     {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             let error = io::Error::new(error.kind(), format!("standard output: {error}"));
-            fail(EXIT_FAILURE.max(code), &error)
+            fail(failure, &error)
         }
         _ => ExitCode::from(code),
     }

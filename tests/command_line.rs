@@ -51,6 +51,14 @@ fn output_that_cannot_be_written_is_exit_code_1_and_one_line() {
         assert!(said.starts_with("dns-tool: standard output: "), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
+    let full = File::options().write(true).open("/dev/full");
+    let check = ["check", "--address", "0.0.0.0.0"];
+    let output = program()
+        .args(check)
+        .stdout(full.expect("a device"))
+        .output();
+    let status = output.expect("the program runs").status;
+    assert_eq!(status.code(), Some(3), "the state is not known");
     // A reader that has read enough is no failure.
     let (reader, writer) = io::pipe().expect("a pipe");
     drop(reader);

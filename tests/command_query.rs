@@ -406,7 +406,7 @@ fn what_the_daemon_alone_reads_may_be_broken_for_who_asks_it() {
     // It serves on with what it had.
     let said = ask(process.address, &daemons);
     assert_eq!(said.code, Some(0), "{said:?}");
-    // Who asks the resolver itself needs them, and a file of options may say whom to ask.
+    // Who asks the resolver itself needs them, and a configuration file may say whom to ask.
     let direct = files.chunks(2).map(|file| [&["--direct"], file].concat());
     for options in direct.chain([vec!["--config", broken]]) {
         let said = ask(process.address, &[&["a.test"], &options[..]].concat());

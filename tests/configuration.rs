@@ -28,7 +28,7 @@ use crate::support::{
 const SERVFAIL: u16 = 2;
 const REFUSED: u16 = 5;
 
-/// A file of options.
+/// A configuration file.
 struct File(PathBuf);
 
 impl File {

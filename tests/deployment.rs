@@ -1,4 +1,4 @@
-//! The sample of a file of options says what the help says, and means what holds without it.
+//! The sample of a configuration file says what the help says, and means what holds without it.
 
 use std::fmt::Write;
 
@@ -23,7 +23,7 @@ fn settings(arguments: &[&str]) -> Result<String, String> {
     }
 }
 
-/// Writes lines to a file of options, and returns what `--check-config` makes of it.
+/// Writes lines to a configuration file, and returns what `--check-config` makes of it.
 fn settings_of(name: &str, lines: &str) -> Result<String, String> {
     let file = temporary_file(&format!("sample-{name}"), lines.as_bytes());
     settings(&["--config", file.to_str().expect("a path in UTF-8")])

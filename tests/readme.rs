@@ -51,7 +51,7 @@ fn without_shellcheck(script: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The example of a file of options.
+/// The example of a configuration file.
 fn example_file() -> String {
     let configuration = chapter("configuration");
     let example = configuration

@@ -82,20 +82,20 @@ pub fn reply(question: &[u8]) -> Option<Vec<u8>> {
     }
     let qtype = u16::from_be_bytes([type_high, type_low]);
     let found = find(name)?;
-    if qtype == rtype::DS && found.is_delegated() {
+    if qtype == rtype::DS && found.is_apex() {
         return None;
     }
     let records = found.records();
     let rcode = records.map_or(rcode::NXDOMAIN, |_| rcode::NOERROR);
-    let is_asked = |record: &Record| matches!(qtype, rtype::ANY) || record.rtype() == qtype;
+    let is_asked = |record: &Record| qtype == rtype::ANY || record.rtype() == qtype;
     let records = records.unwrap_or_default().iter().copied();
     let answers: Vec<_> = records.filter(is_asked).collect();
     Some(write(question, found.below.len(), rcode, &answers))
 }
 
 impl Found<'_> {
-    /// Whether the name is the apex of a zone that the zone above delegates.
-    fn is_delegated(&self) -> bool {
+    /// Whether the name is the apex of a locally served zone.
+    fn is_apex(&self) -> bool {
         let is_zone = matches!(self.content, Content::Zone | Content::LoopbackZone(_));
         is_zone && self.below.is_empty()
     }
@@ -106,6 +106,7 @@ impl Found<'_> {
         let [apex @ .., ptr] = &APEX;
         match (self.content, self.below) {
             (Content::NameError, _) => None,
+            (Content::NoData, []) => Some(apex),
             (Content::NoData, _) => Some(&[]),
             (Content::Loopback, _) => Some(&[Record::LoopbackV4, Record::LoopbackV6]),
             (Content::LoopbackZone([]), []) => Some(&APEX),

@@ -14,7 +14,7 @@ struct SpecialName {
 pub(super) enum Content {
     /// Neither the name nor any below it exists: NXDOMAIN.
     NameError,
-    /// The name and all below it exist and have no records: NODATA.
+    /// A zone of SOA and NS, in which all names exist and have no records: NODATA.
     NoData,
     /// The name and all below it have the loopback addresses.
     Loopback,

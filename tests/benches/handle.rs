@@ -216,12 +216,15 @@ fn handle(criterion: &mut Criterion) {
         ("miss", 1, &misses),
         ("miss, 2 threads", 2, &misses),
     ] {
-        let before = bench.completer.counts().count(Outcome::Cached);
+        let count = |outcome| bench.completer.counts().count(outcome);
+        let (cached, local) = (count(Outcome::Cached), count(Outcome::Local));
         criterion.bench_function(name, |bencher| {
             bencher.iter_custom(|count| bench.time_of_threads(threads, messages, count));
         });
-        let known = bench.completer.counts().count(Outcome::Cached) > before;
-        assert_eq!(known, name.starts_with("hit"), "{name}");
+        let is_known = count(Outcome::Cached) > cached;
+        assert_eq!(is_known, name.starts_with("hit"), "{name}");
+        let is_special = count(Outcome::Local) > local;
+        assert_eq!(is_special, name == "special-use name", "{name}");
     }
 }
 

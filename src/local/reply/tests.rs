@@ -97,10 +97,15 @@ fn names_outside_the_dns_do_not_exist() {
 #[test]
 fn no_resolver_is_designated() {
     for name in ["resolver.arpa", "_dns.resolver.arpa", "a.b.resolver.arpa"] {
-        for qtype in ["SVCB", "A", "SOA", "DS", "ANY"] {
+        for qtype in ["SVCB", "A", "DS"] {
             assert_negative(name, qtype, NOERROR, "resolver.arpa");
         }
     }
+    assert_negative("_dns.resolver.arpa", "SOA", NOERROR, "resolver.arpa");
+    let own_soa = soa("resolver.arpa");
+    let own_soa = own_soa.split_once(" IN ").expect("a class").1;
+    assert_positive("resolver.arpa", "SOA", &[own_soa]);
+    assert_positive("resolver.arpa", "NS", &["NS resolver.arpa."]);
 }
 
 #[test]
