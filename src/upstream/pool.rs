@@ -13,6 +13,7 @@
 //!   session of its own, and while a client's suspect is tested there its other queries wait; many are sent together; for the last send each
 //!   goes alone on a new session. A query that ends its own session is a culprit. Queries that are
 //!   like several culprits (`Culprits`) are isolated from the start.
+//! - An address whose sessions end at random gets few queries on each at a time, and its suspects are not tested.
 //! - Each new session to an address costs a token (`Address`), which is refunded if the session answered everything. Draining sessions have
 //!   a bound of their own, and so have sessions of isolated queries.
 //! - Under overload the youngest queries go first: a query that is sent when its time is over is sent in vain.
