@@ -215,10 +215,9 @@ impl<Q: PoolQuery> Pool<Q> {
         let address = &self.addresses[rank];
         let (limit, last_send_limit) = (address.isolated_query_limit(), address.last_send_limit());
         // Where names end sessions, their number of answers does not matter, and waiting queries would use up the new sessions.
-        let ends_by_name =
-            !self.culprits.is_empty(now) && address.isolated_tokens.ready_at(now) > now;
-        let may_share = (ends_by_name || self.isolated_queue.len() > MAX_FRESH_LAST_SENDS)
-            && sent < last_send_limit;
+        let by_name = !self.culprits.is_empty(now) && address.isolated_tokens.ready_at(now) > now;
+        let may_share =
+            (by_name || self.isolated_queue.len() > MAX_FRESH_LAST_SENDS) && sent < last_send_limit;
         let may_be_sent = |other: &Key| {
             self.queries.is_queued_in(*other, Queue::Isolated)
                 && (is_fresh || may_share || !self.is_last_send(*other))
