@@ -1029,6 +1029,18 @@ fn calm(count: usize, round_trip: Duration, connect: Duration) -> Vec<Address> {
     vec![address; count]
 }
 
+/// A client that asks for one name of that kind at a time, each in a zone of its own.
+fn asks(number: u16, name: Name, every: Duration, until: Instant) -> Client {
+    Client {
+        every,
+        at_once: 1,
+        names: vec![name],
+        number,
+        zone: None,
+        until,
+    }
+}
+
 #[test]
 fn names_that_end_sessions_delay_others_for_three_connects_at_most() {
     let millis = Duration::from_millis;
@@ -1129,19 +1141,9 @@ fn one_client_with_names_that_end_sessions_is_found_among_many() {
     for (rate, clients) in [(3, 20), (3, 5), (20, 20), (60, 50)] {
         for seed in 1..=4 {
             let begin = clock::now();
-            let honest = |number| Client {
-                every: Duration::from_millis(2) * u32::from(clients),
-                at_once: 1,
-                names: vec![Name::Good],
-                number,
-                zone: None,
-                until: begin + Duration::from_secs(20),
-            };
-            let poisoner = Client {
-                every: Duration::from_secs(1) / rate,
-                names: vec![Name::Poisoned],
-                ..honest(100)
-            };
+            let (every, until) = (Duration::from_millis(2), begin + Duration::from_secs(20));
+            let honest = |number| asks(number, Name::Good, every * u32::from(clients), until);
+            let poisoner = asks(100, Name::Poisoned, Duration::from_secs(1) / rate, until);
             let all = (1..=clients).map(honest).chain([poisoner]).collect();
             let random = fastrand::Rng::with_seed(seed);
             let addresses = calm(1, Duration::from_millis(20), Duration::from_millis(60));
@@ -1175,13 +1177,10 @@ fn a_resolver_that_closes_sessions_at_random_answers_nearly_all() {
     ] {
         for seed in 1..=4 {
             let begin = clock::now();
+            let (each, until) = (millis(u64::from(clients) * every), begin + millis(20_000));
             let client = |number| Client {
-                every: millis(u64::from(clients) * every),
                 at_once,
-                names: vec![Name::Good],
-                number,
-                zone: None,
-                until: begin + millis(20_000),
+                ..asks(number, Name::Good, each, until)
             };
             let mut addresses = calm(1, millis(round_trip), millis(round_trip) * 2);
             addresses[0].closes_at_random = Some(one_in);
@@ -1204,18 +1203,18 @@ fn a_zone_at_which_one_address_closes_is_answered_by_the_other() {
     for every in [50, 10] {
         for seed in 1..=4 {
             let begin = clock::now();
-            let client = |number, name, zone| Client {
-                every: Duration::from_millis(every),
-                at_once: 1,
-                names: vec![name],
-                number,
-                zone,
-                until: begin + Duration::from_secs(20),
+            let (every, until) = (
+                Duration::from_millis(every),
+                begin + Duration::from_secs(20),
+            );
+            let in_zone = |number| Client {
+                zone: Some(7),
+                ..asks(number, Name::PoisonedAtFirst, every, until)
             };
             let clients = vec![
-                client(1, Name::Good, None),
-                client(100, Name::PoisonedAtFirst, Some(7)),
-                client(101, Name::PoisonedAtFirst, Some(7)),
+                asks(1, Name::Good, every, until),
+                in_zone(100),
+                in_zone(101),
             ];
             let random = fastrand::Rng::with_seed(seed);
             let addresses = calm(2, Duration::from_millis(10), Duration::from_millis(20));
@@ -1224,7 +1223,7 @@ fn a_zone_at_which_one_address_closes_is_answered_by_the_other() {
             let failed = world.asked - world.answered;
             assert!(
                 failed * 100 <= world.asked,
-                "every {every} ms, seed {seed}: {failed} of {} failed",
+                "every {every:?}, seed {seed}: {failed} of {} failed",
                 world.asked
             );
         }
@@ -1235,14 +1234,8 @@ fn a_zone_at_which_one_address_closes_is_answered_by_the_other() {
 fn names_that_are_never_answered_take_no_room_where_sessions_end_at_random() {
     for seed in 1..=8 {
         let begin = clock::now();
-        let client = |number, name, every| Client {
-            every: Duration::from_millis(every),
-            at_once: 1,
-            names: vec![name],
-            number,
-            zone: None,
-            until: begin + Duration::from_secs(20),
-        };
+        let until = begin + Duration::from_secs(20);
+        let client = |number, name, every| asks(number, name, Duration::from_millis(every), until);
         let mut addresses = calm(1, Duration::from_millis(10), Duration::from_millis(20));
         addresses[0].closes_at_random = Some(64);
         let random = fastrand::Rng::with_seed(seed);

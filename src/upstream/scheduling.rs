@@ -181,8 +181,7 @@ impl<Q: PoolQuery> Pool<Q> {
 
     /// Sends the queries of the shared queue as far as sessions have room.
     fn send_queued(&mut self, now: Instant, actions: &mut Actions<Q>) {
-        let is_free = |session: &Session| session.is_usable() && self.has_room(session, now);
-        if self.shared_queue.is_empty() || !self.sessions.iter().any(is_free) {
+        if self.shared_queue.is_empty() || !self.has_free_session(now) {
             return;
         }
         let mut waiting = std::mem::take(&mut self.shared_queue);
@@ -201,13 +200,17 @@ impl<Q: PoolQuery> Pool<Q> {
                 .flatten();
             if let Some(index) = index {
                 self.send(index, key, now, actions);
-                let is_free =
-                    |session: &Session| session.is_usable() && self.has_room(session, now);
-                has_room = self.sessions.iter().any(is_free);
+                has_room = self.has_free_session(now);
             } else {
                 self.shared_queue.push_back(key);
             }
         }
+    }
+
+    /// Returns true if a shared session can take one more query.
+    fn has_free_session(&self, now: Instant) -> bool {
+        let mut sessions = self.sessions.iter();
+        sessions.any(|session| session.is_usable() && self.has_room(session, now))
     }
 
     /// Returns true if queued queries come before new ones: time alone may have made room for them.

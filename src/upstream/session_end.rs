@@ -156,12 +156,13 @@ impl<Q: PoolQuery> Pool<Q> {
         // A query that has waited for longer is most likely not the cause.
         let is_recent = |lost: &LostQuery| now < lost.sent_at + CAUSE_WINDOW;
         let is_only_candidate = lost.iter().filter(|lost| is_recent(lost)).count() == 1;
-        let is_tested = |lost: &LostQuery| is_recent(lost) && tested.contains(&lost.key);
-        let is_complete = session.is_shared() && may_be_cause && lost.iter().all(is_tested);
+        let is_tested =
+            |lost: &LostQuery| may_be_cause && is_recent(lost) && tested.contains(&lost.key);
+        let is_complete = session.is_shared() && lost.iter().all(is_tested);
         for lost in lost.into_iter().rev() {
             let (key, is_suspect) = (lost.key, may_be_cause && is_recent(&lost));
             if session.is_shared() {
-                let is_tested = is_suspect && tested.contains(&key);
+                let is_tested = is_tested(&lost);
                 if let Some(entry) = self.queries.get_mut(key) {
                     entry.complete_test_at = is_complete.then_some(session.rank);
                     entry.suspicion = match is_tested && !may_have_limit {

@@ -14,8 +14,8 @@ use super::table::{Entry, HeldClients, Key, Phase, PoolQuery, Purpose, Queue, Se
 
 impl<Q: PoolQuery> Pool<Q> {
     /// Which of the queries that a session leaves are tested: all where there are few; else, where few clients have asked and there is a
-    /// session for each at once, the youngest of each client. Where sessions end after a
-    /// number of answers or at random, no query is the reason.
+    /// session for each at once, the youngest of each client. Where sessions end after a number of answers or at random, no query is the
+    /// reason.
     pub(super) fn suspects_to_test(
         &self,
         lost: &[LostQuery],
