@@ -169,6 +169,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "framing",
             "presentation",
             "query_writing",
+            "zone_map",
             "response",
             "answer",
             "query",

@@ -13,6 +13,7 @@
 //! - `compression`: how compressed names survive when a message is changed.
 //! - `query_writing`: how a query to a resolver is written.
 //! - `query`: what is in a client's query.
+//! - `zone_map`: in which zone a name is.
 //! - `key`: which queries can share an answer.
 //! - `edns`: what is in an OPT record, and how one is written.
 //! - `record`: where the records of a message are.
@@ -56,6 +57,7 @@ mod record;
 mod response;
 #[cfg(test)]
 mod test_messages;
+mod zone_map;
 
 pub use answer::{Answer, TtlRewrite, is_response_to, response_code};
 pub use cached_answer::CachedAnswer;
@@ -68,3 +70,4 @@ pub use query_writing::{QueryForm, write_query};
 pub use question::QuestionPresentation;
 pub use record::{Record, Section};
 pub use response::{ReplyOptions, ReplyTo};
+pub use zone_map::ZoneMap;
