@@ -13,17 +13,18 @@ use crate::command::check_report::{Report, State};
 use crate::command::check_resolver::{check_resolvers, root_ns_question};
 use crate::command::stub::{StubQuery, connect_address};
 use crate::config::command_line::CheckRequest;
+use crate::config::settings::Config;
 use crate::config::sources::UsageError;
 use crate::identity::pin::{PinEntry, PinSet};
 use crate::identity::pin_file::PinSource;
 use crate::identity::rollover::KeyHistory;
 use crate::identity::state_file::StateFile;
+use crate::identity::verifier::Identity;
 use crate::identity::verify_policy::PinMode;
 use crate::server;
 use crate::server::sockets::Sockets;
 use crate::system::clock;
 use crate::system::date::{DAY, Timestamp};
-use crate::upstream::Resolver;
 
 /// How long a program that holds our port has to answer a query.
 const PORT_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -103,10 +104,19 @@ fn check_state_directory(directory: &Path, report: &mut Report) {
     }
 }
 
+/// The identities that resolvers must prove.
+fn identities(config: &Config) -> impl Iterator<Item = &Identity> {
+    let resolvers = config.upstream.resolvers.iter();
+    resolvers.filter_map(|resolver| resolver.security.identity())
+}
+
 fn check_clock(request: &CheckRequest, report: &mut Report) {
     let now = clock::unix_time().as_secs();
-    let resolvers = &request.config.upstream.resolvers;
-    let floor = resolvers[0].identity.policy().clock_floor;
+    let identities: Vec<_> = identities(&request.config).collect();
+    let floors = identities
+        .iter()
+        .map(|identity| identity.policy().clock_floor);
+    let floor = floors.max().unwrap_or_default();
     if now + DAY > floor {
         return report.add("clock", format_args!("{:#}", Timestamp(now)));
     }
@@ -115,8 +125,9 @@ fn check_clock(request: &CheckRequest, report: &mut Report) {
         Timestamp(now),
         Timestamp(floor)
     );
-    let mut resolvers = resolvers.iter();
-    let pinned = resolvers.all(|resolver| !resolver.identity.policy().pins.is_empty());
+    let pinned = identities
+        .iter()
+        .all(|identity| !identity.policy().pins.is_empty());
     let (state, text) = if pinned {
         (State::Warning, text + "; pins stand in for it")
     } else {
@@ -128,11 +139,10 @@ fn check_clock(request: &CheckRequest, report: &mut Report) {
 
 fn check_pins(request: &CheckRequest, report: &mut Report) {
     let now = clock::unix_time().as_secs();
-    let resolvers = &request.config.upstream.resolvers;
-    let pinned = |resolver: &Resolver| !resolver.identity.policy().pins.is_empty();
-    let others_pinned = resolvers.iter().any(pinned);
-    for resolver in resolvers {
-        let terms = resolver.identity.policy();
+    let pinned = |identity: &Identity| !identity.policy().pins.is_empty();
+    let others_pinned = identities(&request.config).any(pinned);
+    for identity in identities(&request.config) {
+        let terms = identity.policy();
         let subject = format!("{} pins", terms.name.to_str());
         let entries = terms.pins.entries();
         check_pin_dates(&subject, entries, now, report);

@@ -15,9 +15,9 @@ use crate::message::presentation::{Name, Rcode, Type};
 use crate::message::{Answer, rcode};
 use crate::system::clock;
 use crate::system::date::DAY;
-use crate::upstream::Resolver;
 use crate::upstream::handshake::ConnectError;
 use crate::upstream::session::Session;
+use crate::upstream::{Resolver, Security};
 
 /// Days before a certificate's expiry from which it is reported: most are renewed a month before.
 const EXPIRY_WARNING_DAYS: u64 = 14;
@@ -36,11 +36,11 @@ pub(super) fn check_resolvers(resolvers: &[Resolver], timeout: Duration, report:
     let mut serving = 0;
     for Resolver {
         addresses,
-        identity,
+        security,
     } in resolvers
     {
         for address in addresses {
-            let answers = check_address(*address, identity, timeout, report);
+            let answers = check_address(*address, security, timeout, report);
             serving += usize::from(answers);
         }
     }
@@ -54,26 +54,31 @@ pub(super) fn check_resolvers(resolvers: &[Resolver], timeout: Duration, report:
 /// Checks one address. Returns whether it answers.
 fn check_address(
     address: SocketAddr,
-    identity: &Identity,
+    security: &Security,
     timeout: Duration,
     report: &mut Report,
 ) -> bool {
-    let label = format!("{address}#{}", identity.name().to_str());
+    let label = match security {
+        Security::Tls(_) => format!("{address}#{}", security.name()),
+        Security::Cleartext => format!("tcp://{address}"),
+    };
     let began = clock::now();
-    let opened = Session::connect(address, identity, began + timeout);
+    let opened = Session::connect(address, security, began + timeout);
     let (session, reader) = match opened {
         Ok(opened) => opened,
         Err(error) => {
-            report_failure(&label, &error, identity, report);
+            report_failure(&label, &error, security, report);
             return false;
         }
     };
-    report_session(&label, &session, identity, millis_since(began), report);
+    report_session(&label, &session, security, millis_since(began), report);
     let sent_at = clock::now();
     let query = StubQuery::new(root_ns_question(), timeout, sent_at);
     let answer = exchange(&session, reader, query.message(), sent_at + timeout);
     let answers = report_answer(&label, &answer, sent_at, report);
-    check_resumption(&label, address, identity, timeout, report);
+    if session.proof().is_some() {
+        check_resumption(&label, address, security, timeout, report);
+    }
     answers
 }
 
@@ -81,13 +86,23 @@ fn check_address(
 fn report_session(
     label: &str,
     session: &Session,
-    identity: &Identity,
+    security: &Security,
     took: u128,
     report: &mut Report,
 ) {
-    let agreed = session.tls_parameters();
+    let subject = format!("{label} reach");
+    let (Some(agreed), Some(proof), Some(identity)) = (
+        session.tls_parameters(),
+        session.proof(),
+        security.identity(),
+    ) else {
+        return report.add(
+            subject,
+            format_args!("connected in {took} ms, in cleartext"),
+        );
+    };
     report.add(
-        format_args!("{label} reach"),
+        subject,
         format_args!("connected and shaken hands in {took} ms"),
     );
     let alpn = if agreed.alpn { "ALPN dot" } else { "no ALPN" };
@@ -97,8 +112,8 @@ fn report_session(
     );
     report.add(format_args!("{label} chain"), "valid, up to a trust anchor");
     report.add(format_args!("{label} name"), identity.name().to_str());
-    report_pins(label, session.proof(), identity, report);
-    report_expiry(label, session.proof(), report);
+    report_pins(label, proof, identity, report);
+    report_expiry(label, proof, report);
 }
 
 /// Reports the answer to the query sent at `sent_at`. Returns whether it is an answer.
@@ -155,16 +170,16 @@ fn report_answer(
 fn check_resumption(
     label: &str,
     address: SocketAddr,
-    identity: &Identity,
+    security: &Security,
     timeout: Duration,
     report: &mut Report,
 ) {
     let started = clock::now();
     let subject = format!("{label} resumption");
-    match Session::connect(address, identity, started + timeout) {
+    match Session::connect(address, security, started + timeout) {
         Ok((session, _)) => {
             let took = millis_since(started);
-            let text = if session.tls_parameters().resumed {
+            let text = if session.tls_parameters().is_some_and(|tls| tls.resumed) {
                 format!("resumed in {took} ms")
             } else {
                 format!("a whole handshake each time, {took} ms")
@@ -185,7 +200,7 @@ fn millis_since(moment: Instant) -> u128 {
     clock::now().saturating_duration_since(moment).as_millis()
 }
 
-fn report_failure(label: &str, error: &ConnectError, identity: &Identity, report: &mut Report) {
+fn report_failure(label: &str, error: &ConnectError, security: &Security, report: &mut Report) {
     let refusal = match error {
         ConnectError::Connect(_) => {
             let remedy =
@@ -213,7 +228,7 @@ fn report_failure(label: &str, error: &ConnectError, identity: &Identity, report
         report.add(format_args!("{label} chain"), "valid, up to a trust anchor");
     }
     if matches!(check, Check::Pin) {
-        report.add(format_args!("{label} name"), identity.name().to_str());
+        report.add(format_args!("{label} name"), security.name());
     }
     let (text, remedy) = match check {
         Check::Chain => (

@@ -18,7 +18,6 @@ use crate::identity::verifier::Identity;
 use crate::identity::verify_error::VerifyError;
 use crate::system::clock;
 use crate::system::date::Timestamp;
-use crate::upstream::Resolver;
 use crate::upstream::handshake::{self, ConnectError};
 
 /// Connections per address: there may be several servers behind one address.
@@ -83,11 +82,7 @@ impl fmt::Display for Role {
 /// Inspects every address.
 pub fn run(request: &PinRequest) -> Report {
     let mut reports = Vec::new();
-    for Resolver {
-        addresses,
-        identity,
-    } in &request.resolvers
-    {
+    for (identity, addresses) in &request.resolvers {
         for address in addresses {
             reports.push(inspect_address(*address, identity, request.timeout));
         }

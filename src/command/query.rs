@@ -67,9 +67,9 @@ pub fn run(query: &Query) -> Result<Report, QueryError> {
             let resolvers = config.upstream.resolvers.iter();
             let candidates = resolvers.flat_map(|resolver| {
                 let addresses = resolver.addresses.iter();
-                addresses.map(|address| (*address, &resolver.identity))
+                addresses.map(|address| (*address, &resolver.security))
             });
-            stub_query.over_tls(candidates.collect())
+            stub_query.over_sessions(candidates.collect())
         }
     };
     let received = received.map_err(QueryError::Unanswered)?;

@@ -21,8 +21,8 @@ use crate::system::thread;
 use crate::upstream::Query as _;
 use crate::upstream::handshake::ConnectError;
 use crate::upstream::query_ids::QueryIds;
-use crate::upstream::session::{CloseReason, Session};
-use crate::upstream::{Outgoing, Reader};
+use crate::upstream::session::Session;
+use crate::upstream::{CloseReason, Outgoing, Reader, Security};
 
 /// The server that was queried, and the transport.
 #[derive(Debug, Clone, Copy)]
@@ -214,21 +214,24 @@ impl StubQuery {
 
     /// Queries one address after the other. Each may take half of the remaining time, so that a silent one leaves time for the
     /// next; the last may take all of it.
-    pub(super) fn over_tls(
+    pub(super) fn over_sessions(
         &self,
-        candidates: Vec<(SocketAddr, &Identity)>,
+        candidates: Vec<(SocketAddr, &Security)>,
     ) -> Result<Received, Vec<(QueriedServer, Cause)>> {
         let mut attempts = Vec::new();
         let mut candidates = candidates.into_iter().peekable();
-        while let Some((address, identity)) = candidates.next() {
+        while let Some((address, security)) = candidates.next() {
             let server = QueriedServer {
-                transport: "tls",
+                transport: match security {
+                    Security::Tls(_) => "tls",
+                    Security::Cleartext => "tcp",
+                },
                 address,
             };
             let now = clock::now();
             let remaining = self.deadline.saturating_duration_since(now);
             let parts = if candidates.peek().is_some() { 2 } else { 1 };
-            match self.over_session(address, identity, now + remaining / parts) {
+            match self.over_session(address, security, now + remaining / parts) {
                 Ok((message, unpinned)) => {
                     return Ok(Received {
                         message,
@@ -245,12 +248,16 @@ impl StubQuery {
     fn over_session(
         &self,
         address: SocketAddr,
-        identity: &Identity,
+        security: &Security,
         until: Instant,
     ) -> Result<(Vec<u8>, bool), Cause> {
         let (session, reader) =
-            Session::connect(address, identity, until).map_err(Cause::Session)?;
-        let unpinned = session.proof().pin_match.is_none() && !identity.policy().pins.is_empty();
+            Session::connect(address, security, until).map_err(Cause::Session)?;
+        let has_pins = |identity: &Identity| !identity.policy().pins.is_empty();
+        let unpinned = security.identity().is_some_and(has_pins)
+            && session
+                .proof()
+                .is_some_and(|proof| proof.pin_match.is_none());
         let message = exchange(&session, reader, &self.message, until)?;
         Ok((message, unpinned))
     }

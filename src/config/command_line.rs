@@ -3,6 +3,7 @@
 //! To serve, or for one of the subcommands, with the settings that belong to it.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
@@ -15,7 +16,6 @@ use crate::identity::pin_file::resolver_name;
 use crate::identity::verifier::Identity;
 use crate::identity::verify_policy::VerifyPolicy;
 use crate::message::presentation::{Name, Type};
-use crate::upstream::Resolver;
 
 /// Options that do not matter to a client of a running daemon. The daemon serves on with its earlier values if one of their files
 /// is broken by now, so `dns-tool query` must not fail for that.
@@ -71,8 +71,8 @@ pub enum QueryTransport {
 /// The resolvers whose keys `dns-tool pin` shows.
 #[derive(Debug)]
 pub struct PinRequest {
-    /// Each with its name, addresses and trust anchors, and without pins.
-    pub resolvers: Vec<Resolver>,
+    /// The identity of each, without pins, and its addresses.
+    pub resolvers: Vec<(Identity, Vec<SocketAddr>)>,
     /// The timeout of one connection.
     pub timeout: Duration,
     /// Whether the report is JSON.
@@ -114,7 +114,7 @@ pub fn read(sources: &OptionSources) -> Result<Command, UsageError> {
             "--check-config: expected without {word}"
         ))),
         Some("query") => query(config).map(|query| Command::Query(Box::new(query))),
-        Some("pin") => pin_request(config).map(|request| Command::Pin(Box::new(request))),
+        Some("pin") => pin_request(&config).map(|request| Command::Pin(Box::new(request))),
         Some(_) => Ok(Command::Check(Box::new(CheckRequest { config, json }))),
         None if checked => Ok(Command::PrintConfig(options.describe())),
         None => Ok(Command::Serve(Box::new(config))),
@@ -122,18 +122,20 @@ pub fn read(sources: &OptionSources) -> Result<Command, UsageError> {
 }
 
 /// The resolvers of `dns-tool pin`: those that the arguments name, or else the configured ones.
-fn pin_request(config: Config) -> Result<PinRequest, UsageError> {
+fn pin_request(config: &Config) -> Result<PinRequest, UsageError> {
     let json = config.options.flag("--json")?;
-    let configured = config.upstream.resolvers;
-    let terms = configured[0].identity.policy().clone();
+    let resolvers = config.upstream.resolvers.iter();
+    let configured: Vec<_> = resolvers
+        .filter_map(|resolver| Some((resolver.security.identity()?, &resolver.addresses)))
+        .collect();
     // Without pins: the command is there to find them.
-    let resolver = |name: ServerName<'static>, addresses| Resolver {
-        addresses,
-        identity: Identity::new(VerifyPolicy {
+    let without_pins = |name: ServerName<'static>| {
+        let policy = configured[0].0.policy().clone();
+        Identity::new(VerifyPolicy {
             name,
             pins: PinSet::default(),
-            ..terms.clone()
-        }),
+            ..policy
+        })
     };
     let mut resolvers = Vec::new();
     for word in config.options.positionals() {
@@ -147,18 +149,20 @@ fn pin_request(config: Config) -> Result<PinRequest, UsageError> {
             // An address without a name belongs to a configured resolver, or else is its own name.
             let known = configured
                 .iter()
-                .find(|resolver| resolver.addresses.contains(&address));
-            let known = known.map(|resolver| resolver.identity.name().clone());
+                .find(|(_, addresses)| addresses.contains(&address));
+            let known = known.map(|(identity, _)| identity.name().clone());
             let name = name.or(known).unwrap_or_else(|| address.ip().into());
-            Ok(resolver(name, vec![address]))
+            Ok((without_pins(name), vec![address]))
         };
         let read = read().map_err(|cause| UsageError(format!("pin {word:?}: {cause}")))?;
         resolvers.push(read);
     }
     if resolvers.is_empty() {
-        let own = configured.into_iter();
+        let own = configured.iter();
         resolvers = own
-            .map(|known| resolver(known.identity.name().clone(), known.addresses))
+            .map(|(identity, addresses)| {
+                (without_pins(identity.name().clone()), addresses.to_vec())
+            })
             .collect();
     }
     Ok(PinRequest {

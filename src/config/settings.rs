@@ -32,7 +32,7 @@ use crate::system::date::DAY;
 use crate::system::memory;
 use crate::system::privileges::User;
 use crate::telemetry::query_log;
-use crate::upstream::{self, Resolver};
+use crate::upstream::{self, Resolver, Security};
 
 /// The only resolver whose addresses are built in.
 const DEFAULT_FQDN: &str = "cloudflare-dns.com";
@@ -206,7 +206,7 @@ fn upstream_settings(
         .into_iter()
         .map(|(name, addresses)| Resolver {
             addresses,
-            identity: Identity::new(VerifyPolicy {
+            security: Security::Tls(Identity::new(VerifyPolicy {
                 pins: trust.accepted_pins(&trust.pins, &trust.state, &name),
                 name,
                 anchors: anchors.clone(),
@@ -215,7 +215,7 @@ fn upstream_settings(
                     .state
                     .last_trusted_time
                     .map_or(build_time, |time| time.max(build_time)),
-            }),
+            })),
         })
         .collect();
     let settings = upstream::Settings {
@@ -371,7 +371,10 @@ mod tests {
         let [resolver] = &config.upstream.resolvers[..] else {
             panic!("one resolver")
         };
-        assert_eq!(resolver.identity.name().to_str(), "cloudflare-dns.com");
+        assert_eq!(
+            resolver.security.identity().expect("TLS").name().to_str(),
+            "cloudflare-dns.com"
+        );
         assert_eq!(resolver.addresses.len(), 4);
         assert!(
             resolver
@@ -425,7 +428,13 @@ mod tests {
             .iter()
             .map(|resolver| {
                 (
-                    resolver.identity.name().to_str().into_owned(),
+                    resolver
+                        .security
+                        .identity()
+                        .expect("TLS")
+                        .name()
+                        .to_str()
+                        .into_owned(),
                     resolver.addresses.clone(),
                 )
             })
@@ -446,7 +455,15 @@ mod tests {
             .upstream
             .resolvers
             .iter()
-            .map(|resolver| !resolver.identity.policy().pins.is_empty())
+            .map(|resolver| {
+                !resolver
+                    .security
+                    .identity()
+                    .expect("TLS")
+                    .policy()
+                    .pins
+                    .is_empty()
+            })
             .collect();
         assert_eq!(pinned, [false, true, true]);
     }
@@ -500,7 +517,9 @@ mod tests {
             let config = serve(&["--resolver-pin", &pin]);
             assert_eq!(
                 config.upstream.resolvers[0]
-                    .identity
+                    .security
+                    .identity()
+                    .expect("TLS")
                     .policy()
                     .pins
                     .to_string(),

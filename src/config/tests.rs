@@ -254,7 +254,7 @@ fn subcommands_take_what_the_daemon_takes_from_everywhere() {
     }
     match with_environment(&["pin"], &environment) {
         Ok(Command::Pin(request)) => {
-            assert_eq!(request.resolvers[0].identity.name().to_str(), "dns.example");
+            assert_eq!(request.resolvers[0].0.name().to_str(), "dns.example");
         }
         other => panic!("{other:?}"),
     }
@@ -418,9 +418,15 @@ fn settings(config: &Config) -> String {
         .map(|resolver| {
             (
                 resolver.addresses.clone(),
-                resolver.identity.name().clone(),
-                resolver.identity.policy().pins.clone(),
-                resolver.identity.policy().pin_mode,
+                resolver.security.identity().expect("TLS").name().clone(),
+                resolver
+                    .security
+                    .identity()
+                    .expect("TLS")
+                    .policy()
+                    .pins
+                    .clone(),
+                resolver.security.identity().expect("TLS").policy().pin_mode,
             )
         })
         .collect();

@@ -242,6 +242,10 @@ impl PinManager {
         let configured = self.current.lock().configured.clone();
         let targets = self.upstream.targets();
         let mut observations = Vec::new();
+        let targets: Vec<_> = targets
+            .iter()
+            .filter_map(|(address, security)| Some((address, security.identity()?)))
+            .collect();
         for (address, identity) in &targets {
             if self.current.lock().paused {
                 break;
@@ -257,8 +261,11 @@ impl PinManager {
                 pin_mode: PinMode::Report,
                 ..identity.policy().clone()
             });
-            let presented =
-                handshake::fetch_certificates(*address, &inspector, clock::now() + INSPECT_TIMEOUT);
+            let presented = handshake::fetch_certificates(
+                **address,
+                &inspector,
+                clock::now() + INSPECT_TIMEOUT,
+            );
             let Ok(presented) = presented else { continue };
             let now = handshake::unix_time_now();
             let verified = inspector.check(&presented, now);
@@ -275,8 +282,8 @@ impl PinManager {
                 name: identity.name().to_str().into_owned(),
                 leaf,
                 pinned: proof.pin_match.is_some(),
-                address: *address,
-                addresses: same_name.map(|(address, _)| *address).collect(),
+                address: **address,
+                addresses: same_name.map(|(address, _)| **address).collect(),
                 at: now.as_secs(),
             });
         }
@@ -401,7 +408,7 @@ mod tests {
     use crate::identity::pin::PinSet;
     use crate::identity::pin_file::PinSource;
     use crate::message::Answer;
-    use crate::upstream::{self, Completer, Failure, Resolver};
+    use crate::upstream::{self, Completer, Failure, Resolver, Security};
 
     /// Completes nothing.
     struct Nobody;
@@ -430,13 +437,13 @@ mod tests {
         let settings = upstream::Settings {
             resolvers: vec![Resolver {
                 addresses: vec![SocketAddr::from(([127, 0, 0, 1], 1))],
-                identity: Identity::new(VerifyPolicy {
+                security: Security::Tls(Identity::new(VerifyPolicy {
                     name: name(),
                     anchors: TrustAnchors::built_in(),
                     pins: PinSet::default(),
                     pin_mode: PinMode::Strict,
                     clock_floor: 0,
-                }),
+                })),
             }],
             timeout: Duration::from_secs(1),
             min_silence_timeout: upstream::MIN_SILENCE_TIMEOUT,

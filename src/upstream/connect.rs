@@ -11,10 +11,8 @@ use super::handshake::ConnectError;
 use super::health::AddressFailure;
 use super::reader::Reader;
 use super::session::Session;
-use super::settings::MIN_CONNECT_TIMEOUT;
-use super::status::PresentedKeys;
+use super::settings::{MIN_CONNECT_TIMEOUT, Security};
 use super::traits::{Query, Replies};
-use crate::identity::verifier::Identity;
 use crate::system::clock;
 use crate::system::thread;
 use crate::telemetry::log::{debug, error};
@@ -65,39 +63,40 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// Connects, and starts the thread that reads the session.
     fn connect(self: &Arc<Self>, connect: ConnectRequest) {
         let target = &self.targets[connect.rank];
-        let identity = target.identity();
+        let security = target.security();
         let started_at = clock::now();
         let deadline = started_at + self.timeout.max(MIN_CONNECT_TIMEOUT);
         let connected = thread::catch_panic("connect", || {
-            Session::connect(target.address, &identity, deadline)
+            Session::connect(target.address, &security, deadline)
         });
         match connected {
             Some(Ok((session, reader))) => {
                 let took = clock::now().saturating_duration_since(started_at);
-                let kind = usize::from(session.tls_parameters().resumed);
-                self.metrics.handshake_times[kind].observe(took, 1);
-                self.register_session(connect, &identity, session, reader);
+                if let Some(tls) = session.tls_parameters() {
+                    self.metrics.handshake_times[usize::from(tls.resumed)].observe(took, 1);
+                }
+                self.register_session(connect, &security, session, reader);
             }
             Some(Err(error)) => {
                 self.metrics.count_failure(&error);
-                self.handle_connect_failure(connect, &identity, Some(&error));
+                self.handle_connect_failure(connect, &security, Some(&error));
             }
-            None => self.handle_connect_failure(connect, &identity, None),
+            None => self.handle_connect_failure(connect, &security, None),
         }
     }
 
-    /// Registers a session that was opened with `identity`, if the current identity would still accept it.
+    /// Registers a session that was opened with `security`, if the current identity would still accept it.
     fn register_session(
         self: &Arc<Self>,
         connect: ConnectRequest,
-        identity: &Identity,
+        security: &Security,
         session: Arc<Session>,
         reader: Reader,
     ) {
         debug!(
             "event=session-opened resolver={} {}",
             session.address(),
-            session.tls_parameters()
+            session.describe_security()
         );
         let open = OpenSession {
             id: connect.session,
@@ -114,11 +113,11 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         });
         let mut is_accepted = false;
         self.update_pool(|state, now, actions| {
-            let current = self.targets[open.rank].identity();
+            let current = self.targets[open.rank].security();
             if state.stopped {
                 return;
             }
-            if !current.is_same_instance(identity) && !open.session.satisfies(&current) {
+            if !current.is_same_instance(security) && !open.session.satisfies(&current) {
                 return state.pool.connect_outdated(open.id, now, actions);
             }
             if let Err(cause) = &started {
@@ -132,9 +131,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             }
             is_accepted = true;
             state.sessions.push(open.clone());
-            let log = &mut state.addresses[open.rank];
-            log.last_error.clear();
-            log.last_presented = Some(PresentedKeys::from_proof(open.session.proof()));
+            state.addresses[open.rank].record_session(&open.session);
             state.pool.session_opened(open.id, now, actions);
             let time = state.pool.query_time().as_millis() as u64;
             self.query_time.store(time, Ordering::Relaxed);
@@ -142,7 +139,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         if is_accepted {
             // The thread waits for this, and ends without.
             let _ = registered.send(());
-            self.report_degraded(open.session.address(), identity, open.session.proof());
+            self.report_degraded(&open.session, security);
         } else {
             open.session.close();
         }
@@ -151,15 +148,15 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     fn handle_connect_failure(
         self: &Arc<Self>,
         connect: ConnectRequest,
-        identity: &Identity,
+        security: &Security,
         error: Option<&ConnectError>,
     ) {
         let is_unauthenticated = matches!(error, Some(ConnectError::Identity(_)));
         let last_error = error.map(ToString::to_string).unwrap_or_default();
         let mut state = self.state.lock();
         let is_current = self.targets[connect.rank]
-            .identity()
-            .is_same_instance(identity);
+            .security()
+            .is_same_instance(security);
         let log = &mut state.addresses[connect.rank];
         let is_new = log.last_error != last_error;
         if is_current {
@@ -173,8 +170,8 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         self.update_pool(|state, now, actions| {
             if is_unauthenticated
                 && !self.targets[connect.rank]
-                    .identity()
-                    .is_same_instance(identity)
+                    .security()
+                    .is_same_instance(security)
             {
                 // The pins were changed meanwhile: a failure with the old ones says nothing.
                 return state.pool.connect_outdated(connect.session, now, actions);

@@ -4,7 +4,7 @@
 //! the actions after it has released it. The modules that use this one contain those threads.
 //!
 //! Threads share [`Upstream`]. `Upstream::state` guards the pool, the list of open sessions and what is logged per address. The order of
-//! locks is: `Upstream::state`, then either `ResolverAddress::identity` or the lock of a [`Session`]. Token buckets have a lock each, which
+//! locks is: `Upstream::state`, then either `ResolverAddress::security` or the lock of a [`Session`]. Token buckets have a lock each, which
 //! is taken last. Methods of queries are called under `Upstream::state`, so their own locks come after it, too. `Upstream::state` is not
 //! held while clients are answered or queries are written to sessions.
 
@@ -23,7 +23,7 @@ use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::query_ids::QueryIds;
 use super::session::Session;
-use super::settings::Settings;
+use super::settings::{Security, Settings};
 use super::status::{AddressStatus, PresentedKeys, UpstreamMetrics};
 use super::table::SessionId;
 use super::token_bucket::TokenBucket;
@@ -77,22 +77,33 @@ pub(super) struct OpenSession {
 /// What was last seen and logged of an address.
 #[derive(Default)]
 pub(super) struct AddressLog {
+    /// A session to the address was open once.
+    pub(super) was_open: bool,
     /// The keys that the address presented when a session to it was last opened.
     pub(super) last_presented: Option<PresentedKeys>,
     /// The last error that was logged, so that it is logged once and not with every attempt.
     pub(super) last_error: String,
 }
 
+impl AddressLog {
+    /// Records that a session was opened.
+    pub(super) fn record_session(&mut self, session: &Session) {
+        self.was_open = true;
+        self.last_presented = session.proof().map(PresentedKeys::from_proof);
+        self.last_error.clear();
+    }
+}
+
 /// One address of a resolver. Its index in the list is its rank: the lower, the more preferred.
 pub(super) struct ResolverAddress {
     pub(super) address: SocketAddr,
-    /// Changed only under the lock of the state, so that no session of an older identity is registered later.
-    pub(super) identity: Mutex<Identity>,
+    /// Its pins change only under the lock of the state, so that no session of an older identity is registered later.
+    pub(super) security: Mutex<Security>,
 }
 
 impl ResolverAddress {
-    pub(super) fn identity(&self) -> Identity {
-        self.identity.lock().clone()
+    pub(super) fn security(&self) -> Security {
+        self.security.lock().clone()
     }
 }
 
@@ -137,14 +148,14 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     ) -> io::Result<Arc<Self>> {
         let mut targets = Vec::new();
         for resolver in settings.resolvers {
-            let identity = resolver.identity;
+            let security = resolver.security;
             targets.extend(
                 resolver
                     .addresses
                     .into_iter()
                     .map(|address| ResolverAddress {
                         address,
-                        identity: Mutex::new(identity.clone()),
+                        security: Mutex::new(security.clone()),
                     }),
             );
         }
@@ -202,11 +213,11 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         self.state.lock().pool.set_retry_budget(Arc::clone(budget));
     }
 
-    /// The address of each resolver, with its current identity.
-    pub fn targets(&self) -> Vec<(SocketAddr, Identity)> {
+    /// The address of each resolver, with its current identity, if it has one.
+    pub fn targets(&self) -> Vec<(SocketAddr, Security)> {
         let targets = self.targets.iter();
         targets
-            .map(|target| (target.address, target.identity()))
+            .map(|target| (target.address, target.security()))
             .collect()
     }
 
@@ -221,16 +232,18 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         let now = clock::now();
         let state = self.state.lock();
         let standing = |(rank, target): (usize, &ResolverAddress)| {
-            let identity = target.identity();
-            let (name, terms) = (identity.name(), identity.policy());
+            let security = target.security();
+            let terms = security.identity().map(Identity::policy);
             let last_presented = state.addresses[rank].last_presented.as_ref();
             AddressStatus {
                 address: target.address,
-                name: name.to_str().into_owned(),
-                pins: terms.pins.entries().len(),
+                name: security.name(),
+                pins: terms.map_or(0, |terms| terms.pins.entries().len()),
                 sessions: state.pool.sessions_at(rank),
                 healthy: state.pool.is_healthy(rank, now),
-                pin_status: last_presented.map(|last_presented| last_presented.pin_status(terms)),
+                pin_status: last_presented
+                    .zip(terms)
+                    .map(|(last_presented, terms)| last_presented.pin_status(terms)),
             }
         };
         self.targets.iter().enumerate().map(standing).collect()
@@ -240,8 +253,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// failed everywhere since.
     pub fn is_ready(&self) -> bool {
         let state = self.state.lock();
-        let mut addresses = state.addresses.iter();
-        let was_open = addresses.any(|address| address.last_presented.is_some());
+        let was_open = state.addresses.iter().any(|address| address.was_open);
         state.pool.has_usable_session() || was_open && !state.pool.is_down()
     }
 
@@ -263,8 +275,11 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
 
     /// Returns true if this machine's clock is known to be wrong.
     pub fn is_clock_untrusted(&self) -> bool {
-        let mut identities = self.targets.iter().map(ResolverAddress::identity);
-        identities.any(|identity| identity.distrusts_clock(unix_time_now()))
+        let distrusts = |target: &ResolverAddress| match target.security() {
+            Security::Tls(identity) => identity.distrusts_clock(unix_time_now()),
+            Security::Cleartext => false,
+        };
+        self.targets.iter().any(distrusts)
     }
 
     /// Takes over `queries`: they are sent on a session, or wait for one. After [`Upstream::retire`] they stay in `queries`.

@@ -1,6 +1,5 @@
 //! What is logged about sessions and resolvers?
 
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -8,11 +7,10 @@ use super::actions::Event;
 use super::driver::Upstream;
 use super::handshake::ConnectError;
 use super::session::Session;
+use super::settings::Security;
 use super::status::find_pin;
 use super::traits::{Query, Replies};
-use crate::identity::chain::VerifiedPeer;
 use crate::identity::pin::PinSet;
-use crate::identity::verifier::Identity;
 use crate::message::QueryForm;
 use crate::system::clock;
 use crate::telemetry::log::{debug, error, info, warn};
@@ -20,10 +18,7 @@ use crate::telemetry::log::{debug, error, info, warn};
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// Logs and counts an event of the pool. Tells the completer when a resolver has recovered.
     pub(super) fn handle_event(&self, event: Event, session: Option<&Session>, now: Instant) {
-        let name = |rank: usize| {
-            let identity = self.targets[rank].identity();
-            identity.name().to_str().into_owned()
-        };
+        let name = |rank: usize| self.targets[rank].security().name();
         let address = |rank: usize| self.targets[rank].address;
         let of_session = || {
             session.map_or_else(
@@ -33,8 +28,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         };
         match event {
             Event::AddressActive(rank, _) => {
-                let description = session.map(|session| session.tls_parameters().to_string());
-                let description = description.unwrap_or_default();
+                let description = session.map(Session::describe_security).unwrap_or_default();
                 let (address, name) = (address(rank), name(rank));
                 info!("event=resolver-up resolver={address} name={name} {description}");
             }
@@ -68,12 +62,11 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     }
 
     /// Counts and logs what a session was opened without.
-    pub(super) fn report_degraded(
-        &self,
-        address: SocketAddr,
-        identity: &Identity,
-        proof: &VerifiedPeer,
-    ) {
+    pub(super) fn report_degraded(&self, session: &Session, security: &Security) {
+        let (Some(identity), Some(proof)) = (security.identity(), session.proof()) else {
+            return;
+        };
+        let address = session.address();
         let (name, pins) = (identity.name().to_str(), &identity.policy().pins);
         if !pins.is_empty() && find_pin(&proof.keys, identity.policy()).is_none() {
             self.metrics.degraded.unpinned.increment();
@@ -97,8 +90,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// Logs once what is wrong with an address. Not called under the lock: a log that nobody reads must not stop the service.
     pub(super) fn log_connect_error(&self, rank: usize, error: &ConnectError, is_new: bool) {
         let target = &self.targets[rank];
-        let (address, identity) = (target.address, target.identity());
-        let name = identity.name().to_str();
+        let (address, name) = (target.address, target.security().name());
         match error {
             _ if !is_new => debug!("event=resolver-still-down resolver={address}"),
             ConnectError::Identity(_) => {

@@ -4,18 +4,19 @@
 //! sockets, which query goes where and which sessions there are. The threads here do the work: workers bring queries and open sessions,
 //! each session has a thread that reads it, and a timer tells the pool that time has passed. Each thread with an event takes the pool's
 //! lock, gets back the actions to take, and takes them after it has released the lock. A query is only ever sent on a session whose
-//! resolver was authenticated.
+//! resolver was authenticated, unless the operator chose a cleartext server of the own network for its zone.
 //!
 //! - The rules: [`pool`] (and its parts `scheduling`, `isolation`, `suspects`, `answers`, `session_end`, `timing`, `consistency`), [`actions`] (what
 //!   goes into the pool and comes out), `table` (queries and sessions), `address`, `culprits`, [`health`], [`token_bucket`].
 //! - The threads: `driver` (the type [`Upstream`]), `connect`, `session_thread`, `timer`, `reload`, `events` (log lines), `status` (what
 //!   monitoring shows), `pool_query` (what the rules know of a query).
-//! - One connection: [`session`], `outgoing`, `reader`, [`handshake`], [`query_ids`].
+//! - One connection: [`session`], `channel` (TLS or none), `outgoing`, `reader`, [`handshake`], [`query_ids`].
 //! - Settings and requirements: `settings`, `traits`.
 
 pub mod actions;
 mod address;
 mod answers;
+mod channel;
 mod connect;
 mod consistency;
 mod culprits;
@@ -44,11 +45,12 @@ pub mod token_bucket;
 mod traits;
 
 pub use self::actions::Failure;
+pub use self::channel::CloseReason;
 pub use self::culprits::QueryGroups;
 pub use self::driver::{Upstream, WorkBuffers};
 pub use self::outgoing::{Message, Outgoing};
 pub use self::reader::Reader;
-pub use self::settings::{MAX_CONNECT_ATTEMPTS, MIN_SILENCE_TIMEOUT, Resolver, Settings};
+pub use self::settings::{MAX_CONNECT_ATTEMPTS, MIN_SILENCE_TIMEOUT, Resolver, Security, Settings};
 pub use self::status::{AddressStatus, DegradedSessions, PinStatus, UpstreamMetrics};
 pub use self::table::{PoolQuery, SessionId};
 pub use self::traits::{Completer, Query, Replies};

@@ -3,19 +3,19 @@
 //! The reading end of a session, for the one thread that reads it.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read};
+use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use rustls::ClientConnection;
 use socket2::SockRef;
 
+use super::channel::{Channel, CloseReason};
 use super::handshake::{ConnectError, connect_socket, verified_handshake};
-use super::session::{CloseReason, Session, SessionState};
-use crate::identity::verifier::Identity;
+use super::session::{Session, SessionState};
+use super::settings::Security;
 use crate::message::HEADER_LEN;
 use crate::message::framing::FrameBuffer;
 
@@ -23,20 +23,26 @@ use crate::message::framing::FrameBuffer;
 const READ_BUFFER: usize = 32 * 1024;
 
 impl Session {
-    /// Connects to `address` and authenticates the resolver by `identity`. TCP, TLS and all checks must be done by `deadline`.
+    /// Connects to `address` and authenticates the resolver as `security` says. TCP, TLS and all checks must be done by `deadline`.
     pub fn connect(
         address: SocketAddr,
-        identity: &Identity,
+        security: &Security,
         deadline: Instant,
     ) -> Result<(Arc<Self>, Reader), ConnectError> {
         let socket = connect_socket(address, deadline).map_err(ConnectError::Connect)?;
-        let (tls, proof) = verified_handshake(&socket, identity, deadline)?;
+        let (channel, proof) = match security {
+            Security::Tls(identity) => {
+                let (tls, proof) = verified_handshake(&socket, identity, deadline)?;
+                (Channel::Tls(Box::new(tls)), Some(proof))
+            }
+            Security::Cleartext => (Channel::Cleartext(Vec::new()), None),
+        };
         let session = Arc::new(Self {
             socket,
             address,
             proof,
             state: Mutex::new(SessionState {
-                tls,
+                channel,
                 plaintext: Vec::new(),
                 unsent: Vec::new(),
                 backlog: VecDeque::new(),
@@ -48,7 +54,7 @@ impl Session {
         });
         let reader = Reader {
             session: Arc::clone(&session),
-            encrypted: vec![0; READ_BUFFER],
+            arrived: vec![0; READ_BUFFER],
             frames: FrameBuffer::with_capacity(READ_BUFFER),
             messages: Vec::new(),
             close_reason: None,
@@ -61,7 +67,8 @@ impl Session {
 #[derive(Debug)]
 pub struct Reader {
     session: Arc<Session>,
-    encrypted: Vec<u8>,
+    /// Octets from the socket.
+    arrived: Vec<u8>,
     frames: FrameBuffer,
     messages: Vec<Range<usize>>,
     close_reason: Option<CloseReason>,
@@ -79,9 +86,9 @@ impl Reader {
         if let Some(close_reason) = self.close_reason.take() {
             return Err(close_reason);
         }
-        let arrived = loop {
-            match (&self.session.socket).read(&mut self.encrypted) {
-                Ok(arrived) => break arrived,
+        let length = loop {
+            match (&self.session.socket).read(&mut self.arrived) {
+                Ok(length) => break length,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(CloseReason::Io(error)),
             }
@@ -92,12 +99,14 @@ impl Reader {
             // No client waits for later data, and rustls must not be used after close_notify was sent.
             return Err(CloseReason::Local);
         }
-        if arrived == 0 {
+        if length == 0 {
             return Err(CloseReason::ByPeer);
         }
         // Messages that arrived whole before the end count; the end is reported by the next call.
-        self.close_reason =
-            decrypt(&mut state.tls, &self.encrypted[..arrived], &mut self.frames).err();
+        let received = state
+            .channel
+            .receive(&self.arrived[..length], &mut self.frames);
+        self.close_reason = received.err();
         while let Some(range) = self.frames.next_message() {
             if range.len() < HEADER_LEN {
                 self.close_reason = Some(CloseReason::Malformed);
@@ -132,26 +141,4 @@ impl Reader {
             .get(index)
             .map_or(&[], |range| self.frames.message(range.clone()))
     }
-}
-
-/// Decrypts what has arrived, and appends it to `frames`.
-fn decrypt(
-    tls: &mut ClientConnection,
-    mut encrypted: &[u8],
-    frames: &mut FrameBuffer,
-) -> Result<(), CloseReason> {
-    let broken =
-        |error: rustls::Error| CloseReason::Io(io::Error::new(ErrorKind::InvalidData, error));
-    // rustls accepts a limited amount at a time.
-    while !encrypted.is_empty() {
-        tls.read_tls(&mut encrypted).map_err(CloseReason::Io)?;
-        let processed = tls.process_new_packets();
-        // Also reads what came before an error. Ends with "would block", or with zero once the resolver has closed.
-        while let Ok(1..) = frames.fill(|room| tls.reader().read(room)) {}
-        let state = processed.map_err(broken)?;
-        if state.peer_has_closed() {
-            return Err(CloseReason::ByPeer);
-        }
-    }
-    Ok(())
 }

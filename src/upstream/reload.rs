@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use rustls::pki_types::ServerName;
 
 use super::driver::{OpenSession, Upstream};
-use super::settings::Settings;
+use super::settings::{Security, Settings};
 use super::traits::{Query, Replies};
 use crate::identity::pin::PinSet;
 use crate::identity::verifier::Identity;
@@ -26,21 +26,24 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         settings.min_silence_timeout = self.min_silence_timeout;
         let targets = self.targets();
         for resolver in &mut settings.resolvers {
-            let pins = accepted_pins(resolver.identity.name());
-            let known = targets
-                .iter()
-                .find(|(_, own)| own.is_same_resolver(&resolver.identity));
-            resolver.identity = match known {
-                Some((_, own)) => own.with_pins(pins),
+            let Security::Tls(identity) = &resolver.security else {
+                continue;
+            };
+            let pins = accepted_pins(identity.name());
+            let mut known = targets.iter().filter_map(|(_, own)| own.identity());
+            let identity = match known.find(|own| own.is_same_resolver(identity)) {
+                Some(own) => own.with_pins(pins),
                 None => Identity::new(VerifyPolicy {
                     pins,
                     // The floor of the start: what is remembered by now was learned by it.
                     clock_floor: targets
-                        .first()
-                        .map_or(0, |(_, own)| own.policy().clock_floor),
-                    ..resolver.identity.policy().clone()
+                        .iter()
+                        .find_map(|(_, own)| own.identity())
+                        .map_or(0, |own| own.policy().clock_floor),
+                    ..identity.policy().clone()
                 }),
             };
+            resolver.security = Security::Tls(identity);
         }
         let (completer, metrics) = (Arc::clone(&self.completer), Arc::clone(&self.metrics));
         let last_trusted_time = self.last_trusted_time.load(Ordering::Relaxed);
@@ -55,15 +58,15 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         let mut changed = 0;
         self.update_pool(|state, now, actions| {
             // Addresses of one resolver go on sharing their tickets.
-            let mut known: Vec<(Identity, Identity)> = Vec::new();
+            let mut known: Vec<(Security, Security)> = Vec::new();
             let mut rejected = Vec::new();
             for (rank, target) in self.targets.iter().enumerate() {
-                let before = target.identity();
+                let before = target.security();
                 let shared = known.iter().find(|(old, _)| old.is_same_instance(&before));
                 let after = match shared {
                     Some((_, after)) => after.clone(),
                     None => {
-                        let after = before.with_pins(pins(&before));
+                        let after = before.with_pins(&pins);
                         known.push((before.clone(), after.clone()));
                         after
                     }
@@ -86,7 +89,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 );
                 if !is_same {
                     changed += 1;
-                    *target.identity.lock() = after;
+                    *target.security.lock() = after;
                     state.addresses[rank].last_error.clear();
                     state.pool.reset(rank);
                 }
@@ -109,14 +112,14 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         let others: Vec<_> = resolvers
             .flat_map(|resolver| {
                 let addresses = resolver.addresses.iter();
-                addresses.map(|address| (*address, &resolver.identity))
+                addresses.map(|address| (*address, &resolver.security))
             })
             .collect();
         let same_resolvers = own
             .iter()
             .zip(&others)
-            .all(|((address, own), (other, identity))| {
-                address == other && own.is_same_resolver(identity)
+            .all(|((address, own), (other, security))| {
+                address == other && own.is_same_resolver(security)
             });
         let numbers = (self.timeout, self.sessions, self.max_pending);
         own.len() == others.len()

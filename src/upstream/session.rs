@@ -1,14 +1,13 @@
-//! One authenticated TLS connection, and its reader.
+//! One connection to a resolver, and its reader.
 //!
-//! Any thread writes queries to it, in batches: one lock, one write, a TLS record per query. Queries that come while another thread is
+//! Any thread writes queries to it, in batches: one lock, one write. Queries that come while another thread is
 //! writing leave with that thread. What the socket does not accept waits, by reference, until it does. One thread of its own reads the
 //! messages. No lock is held during a blocking call: it covers encrypting, decrypting and writes that do not wait. Which query goes where,
-//! under which ID, and which query a message answers, is decided elsewhere. rustls is driven here, in the handshake and in the reader, and
-//! nowhere else.
+//! under which ID, and which query a message answers, is decided elsewhere. rustls is driven in the handshake and in the channel, and nowhere
+//! else.
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::thread::yield_now;
@@ -17,53 +16,31 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
 use parking_lot::Mutex;
-use rustls::ClientConnection;
 use socket2::SockRef;
 
+use super::channel::Channel;
 use super::handshake::{TlsParameters, error_text, unix_time_now};
 use super::outgoing::{Leader, MAX_COMBINED_WRITES, Outgoing, WriteCombiner};
+use super::settings::Security;
 use crate::identity::chain::VerifiedPeer;
-use crate::identity::verifier::Identity;
 use crate::identity::verify_policy::{PinMode, VerifyPolicy};
 use crate::message::framing::LENGTH_PREFIX_LEN;
 use crate::system::clock;
 use crate::telemetry::log::debug;
 
-/// Octets of queries that are encrypted at a time. No more than this waits to be written when the socket is full.
+/// Octets of queries that the channel is given at a time. No more than this waits to be written when the socket is full.
 const MAX_CHUNK: usize = 64 * 1024;
-/// Why a session ended.
-#[derive(Debug)]
-pub enum CloseReason {
-    /// The resolver closed it, which it may at any time (RFC 7858 section 3.4).
-    ByPeer,
-    /// The session was closed from this side.
-    Local,
-    /// Reading or writing failed.
-    Io(io::Error),
-    /// The resolver sent something that is no DNS message, so message boundaries are lost.
-    Malformed,
-}
 
-impl fmt::Display for CloseReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ByPeer => write!(f, "closed"),
-            Self::Local => write!(f, "closed here"),
-            Self::Io(error) => write!(f, "{}", error_text(error)),
-            Self::Malformed => write!(f, "the resolver sent something that is no DNS message"),
-        }
-    }
-}
-
-/// A connection to an authenticated resolver, shared by the threads that write and the one that reads.
+/// A connection to a resolver, which is authenticated unless the connection is in cleartext, shared by the threads that write and the one that reads.
 ///
-/// `state` guards the TLS connection and all that waits to be written. `combiner` guards the queries that one thread writes for others.
+/// `state` guards the channel and all that waits to be written. `combiner` guards the queries that one thread writes for others.
 /// They are never held together.
 #[derive(Debug)]
 pub struct Session {
     pub(super) socket: TcpStream,
     pub(super) address: SocketAddr,
-    pub(super) proof: VerifiedPeer,
+    /// None in cleartext.
+    pub(super) proof: Option<VerifiedPeer>,
     pub(super) state: Mutex<SessionState>,
     /// Held for moments only, and never while waiting for `state`.
     pub(super) combiner: Mutex<WriteCombiner>,
@@ -71,10 +48,10 @@ pub struct Session {
 
 #[derive(Debug)]
 pub(super) struct SessionState {
-    pub(super) tls: ClientConnection,
+    pub(super) channel: Channel,
     /// The query that is being written; kept for its memory.
     pub(super) plaintext: Vec<u8>,
-    /// Encrypted octets that the socket did not accept yet.
+    /// Octets of the channel that the socket did not accept yet.
     pub(super) unsent: Vec<u8>,
     /// Queries that wait for the socket to accept them.
     pub(super) backlog: VecDeque<Outgoing>,
@@ -90,32 +67,46 @@ impl Session {
         self.address
     }
 
-    /// How the resolver was authenticated.
-    pub fn proof(&self) -> &VerifiedPeer {
-        &self.proof
+    /// How the resolver was authenticated; none in cleartext.
+    pub fn proof(&self) -> Option<&VerifiedPeer> {
+        self.proof.as_ref()
     }
 
-    /// Returns true if a pin that the session satisfied is still valid in `identity`; pins have dates.
-    pub fn is_pin_valid(&self, identity: &Identity) -> bool {
+    /// Returns true if a pin that the session satisfied is still valid; pins have dates.
+    pub fn is_pin_valid(&self, security: &Security) -> bool {
+        let (Some(identity), Some(proof)) = (security.identity(), &self.proof) else {
+            return true;
+        };
         let VerifyPolicy { pins, pin_mode, .. } = identity.policy();
         let now = clock::unix_time().as_secs();
         // If the clock is known to be wrong, dates say nothing.
         pins.is_empty()
             || *pin_mode == PinMode::Report
-            || self.proof.clock_untrusted
-            || pins.find(&self.proof.keys, now).is_some()
+            || proof.clock_untrusted
+            || pins.find(&proof.keys, now).is_some()
     }
 
-    /// Returns true if the session's certificates satisfy `identity` now. Its pins may differ from those at the handshake.
-    pub fn satisfies(&self, identity: &Identity) -> bool {
+    /// Returns true if the session's certificates satisfy `security` now. Its pins may differ from those at the handshake.
+    pub fn satisfies(&self, security: &Security) -> bool {
         let state = self.state.lock();
-        let chain = state.tls.peer_certificates().unwrap_or_default();
-        identity.check(chain, unix_time_now()).is_ok()
+        match security.identity() {
+            Some(identity) => {
+                let chain = state.channel.certificates();
+                identity.check(chain, unix_time_now()).is_ok()
+            }
+            None => matches!(state.channel, Channel::Cleartext(_)),
+        }
     }
 
-    /// The negotiated TLS parameters.
-    pub fn tls_parameters(&self) -> TlsParameters {
-        TlsParameters::of(&self.state.lock().tls)
+    /// The negotiated TLS parameters; none in cleartext.
+    pub fn tls_parameters(&self) -> Option<TlsParameters> {
+        self.state.lock().channel.tls_parameters()
+    }
+
+    /// How the session is secured, as fields of a log line.
+    pub fn describe_security(&self) -> String {
+        self.tls_parameters()
+            .map_or("tls=none".to_owned(), |tls| tls.to_string())
     }
 
     /// Sends `queries` as [`Session::send`] does, or hands them to a thread that is writing. So threads that have queries at the same time
@@ -184,7 +175,7 @@ impl Session {
         }
     }
 
-    /// While the socket is full, no more is encrypted: at most one chunk waits encrypted.
+    /// While the socket is full, the channel is given no more: at most one chunk waits behind it.
     fn write_chunks(&self, state: &mut SessionState) -> io::Result<()> {
         loop {
             self.flush(state)?;
@@ -209,7 +200,7 @@ impl Session {
 
     fn close_with_notify(&self, state: &mut SessionState) {
         if !state.closed {
-            state.tls.send_close_notify();
+            state.channel.send_close_notify();
             // The connection ends here, whether close_notify was sent or not.
             let _ = self.flush(state);
             self.shut_down(state);
@@ -226,11 +217,9 @@ impl Session {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    /// Writes what rustls has for the resolver to the socket, as much as it accepts without blocking.
+    /// Writes what the channel has for the resolver to the socket, as much as it accepts without blocking.
     pub(super) fn flush(&self, state: &mut SessionState) -> io::Result<()> {
-        while state.tls.wants_write() {
-            state.tls.write_tls(&mut state.unsent)?;
-        }
+        state.channel.take_output(&mut state.unsent)?;
         while !state.unsent.is_empty() && !state.closed {
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
             match send(self.socket.as_raw_fd(), &state.unsent, flags) {
@@ -245,15 +234,15 @@ impl Session {
 }
 
 impl SessionState {
-    /// Encrypts a query under its ID on this session; returns its length in octets. Each query has a TLS record of its own: some servers in
-    /// use read one message per record, and then wait for the network.
+    /// Gives the channel a query under its ID on this session; returns its length in octets.
     fn write(&mut self, next: &Outgoing) -> io::Result<usize> {
         self.plaintext.clear();
-        next.query.write_framed(next.form, &mut self.plaintext);
+        let form = self.channel.form(next.form);
+        next.query.write_framed(form, &mut self.plaintext);
         self.plaintext[LENGTH_PREFIX_LEN..LENGTH_PREFIX_LEN + 2]
             .copy_from_slice(&next.id.to_be_bytes());
         self.sent += 1;
-        self.tls.writer().write_all(&self.plaintext)?;
+        self.channel.push(&self.plaintext)?;
         Ok(self.plaintext.len())
     }
 }

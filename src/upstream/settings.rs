@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::identity::pin::PinSet;
 use crate::identity::verifier::Identity;
 
 /// Connection attempts under way at a time, at most.
@@ -17,8 +18,60 @@ pub(super) const MIN_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Resolver {
     /// Its addresses, in order of preference.
     pub addresses: Vec<SocketAddr>,
-    /// How the resolver is authenticated.
-    pub identity: Identity,
+    /// How the sessions to it are secured.
+    pub security: Security,
+}
+
+/// How sessions to a resolver are secured.
+#[derive(Debug, Clone)]
+pub enum Security {
+    /// By TLS with the resolver of this identity (RFC 7858, RFC 8310).
+    Tls(Identity),
+    /// Not at all: cleartext over TCP (RFC 7766), to a server of the operator's own network.
+    Cleartext,
+}
+
+impl Security {
+    /// The identity that the resolver must prove; none in cleartext.
+    pub fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Tls(identity) => Some(identity),
+            Self::Cleartext => None,
+        }
+    }
+
+    /// The name of the resolver, or what stands in its place.
+    pub fn name(&self) -> String {
+        self.identity().map_or("cleartext".to_owned(), |identity| {
+            identity.name().to_str().into_owned()
+        })
+    }
+
+    /// The same with other pins, see [`Identity::with_pins`].
+    pub(super) fn with_pins(&self, pins: impl FnOnce(&Identity) -> PinSet) -> Self {
+        match self {
+            Self::Tls(identity) => Self::Tls(identity.with_pins(pins(identity))),
+            Self::Cleartext => Self::Cleartext,
+        }
+    }
+
+    /// Whether both are the same but for pins, see [`Identity::is_same_resolver`].
+    pub(super) fn is_same_resolver(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tls(own), Self::Tls(other)) => own.is_same_resolver(other),
+            (Self::Cleartext, Self::Cleartext) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether both are clones of one, see [`Identity::is_same_instance`].
+    pub(super) fn is_same_instance(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tls(own), Self::Tls(other)) => own.is_same_instance(other),
+            (Self::Cleartext, Self::Cleartext) => true,
+            _ => false,
+        }
+    }
 }
 
 /// The settings of the upstream.

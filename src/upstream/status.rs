@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
+use super::channel::CloseReason;
 use super::handshake::ConnectError;
-use super::session::CloseReason;
 use crate::identity::certificate::CertificateInfo;
 use crate::identity::chain::VerifiedPeer;
 use crate::identity::pin::{Pin, PinMatch};
