@@ -47,7 +47,7 @@ pub(super) struct OptionSpec {
 }
 
 /// All options, in the groups of the help.
-pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
+pub(super) const OPTIONS: [(&str, &[OptionSpec]); 11] = [
     (
         "Listening",
         &[
@@ -204,17 +204,20 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 10] = [
                 default_text: "3",
                 default_values: &["3"],
             },
-            OptionSpec {
-                name: "--special-names",
-                value_name: "MODE",
-                repeatable: false,
-                help: "Treatment of names with a special use, such as localhost, local, home.arpa and the reverse zones \
-                       of private addresses. answer answers them without the resolver, most of them with NXDOMAIN. \
-                       relay sends them to the resolver like all others.",
-                default_text: "answer",
-                default_values: &["answer"],
-            },
         ],
+    ),
+    (
+        "Names",
+        &[OptionSpec {
+            name: "--special-names",
+            value_name: "MODE",
+            repeatable: false,
+            help: "Treatment of names with a special use, such as localhost, local, home.arpa and the reverse zones \
+                   of private addresses. answer answers them without the resolver, most of them with NXDOMAIN. \
+                   relay sends them to the resolver like all others.",
+            default_text: "answer",
+            default_values: &["answer"],
+        }],
     ),
     (
         "Cache",
