@@ -28,6 +28,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "error",
             "running",
             "pin_manager",
+            "upstreams",
         ],
     ),
     (
@@ -36,6 +37,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "command_line",
             "help",
             "settings",
+            "routes",
             "values",
             "sources",
             "file",
@@ -77,6 +79,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "checks",
             "completion",
             "policy",
+            "routes",
             "counts",
             "in_flight_table",
             "in_flight",

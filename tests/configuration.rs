@@ -13,7 +13,7 @@ use ::log::Level;
 use dns_tool::client::reply_batch::ReplyBatch;
 use dns_tool::forward::completion::QueryCompleter;
 use dns_tool::forward::in_flight::Query;
-use dns_tool::forward::policy::{Upstream, Work};
+use dns_tool::forward::routes::{Upstream, Work};
 use dns_tool::system::clock;
 use dns_tool::system::memory::Memory;
 

@@ -26,6 +26,7 @@ mod names;
 mod pins;
 mod pool;
 mod readme;
+mod routes;
 mod sandbox;
 mod service;
 mod sessions;

@@ -11,7 +11,8 @@ use dns_tool::client::reply_batch::ReplyBatch;
 use dns_tool::forward::completion::QueryCompleter;
 use dns_tool::forward::forwarder::{self, Batch};
 use dns_tool::forward::in_flight::Query;
-use dns_tool::forward::policy::Upstream;
+use dns_tool::forward::routes::Upstream;
+use dns_tool::forward::routes::Upstreams;
 use dns_tool::message::Answer;
 use dns_tool::server::workers::WorkerPool;
 use dns_tool::system::memory::Memory;
@@ -85,8 +86,8 @@ fn a_panic_at_one_answer_costs_that_answer_alone() {
         broken: AtomicBool::new(false),
     });
     let upstream = Upstream::start(config.upstream, fragile, Arc::default()).expect("a thread");
-    let forwarder =
-        forwarder::Forwarder::new(config.forwarder, Arc::clone(&upstream), completer, now);
+    let upstreams = Upstreams::new(Arc::clone(&upstream), Vec::new(), Vec::new());
+    let forwarder = forwarder::Forwarder::new(config.forwarder, upstreams, completer, now);
     let forwarder = Arc::new(forwarder);
     let pool = WorkerPool::new(Arc::clone(&forwarder), 1);
     let hands = Arc::downgrade(&pool);

@@ -24,6 +24,7 @@ complete -c dns-tool -l state-dir -xa '(__fish_complete_directories)' -d 'Existi
 complete -c dns-tool -l resolver -x -d 'Further resolver, by its address and the name in its certificate'
 complete -c dns-tool -l resolver-ca -rF -d 'PEM file of trust anchors for all resolvers, in place of the built-in Mozilla root certificates'
 complete -c dns-tool -l timeout -x -d 'Deadline of each query in seconds, decimals allowed'
+complete -c dns-tool -l route -x -d 'Destination of queries for names in ZONE, where the longest zone decides'
 complete -c dns-tool -l special-names -xa 'answer relay' -d 'Treatment of names with a special use, such as localhost, local, home.arpa and the reverse zones of private addresses'
 complete -c dns-tool -l cache-size -x -d 'Memory for cached answers in bytes'
 complete -c dns-tool -l serve-stale -x -d 'Time in seconds for which a cached answer may still be served after it expires, while the resolver fails or is slow (RFC 8767)'

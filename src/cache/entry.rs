@@ -9,7 +9,7 @@ use quick_cache::{Equivalent, Weighter};
 
 use crate::cache::backoff::Backoff;
 use crate::cache::cacheability::Lifetime;
-use crate::message::{CachedAnswer, QuestionKey};
+use crate::message::{CachedAnswer, QuestionKey, question_name};
 
 /// An answer is popular, and worth a prefetch, once it was served this often from the cache.
 const PREFETCH_MIN_HITS: u8 = 2;
@@ -117,6 +117,11 @@ impl Entry {
 pub(super) struct StoredKey(pub(super) Arc<Entry>);
 
 impl StoredKey {
+    /// The name of the question.
+    pub(super) fn name(&self) -> &[u8] {
+        question_name(self.0.answer.question())
+    }
+
     fn parts(&self) -> (&[u8], u8) {
         (self.0.answer.question(), self.0.bits)
     }

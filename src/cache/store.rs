@@ -5,7 +5,7 @@
 use std::fmt;
 use std::hash::RandomState;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ use crate::cache::backoff::Backoff;
 use crate::cache::cache_hit::CacheHit;
 use crate::cache::cacheability::{NotCacheable, check_cacheable, lifetime};
 use crate::cache::entry::{Entry, EntryWeighter, LookupKey, StoredKey};
-use crate::message::{Answer, CachedAnswer, QuestionKey, rcode};
+use crate::message::{Answer, CachedAnswer, QuestionKey, ZoneMap, rcode};
 use crate::upstream::Failure;
 
 /// An expired answer that could not be refreshed is not asked for again for this long, in milliseconds: the failure recheck timer of
@@ -175,14 +175,19 @@ impl Cache {
         expiry + self.serve_stale.load(Ordering::Relaxed)
     }
 
-    /// Removes all entries, and returns their number.
-    pub fn clear(&self) -> usize {
-        let entries = self.entries();
-        self.latest_expiry.store(0, Ordering::Relaxed);
-        if let Some(store) = &self.store {
-            store.clear();
+    /// Removes the entries of all names in these zones, and returns their number.
+    pub fn remove_zones(&self, zones: &ZoneMap<()>) -> usize {
+        let Some(store) = &self.store else { return 0 };
+        let removed = AtomicUsize::new(0);
+        store.retain(|key, _| {
+            let stays = zones.find(key.name()).is_none();
+            removed.fetch_add(usize::from(!stays), Ordering::Relaxed);
+            stays
+        });
+        if self.entries() == 0 {
+            self.latest_expiry.store(0, Ordering::Relaxed);
         }
-        entries
+        removed.into_inner()
     }
 
     /// Removes the entry of `key`.

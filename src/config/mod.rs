@@ -4,6 +4,7 @@
 //!
 //! - [`command_line`]: what the command line asks for.
 //! - [`settings`]: which settings the options mean.
+//! - `routes`: which zones have a route, and where it leads.
 //! - `values`: how the values of options are read.
 //! - [`sources`]: which options were given, and where.
 //! - `file`: how a configuration file is written.
@@ -14,6 +15,7 @@ pub mod command_line;
 mod file;
 pub mod help;
 mod options;
+mod routes;
 pub mod settings;
 pub mod sources;
 mod values;

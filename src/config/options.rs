@@ -10,7 +10,7 @@ pub(super) const IMPLICIT_DEFAULTS: [&str; 3] =
     ["--address", "--rate-limit", "--max-clients-per-address"];
 /// The networks that may query unless `--allow` is set: loopback, private networks (RFC 1918, RFC 4193), shared address space
 /// (RFC 6598) and link-local addresses (RFC 3927, RFC 4291 section 2.5.6).
-const DEFAULT_ALLOW: [&str; 9] = [
+pub(super) const DEFAULT_ALLOW: [&str; 9] = [
     "127.0.0.0/8",
     "::1/128",
     "10.0.0.0/8",
@@ -131,7 +131,7 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 11] = [
                 repeatable: true,
                 help: "SPKI pin of the resolver. A key on its verified certificate path must match one of its pins, in \
                        addition to the checks of chain and name. Formats: BASE64, sha256/BASE64, sha256//BASE64 and \
-                       pin-sha256=\"BASE64\". NAME=PIN sets a pin of the --resolver with that name.",
+                       pin-sha256=\"BASE64\". NAME=PIN sets a pin of the --resolver or --route with that name.",
                 default_text: "none",
                 default_values: &[],
             },
@@ -208,16 +208,30 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 11] = [
     ),
     (
         "Names",
-        &[OptionSpec {
-            name: "--special-names",
-            value_name: "MODE",
-            repeatable: false,
-            help: "Treatment of names with a special use, such as localhost, local, home.arpa and the reverse zones \
+        &[
+            OptionSpec {
+                name: "--route",
+                value_name: "ZONE=TARGET",
+                repeatable: true,
+                help: "Destination of queries for names in ZONE, where the longest zone decides. IP[:PORT]#NAME is another \
+                       resolver, authenticated by its name and pins; several values for one zone are used in order. \
+                       tcp://IP[:PORT] is a server on a loopback, private, link-local, shared or unique-local address, \
+                       and its queries leave in cleartext. nxdomain answers that the names do not exist. relay is the \
+                       resolver for all other names.",
+                default_text: "none",
+                default_values: &[],
+            },
+            OptionSpec {
+                name: "--special-names",
+                value_name: "MODE",
+                repeatable: false,
+                help: "Treatment of names with a special use, such as localhost, local, home.arpa and the reverse zones \
                    of private addresses. answer answers them without the resolver, most of them with NXDOMAIN. \
                    relay sends them to the resolver like all others.",
-            default_text: "answer",
-            default_values: &["answer"],
-        }],
+                default_text: "answer",
+                default_values: &["answer"],
+            },
+        ],
     ),
     (
         "Cache",

@@ -11,6 +11,7 @@ use log::LevelFilter;
 use rustls::pki_types::ServerName;
 
 use crate::cache;
+use crate::config::routes::{self as route_options, ZoneTargets};
 use crate::config::sources::{OptionValues, UsageError};
 use crate::config::values::{
     integer_value, option_values, optional_value, parse_decimal_seconds, parse_integer,
@@ -20,6 +21,7 @@ use crate::config::values::{
 use crate::forward::policy;
 use crate::forward::quota;
 use crate::forward::rate_limit;
+use crate::forward::routes;
 use crate::identity::anchors::TrustAnchors;
 use crate::identity::pin::PinEntry;
 use crate::identity::pin_file::{PinSource, resolver_name};
@@ -46,6 +48,10 @@ const MIN_CACHE_SIZE: usize = 64 * 1024;
 const BUILD_TIME: &str = env!("BUILT_AT");
 /// Maximum of `--pin-rollover` in days.
 const MAX_ROLLOVER_DAYS: u64 = 366;
+/// Queries in flight to the upstreams of all routes, at most, and the octets of `--max-memory` for each: half of a client's queries at most,
+/// and a quarter of the queries that there is memory for. So names elsewhere have room while a route is silent.
+const MAX_PENDING_OF_ROUTES: usize = 2048;
+const OCTETS_PER_PENDING_OF_ROUTES: usize = 16 * 1024;
 /// Maximum of `--serve-stale` in seconds: a week.
 const MAX_STALE_SECONDS: usize = 604_800;
 
@@ -58,8 +64,10 @@ pub struct Config {
     pub memory: memory::Settings,
     /// What happens to queries: limits, cache and query log.
     pub forwarder: policy::Settings,
-    /// The resolvers, and the sessions to them.
+    /// The main resolvers, and the sessions to them.
     pub upstream: upstream::Settings,
+    /// The zones that have a route, and the resolvers and servers of the routes.
+    pub routes: routes::Settings,
     /// Which keys of the resolvers are accepted, and how that changes.
     pub trust: trust::Settings,
     /// The address of the monitoring port, if there is one.
@@ -77,16 +85,14 @@ impl Config {
     pub(super) fn new(options: OptionValues) -> Result<Self, UsageError> {
         let max_pending = integer_value(&options, "--max-pending", 1..=1_000_000)?;
         let server = server_settings(&options)?;
-        let (upstream, trust) = upstream_settings(&options, max_pending)?;
+        let memory = memory_settings(&options, server.max_clients)?;
+        let zones = route_options::read_targets(&options, &server)?;
+        let (upstream, trust, security) = upstream_settings(&options, &zones, max_pending)?;
+        let max_pending_of_routes = MAX_PENDING_OF_ROUTES
+            .min(memory.limit / OCTETS_PER_PENDING_OF_ROUTES)
+            .min(max_pending / 2);
+        let routes = route_options::settings(zones, &upstream, max_pending_of_routes, &security)?;
         let budget = integer_value(&options, "--upstream-rate-limit", 0..=1_000_000)?;
-        let query_log = match (
-            options.flag("--query-log")?,
-            options.flag("--query-log-clients")?,
-        ) {
-            (false, false) => query_log::Mode::Off,
-            (true, false) => query_log::Mode::Prefixes,
-            (_, true) => query_log::Mode::Clients,
-        };
         let forwarder = policy::Settings {
             timeout: upstream.timeout,
             slo_latency: required_value(&options, "--slo-latency", |text| {
@@ -101,7 +107,7 @@ impl Config {
             cache: cache_settings(&options)?,
             limit: limit_settings(&options)?,
             upstream_rate_limit: rate(budget, budget),
-            query_log,
+            query_log: query_log_mode(&options)?,
         };
         let monitor = optional_value(&options, "--monitor", |text| {
             text.parse().map_err(|_| {
@@ -122,10 +128,11 @@ impl Config {
             Ok(level) => Ok(level),
         })?;
         Ok(Self {
-            memory: memory_settings(&options, server.max_clients)?,
+            memory,
             server,
             forwarder,
             upstream,
+            routes,
             trust,
             monitor,
             user,
@@ -133,6 +140,16 @@ impl Config {
             options,
         })
     }
+}
+
+fn query_log_mode(options: &OptionValues) -> Result<query_log::Mode, UsageError> {
+    let log = options.flag("--query-log")?;
+    let log_clients = options.flag("--query-log-clients")?;
+    Ok(match (log, log_clients) {
+        (false, false) => query_log::Mode::Off,
+        (true, false) => query_log::Mode::Prefixes,
+        (_, true) => query_log::Mode::Clients,
+    })
 }
 
 fn server_settings(options: &OptionValues) -> Result<server::settings::Settings, UsageError> {
@@ -186,13 +203,26 @@ fn named_addresses(
     Ok(resolvers)
 }
 
-/// The resolvers and their sessions, and which keys are accepted.
+/// The main resolvers and their sessions, which keys of all resolvers are accepted, and the security of TLS with any of them.
 fn upstream_settings(
     options: &OptionValues,
+    zones: &[ZoneTargets],
     max_pending: usize,
-) -> Result<(upstream::Settings, trust::Settings), UsageError> {
+) -> Result<
+    (
+        upstream::Settings,
+        trust::Settings,
+        impl Fn(&ServerName<'static>) -> Security + use<>,
+    ),
+    UsageError,
+> {
     let resolvers = named_addresses(options)?;
-    let names = resolvers.iter().map(|(name, _)| name.clone()).collect();
+    let mut names: Vec<_> = resolvers.iter().map(|(name, _)| name.clone()).collect();
+    for name in route_options::resolver_names(zones) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
     let trust = trust_settings(options, names)?;
     let pin_mode = required_value(options, "--pin-mode", |text| match text {
         "strict" => Ok(PinMode::Strict),
@@ -202,24 +232,26 @@ fn upstream_settings(
     let anchors = optional_value(options, "--resolver-ca", read_trust_anchors)?
         .unwrap_or_else(TrustAnchors::built_in);
     let build_time = BUILD_TIME.parse().unwrap_or(0);
-    let resolvers = resolvers
-        .into_iter()
-        .map(|(name, addresses)| Resolver {
-            addresses,
-            security: Security::Tls(Identity::new(VerifyPolicy {
-                pins: trust.accepted_pins(&trust.pins, &trust.state, &name),
-                name,
-                anchors: anchors.clone(),
-                pin_mode,
-                clock_floor: trust
-                    .state
-                    .last_trusted_time
-                    .map_or(build_time, |time| time.max(build_time)),
-            })),
-        })
-        .collect();
+    let clock_floor = trust
+        .state
+        .last_trusted_time
+        .map_or(build_time, |time| time.max(build_time));
+    let pins = trust.clone();
+    let security = move |name: &ServerName<'static>| {
+        Security::Tls(Identity::new(VerifyPolicy {
+            pins: pins.accepted_pins(&pins.pins, &pins.state, name),
+            name: name.clone(),
+            anchors: anchors.clone(),
+            pin_mode,
+            clock_floor,
+        }))
+    };
+    let resolvers = resolvers.into_iter().map(|(name, addresses)| Resolver {
+        addresses,
+        security: security(&name),
+    });
     let settings = upstream::Settings {
-        resolvers,
+        resolvers: resolvers.collect(),
         timeout: required_value(options, "--timeout", |text| {
             parse_seconds(text, MIN_TIMEOUT)
         })?,
@@ -229,7 +261,7 @@ fn upstream_settings(
         // nor has a query whose clients got a stale answer.
         max_pending: (quota::ALL_CLIENTS + 1) * max_pending,
     };
-    Ok((settings, trust))
+    Ok((settings, trust, security))
 }
 
 /// The pins of these resolvers, and how they change. A pin without a name belongs to the first resolver.
@@ -240,9 +272,9 @@ fn trust_settings(
     let fixed = option_values(options, "--resolver-pin", |text| {
         let (name, pin) = parse_named_pin(text)?;
         match name {
-            Some(name) if !names.contains(&name) => {
-                Err("expected the name of a --resolver or the --resolver-fqdn".to_owned())
-            }
+            Some(name) if !names.contains(&name) => Err(
+                "expected the name of a --resolver or --route, or the --resolver-fqdn".to_owned(),
+            ),
             name => Ok((
                 name.unwrap_or_else(|| names[0].clone()),
                 PinEntry::from(pin),

@@ -10,10 +10,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 
+use crate::config::options::DEFAULT_ALLOW;
 use crate::config::sources::{OptionValues, UsageError};
 use crate::identity::anchors::TrustAnchors;
 use crate::identity::pin::{Pin, PinError};
 use crate::identity::pin_file::resolver_name;
+use crate::message::presentation::{Name, NameError};
 use crate::system::clock::micros;
 use crate::system::privileges;
 use crate::telemetry::metrics;
@@ -44,23 +46,48 @@ pub(super) fn parse_prefix(text: &str) -> Result<IpNet, String> {
         })
 }
 
-/// A resolver's address, which is that of one host; the port is 853 unless another is given.
-pub(super) fn parse_resolver_address(text: &str) -> Result<SocketAddr, String> {
-    let address = text
+/// The address of one host; the port is `default_port` unless another is given.
+pub(super) fn parse_address(text: &str, default_port: u16) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text
         .parse()
-        .or_else(|_| text.parse().map(|ip| SocketAddr::new(ip, DOT_PORT)))
-        .map_err(|_| "expected an address such as 192.0.2.1:853 or [2001:db8::1]:853".to_owned())?;
+        .or_else(|_| text.parse().map(|ip| SocketAddr::new(ip, default_port)))
+        .map_err(|_| {
+            format!("expected an address such as 192.0.2.1:{default_port} or [2001:db8::1]:{default_port}")
+        })?;
     let ip = address.ip();
     if ip.is_unspecified() || ip.is_multicast() || ip == Ipv4Addr::BROADCAST {
         return Err("expected the address of one host such as 192.0.2.1".to_owned());
     }
     match address.port() {
         0 => Err("expected a port from 1 to 65535".to_owned()),
+        _ => Ok(address),
+    }
+}
+
+/// A resolver's address; the port is 853 unless another is given.
+pub(super) fn parse_resolver_address(text: &str) -> Result<SocketAddr, String> {
+    let address = parse_address(text, DOT_PORT)?;
+    match address.port() {
         DNS_PORT => {
             Err("expected another port: 53 is for cleartext DNS (RFC 7858 section 3.1)".to_owned())
         }
         _ => Ok(address),
     }
+}
+
+/// Whether an address is of the operator's own network: one of the networks whose clients may ask by default.
+pub(super) fn is_own_network(ip: IpAddr) -> bool {
+    let networks = DEFAULT_ALLOW
+        .iter()
+        .filter_map(|prefix| parse_prefix(prefix).ok());
+    networks.into_iter().any(|network| network.contains(&ip))
+}
+
+/// A zone, in lower case.
+pub(super) fn parse_zone(text: &str) -> Result<Name, String> {
+    text.to_ascii_lowercase()
+        .parse()
+        .map_err(|error: NameError| format!("expected a zone such as corp.example, got {error}"))
 }
 
 /// A resolver's address and name, `IP[:PORT]#NAME`.

@@ -7,7 +7,6 @@ use crate::config::settings::Config;
 use crate::monitoring::process;
 use crate::system::privileges;
 use crate::system::sandbox::SandboxRules;
-use crate::upstream;
 
 /// What the process needs to serve and to reload.
 pub(super) fn sandbox_rules(config: &Config) -> SandboxRules {
@@ -35,13 +34,16 @@ pub(super) fn sandbox_rules(config: &Config) -> SandboxRules {
         rules.readable.push(PathBuf::from(process::PROC_SELF));
     }
     rules.writable_dir.clone_from(&trust.state_dir);
-    rules.connect_ports = resolver_ports(&config.upstream).collect();
+    rules.connect_ports = resolver_ports(config).collect();
     rules
 }
 
-/// The ports of all resolvers.
-pub(super) fn resolver_ports(settings: &upstream::Settings) -> impl Iterator<Item = u16> {
-    let resolvers = settings.resolvers.iter();
+/// The ports of all resolvers and servers that may be asked.
+pub(super) fn resolver_ports(config: &Config) -> impl Iterator<Item = u16> {
+    let upstreams = [&config.upstream]
+        .into_iter()
+        .chain(&config.routes.upstreams);
+    let resolvers = upstreams.flat_map(|upstream| &upstream.resolvers);
     let addresses = resolvers.flat_map(|resolver| &resolver.addresses);
     addresses.map(SocketAddr::port)
 }

@@ -6,3 +6,4 @@ pub mod pin_manager;
 mod reload;
 pub mod running;
 pub mod start;
+mod upstreams;

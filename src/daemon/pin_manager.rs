@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::forward::policy::Upstream;
+use crate::forward::routes::Upstreams;
 use crate::identity::certificate::CertificateInfo;
 use crate::identity::chain::VerifiedPeer;
 use crate::identity::pin_file::{FileWatcher, Pins};
@@ -35,14 +35,14 @@ const OBSERVATION_INTERVAL: (Duration, Duration) =
 /// How long the handshake with one address may take.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Keeps the accepted pins of an upstream up to date.
+/// Keeps the accepted pins of all upstreams up to date.
 ///
 /// Its threads share it. `current` guards the pins and the state; it is held while files are read and written, and it is taken
 /// before the upstream's lock ([`PinManager::start`], [`PinManager::reload`]). It is not held during handshakes. `watcher_stop`
 /// and `stopped` are taken on their own, never while another lock is held.
 pub struct PinManager {
     settings: Settings,
-    upstream: Arc<Upstream>,
+    upstreams: Arc<Upstreams>,
     current: Mutex<PinState>,
     /// Dropped to end the thread that watches the pin file.
     watcher_stop: Mutex<Option<PipeWriter>>,
@@ -57,19 +57,19 @@ struct PinState {
     saved_state: State,
     /// The last error of the pin file, so that each error is logged once.
     last_error: String,
-    /// Another manager is about to take over the upstream: this one changes nothing.
+    /// Another manager is about to take over the upstreams: this one changes nothing.
     paused: bool,
 }
 
 impl PinManager {
-    /// Applies the pins of the settings to `upstream`, and keeps them up to date until [`PinManager::stop`].
+    /// Applies the pins of the settings to `upstreams`, and keeps them up to date until [`PinManager::stop`].
     ///
     /// Fails when the system has no thread, and then changes nothing.
-    pub fn start(settings: Settings, upstream: &Arc<Upstream>) -> io::Result<Arc<Self>> {
+    pub fn start(settings: Settings, upstreams: &Arc<Upstreams>) -> io::Result<Arc<Self>> {
         let (configured, state) = (settings.pins.clone(), settings.state.clone());
         let manager = Arc::new(Self {
             settings,
-            upstream: Arc::clone(upstream),
+            upstreams: Arc::clone(upstreams),
             current: Mutex::new(PinState {
                 configured,
                 saved_state: state.clone(),
@@ -83,7 +83,7 @@ impl PinManager {
         });
         let current = manager.current.lock();
         // Pins in a file may have dates, which pass. This thread comes first, so that a failure leaves no other thread behind and
-        // the upstream with its earlier pins.
+        // the upstreams with their earlier pins.
         if manager.settings.reads_files() {
             let manager = Arc::clone(&manager);
             thread::spawn_restarting("keys", move || manager.run())?;
@@ -135,7 +135,7 @@ impl PinManager {
         }
     }
 
-    /// Pauses before another manager starts for the same upstream, and resumes if that fails.
+    /// Pauses before another manager starts for the same upstreams, and resumes if that fails.
     pub fn set_paused(&self, paused: bool) {
         self.current.lock().paused = paused;
     }
@@ -155,13 +155,16 @@ impl PinManager {
         self.current.lock().state.clone()
     }
 
-    /// Gives the upstream the accepted pins. Returns the number of addresses whose pins changed.
+    /// Gives the upstreams the accepted pins. Returns the number of addresses whose pins changed.
     fn apply(&self, current: &PinState) -> usize {
         let believed = |identity: &Identity| {
             self.settings
                 .accepted_pins(&current.configured, &current.state, identity.name())
         };
-        self.upstream.update_pins(believed)
+        let upstreams = self.upstreams.all();
+        upstreams
+            .map(|upstream| upstream.update_pins(believed))
+            .sum()
     }
 
     /// A resolver with a single pinned key becomes unreachable on the day that it changes the key.
@@ -240,7 +243,8 @@ impl PinManager {
     /// Connects to every address of a pinned resolver and returns each leaf whose chain and name are valid. Sends no query.
     fn inspect_resolvers(&self) -> Vec<Observation> {
         let configured = self.current.lock().configured.clone();
-        let targets = self.upstream.targets();
+        let upstreams = self.upstreams.all();
+        let targets: Vec<_> = upstreams.flat_map(|upstream| upstream.targets()).collect();
         let mut observations = Vec::new();
         let targets: Vec<_> = targets
             .iter()
@@ -308,7 +312,7 @@ impl PinManager {
         }
     }
 
-    /// Saves the state, with the last trusted time of the upstream.
+    /// Saves the state, with the last trusted time of the upstreams.
     fn save_state(&self, current: &mut PinState) {
         let Some(directory) = &self.settings.state_dir else {
             return;
@@ -319,7 +323,9 @@ impl PinManager {
             .state
             .last_trusted_time
             .and(self.settings.state.last_trusted_time);
-        if let Some(time) = self.upstream.last_trusted_time() {
+        let upstreams = self.upstreams.all();
+        let times = upstreams.filter_map(|upstream| upstream.last_trusted_time());
+        if let Some(time) = times.max() {
             current.state.last_trusted_time = before.max(Some(time));
         }
         let saved = StateFile::open(directory)
@@ -404,6 +410,7 @@ mod tests {
     use super::*;
     use crate::client::reply_batch::ReplyBatch;
     use crate::forward::in_flight::Query;
+    use crate::forward::routes::Upstream;
     use crate::identity::anchors::TrustAnchors;
     use crate::identity::pin::PinSet;
     use crate::identity::pin_file::PinSource;
@@ -432,8 +439,8 @@ mod tests {
         ServerName::try_from("resolver.test").expect("a name")
     }
 
-    /// An upstream with an address where nothing listens.
-    fn upstream() -> Arc<Upstream> {
+    /// Upstreams with one address where nothing listens.
+    fn upstreams() -> Arc<Upstreams> {
         let settings = upstream::Settings {
             resolvers: vec![Resolver {
                 addresses: vec![SocketAddr::from(([127, 0, 0, 1], 1))],
@@ -450,7 +457,8 @@ mod tests {
             sessions: 1,
             max_pending: 1,
         };
-        Upstream::start(settings, Arc::new(Nobody), Arc::default()).expect("a thread")
+        let upstream = Upstream::start(settings, Arc::new(Nobody), Arc::default());
+        Upstreams::new(upstream.expect("a thread"), Vec::new(), Vec::new())
     }
 
     /// Settings whose pin file has this many pins.
@@ -474,22 +482,22 @@ mod tests {
     #[test]
     fn a_manager_that_fails_to_start_leaves_pins_and_threads_as_they_were() {
         let directory = tempfile::tempdir().expect("a folder");
-        let upstream = upstream();
-        let pins = || upstream.address_status()[0].pins;
-        let before = PinManager::start(settings(directory.path(), 1), &upstream).expect("threads");
-        let holders = Arc::strong_count(&upstream);
+        let upstreams = upstreams();
+        let pins = || upstreams.address_status()[0].pins;
+        let before = PinManager::start(settings(directory.path(), 1), &upstreams).expect("threads");
+        let holders = Arc::strong_count(&upstreams);
         assert_eq!(pins(), 1);
         thread::REFUSED.set("keys");
-        let refused = PinManager::start(settings(directory.path(), 2), &upstream);
+        let refused = PinManager::start(settings(directory.path(), 2), &upstreams);
         assert!(refused.is_err());
         assert_eq!(pins(), 1);
-        assert_eq!(Arc::strong_count(&upstream), holders, "nobody holds it");
+        assert_eq!(Arc::strong_count(&upstreams), holders, "nobody holds it");
         thread::REFUSED.set("");
         // As in a reload. The first observation may still be to come.
         before.set_paused(true);
-        let after = PinManager::start(settings(directory.path(), 3), &upstream).expect("threads");
+        let after = PinManager::start(settings(directory.path(), 3), &upstreams).expect("threads");
         assert_eq!(pins(), 3);
         [before, after].iter().for_each(|keys| keys.stop());
-        upstream.stop();
+        upstreams.main().stop();
     }
 }

@@ -2,19 +2,19 @@
 //!
 //! A reload is validated before it changes anything. If one option cannot be applied, all options stay as they are.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use log::Level;
-use rustls::pki_types::ServerName;
 
 use super::confinement::resolver_ports;
 use super::error::StartError;
 use super::pin_manager::PinManager;
 use super::running::{ActiveConfig, RunningDaemon};
+use super::upstreams;
 use crate::config::command_line::{self, Command};
 use crate::config::settings::Config;
 use crate::config::sources::OptionValues;
-use crate::forward::policy::Upstream;
+use crate::forward::routes::{self, Upstream, Upstreams};
 use crate::identity::trust;
 use crate::system::clock;
 use crate::system::sandbox::SandboxRules;
@@ -109,26 +109,22 @@ impl RunningDaemon {
         let mut changes = Changes::new(&config.options, &self.initial_options, &active.options);
         let before = Arc::clone(&active.pin_manager);
         keep_state(&mut config.trust, &before, changes.state_dir_changed)?;
-        let upstream = self.forwarder.upstream();
-        let next = replacement_upstream(config, &upstream)?;
-        let current = next.as_ref().unwrap_or(&upstream);
+        let upstreams = self.forwarder.upstreams();
+        let next = upstreams::replacement(config, &upstreams)
+            .map_err(|error| StartError::System(error).to_string())?;
+        let current = next.as_ref().unwrap_or(&upstreams);
         let keep_manager = next.is_none() && before.settings().has_same_sources(&config.trust);
         if !keep_manager {
             let started = replace_pin_manager(&before, &config.trust, current);
             active.pin_manager = started.inspect_err(|_| {
-                next.iter().for_each(|next| next.retire());
+                retire_others(current, &upstreams);
             })?;
         }
-        if let Some(next) = &next {
-            let executor = Arc::downgrade(&self.pool);
-            next.set_executor(executor);
-        }
-        let current = Arc::clone(current);
+        upstreams::set_executor(current, &self.pool);
         self.forwarder
-            .reconfigure(config.forwarder.clone(), current, clock::now());
+            .reconfigure(config.forwarder.clone(), Arc::clone(current), clock::now());
         if next.is_some() {
-            let names_changed = resolver_names_differ(&config.trust, before.settings());
-            self.retire_upstream(&upstream, names_changed, active);
+            self.retire_upstreams(&upstreams, current, active);
             if changes.applied.is_empty() {
                 // The file's name is the same, but its certificates are not.
                 changes.applied.push("--resolver-ca");
@@ -158,7 +154,7 @@ impl RunningDaemon {
             connect_ports: open,
             ..
         }) = &self.sandbox_rules
-            && let Some(port) = resolver_ports(&config.upstream).find(|port| !open.contains(port))
+            && let Some(port) = resolver_ports(config).find(|port| !open.contains(port))
         {
             return Err(format!(
                 "resolver port {port}: the sandbox is open for {open:?} alone; expected one of these, or a restart"
@@ -167,24 +163,29 @@ impl RunningDaemon {
         Ok(())
     }
 
-    /// Sends no more queries to the old upstream. Queries in flight there are completed there.
-    fn retire_upstream(
-        &self,
-        upstream: &Arc<Upstream>,
-        names_changed: bool,
-        active: &mut ActiveConfig,
-    ) {
-        upstream.retire();
+    /// Sends no more queries to upstreams that were replaced. Queries in flight there are completed there.
+    fn retire_upstreams(&self, before: &Upstreams, after: &Upstreams, active: &mut ActiveConfig) {
         active.retired.retain(|retired| retired.strong_count() > 0);
-        active.retired.push(Arc::downgrade(upstream));
-        // New queries must not wait for an answer of the old upstream either: it may have been replaced because it does not
-        // answer.
-        if names_changed {
-            self.completer.flush(clock::now());
+        active.retired.extend(retire_others(before, after));
+        let now = clock::now();
+        if upstreams::have_other_names(before, after) {
+            self.completer.flush(now);
         } else {
-            self.completer.detach_in_flight();
+            // New queries must not wait for an answer of an old upstream either: it may have been replaced because it does not answer.
+            let changed = routes::changed_zones(before.routes(), after.routes());
+            self.completer.forget_zones(&changed, now);
         }
     }
+}
+
+/// Retires the upstreams that are not among `kept`, and returns them.
+fn retire_others(upstreams: &Upstreams, kept: &Upstreams) -> Vec<Weak<Upstream>> {
+    let others = upstreams.all().filter(|upstream| !kept.has(upstream));
+    let retired = others.map(|upstream| {
+        upstream.retire();
+        Arc::downgrade(upstream)
+    });
+    retired.collect()
 }
 
 /// Keeps the state directory and the last trusted time of the start. Fails if the new pins may not follow the old ones.
@@ -205,40 +206,14 @@ fn keep_state(
     checked.map_err(|error| error.to_string())
 }
 
-/// Whether the names of the resolvers differ.
-fn resolver_names_differ(trust: &trust::Settings, before: &trust::Settings) -> bool {
-    let (names, old_names) = (&trust.source.names, &before.source.names);
-    names.len() != old_names.len() || names.iter().any(|name| !old_names.contains(name))
-}
-
-/// The upstream that replaces `upstream`, or `None` if the settings differ in pins at most.
-fn replacement_upstream(
-    config: &Config,
-    upstream: &Upstream,
-) -> Result<Option<Arc<Upstream>>, String> {
-    let Config {
-        upstream: settings,
-        trust,
-        ..
-    } = config;
-    if upstream.has_same_settings(settings) {
-        return Ok(None);
-    }
-    let accepted_pins =
-        |name: &ServerName<'_>| trust.accepted_pins(&trust.pins, &trust.state, name);
-    let next = upstream.replacement(settings, &accepted_pins);
-    let next = next.map_err(|error| StartError::System(error).to_string())?;
-    Ok(Some(next))
-}
-
 /// Starts a manager for the new settings and stops the old one, which resumes if the system has no thread.
 fn replace_pin_manager(
     before: &PinManager,
     settings: &trust::Settings,
-    upstream: &Arc<Upstream>,
+    upstreams: &Arc<Upstreams>,
 ) -> Result<Arc<PinManager>, String> {
     before.set_paused(true);
-    let started = PinManager::start(settings.clone(), upstream);
+    let started = PinManager::start(settings.clone(), upstreams);
     match started {
         Ok(manager) => {
             before.stop();

@@ -14,7 +14,7 @@ use crate::config::sources::OptionValues;
 use crate::forward::completion::QueryCompleter;
 use crate::forward::forwarder::Forwarder;
 use crate::forward::outcome::Outcome;
-use crate::forward::policy::Upstream;
+use crate::forward::routes::Upstream;
 use crate::monitoring::http::Monitor;
 use crate::server::listeners::Server;
 use crate::server::workers::WorkerPool;
@@ -86,7 +86,7 @@ impl RunningDaemon {
     }
 
     fn status_of(forwarder: &Forwarder, completer: &QueryCompleter) -> String {
-        let statuses = forwarder.upstream().address_status();
+        let statuses = forwarder.upstreams().main().address_status();
         let in_use = statuses.iter().find(|status| status.sessions > 0);
         let resolver = in_use.map_or("no session".to_owned(), |status| {
             format!("{} at {} serves", status.name, status.address)
@@ -147,7 +147,8 @@ impl RunningDaemon {
         self.forwarder
             .drain(timeouts.fold(Duration::ZERO, Duration::max));
         retired().for_each(|upstream| upstream.stop());
-        self.forwarder.upstream().stop();
+        let upstreams = self.forwarder.upstreams();
+        upstreams.all().for_each(|upstream| upstream.stop());
         self.pool.stop();
         self.slow_readers.stop();
         self.completer.query_log().finish();

@@ -11,12 +11,14 @@ use super::confinement::sandbox_rules;
 use super::error::StartError;
 use super::pin_manager::PinManager;
 use super::running::{ActiveConfig, RunningDaemon};
+use super::upstreams;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
 use crate::config::settings::Config;
 use crate::forward::completion::QueryCompleter;
 use crate::forward::forwarder::Forwarder;
-use crate::forward::policy::{self, Upstream};
+use crate::forward::policy;
+use crate::forward::routes::{self, Upstreams};
 use crate::monitoring::export::Exporter;
 use crate::monitoring::http::{self, Monitor};
 use crate::monitoring::process::ProcessStart;
@@ -139,11 +141,16 @@ impl BoundDaemon {
         let slow_readers = start_slow_readers(&memory, &evictions)?;
         warn_of_variables(&config);
         let now = clock::now();
-        let relay = Relay::start(config.forwarder, config.upstream, &memory, now)?;
+        let relay = Relay::start(
+            config.forwarder,
+            config.upstream,
+            config.routes,
+            &memory,
+            now,
+        )?;
         let pool = WorkerPool::new(Arc::clone(&relay.forwarder), clients);
         // Before the first query: a query for which no thread can connect would fail.
-        let executor = Arc::downgrade(&pool);
-        relay.upstream.set_executor(executor);
+        upstreams::set_executor(&relay.upstreams, &pool);
         let server = Server::start(
             sockets,
             &config.server,
@@ -156,10 +163,9 @@ impl BoundDaemon {
         for address in &addresses {
             info!("event=listening address={address}");
         }
-        let pin_manager = PinManager::start(config.trust, &relay.upstream)?;
+        let pin_manager = PinManager::start(config.trust, &relay.upstreams)?;
         let monitor = monitor_listener.map(|monitor_listener| {
-            let start = ProcessStart::new(now, clock::unix_time().as_secs());
-            start_monitor(monitor_listener, relay.exporter(&server, &evictions, start))
+            start_monitor(monitor_listener, relay.exporter(&server, &evictions, now))
         });
         let monitor = monitor.transpose()?;
         Ok(RunningDaemon {
@@ -189,7 +195,7 @@ struct Relay {
     cache_size: usize,
     completer: Arc<QueryCompleter>,
     upstream_metrics: Arc<UpstreamMetrics>,
-    upstream: Arc<Upstream>,
+    upstreams: Arc<Upstreams>,
     forwarder: Arc<Forwarder>,
 }
 
@@ -197,16 +203,20 @@ impl Relay {
     fn start(
         settings: policy::Settings,
         resolvers: upstream::Settings,
+        routes: routes::Settings,
         memory: &Arc<Memory>,
         now: Instant,
     ) -> io::Result<Self> {
         let cache_size = settings.cache.size;
         let completer = Arc::new(QueryCompleter::new(settings.cache, memory, now));
         let upstream_metrics = Arc::new(UpstreamMetrics::default());
-        let for_upstream = Arc::clone(&completer) as Arc<_>;
-        let upstream = Upstream::start(resolvers, for_upstream, Arc::clone(&upstream_metrics))?;
-        let forwarder =
-            Forwarder::new(settings, Arc::clone(&upstream), Arc::clone(&completer), now);
+        let upstreams = upstreams::start(resolvers, routes, &completer, &upstream_metrics)?;
+        let forwarder = Forwarder::new(
+            settings,
+            Arc::clone(&upstreams),
+            Arc::clone(&completer),
+            now,
+        );
         completer
             .query_log()
             .set_mode(forwarder.settings().query_log)?;
@@ -214,7 +224,7 @@ impl Relay {
             cache_size,
             completer,
             upstream_metrics,
-            upstream,
+            upstreams,
             forwarder: Arc::new(forwarder),
         })
     }
@@ -224,7 +234,7 @@ impl Relay {
         &self,
         server: &Server,
         evictions: &Arc<EvictionCounters>,
-        start: ProcessStart,
+        now: Instant,
     ) -> Exporter {
         Exporter {
             completer: Arc::clone(&self.completer),
@@ -233,7 +243,7 @@ impl Relay {
             connection_limit: Arc::clone(server.connection_limit()),
             evictions: Arc::clone(evictions),
             cache_size: self.cache_size,
-            start,
+            start: ProcessStart::new(now, clock::unix_time().as_secs()),
             http_requests: Counter::new(),
             http_refused: Counter::new(),
         }

@@ -19,7 +19,7 @@ use crate::forward::outcome::Outcome;
 use crate::forward::quota::QueryQuota;
 use crate::forward::waiters::Waiters;
 use crate::message::{
-    self, Answer, ParseError, QuestionPresentation, ReplyOptions, ReplyTo, rcode,
+    self, Answer, ParseError, QuestionPresentation, ReplyOptions, ReplyTo, ZoneMap, rcode,
 };
 use crate::system::clock::{self, micros};
 use crate::system::memory::Memory;
@@ -87,10 +87,25 @@ impl QueryCompleter {
 
     /// Empties the cache, and keeps answers to the queries in flight out of it. Returns the number of entries removed.
     pub fn flush(&self, now: Instant) -> usize {
+        self.note_flush(now);
+        self.cache.remove_zones(&ZoneMap::of_root(()))
+    }
+
+    /// Keeps answers to the queries in flight out of the cache.
+    fn note_flush(&self, now: Instant) {
         let moment = 1 + micros(now.saturating_duration_since(self.start));
         self.flushed_at.store(moment, Ordering::SeqCst);
         self.detach_in_flight();
-        self.cache.clear()
+    }
+
+    /// Removes the answers of these zones from the cache, and keeps those to the queries in flight out of it, of all zones. If there is no
+    /// zone, new queries join none in flight, and nothing more changes.
+    pub fn forget_zones(&self, zones: &ZoneMap<()>, now: Instant) {
+        if zones.is_empty() {
+            return self.detach_in_flight();
+        }
+        self.note_flush(now);
+        let _ = self.cache.remove_zones(zones);
     }
 
     /// Stops new queries from joining the ones in flight.

@@ -20,9 +20,10 @@ use crate::forward::counts::AnswerSource;
 use crate::forward::in_flight::Query;
 use crate::forward::in_flight_table::QueryPool;
 use crate::forward::outcome::Outcome;
-use crate::forward::policy::{Policy, Settings, Upstream, Work};
+use crate::forward::policy::{Policy, Settings};
 use crate::forward::rate_limit::Verdict;
 use crate::forward::relay::NewQuery;
+use crate::forward::routes::{Destination, Route, Upstreams, Work};
 use crate::local;
 use crate::message::{self, Answer, ReplyTo};
 use crate::system::clock;
@@ -93,15 +94,15 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// A forwarder that sends queries to `upstream`, which must have the same `completer`.
+    /// A forwarder that sends queries to `upstreams`, which must have the same `completer`.
     pub fn new(
         settings: Settings,
-        upstream: Arc<Upstream>,
+        upstreams: Arc<Upstreams>,
         completer: Arc<QueryCompleter>,
         now: Instant,
     ) -> Self {
         completer.counts().set_slo_latency(settings.slo_latency);
-        let policy = Policy::new(settings, upstream, now);
+        let policy = Policy::new(settings, upstreams, now);
         Self {
             completer,
             policy: Mutex::new(Arc::new(policy)),
@@ -109,9 +110,9 @@ impl Forwarder {
         }
     }
 
-    /// Handles new queries with these settings and `upstream` from now on. The size of the cache stays. After this call the caller may
-    /// retire the old upstream.
-    pub fn reconfigure(&self, settings: Settings, upstream: Arc<Upstream>, now: Instant) {
+    /// Handles new queries with these settings and `upstreams` from now on. The size of the cache stays. After this call the caller may
+    /// retire old upstreams.
+    pub fn reconfigure(&self, settings: Settings, upstreams: Arc<Upstreams>, now: Instant) {
         self.completer
             .cache()
             .set_serve_stale(settings.cache.serve_stale);
@@ -119,13 +120,13 @@ impl Forwarder {
             .counts()
             .set_slo_latency(settings.slo_latency);
         let mut policy = self.policy.lock();
-        *policy = Arc::new(policy.reconfigured(settings, upstream, now));
+        *policy = Arc::new(policy.reconfigured(settings, upstreams, now));
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The upstream of new queries.
-    pub fn upstream(&self) -> Arc<Upstream> {
-        Arc::clone(&self.policy.lock().upstream)
+    /// The upstreams of new queries.
+    pub fn upstreams(&self) -> Arc<Upstreams> {
+        Arc::clone(&self.policy.lock().upstreams)
     }
 
     /// The current policy: `held`, if its generation is still the current one.
@@ -183,27 +184,27 @@ impl Forwarder {
             let max_len = message.len();
             return completer.reply_error(&client, &reply_to, outcome, max_len, now, replies);
         }
-        if policy.settings.answer_special_names
-            && !query.is_signed()
-            && let Some(reply) = local::reply(query.question())
+        let route = policy.upstreams.route(query.question());
+        if let Some(reply) = local_reply(policy, &query, route)
             && let Ok(answer) = Answer::parse(&reply)
         {
             return completer.answer_locally(&client, &reply_to, &answer, now, replies);
         }
-        self.look_up(&query, client, now, batch);
+        self.look_up(&query, route, client, now, batch);
     }
 
     /// Answers a query from the cache, or prepares it for the resolver; or both, if the cached answer is to be refreshed.
     fn look_up(
         &self,
         query: &message::Query<'_>,
+        route: Option<Route>,
         mut client: Client,
         now: Instant,
         batch: &mut Batch,
     ) {
         let completer = &self.completer;
         let policy = self.policy(&mut batch.policy, &mut batch.generation);
-        let timeout = policy.upstream.query_time();
+        let timeout = policy.upstreams.upstream(route).query_time();
         let key = query.key();
         let found = match &key {
             Some(key) => completer.cache().lookup(key, now),
@@ -295,7 +296,7 @@ impl Forwarder {
         // A retired upstream takes no queries. It was replaced before, so the next look at the policy finds the new one.
         while !queries.is_empty() {
             let policy = self.policy(policy, generation);
-            policy.upstream.submit(queries, work, replies, now);
+            policy.upstreams.submit(queries, work, replies, now);
         }
         replies.send();
         let misses = std::mem::take(&mut batch.misses);
@@ -321,6 +322,25 @@ impl Forwarder {
         while self.completer.queries_in_flight() > 0 && clock::now() < deadline {
             sleep(Duration::from_millis(10));
         }
+    }
+}
+
+/// The answer to a query that no resolver is asked, if it is one. A route decides before a special use of the name does.
+fn local_reply(
+    policy: &Policy,
+    query: &message::Query<'_>,
+    route: Option<Route>,
+) -> Option<Vec<u8>> {
+    match route {
+        Some(Route {
+            destination: Destination::NameError,
+            zone_len,
+        }) => local::name_error(query.question(), zone_len),
+        Some(_) => None,
+        None if policy.settings.answer_special_names && !query.is_signed() => {
+            local::reply(query.question())
+        }
+        None => None,
     }
 }
 

@@ -27,4 +27,5 @@ pub mod policy;
 pub mod quota;
 pub mod rate_limit;
 mod relay;
+pub mod routes;
 pub mod waiters;

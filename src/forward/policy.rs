@@ -4,17 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cache;
-use crate::client::reply_batch::ReplyBatch;
-use crate::forward::in_flight::Query;
 use crate::forward::rate_limit::{self, Limiter};
+use crate::forward::routes::Upstreams;
 use crate::telemetry::query_log;
-use crate::upstream;
 use crate::upstream::token_bucket::{Rate, TokenBucket};
-
-/// The upstream of clients' queries.
-pub type Upstream = upstream::Upstream<Query, ReplyBatch>;
-/// Buffers that a thread reuses to submit queries to the upstream.
-pub type Work = upstream::WorkBuffers<Query>;
 
 /// Settings of the forwarder.
 #[derive(Debug, Clone)]
@@ -42,19 +35,19 @@ pub(super) struct Policy {
     pub(super) settings: Settings,
     pub(super) limiter: Limiter,
     pub(super) upstream_bucket: Arc<TokenBucket>,
-    pub(super) upstream: Arc<Upstream>,
+    pub(super) upstreams: Arc<Upstreams>,
 }
 
 impl Policy {
     /// The first policy.
-    pub(super) fn new(settings: Settings, upstream: Arc<Upstream>, now: Instant) -> Self {
+    pub(super) fn new(settings: Settings, upstreams: Arc<Upstreams>, now: Instant) -> Self {
         let upstream_bucket = Arc::new(TokenBucket::new(settings.upstream_rate_limit, now));
-        upstream.set_retry_budget(&upstream_bucket);
+        upstreams.set_retry_budget(&upstream_bucket);
         Self {
             limiter: Limiter::new(settings.limit.clone(), now),
             upstream_bucket,
             settings,
-            upstream,
+            upstreams,
         }
     }
 
@@ -62,7 +55,7 @@ impl Policy {
     pub(super) fn reconfigured(
         &self,
         settings: Settings,
-        upstream: Arc<Upstream>,
+        upstreams: Arc<Upstreams>,
         now: Instant,
     ) -> Self {
         let upstream_bucket = if settings.upstream_rate_limit == self.settings.upstream_rate_limit {
@@ -70,14 +63,14 @@ impl Policy {
         } else {
             Arc::new(TokenBucket::new(settings.upstream_rate_limit, now))
         };
-        // Retries of queries in flight on the old upstream take their tokens from the same bucket.
-        self.upstream.set_retry_budget(&upstream_bucket);
-        upstream.set_retry_budget(&upstream_bucket);
+        // Retries of queries in flight on the old upstreams take their tokens from the same bucket.
+        self.upstreams.set_retry_budget(&upstream_bucket);
+        upstreams.set_retry_budget(&upstream_bucket);
         Self {
             limiter: self.limiter.reconfigured(settings.limit.clone(), now),
             upstream_bucket,
             settings,
-            upstream,
+            upstreams,
         }
     }
 }

@@ -22,4 +22,4 @@
 mod reply;
 mod special_names;
 
-pub use reply::reply;
+pub use reply::{name_error, reply};

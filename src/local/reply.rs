@@ -93,6 +93,17 @@ pub fn reply(question: &[u8]) -> Option<Vec<u8>> {
     Some(write(question, found.below.len(), rcode, &answers))
 }
 
+/// The answer that the name in `question` does not exist, since the zone that it is in does not: the zone's name is the last `zone_len` octets
+/// of the name. None if the class is not IN.
+pub fn name_error(question: &[u8], zone_len: usize) -> Option<Vec<u8>> {
+    let (name, &[_, _, class_high, class_low]) = question.split_last_chunk()?;
+    if u16::from_be_bytes([class_high, class_low]) != class::IN {
+        return None;
+    }
+    let apex_at = name.len().checked_sub(zone_len)?;
+    Some(write(question, apex_at, rcode::NXDOMAIN, &[]))
+}
+
 impl Found<'_> {
     /// Whether the name is the apex of a locally served zone.
     fn is_apex(&self) -> bool {

@@ -67,7 +67,7 @@ pub use key::QuestionKey;
 pub use parse_error::ParseError;
 pub use query::Query;
 pub use query_writing::{QueryForm, write_query};
-pub use question::QuestionPresentation;
+pub use question::{QuestionPresentation, question_name};
 pub use record::{Record, Section};
 pub use response::{ReplyOptions, ReplyTo};
 pub use zone_map::ZoneMap;

@@ -10,6 +10,13 @@ use super::parse_error::ParseError;
 /// Length in octets of QTYPE and QCLASS, which follow the name (RFC 1035 section 4.1.2).
 pub(super) const QTYPE_QCLASS_LEN: usize = 4;
 
+/// The name of a question, in wire form; empty if the question is shorter than type and class.
+pub fn question_name(question: &[u8]) -> &[u8] {
+    question
+        .split_last_chunk::<QTYPE_QCLASS_LEN>()
+        .map_or(&[], |(name, _)| name)
+}
+
 /// Returns the position after the question of `message`, which must have exactly one. Its name is never compressed, since no name
 /// precedes it.
 pub(super) fn question_end(message: &[u8]) -> Result<usize, ParseError> {

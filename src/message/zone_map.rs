@@ -42,6 +42,16 @@ impl<T> Default for ZoneMap<T> {
 }
 
 impl<T> ZoneMap<T> {
+    /// A map in which the root, and so each name, has this value.
+    pub fn of_root(value: T) -> Self {
+        Self {
+            root: Node {
+                value: Some(value),
+                children: Vec::new(),
+            },
+        }
+    }
+
     /// Sets the value of `zone`, a name in wire form without compression, and returns the value that it had. A name that is not well formed
     /// has no value.
     pub fn insert(&mut self, zone: &[u8], value: T) -> Option<T> {

@@ -73,12 +73,13 @@ impl Exporter {
 
     /// Whether a query would get an answer now, as far as is known: from a resolver or from the cache.
     pub fn is_ready(&self) -> bool {
-        self.forwarder.upstream().is_ready() || self.completer.cache().can_serve(clock::now())
+        self.forwarder.upstreams().main().is_ready()
+            || self.completer.cache().can_serve(clock::now())
     }
 
     /// The status of each address of the resolvers.
     pub fn address_status(&self) -> Vec<AddressStatus> {
-        self.forwarder.upstream().address_status()
+        self.forwarder.upstreams().address_status()
     }
 
     /// All metrics.
@@ -212,7 +213,7 @@ impl Exporter {
     }
 
     fn add_upstream_queries(&self, all: &mut Families) {
-        let (pending, limit) = self.forwarder.upstream().pending();
+        let (pending, limit) = self.forwarder.upstreams().pending();
         all.gauge(
             "dns_tool_upstream_queries_in_flight",
             "Queries on their way.",
@@ -249,7 +250,7 @@ impl Exporter {
         all.gauge(
             "dns_tool_clock_untrusted",
             "1 while this machine's clock is known to be wrong.",
-            self.forwarder.upstream().is_clock_untrusted().into(),
+            self.forwarder.upstreams().is_clock_untrusted().into(),
         );
     }
 

@@ -238,6 +238,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             AddressStatus {
                 address: target.address,
                 name: security.name(),
+                zones: String::new(),
                 pins: terms.map_or(0, |terms| terms.pins.entries().len()),
                 sessions: state.pool.sessions_at(rank),
                 healthy: state.pool.is_healthy(rank, now),

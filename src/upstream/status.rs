@@ -59,8 +59,10 @@ impl UpstreamMetrics {
 pub struct AddressStatus {
     /// The address.
     pub address: SocketAddr,
-    /// The name that the certificate must bear.
+    /// The name that the certificate must bear, or that there is none.
     pub name: String,
+    /// The zones for which alone it is asked, separated by blanks; empty if it is asked for all.
+    pub zones: String,
     /// Number of sessions that take queries.
     pub sessions: usize,
     /// The address is not backed off (after a failure, or since it was slower than another), and is not failing.

@@ -18,7 +18,8 @@ use dns_tool::forward::completion::QueryCompleter;
 use dns_tool::forward::forwarder::{Batch, Forwarder};
 use dns_tool::forward::in_flight::Query;
 use dns_tool::forward::outcome::Outcome;
-use dns_tool::forward::policy::Upstream;
+use dns_tool::forward::routes::Upstream;
+use dns_tool::forward::routes::Upstreams;
 use dns_tool::message::{self, Answer};
 use dns_tool::system::memory::Memory;
 use dns_tool::upstream::Completer;
@@ -155,10 +156,11 @@ impl Bench {
             Arc::clone(&completer) as Arc<_>,
             Arc::default(),
         );
-        let upstream = upstream.expect("a thread");
+        let upstreams =
+            Upstreams::new(upstream.expect("a thread"), Vec::new(), config.routes.zones);
         Self {
             completer: Arc::clone(&completer),
-            forwarder: Arc::new(Forwarder::new(config.forwarder, upstream, completer, now)),
+            forwarder: Arc::new(Forwarder::new(config.forwarder, upstreams, completer, now)),
             client: SocketAddr::from(([127, 0, 0, 1], 9)),
         }
     }

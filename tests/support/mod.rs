@@ -5,6 +5,7 @@
 //! Client --UDP/TCP--> dns-tool (in this process, port 0) --TLS--> FakeResolver (its script decides)
 //! ```
 
+pub(crate) mod cleartext;
 pub(crate) mod client;
 pub(crate) mod log;
 pub(crate) mod message;
@@ -22,6 +23,7 @@ use dns_tool::config::command_line::{self, Command};
 use dns_tool::config::settings::Config;
 use dns_tool::daemon::running::RunningDaemon;
 
+pub(crate) use cleartext::CleartextServer;
 pub(crate) use client::{TcpClient, UdpClient};
 pub(crate) use message::{Ask, Heard};
 pub(crate) use pki::{Chain, pki};

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::message::{MAX_MESSAGE_LEN, Query, ReplyTo, rtype};
+use crate::message::{MAX_MESSAGE_LEN, Query, ReplyTo, ZoneMap, rtype};
 
 const A: u16 = 1;
 const CNAME: u16 = 5;
@@ -349,7 +349,7 @@ fn the_cache_can_serve_until_its_last_answer_is_too_stale() {
     assert!(!bench.cache.can_serve(bench.now), "too old");
     bench.cache.set_serve_stale(Duration::from_secs(61));
     assert!(bench.cache.can_serve(bench.now), "not any more");
-    assert_eq!(bench.cache.clear(), 2);
+    assert_eq!(bench.cache.remove_zones(&ZoneMap::of_root(())), 2);
     assert!(!bench.cache.can_serve(bench.now), "it is forgotten");
     bench.record_result(&key(), &to_key(&key(), 0).with_a(1));
     assert!(bench.cache.can_serve(bench.now));
@@ -790,7 +790,7 @@ fn without_memory_nothing_is_cached() {
     bench.fail(&key(), Failure::MalformedResponse);
     assert!(matches!(bench.lookup(&key()), Lookup::Miss));
     assert_eq!((bench.cache.entries(), bench.cache.octets()), (0, 0));
-    assert_eq!(bench.cache.clear(), 0);
+    assert_eq!(bench.cache.remove_zones(&ZoneMap::of_root(())), 0);
 }
 
 #[test]
@@ -800,7 +800,7 @@ fn clearing_removes_all_entries_and_returns_their_number() {
         let key = QuestionKey::new(&question(&format!("n{number}"), A), false, false);
         bench.record_result(&key, &to_key(&key, 0).with_a(100));
     }
-    assert_eq!(bench.cache.clear(), 10);
+    assert_eq!(bench.cache.remove_zones(&ZoneMap::of_root(())), 10);
     assert_eq!((bench.cache.entries(), bench.cache.octets()), (0, 0));
     assert!(matches!(
         bench.lookup(&QuestionKey::new(&question("n1", A), false, false)),

@@ -13,6 +13,7 @@ use crate::client::connection_limit::ConnectionLimit;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
 use crate::forward::rate_limit;
+use crate::forward::routes::Upstream;
 use crate::system::memory::{self, Purpose};
 use crate::telemetry::query_log;
 use crate::upstream;
@@ -85,7 +86,7 @@ impl Bench {
         Self {
             forwarder: Forwarder::new(
                 settings,
-                upstream.expect("a thread"),
+                Upstreams::new(upstream.expect("a thread"), Vec::new(), Vec::new()),
                 Arc::clone(&completer),
                 start,
             ),
@@ -196,7 +197,7 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        self.forwarder.upstream().stop();
+        self.forwarder.upstreams().main().stop();
     }
 }
 

@@ -59,6 +59,11 @@ impl Name {
         Some((Self { octets }, end))
     }
 
+    /// The name in wire format, without compression.
+    pub fn octets(&self) -> &[u8] {
+        &self.octets
+    }
+
     /// The question for this name, a type and class IN, in wire format (RFC 1035 section 4.1.2).
     pub fn question(&self, qtype: Type) -> Vec<u8> {
         [&self.octets[..], &qtype.0.to_be_bytes(), &IN.to_be_bytes()].concat()

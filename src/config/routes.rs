@@ -1,0 +1,322 @@
+//! Which zones have a route, and where does it lead?
+//!
+//! Turns the values of `--route` into settings. Several values of one zone are the addresses of one upstream, in order.
+
+use std::net::SocketAddr;
+
+use rustls::pki_types::ServerName;
+
+use crate::config::sources::{OptionValues, UsageError};
+use crate::config::values::{is_own_network, parse_address, parse_named_resolver, parse_zone};
+use crate::forward::routes::{CLEARTEXT_PREFIX, Destination, MAX_UPSTREAMS, Settings, ZoneRoute};
+use crate::message::presentation::Name;
+use crate::server;
+use crate::upstream::{self, Resolver, Security};
+
+/// The option.
+const OPTION: &str = "--route";
+/// The port of DNS (RFC 7766).
+const DNS_PORT: u16 = 53;
+/// Zones with a route, at most.
+const MAX_ZONES: usize = 256;
+
+/// Where a route leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    /// To a resolver of that name, by TLS.
+    Tls(SocketAddr, ServerName<'static>),
+    /// To a server of the own network, in cleartext.
+    Cleartext(SocketAddr),
+    /// Nowhere.
+    NameError,
+    /// To the main resolver.
+    Main,
+}
+
+/// The targets of one zone, in order.
+#[derive(Debug)]
+pub(super) struct ZoneTargets {
+    zone: Name,
+    targets: Vec<Target>,
+}
+
+/// Reads all routes. None may lead to the listeners themselves.
+pub(super) fn read_targets(
+    options: &OptionValues,
+    listeners: &server::settings::Settings,
+) -> Result<Vec<ZoneTargets>, UsageError> {
+    let mut zones: Vec<ZoneTargets> = Vec::new();
+    options.try_for_each_value(OPTION, &mut |text| {
+        let (zone, target) = parse(text)?;
+        if let Target::Cleartext(address) = &target
+            && listeners
+                .addresses
+                .iter()
+                .any(|listener| reaches(*address, SocketAddr::new(*listener, listeners.port)))
+        {
+            return Err("expected another address: dns-tool listens on this one itself".to_owned());
+        }
+        if let Some(known) = zones.iter_mut().find(|known| known.zone == zone) {
+            return known.add(target);
+        }
+        if zones.len() == MAX_ZONES {
+            return Err(format!("expected routes for {MAX_ZONES} zones at most"));
+        }
+        zones.push(ZoneTargets {
+            zone,
+            targets: vec![target],
+        });
+        Ok(())
+    })?;
+    Ok(zones)
+}
+
+/// Whether a connection to `target` reaches the socket that listens on `listener`.
+fn reaches(target: SocketAddr, listener: SocketAddr) -> bool {
+    let covers =
+        listener.ip() == target.ip() || listener.ip().is_unspecified() && target.ip().is_loopback();
+    listener.port() == target.port() && covers
+}
+
+/// Parses `ZONE=TARGET`.
+fn parse(text: &str) -> Result<(Name, Target), String> {
+    let (zone, target) = text
+        .split_once('=')
+        .ok_or("expected ZONE=TARGET such as corp.example=192.0.2.1#dns.corp.example")?;
+    let zone = parse_zone(zone)?;
+    if zone.octets() == [0] {
+        return Err(
+            "expected a zone below the root: --resolver-addr and --resolver are for all names"
+                .to_owned(),
+        );
+    }
+    Ok((zone, parse_target(target)?))
+}
+
+fn parse_target(text: &str) -> Result<Target, String> {
+    if let Some(address) = text.strip_prefix(CLEARTEXT_PREFIX) {
+        let address = parse_address(address, DNS_PORT)?;
+        return match is_own_network(address.ip()) {
+            true => Ok(Target::Cleartext(address)),
+            false => Err(
+                "expected a loopback, private, link-local, shared or unique-local address: on the way to a public \
+                 address, others can read and change cleartext"
+                    .to_owned(),
+            ),
+        };
+    }
+    match text {
+        "nxdomain" => Ok(Target::NameError),
+        "relay" => Ok(Target::Main),
+        _ if text.contains('#') => {
+            let (address, name) = parse_named_resolver(text)?;
+            Ok(Target::Tls(address, name))
+        }
+        _ => Err(
+            "expected IP#NAME or IP:PORT#NAME for DNS over TLS, tcp://IP or tcp://IP:PORT for cleartext, nxdomain, \
+             or relay"
+                .to_owned(),
+        ),
+    }
+}
+
+impl ZoneTargets {
+    /// Adds a further target. Fails if all targets together make no sense.
+    fn add(&mut self, target: Target) -> Result<(), String> {
+        let zone = &self.zone;
+        if self.targets.contains(&target) {
+            return Err(format!("expected each target of {zone} once"));
+        }
+        let all_tls = |target: &Target| matches!(target, Target::Tls(..));
+        let all_cleartext = |target: &Target| matches!(target, Target::Cleartext(_));
+        self.targets.push(target);
+        let is_one_kind =
+            self.targets.iter().all(all_tls) || self.targets.iter().all(all_cleartext);
+        match is_one_kind {
+            true => Ok(()),
+            false => Err(format!(
+                "expected all targets of {zone} to be of one kind, and nxdomain or relay alone"
+            )),
+        }
+    }
+
+    /// The names of resolvers.
+    fn names(&self) -> impl Iterator<Item = &ServerName<'static>> {
+        self.targets.iter().filter_map(|target| match target {
+            Target::Tls(_, name) => Some(name),
+            _ => None,
+        })
+    }
+
+    /// The resolvers; addresses of one name in a row are one resolver. `security` is that of TLS with a resolver.
+    fn resolvers(&self, security: &dyn Fn(&ServerName<'static>) -> Security) -> Vec<Resolver> {
+        let mut resolvers: Vec<(Option<&ServerName<'static>>, Resolver)> = Vec::new();
+        for target in &self.targets {
+            let (address, name) = match target {
+                Target::Tls(address, name) => (*address, Some(name)),
+                Target::Cleartext(address) => (*address, None),
+                Target::NameError | Target::Main => continue,
+            };
+            match resolvers.last_mut() {
+                Some((known, resolver)) if *known == name => resolver.addresses.push(address),
+                _ => {
+                    let resolver = Resolver {
+                        addresses: vec![address],
+                        security: name.map_or(Security::Cleartext, security),
+                    };
+                    resolvers.push((name, resolver));
+                }
+            }
+        }
+        resolvers
+            .into_iter()
+            .map(|(_, resolver)| resolver)
+            .collect()
+    }
+}
+
+/// The names of all resolvers of routes, each once.
+pub(super) fn resolver_names(zones: &[ZoneTargets]) -> Vec<ServerName<'static>> {
+    let mut names = Vec::new();
+    for name in zones.iter().flat_map(ZoneTargets::names) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
+/// The settings of all routes. Zones with the same targets share an upstream. The upstreams are as `template` says, but for their resolvers
+/// and their number of queries in flight: `max_pending` is for all of them together.
+pub(super) fn settings(
+    zones: Vec<ZoneTargets>,
+    template: &upstream::Settings,
+    max_pending: usize,
+    security: &dyn Fn(&ServerName<'static>) -> Security,
+) -> Result<Settings, UsageError> {
+    let mut settings = Settings::default();
+    let mut known: Vec<Vec<Target>> = Vec::new();
+    for zone in zones {
+        let destination = match zone.targets[..] {
+            [Target::NameError] => Destination::NameError,
+            [Target::Main] => Destination::Main,
+            _ => {
+                let number = known.iter().position(|targets| *targets == zone.targets);
+                Destination::Route(number.unwrap_or_else(|| {
+                    settings.upstreams.push(upstream::Settings {
+                        resolvers: zone.resolvers(security),
+                        ..template.clone()
+                    });
+                    known.push(zone.targets.clone());
+                    known.len() - 1
+                }))
+            }
+        };
+        let targets = zone.targets.iter().map(Target::to_string).collect();
+        settings.zones.push(ZoneRoute {
+            zone: zone.zone,
+            destination,
+            targets,
+        });
+    }
+    let count = settings.upstreams.len();
+    if count > MAX_UPSTREAMS {
+        return Err(UsageError(format!(
+            "{OPTION}: expected {MAX_UPSTREAMS} different resolvers or servers at most, got {count}"
+        )));
+    }
+    for upstream in &mut settings.upstreams {
+        upstream.max_pending = (max_pending / count).max(1);
+    }
+    Ok(settings)
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tls(address, name) => write!(f, "{address}#{}", name.to_str()),
+            Self::Cleartext(address) => write!(f, "{CLEARTEXT_PREFIX}{address}"),
+            Self::NameError => f.write_str("nxdomain"),
+            Self::Main => f.write_str("relay"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_resolver_a_server_of_the_own_network_nxdomain_or_relay() {
+        for (text, shown) in [
+            (
+                "corp.example=192.0.2.1#DNS.example.",
+                "192.0.2.1:853#dns.example",
+            ),
+            (
+                "Corp.Example.=[2001:db8::1]:8853#dns.example",
+                "[2001:db8::1]:8853#dns.example",
+            ),
+            ("corp.example=tcp://10.0.0.1", "tcp://10.0.0.1:53"),
+            ("corp.example=tcp://127.0.0.1:5300", "tcp://127.0.0.1:5300"),
+            ("corp.example=tcp://169.254.1.1", "tcp://169.254.1.1:53"),
+            ("corp.example=tcp://100.64.0.1", "tcp://100.64.0.1:53"),
+            ("corp.example=tcp://fd00::1", "tcp://[fd00::1]:53"),
+            ("corp.example=tcp://[::1]:54", "tcp://[::1]:54"),
+            ("corp.example=nxdomain", "nxdomain"),
+            ("corp.example=relay", "relay"),
+        ] {
+            let (zone, target) = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(zone.to_string(), "corp.example.", "{text}");
+            assert_eq!(target.to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_wrong_route_names_what_was_expected() {
+        for (text, expected) in [
+            ("corp.example", "expected ZONE=TARGET"),
+            ("=nxdomain", "an empty label"),
+            ("corp..example=nxdomain", "an empty label"),
+            (".=192.0.2.1#dns.example", "a zone below the root"),
+            (".=tcp://10.0.0.1", "a zone below the root"),
+            ("corp.example=", "expected IP#NAME"),
+            ("corp.example=10.0.0.1", "expected IP#NAME"),
+            ("corp.example=NXDOMAIN", "expected IP#NAME"),
+            ("corp.example=udp://10.0.0.1", "expected IP#NAME"),
+            ("corp.example=tcp://192.0.2.1", "read and change cleartext"),
+            ("corp.example=tcp://172.32.0.1", "read and change cleartext"),
+            (
+                "corp.example=tcp://2001:db8::1",
+                "read and change cleartext",
+            ),
+            ("corp.example=tcp://::ffff:10.0.0.1", "read and change"),
+            ("corp.example=tcp://0.0.0.0", "the address of one host"),
+            ("corp.example=tcp://10.0.0.1:0", "a port from 1"),
+            ("corp.example=tcp://router", "an address such as"),
+            ("corp.example=192.0.2.1:53#dns.example", "another port"),
+            ("corp.example=192.0.2.1#no..name", "a host name"),
+        ] {
+            let error = parse(text).expect_err(text);
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_target_that_is_the_forwarder_itself_is_seen() {
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        for (target, listener, itself) in [
+            ("127.0.0.1:53", "127.0.0.1:53", true),
+            ("127.0.0.1:53", "0.0.0.0:53", true),
+            ("127.0.0.1:54", "127.0.0.1:53", false),
+            ("10.0.0.1:53", "127.0.0.1:53", false),
+            ("10.0.0.1:53", "0.0.0.0:53", false),
+        ] {
+            assert_eq!(
+                reaches(address(target), address(listener)),
+                itself,
+                "{target} {listener}"
+            );
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Which resolver is asked for a name?
+//!
+//! Names of a zone with a route go where the route leads: to an upstream of their own, to the main one, or nowhere. All other names go to
+//! the main upstream. The longest zone decides.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::client::reply_batch::ReplyBatch;
+use crate::forward::in_flight::Query;
+use crate::message::presentation::Name;
+use crate::message::{ZoneMap, question_name};
+use crate::upstream::token_bucket::TokenBucket;
+use crate::upstream::{self, AddressStatus, Query as _};
+
+/// An upstream of clients' queries.
+pub type Upstream = upstream::Upstream<Query, ReplyBatch>;
+/// Buffers that a thread reuses to submit queries to an upstream.
+pub type Work = upstream::WorkBuffers<Query>;
+
+/// What precedes the address of a cleartext target.
+pub const CLEARTEXT_PREFIX: &str = "tcp://";
+/// Upstreams of routes, at most: each has a thread, sessions and a share of the queries in flight.
+pub const MAX_UPSTREAMS: usize = 16;
+
+/// The routes.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// The upstreams of the routes, in the order of their numbers; [`MAX_UPSTREAMS`] at most.
+    pub upstreams: Vec<upstream::Settings>,
+    /// One route for each zone.
+    pub zones: Vec<ZoneRoute>,
+}
+
+/// The route of one zone.
+#[derive(Debug, Clone)]
+pub struct ZoneRoute {
+    /// The zone.
+    pub zone: Name,
+    /// Where its queries go.
+    pub destination: Destination,
+    /// The targets as the user wrote them, in order. Two routes of a zone are the same if these are.
+    pub targets: Vec<String>,
+}
+
+impl ZoneRoute {
+    /// Whether queries of the zone leave in cleartext.
+    pub fn is_cleartext(&self) -> bool {
+        let mut targets = self.targets.iter();
+        targets.any(|target| target.starts_with(CLEARTEXT_PREFIX))
+    }
+}
+
+/// Where queries go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination {
+    /// To the main upstream.
+    Main,
+    /// To the upstream of routes with this number.
+    Route(usize),
+    /// Nowhere: the zone does not exist (NXDOMAIN).
+    NameError,
+}
+
+/// The main upstream and those of the routes.
+///
+/// Immutable: a reload makes another one.
+pub struct Upstreams {
+    main: Arc<Upstream>,
+    /// In the order of their numbers.
+    of_routes: Vec<Arc<Upstream>>,
+    routes: Vec<ZoneRoute>,
+    zones: ZoneMap<Route>,
+}
+
+/// What is known of a name in a zone with a route.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Route {
+    pub(super) destination: Destination,
+    /// Octets of the zone's name.
+    pub(super) zone_len: usize,
+}
+
+impl fmt::Debug for Upstreams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstreams")
+            .field("routes", &self.routes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Upstreams {
+    /// The upstreams `of_routes` must be those of the settings' numbers.
+    pub fn new(
+        main: Arc<Upstream>,
+        of_routes: Vec<Arc<Upstream>>,
+        routes: Vec<ZoneRoute>,
+    ) -> Arc<Self> {
+        let mut zones = ZoneMap::default();
+        for ZoneRoute {
+            zone, destination, ..
+        } in &routes
+        {
+            let route = Route {
+                destination: *destination,
+                zone_len: zone.octets().len(),
+            };
+            zones.insert(zone.octets(), route);
+        }
+        Arc::new(Self {
+            main,
+            of_routes,
+            routes,
+            zones,
+        })
+    }
+
+    /// The main upstream.
+    pub fn main(&self) -> &Arc<Upstream> {
+        &self.main
+    }
+
+    /// The upstreams of the routes, in the order of their numbers.
+    pub fn of_routes(&self) -> &[Arc<Upstream>] {
+        &self.of_routes
+    }
+
+    /// All upstreams, the main one first.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        std::iter::once(&self.main).chain(&self.of_routes)
+    }
+
+    /// Whether `upstream` is one of these.
+    pub fn has(&self, upstream: &Arc<Upstream>) -> bool {
+        self.all().any(|own| Arc::ptr_eq(own, upstream))
+    }
+
+    /// The routes.
+    pub fn routes(&self) -> &[ZoneRoute] {
+        &self.routes
+    }
+
+    /// The status of each address, those of the main upstream first.
+    pub fn address_status(&self) -> Vec<AddressStatus> {
+        let mut all = self.main.address_status();
+        for (number, upstream) in self.of_routes.iter().enumerate() {
+            let zones = self.zones_of(number).join(" ");
+            all.extend(
+                upstream
+                    .address_status()
+                    .into_iter()
+                    .map(|status| AddressStatus {
+                        zones: zones.clone(),
+                        ..status
+                    }),
+            );
+        }
+        all
+    }
+
+    /// The zones whose queries go to the upstream of routes with this number.
+    fn zones_of(&self, number: usize) -> Vec<String> {
+        let routes = self.routes.iter();
+        routes
+            .filter(|route| route.destination == Destination::Route(number))
+            .map(|route| route.zone.to_string())
+            .collect()
+    }
+
+    /// Charges each query that is sent again to `budget`, see [`Upstream::set_retry_budget`].
+    pub(super) fn set_retry_budget(&self, budget: &Arc<TokenBucket>) {
+        self.all()
+            .for_each(|upstream| upstream.set_retry_budget(budget));
+    }
+
+    /// The number of queries in flight to all upstreams, and its limit.
+    pub fn pending(&self) -> (usize, usize) {
+        let counts = self.all().map(|upstream| upstream.pending());
+        counts.fold((0, 0), |(pending, limit), (more, limit_of_it)| {
+            (pending + more, limit + limit_of_it)
+        })
+    }
+
+    /// Returns true if this machine's clock is known to be wrong.
+    pub fn is_clock_untrusted(&self) -> bool {
+        self.all().any(|upstream| upstream.is_clock_untrusted())
+    }
+
+    /// The route of a question's name, if its zone has one.
+    pub(super) fn route(&self, question: &[u8]) -> Option<Route> {
+        self.zones.find(question_name(question)).copied()
+    }
+
+    /// The upstream for queries of a zone with this route, or of one without.
+    pub(super) fn upstream(&self, route: Option<Route>) -> &Arc<Upstream> {
+        match route.map(|route| route.destination) {
+            Some(Destination::Route(number)) => self.of_routes.get(number).unwrap_or(&self.main),
+            _ => &self.main,
+        }
+    }
+
+    /// Gives each query to the upstream of its name. Queries whose upstream has retired stay in `queries`.
+    pub(super) fn submit(
+        &self,
+        queries: &mut Vec<Arc<Query>>,
+        work: &mut Work,
+        replies: &mut ReplyBatch,
+        now: Instant,
+    ) {
+        if self.of_routes.is_empty() {
+            return self.main.submit(queries, work, replies, now);
+        }
+        let mut routed = Vec::new();
+        queries.retain(|query| match self.route(query.question()) {
+            Some(Route {
+                destination: Destination::Route(number),
+                ..
+            }) => {
+                routed.push((number, Arc::clone(query)));
+                false
+            }
+            _ => true,
+        });
+        self.main.submit(queries, work, replies, now);
+        while let Some(&(number, _)) = routed.first() {
+            let of_one = routed.extract_if(.., |(other, _)| *other == number);
+            let mut of_one = of_one.map(|(_, query)| query).collect();
+            if let Some(upstream) = self.of_routes.get(number) {
+                upstream.submit(&mut of_one, work, replies, now);
+            }
+            queries.append(&mut of_one);
+        }
+    }
+}
+
+/// The zones whose routes differ.
+pub fn changed_zones(before: &[ZoneRoute], after: &[ZoneRoute]) -> ZoneMap<()> {
+    let is_in = |route: &ZoneRoute, routes: &[ZoneRoute]| {
+        routes
+            .iter()
+            .any(|other| (&other.zone, &other.targets) == (&route.zone, &route.targets))
+    };
+    let mut changed = ZoneMap::default();
+    let gone = before.iter().filter(|route| !is_in(route, after));
+    let new = after.iter().filter(|route| !is_in(route, before));
+    for route in gone.chain(new) {
+        changed.insert(route.zone.octets(), ());
+    }
+    changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(zone: &str, targets: &[&str]) -> ZoneRoute {
+        ZoneRoute {
+            zone: zone.parse().expect("a name"),
+            destination: Destination::NameError,
+            targets: targets.iter().map(|target| (*target).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_zone_changes_with_its_targets_their_order_and_its_end() {
+        let before = [
+            route("a.example", &["x", "y"]),
+            route("b.example", &["x"]),
+            route("c.example", &["x"]),
+        ];
+        let after = [
+            route("a.example", &["y", "x"]),
+            route("c.example", &["x"]),
+            route("d.example", &["x"]),
+        ];
+        let changed = changed_zones(&before, &after);
+        let is_changed = |zone: &str| {
+            let zone: Name = zone.parse().expect("a name");
+            changed.find(zone.octets()).is_some()
+        };
+        assert!(is_changed("a.example") && is_changed("www.b.example") && is_changed("d.example"));
+        assert!(!is_changed("c.example") && !is_changed("example"));
+        assert!(changed_zones(&after, &after).is_empty());
+    }
+}
