@@ -199,6 +199,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "memory",
             "privileges",
             "sandbox",
+            "scoped_address",
             "service_manager",
             "socket_owner",
             "thread",

@@ -8,6 +8,7 @@ pub mod executor;
 pub mod memory;
 pub mod privileges;
 pub mod sandbox;
+pub mod scoped_address;
 pub mod service_manager;
 pub mod socket_owner;
 pub mod thread;
