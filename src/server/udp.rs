@@ -159,7 +159,9 @@ fn is_answerable(peer: SocketAddr, queried: SocketAddr) -> bool {
     let address = peer.ip().to_canonical();
     let is_broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
     let is_unspecified = peer.port() == 0 || address.is_unspecified();
-    !(is_broadcast || is_unspecified || address.is_multicast() || peer == queried)
+    // Without the scope of a link-local address, which `queried` does not have.
+    let is_own = (peer.ip(), peer.port()) == (queried.ip(), queried.port());
+    !(is_broadcast || is_unspecified || address.is_multicast() || is_own)
 }
 
 /// The length, source and control data of a received datagram.
@@ -291,6 +293,7 @@ mod tests {
             ("192.0.2.1:5353", true),
             ("192.0.2.9:53", true),
             ("[2001:db8::1]:1024", true),
+            ("[fe80::1%2]:1024", true),
             ("192.0.2.1:53", false),
             ("192.0.2.9:0", false),
             ("0.0.0.0:1024", false),
@@ -301,5 +304,8 @@ mod tests {
         ] {
             assert_eq!(is_answerable(address(peer), queried), expected, "{peer}");
         }
+        let own = address("[fe80::1]:53");
+        assert!(!is_answerable(address("[fe80::1%2]:53"), own));
+        assert!(is_answerable(address("[fe80::2%2]:53"), own));
     }
 }
