@@ -17,6 +17,7 @@ mod guide;
 mod hostile;
 mod identity;
 mod life;
+mod link_local;
 mod listeners;
 mod manual;
 mod memory;

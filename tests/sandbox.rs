@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use dns_tool::system::sandbox::{self, SandboxRules};
+use dns_tool::system::scoped_address::ScopedAddress;
 
 use crate::support::process::Process;
 use crate::support::{Ask, FakeResolver, NAME, UdpClient};
@@ -103,6 +104,16 @@ fn the_kernel_refuses_files_but_those_that_a_reload_reads() {
         fs::remove_file(&kept).expect("removes");
     });
     editor.join().expect("it does not panic");
+}
+
+#[test]
+fn the_kernel_still_tells_which_interfaces_there_are() {
+    confined(SandboxRules::default(), |_| {
+        let resolve = |text: &str| text.parse::<ScopedAddress>().expect("an address").resolve();
+        resolve("[fe80::1%lo]:853").expect("every Linux has lo");
+        let missing = resolve("[fe80::1%not-there]:853").expect_err("no such interface");
+        assert_eq!(missing.to_string(), "no network interface not-there");
+    });
 }
 
 #[test]

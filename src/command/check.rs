@@ -4,7 +4,6 @@
 //! line, each fault comes with one remedy. Exit codes are those of monitoring plugins.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -25,6 +24,7 @@ use crate::server;
 use crate::server::sockets::Sockets;
 use crate::system::clock;
 use crate::system::date::{DAY, Timestamp};
+use crate::system::scoped_address::ScopedAddress;
 
 /// How long a program that holds our port has to answer a query.
 const PORT_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -257,7 +257,7 @@ fn check_ports(settings: &server::settings::Settings, report: &mut Report) {
 }
 
 fn check_port(settings: &server::settings::Settings, report: &mut Report) {
-    let address = SocketAddr::new(settings.addresses[0], settings.port);
+    let address = ScopedAddress::new(settings.addresses[0], settings.port);
     let subject = format!("listening on {address}");
     let Err(error) = Sockets::bind(settings) else {
         return report.add(subject, "free, TCP and UDP");
@@ -269,7 +269,7 @@ fn check_port(settings: &server::settings::Settings, report: &mut Report) {
         ErrorKind::AddrInUse => {
             let began = clock::now();
             let query = StubQuery::new(root_ns_question(), PORT_PROBE_TIMEOUT, began);
-            let listener_address = connect_address(address.ip(), address.port());
+            let listener_address = connect_address(address.host(), address.port());
             match query.exchange_datagrams(listener_address) {
                 Ok(_) => report.add(subject, "in use by who answers DNS"),
                 Err(_) => report.add_fault(

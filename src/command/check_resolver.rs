@@ -2,7 +2,6 @@
 //!
 //! Connects, verifies its identity and sends a query, with the daemon's own code.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::command::check_report::{Report, State};
@@ -15,6 +14,7 @@ use crate::message::presentation::{Name, Rcode, Type};
 use crate::message::{Answer, rcode};
 use crate::system::clock;
 use crate::system::date::DAY;
+use crate::system::scoped_address::ScopedAddress;
 use crate::upstream::handshake::ConnectError;
 use crate::upstream::session::Session;
 use crate::upstream::{Resolver, Security};
@@ -53,7 +53,7 @@ pub(super) fn check_resolvers(resolvers: &[Resolver], timeout: Duration, report:
 
 /// Checks one address. Returns whether it answers.
 fn check_address(
-    address: SocketAddr,
+    address: ScopedAddress,
     security: &Security,
     timeout: Duration,
     report: &mut Report,
@@ -169,7 +169,7 @@ fn report_answer(
 /// Connects again, and reports whether the session is resumed.
 fn check_resumption(
     label: &str,
-    address: SocketAddr,
+    address: ScopedAddress,
     security: &Security,
     timeout: Duration,
     report: &mut Report,

@@ -4,7 +4,6 @@
 //! `--pins`. Keys that should not be pinned are commented out. An unverified chain is printed as comments only.
 
 use std::fmt::{self, Write};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -18,6 +17,7 @@ use crate::identity::verifier::Identity;
 use crate::identity::verify_error::VerifyError;
 use crate::system::clock;
 use crate::system::date::Timestamp;
+use crate::system::scoped_address::ScopedAddress;
 use crate::upstream::handshake::{self, ConnectError};
 
 /// Connections per address: there may be several servers behind one address.
@@ -34,7 +34,7 @@ pub struct Report {
 #[derive(Debug)]
 struct AddressReport {
     name: String,
-    address: SocketAddr,
+    address: ScopedAddress,
     /// The different chains, and how often each was presented.
     chains: Vec<(usize, Chain)>,
     /// Why a connection failed, if at least one did.
@@ -93,7 +93,11 @@ pub fn run(request: &PinRequest) -> Report {
     }
 }
 
-fn inspect_address(address: SocketAddr, identity: &Identity, timeout: Duration) -> AddressReport {
+fn inspect_address(
+    address: ScopedAddress,
+    identity: &Identity,
+    timeout: Duration,
+) -> AddressReport {
     let mut report = AddressReport {
         name: identity.name().to_str().into_owned(),
         address,
@@ -211,8 +215,8 @@ impl Report {
     }
 
     /// Names whose addresses presented different leaf keys: each key with its address.
-    fn disagreements(&self) -> Vec<(&str, Vec<(SocketAddr, Pin)>)> {
-        let mut found: Vec<(&str, Vec<(SocketAddr, Pin)>)> = Vec::new();
+    fn disagreements(&self) -> Vec<(&str, Vec<(ScopedAddress, Pin)>)> {
+        let mut found: Vec<(&str, Vec<(ScopedAddress, Pin)>)> = Vec::new();
         for report in &self.reports {
             let leaves = report.chains.iter().filter_map(|(_, chain)| chain.leaf());
             let leaves = leaves.map(|pin| (report.address, pin));

@@ -17,6 +17,7 @@ use crate::message::framing::{self, FrameBuffer};
 use crate::message::{self, Answer, MAX_MESSAGE_LEN, ParseError, QueryForm};
 use crate::system::clock;
 use crate::system::deadline::{DeadlineStream, time_left};
+use crate::system::scoped_address::{ScopedAddress, ScopedIp};
 use crate::system::thread;
 use crate::upstream::Query as _;
 use crate::upstream::handshake::ConnectError;
@@ -28,7 +29,7 @@ use crate::upstream::{CloseReason, Outgoing, Reader, Security};
 #[derive(Debug, Clone, Copy)]
 pub struct QueriedServer {
     transport: &'static str,
-    address: SocketAddr,
+    address: ScopedAddress,
 }
 
 impl fmt::Display for QueriedServer {
@@ -116,7 +117,7 @@ impl StubQuery {
 
     pub(super) fn over_udp(
         &self,
-        listen_address: IpAddr,
+        listen_address: ScopedIp,
         port: u16,
     ) -> Result<Received, Vec<(QueriedServer, Cause)>> {
         let server = QueriedServer {
@@ -138,7 +139,8 @@ impl StubQuery {
     }
 
     /// Sends the query, and again after a third of the time, since a datagram may be lost.
-    pub(super) fn exchange_datagrams(&self, address: SocketAddr) -> io::Result<Vec<u8>> {
+    pub(super) fn exchange_datagrams(&self, address: ScopedAddress) -> io::Result<Vec<u8>> {
+        let address = address.resolve()?;
         let any_address: IpAddr = if address.is_ipv4() {
             Ipv4Addr::UNSPECIFIED.into()
         } else {
@@ -172,7 +174,7 @@ impl StubQuery {
 
     pub(super) fn over_tcp(
         &self,
-        listen_address: IpAddr,
+        listen_address: ScopedIp,
         port: u16,
     ) -> Result<Received, Vec<(QueriedServer, Cause)>> {
         let server = QueriedServer {
@@ -189,8 +191,8 @@ impl StubQuery {
         }
     }
 
-    fn exchange_over_stream(&self, address: SocketAddr) -> io::Result<Vec<u8>> {
-        let socket = TcpStream::connect_timeout(&address, time_left(self.deadline)?)?;
+    fn exchange_over_stream(&self, address: ScopedAddress) -> io::Result<Vec<u8>> {
+        let socket = TcpStream::connect_timeout(&address.resolve()?, time_left(self.deadline)?)?;
         let mut stream = DeadlineStream::new(&socket, self.deadline);
         let mut framed = Vec::new();
         framing::append(&mut framed, |out| out.extend_from_slice(&self.message));
@@ -216,7 +218,7 @@ impl StubQuery {
     /// next; the last may take all of it.
     pub(super) fn over_sessions(
         &self,
-        candidates: Vec<(SocketAddr, &Security)>,
+        candidates: Vec<(ScopedAddress, &Security)>,
     ) -> Result<Received, Vec<(QueriedServer, Cause)>> {
         let mut attempts = Vec::new();
         let mut candidates = candidates.into_iter().peekable();
@@ -247,7 +249,7 @@ impl StubQuery {
 
     fn over_session(
         &self,
-        address: SocketAddr,
+        address: ScopedAddress,
         security: &Security,
         until: Instant,
     ) -> Result<(Vec<u8>, bool), Cause> {
@@ -318,11 +320,10 @@ pub(super) fn exchange(
 }
 
 /// The address at which a client on this host reaches a server that listens on `listen_address`.
-pub(super) fn connect_address(listen_address: IpAddr, port: u16) -> SocketAddr {
-    let address = match listen_address {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        address => address,
-    };
-    SocketAddr::new(address, port)
+pub(super) fn connect_address(listen_address: ScopedIp, port: u16) -> ScopedAddress {
+    match listen_address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => SocketAddr::from((Ipv6Addr::LOCALHOST, port)).into(),
+        _ => ScopedAddress::new(listen_address, port),
+    }
 }

@@ -3,7 +3,6 @@
 //! To serve, or for one of the subcommands, with the settings that belong to it.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
@@ -16,6 +15,7 @@ use crate::identity::pin_file::resolver_name;
 use crate::identity::verifier::Identity;
 use crate::identity::verify_policy::VerifyPolicy;
 use crate::message::presentation::{Name, Type};
+use crate::system::scoped_address::ScopedAddress;
 
 /// Options that do not matter to a client of a running daemon. The daemon serves on with its earlier values if one of their files
 /// is broken by now, so `dns-tool query` must not fail for that.
@@ -72,7 +72,7 @@ pub enum QueryTransport {
 #[derive(Debug)]
 pub struct PinRequest {
     /// The identity of each, without pins, and its addresses.
-    pub resolvers: Vec<(Identity, Vec<SocketAddr>)>,
+    pub resolvers: Vec<(Identity, Vec<ScopedAddress>)>,
     /// The timeout of one connection.
     pub timeout: Duration,
     /// Whether the report is JSON.

@@ -2,15 +2,14 @@
 //!
 //! Turns the values of `--route` into settings. Several values of one zone are the addresses of one upstream, in order.
 
-use std::net::SocketAddr;
-
 use rustls::pki_types::ServerName;
 
 use crate::config::sources::{OptionValues, UsageError};
-use crate::config::values::{is_own_network, parse_address, parse_named_resolver, parse_zone};
+use crate::config::values::{is_own_network, parse_host_address, parse_named_resolver, parse_zone};
 use crate::forward::routes::{CLEARTEXT_PREFIX, Destination, MAX_UPSTREAMS, Settings, ZoneRoute};
 use crate::message::presentation::Name;
 use crate::server;
+use crate::system::scoped_address::ScopedAddress;
 use crate::upstream::{self, Resolver, Security};
 
 /// The option.
@@ -24,9 +23,9 @@ const MAX_ZONES: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
     /// To a resolver of that name, by TLS.
-    Tls(SocketAddr, ServerName<'static>),
+    Tls(ScopedAddress, ServerName<'static>),
     /// To a server of the own network, in cleartext.
-    Cleartext(SocketAddr),
+    Cleartext(ScopedAddress),
     /// Nowhere.
     NameError,
     /// To the main resolver.
@@ -52,7 +51,7 @@ pub(super) fn read_targets(
             && listeners
                 .addresses
                 .iter()
-                .any(|listener| reaches(*address, SocketAddr::new(*listener, listeners.port)))
+                .any(|listener| reaches(*address, ScopedAddress::new(*listener, listeners.port)))
         {
             return Err("expected another address: dns-tool listens on this one itself".to_owned());
         }
@@ -72,9 +71,9 @@ pub(super) fn read_targets(
 }
 
 /// Whether a connection to `target` reaches the socket that listens on `listener`.
-fn reaches(target: SocketAddr, listener: SocketAddr) -> bool {
-    let covers =
-        listener.ip() == target.ip() || listener.ip().is_unspecified() && target.ip().is_loopback();
+fn reaches(target: ScopedAddress, listener: ScopedAddress) -> bool {
+    let covers = listener.host() == target.host()
+        || listener.ip().is_unspecified() && target.ip().is_loopback();
     listener.port() == target.port() && covers
 }
 
@@ -95,7 +94,7 @@ fn parse(text: &str) -> Result<(Name, Target), String> {
 
 fn parse_target(text: &str) -> Result<Target, String> {
     if let Some(address) = text.strip_prefix(CLEARTEXT_PREFIX) {
-        let address = parse_address(address, DNS_PORT)?;
+        let address = parse_host_address(address, DNS_PORT)?;
         return match is_own_network(address.ip()) {
             true => Ok(Target::Cleartext(address)),
             false => Err(
@@ -263,6 +262,14 @@ mod tests {
             ("corp.example=tcp://100.64.0.1", "tcp://100.64.0.1:53"),
             ("corp.example=tcp://fd00::1", "tcp://[fd00::1]:53"),
             ("corp.example=tcp://[::1]:54", "tcp://[::1]:54"),
+            (
+                "corp.example=tcp://fe80::1%br-lan",
+                "tcp://[fe80::1%br-lan]:53",
+            ),
+            (
+                "corp.example=[fe80::1%br-lan]:8853#dns.example",
+                "[fe80::1%br-lan]:8853#dns.example",
+            ),
             ("corp.example=nxdomain", "nxdomain"),
             ("corp.example=relay", "relay"),
         ] {
@@ -294,6 +301,8 @@ mod tests {
             ("corp.example=tcp://0.0.0.0", "the address of one host"),
             ("corp.example=tcp://10.0.0.1:0", "a port from 1"),
             ("corp.example=tcp://router", "an address such as"),
+            ("corp.example=tcp://fe80::1", "interface"),
+            ("corp.example=tcp://fe80::1%a%b", "interface"),
             ("corp.example=192.0.2.1:53#dns.example", "another port"),
             ("corp.example=192.0.2.1#no..name", "a host name"),
         ] {
@@ -304,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_target_that_is_the_forwarder_itself_is_seen() {
-        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let address = |text: &str| text.parse::<ScopedAddress>().expect("an address");
         for (target, listener, itself) in [
             ("127.0.0.1:53", "127.0.0.1:53", true),
             ("127.0.0.1:53", "0.0.0.0:53", true),

@@ -3,7 +3,6 @@
 //! Turns options into typed settings, so that nothing outside this folder parses text. An error is one line that names the option
 //! or the place of its value, the value, and what was expected.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,9 +13,9 @@ use crate::cache;
 use crate::config::routes::{self as route_options, ZoneTargets};
 use crate::config::sources::{OptionValues, UsageError};
 use crate::config::values::{
-    integer_value, option_values, optional_value, parse_decimal_seconds, parse_integer,
-    parse_named_pin, parse_named_resolver, parse_prefix, parse_resolver_address, parse_seconds,
-    rate, read_trust_anchors, required_value,
+    expected_address, integer_value, option_values, optional_value, parse_decimal_seconds,
+    parse_integer, parse_named_pin, parse_named_resolver, parse_prefix, parse_resolver_address,
+    parse_seconds, rate, read_trust_anchors, required_value,
 };
 use crate::forward::policy;
 use crate::forward::quota;
@@ -33,6 +32,7 @@ use crate::server;
 use crate::system::date::DAY;
 use crate::system::memory;
 use crate::system::privileges::User;
+use crate::system::scoped_address::{ScopedAddress, ScopedAddressError};
 use crate::telemetry::query_log;
 use crate::upstream::{self, Resolver, Security};
 
@@ -71,7 +71,7 @@ pub struct Config {
     /// Which keys of the resolvers are accepted, and how that changes.
     pub trust: trust::Settings,
     /// The address of the monitoring port, if there is one.
-    pub monitor: Option<SocketAddr>,
+    pub monitor: Option<ScopedAddress>,
     /// The user to become once the sockets are bound.
     pub user: Option<User>,
     /// The level of the log.
@@ -110,9 +110,10 @@ impl Config {
             query_log: query_log_mode(&options)?,
         };
         let monitor = optional_value(&options, "--monitor", |text| {
-            text.parse().map_err(|_| {
-                "expected an address of this host and a port, such as 127.0.0.1:9853".to_owned()
-            })
+            const EXPECTED: &str =
+                "expected an address of this host and a port, such as 127.0.0.1:9853";
+            text.parse()
+                .map_err(|error| expected_address(error, EXPECTED))
         })?;
         let user = optional_value(&options, "--user", |text| {
             let user = User::find(text).filter(|user| !user.is_root());
@@ -156,7 +157,7 @@ fn server_settings(options: &OptionValues) -> Result<server::settings::Settings,
     Ok(server::settings::Settings {
         addresses: option_values(options, "--address", |text| {
             text.parse()
-                .map_err(|_| "expected an IPv4 or IPv6 address".to_owned())
+                .map_err(|error: ScopedAddressError| error.to_string())
         })?,
         addresses_optional: !options.is_set("--address"),
         port: required_value(options, "--port", |text| {
@@ -173,7 +174,7 @@ fn server_settings(options: &OptionValues) -> Result<server::settings::Settings,
 /// The names of the resolvers, most preferred first, each with its addresses.
 fn named_addresses(
     options: &OptionValues,
-) -> Result<Vec<(ServerName<'static>, Vec<SocketAddr>)>, UsageError> {
+) -> Result<Vec<(ServerName<'static>, Vec<ScopedAddress>)>, UsageError> {
     let elsewhere = options.is_set("--resolver-addr");
     let fqdn = required_value(options, "--resolver-fqdn", |text| {
         let name = resolver_name(text)?;
@@ -366,10 +367,9 @@ fn memory_settings(
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
     use crate::config::sources::{OptionSources, ParsedCommand};
+    use crate::system::scoped_address::ScopedIp;
 
     const PIN: &str = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
 
@@ -389,7 +389,7 @@ mod tests {
         let config = serve(&[]);
         assert_eq!(
             config.server.addresses,
-            ["127.0.0.1", "::1"].map(|ip| ip.parse::<IpAddr>().expect("an address"))
+            ["127.0.0.1", "::1"].map(|ip| ip.parse::<ScopedIp>().expect("an address"))
         );
         assert!(config.server.addresses_optional);
         assert_eq!(config.server.port, 53);
@@ -471,7 +471,7 @@ mod tests {
                 )
             })
             .collect();
-        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let address = |text: &str| text.parse::<ScopedAddress>().expect("an address");
         assert_eq!(
             found,
             [
@@ -498,6 +498,35 @@ mod tests {
             })
             .collect();
         assert_eq!(pinned, [false, true, true]);
+    }
+
+    #[test]
+    fn a_link_local_address_keeps_its_zone() {
+        let config = serve(&[
+            "--address=fe80::1%not-there",
+            "--monitor=[fe80::1%lo]:9853",
+            "--resolver-fqdn=a.example",
+            "--resolver-addr=fe80::1%eth0",
+            "--resolver-addr=[fe80::1%eth1]:8853",
+            // The same one again.
+            "--resolver-addr=[fe80::1%eth0]:853",
+            "--resolver=[fe80::2%br-lan]:8853#b.example",
+            "--resolver=fe80::2%3#b.example",
+        ]);
+        let texts = |resolver: &Resolver| -> Vec<_> {
+            resolver.addresses.iter().map(ToString::to_string).collect()
+        };
+        let found: Vec<_> = config.upstream.resolvers.iter().map(texts).collect();
+        assert_eq!(
+            found,
+            [
+                ["[fe80::1%eth0]:853", "[fe80::1%eth1]:8853"],
+                ["[fe80::2%br-lan]:8853", "[fe80::2%3]:853"]
+            ]
+        );
+        assert_eq!(config.server.addresses[0].to_string(), "fe80::1%not-there");
+        let monitor = config.monitor.expect("a monitoring port");
+        assert_eq!(monitor.to_string(), "[fe80::1%lo]:9853");
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn an_option_takes_one_dash_or_two_and_a_space_or_an_equals_sign() {
 }
 
 /// Wrong arguments, and parts of the error that they cause.
-const WRONG: [(&[&str], &[&str]); 36] = [
+const WRONG: [(&[&str], &[&str]); 46] = [
     (&["--port", "x"], &["--port", "\"x\"", "0 to 65535"]),
     (&["--port", "65536"], &["--port", "65536", "0 to 65535"]),
     (&["--port"], &["--port", "expected a value"]),
@@ -110,6 +110,51 @@ const WRONG: [(&[&str], &[&str]); 36] = [
     (
         &["--resolver", "[ff02::1]:853#dns.example"],
         &["--resolver", "ff02::1", "address of one host"],
+    ),
+    (
+        &["--resolver", "[ff02::1%lo]:853#dns.example"],
+        &["--resolver", "ff02::1%lo", "address of one host"],
+    ),
+    (
+        &["--resolver-addr", "fe80::1"],
+        &[
+            "--resolver-addr",
+            "\"fe80::1\"",
+            "the interface",
+            "fe80::1%eth0",
+        ],
+    ),
+    (
+        &["--resolver", "[fe80::1]:853#dns.example"],
+        &["--resolver", "[fe80::1]:853#dns.example", "the interface"],
+    ),
+    (
+        &["--address", "fe80::1"],
+        &["--address", "\"fe80::1\"", "the interface"],
+    ),
+    (
+        &["--monitor", "[fe80::1]:9853"],
+        &["--monitor", "\"[fe80::1]:9853\"", "the interface"],
+    ),
+    (
+        &["--resolver-addr", "[2001:db8::1%eth0]:853"],
+        &["--resolver-addr", "2001:db8::1%eth0", "only a link-local"],
+    ),
+    (
+        &["--resolver-addr", "fe80::1%eth0:853"],
+        &["--resolver-addr", "fe80::1%eth0:853", "[fe80::1%eth0]:853"],
+    ),
+    (
+        &["--address", "fe80::1%a%b"],
+        &["--address", "fe80::1%a%b", "the name of an interface"],
+    ),
+    (
+        &["--resolver-addr", "[fe80::1%eth0]:53"],
+        &["--resolver-addr", "[fe80::1%eth0]:53", "another port"],
+    ),
+    (
+        &["--resolver", "fe80::1%eth0#fe80::1%eth0"],
+        &["--resolver", "fe80::1%eth0#fe80::1%eth0", "host name"],
     ),
     (
         &["--resolver-addr", "255.255.255.255"],
@@ -262,6 +307,46 @@ fn subcommands_take_what_the_daemon_takes_from_everywhere() {
         Ok(Command::Check(request)) => assert_eq!(request.config.server.port, 5353),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_link_local_address_is_read_from_everywhere() {
+    let file = file("resolver [fe80::2%br-lan]:8853#b.example # ours\naddress fe80::3%4\n");
+    let path = path(&file);
+    let environment = [
+        ("DNS_TOOL_CONFIG", &*path),
+        ("DNS_TOOL_RESOLVER_ADDR", "fe80::1%eth0"),
+        ("DNS_TOOL_RESOLVER_FQDN", "a.example"),
+    ];
+    let config = serve_with(&[], &environment);
+    let resolvers = config.upstream.resolvers.iter();
+    let found: Vec<_> = resolvers
+        .flat_map(|resolver| &resolver.addresses)
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(found, ["[fe80::1%eth0]:853", "[fe80::2%br-lan]:8853"]);
+    assert_eq!(config.server.addresses[0].to_string(), "fe80::3%4");
+    let words = ["pin", "fe80::9%eth0", "[fe80::2%br-lan]:8853"];
+    let Ok(Command::Pin(request)) = with_environment(&words, &environment) else {
+        panic!("{words:?}")
+    };
+    let found: Vec<_> = request
+        .resolvers
+        .iter()
+        .map(|(identity, addresses)| {
+            (
+                addresses[0].to_string(),
+                identity.name().to_str().into_owned(),
+            )
+        })
+        .collect();
+    // No certificate has a zone in its names.
+    let expected = [
+        ("[fe80::9%eth0]:853", "fe80::9"),
+        ("[fe80::2%br-lan]:8853", "b.example"),
+    ];
+    let expected = expected.map(|(address, name)| (address.to_owned(), name.to_owned()));
+    assert_eq!(found, expected);
 }
 
 #[test]

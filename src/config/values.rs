@@ -2,7 +2,7 @@
 //!
 //! Each function parses a text, or returns what was expected.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use crate::identity::pin_file::resolver_name;
 use crate::message::presentation::{Name, NameError};
 use crate::system::clock::micros;
 use crate::system::privileges;
+use crate::system::scoped_address::{ScopedAddress, ScopedAddressError};
 use crate::telemetry::metrics;
 use crate::upstream::token_bucket::Rate;
 
@@ -46,14 +47,22 @@ pub(super) fn parse_prefix(text: &str) -> Result<IpNet, String> {
         })
 }
 
-/// The address of one host; the port is `default_port` unless another is given.
-pub(super) fn parse_address(text: &str, default_port: u16) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text
-        .parse()
-        .or_else(|_| text.parse().map(|ip| SocketAddr::new(ip, default_port)))
-        .map_err(|_| {
-            format!("expected an address such as 192.0.2.1:{default_port} or [2001:db8::1]:{default_port}")
-        })?;
+/// What was expected in place of a text that is no address: `expected`, unless the zone is wrong.
+pub(super) fn expected_address(error: ScopedAddressError, expected: &str) -> String {
+    match error {
+        ScopedAddressError::Syntax => expected.to_owned(),
+        error => error.to_string(),
+    }
+}
+
+/// The address of one host, with its zone if it is link-local; the port is `default_port` unless another is given.
+pub(super) fn parse_host_address(text: &str, default_port: u16) -> Result<ScopedAddress, String> {
+    let address = ScopedAddress::parse(text, default_port).map_err(|error| {
+        let expected = format!(
+            "expected an address such as 192.0.2.1:{default_port} or [2001:db8::1]:{default_port}"
+        );
+        expected_address(error, &expected)
+    })?;
     let ip = address.ip();
     if ip.is_unspecified() || ip.is_multicast() || ip == Ipv4Addr::BROADCAST {
         return Err("expected the address of one host such as 192.0.2.1".to_owned());
@@ -64,9 +73,9 @@ pub(super) fn parse_address(text: &str, default_port: u16) -> Result<SocketAddr,
     }
 }
 
-/// A resolver's address; the port is 853 unless another is given.
-pub(super) fn parse_resolver_address(text: &str) -> Result<SocketAddr, String> {
-    let address = parse_address(text, DOT_PORT)?;
+/// The address of a resolver that is asked over TLS; the port is 853 unless another is given.
+pub(super) fn parse_resolver_address(text: &str) -> Result<ScopedAddress, String> {
+    let address = parse_host_address(text, DOT_PORT)?;
     match address.port() {
         DNS_PORT => {
             Err("expected another port: 53 is for cleartext DNS (RFC 7858 section 3.1)".to_owned())
@@ -93,7 +102,7 @@ pub(super) fn parse_zone(text: &str) -> Result<Name, String> {
 /// A resolver's address and name, `IP[:PORT]#NAME`.
 pub(super) fn parse_named_resolver(
     text: &str,
-) -> Result<(SocketAddr, ServerName<'static>), String> {
+) -> Result<(ScopedAddress, ServerName<'static>), String> {
     let (address, fqdn) = text
         .split_once('#')
         .ok_or("expected IP#NAME or IP:PORT#NAME such as 192.0.2.1#dns.example.net")?;

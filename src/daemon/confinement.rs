@@ -1,12 +1,12 @@
 //! What does it take to serve, once rights are given up?
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::settings::Config;
 use crate::monitoring::process;
 use crate::system::privileges;
 use crate::system::sandbox::SandboxRules;
+use crate::system::scoped_address::ScopedAddress;
 
 /// What the process needs to serve and to reload.
 pub(super) fn sandbox_rules(config: &Config) -> SandboxRules {
@@ -45,5 +45,5 @@ pub(super) fn resolver_ports(config: &Config) -> impl Iterator<Item = u16> {
         .chain(&config.routes.upstreams);
     let resolvers = upstreams.flat_map(|upstream| &upstream.resolvers);
     let addresses = resolvers.flat_map(|resolver| &resolver.addresses);
-    addresses.map(SocketAddr::port)
+    addresses.map(ScopedAddress::port)
 }

@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 
 use crate::server::sockets::BindError;
 use crate::system::privileges::PrivilegeError;
+use crate::system::scoped_address::ScopedAddress;
 
 /// Why the daemon could not start.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub enum StartError {
     /// The pin file cannot be read, or the state directory cannot be written.
     TrustFiles(String),
     /// The monitoring port could not be bound.
-    Monitor(SocketAddr, io::Error),
+    Monitor(ScopedAddress, io::Error),
     /// The system has no more threads or file descriptors.
     System(io::Error),
 }

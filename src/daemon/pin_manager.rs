@@ -5,7 +5,6 @@
 //! the clock was known to be right. The upstream is told of every change.
 
 use std::io::{self, PipeWriter};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use crate::identity::trust::Settings;
 use crate::identity::verifier::Identity;
 use crate::identity::verify_policy::{PinMode, VerifyPolicy};
 use crate::system::clock;
+use crate::system::scoped_address::ScopedAddress;
 use crate::system::thread;
 use crate::telemetry::log::{debug, error, info, warn};
 use crate::upstream::handshake;
@@ -360,8 +360,8 @@ struct Observation {
     name: String,
     leaf: Leaf,
     pinned: bool,
-    address: SocketAddr,
-    addresses: Vec<SocketAddr>,
+    address: ScopedAddress,
+    addresses: Vec<ScopedAddress>,
     at: u64,
 }
 
@@ -443,7 +443,7 @@ mod tests {
     fn upstreams() -> Arc<Upstreams> {
         let settings = upstream::Settings {
             resolvers: vec![Resolver {
-                addresses: vec![SocketAddr::from(([127, 0, 0, 1], 1))],
+                addresses: vec!["127.0.0.1:1".parse().expect("an address")],
                 security: Security::Tls(Identity::new(VerifyPolicy {
                     name: name(),
                     anchors: TrustAnchors::built_in(),

@@ -29,6 +29,7 @@ use crate::system::clock;
 use crate::system::memory::Memory;
 use crate::system::privileges;
 use crate::system::sandbox::{self, SandboxRules};
+use crate::system::scoped_address::ScopedAddress;
 use crate::system::thread;
 use crate::telemetry::log::{info, warn};
 use crate::telemetry::metrics::Counter;
@@ -161,7 +162,7 @@ impl BoundDaemon {
             &evictions,
         )?;
         for address in &addresses {
-            info!("event=listening address={address}");
+            info!("event=listening address={}", ScopedAddress::from(*address));
         }
         let pin_manager = PinManager::start(config.trust, &relay.upstreams)?;
         let monitor = monitor_listener.map(|monitor_listener| {
@@ -273,6 +274,9 @@ fn warn_of_variables(config: &Config) {
 /// Starts the monitoring port.
 fn start_monitor(monitor_listener: TcpListener, exporter: Exporter) -> io::Result<Monitor> {
     let monitor = Monitor::start(monitor_listener, exporter)?;
-    info!("event=monitoring address={}", monitor.address());
+    info!(
+        "event=monitoring address={}",
+        ScopedAddress::from(monitor.address())
+    );
     Ok(monitor)
 }

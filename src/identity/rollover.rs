@@ -10,11 +10,11 @@
 //! addresses when the old leaf is due, cannot be told from the operator. Time is passed in; no I/O.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::identity::pin::Pin;
 use crate::system::date::{DAY, Timestamp};
+use crate::system::scoped_address::ScopedAddress;
 
 /// Maximum number of accepted leaves, and also of learnt ones, in the history of one resolver.
 pub(super) const MAX_LEAVES: usize = 8;
@@ -89,7 +89,7 @@ pub enum RejectReason {
         wait: Duration,
     },
     /// The latest leaf of this address has another key, or the address was not observed since the key was first seen.
-    NotSeenAt(SocketAddr),
+    NotSeenAt(ScopedAddress),
     /// Another new key was seen since this one was first seen.
     ConflictingKey,
     /// The clock is before this time of an earlier observation, in seconds since 1970, UTC.
@@ -97,7 +97,7 @@ pub enum RejectReason {
     /// The leaf is not valid now, or its validity ends before it begins.
     InvalidDates,
     /// This address is not one of the resolver's.
-    NotConfigured(SocketAddr),
+    NotConfigured(ScopedAddress),
 }
 
 impl fmt::Display for RejectReason {
@@ -138,7 +138,7 @@ pub(super) struct DatedLeaf {
 /// An address whose latest leaf has a new key, and the time at which the leaf was seen last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AddressObservation {
-    pub(super) address: SocketAddr,
+    pub(super) address: ScopedAddress,
     pub(super) pin: Pin,
     pub(super) at: u64,
 }
@@ -165,8 +165,8 @@ impl KeyHistory {
         &mut self,
         leaf: &Leaf,
         pinned: bool,
-        address: SocketAddr,
-        addresses: &[SocketAddr],
+        address: ScopedAddress,
+        addresses: &[ScopedAddress],
         wait: Duration,
         now: u64,
     ) -> RolloverDecision {
@@ -207,7 +207,7 @@ impl KeyHistory {
     }
 
     /// Records a leaf that is trusted. This does not depend on the clock.
-    fn record_accepted(&mut self, leaf: &Leaf, pinned: bool, address: SocketAddr) {
+    fn record_accepted(&mut self, leaf: &Leaf, pinned: bool, address: ScopedAddress) {
         self.observations
             .retain(|observation| observation.address != address);
         if self.is_candidate(leaf) {
@@ -237,8 +237,8 @@ impl KeyHistory {
     fn evaluate(
         &mut self,
         leaf: &Leaf,
-        address: SocketAddr,
-        addresses: &[SocketAddr],
+        address: ScopedAddress,
+        addresses: &[ScopedAddress],
         wait: Duration,
         now: u64,
     ) -> Result<Leaf, RejectReason> {
@@ -291,7 +291,7 @@ impl KeyHistory {
     }
 
     /// Records that `address` presented `leaf`, which is the candidate or becomes it. Returns the candidate.
-    fn record_observation(&mut self, leaf: &Leaf, address: SocketAddr, now: u64) -> DatedLeaf {
+    fn record_observation(&mut self, leaf: &Leaf, address: ScopedAddress, now: u64) -> DatedLeaf {
         let candidate = match self.candidate.take() {
             Some(mut candidate) => {
                 candidate.leaf.update_if_newer(leaf);
@@ -317,7 +317,7 @@ impl KeyHistory {
     }
 
     /// Whether the latest leaf at `address` has the candidate's key, which was first seen at `since`.
-    fn is_latest_at(&self, address: &SocketAddr, pin: Pin, since: u64, now: u64) -> bool {
+    fn is_latest_at(&self, address: &ScopedAddress, pin: Pin, since: u64, now: u64) -> bool {
         // Observations from before `since` exist only if somebody edited the state file.
         let counts = |observation: &AddressObservation| {
             observation.pin == pin && (since..=now).contains(&observation.at)

@@ -3,7 +3,6 @@
 //! Collects the metrics of all folders. Labels are constants of this program or come from the configuration, never query names or
 //! clients, so the number of series is bounded.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::client::connection_limit::ConnectionLimit;
@@ -471,9 +470,8 @@ impl Exporter {
 
 /// The labels of a resolver's address.
 pub fn resolver_labels(status: &AddressStatus) -> String {
-    let address: SocketAddr = status.address;
     [
-        label("resolver", &address.to_string()),
+        label("resolver", &status.address.to_string()),
         label("name", &status.name),
     ]
     .join(",")

@@ -20,6 +20,7 @@ use crate::monitoring::exposition::{Format, encode};
 use crate::monitoring::history::History;
 use crate::monitoring::page::Page;
 use crate::system::clock;
+use crate::system::scoped_address::ScopedAddress;
 use crate::system::thread;
 
 /// Maximum number of connections. A further one replaces the oldest.
@@ -55,8 +56,8 @@ pub struct Monitor {
 }
 
 /// Binds the monitoring port.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address)?;
+pub fn bind(address: ScopedAddress) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address.resolve()?)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

@@ -1,12 +1,12 @@
 //! What can the user configure about listening and TCP clients?
 
-use std::net::IpAddr;
+use crate::system::scoped_address::ScopedIp;
 
 /// The settings of the server.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The addresses to listen on, TCP and UDP.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Vec<ScopedIp>,
     /// Addresses that this host does not have are skipped, as long as one remains.
     pub addresses_optional: bool,
     /// The port; 0 lets the system choose one for each address.

@@ -17,6 +17,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::server::settings::Settings;
 use crate::system::memory;
+use crate::system::scoped_address::ScopedAddress;
 use crate::telemetry::log::info;
 
 /// The size in octets of the receive and send buffers of a UDP socket, up to the limit of the system: room for a burst of some thousand
@@ -32,7 +33,7 @@ const BACKLOG: i32 = 1024;
 /// The error of binding a socket.
 #[derive(Debug)]
 pub struct BindError {
-    address: SocketAddr,
+    address: ScopedAddress,
     protocol: &'static str,
     cause: io::Error,
 }
@@ -56,7 +57,7 @@ impl fmt::Display for BindError {
             protocol,
             cause,
         } = self;
-        let (ip, port) = (address.ip(), address.port());
+        let (ip, port) = (address.host(), address.port());
         match cause.kind() {
             ErrorKind::AddrInUse => {
                 write!(
@@ -69,6 +70,13 @@ impl fmt::Display for BindError {
                 "--port {port}: no right to bind {protocol} {address}; expected a port from 1024 on (say --port 5353) \
                  or the capability CAP_NET_BIND_SERVICE"
             ),
+            // No error of the system: there is no such interface.
+            ErrorKind::AddrNotAvailable if cause.get_ref().is_some() => {
+                write!(
+                    f,
+                    "--address {ip}: {cause}; expected an address of this host"
+                )
+            }
             ErrorKind::AddrNotAvailable => {
                 write!(
                     f,
@@ -118,7 +126,10 @@ impl Sockets {
         };
         let mut unavailable = None;
         for &address in &settings.addresses {
-            match bind_pair(SocketAddr::new(address, settings.port), settings.reuse_port) {
+            match bind_pair(
+                ScopedAddress::new(address, settings.port),
+                settings.reuse_port,
+            ) {
                 Ok(((tcp, udp), bound)) => {
                     sockets.tcp.push(tcp);
                     sockets.udp.push(udp);
@@ -200,19 +211,22 @@ type SocketPair = (TcpListener, Arc<UdpSocket>);
 
 /// Binds TCP and UDP to the same port, even if the system chooses it.
 fn bind_pair(
-    requested: SocketAddr,
+    requested: ScopedAddress,
     reuse_port: bool,
 ) -> Result<(SocketPair, SocketAddr), BindError> {
     const MAX_TRIES: usize = 16;
+    let failed_on = |port, protocol, cause| BindError {
+        address: requested.with_port(port),
+        protocol,
+        cause,
+    };
+    let failed = |cause| failed_on(requested.port(), "TCP", cause);
+    let address = requested.resolve().map_err(failed)?;
     let mut tries = 0;
     loop {
         tries += 1;
-        let tcp = bind_tcp(requested, reuse_port).map_err(|cause| BindError {
-            address: requested,
-            protocol: "TCP",
-            cause,
-        })?;
-        let bound = tcp.local_addr().unwrap_or(requested);
+        let tcp = bind_tcp(address, reuse_port).map_err(failed)?;
+        let bound = tcp.local_addr().unwrap_or(address);
         match bind_udp(bound, reuse_port, requested.port() == 0) {
             Ok(udp) => return Ok(((tcp, Arc::new(udp)), bound)),
             // The system chose a port that is free for TCP only. The next try gets another one.
@@ -220,13 +234,7 @@ fn bind_pair(
                 if requested.port() == 0
                     && cause.kind() == ErrorKind::AddrInUse
                     && tries < MAX_TRIES => {}
-            Err(cause) => {
-                return Err(BindError {
-                    address: bound,
-                    protocol: "UDP",
-                    cause,
-                });
-            }
+            Err(cause) => return Err(failed_on(bound.port(), "UDP", cause)),
         }
     }
 }
@@ -310,6 +318,24 @@ mod tests {
     }
 
     #[test]
+    fn a_missing_interface_is_like_an_address_of_another_host() {
+        for (zone, parts) in [
+            ("not-there", &["no network interface not-there"][..]),
+            ("lo", &["TCP [fe80::db8:1%lo]:0"]),
+        ] {
+            let requested = format!("[fe80::db8:1%{zone}]:0");
+            let requested = requested.parse().expect("an address");
+            let error = bind_pair(requested, false).expect_err("no such address");
+            assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
+            let text = error.to_string();
+            let option = format!("--address fe80::db8:1%{zone}: ");
+            assert!(text.starts_with(&option), "{text}");
+            assert!(text.ends_with("expected an address of this host"), "{text}");
+            assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        }
+    }
+
+    #[test]
     fn bind_errors_name_the_option_and_a_remedy() {
         for (kind, parts) in [
             (ErrorKind::AddrInUse, ["--port 53", "in use", "a free port"]),
@@ -328,7 +354,7 @@ mod tests {
         ] {
             let address = SocketAddr::from(([192, 0, 2, 1], 53));
             let error = BindError {
-                address,
+                address: address.into(),
                 protocol: "TCP",
                 cause: kind.into(),
             }

@@ -186,6 +186,11 @@ impl ScopedAddress {
         }
     }
 
+    /// The host, without the port.
+    pub fn host(&self) -> ScopedIp {
+        self.host
+    }
+
     /// The address without its zone.
     pub fn ip(&self) -> IpAddr {
         self.host.ip

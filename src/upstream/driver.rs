@@ -10,7 +10,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -31,6 +30,7 @@ use super::traits::{Completer, Query, Replies};
 use crate::identity::verifier::Identity;
 use crate::system::clock;
 use crate::system::executor::Executor;
+use crate::system::scoped_address::ScopedAddress;
 use crate::system::thread;
 
 /// The resolvers and the sessions to them, shared by all threads. See the module for its locks.
@@ -96,7 +96,7 @@ impl AddressLog {
 
 /// One address of a resolver. Its index in the list is its rank: the lower, the more preferred.
 pub(super) struct ResolverAddress {
-    pub(super) address: SocketAddr,
+    pub(super) address: ScopedAddress,
     /// Its pins change only under the lock of the state, so that no session of an older identity is registered later.
     pub(super) security: Mutex<Security>,
 }
@@ -214,7 +214,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     }
 
     /// The address of each resolver, with its current identity, if it has one.
-    pub fn targets(&self) -> Vec<(SocketAddr, Security)> {
+    pub fn targets(&self) -> Vec<(ScopedAddress, Security)> {
         let targets = self.targets.iter();
         targets
             .map(|target| (target.address, target.security()))

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use crate::identity::verifier::{Identity, as_verify_error};
 use crate::identity::verify_error::VerifyError;
 use crate::system::clock;
 use crate::system::deadline::{DeadlineStream, time_left};
+use crate::system::scoped_address::ScopedAddress;
 
 /// The socket's send buffer in octets, as far as the system allows. It holds the pending queries, so that only a resolver that does not
 /// read fills it.
@@ -94,7 +95,7 @@ impl fmt::Display for TlsParameters {
 
 /// Completes a TLS handshake with `address` by `deadline`, and returns its certificates, leaf first, verified or not. Sends no query.
 pub fn fetch_certificates(
-    address: SocketAddr,
+    address: ScopedAddress,
     identity: &Identity,
     deadline: Instant,
 ) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
@@ -113,7 +114,9 @@ pub fn unix_time_now() -> UnixTime {
     UnixTime::since_unix_epoch(clock::unix_time())
 }
 
-pub(super) fn connect_socket(address: SocketAddr, deadline: Instant) -> io::Result<TcpStream> {
+pub(super) fn connect_socket(address: ScopedAddress, deadline: Instant) -> io::Result<TcpStream> {
+    // Each time, since the interface of a link-local address may come, go and have another index then.
+    let address = address.resolve()?;
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,

@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read};
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,6 +17,7 @@ use super::session::{Session, SessionState};
 use super::settings::Security;
 use crate::message::HEADER_LEN;
 use crate::message::framing::FrameBuffer;
+use crate::system::scoped_address::ScopedAddress;
 
 /// Octets that one read takes from the socket, at most.
 const READ_BUFFER: usize = 32 * 1024;
@@ -25,7 +25,7 @@ const READ_BUFFER: usize = 32 * 1024;
 impl Session {
     /// Connects to `address` and authenticates the resolver as `security` says. TCP, TLS and all checks must be done by `deadline`.
     pub fn connect(
-        address: SocketAddr,
+        address: ScopedAddress,
         security: &Security,
         deadline: Instant,
     ) -> Result<(Arc<Self>, Reader), ConnectError> {

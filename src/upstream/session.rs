@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
 use std::thread::yield_now;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use crate::identity::chain::VerifiedPeer;
 use crate::identity::verify_policy::{PinMode, VerifyPolicy};
 use crate::message::framing::LENGTH_PREFIX_LEN;
 use crate::system::clock;
+use crate::system::scoped_address::ScopedAddress;
 use crate::telemetry::log::debug;
 
 /// Octets of queries that the channel is given at a time. No more than this waits to be written when the socket is full.
@@ -38,7 +39,7 @@ const MAX_CHUNK: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Session {
     pub(super) socket: TcpStream,
-    pub(super) address: SocketAddr,
+    pub(super) address: ScopedAddress,
     /// None in cleartext.
     pub(super) proof: Option<VerifiedPeer>,
     pub(super) state: Mutex<SessionState>,
@@ -63,7 +64,7 @@ pub(super) struct SessionState {
 
 impl Session {
     /// The resolver's address.
-    pub fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> ScopedAddress {
         self.address
     }
 

@@ -1,10 +1,10 @@
 //! Which resolvers may be asked, and how?
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::identity::pin::PinSet;
 use crate::identity::verifier::Identity;
+use crate::system::scoped_address::ScopedAddress;
 
 /// Connection attempts under way at a time, at most.
 pub const MAX_CONNECT_ATTEMPTS: usize = 8;
@@ -17,7 +17,7 @@ pub(super) const MIN_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct Resolver {
     /// Its addresses, in order of preference.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<ScopedAddress>,
     /// How the sessions to it are secured.
     pub security: Security,
 }

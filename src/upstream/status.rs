@@ -1,7 +1,5 @@
 //! How are the resolvers doing, for monitoring?
 
-use std::net::SocketAddr;
-
 use super::channel::CloseReason;
 use super::handshake::ConnectError;
 use crate::identity::certificate::CertificateInfo;
@@ -9,6 +7,7 @@ use crate::identity::chain::VerifiedPeer;
 use crate::identity::pin::{Pin, PinMatch};
 use crate::identity::verify_policy::VerifyPolicy;
 use crate::system::clock;
+use crate::system::scoped_address::ScopedAddress;
 use crate::telemetry::metrics::{Counter, Histogram};
 
 /// Counters of sessions and queries, over all resolvers. Threads share it without a lock.
@@ -58,7 +57,7 @@ impl UpstreamMetrics {
 #[derive(Debug, Clone)]
 pub struct AddressStatus {
     /// The address.
-    pub address: SocketAddr,
+    pub address: ScopedAddress,
     /// The name that the certificate must bear, or that there is none.
     pub name: String,
     /// The zones for which alone it is asked, separated by blanks; empty if it is asked for all.

@@ -47,6 +47,23 @@ fn a_key_whose_line_is_deleted_must_pass_all_rules_again() {
 }
 
 #[test]
+fn a_link_local_address_is_kept_with_its_zone() {
+    let all: Vec<_> = ["[fe80::1%br-lan]:853", "[fe80::1%2]:853"]
+        .map(|address| address.parse().expect("an address"))
+        .into();
+    let mut history = KeyHistory::default();
+    history.observe(&leaf(0, OURS, 0), true, all[0], &all, WAIT, day(60));
+    for address in &all {
+        history.observe(&leaf(1, OURS, 61), false, *address, &all, WAIT, day(62));
+    }
+    let text = history.lines(NAME).to_string();
+    for address in &all {
+        assert!(text.contains(&format!("seen {NAME} {address} ")), "{text}");
+    }
+    assert_eq!(read(&text), Ok(history));
+}
+
+#[test]
 fn a_removed_key_is_no_evidence() {
     // It was learnt, and another issuer signed it.
     let mut history = learnt();

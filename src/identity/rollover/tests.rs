@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 
 use super::*;
@@ -28,9 +30,9 @@ pub(in crate::identity) fn leaf(key: u8, issuer: u8, from: u64) -> Leaf {
     }
 }
 
-pub(in crate::identity) fn addresses() -> Vec<SocketAddr> {
+pub(in crate::identity) fn addresses() -> Vec<ScopedAddress> {
     (1..=4)
-        .map(|host| SocketAddr::from(([192, 0, 2, host], 853)))
+        .map(|host| SocketAddr::from(([192, 0, 2, host], 853)).into())
         .collect()
 }
 
@@ -431,7 +433,7 @@ fn an_address_that_is_not_configured_counts_for_nothing() {
     let all = addresses();
     let mut history = rolled();
     let before = history.clone();
-    let stranger = SocketAddr::from(([192, 0, 2, 9], 853));
+    let stranger = SocketAddr::from(([192, 0, 2, 9], 853)).into();
     for other in [key, leaf(2, OTHERS, 61)] {
         let decision = history.observe(&other, false, stranger, &all, WAIT, day(65));
         assert_eq!(
