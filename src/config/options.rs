@@ -55,8 +55,9 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 11] = [
                 name: "--address",
                 value_name: "IP",
                 repeatable: true,
-                help: "Address to listen on, for UDP and TCP. 0.0.0.0 and :: mean all addresses of their family. Not \
-                       used if systemd passes the sockets (dns-tool.socket).",
+                help: "Address to listen on, for UDP and TCP. 0.0.0.0 and :: mean all addresses of their family. A \
+                       link-local address needs its interface, such as fe80::1%eth0. Not used if systemd passes the \
+                       sockets (dns-tool.socket).",
                 default_text: "127.0.0.1 and ::1",
                 default_values: &["127.0.0.1", "::1"],
             },
@@ -112,7 +113,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 11] = [
                 value_name: "IP[:PORT]",
                 repeatable: true,
                 help: "Address of the resolver. The port is 853 unless you name another one; 53 is refused. With a \
-                       port, put an IPv6 address in brackets.",
+                       port, put an IPv6 address in brackets. A link-local address needs its interface, such as \
+                       fe80::1%eth0 or [fe80::1%eth0]:853.",
                 default_text: "the four addresses of cloudflare-dns.com",
                 default_values: &DEFAULT_RESOLVER_ADDRESSES,
             },
@@ -181,7 +183,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 11] = [
                 help: "Further resolver, by its address and the name in its certificate. It ranks after the resolver \
                        of --resolver-addr, also after its default, and in the order given. It gets queries that fail \
                        at the resolvers before it, and all queries while those are unavailable or slow to connect. \
-                       Values with the same NAME are addresses of one resolver.",
+                       Values with the same NAME are addresses of one resolver. A link-local address needs its \
+                       interface, such as [fe80::1%eth0]:853#NAME.",
                 default_text: "none",
                 default_values: &[],
             },
@@ -325,8 +328,9 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 11] = [
                 name: "--monitor",
                 value_name: "ADDR:PORT",
                 repeatable: false,
-                help: "Address and port on which to serve metrics, health and a status page over HTTP. Anybody who can \
-                       reach the port can read them.",
+                help: "Address and port on which to serve metrics, health and a status page over HTTP. A link-local \
+                       address needs its interface, such as [fe80::1%eth0]:9853. Anybody who can reach the port can \
+                       read them.",
                 default_text: "none",
                 default_values: &[],
             },
