@@ -568,15 +568,7 @@ fn questions() -> Vec<String> {
         .iter()
         .flat_map(|question| options.map(|options| format!("{question} {options}")))
         .collect();
-    questions.extend(
-        [
-            "version.bind. CH TXT",
-            "id.server. CH TXT",
-            "www A +zflag",
-            "www A +aaflag +raflag",
-        ]
-        .map(in_zone),
-    );
+    questions.extend(["www A +zflag", "www A +aaflag +raflag"].map(in_zone));
     questions
 }
 

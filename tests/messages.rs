@@ -1,5 +1,7 @@
 //! What may pass is relayed octet for octet; what must not pass does not.
 
+use dns_tool::forward::outcome::Outcome;
+
 use crate::support::message::{self, Edns, opt, record};
 use crate::support::{Act, Ask, FakeResolver, Forwarder};
 
@@ -187,6 +189,49 @@ fn zone_transfers_are_refused_with_the_reason() {
     assert_eq!(heard.extended_error(), Some(21));
 }
 
+#[test]
+fn questions_of_other_classes_than_in_are_refused_with_the_reason() {
+    let ask = |name: &str, qclass| Ask {
+        qclass,
+        ..Ask::a(7, name).with_type(16)
+    };
+    // CHAOS, HESIOD, NONE and ANY, one that is not assigned, and IN with the bit that multicast DNS sets.
+    let mut asks: Vec<_> = [3, 4, 254, 255, 0, 65_280, 0x8001]
+        .map(|qclass| ask("www.example", qclass))
+        .into();
+    for name in [
+        "version.bind",
+        "VERSION.SERVER",
+        "hostname.bind",
+        "id.server",
+    ] {
+        asks.push(ask(name, 3));
+    }
+    // Names that are answered here in class IN.
+    asks.push(ask("localhost", 3));
+    asks.push(ask("1.0.0.127.in-addr.arpa", 255));
+    let cases: Vec<_> = asks
+        .iter()
+        .map(|ask| (&*ask.name, ask.octets()))
+        .chain(asks.iter().map(|ask| {
+            let edns = Edns {
+                size: 1232,
+                ..Edns::default()
+            };
+            (&*ask.name, ask.clone().with_edns(edns).octets())
+        }))
+        .collect();
+    assert_refused(&cases, REFUSED);
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &["--special-names", "answer"]);
+    let heard = forwarder.tcp().ask(&cases[asks.len()].1);
+    assert_eq!(heard.extended_error(), Some(21), "Not Supported");
+    let localhost = ask("localhost", 3);
+    let heard = forwarder.udp().ask(&localhost.octets());
+    heard.assert_error(&localhost, REFUSED);
+    assert_eq!(forwarder.running().count(Outcome::UnsupportedClass), 2);
+}
+
 /// The one query that the resolver gets when a client sends these octets.
 fn relayed(octets: &[u8]) -> Vec<u8> {
     let resolver = FakeResolver::honest();
@@ -343,7 +388,7 @@ fn a_very_long_signature_is_refused_and_a_long_one_passes() {
 }
 
 #[test]
-fn unknown_types_classes_and_data_pass_octet_for_octet() {
+fn unknown_types_and_data_pass_octet_for_octet() {
     let resolver = FakeResolver::honest();
     let data: Vec<u8> = (0..=255).collect();
     let expected = record(65_280, 77, &data);
@@ -356,8 +401,7 @@ fn unknown_types_classes_and_data_pass_octet_for_octet() {
     });
     let forwarder = Forwarder::before(&resolver, &[]);
     for qtype in [0, 41, 65_280, 65_535, 255, 249] {
-        let mut ask = Ask::a(3, "X.test").with_type(qtype);
-        ask.qclass = 3;
+        let ask = Ask::a(3, "X.test").with_type(qtype);
         let heard = forwarder.tcp().ask(&ask.octets());
         assert_eq!(heard.question(), ask.question());
         assert_eq!(

@@ -2,7 +2,7 @@
 
 use crate::forward::outcome::Outcome;
 use crate::forward::rate_limit::Verdict;
-use crate::message::{self, rtype};
+use crate::message::{self, class, rtype};
 
 /// The longest signed message that is relayed, in octets: a signature may be long, but memory is limited.
 const MAX_SIGNED_LEN: usize = 4096;
@@ -15,6 +15,8 @@ pub(super) fn refusal(verdict: Verdict, query: &message::Query<'_>) -> Option<Ou
         Some(Outcome::RateLimited)
     } else if query.edns().is_some_and(|edns| edns.version > 0) {
         Some(Outcome::UnsupportedEdnsVersion)
+    } else if query.qclass() != class::IN {
+        Some(Outcome::UnsupportedClass)
     } else if matches!(query.qtype(), rtype::AXFR | rtype::IXFR) {
         Some(Outcome::Transfer)
     } else if query.is_signed() && query.message().len() > MAX_SIGNED_LEN {

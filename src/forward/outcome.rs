@@ -22,6 +22,8 @@ pub enum Outcome {
     UnsupportedOpcode,
     /// The EDNS version is above 0.
     UnsupportedEdnsVersion,
+    /// The class is not IN. Names of class CH ask about the server itself (RFC 4892), so the resolver's answer would be false.
+    UnsupportedClass,
     /// The query is for a zone transfer, which takes more messages than one (RFC 5936 section 2.2) and is not relayed.
     Transfer,
     /// The message is signed and longer than signed messages may be.
@@ -50,7 +52,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes, in the order of their counters.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Ignored,
         Self::Dropped,
         Self::RateLimited,
@@ -58,6 +60,7 @@ impl Outcome {
         Self::Malformed,
         Self::UnsupportedOpcode,
         Self::UnsupportedEdnsVersion,
+        Self::UnsupportedClass,
         Self::Transfer,
         Self::SignedTooLong,
         Self::Local,
@@ -82,6 +85,7 @@ impl Outcome {
             Self::Malformed => "malformed",
             Self::UnsupportedOpcode => "unsupported-opcode",
             Self::UnsupportedEdnsVersion => "unsupported-edns-version",
+            Self::UnsupportedClass => "unsupported-class",
             Self::Transfer => "transfer",
             Self::SignedTooLong => "signed-too-long",
             Self::Local => "local",
@@ -134,7 +138,7 @@ impl Outcome {
             Self::Malformed => Some((rcode::FORMERR, None)),
             Self::UnsupportedOpcode => Some((rcode::NOTIMP, None)),
             Self::UnsupportedEdnsVersion => Some((rcode::BADVERS, None)),
-            Self::Transfer | Self::SignedTooLong => {
+            Self::UnsupportedClass | Self::Transfer | Self::SignedTooLong => {
                 Some((rcode::REFUSED, because(ede::NOT_SUPPORTED, "")))
             }
             Self::MalformedResponse => servfail(ede::INVALID_DATA, "unreadable answer"),

@@ -91,6 +91,12 @@ impl<'m> Query<'m> {
         self.qtype
     }
 
+    /// The question's class.
+    pub fn qclass(&self) -> u16 {
+        let class = self.question.last_chunk();
+        class.map_or(0, |octets| u16::from_be_bytes(*octets))
+    }
+
     /// The OPT record, if there is one.
     pub fn edns(&self) -> Option<&Edns> {
         self.edns.as_ref()

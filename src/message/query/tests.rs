@@ -80,6 +80,17 @@ fn an_ixfr_has_the_zone_that_is_known_in_its_authority_section() {
 }
 
 #[test]
+fn type_and_class_are_the_last_fields_of_the_question() {
+    for (qtype, qclass) in [(1, 1), (16, 3), (255, 255), (0x0102, 0x0304)] {
+        let mut question = name("www.example.com");
+        question.extend_from_slice(&[u16::to_be_bytes(qtype), u16::to_be_bytes(qclass)].concat());
+        let draft = Draft::query(&question).opt(&[]);
+        let query = Query::parse(&draft.0).unwrap();
+        assert_eq!((query.qtype(), query.qclass()), (qtype, qclass));
+    }
+}
+
+#[test]
 fn opcodes_other_than_query_are_refused() {
     for opcode in 0..16 {
         let draft = Draft::new([opcode << 3 | 0x07, 0xff], &question());
