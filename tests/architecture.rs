@@ -175,6 +175,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "query_writing",
             "zone_map",
             "response",
+            "addresses",
             "answer",
             "query",
             "compression",

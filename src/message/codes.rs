@@ -37,6 +37,10 @@ pub mod rtype {
     pub const NSEC: u16 = 47;
     /// Hashed authenticated denial of existence (RFC 5155 section 3).
     pub const NSEC3: u16 = 50;
+    /// A service binding (RFC 9460).
+    pub const SVCB: u16 = 64;
+    /// A service binding for HTTP (RFC 9460 section 9).
+    pub const HTTPS: u16 = 65;
     /// A transaction signature (RFC 8945).
     pub const TSIG: u16 = 250;
     /// An incremental zone transfer (RFC 1995).

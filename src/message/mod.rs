@@ -9,6 +9,7 @@
 //! - [`presentation`]: the presentation form of names, types and records.
 //! - `cached_answer`: how an answer is stored in the cache.
 //! - `response`: how a response to a client is written.
+//! - `addresses`: which addresses an answer names.
 //! - `answer`: what is in a resolver's answer, and to which question it is a response.
 //! - `compression`: how compressed names survive when a message is changed.
 //! - `query_writing`: how a query to a resolver is written.
@@ -38,6 +39,7 @@
     )
 )]
 
+mod addresses;
 mod answer;
 mod cached_answer;
 mod codes;
@@ -59,6 +61,7 @@ mod response;
 mod test_messages;
 mod zone_map;
 
+pub use addresses::addresses;
 pub use answer::{Answer, TtlRewrite, is_response_to, response_code};
 pub use cached_answer::CachedAnswer;
 pub use codes::{HEADER_LEN, MAX_MESSAGE_LEN, MIN_UDP_PAYLOAD, class, ede, rcode, rtype};

@@ -40,6 +40,7 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     assert!(message.starts_with(answer.message()));
+    assert!(message::addresses(&answer).count() <= message.len() / 4);
     for record in answer.records() {
         let line = RecordLine {
             answer: &answer,
