@@ -84,6 +84,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "in_flight_table",
             "in_flight",
             "waiters",
+            "rebinding",
             "outcome",
             "rate_limit",
             "quota",

@@ -27,6 +27,7 @@ mod names;
 mod pins;
 mod pool;
 mod readme;
+mod rebinding;
 mod routes;
 mod sandbox;
 mod service;

@@ -16,6 +16,7 @@ use crate::support::{
 
 const SERVFAIL: u16 = 2;
 const NXDOMAIN: u16 = 3;
+const REFUSED: u16 = 5;
 /// The option Padding (RFC 7830).
 const PADDING: u16 = 12;
 
@@ -153,6 +154,27 @@ fn a_route_decides_before_a_special_use_does() {
     assert_eq!(main.count("db.internal"), 1);
     let ask = Ask::a(1, "tv.local");
     assert_eq!(client.ask(&ask.octets()).whole_rcode(), NXDOMAIN);
+}
+
+#[test]
+fn a_server_of_a_route_may_name_private_addresses() {
+    let private = |query: &[u8]| {
+        let record = message::record(1, 300, &[192, 168, 0, 1]);
+        message::answer_with(query, &[&record])
+    };
+    let server = CleartextServer::with(move |query| Some(private(query)));
+    let main = FakeResolver::honest();
+    main.serve(move |query| vec![Act::Send(private(query))]);
+    let routes = [cleartext("lan", &server), "public.lan=relay".to_owned()];
+    let options = [&options(&routes)[..], &["--rebind-protection"]].concat();
+    let forwarder = Forwarder::before(&main, &options);
+    let client = forwarder.udp();
+    let heard = client.ask(&Ask::a(1, "nas.lan").octets());
+    assert_eq!(heard.addresses(), [[192, 168, 0, 1]]);
+    for name in ["www.example", "www.public.lan"] {
+        let ask = Ask::a(2, name);
+        assert_eq!(client.ask(&ask.octets()).whole_rcode(), REFUSED, "{name}");
+    }
 }
 
 #[test]

@@ -26,6 +26,8 @@ complete -c dns-tool -l resolver-ca -rF -d 'PEM file of trust anchors for all re
 complete -c dns-tool -l timeout -x -d 'Deadline of each query in seconds, decimals allowed'
 complete -c dns-tool -l route -x -d 'Destination of queries for names in ZONE, where the longest zone decides'
 complete -c dns-tool -l special-names -xa 'answer relay' -d 'Treatment of names with a special use, such as localhost, local, home.arpa and the reverse zones of private addresses'
+complete -c dns-tool -l rebind-protection -d 'Refuse answers in which the resolver names a private, shared, link-local, loopback or unspecified address, so that no web page can reach into your network by DNS rebinding'
+complete -c dns-tool -l rebind-allow -x -d 'Zone whose names may have such addresses in spite of --rebind-protection, such as plex.direct; the names below it may too'
 complete -c dns-tool -l cache-size -x -d 'Memory for cached answers in bytes'
 complete -c dns-tool -l serve-stale -x -d 'Time in seconds for which a cached answer may still be served after it expires, while the resolver fails or is slow (RFC 8767)'
 complete -c dns-tool -l max-memory -x -d 'Memory for queries and replies in bytes, including the kernel\'s buffers of TCP connections and excluding the cache'

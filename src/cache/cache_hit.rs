@@ -73,6 +73,11 @@ impl CacheHit {
         self.entry.is_failure()
     }
 
+    /// Whether this is a refusal, which is a failure, too: the caller gives its reason.
+    pub fn is_refusal(&self) -> bool {
+        self.entry.is_refusal()
+    }
+
     /// Whether this is an expired answer.
     pub fn is_stale(&self) -> bool {
         matches!(self.options.ttls, TtlRewrite::Fixed(_))

@@ -32,6 +32,8 @@ pub(super) struct Entry {
     pub(super) max_record_ttl: u32,
     /// How often it was served, counted up to [`PREFETCH_MIN_HITS`] or little more.
     hits: AtomicU8,
+    /// This is a refusal: a failure by a rule of this forwarder.
+    is_refusal: bool,
     /// A prefetch was started for it.
     prefetched: AtomicBool,
     /// Failed attempts to refresh it; of a failure, when the question may be asked again.
@@ -56,6 +58,7 @@ impl Entry {
             ttl,
             max_record_ttl,
             hits: AtomicU8::new(0),
+            is_refusal: false,
             prefetched: AtomicBool::new(false),
             backoff: Mutex::default(),
         }
@@ -75,6 +78,19 @@ impl Entry {
         Self {
             backoff: Mutex::new(backoff),
             ..Self::of_success(answer, key, no_lifetime, now)
+        }
+    }
+
+    /// The entry of a refusal, which counts as long as its `backoff` is active.
+    pub(super) fn of_refusal(
+        answer: CachedAnswer,
+        key: &QuestionKey<'_>,
+        backoff: Backoff,
+        now: u64,
+    ) -> Self {
+        Self {
+            is_refusal: true,
+            ..Self::of_failure(answer, key, backoff, now)
         }
     }
 
@@ -103,6 +119,11 @@ impl Entry {
     /// Whether this is the entry of a failure.
     pub(super) fn is_failure(&self) -> bool {
         self.ttl == 0
+    }
+
+    /// Whether this is the entry of a refusal, which is a failure, too.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.is_refusal
     }
 
     /// Counts one more hit, and returns whether the answer is popular.

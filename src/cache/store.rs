@@ -309,6 +309,25 @@ impl Cache {
         self.record_failure(store, key, failure, true, now)
     }
 
+    /// Records that the answer to `key` was refused by a rule of this forwarder. That is a decision about the name: no cached answer may hide
+    /// it. Equal questions are refused for as long as after a failure.
+    pub(crate) fn record_refusal(&self, key: &QuestionKey<'_>, now: Instant) {
+        let Some(store) = &self.store else { return };
+        let now = self.since_start(now);
+        let _writing = self.writes.lock();
+        if let Some(entry) = store.get(&LookupKey(key))
+            && entry.is_refusal()
+        {
+            return entry.backoff.lock().record_failure(false, 0, now);
+        }
+        let mut backoff = Backoff::default();
+        backoff.record_failure(false, 0, now);
+        match CachedAnswer::refused(key) {
+            Some(refusal) => self.insert(store, Entry::of_refusal(refusal, key, backoff, now)),
+            None => drop(store.remove(&LookupKey(key))),
+        }
+    }
+
     /// Replaces the entry of `key` by a fresh answer, or removes it if the answer is not cacheable.
     fn replace(&self, store: &Store, key: &QuestionKey<'_>, answer: &Answer<'_>, now: u64) {
         let cacheable = lifetime(answer, key).and_then(|lifetime| {
@@ -340,7 +359,8 @@ impl Cache {
                     .record_failure(outage, FAILURE_RECHECK_MS, now);
                 return Some(hit);
             }
-            if entry.is_failure() {
+            // A failure that is to be cached replaces a refusal, whose time is over.
+            if entry.is_failure() && !(entry.is_refusal() && failure.is_some()) {
                 if failure.is_some() {
                     entry.backoff.lock().record_failure(outage, 0, now);
                 }

@@ -4,8 +4,7 @@
 
 /// Groups of options that belong to a subcommand, whose name they have.
 pub(super) const SUBCOMMAND_GROUPS: [&str; 2] = ["Pin and check", "Query"];
-/// Options whose default means more than its values: setting the same values explicitly changes what the daemon does (default
-/// listening addresses are optional, and default limits do not apply to loopback clients).
+/// Options whose default means more than its values: default listening addresses are optional, default limits spare loopback clients.
 pub(super) const IMPLICIT_DEFAULTS: [&str; 3] =
     ["--address", "--rate-limit", "--max-clients-per-address"];
 /// The networks that may query unless `--allow` is set: loopback, private networks (RFC 1918, RFC 4193), shared address space
@@ -229,10 +228,29 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 11] = [
                 value_name: "MODE",
                 repeatable: false,
                 help: "Treatment of names with a special use, such as localhost, local, home.arpa and the reverse zones \
-                   of private addresses. answer answers them without the resolver, most of them with NXDOMAIN. \
-                   relay sends them to the resolver like all others.",
+                       of private addresses. answer answers them without the resolver, most of them with NXDOMAIN. \
+                       relay sends them to the resolver like all others.",
                 default_text: "answer",
                 default_values: &["answer"],
+            },
+            OptionSpec {
+                name: "--rebind-protection",
+                value_name: "",
+                repeatable: false,
+                help: "Refuse answers in which the resolver names a private, shared, link-local, loopback or unspecified \
+                       address, so that no web page can reach into your network by DNS rebinding. Recommended on \
+                       routers. Mail servers that ask DNS blocklists need --rebind-allow with it.",
+                default_text: "no",
+                default_values: &[],
+            },
+            OptionSpec {
+                name: "--rebind-allow",
+                value_name: "ZONE",
+                repeatable: true,
+                help: "Zone whose names may have such addresses in spite of --rebind-protection, such as plex.direct; \
+                       the names below it may too. At most 256 zones.",
+                default_text: "none",
+                default_values: &[],
             },
         ],
     ),

@@ -83,12 +83,6 @@ fn parse(text: &str) -> Result<(Name, Target), String> {
         .split_once('=')
         .ok_or("expected ZONE=TARGET such as corp.example=192.0.2.1#dns.corp.example")?;
     let zone = parse_zone(zone)?;
-    if zone.octets() == [0] {
-        return Err(
-            "expected a zone below the root: --resolver-addr and --resolver are for all names"
-                .to_owned(),
-        );
-    }
     Ok((zone, parse_target(target)?))
 }
 

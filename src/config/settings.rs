@@ -15,11 +15,12 @@ use crate::config::sources::{OptionValues, UsageError};
 use crate::config::values::{
     expected_address, integer_value, option_values, optional_value, parse_decimal_seconds,
     parse_integer, parse_named_pin, parse_named_resolver, parse_prefix, parse_resolver_address,
-    parse_seconds, rate, read_trust_anchors, required_value,
+    parse_seconds, parse_zone, rate, read_trust_anchors, required_value,
 };
 use crate::forward::policy;
 use crate::forward::quota;
 use crate::forward::rate_limit;
+use crate::forward::rebinding::RebindProtection;
 use crate::forward::routes;
 use crate::identity::anchors::TrustAnchors;
 use crate::identity::pin::PinEntry;
@@ -54,6 +55,9 @@ const MAX_PENDING_OF_ROUTES: usize = 2048;
 const OCTETS_PER_PENDING_OF_ROUTES: usize = 16 * 1024;
 /// Maximum of `--serve-stale` in seconds: a week.
 const MAX_STALE_SECONDS: usize = 604_800;
+
+/// Zones of `--rebind-allow`, at most.
+const MAX_REBIND_ZONES: usize = 256;
 
 /// The settings of all parts of the daemon.
 #[derive(Debug)]
@@ -104,6 +108,7 @@ impl Config {
                 "relay" => Ok(false),
                 _ => Err("expected answer or relay".to_owned()),
             })?,
+            rebind_protection: rebind_protection(&options)?,
             cache: cache_settings(&options)?,
             limit: limit_settings(&options)?,
             upstream_rate_limit: rate(budget, budget),
@@ -336,6 +341,20 @@ fn limit_settings(options: &OptionValues) -> Result<rate_limit::Settings, UsageE
             Ok(rate(qps, burst))
         })?,
     })
+}
+
+/// Reads the zones even if they are of no use, so that a wrong one is found before the protection is turned on.
+fn rebind_protection(options: &OptionValues) -> Result<Option<RebindProtection>, UsageError> {
+    let mut allowed = Vec::new();
+    options.try_for_each_value("--rebind-allow", &mut |text| {
+        if allowed.len() >= MAX_REBIND_ZONES {
+            return Err(format!("expected at most {MAX_REBIND_ZONES} zones"));
+        }
+        allowed.push(parse_zone(text)?);
+        Ok(())
+    })?;
+    let is_on = options.flag("--rebind-protection")?;
+    Ok(is_on.then(|| RebindProtection::new(&allowed)))
 }
 
 fn cache_settings(options: &OptionValues) -> Result<cache::Settings, UsageError> {

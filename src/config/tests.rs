@@ -606,3 +606,42 @@ fn changed_options_are_known_by_name() {
     let same = serve(&["--port", "1", "--allow", "::1", "--timeout", "3"]);
     assert!(same.options.changed_since(&before.options).is_empty());
 }
+
+#[test]
+fn zones_of_rebind_allow_are_names_below_the_root_and_at_most_256() {
+    let zones: Vec<_> = (0..257)
+        .map(|number| format!("--rebind-allow=z{number}.example"))
+        .collect();
+    let arguments: Vec<_> = ["--rebind-protection"]
+        .into_iter()
+        .chain(zones.iter().map(String::as_str))
+        .collect();
+    let config = serve(&arguments[..257]);
+    let protection = config.forwarder.rebind_protection.expect("it is on");
+    assert!(!protection.applies_to(b"\x03www\x04Z255\x07example\0\0\x01\0\x01"));
+    assert!(protection.applies_to(b"\x03www\x04z256\x07example\0\0\x01\0\x01"));
+    let error = refuse(&arguments);
+    assert!(error.contains("z256.example"), "{error}");
+    assert!(error.ends_with("expected at most 256 zones"), "{error}");
+    let long = "x".repeat(64);
+    for (zone, found) in [
+        (".", ""),
+        ("ZONE", ""),
+        ("", "; found an empty label"),
+        ("a..b", "; found an empty label"),
+        (&*long, "; found a label of more than 63 octets"),
+        (
+            "bücher.example",
+            "; found 'ü', which a name has only as \\DDD",
+        ),
+    ] {
+        // Also where the protection is off.
+        let error = refuse(&["--rebind-allow", zone]);
+        let expected = format!(
+            "--rebind-allow {zone:?}: expected a zone below the root such as corp.example{found}"
+        );
+        assert_eq!(error, expected);
+    }
+    let off = serve(&["--rebind-allow", "plex.direct"]);
+    assert!(off.forwarder.rebind_protection.is_none());
+}

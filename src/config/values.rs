@@ -92,11 +92,15 @@ pub(super) fn is_own_network(ip: IpAddr) -> bool {
     networks.into_iter().any(|network| network.contains(&ip))
 }
 
-/// A zone, in lower case.
+/// A zone below the root, in lower case. The placeholder of the help, `ZONE`, is none.
 pub(super) fn parse_zone(text: &str) -> Result<Name, String> {
+    const EXPECTED: &str = "expected a zone below the root such as corp.example";
+    if matches!(text, "." | "ZONE") {
+        return Err(EXPECTED.to_owned());
+    }
     text.to_ascii_lowercase()
         .parse()
-        .map_err(|error: NameError| format!("expected a zone such as corp.example, got {error}"))
+        .map_err(|error: NameError| format!("{EXPECTED}; found {error}"))
 }
 
 /// A resolver's address and name, `IP[:PORT]#NAME`.

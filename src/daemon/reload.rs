@@ -34,6 +34,9 @@ const RESTART_ONLY_OPTIONS: [&str; 10] = [
     "--user",
 ];
 
+/// Options that decide which answers clients may get: the cached ones were let in under the old values.
+const CACHE_FLUSHING_OPTIONS: [&str; 2] = ["--rebind-protection", "--rebind-allow"];
+
 /// The options that a reload changes.
 struct Changes {
     /// Options that change now.
@@ -59,6 +62,12 @@ impl Changes {
             needs_restart,
             state_dir_changed,
         }
+    }
+
+    /// Whether answers that are in the cache, or will come to queries in flight, may be other ones than the new options let in.
+    fn flush_cache(&self) -> bool {
+        let applied = |name: &&str| self.applied.contains(name);
+        CACHE_FLUSHING_OPTIONS.iter().any(applied)
     }
 
     /// Logs what has changed, and what needs a restart.
@@ -129,6 +138,9 @@ impl RunningDaemon {
                 // The file's name is the same, but its certificates are not.
                 changes.applied.push("--resolver-ca");
             }
+        }
+        if changes.flush_cache() {
+            self.completer.flush(clock::now());
         }
         let query_log = self
             .completer

@@ -17,6 +17,7 @@ use crate::forward::in_flight::Query;
 use crate::forward::in_flight_table::InFlightTable;
 use crate::forward::outcome::Outcome;
 use crate::forward::quota::QueryQuota;
+use crate::forward::rebinding::names_private_address;
 use crate::forward::waiters::Waiters;
 use crate::message::{
     self, Answer, ParseError, QuestionPresentation, ReplyOptions, ReplyTo, ZoneMap, rcode,
@@ -165,11 +166,33 @@ impl QueryCompleter {
         (hit, successor)
     }
 
+    /// Refuses the resolver's answer to `query`, and caches the refusal unless the cache is flushed meanwhile. No expired answer is served in
+    /// its place: the resolver has answered.
+    fn refuse(&self, query: &Query, now: Instant, replies: &mut ReplyBatch) {
+        let mut successor = None;
+        if let Some(key) = query.key() {
+            if !self.predates_flush(query) {
+                self.cache.record_refusal(&key, now);
+                // As in `record_result`.
+                if self.predates_flush(query) {
+                    self.cache.remove(&key);
+                }
+            }
+            let removed = self.in_flight.remove(query);
+            successor = removed.filter(|_| !self.predates_flush(query));
+        }
+        let refused = Err(Outcome::Rebinding);
+        self.answer_all_waiters(query, refused, None, now, replies);
+        if let Some(successor) = successor {
+            self.answer_all_waiters(&successor, refused, None, now, replies);
+        }
+    }
+
     /// Answers all clients that wait for `query`: with the `replacement` from the cache if there is one, else with its result.
     pub(super) fn answer_all_waiters(
         &self,
         query: &Query,
-        result: Result<&Answer<'_>, Failure>,
+        result: Result<&Answer<'_>, Outcome>,
         replacement: Option<&CacheHit>,
         now: Instant,
         replies: &mut ReplyBatch,
@@ -183,7 +206,7 @@ impl QueryCompleter {
         &self,
         waiters: Waiters,
         query: &Query,
-        result: Result<&Answer<'_>, Failure>,
+        result: Result<&Answer<'_>, Outcome>,
         replacement: Option<&CacheHit>,
         now: Instant,
         replies: &mut ReplyBatch,
@@ -205,8 +228,7 @@ impl QueryCompleter {
                     self.record_outcome(client, reply_to.question, Outcome::Answered, since);
                     (AnswerSource::Resolver, Outcome::Answered)
                 }
-                (None, Err(failure)) => {
-                    let outcome = failure.into();
+                (None, Err(outcome)) => {
                     self.reply_error(client, reply_to, outcome, usize::MAX, since, replies);
                     (AnswerSource::Resolver, outcome)
                 }
@@ -228,6 +250,11 @@ impl QueryCompleter {
         since: Instant,
         replies: &mut ReplyBatch,
     ) -> Outcome {
+        if hit.is_refusal() {
+            let outcome = Outcome::Rebinding;
+            self.reply_error(client, reply_to, outcome, usize::MAX, since, replies);
+            return outcome;
+        }
         replies.push_answer(client, reply_to, &hit.answer(), hit.reply_options());
         let outcome = if hit.is_stale() {
             Outcome::Stale
@@ -360,20 +387,24 @@ impl Completer<Query, ReplyBatch> for QueryCompleter {
         if shows_that_resolver_answers(result) {
             self.cache.note_response(now);
         }
+        if query.is_rebind_protected() && result.is_ok_and(names_private_address) {
+            return self.refuse(query, now, replies);
+        }
+        let reply = result.map_err(Outcome::from);
         let Some(key) = query.key() else {
-            return self.answer_all_waiters(query, result, None, now, replies);
+            return self.answer_all_waiters(query, reply, None, now, replies);
         };
         if self.predates_flush(query) {
             self.in_flight.remove(query);
-            return self.answer_all_waiters(query, result, None, now, replies);
+            return self.answer_all_waiters(query, reply, None, now, replies);
         }
         let (hit, successor) = self.record_and_remove(&key, query, result, now);
         // After a flush, the clients of the newer query wait for its own answer.
         let successor = successor.filter(|_| !self.predates_flush(query));
-        self.answer_all_waiters(query, result, hit.as_ref(), now, replies);
+        self.answer_all_waiters(query, reply, hit.as_ref(), now, replies);
         // The answer to the older query also serves the clients that the newer one has taken over.
         if let (Some(successor), Ok(_)) = (successor, result) {
-            self.answer_all_waiters(&successor, result, hit.as_ref(), now, replies);
+            self.answer_all_waiters(&successor, reply, hit.as_ref(), now, replies);
         }
     }
 
@@ -402,7 +433,8 @@ impl Completer<Query, ReplyBatch> for QueryCompleter {
                 self.cache.servable(&key, now)
             };
         }
-        self.answer_waiters(waiters, query, result, hit.as_ref(), now, replies);
+        let reply = result.map_err(Outcome::from);
+        self.answer_waiters(waiters, query, reply, hit.as_ref(), now, replies);
         query.clients().reschedule(now);
     }
 }

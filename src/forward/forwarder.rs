@@ -221,6 +221,7 @@ impl Forwarder {
             timeout,
             stale_after,
             max_pending: policy.settings.max_pending,
+            rebind_protection: policy.rebind_protection(route),
         };
         if refresh == Some(Refresh::BeforeReply) {
             let (pool, last_batch) = (&mut batch.query_pool, batch.last_batch);

@@ -46,6 +46,8 @@ pub struct Query {
     message_end: usize,
     question: Range<usize>,
     signed: bool,
+    /// Its answer may not name private addresses.
+    rebind_protected: bool,
     /// The memory that is reserved for the query; None where memory is not counted.
     reservation: Option<Reservation>,
 }
@@ -83,6 +85,7 @@ impl Query {
             message_end: 0,
             question: 0..0,
             signed: false,
+            rebind_protected: false,
             reservation: None,
         }
     }
@@ -122,6 +125,7 @@ impl Query {
             message_end,
             question,
             signed,
+            rebind_protected,
             // The caller has resized it.
             reservation: _,
         } = self;
@@ -148,6 +152,17 @@ impl Query {
         *question =
             LENGTH_PREFIX_LEN + HEADER_LEN..LENGTH_PREFIX_LEN + HEADER_LEN + query.question().len();
         *signed = query.is_signed();
+        *rebind_protected = false;
+    }
+
+    /// Sets whether its answer may not name private addresses. It may after [`Query::reset`].
+    pub(super) fn set_rebind_protected(&mut self, rebind_protected: bool) {
+        self.rebind_protected = rebind_protected;
+    }
+
+    /// Whether its answer may not name private addresses.
+    pub(super) fn is_rebind_protected(&self) -> bool {
+        self.rebind_protected
     }
 
     /// The clients that wait for this query.

@@ -12,6 +12,7 @@
 //! - [`in_flight_table`]: is an equal query in flight already?
 //! - [`in_flight`]: what is on its way to the resolver?
 //! - [`waiters`]: which clients wait for this answer, and until when?
+//! - [`rebinding`]: does this answer lead a client into its own network?
 //! - [`outcome`]: how did a query end?
 //! - [`rate_limit`]: may this client ask now?
 //! - [`quota`]: may this client have one more query in flight?
@@ -26,6 +27,7 @@ pub mod outcome;
 pub mod policy;
 pub mod quota;
 pub mod rate_limit;
+pub mod rebinding;
 mod relay;
 pub mod routes;
 pub mod waiters;

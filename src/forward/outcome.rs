@@ -38,6 +38,8 @@ pub enum Outcome {
     Stale,
     /// A failure came from the cache (RFC 9520).
     CachedFailure,
+    /// The resolver's answer named a private address and was refused, now or when it came.
+    Rebinding,
     /// The resolver's response could not be parsed.
     MalformedResponse,
     /// The resolver did not answer by the deadline.
@@ -52,7 +54,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes, in the order of their counters.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Ignored,
         Self::Dropped,
         Self::RateLimited,
@@ -68,6 +70,7 @@ impl Outcome {
         Self::Cached,
         Self::Stale,
         Self::CachedFailure,
+        Self::Rebinding,
         Self::MalformedResponse,
         Self::TimedOut,
         Self::Unreachable,
@@ -93,6 +96,7 @@ impl Outcome {
             Self::Cached => "cached",
             Self::Stale => "stale",
             Self::CachedFailure => "cached-failure",
+            Self::Rebinding => "rebinding",
             Self::MalformedResponse => "malformed-response",
             Self::TimedOut => "timed-out",
             Self::Unreachable => "unreachable",
@@ -141,6 +145,7 @@ impl Outcome {
             Self::UnsupportedClass | Self::Transfer | Self::SignedTooLong => {
                 Some((rcode::REFUSED, because(ede::NOT_SUPPORTED, "")))
             }
+            Self::Rebinding => Some((rcode::REFUSED, because(ede::BLOCKED, "rebinding"))),
             Self::MalformedResponse => servfail(ede::INVALID_DATA, "unreadable answer"),
             Self::TimedOut => servfail(ede::NO_REACHABLE_AUTHORITY, "timeout"),
             Self::Unreachable => servfail(ede::NETWORK_ERROR, "unreachable"),
@@ -187,6 +192,7 @@ mod tests {
     fn an_answer_without_the_resolver_says_nothing_of_its_service() {
         assert!(!Outcome::Local.counts_for_slo());
         assert!(!Outcome::Local.is_served());
+        assert!(!Outcome::Rebinding.counts_for_slo());
     }
 
     #[test]

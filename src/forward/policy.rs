@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::cache;
 use crate::forward::rate_limit::{self, Limiter};
-use crate::forward::routes::Upstreams;
+use crate::forward::rebinding::RebindProtection;
+use crate::forward::routes::{Destination, Route, Upstreams};
 use crate::telemetry::query_log;
 use crate::upstream::token_bucket::{Rate, TokenBucket};
 
@@ -20,6 +21,8 @@ pub struct Settings {
     pub max_pending: usize,
     /// Whether special-use names are answered here, and not by the resolver.
     pub answer_special_names: bool,
+    /// Which answers may not name private addresses; None if all may.
+    pub rebind_protection: Option<RebindProtection>,
     /// Settings of the cache.
     pub cache: cache::Settings,
     /// Which clients may ask, and how much.
@@ -48,6 +51,14 @@ impl Policy {
             upstream_bucket,
             settings,
             upstreams,
+        }
+    }
+
+    /// The protection against DNS rebinding for names with this route: servers of routes may know private addresses.
+    pub(super) fn rebind_protection(&self, route: Option<Route>) -> Option<&RebindProtection> {
+        match route.map(|route| route.destination) {
+            Some(Destination::Route(_)) => None,
+            _ => self.settings.rebind_protection.as_ref(),
         }
     }
 

@@ -12,8 +12,10 @@ use crate::client::reply_batch::ReplyBatch;
 use crate::forward::completion::QueryCompleter;
 use crate::forward::in_flight::Query;
 use crate::forward::in_flight_table::{Decision, QueryPool};
+use crate::forward::outcome::Outcome;
 use crate::forward::policy::Policy;
 use crate::forward::quota;
+use crate::forward::rebinding::RebindProtection;
 use crate::forward::waiters::Waiter;
 use crate::message;
 use crate::system::memory::Purpose;
@@ -30,12 +32,21 @@ pub(super) struct NewQuery<'q> {
     pub(super) stale_after: Option<Duration>,
     /// Queries of one client in flight, at most.
     pub(super) max_pending: usize,
+    /// Which answers may not name private addresses; None if all may.
+    pub(super) rebind_protection: Option<&'q RebindProtection>,
 }
 
 impl NewQuery<'_> {
     /// Octets of memory that the query costs while it is in flight.
     pub(super) fn cost(&self) -> usize {
         Query::cost(self.query, self.key)
+    }
+
+    /// Whether the answer may not name private addresses.
+    fn is_rebind_protected(&self) -> bool {
+        let question = self.query.question();
+        self.rebind_protection
+            .is_some_and(|protection| protection.applies_to(question))
     }
 }
 
@@ -95,6 +106,7 @@ impl QueryCompleter {
         }
         query_pool.reuse(self.memory(), new_query.cost(), now, |upstream_query| {
             upstream_query.reset(new_query.query, new_query.key, now, new_query.timeout);
+            upstream_query.set_rebind_protected(new_query.is_rebind_protected());
             let clients = upstream_query.clients_mut();
             if let Some(stale_after) = new_query.stale_after {
                 clients.serve_stale_after(stale_after);
@@ -132,7 +144,7 @@ impl QueryCompleter {
                 }
             });
         for (query, hit) in already_cached {
-            let result = Err(Failure::TimedOut);
+            let result = Err(Outcome::TimedOut);
             self.answer_all_waiters(&query, result, Some(&hit), now, replies);
         }
         for query in joined

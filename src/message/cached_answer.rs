@@ -57,6 +57,15 @@ impl CachedAnswer {
 
     /// A SERVFAIL response to the question of `key`, without an Extended DNS Error.
     pub fn servfail(key: &QuestionKey<'_>) -> Option<Self> {
+        Self::error(key, rcode::SERVFAIL)
+    }
+
+    /// A REFUSED response to the question of `key`, without an Extended DNS Error.
+    pub fn refused(key: &QuestionKey<'_>) -> Option<Self> {
+        Self::error(key, rcode::REFUSED)
+    }
+
+    fn error(key: &QuestionKey<'_>, rcode: u16) -> Option<Self> {
         let reply_to = ReplyTo {
             id: 0,
             flags: [0x01, 0],
@@ -65,7 +74,7 @@ impl CachedAnswer {
             keepalive: None,
         };
         let mut octets = Vec::new();
-        reply_to.write_empty_response(&mut octets, rcode::SERVFAIL, None);
+        reply_to.write_empty_response(&mut octets, rcode, None);
         Self::from_octets(&octets, key.question(), None)
     }
 

@@ -81,6 +81,8 @@ pub mod ede {
     pub const STALE_ANSWER: u16 = 3;
     /// Cached Error.
     pub const CACHED_ERROR: u16 = 13;
+    /// Blocked.
+    pub const BLOCKED: u16 = 15;
     /// Prohibited.
     pub const PROHIBITED: u16 = 18;
     /// Stale NXDOMAIN Answer.

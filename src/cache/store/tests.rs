@@ -871,6 +871,94 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Whether a refusal is served.
+fn refused(lookup: Lookup) -> bool {
+    match lookup {
+        Lookup::Failure(hit) => hit.is_refusal() && hit.is_failure() && !hit.is_stale(),
+        _ => false,
+    }
+}
+
+#[test]
+fn a_refusal_replaces_an_answer_and_no_expired_one_is_served_for_it() {
+    for age in [0.0, 10.0, 100.0] {
+        let mut bench = Bench::new();
+        let question = question("www.example", A);
+        let key = QuestionKey::new(&question, false, false);
+        bench.record_result(&key, &Draft::to(&question, 0).with_a(50));
+        bench.advance(age);
+        bench.cache.record_refusal(&key, bench.now);
+        assert!(refused(bench.lookup(&key)), "{age}");
+        assert!(bench.cache.servable(&key, bench.now).is_none(), "{age}");
+        bench.advance(1.0);
+        assert!(matches!(bench.lookup(&key), Lookup::Miss), "{age}");
+        assert!(bench.fail(&key, Failure::TimedOut).is_none(), "{age}");
+    }
+}
+
+#[test]
+fn a_refusal_is_kept_twice_as_long_each_time_up_to_five_minutes() {
+    let mut bench = Bench::new();
+    let question = question("www.example", A);
+    let key = QuestionKey::new(&question, false, false);
+    for seconds in [
+        1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0, 300.0,
+    ] {
+        bench.cache.record_refusal(&key, bench.now);
+        // The resolver may answer other queries meanwhile.
+        bench.cache.note_response(bench.now);
+        bench.advance(seconds - 0.1);
+        assert!(refused(bench.lookup(&key)), "{seconds}");
+        bench.advance(0.1);
+        assert!(!refused(bench.lookup(&key)), "{seconds}");
+    }
+    assert_eq!(bench.cache.entries(), 1);
+}
+
+#[test]
+fn what_comes_after_a_refusal_replaces_it() {
+    let question = question("www.example", A);
+    let key = QuestionKey::new(&question, false, false);
+    let other = QuestionKey::new(&question, true, false);
+    let refuse = || {
+        let mut bench = Bench::new();
+        bench.cache.record_refusal(&key, bench.now);
+        assert!(refused(bench.lookup(&key)));
+        assert!(matches!(bench.lookup(&other), Lookup::Miss));
+        bench.advance(1.0);
+        bench
+    };
+    let bench = refuse();
+    bench.record_result(&key, &Draft::to(&question, 0).with_a(50));
+    assert_eq!(bench.fresh(&key), Some(vec![50]));
+    for failed in [Err(Failure::MalformedResponse), Ok(2)] {
+        let bench = refuse();
+        match failed {
+            Ok(rcode) => bench.record_result(&key, &Draft::to(&question, rcode)),
+            Err(failure) => bench.fail(&key, failure),
+        };
+        let Lookup::Failure(hit) = bench.lookup(&key) else {
+            panic!("a failure");
+        };
+        assert!(!hit.is_refusal() && hit.answer().rcode() == rcode::SERVFAIL);
+        bench.cache.record_refusal(&key, bench.now);
+        assert!(refused(bench.lookup(&key)), "it replaces a failure, too");
+    }
+    let bench = refuse();
+    bench.record_result(&key, &Draft::to(&question, 5));
+    assert_eq!(
+        bench.cache.entries(),
+        0,
+        "REFUSED of the resolver is not kept"
+    );
+    let bench = Bench::with(Settings {
+        size: 0,
+        serve_stale: Duration::ZERO,
+    });
+    bench.cache.record_refusal(&key, bench.now);
+    assert!(matches!(bench.lookup(&key), Lookup::Miss), "no cache");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 

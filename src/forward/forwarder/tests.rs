@@ -13,6 +13,7 @@ use crate::client::connection_limit::ConnectionLimit;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
 use crate::forward::rate_limit;
+use crate::forward::rebinding::RebindProtection;
 use crate::forward::routes::Upstream;
 use crate::system::memory::{self, Purpose};
 use crate::telemetry::query_log;
@@ -23,6 +24,7 @@ use crate::upstream::{Completer, Failure, Query as _};
 const TIMEOUT: Duration = Duration::from_secs(3);
 const NOERROR: u8 = 0;
 const SERVFAIL: u8 = 2;
+const REFUSED: u8 = 5;
 
 /// A forwarder whose queries are not sent, its client and its clock.
 struct Bench {
@@ -54,6 +56,7 @@ impl Bench {
             query_log: query_log::Mode::Off,
             max_pending,
             answer_special_names: true,
+            rebind_protection: None,
             cache: cache::Settings {
                 size: 1 << 20,
                 serve_stale: Duration::from_secs(86_400),
@@ -883,6 +886,169 @@ impl TcpBench {
         }
         assert_eq!(memory.held(Purpose::Replies), replies);
     }
+}
+
+/// A forwarder that refuses private addresses, except below `plex.direct`.
+fn protected_bench() -> Bench {
+    let bench = Bench::new();
+    let allowed = "plex.direct".parse().expect("a name");
+    let settings = Settings {
+        rebind_protection: Some(RebindProtection::new([&allowed])),
+        ..bench.forwarder.settings()
+    };
+    let upstreams = bench.forwarder.upstreams();
+    bench.forwarder.reconfigure(settings, upstreams, bench.now);
+    bench
+}
+
+/// The resolver's answer with a private address.
+fn private_answer(query: &Query, ttl: u32) -> Vec<u8> {
+    let mut answer = answer(query, ttl);
+    let address = answer.len() - 4;
+    answer[address..].copy_from_slice(&[192, 168, 0, 1]);
+    answer
+}
+
+/// The EDE Blocked, at the end of a message.
+const BLOCKED: &[u8] = b"\0\x0f\0\x0b\0\x0frebinding";
+
+#[test]
+fn a_private_address_is_refused_for_all_that_wait_and_from_the_cache() {
+    let mut bench = protected_bench();
+    let asked = [
+        query(1, "www.example"),
+        query_with(2, "WWW.Example", [1, 0], &opt(0)),
+    ];
+    let in_flight = bench.handle_all(&asked);
+    assert_eq!(in_flight.len(), 1);
+    bench.complete(&in_flight[0], Ok(&private_answer(&in_flight[0], 300)));
+    let received = [bench.receive(), bench.receive()];
+    assert!(received.iter().all(|reply| id_and_code(reply).1 == REFUSED));
+    assert!(received.iter().any(|reply| reply.ends_with(BLOCKED)));
+    assert_eq!(bench.completer.queries_in_flight(), 0);
+    // From the cache, and in the words of the first time.
+    assert!(bench.handle_all(&[asked[1].clone()]).is_empty());
+    let again = bench.receive();
+    assert_eq!(id_and_code(&again), (2, REFUSED));
+    assert!(again.ends_with(BLOCKED));
+    assert_eq!(bench.count(Outcome::Rebinding), 3);
+    // After a while the resolver is asked again, and may have changed its mind.
+    bench.advance(1.0);
+    let in_flight = bench.handle_all(&asked[..1]);
+    bench.complete(&in_flight[0], Ok(&answer(&in_flight[0], 300)));
+    bench.expect_codes(&[(1, NOERROR)]);
+    assert!(bench.handle_all(&asked[..1]).is_empty());
+    bench.expect_codes(&[(1, NOERROR)]);
+    assert_eq!(bench.count(Outcome::Cached), 1);
+}
+
+#[test]
+fn an_allowed_name_may_have_a_private_address_and_so_may_all_without_protection() {
+    for (bench, name) in [
+        (protected_bench(), "a.Plex.direct"),
+        (Bench::new(), "www.example"),
+    ] {
+        let in_flight = bench.handle_all(&[query(1, name)]);
+        bench.complete(&in_flight[0], Ok(&private_answer(&in_flight[0], 300)));
+        assert!(bench.handle_all(&[query(2, name)]).is_empty());
+        bench.expect_codes(&[(1, NOERROR), (2, NOERROR)]);
+    }
+}
+
+#[test]
+fn the_memory_of_a_protected_query_serves_one_that_is_not() {
+    let bench = protected_bench();
+    for turn in 0..3 {
+        for (name, code) in [("xplex.direct", REFUSED), ("plex.direct", NOERROR)] {
+            // Unlike the turn before.
+            let name = format!("{turn}.{name}");
+            let in_flight = bench.handle_all(&[query(1, &name)]);
+            bench.complete(&in_flight[0], Ok(&private_answer(&in_flight[0], 300)));
+            bench.expect_codes(&[(1, code)]);
+        }
+    }
+}
+
+#[test]
+fn no_expired_answer_stands_in_for_a_refused_one() {
+    let mut bench = protected_bench();
+    bench.cache_answer(100);
+    bench.advance(200.0);
+    let in_flight = bench.handle_all(&[query(1, "www.example")]);
+    bench.complete(&in_flight[0], Ok(&private_answer(&in_flight[0], 0)));
+    bench.expect_codes(&[(1, REFUSED)]);
+    // Nor does it once the time of the refusal is over.
+    bench.advance(1.0);
+    let in_flight = bench.handle_all(&[query(2, "www.example")]);
+    bench.complete(&in_flight[0], Err(Failure::TimedOut));
+    bench.expect_codes(&[(2, SERVFAIL)]);
+    assert_eq!(bench.count(Outcome::Stale), 0);
+}
+
+#[test]
+fn a_prefetch_that_brings_a_private_address_ends_the_answer() {
+    let mut bench = protected_bench();
+    bench.cache_answer(100);
+    bench.advance(95.0);
+    let asked: Vec<_> = (1..=2).map(|id| query(id, "www.example")).collect();
+    let prefetch = bench.handle_all(&asked);
+    bench.expect_codes(&[(1, NOERROR), (2, NOERROR)]);
+    assert_eq!(prefetch[0].clients().waiter_count(), 0);
+    bench.complete(&prefetch[0], Ok(&private_answer(&prefetch[0], 300)));
+    assert!(bench.handle_all(&[query(3, "www.example")]).is_empty());
+    bench.expect_codes(&[(3, REFUSED)]);
+}
+
+#[test]
+fn unshared_and_signed_queries_are_protected_too() {
+    let bench = protected_bench();
+    let tsig = [&[0][..], &[0, 250, 0, 255], &[0; 6]].concat();
+    let asked = [
+        query_with(1, "www.example", [0, 0], &[]),
+        query_with(2, "www.example", [1, 0], &tsig),
+    ];
+    for query in bench.handle_all(&asked) {
+        bench.complete(&query, Ok(&private_answer(&query, 300)));
+    }
+    bench.expect_codes(&[(1, REFUSED), (2, REFUSED)]);
+    assert_eq!(bench.completer.cache().entries(), 0);
+}
+
+#[test]
+fn a_refusal_that_comes_after_a_flush_is_not_cached() {
+    let mut bench = protected_bench();
+    let in_flight = bench.handle_all(&[query(1, "www.example")]);
+    bench.advance(0.1);
+    bench.completer.flush(bench.now);
+    let newer = bench.handle_all(&[query(2, "www.example")]);
+    assert_eq!(newer.len(), 1);
+    bench.complete(&in_flight[0], Ok(&private_answer(&in_flight[0], 300)));
+    bench.expect_codes(&[(1, REFUSED)]);
+    bench.complete(&newer[0], Ok(&answer(&newer[0], 300)));
+    bench.expect_codes(&[(2, NOERROR)]);
+}
+
+#[test]
+fn a_refused_answer_also_ends_the_wait_of_clients_that_a_newer_query_has_taken_over() {
+    let mut bench = protected_bench();
+    let old = bench.handle_all(&[query(1, "www.example")]);
+    bench.advance(TIMEOUT.as_secs_f64() / 2.0);
+    let new = bench.handle_all(&[query(2, "www.example")]);
+    assert_eq!(new.len(), 1, "sent anew");
+    bench.complete(&old[0], Ok(&private_answer(&old[0], 300)));
+    bench.expect_codes(&[(1, REFUSED), (2, REFUSED)]);
+    assert_eq!(bench.completer.queries_in_flight(), 0);
+}
+
+#[test]
+fn the_resolvers_failure_with_a_private_address_is_refused_too() {
+    let bench = protected_bench();
+    let in_flight = bench.handle_all(&[query(1, "www.example")]);
+    let mut failure = private_answer(&in_flight[0], 300);
+    failure[3] |= SERVFAIL;
+    in_flight[0].keep_fallback(&failure);
+    bench.complete(&in_flight[0], Err(Failure::TimedOut));
+    bench.expect_codes(&[(1, REFUSED)]);
 }
 
 proptest! {
