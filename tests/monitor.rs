@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::process::Process;
 use crate::support::{
-    Ask, FakeResolver, Forwarder, Greeting, NAME, PATIENCE, pki, temporary_file, wait_until,
+    Ask, CleartextServer, FakeResolver, Forwarder, Greeting, NAME, PATIENCE, pki, temporary_file,
+    wait_until,
 };
 
 const MONITOR: [&str; 2] = ["--monitor", "127.0.0.1:0"];
@@ -179,6 +180,36 @@ fn an_answer_that_takes_longer_than_the_goal_is_no_good_one() {
             "1"
         );
     }
+}
+
+#[test]
+fn the_resolvers_of_routes_show_with_their_zones() {
+    let (resolver, server) = (FakeResolver::honest(), CleartextServer::honest());
+    let address = server.address();
+    let mut options = MONITOR.map(str::to_owned).to_vec();
+    for zone in ["lan", "a<b.example", "c.example", "d.example", "e.example"] {
+        options.extend(["--route".to_owned(), format!("{zone}=tcp://{address}")]);
+    }
+    let options: Vec<_> = options.iter().map(String::as_str).collect();
+    let forwarder = Forwarder::before(&resolver, &options);
+    let at = monitor(&forwarder);
+    let row = |state: &str| {
+        let zones = "lan. a&lt;b.example. c.example. and 2 more";
+        format!("<tr><th>{address}<td>cleartext for {zones}<td class=\"soft\">{state}")
+    };
+    wait_until("the first session", || {
+        get(at, "/").body.contains(&row("in cleartext"))
+    });
+    let zones = "lan. a<b.example. c.example. and 2 more";
+    let labels = format!("{{resolver=\"{address}\",name=\"cleartext\",zones=\"{zones}\"}}");
+    assert_eq!(
+        sample(at, &format!("dns_tool_resolver_sessions{labels}")),
+        "1"
+    );
+    assert_eq!(sample(at, "dns_tool_upstream_sessions"), "2");
+    // Ready or not, that is a question of the main resolver alone.
+    drop(server);
+    assert_eq!(get(at, "/ready").status, "200 OK");
 }
 
 #[test]

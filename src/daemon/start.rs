@@ -37,6 +37,8 @@ use crate::upstream::{self, UpstreamMetrics};
 
 /// File descriptors kept for everything but TCP clients: listeners, sessions and the process itself.
 const RESERVED_FDS: usize = 128;
+/// File descriptors kept for the sessions of each upstream of a route.
+const FDS_PER_ROUTE: usize = 16;
 
 /// A daemon that is ready to serve: everything that needs privileges is done.
 pub struct BoundDaemon {
@@ -93,12 +95,13 @@ fn client_limit(config: &Config) -> usize {
         clients = threads.max(1);
         warn!("event=thread-limit-low max_clients={wanted} allowed={clients}");
     }
-    let needed = (clients + RESERVED_FDS) as u64;
+    let reserved = RESERVED_FDS + FDS_PER_ROUTE * config.routes.upstreams.len();
+    let needed = (clients + reserved) as u64;
     let fd_limit = privileges::raise_fd_limit(needed);
     if fd_limit < needed {
         // If there are few, clients get half, so that sessions and the monitoring port have the rest.
         let allowed = usize::try_from(fd_limit).unwrap_or(usize::MAX);
-        clients = (allowed - RESERVED_FDS.min(allowed / 2)).max(1);
+        clients = (allowed - reserved.min(allowed / 2)).max(1);
         warn!(
             "event=fd-limit-low allowed={fd_limit} wanted={needed} max_clients={wanted} clients={clients}"
         );

@@ -19,6 +19,8 @@ pub type Upstream = upstream::Upstream<Query, ReplyBatch>;
 /// Buffers that a thread reuses to submit queries to an upstream.
 pub type Work = upstream::WorkBuffers<Query>;
 
+/// Zones that are named where an upstream is shown.
+const MAX_ZONES_SHOWN: usize = 3;
 /// What precedes the address of a cleartext target.
 pub const CLEARTEXT_PREFIX: &str = "tcp://";
 /// Upstreams of routes, at most: each has a thread, sessions and a share of the queries in flight.
@@ -145,7 +147,7 @@ impl Upstreams {
     pub fn address_status(&self) -> Vec<AddressStatus> {
         let mut all = self.main.address_status();
         for (number, upstream) in self.of_routes.iter().enumerate() {
-            let zones = self.zones_of(number).join(" ");
+            let zones = self.describe_zones(number);
             all.extend(
                 upstream
                     .address_status()
@@ -159,13 +161,19 @@ impl Upstreams {
         all
     }
 
-    /// The zones whose queries go to the upstream of routes with this number.
-    fn zones_of(&self, number: usize) -> Vec<String> {
-        let routes = self.routes.iter();
-        routes
+    /// The zones whose queries go to the upstream of routes with this number: the first few, and how many more there are.
+    fn describe_zones(&self, number: usize) -> String {
+        let mut zones = self
+            .routes
+            .iter()
             .filter(|route| route.destination == Destination::Route(number))
-            .map(|route| route.zone.to_string())
-            .collect()
+            .map(|route| route.zone.to_string());
+        let mut words: Vec<_> = zones.by_ref().take(MAX_ZONES_SHOWN).collect();
+        match zones.count() {
+            0 => {}
+            more => words.push(format!("and {more} more")),
+        }
+        words.join(" ")
     }
 
     /// Charges each query that is sent again to `budget`, see [`Upstream::set_retry_budget`].

@@ -468,11 +468,14 @@ impl Exporter {
     }
 }
 
-/// The labels of a resolver's address.
+/// The labels of a resolver's address. Only one that is asked for some zones alone has the label `zones`.
 pub fn resolver_labels(status: &AddressStatus) -> String {
-    [
+    let mut labels = vec![
         label("resolver", &status.address.to_string()),
         label("name", &status.name),
-    ]
-    .join(",")
+    ];
+    if !status.zones.is_empty() {
+        labels.push(label("zones", &status.zones));
+    }
+    labels.join(",")
 }

@@ -185,10 +185,11 @@ impl PageWriter<'_> {
 
     fn resolver_rows(&mut self) {
         for status in std::mem::take(&mut self.addresses) {
-            let state = match (status.healthy, status.pin_status) {
-                (false, _) => "<td class=\"bad\">failed or was slow lately",
-                (true, None) => "<td class=\"soft\">not asked yet",
-                (true, Some(_)) => "<td class=\"good\">proved",
+            let state = match (status.healthy, status.was_open, status.is_cleartext) {
+                (false, ..) => "<td class=\"bad\">failed or was slow lately",
+                (true, false, _) => "<td class=\"soft\">not asked yet",
+                (true, true, true) => "<td class=\"soft\">in cleartext",
+                (true, true, false) => "<td class=\"good\">proved",
             };
             let pins = status.pins.to_string();
             let pin_number = status
@@ -217,8 +218,12 @@ impl PageWriter<'_> {
                 )
             });
             let address = status.address.to_string();
+            let zones = match &*status.zones {
+                "" => String::new(),
+                zones => [" for ", &escape(zones)].concat(),
+            };
             // Host names and addresses contain no HTML metacharacters.
-            self.push(&["<tr><th>", &address, "<td>", &status.name, state]);
+            self.push(&["<tr><th>", &address, "<td>", &status.name, &zones, state]);
             self.push(&["<td>", &pins, &expiry]);
             let labels = resolver_labels(&status);
             self.metric_cell(&["dns_tool_resolver_sessions{", &labels, "}"].concat());
@@ -242,4 +247,11 @@ impl PageWriter<'_> {
             }
         }
     }
+}
+/// The names of zones, with the metacharacters of HTML as references.
+fn escape(zones: &str) -> String {
+    zones
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }

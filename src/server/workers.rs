@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::client::connection::Connection;
 use crate::forward::forwarder::Forwarder;
+use crate::forward::routes::MAX_UPSTREAMS;
 use crate::message::framing::FrameBuffer;
 use crate::server::reader::ClientReader;
 use crate::system::executor::{self, Executor};
@@ -31,7 +32,7 @@ pub enum Job {
     Connect(executor::Job),
 }
 
-/// A pool of worker threads: one for each job, up to the limit of clients plus the limit of connection attempts.
+/// A pool of worker threads: one for each job, up to the limit of clients plus the limits of connection attempts of all upstreams.
 ///
 /// The lock of `state` guards the sender of jobs and the counts. It is held while a job is submitted and a thread starts, but not while
 /// a job runs.
@@ -54,7 +55,8 @@ struct PoolState {
 impl WorkerPool {
     /// Creates a pool for at most `max_clients` TCP clients at a time. Starts no thread yet.
     pub fn new(forwarder: Arc<Forwarder>, max_clients: usize) -> Arc<Self> {
-        let max_threads = max_clients + MAX_CONNECT_ATTEMPTS;
+        // A reload may add the upstreams of routes.
+        let max_threads = max_clients + MAX_CONNECT_ATTEMPTS * (1 + MAX_UPSTREAMS);
         // Room for every job, and for as many that have released their slots and have not quite ended.
         let (sender, jobs) = bounded(2 * max_threads);
         let state = PoolState {

@@ -239,6 +239,8 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 address: target.address,
                 name: security.name(),
                 zones: String::new(),
+                is_cleartext: matches!(security, Security::Cleartext),
+                was_open: state.addresses[rank].was_open,
                 pins: terms.map_or(0, |terms| terms.pins.entries().len()),
                 sessions: state.pool.sessions_at(rank),
                 healthy: state.pool.is_healthy(rank, now),

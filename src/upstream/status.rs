@@ -60,8 +60,12 @@ pub struct AddressStatus {
     pub address: ScopedAddress,
     /// The name that the certificate must bear, or that there is none.
     pub name: String,
-    /// The zones for which alone it is asked, separated by blanks; empty if it is asked for all.
+    /// The zones for which alone it is asked, in words; empty if it is asked for all.
     pub zones: String,
+    /// Its queries leave in cleartext.
+    pub is_cleartext: bool,
+    /// A session was open once.
+    pub was_open: bool,
     /// Number of sessions that take queries.
     pub sessions: usize,
     /// The address is not backed off (after a failure, or since it was slower than another), and is not failing.
