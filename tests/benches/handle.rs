@@ -20,7 +20,7 @@ use dns_tool::forward::in_flight::Query;
 use dns_tool::forward::outcome::Outcome;
 use dns_tool::forward::routes::Upstream;
 use dns_tool::forward::routes::Upstreams;
-use dns_tool::message::{self, Answer};
+use dns_tool::message::{self, Answer, ZoneMap};
 use dns_tool::system::memory::Memory;
 use dns_tool::upstream::Completer;
 
@@ -127,9 +127,10 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Self {
-        let Ok(Command::Serve(config)) = command_line::parse([""; 0]) else {
-            panic!("no options are a command line");
+    /// With these options, none of which may have an upstream asked.
+    fn new(options: &[String]) -> Self {
+        let Ok(Command::Serve(config)) = command_line::parse(options) else {
+            panic!("{options:?} are a command line");
         };
         let now = Instant::now();
         let completer = Arc::new(QueryCompleter::new(
@@ -201,7 +202,14 @@ impl Bench {
 }
 
 fn handle(criterion: &mut Criterion) {
-    let bench = Bench::new();
+    let bench = Bench::new(&[]);
+    // As many as there may be, and all names have one.
+    let zones = (0..255).map(|number| format!("zone{number}.example.com"));
+    let zones = zones.chain(["example.com".to_owned()]);
+    let routes: Vec<_> = zones
+        .flat_map(|zone| ["--route".to_owned(), format!("{zone}=relay")])
+        .collect();
+    let routed = Bench::new(&routes);
     let hits: Vec<_> = (0..KNOWN).map(query).collect();
     let one: Vec<_> = vec![query(0)];
     let (long, with_errors) = (vec![query(LONG)], vec![query(WITH_ERRORS)]);
@@ -209,6 +217,7 @@ fn handle(criterion: &mut Criterion) {
     let special: Vec<_> = (0..KNOWN).map(special_query).collect();
     for (name, threads, messages) in [
         ("hit", 1, &hits),
+        ("hit, a route", 1, &hits),
         ("hit, 2 threads", 2, &hits),
         ("hit of one name", 1, &one),
         ("hit of one name, 2 threads", 2, &one),
@@ -218,6 +227,11 @@ fn handle(criterion: &mut Criterion) {
         ("miss", 1, &misses),
         ("miss, 2 threads", 2, &misses),
     ] {
+        let bench = if name.ends_with("a route") {
+            &routed
+        } else {
+            &bench
+        };
         let count = |outcome| bench.completer.counts().count(outcome);
         let (cached, local) = (count(Outcome::Cached), count(Outcome::Local));
         criterion.bench_function(name, |bencher| {
@@ -244,5 +258,27 @@ fn parse(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, handle, parse);
+/// What a route costs each query: in a map of as many zones as there may be, the search for a name of one of them, and for another one.
+fn find_zone(criterion: &mut Criterion) {
+    let mut zones = ZoneMap::default();
+    zones.insert(b"\x07example\x03com\0", 0);
+    for number in 1..256 {
+        let zone = format!("\x07zone{number:03}\x07example\x03com\0");
+        zones.insert(zone.as_bytes(), number);
+    }
+    for (name, octets) in [
+        (
+            "zone of a name",
+            &b"\x03www\x07zone200\x07example\x03com\0"[..],
+        ),
+        ("zone above a name", b"\x03www\x04site\x07example\x03com\0"),
+        ("no zone", b"\x03www\x07example\x03net\0"),
+    ] {
+        criterion.bench_function(name, |bencher| {
+            bencher.iter(|| zones.find(std::hint::black_box(octets)).copied());
+        });
+    }
+}
+
+criterion_group!(benches, find_zone, handle, parse);
 criterion_main!(benches);
