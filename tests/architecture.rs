@@ -198,6 +198,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "date",
             "deadline",
             "executor",
+            "file_watch",
             "memory",
             "privileges",
             "sandbox",

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod date;
 pub mod deadline;
 pub mod executor;
+pub mod file_watch;
 pub mod memory;
 pub mod privileges;
 pub mod sandbox;
