@@ -184,8 +184,8 @@ impl PinManager {
     /// Starts a thread that reloads whenever the pin file changes, until the returned writer is dropped. Returns `None` without a
     /// pin file, or if it cannot be watched.
     fn watch(self: &Arc<Self>) -> Option<PipeWriter> {
-        let file = self.settings.source.file.as_deref()?;
-        let watched = FileWatcher::new(file).and_then(|(watch, end)| {
+        let file = self.settings.source.file.as_ref()?;
+        let watched = FileWatcher::new(std::slice::from_ref(file)).and_then(|(watch, end)| {
             let manager = Arc::clone(self);
             thread::spawn_restarting("pins", move || {
                 // Catches a change from before the watch began.

@@ -1,9 +1,10 @@
-//! When does a file change?
+//! When do files change?
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
@@ -12,30 +13,32 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 const DEBOUNCE_MS: u8 = 100;
 const MAX_EVENTS: usize = 10;
 
-/// Watches a file for changes by inotify: written, replaced, removed, or reached by another symbolic link (as in a Kubernetes
+/// Watches files for changes by inotify: written, replaced, removed, or reached by another symbolic link (as in a Kubernetes
 /// volume).
 #[derive(Debug)]
 pub struct FileWatcher {
     inotify: Inotify,
-    path: PathBuf,
+    paths: Vec<PathBuf>,
     stop: PipeReader,
 }
 
 impl FileWatcher {
-    /// Watches the file at `path` and its directory, until the returned writer is dropped. Fails if inotify or a pipe cannot be had.
-    pub fn new(path: &Path) -> io::Result<(Self, PipeWriter)> {
+    /// Watches the files at `paths` and their directories, until the returned writer is dropped. Fails if inotify or a pipe cannot be
+    /// had, or if a directory or a file that is there cannot be watched.
+    pub fn new(paths: &[PathBuf]) -> io::Result<(Self, PipeWriter)> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let (stop, writer) = io::pipe()?;
         let watcher = Self {
             inotify,
-            path: path.to_owned(),
+            paths: paths.to_vec(),
             stop,
         };
         watcher.add_watches()?;
         Ok((watcher, writer))
     }
 
-    /// Adds watches for the current directory and file of the path, both of which may have been replaced.
+    /// Adds watches for the current directory and file of each path, all of which may have been replaced. Fails with the first error
+    /// after it has tried all.
     fn add_watches(&self) -> io::Result<()> {
         let changes = AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_MOVED_TO
@@ -44,20 +47,27 @@ impl FileWatcher {
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_DELETE_SELF
             | AddWatchFlags::IN_ATTRIB;
-        let directory = self
-            .path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        self.inotify
-            .add_watch(directory.unwrap_or(Path::new(".")), changes)?;
-        // A file behind a symbolic link, or one that is mounted, changes without an event in the directory.
-        self.inotify.add_watch(&self.path, changes)?;
-        Ok(())
+        let mut result = Ok(());
+        for path in &self.paths {
+            let directory = path.parent();
+            let directory = directory.filter(|parent| !parent.as_os_str().is_empty());
+            let directory = directory.unwrap_or(Path::new("."));
+            let of_directory = self.inotify.add_watch(directory, changes);
+            // A file behind a symbolic link, or one that is mounted, changes without an event in the directory.
+            let of_file = match self.inotify.add_watch(path, changes) {
+                // The directory tells when it comes.
+                Err(Errno::ENOENT) => Ok(()),
+                added => added.map(drop),
+            };
+            let added = of_directory.and(of_file);
+            result = result.and(added.map_err(io::Error::from));
+        }
+        result
     }
 
     /// Waits for the end of the next change. Returns false once the writer is dropped.
     pub fn wait(&self) -> bool {
-        // If file or directory is missing, the other one is still watched.
+        // What is missing now is watched again after the next change of another file or directory.
         let _ = self.add_watches();
         let mut timeout = PollTimeout::NONE;
         let mut events = 0;
@@ -99,7 +109,7 @@ mod tests {
         let path = |name: &str| directory.path().join(name);
         fs::write(path("one"), "1").expect("writes");
         symlink("one", path("pins")).expect("links");
-        let (watcher, end) = FileWatcher::new(&path("pins")).expect("a watch");
+        let (watcher, end) = FileWatcher::new(&[path("pins")]).expect("a watch");
         let changes: [&dyn Fn(); 3] = [
             &|| fs::write(path("one"), "2").expect("writes"),
             &|| {
@@ -117,5 +127,37 @@ mod tests {
         }
         drop(end);
         assert!(!watcher.wait());
+    }
+
+    #[test]
+    fn a_missing_file_is_seen_when_it_comes_and_a_missing_directory_is_an_error() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("hosts");
+        let (watcher, _end) = FileWatcher::new(std::slice::from_ref(&path)).expect("a watch");
+        fs::write(&path, "1").expect("writes");
+        assert!(watcher.wait());
+        assert!(FileWatcher::new(&[directory.path().join("none/hosts")]).is_err());
+    }
+
+    #[test]
+    fn each_of_several_files_is_watched_also_after_it_was_missing() {
+        let directories = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        let paths = directories
+            .each_ref()
+            .map(|directory| directory.path().join("hosts"));
+        for path in &paths {
+            fs::write(path, "1").expect("writes");
+        }
+        let (watcher, _end) = FileWatcher::new(&paths).expect("a watch");
+        for path in &paths {
+            fs::write(path, "2").expect("writes");
+            assert!(watcher.wait());
+            fs::remove_file(path).expect("removes");
+            assert!(watcher.wait());
+        }
+        for path in &paths {
+            fs::write(path, "3").expect("writes");
+            assert!(watcher.wait());
+        }
     }
 }
