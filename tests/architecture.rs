@@ -41,6 +41,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "values",
             "sources",
             "file",
+            "option_lookup",
             "options",
         ],
     ),

@@ -2,7 +2,8 @@
 //!
 //! In lines `x-y VALUE` for `--x-y VALUE`, with comments after `#`.
 
-use crate::config::options::{OptionSpec, find_option, is_daemon_option};
+use crate::config::option_lookup::{find_option, is_daemon_option};
+use crate::config::options::OptionSpec;
 
 /// A line of the file that sets an option.
 #[derive(Debug)]

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::config::options::{OPTIONS, OptionSpec, find_option, strip_dashes};
+use crate::config::option_lookup::{find_option, strip_dashes};
+use crate::config::options::{OPTIONS, OptionSpec};
 
 /// The options of `--help`, each with what it sets in a few words.
 const COMMON_OPTIONS: [(&str, &str); 12] = [
@@ -135,7 +136,7 @@ fn write_wrapped(out: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::options::all_options;
+    use crate::config::option_lookup::all_options;
 
     #[test]
     fn the_short_help_fits_on_a_screen_and_names_options_that_exist() {

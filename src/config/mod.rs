@@ -9,11 +9,13 @@
 //! - [`sources`]: which options were given, and where.
 //! - `file`: how a configuration file is written.
 //! - [`help`]: what the help says.
+//! - `option_lookup`: which option has this name, and where it may be set.
 //! - `options`: which options there are.
 
 pub mod command_line;
 mod file;
 pub mod help;
+mod option_lookup;
 mod options;
 mod routes;
 pub mod settings;

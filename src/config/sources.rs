@@ -12,10 +12,8 @@ use std::sync::Arc;
 use pico_args::Arguments;
 
 use crate::config::file::{OptionLine, read_lines};
-use crate::config::options::{
-    IMPLICIT_DEFAULTS, OPTIONS, OptionSpec, SUBCOMMAND_GROUPS, all_options, daemon_options,
-    find_option, strip_dashes,
-};
+use crate::config::option_lookup::{all_options, daemon_options, find_option, strip_dashes};
+use crate::config::options::{IMPLICIT_DEFAULTS, OPTIONS, OptionSpec, SUBCOMMAND_GROUPS};
 use crate::identity::pin_file::{PinFileError, read_text};
 
 /// The prefix of environment variables that set options.
