@@ -127,12 +127,6 @@ impl Config {
                     .to_owned()
             })
         })?;
-        let log_level = required_value(&options, "--log-level", |text| match text.parse() {
-            Ok(LevelFilter::Off) | Err(_) => {
-                Err("expected error, warn, info, debug or trace".to_owned())
-            }
-            Ok(level) => Ok(level),
-        })?;
         Ok(Self {
             memory,
             server,
@@ -142,10 +136,19 @@ impl Config {
             trust,
             monitor,
             user,
-            log_level,
+            log_level: log_level(&options)?,
             options,
         })
     }
+}
+
+fn log_level(options: &OptionValues) -> Result<LevelFilter, UsageError> {
+    required_value(options, "--log-level", |text| match text.parse() {
+        Ok(LevelFilter::Off) | Err(_) => {
+            Err("expected error, warn, info, debug or trace".to_owned())
+        }
+        Ok(level) => Ok(level),
+    })
 }
 
 fn query_log_mode(options: &OptionValues) -> Result<query_log::Mode, UsageError> {
