@@ -91,7 +91,16 @@ const WINGS: [(&str, &[&str]); 14] = [
             "quota",
         ],
     ),
-    ("local", &["reply", "special_names"]),
+    (
+        "local",
+        &[
+            "reply",
+            "hosts_reader",
+            "hosts_file",
+            "host_table",
+            "special_names",
+        ],
+    ),
     (
         "cache",
         &["store", "cache_hit", "entry", "cacheability", "backoff"],

@@ -4,6 +4,7 @@
 //! or the place of its value, the value, and what was expected.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -103,6 +104,7 @@ impl Config {
                 parse_seconds(text, MIN_SLO_LATENCY)
             })?,
             max_pending,
+            hosts: Arc::default(),
             answer_special_names: required_value(&options, "--special-names", |text| match text {
                 "answer" => Ok(true),
                 "relay" => Ok(false),

@@ -25,6 +25,7 @@ use crate::forward::rate_limit::Verdict;
 use crate::forward::relay::NewQuery;
 use crate::forward::routes::{Destination, Route, Upstreams, Work};
 use crate::local;
+use crate::local::host_table::HostTable;
 use crate::message::{self, Answer, ReplyTo};
 use crate::system::clock;
 use crate::system::memory::Memory;
@@ -120,6 +121,18 @@ impl Forwarder {
             .counts()
             .set_slo_latency(settings.slo_latency);
         let mut policy = self.policy.lock();
+        *policy = Arc::new(policy.reconfigured(settings, upstreams, now));
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Answers the names of these hosts files from now on.
+    pub fn replace_hosts(&self, hosts: Arc<HostTable>, now: Instant) {
+        let mut policy = self.policy.lock();
+        let settings = Settings {
+            hosts,
+            ..policy.settings.clone()
+        };
+        let upstreams = Arc::clone(&policy.upstreams);
         *policy = Arc::new(policy.reconfigured(settings, upstreams, now));
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
@@ -326,20 +339,27 @@ impl Forwarder {
     }
 }
 
-/// The answer to a query that no resolver is asked, if it is one. A route decides before a special use of the name does.
+/// The answer to a query that no resolver is asked, if it is one. A hosts file decides before a route does, and a route before a special
+/// use of the name.
 fn local_reply(
     policy: &Policy,
     query: &message::Query<'_>,
     route: Option<Route>,
 ) -> Option<Vec<u8>> {
+    let (settings, question) = (&policy.settings, query.question());
+    if !query.is_signed()
+        && let Some(reply) = local::host_reply(&settings.hosts, question)
+    {
+        return Some(reply);
+    }
     match route {
         Some(Route {
             destination: Destination::NameError,
             zone_len,
-        }) => local::name_error(query.question(), zone_len),
+        }) => local::name_error(question, zone_len),
         Some(_) => None,
-        None if policy.settings.answer_special_names && !query.is_signed() => {
-            local::reply(query.question())
+        None if settings.answer_special_names && !query.is_signed() => {
+            local::special_reply(question)
         }
         None => None,
     }

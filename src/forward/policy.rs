@@ -7,6 +7,7 @@ use crate::cache;
 use crate::forward::rate_limit::{self, Limiter};
 use crate::forward::rebinding::RebindProtection;
 use crate::forward::routes::{Destination, Route, Upstreams};
+use crate::local::host_table::HostTable;
 use crate::telemetry::query_log;
 use crate::upstream::token_bucket::{Rate, TokenBucket};
 
@@ -19,6 +20,8 @@ pub struct Settings {
     pub slo_latency: Duration,
     /// Queries of one client in flight, at most.
     pub max_pending: usize,
+    /// The names of hosts files, which are answered here.
+    pub hosts: Arc<HostTable>,
     /// Whether special-use names are answered here, and not by the resolver.
     pub answer_special_names: bool,
     /// Which answers may not name private addresses; None if all may.

@@ -1,9 +1,12 @@
 //! What is answered here, without a resolver?
 //!
-//! Some names have no meaning in the public DNS, and their RFCs ask forwarders not to pass them on. This folder knows these names and
-//! writes their answers. Each file imports only files below it in this list:
+//! The operator lists names in hosts files. Some other names have no meaning in the public DNS, and their RFCs ask forwarders not to
+//! pass them on. This folder knows these names and writes their answers. Each file imports only files below it in this list:
 //!
-//! - `reply`: what is the answer to a question of a special-use name?
+//! - `reply`: what is the answer to a question of a listed or a special-use name?
+//! - [`hosts_reader`]: which names do the hosts files have now?
+//! - [`hosts_file`]: what does a hosts file say?
+//! - [`host_table`]: which addresses has a listed name, and which name has an address?
 //! - `special_names`: which names are special, and what is at them?
 
 // This folder reads names from the network: code that could panic or wrap around is not allowed.
@@ -19,7 +22,10 @@
     )
 )]
 
+pub mod host_table;
+pub mod hosts_file;
+pub mod hosts_reader;
 mod reply;
 mod special_names;
 
-pub use reply::{name_error, reply};
+pub use reply::{host_reply, name_error, special_reply};

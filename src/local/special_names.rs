@@ -186,8 +186,9 @@ fn split_last_label(labels: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// The number that a label is, as reverse zones have it: in decimal, without leading zeros.
-fn decimal(label: &[u8]) -> Option<u8> {
-    let is_canonical = !label.starts_with(b"0") && label.iter().all(u8::is_ascii_digit);
+pub(super) fn decimal(label: &[u8]) -> Option<u8> {
+    let is_padded = label.starts_with(b"0") && label.len() > 1;
+    let is_canonical = !is_padded && label.iter().all(u8::is_ascii_digit);
     let text = str::from_utf8(label).ok().filter(|_| is_canonical)?;
     text.parse().ok()
 }

@@ -11,7 +11,7 @@ pub(super) const MAX_UDP_PAYLOAD: u16 = 1232;
 /// RFC 6891 section 6.2.3).
 pub const MIN_UDP_PAYLOAD: u16 = 512;
 /// Maximum length of a name in octets, length octets and root label included (RFC 1035 section 2.3.4).
-pub(super) const MAX_NAME_LEN: usize = 255;
+pub const MAX_NAME_LEN: usize = 255;
 
 /// Resource record types that a forwarder has to know.
 pub mod rtype {

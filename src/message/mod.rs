@@ -64,7 +64,9 @@ mod zone_map;
 pub use addresses::addresses;
 pub use answer::{Answer, TtlRewrite, is_response_to, response_code};
 pub use cached_answer::CachedAnswer;
-pub use codes::{HEADER_LEN, MAX_MESSAGE_LEN, MIN_UDP_PAYLOAD, class, ede, rcode, rtype};
+pub use codes::{
+    HEADER_LEN, MAX_MESSAGE_LEN, MAX_NAME_LEN, MIN_UDP_PAYLOAD, class, ede, rcode, rtype,
+};
 pub use edns::{Edns, ExtendedError};
 pub use key::QuestionKey;
 pub use parse_error::ParseError;

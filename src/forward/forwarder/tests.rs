@@ -55,6 +55,7 @@ impl Bench {
             slo_latency: Duration::from_millis(100),
             query_log: query_log::Mode::Off,
             max_pending,
+            hosts: Arc::default(),
             answer_special_names: true,
             rebind_protection: None,
             cache: cache::Settings {
