@@ -27,6 +27,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "confinement",
             "error",
             "running",
+            "hosts_manager",
             "pin_manager",
             "upstreams",
         ],

@@ -15,6 +15,7 @@ mod configuration;
 mod deployment;
 mod guide;
 mod hostile;
+mod hosts;
 mod identity;
 mod life;
 mod link_local;

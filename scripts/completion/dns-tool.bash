@@ -5,14 +5,14 @@
 _dns_tool() {
     local subcommands="query pin check"
     local options="--address --port --reuse-port --allow --rate-limit --resolver-addr --resolver-fqdn --resolver-pin
-        --pins --pin-mode --pin-rollover --state-dir --resolver --resolver-ca --timeout --route --special-names
+        --pins --pin-mode --pin-rollover --state-dir --resolver --resolver-ca --timeout --hosts --route --special-names
         --rebind-protection --rebind-allow --cache-size
         --serve-stale --max-memory --max-clients --max-clients-per-address --sessions --max-pending --upstream-rate-limit --monitor
         --slo-latency --config --check-config --user --log-level --query-log --query-log-clients"
     local of_pin_and_check="--json"
     local of_query="--direct --tcp"
     local without_value="--reuse-port --rebind-protection --check-config --query-log --query-log-clients --json --direct --tcp"
-    local files="--pins --resolver-ca --config"
+    local files="--pins --resolver-ca --hosts --config"
     local folders="--state-dir"
     local modes="strict report"
     local treatments="answer relay"

@@ -24,6 +24,7 @@ complete -c dns-tool -l state-dir -xa '(__fish_complete_directories)' -d 'Existi
 complete -c dns-tool -l resolver -x -d 'Further resolver, by its address and the name in its certificate'
 complete -c dns-tool -l resolver-ca -rF -d 'PEM file of trust anchors for all resolvers, in place of the built-in Mozilla root certificates'
 complete -c dns-tool -l timeout -x -d 'Deadline of each query in seconds, decimals allowed'
+complete -c dns-tool -l hosts -rF -d 'File with names of your own, in the form of hosts(5)'
 complete -c dns-tool -l route -x -d 'Destination of queries for names in ZONE, where the longest zone decides'
 complete -c dns-tool -l special-names -xa 'answer relay' -d 'Treatment of names with a special use, such as localhost, local, home.arpa and the reverse zones of private addresses'
 complete -c dns-tool -l rebind-protection -d 'Refuse answers in which the resolver names a private, shared, link-local, loopback or unspecified address, so that no web page can reach into your network by DNS rebinding'

@@ -19,8 +19,13 @@ use crate::system::scoped_address::ScopedAddress;
 
 /// Options that do not matter to a client of a running daemon. The daemon serves on with its earlier values if one of their files
 /// is broken by now, so `dns-tool query` must not fail for that.
-const OPTIONS_UNUSED_BY_QUERY: [&str; 4] =
-    ["--pins", "--pin-rollover", "--state-dir", "--resolver-ca"];
+const OPTIONS_UNUSED_BY_QUERY: [&str; 5] = [
+    "--pins",
+    "--pin-rollover",
+    "--state-dir",
+    "--resolver-ca",
+    "--hosts",
+];
 
 /// What the command line asks for.
 #[derive(Debug)]

@@ -212,6 +212,16 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 11] = [
         "Names",
         &[
             OptionSpec {
+                name: "--hosts",
+                value_name: "FILE",
+                repeatable: true,
+                help: "File with names of your own, in the form of hosts(5): ADDRESS NAME [NAME...] [# comment]. dns-tool \
+                       answers these names, and the reverse names of these addresses, without the resolver. The file \
+                       is read again when it changes and on SIGHUP.",
+                default_text: "none",
+                default_values: &[],
+            },
+            OptionSpec {
                 name: "--route",
                 value_name: "ZONE=TARGET",
                 repeatable: true,

@@ -30,6 +30,7 @@ use crate::identity::state_file::StateFile;
 use crate::identity::trust;
 use crate::identity::verifier::Identity;
 use crate::identity::verify_policy::{PinMode, VerifyPolicy};
+use crate::local::hosts_reader::Hosts;
 use crate::server;
 use crate::system::date::DAY;
 use crate::system::memory;
@@ -75,6 +76,8 @@ pub struct Config {
     pub routes: routes::Settings,
     /// Which keys of the resolvers are accepted, and how that changes.
     pub trust: trust::Settings,
+    /// The hosts files and their names.
+    pub hosts: Hosts,
     /// The address of the monitoring port, if there is one.
     pub monitor: Option<ScopedAddress>,
     /// The user to become once the sockets are bound.
@@ -98,13 +101,14 @@ impl Config {
             .min(max_pending / 2);
         let routes = route_options::settings(zones, &upstream, max_pending_of_routes, &security)?;
         let budget = integer_value(&options, "--upstream-rate-limit", 0..=1_000_000)?;
+        let hosts = hosts(&options)?;
         let forwarder = policy::Settings {
             timeout: upstream.timeout,
             slo_latency: required_value(&options, "--slo-latency", |text| {
                 parse_seconds(text, MIN_SLO_LATENCY)
             })?,
             max_pending,
-            hosts: Arc::default(),
+            hosts: Arc::clone(&hosts.table),
             answer_special_names: required_value(&options, "--special-names", |text| match text {
                 "answer" => Ok(true),
                 "relay" => Ok(false),
@@ -136,6 +140,7 @@ impl Config {
             upstream,
             routes,
             trust,
+            hosts,
             monitor,
             user,
             log_level: log_level(&options)?,
@@ -324,6 +329,15 @@ fn trust_settings(
         state_dir: directory,
         state: state.unwrap_or_default(),
         rollover,
+    })
+}
+
+/// The hosts files and their names.
+fn hosts(options: &OptionValues) -> Result<Hosts, UsageError> {
+    let files = option_values(options, "--hosts", |text| Ok(PathBuf::from(text)))?;
+    Hosts::read(files).map_err(|error| {
+        let file = error.file.to_string_lossy();
+        options.error_for("--hosts", &file, &error.cause)
     })
 }
 

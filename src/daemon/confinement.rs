@@ -10,7 +10,12 @@ use crate::system::scoped_address::ScopedAddress;
 
 /// What the process needs to serve and to reload.
 pub(super) fn sandbox_rules(config: &Config) -> SandboxRules {
-    let Config { trust, options, .. } = config;
+    let Config {
+        trust,
+        hosts,
+        options,
+        ..
+    } = config;
     let mut rules = SandboxRules::default();
     // The C library counts the processors there, to size its memory arenas.
     rules
@@ -25,6 +30,7 @@ pub(super) fn sandbox_rules(config: &Config) -> SandboxRules {
         .readable
         .extend(options.config_file().map(PathBuf::from));
     rules.readable.extend(trust.source.file.clone());
+    rules.readable.extend(hosts.files.iter().cloned());
     // The option was read before, so this cannot fail.
     let _ = options.try_for_each_value("--resolver-ca", &mut |file| {
         rules.readable.push(PathBuf::from(file));

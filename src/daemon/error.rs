@@ -14,7 +14,7 @@ pub enum StartError {
     Bind(BindError),
     /// Privileges could not be dropped.
     Privileges(PrivilegeError),
-    /// The pin file cannot be read, or the state directory cannot be written.
+    /// The pin file or a hosts file cannot be read, or the state directory cannot be written.
     TrustFiles(String),
     /// The monitoring port could not be bound.
     Monitor(ScopedAddress, io::Error),

@@ -2,6 +2,7 @@
 
 pub mod confinement;
 pub mod error;
+mod hosts_manager;
 pub mod pin_manager;
 mod reload;
 pub mod running;

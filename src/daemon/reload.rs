@@ -8,6 +8,7 @@ use log::Level;
 
 use super::confinement::resolver_ports;
 use super::error::StartError;
+use super::hosts_manager::{self, HostsManager};
 use super::pin_manager::PinManager;
 use super::running::{ActiveConfig, RunningDaemon};
 use super::upstreams;
@@ -90,13 +91,13 @@ impl Changes {
 }
 
 impl RunningDaemon {
-    /// Reads the configuration file again, if there is one, and the pin file and the state. Queries in flight are completed under
-    /// the old settings. If the configuration has an error, all options stay as they are and the error is logged; pins and state
-    /// are read again even so.
+    /// Reads the configuration file again, if there is one, and the pin file, the state and the hosts files. Queries in flight are
+    /// completed under the old settings. If the configuration has an error, all options stay as they are and the error is logged;
+    /// the other files are read again even so.
     pub fn reload(&self) {
         let mut active = self.active.lock();
         let Some(file) = self.initial_options.config_file() else {
-            return active.pin_manager.reload(true);
+            return reload_files(&active);
         };
         let read = match command_line::read(self.initial_options.sources()) {
             Ok(Command::Serve(mut config)) => self.apply(&mut active, &mut config),
@@ -109,6 +110,7 @@ impl RunningDaemon {
             if active.pin_manager.settings().reads_files() {
                 active.pin_manager.reload(true);
             }
+            active.hosts_manager.reload(true);
         }
     }
 
@@ -130,8 +132,11 @@ impl RunningDaemon {
             })?;
         }
         upstreams::set_executor(current, &self.pool);
+        // The old manager must not put back what it has read before.
+        active.hosts_manager.stop();
         self.forwarder
             .reconfigure(config.forwarder.clone(), Arc::clone(current), clock::now());
+        let hosts = std::mem::take(&mut config.hosts);
         if next.is_some() {
             self.retire_upstreams(&upstreams, current, active);
             if changes.applied.is_empty() {
@@ -153,6 +158,10 @@ impl RunningDaemon {
             log::set_max_level(config.log_level);
         }
         changes.log(&config.options);
+        if !hosts.files.is_empty() {
+            hosts_manager::log_reloaded(&hosts);
+        }
+        active.hosts_manager = HostsManager::start(hosts, &self.forwarder);
         active.options = config.options.clone();
         if keep_manager && active.pin_manager.settings().reads_files() {
             active.pin_manager.reload(true);
@@ -198,6 +207,16 @@ fn retire_others(upstreams: &Upstreams, kept: &Upstreams) -> Vec<Weak<Upstream>>
         Arc::downgrade(upstream)
     });
     retired.collect()
+}
+
+/// Reads the files of `--pins`, `--state-dir` and `--hosts` again.
+fn reload_files(active: &ActiveConfig) {
+    let (pins, hosts) = (&active.pin_manager, &active.hosts_manager);
+    hosts.reload(true);
+    // Without any file, this logs that there is nothing to reload.
+    if pins.settings().reads_files() || !hosts.has_files() {
+        pins.reload(true);
+    }
 }
 
 /// Keeps the state directory and the last trusted time of the start. Fails if the new pins may not follow the old ones.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::hosts_manager::HostsManager;
 use super::pin_manager::PinManager;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
@@ -50,6 +51,7 @@ pub struct RunningDaemon {
 pub(super) struct ActiveConfig {
     pub(super) options: OptionValues,
     pub(super) pin_manager: Arc<PinManager>,
+    pub(super) hosts_manager: Arc<HostsManager>,
     /// Earlier upstreams that still have queries in flight.
     pub(super) retired: Vec<Weak<Upstream>>,
 }
@@ -136,10 +138,12 @@ impl RunningDaemon {
         }
         let ActiveConfig {
             pin_manager,
+            hosts_manager,
             retired,
             ..
         } = self.active.into_inner();
         pin_manager.stop();
+        hosts_manager.stop();
         self.server.stop();
         self.pool.stop_reading();
         let retired = || retired.iter().filter_map(Weak::upgrade);

@@ -1,7 +1,7 @@
 //! How is it put together?
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::confinement::sandbox_rules;
 use super::error::StartError;
+use super::hosts_manager::HostsManager;
 use super::pin_manager::PinManager;
 use super::running::{ActiveConfig, RunningDaemon};
 use super::upstreams;
@@ -66,6 +67,9 @@ pub fn bind(passed: Option<Sockets>, config: Config) -> Result<BoundDaemon, Star
         .trust
         .check_access()
         .map_err(StartError::TrustFiles)?;
+    // Read again with the privileges that are left.
+    let hosts = config.hosts.reread();
+    hosts.map_err(|error| StartError::TrustFiles(error.to_string()))?;
     Ok(BoundDaemon {
         config,
         sockets,
@@ -164,10 +168,9 @@ impl BoundDaemon {
             &slow_readers,
             &evictions,
         )?;
-        for address in &addresses {
-            info!("event=listening address={}", ScopedAddress::from(*address));
-        }
+        log_listeners(&addresses);
         let pin_manager = PinManager::start(config.trust, &relay.upstreams)?;
+        let hosts_manager = HostsManager::start(config.hosts, &relay.forwarder);
         let monitor = monitor_listener.map(|monitor_listener| {
             start_monitor(monitor_listener, relay.exporter(&server, &evictions, now))
         });
@@ -187,6 +190,7 @@ impl BoundDaemon {
             active: Mutex::new(ActiveConfig {
                 options: config.options,
                 pin_manager,
+                hosts_manager,
                 retired: Vec::new(),
             }),
         })
@@ -263,6 +267,13 @@ fn start_slow_readers(
     let for_thread = Arc::clone(&slow_readers);
     thread::spawn_restarting("slow-readers", move || for_thread.drain(&wakeup))?;
     Ok(slow_readers)
+}
+
+/// Logs the addresses on which it listens.
+fn log_listeners(addresses: &[SocketAddr]) {
+    for address in addresses {
+        info!("event=listening address={}", ScopedAddress::from(*address));
+    }
 }
 
 /// Logs the environment variables that look like options but are none.

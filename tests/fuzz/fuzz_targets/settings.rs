@@ -32,7 +32,7 @@ fuzz_target!(|text: &str| {
     }
     // No files: what the disk holds is no input of this.
     let lower = text.to_ascii_lowercase();
-    if ["ca", "config", "dir", "file", "pins"]
+    if ["ca", "config", "dir", "file", "hosts", "pins"]
         .iter()
         .any(|word| lower.contains(word))
     {

@@ -1,0 +1,148 @@
+//! Which names of hosts files are answered, as the files change?
+
+use std::io::PipeWriter;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::forward::forwarder::Forwarder;
+use crate::local::hosts_reader::{Hosts, SkippedLines};
+use crate::system::clock;
+use crate::system::file_watch::FileWatcher;
+use crate::system::thread;
+use crate::telemetry::log::{error, info, warn};
+
+/// Keeps the names of a forwarder up to date with the hosts files.
+///
+/// Its thread shares it. `current` guards what was read; it is held while the files are read, and it is taken before the forwarder's
+/// lock. `watcher_stop` is taken on its own, never while another lock is held.
+pub(super) struct HostsManager {
+    forwarder: Arc<Forwarder>,
+    current: Mutex<Current>,
+    /// Dropped to end the thread that watches the files.
+    watcher_stop: Mutex<Option<PipeWriter>>,
+}
+
+struct Current {
+    /// What was read last.
+    hosts: Hosts,
+    /// The last error of the files, so that each error is logged once.
+    last_error: String,
+    /// Another manager is in charge of the forwarder: this one changes nothing.
+    stopped: bool,
+}
+
+impl HostsManager {
+    /// Keeps the names of `forwarder`, which answers those of `hosts` already, up to date until [`HostsManager::stop`].
+    pub(super) fn start(hosts: Hosts, forwarder: &Arc<Forwarder>) -> Arc<Self> {
+        log_skipped(&hosts.skipped);
+        let manager = Arc::new(Self {
+            forwarder: Arc::clone(forwarder),
+            current: Mutex::new(Current {
+                hosts,
+                last_error: String::new(),
+                stopped: false,
+            }),
+            watcher_stop: Mutex::new(None),
+        });
+        *manager.watcher_stop.lock() = manager.watch();
+        manager
+    }
+
+    /// Whether there is a file.
+    pub(super) fn has_files(&self) -> bool {
+        !self.current.lock().hosts.files.is_empty()
+    }
+
+    /// Reads the files again. If one of them cannot be used, all names stay as they are. With `on_request`, the result is logged even
+    /// if nothing has changed.
+    pub(super) fn reload(&self, on_request: bool) {
+        let mut current = self.current.lock();
+        if current.stopped || current.hosts.files.is_empty() {
+            return;
+        }
+        match current.hosts.reread() {
+            Ok(hosts) => {
+                let before = std::mem::replace(&mut current.hosts, hosts);
+                current.last_error.clear();
+                let Hosts { table, skipped, .. } = &current.hosts;
+                if *table != before.table {
+                    self.forwarder
+                        .replace_hosts(Arc::clone(table), clock::now());
+                }
+                if on_request || *table != before.table || *skipped != before.skipped {
+                    log_skipped(skipped);
+                    log_reloaded(&current.hosts);
+                }
+            }
+            Err(error) => {
+                let cause = error.to_string();
+                if on_request || cause != current.last_error {
+                    error!(
+                        "event=hosts-reload-failed file={:?} cause={:?}",
+                        error.file, error.cause
+                    );
+                }
+                current.last_error = cause;
+            }
+        }
+    }
+
+    /// Stops to change names, and ends the thread.
+    pub(super) fn stop(&self) {
+        self.current.lock().stopped = true;
+        *self.watcher_stop.lock() = None;
+    }
+
+    /// Starts a thread that reloads whenever a file changes, until the returned writer is dropped. Returns `None` without a file, or
+    /// if the files cannot be watched.
+    fn watch(self: &Arc<Self>) -> Option<PipeWriter> {
+        let files = self.current.lock().hosts.files.clone();
+        let first = files.first()?;
+        let watched = FileWatcher::new(&files).and_then(|(watcher, stop)| {
+            let manager = Arc::clone(self);
+            thread::spawn_restarting("hosts", move || {
+                // Catches a change from before the watch began.
+                manager.reload(false);
+                while watcher.wait() {
+                    manager.reload(false);
+                }
+            })?;
+            Ok(stop)
+        });
+        let failed = |error: &std::io::Error| {
+            warn!("event=hosts-watch-failed file={first:?} cause=\"{error}\"");
+        };
+        watched.inspect_err(failed).ok()
+    }
+}
+
+/// Logs that the files were read again.
+pub(super) fn log_reloaded(hosts: &Hosts) {
+    let Hosts {
+        files,
+        table,
+        skipped,
+    } = hosts;
+    info!(
+        "event=hosts-reloaded files={} names={} skipped={}",
+        files.len(),
+        table.len(),
+        skipped.count()
+    );
+}
+
+/// Logs the lines that one reading skipped: the first ones, and the number of the others.
+fn log_skipped(skipped: &SkippedLines) {
+    for line in &skipped.first {
+        warn!(
+            "event=hosts-line-skipped file={:?} line={} cause={:?}",
+            line.file,
+            line.line,
+            line.cause.to_string()
+        );
+    }
+    if skipped.others > 0 {
+        warn!("event=hosts-lines-skipped others={}", skipped.others);
+    }
+}
