@@ -579,6 +579,37 @@ fn each_fault_of_the_configuration_has_its_line_and_remedy() {
 }
 
 #[test]
+fn the_names_and_the_skipped_lines_of_hosts_files_are_said() {
+    let resolver = exemplary();
+    let names = Names::of(&resolver);
+    let sound = temporary_file("check-hosts", b"192.0.2.1 nas.lan\n::1 a.lan nas.lan\n");
+    let sound = sound.to_str().expect("a path in UTF-8");
+    assert_faults("sound", &resolver, &["--hosts", sound], &names, &[], 0);
+    let options = options(&resolver, &["--hosts", sound]);
+    let options: Vec<_> = options.iter().map(String::as_str).collect();
+    let said = run("check", &options, &Names(Vec::new()));
+    let line = "OK --hosts: 2 names";
+    assert!(said.lines.iter().any(|said| said == line));
+    let text = format!("192.0.2.1 *.lan\n{}", "x\n".repeat(7));
+    let broken = temporary_file("check-broken-hosts", text.as_bytes());
+    let names = names.and(broken.display(), "FILE");
+    let broken = broken.to_str().expect("a path in UTF-8");
+    let remedy = "remedy: mend the line, or take it out";
+    let fault = |line: usize| {
+        let cause = "\"x\": expected an address such as 192.0.2.1 or 2001:db8::1";
+        format!("WARNING --hosts \"FILE\": line {line} is skipped: {cause}; {remedy}")
+    };
+    let first = format!(
+        "WARNING --hosts \"FILE\": line 1 is skipped: \"*.lan\": expected a name of letters, digits, hyphens, underscores and dots; {remedy}"
+    );
+    let others = format!("WARNING --hosts: 3 more lines are skipped; {remedy}");
+    let faults = [first, fault(2), fault(3), fault(4), fault(5), others];
+    let faults: Vec<_> = faults.iter().map(String::as_str).collect();
+    let options = ["--hosts", sound, "--hosts", broken];
+    assert_faults("broken", &resolver, &options, &names, &faults, 1);
+}
+
+#[test]
 fn a_folder_for_the_state_in_which_it_could_not_write_is_found() {
     let resolver = exemplary();
     let folder = tempfile::tempdir().expect("a folder");

@@ -20,6 +20,7 @@ use crate::identity::rollover::KeyHistory;
 use crate::identity::state_file::StateFile;
 use crate::identity::verifier::Identity;
 use crate::identity::verify_policy::PinMode;
+use crate::local::hosts_reader::{Hosts, HostsError, SkippedLine};
 use crate::server;
 use crate::server::sockets::Sockets;
 use crate::system::clock;
@@ -64,6 +65,7 @@ pub fn run(request: &CheckRequest) -> Report {
     if let Some(directory) = &config.trust.state_dir {
         check_state_directory(directory, &mut report);
     }
+    check_hosts(&config.hosts, &mut report);
     check_resolvers(
         &config.upstream.resolvers,
         config.upstream.timeout,
@@ -108,6 +110,35 @@ fn check_state_directory(directory: &Path, report: &mut Report) {
 fn identities(config: &Config) -> impl Iterator<Item = &Identity> {
     let resolvers = config.upstream.resolvers.iter();
     resolvers.filter_map(|resolver| resolver.security.identity())
+}
+
+/// Whether that user may read the hosts files, how many names they have, and which lines are skipped.
+fn check_hosts(hosts: &Hosts, report: &mut Report) {
+    let hosts = match hosts.reread() {
+        Ok(hosts) if hosts.files.is_empty() => return,
+        Ok(hosts) => hosts,
+        Err(HostsError { file, cause }) => {
+            let remedy = "let the user of --user read it";
+            let subject = format_args!("--hosts {file:?}");
+            return report.add_fault(State::Critical, subject, cause, remedy);
+        }
+    };
+    let names = hosts.table.len();
+    report.add("--hosts", format_args!("{names} names"));
+    let remedy = "mend the line, or take it out";
+    for SkippedLine { file, line, cause } in &hosts.skipped.first {
+        let text = format_args!("line {line} is skipped: {cause}");
+        report.add_fault(
+            State::Warning,
+            format_args!("--hosts {file:?}"),
+            text,
+            remedy,
+        );
+    }
+    if hosts.skipped.others > 0 {
+        let text = format_args!("{} more lines are skipped", hosts.skipped.others);
+        report.add_fault(State::Warning, "--hosts", text, remedy);
+    }
 }
 
 fn check_clock(request: &CheckRequest, report: &mut Report) {
