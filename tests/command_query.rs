@@ -413,3 +413,25 @@ fn what_the_daemon_alone_reads_may_be_broken_for_who_asks_it() {
         assert_eq!(said.code, Some(2), "{options:?}: {said:?}");
     }
 }
+
+#[test]
+fn a_listed_name_is_answered_from_the_file_and_not_by_the_resolver() {
+    let resolver = FakeResolver::honest();
+    let file = temporary_file("query-hosts", b"192.0.2.1 nas.lan\nbroken\n");
+    let file = file.to_str().expect("a path in UTF-8");
+    let said = ask_directly(&resolver, &["NAS.lan", "--hosts", file]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.status().starts_with(";; NOERROR, 1 answer, "));
+    assert!(said.status().ends_with(" ms, hosts"), "{said:?}");
+    assert_eq!(said.records(), ["NAS.lan.\t60\tIN\tA\t192.0.2.1"]);
+    let said = ask_directly(&resolver, &["nas.lan", "AAAA", "--hosts", file]);
+    assert!(said.status().starts_with(";; NOERROR, 0 answers, "));
+    assert!(resolver.queries().is_empty());
+    let said = ask_directly(&resolver, &["www.nas.lan", "--hosts", file]);
+    assert!(said.status().contains(" tls "), "{said:?}");
+    assert_eq!(resolver.count("www.nas.lan"), 1);
+    // A daemon that runs answers from the file that it has read.
+    let process = Process::before(&resolver, &["--hosts", file]);
+    let said = ask(process.address, &["nas.lan", "--hosts", "/no/such/file"]);
+    assert_eq!(said.records(), ["nas.lan.\t60\tIN\tA\t192.0.2.1"]);
+}

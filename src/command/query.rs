@@ -63,14 +63,17 @@ pub fn run(query: &Query) -> Result<Report, QueryError> {
     let received = match query.transport {
         QueryTransport::Udp => stub_query.over_udp(config.server.addresses[0], config.server.port),
         QueryTransport::Tcp => stub_query.over_tcp(config.server.addresses[0], config.server.port),
-        QueryTransport::Direct => {
-            let resolvers = config.upstream.resolvers.iter();
-            let candidates = resolvers.flat_map(|resolver| {
-                let addresses = resolver.addresses.iter();
-                addresses.map(|address| (*address, &resolver.security))
-            });
-            stub_query.over_sessions(candidates.collect())
-        }
+        QueryTransport::Direct => match stub_query.answer_from_hosts(&config.hosts.table) {
+            Some(received) => Ok(received),
+            None => {
+                let resolvers = config.upstream.resolvers.iter();
+                let candidates = resolvers.flat_map(|resolver| {
+                    let addresses = resolver.addresses.iter();
+                    addresses.map(|address| (*address, &resolver.security))
+                });
+                stub_query.over_sessions(candidates.collect())
+            }
+        },
     };
     let received = received.map_err(QueryError::Unanswered)?;
     report(&received, clock::now().saturating_duration_since(started))

@@ -13,6 +13,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::forward::in_flight;
 use crate::identity::verifier::Identity;
+use crate::local;
+use crate::local::host_table::HostTable;
 use crate::message::framing::{self, FrameBuffer};
 use crate::message::{self, Answer, MAX_MESSAGE_LEN, ParseError, QueryForm};
 use crate::system::clock;
@@ -25,16 +27,20 @@ use crate::upstream::query_ids::QueryIds;
 use crate::upstream::session::Session;
 use crate::upstream::{CloseReason, Outgoing, Reader, Security};
 
-/// The server that was queried, and the transport.
+/// The server that was queried, and the transport; or the hosts files.
 #[derive(Debug, Clone, Copy)]
 pub struct QueriedServer {
     transport: &'static str,
-    address: ScopedAddress,
+    /// None for the hosts files.
+    address: Option<ScopedAddress>,
 }
 
 impl fmt::Display for QueriedServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.transport, self.address)
+        match self.address {
+            Some(address) => write!(f, "{} {address}", self.transport),
+            None => f.write_str(self.transport),
+        }
     }
 }
 
@@ -115,17 +121,30 @@ impl StubQuery {
             && message::is_response_to(message, &self.question)
     }
 
+    /// The answer of the hosts files, as the daemon gives it; none if they do not list the name.
+    pub(super) fn answer_from_hosts(&self, table: &HostTable) -> Option<Received> {
+        Some(Received {
+            message: local::host_reply(table, &self.question)?,
+            server: QueriedServer {
+                transport: "hosts",
+                address: None,
+            },
+            unpinned: false,
+        })
+    }
+
     pub(super) fn over_udp(
         &self,
         listen_address: ScopedIp,
         port: u16,
     ) -> Result<Received, Vec<(QueriedServer, Cause)>> {
+        let address = connect_address(listen_address, port);
         let server = QueriedServer {
             transport: "udp",
-            address: connect_address(listen_address, port),
+            address: Some(address),
         };
         let message = self
-            .exchange_datagrams(server.address)
+            .exchange_datagrams(address)
             .map_err(|error| vec![(server, Cause::Socket(error))])?;
         let is_truncated = Answer::parse(&message).is_ok_and(|answer| answer.is_truncated());
         if is_truncated {
@@ -177,11 +196,12 @@ impl StubQuery {
         listen_address: ScopedIp,
         port: u16,
     ) -> Result<Received, Vec<(QueriedServer, Cause)>> {
+        let address = connect_address(listen_address, port);
         let server = QueriedServer {
             transport: "tcp",
-            address: connect_address(listen_address, port),
+            address: Some(address),
         };
-        match self.exchange_over_stream(server.address) {
+        match self.exchange_over_stream(address) {
             Ok(message) => Ok(Received {
                 message,
                 server,
@@ -228,7 +248,7 @@ impl StubQuery {
                     Security::Tls(_) => "tls",
                     Security::Cleartext => "tcp",
                 },
-                address,
+                address: Some(address),
             };
             let now = clock::now();
             let remaining = self.deadline.saturating_duration_since(now);
