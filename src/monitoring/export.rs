@@ -99,6 +99,7 @@ impl Exporter {
         self.add_connection_failures(&mut all);
         self.add_resolvers(&mut all);
         self.add_cache(&mut all);
+        self.add_hosts(&mut all);
         self.add_clients(&mut all);
         self.add_memory(&mut all);
         self.add_program(&mut all);
@@ -323,6 +324,14 @@ impl Exporter {
             "dns_tool_cache_prefetches",
             "Answers that were given and asked for again in the background.",
             completer.counts().prefetches(),
+        );
+    }
+
+    fn add_hosts(&self, all: &mut Families) {
+        all.gauge(
+            "dns_tool_hosts_names",
+            "Names that the hosts files list (--hosts).",
+            self.forwarder.settings().hosts.len(),
         );
     }
 
