@@ -14,6 +14,7 @@ use crate::support::{
     temporary_file, wait_until,
 };
 
+const DS: u16 = 43;
 const SERVFAIL: u16 = 2;
 const NXDOMAIN: u16 = 3;
 const REFUSED: u16 = 5;
@@ -175,6 +176,38 @@ fn a_server_of_a_route_may_name_private_addresses() {
         let ask = Ask::a(2, name);
         assert_eq!(client.ask(&ask.octets()).whole_rcode(), REFUSED, "{name}");
     }
+}
+
+#[test]
+fn a_ds_record_of_a_zone_is_asked_of_who_has_the_zone_above() {
+    let (main, corp, server) = (
+        FakeResolver::honest(),
+        corp_resolver(),
+        CleartextServer::honest(),
+    );
+    let routes = [
+        tls("example", &corp),
+        cleartext("lab.example", &server),
+        "gone.example=nxdomain".to_owned(),
+    ];
+    let forwarder = Forwarder::before(&main, &options(&routes));
+    let client = forwarder.udp();
+    let ask = |name: &str| {
+        client
+            .ask(&Ask::a(1, name).with_type(DS).octets())
+            .whole_rcode()
+    };
+    for (name, rcode) in [
+        ("example", 0),
+        ("lab.example", 0),
+        ("x.lab.example", 0),
+        ("gone.example", NXDOMAIN),
+    ] {
+        assert_eq!(ask(name), rcode, "{name}");
+    }
+    assert_eq!((main.count("example"), main.queries().len()), (1, 1));
+    assert_eq!((corp.count("lab.example"), corp.queries().len()), (1, 1));
+    assert_eq!(server.names(), ["x.lab.example"]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::client::reply_batch::ReplyBatch;
 use crate::forward::in_flight::Query;
 use crate::message::presentation::Name;
-use crate::message::{ZoneMap, question_name};
+use crate::message::{ZoneMap, question_name, question_type, rtype};
 use crate::upstream::token_bucket::TokenBucket;
 use crate::upstream::{self, AddressStatus, Query as _};
 
@@ -196,8 +196,20 @@ impl Upstreams {
     }
 
     /// The route of a question's name, if its zone has one.
+    ///
+    /// A DS record belongs to the zone above (RFC 4035 section 3.1.4.1): who validates needs the proof that there is none, which servers of
+    /// the zone itself do not have. So the question for it at the apex of a zone goes where the names above go.
     pub(super) fn route(&self, question: &[u8]) -> Option<Route> {
-        self.zones.find(question_name(question)).copied()
+        let name = question_name(question);
+        let route = self.zones.find(name).copied()?;
+        let is_apex = name.len() == route.zone_len;
+        if is_apex
+            && matches!(route.destination, Destination::Route(_))
+            && question_type(question) == rtype::DS
+        {
+            return self.zones.find(parent(name)?).copied();
+        }
+        Some(route)
     }
 
     /// The upstream for queries of a zone with this route, or of one without.
@@ -240,6 +252,12 @@ impl Upstreams {
             queries.append(&mut of_one);
         }
     }
+}
+
+/// The name above this one, in wire form; none above the root.
+fn parent(name: &[u8]) -> Option<&[u8]> {
+    let (&length, rest) = name.split_first()?;
+    rest.get(length.into()..)
 }
 
 /// The zones whose routes differ.

@@ -72,7 +72,7 @@ pub use key::QuestionKey;
 pub use parse_error::ParseError;
 pub use query::Query;
 pub use query_writing::{QueryForm, write_query};
-pub use question::{QuestionPresentation, question_name};
+pub use question::{QuestionPresentation, question_name, question_type};
 pub use record::{Record, Section};
 pub use response::{ReplyOptions, ReplyTo};
 pub use zone_map::ZoneMap;

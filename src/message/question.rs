@@ -10,6 +10,14 @@ use super::parse_error::ParseError;
 /// Length in octets of QTYPE and QCLASS, which follow the name (RFC 1035 section 4.1.2).
 pub(super) const QTYPE_QCLASS_LEN: usize = 4;
 
+/// The type of a question; 0 if the question is shorter than type and class.
+pub fn question_type(question: &[u8]) -> u16 {
+    match question.split_last_chunk::<QTYPE_QCLASS_LEN>() {
+        Some((_, &[high, low, _, _])) => u16::from_be_bytes([high, low]),
+        None => 0,
+    }
+}
+
 /// The name of a question, in wire form; empty if the question is shorter than type and class.
 pub fn question_name(question: &[u8]) -> &[u8] {
     question
