@@ -163,10 +163,10 @@ const WINGS: [(&str, &[&str]); 14] = [
     (
         "identity",
         &[
-            "certificate",
             "trust",
             "verifier",
             "chain",
+            "certificate",
             "pin_file",
             "state_file",
             "history_lines",

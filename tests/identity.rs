@@ -176,6 +176,61 @@ fn a_self_signed_certificate_is_refused_even_with_the_right_pin() {
     );
 }
 
+/// The option that has this PEM text taken for the trust anchors.
+fn anchors(name: &str, pem: &str) -> [String; 2] {
+    let file = temporary_file(name, pem.as_bytes());
+    [
+        "--resolver-ca".to_owned(),
+        file.to_str().expect("a path in UTF-8").to_owned(),
+    ]
+}
+
+#[test]
+fn an_authority_that_is_the_resolver_itself_serves_if_its_certificate_is_an_anchor() {
+    let (chain, pem) = pki().own_authority(&[NAME], |_| {});
+    let options = anchors("own-authority.pem", &pem);
+    let options = options.each_ref().map(String::as_str);
+    assert_serves(&chain, &options);
+    let pin = chain.pin.to_string();
+    assert_serves(&chain, &[&options[..], &["--resolver-pin", &pin]].concat());
+    let wrong = strange_pin();
+    assert_refused(
+        &chain,
+        &[&options[..], &["--resolver-pin", &wrong]].concat(),
+        &["check=pin"],
+    );
+    // Another one of the same name and key is another certificate.
+    let (other, _) = pki().own_authority(&[NAME], |_| {});
+    assert_refused(&other, &options, &["check=chain"]);
+    // Nor does the certificate vouch for itself if it is no anchor.
+    assert_refused(
+        &chain,
+        &[],
+        &["check=chain", "a CA's or self-signed certificate"],
+    );
+}
+
+#[test]
+fn such_an_authority_has_to_be_valid_and_to_bear_the_name() {
+    for (names, years, part) in [
+        (&["other.test"][..], (2020, 2100), "check=name"),
+        (&[NAME], (2020, 2021), "a certificate expired"),
+        (&[NAME], (2098, 2100), "is not valid for another"),
+    ] {
+        let (chain, pem) = pki().own_authority(names, |params| {
+            params.not_before = date_time_ymd(years.0, 1, 1);
+            params.not_after = date_time_ymd(years.1, 1, 1);
+        });
+        let options = anchors(&format!("own-{}-{}.pem", names[0], years.0), &pem);
+        let pin = chain.pin.to_string();
+        let options = [
+            &options.each_ref().map(String::as_str)[..],
+            &["--resolver-pin", &pin],
+        ];
+        assert_refused(&chain, &options.concat(), &[part]);
+    }
+}
+
 #[test]
 fn an_expired_certificate_is_refused_even_with_the_right_pin() {
     let chain = pki().chain(&[NAME], |params| {

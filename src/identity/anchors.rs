@@ -9,7 +9,11 @@ use webpki::anchor_from_trusted_cert;
 
 /// Trust anchors (RFC 5280 section 6): the certificate authorities to which a resolver's certificate must chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrustAnchors(pub(super) Arc<[TrustAnchor<'static>]>);
+pub struct TrustAnchors {
+    pub(super) anchors: Arc<[TrustAnchor<'static>]>,
+    /// The certificates of the file that the anchors come from; none for the built-in ones.
+    certificates: Arc<[CertificateDer<'static>]>,
+}
 
 /// Why a PEM file cannot be used as trust anchors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,12 +43,15 @@ impl std::error::Error for TrustAnchorsError {}
 impl TrustAnchors {
     /// Mozilla's root certificates, as of the build of this program.
     pub fn built_in() -> Self {
-        Self(webpki_roots::TLS_SERVER_ROOTS.into())
+        Self {
+            anchors: webpki_roots::TLS_SERVER_ROOTS.into(),
+            certificates: Arc::new([]),
+        }
     }
 
     /// Reads the certificates of a PEM file, at least one.
     pub fn from_pem(pem: &[u8]) -> Result<Self, TrustAnchorsError> {
-        let mut anchors = Vec::new();
+        let (mut anchors, mut certificates) = (Vec::new(), Vec::new());
         for certificate in CertificateDer::pem_slice_iter(pem) {
             let certificate =
                 certificate.map_err(|error| TrustAnchorsError::Pem(error.to_string()))?;
@@ -52,11 +59,20 @@ impl TrustAnchors {
                 TrustAnchorsError::Certificate(anchors.len() + 1, error.to_string())
             })?;
             anchors.push(anchor.to_owned());
+            certificates.push(certificate);
         }
         if anchors.is_empty() {
             Err(TrustAnchorsError::Empty)
         } else {
-            Ok(Self(anchors.into()))
+            Ok(Self {
+                anchors: anchors.into(),
+                certificates: certificates.into(),
+            })
         }
+    }
+
+    /// Whether this certificate is in the file, octet for octet.
+    pub(super) fn contain(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.certificates.iter().any(|known| known == certificate)
     }
 }

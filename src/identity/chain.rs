@@ -15,6 +15,7 @@ use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath, spki_for_anchor};
 
+use crate::identity::certificate::CertificateInfo;
 use crate::identity::pin::{Pin, PinMatch};
 use crate::identity::verify_error::{Check, VerifyError};
 use crate::identity::verify_policy::{PinMode, VerifyPolicy};
@@ -145,11 +146,7 @@ impl PresentedChain<'_> {
     fn find_paths(&self, seconds: u64, clock_untrusted: bool) -> Result<Paths, webpki::Error> {
         let VerifyPolicy { anchors, pins, .. } = self.policy;
         let (pinned, unpinned) = (RefCell::new(None), RefCell::new(None));
-        let check_pins = |path: &VerifiedPath<'_>| {
-            let mut peer = VerifiedPeer {
-                clock_untrusted,
-                ..VerifiedPeer::of(path)
-            };
+        let check_peer = |mut peer: VerifiedPeer| {
             peer.pin_match = pins.find(&peer.keys, seconds);
             if pins.is_empty() || peer.pin_match.is_some() {
                 *pinned.borrow_mut() = Some(peer);
@@ -158,16 +155,37 @@ impl PresentedChain<'_> {
             unpinned.borrow_mut().get_or_insert(peer);
             Err(webpki::Error::UnknownIssuer)
         };
+        let check_pins = |path: &VerifiedPath<'_>| {
+            check_peer(VerifiedPeer {
+                clock_untrusted,
+                ..VerifiedPeer::of(path)
+            })
+        };
         let path = self.leaf.verify_for_usage(
             self.algorithms.all,
-            &anchors.0,
+            &anchors.anchors,
             self.intermediates,
             UnixTime::since_unix_epoch(Duration::from_secs(seconds)),
             KeyUsage::server_auth(),
             None,
             Some(&check_pins),
         );
-        let is_verified = path.map(drop);
+        let is_verified = match path {
+            // What `openssl req -x509` makes. Whoever put it into the file of trust anchors has vouched for it.
+            Err(webpki::Error::CaUsedAsEndEntity) if anchors.contain(&self.leaf_der()) => {
+                self.check_validity(seconds).and_then(|()| {
+                    let key = Pin::of(&self.leaf.subject_public_key_info());
+                    check_peer(VerifiedPeer {
+                        certificates: vec![self.leaf_der().into_owned()],
+                        // As on a path from a leaf to its anchor.
+                        keys: vec![key, key],
+                        pin_match: None,
+                        clock_untrusted,
+                    })
+                })
+            }
+            path => path.map(drop),
+        };
         let (pinned, unpinned) = (pinned.take(), unpinned.take());
         match is_verified {
             Err(error) if unpinned.is_none() => Err(error),
@@ -176,6 +194,28 @@ impl PresentedChain<'_> {
                 unpinned,
             }),
         }
+    }
+
+    fn leaf_der(&self) -> CertificateDer<'_> {
+        self.leaf.der()
+    }
+
+    /// Checks the dates of the leaf.
+    fn check_validity(&self, seconds: u64) -> Result<(), webpki::Error> {
+        let Some(dates) = CertificateInfo::read(&self.leaf_der()) else {
+            return Err(webpki::Error::BadDer);
+        };
+        let unix_time = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let time = unix_time(seconds);
+        if seconds < dates.not_before {
+            let not_before = unix_time(dates.not_before);
+            return Err(webpki::Error::CertNotValidYet { time, not_before });
+        }
+        if seconds > dates.not_after {
+            let not_after = unix_time(dates.not_after);
+            return Err(webpki::Error::CertExpired { time, not_after });
+        }
+        Ok(())
     }
 
     fn chain_error(&self, error: &webpki::Error, leaf_pin: Pin) -> VerifyError {

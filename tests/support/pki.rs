@@ -183,6 +183,21 @@ impl Pki {
         Chain::new(&leaf, &key, &[])
     }
 
+    /// A self-signed certificate of an authority that names the resolver itself, as `openssl req -x509` makes it; and its PEM.
+    pub(crate) fn own_authority(
+        &self,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (Chain, String) {
+        let key = new_key();
+        let params = leaf_params(names, |params| {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            change(params);
+        });
+        let certificate = params.self_signed(&key).expect("signs");
+        (Chain::new(&certificate, &key, &[]), certificate.pem())
+    }
+
     /// Without the certificate between leaf and root.
     pub(crate) fn without_issuer(&self) -> Chain {
         let mut chain = self.honest();
