@@ -187,6 +187,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "query_writing",
             "zone_map",
             "response",
+            "source",
             "addresses",
             "answer",
             "query",

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use dns_tool::message::presentation::RecordLine;
 use dns_tool::message::{
     self, Answer, CachedAnswer, Edns, ExtendedError, MAX_MESSAGE_LEN, ParseError, Query,
-    QuestionPresentation, Record, ReplyOptions, ReplyTo, TtlRewrite,
+    QuestionPresentation, Record, ReplyOptions, ReplyTo, Source, TtlRewrite,
 };
 use domain::base::iana::{Class, OptRcode, OptionCode, Rtype};
 use domain::base::message_builder::{OptBuilder, TreeCompressor};
@@ -963,6 +963,7 @@ fn examine_answer(octets: &[u8], answer: &Answer<'_>, theirs: &Reading) {
         dnssec_ok: true,
         ecs_opt_out: false,
         keepalive: true,
+        source: true,
     };
     for edns in [None, Some(edns)] {
         let asked = |question| ReplyTo {
@@ -971,6 +972,7 @@ fn examine_answer(octets: &[u8], answer: &Answer<'_>, theirs: &Reading) {
             question,
             edns,
             keepalive: Some(100),
+            source: Some(Source::Route { zone_len: 5 }),
         };
         let foreign = asked(other_question);
         let relayed = written(|out| foreign.write_answer(out, answer));
@@ -1358,6 +1360,7 @@ fn time_to_relay(octets: &[u8]) -> (Result<(), ParseError>, Duration) {
             question: &octets[12..17],
             edns: None,
             keepalive: None,
+            source: None,
         };
         let relayed = written(|out| asked.write_answer(out, &answer));
         assert_eq!(relayed.len(), octets.len() - 11);

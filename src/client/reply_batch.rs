@@ -17,7 +17,8 @@ use crate::client::destination::Client;
 use crate::client::stream::Stream;
 use crate::message::framing::{self, LENGTH_PREFIX_LEN};
 use crate::message::{
-    Answer, ExtendedError, MAX_MESSAGE_LEN, MIN_UDP_PAYLOAD, ReplyOptions, ReplyTo,
+    Answer, ExtendedError, MAX_MESSAGE_LEN, MAX_SOURCE_OPTION_LEN, MIN_UDP_PAYLOAD, ReplyOptions,
+    ReplyTo,
 };
 use crate::system::memory::{REPLY_BUFFER, Reservation};
 
@@ -26,7 +27,7 @@ const MAX_BATCH_OCTETS: usize = 64 * 1024;
 /// Capacity in octets of a buffer that holds more than [`REPLY_BUFFER`]: the longest message fits, with its length prefix.
 const LARGE_BUFFER: usize = MAX_BATCH_OCTETS + 1024;
 /// Octets that an answer may have besides the resolver's message: an OPT record with an Extended DNS Error (RFC 8914) and the
-/// edns-tcp-keepalive option (RFC 7828).
+/// edns-tcp-keepalive option (RFC 7828). Without the option Answer Source.
 const MAX_ADDED_OCTETS: usize = 128;
 /// Octets of a reply without records, at most: header, question and such an OPT record.
 const MAX_EMPTY_REPLY_OCTETS: usize = 512;
@@ -73,10 +74,15 @@ impl ReplyBatch {
     ) {
         let reply_to = &with_keepalive(client, reply_to);
         let limit = max_message_len(client, reply_to);
+        let source = match reply_to.names_source() {
+            true => MAX_SOURCE_OPTION_LEN,
+            false => 0,
+        };
         let size = answer
             .message()
             .len()
             .saturating_add(MAX_ADDED_OCTETS)
+            .saturating_add(source)
             .min(limit);
         note_answer(client, true);
         self.push(client, size, |out| {

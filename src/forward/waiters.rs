@@ -66,6 +66,7 @@ impl Waiter {
             question: self.own_question.as_deref().unwrap_or(question),
             edns: self.edns,
             keepalive: None,
+            source: None,
         }
     }
 }

@@ -120,6 +120,7 @@ impl<'m> Answer<'m> {
                     dnssec_ok: false,
                     ecs_opt_out: false,
                     keepalive: false,
+                    source: false,
                 },
             }
         });
@@ -242,7 +243,7 @@ impl<'m> Answer<'m> {
         self.options().any(|(code, _)| code == option::PADDING)
     }
 
-    fn options(&self) -> impl Iterator<Item = (u16, &'m [u8])> + use<'m> {
+    pub(super) fn options(&self) -> impl Iterator<Item = (u16, &'m [u8])> + use<'m> {
         let rdata = self
             .opt
             .as_ref()

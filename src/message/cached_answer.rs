@@ -72,6 +72,7 @@ impl CachedAnswer {
             question: key.question(),
             edns: None,
             keepalive: None,
+            source: None,
         };
         let mut octets = Vec::new();
         reply_to.write_empty_response(&mut octets, rcode, None);

@@ -104,4 +104,6 @@ pub(super) mod option {
     pub(in crate::message) const KEEPALIVE: u16 = 11;
     pub(in crate::message) const PADDING: u16 = 12;
     pub(in crate::message) const EXTENDED_ERROR: u16 = 15;
+    /// Where an answer comes from. Not registered: dns-tool's own, of the range for local and experimental use (RFC 6891 section 9).
+    pub(in crate::message) const ANSWER_SOURCE: u16 = 65_353;
 }

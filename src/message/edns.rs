@@ -29,6 +29,8 @@ pub struct Edns {
     pub ecs_opt_out: bool,
     /// There is a keepalive option: a client asks how long its idle connection is kept open (RFC 7828).
     pub keepalive: bool,
+    /// There is an option Answer Source without a value: a dns-tool client asks where the answer comes from.
+    pub source: bool,
 }
 
 impl Edns {
@@ -36,12 +38,13 @@ impl Edns {
         if record.section != Section::Additional || message.get(record.start) != Some(&0) {
             return Err(ParseError::Opt);
         }
-        let (mut ecs_opt_out, mut keepalive) = (false, false);
+        let (mut ecs_opt_out, mut keepalive, mut source) = (false, false, false);
         for option in options(slice_at(message, record.rdata.clone())) {
             let (code, value) = option?;
             // FAMILY (2), SOURCE PREFIX-LENGTH (1), SCOPE PREFIX-LENGTH (1), no ADDRESS: RFC 7871 section 6.
             ecs_opt_out |= code == option::CLIENT_SUBNET && matches!(value, [_, _, 0, _]);
             keepalive |= code == option::KEEPALIVE;
+            source |= code == option::ANSWER_SOURCE && value.is_empty();
         }
         let &[extended_rcode, version, flags, _] = slice_from(message, record.ttl_at)
             .first_chunk()
@@ -53,6 +56,7 @@ impl Edns {
             dnssec_ok: flags & 0x80 != 0,
             ecs_opt_out,
             keepalive,
+            source,
         })
     }
 
@@ -180,12 +184,28 @@ mod tests {
             dnssec_ok: true,
             ecs_opt_out: false,
             keepalive: false,
+            source: false,
         };
         assert_eq!(Query::parse(&draft.0).unwrap().edns(), Some(&edns));
         let draft = Draft::answer(&question()).opt_with([1, 0, 0x7f, 0xff], &[]);
         let answer = Answer::parse(&draft.0).unwrap();
         assert_eq!(answer.rcode(), 16);
         assert!(!answer.edns().unwrap().dnssec_ok);
+    }
+
+    #[test]
+    fn an_option_answer_source_without_a_value_asks_for_one() {
+        for (options, asks) in [
+            (option(65_353, b""), true),
+            ([option(3, b""), option(65_353, b"")].concat(), true),
+            (option(65_353, b"cache"), false),
+            (option(65_001, b""), false),
+            (vec![], false),
+        ] {
+            let draft = Draft::query(&question()).opt(&options);
+            let query = Query::parse(&draft.0).unwrap();
+            assert_eq!(query.edns().unwrap().source, asks, "{options:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! - [`presentation`]: the presentation form of names, types and records.
 //! - `cached_answer`: how an answer is stored in the cache.
 //! - `response`: how a response to a client is written.
+//! - `source`: where an answer comes from, and how dns-tool says so.
 //! - `addresses`: which addresses an answer names.
 //! - `answer`: what is in a resolver's answer, and to which question it is a response.
 //! - `compression`: how compressed names survive when a message is changed.
@@ -57,6 +58,7 @@ mod query_writing;
 mod question;
 mod record;
 mod response;
+mod source;
 #[cfg(test)]
 mod test_messages;
 mod zone_map;
@@ -75,4 +77,5 @@ pub use query_writing::{QueryForm, write_query};
 pub use question::{QuestionPresentation, question_name, question_type};
 pub use record::{Record, Section};
 pub use response::{ReplyOptions, ReplyTo};
+pub use source::{MAX_SOURCE_OPTION_LEN, Source, told_source};
 pub use zone_map::ZoneMap;

@@ -139,13 +139,15 @@ fn padding_start(message: &[u8], opt: usize) -> usize {
 
 /// Appends a stub resolver's query for `question`: with RD; with AD, so that the answer tells whether it was validated (RFC 6840
 /// section 5.7); and with an OPT record, for long answers and Extended DNS Errors. Its `cookie` (RFC 7873 section 4) leaves room for
-/// such an error in a refusal, which must not be longer than the query.
+/// such an error in a refusal, which must not be longer than the query. An empty option Answer Source asks a dns-tool where its answer comes
+/// from.
 pub fn write_query(out: &mut Vec<u8>, id: u16, cookie: &[u8; 8], question: &[u8]) {
     let [id_high, id_low] = id.to_be_bytes();
     out.extend_from_slice(&[id_high, id_low, 0x01, 0x20, 0, 1, 0, 0, 0, 0, 0, 1]);
     out.extend_from_slice(question);
     write_opt(out, 0, false, |out| {
-        write_option(out, option::COOKIE, cookie)
+        write_option(out, option::COOKIE, cookie);
+        write_option(out, option::ANSWER_SOURCE, &[]);
     });
 }
 
@@ -153,8 +155,10 @@ pub fn write_query(out: &mut Vec<u8>, id: u16, cookie: &[u8; 8], question: &[u8]
 mod tests {
     use crate::message::codes::{HEADER_LEN, option};
     use crate::message::query::Query;
+    use crate::message::query_writing::write_query;
     use crate::message::test_messages::{
         ADDITIONAL, Draft, UNKNOWN, name, option, our_opt, question, question_for, upstream_query,
+        written,
     };
 
     #[test]
@@ -213,10 +217,24 @@ mod tests {
         let subnet = option(8, &[0, 1, 24, 0, 192, 0, 2]);
         let nsid = option(3, b"");
         let padding = option(12, &[1; 300]);
-        let options = [cookie, subnet, nsid, padding].concat();
+        let source = option(option::ANSWER_SOURCE, b"");
+        let options = [cookie, subnet, nsid, source, padding].concat();
         let all = Draft::query(&question()).opt_with([9, 9, 0xff, 0xff], &options);
         let none = Draft::query(&question()).opt_with([0, 0, 0x80, 0], &[]);
         assert_eq!(upstream_query(&all), upstream_query(&none));
+    }
+
+    #[test]
+    fn a_stub_asks_where_the_answer_comes_from() {
+        let sent = written(|out| write_query(out, 7, b"8 octets", &question()));
+        let query = Query::parse(&sent).unwrap();
+        assert_eq!((query.id(), query.question()), (7, &question()[..]));
+        assert!(query.edns().unwrap().source);
+        let options = [
+            option(option::COOKIE, b"8 octets"),
+            option(option::ANSWER_SOURCE, b""),
+        ];
+        assert!(sent.ends_with(&our_opt(0, 0, &options.concat())));
     }
 
     #[test]

@@ -62,29 +62,43 @@ pub struct QuestionPresentation<'m>(
 
 impl fmt::Display for QuestionPresentation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = self.0;
-        if rest.first() == Some(&0) {
-            write!(f, ".")?;
-        }
-        while let Some((&length @ 1..=63, tail)) = rest.split_first() {
-            let (label, tail) = tail
-                .split_at_checked(usize::from(length))
-                .unwrap_or((tail, &[]));
-            for &octet in label {
-                match octet {
-                    b'.' | b'\\' | b'"' | b'=' => write!(f, "\\{}", char::from(octet))?,
-                    0x21..=0x7e => write!(f, "{}", char::from(octet))?,
-                    _ => write!(f, "\\{octet:03}")?,
-                }
-            }
-            write!(f, ".")?;
-            rest = tail;
-        }
-        match rest {
+        match write_name(f, self.0)? {
             [0, high, low, ..] => write!(f, "/{}", u16::from_be_bytes([*high, *low])),
             _ => Ok(()),
         }
     }
+}
+
+/// The presentation form of a name in wire form without compression. Control octets are escaped.
+pub(super) struct NamePresentation<'m>(pub(super) &'m [u8]);
+
+impl fmt::Display for NamePresentation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_name(f, self.0).map(|_| ())
+    }
+}
+
+/// Writes the name with which `octets` begin. Returns the octets from its root label on.
+fn write_name<'m>(f: &mut fmt::Formatter<'_>, octets: &'m [u8]) -> Result<&'m [u8], fmt::Error> {
+    let mut rest = octets;
+    if rest.first() == Some(&0) {
+        write!(f, ".")?;
+    }
+    while let Some((&length @ 1..=63, tail)) = rest.split_first() {
+        let (label, tail) = tail
+            .split_at_checked(usize::from(length))
+            .unwrap_or((tail, &[]));
+        for &octet in label {
+            match octet {
+                b'.' | b'\\' | b'"' | b'=' => write!(f, "\\{}", char::from(octet))?,
+                0x21..=0x7e => write!(f, "{}", char::from(octet))?,
+                _ => write!(f, "\\{octet:03}")?,
+            }
+        }
+        write!(f, ".")?;
+        rest = tail;
+    }
+    Ok(rest)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::header::{Header, clear_bits, set_arcount, set_bits};
 use super::octets::{has_room, overwrite};
 use super::query::Query;
 use super::question::same_question;
+use super::source::Source;
 
 /// Changes that are made to a cached answer when it is written for a client.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,6 +35,8 @@ pub struct ReplyTo<'m> {
     /// How long the client's idle connection is kept open, in units of 100 ms; sent only if the client asked for it (RFC 7828
     /// section 3.1). None over UDP.
     pub keepalive: Option<u16>,
+    /// Where the answer comes from, if that is known; sent only if the client asked for it.
+    pub source: Option<Source>,
 }
 
 impl<'m> ReplyTo<'m> {
@@ -45,6 +48,7 @@ impl<'m> ReplyTo<'m> {
             question: query.question(),
             edns: query.edns().copied(),
             keepalive: None,
+            source: None,
         }
     }
 
@@ -57,6 +61,7 @@ impl<'m> ReplyTo<'m> {
             question: &[],
             edns: None,
             keepalive: None,
+            source: None,
         })
     }
 
@@ -68,6 +73,7 @@ impl<'m> ReplyTo<'m> {
 
     /// Appends a response without records: a response code, the question and, if the client sent an OPT, an OPT with `ede`.
     pub fn write_empty_response(&self, out: &mut Vec<u8>, rcode: u16, ede: Option<ExtendedError>) {
+        let start = out.len();
         // RA is set: recursion is what a forwarder offers.
         self.write_header_and_question(out, 0x80, header_rcode(rcode));
         if let Some(edns) = &self.edns {
@@ -76,6 +82,8 @@ impl<'m> ReplyTo<'m> {
                     write_extended_error(out, ede);
                 }
                 self.write_keepalive(out);
+                // As if the client accepted no longer one, so that all of these have the same limit.
+                self.write_source(out, start, MIN_UDP_PAYLOAD.into());
             });
         }
     }
@@ -107,6 +115,20 @@ impl<'m> ReplyTo<'m> {
         ) = (self.keepalive, self.edns)
         {
             write_option(out, option::KEEPALIVE, &keepalive.to_be_bytes());
+        }
+    }
+
+    /// Whether the answer's source is to be named.
+    pub fn names_source(&self) -> bool {
+        self.source.is_some() && self.edns.is_some_and(|edns| edns.source)
+    }
+
+    /// Names the answer's source if the client asked for it, as far as the message that begins at `start` then has at most `limit` octets.
+    fn write_source(&self, out: &mut Vec<u8>, start: usize, limit: usize) {
+        if let Some(source) = self.source
+            && self.names_source()
+        {
+            source.write(out, start, self.question, limit);
         }
     }
 
@@ -188,7 +210,7 @@ impl<'m> ReplyTo<'m> {
     }
 
     /// Appends the options of the OPT of the message that begins at `start`: the answer's Extended DNS Errors and `ede`, or sets
-    /// TC in the header if they do not fit into `limit`; then the keepalive timeout if it fits.
+    /// TC in the header if they do not fit into `limit`; then the keepalive timeout and the answer's source if they fit.
     fn write_options(
         &self,
         out: &mut Vec<u8>,
@@ -209,9 +231,11 @@ impl<'m> ReplyTo<'m> {
                 write_extended_error(out, ede);
             }
         }
-        if has_room(out, start, KEEPALIVE_OPTION_LEN, limit.min(MAX_MESSAGE_LEN)) {
+        let limit = limit.min(MAX_MESSAGE_LEN);
+        if has_room(out, start, KEEPALIVE_OPTION_LEN, limit) {
             self.write_keepalive(out);
         }
+        self.write_source(out, start, limit);
     }
 
     /// Appends an answer with a TSIG or SIG(0) unchanged except for the ID (RFC 8945 section 5.5). If it is longer than `limit`

@@ -6,6 +6,7 @@ use crate::message::edns::ExtendedError;
 use crate::message::key::QuestionKey;
 use crate::message::octets::u16_at;
 use crate::message::query::Query;
+use crate::message::source::Source;
 use crate::message::test_messages::{
     A, ADDITIONAL, ANSWER, AUTHORITY, Draft, NS, UNKNOWN, name, option, our_opt, pointer, question,
     question_for, relayed, written,
@@ -338,3 +339,78 @@ fn ttls_are_rewritten_in_every_section_and_an_opt_has_none() {
         assert_eq!(found, expected.0, "{change:?}");
     }
 }
+
+#[test]
+fn the_source_of_an_answer_is_named_to_who_asks_and_takes_no_room_from_the_rest() {
+    const SOURCE: u16 = 65_353;
+    let zone = Source::Route { zone_len: 13 };
+    let (long, short) = (
+        option(SOURCE, b"route example.com."),
+        option(SOURCE, b"route"),
+    );
+    let asking = Draft::query(&question()).opt(&option(SOURCE, &[]));
+    let records = Draft::answer(&question()).record(ANSWER, &pointer(HEADER_LEN), A, &[0; 4]);
+    let error = option(15, b"\0\x17why");
+    let reply = |query: &Draft, answer: &Draft, source, limit| {
+        let query = Query::parse(&query.0).unwrap();
+        let reply_to = ReplyTo {
+            source,
+            ..ReplyTo::from_query(&query)
+        };
+        let answer = Answer::parse(&answer.0).unwrap();
+        let options = ReplyOptions::default();
+        written(|out| reply_to.write_answer_with(out, &answer, &options, limit))
+    };
+    // Not unasked, and not in the place of a value.
+    for options in [
+        &[][..],
+        &option(SOURCE, b"x"),
+        &option(65_001, &[]),
+        &option(3, &[]),
+    ] {
+        let query = Draft::query(&question()).opt(options);
+        let found = reply(&query, &records, Some(zone), MAX_MESSAGE_LEN);
+        assert!(found.ends_with(&our_opt(0, 0, &[])), "{options:?}");
+    }
+    let plain = Draft::query(&question());
+    let found = reply(&plain, &records, Some(zone), MAX_MESSAGE_LEN);
+    assert_eq!(found, records.0, "no OPT without one");
+    let found = reply(&asking, &records, None, MAX_MESSAGE_LEN);
+    assert!(found.ends_with(&our_opt(0, 0, &[])), "it is not known");
+    // A resolver that sends such an option is not relayed.
+    let other = records.clone().opt(&option(SOURCE, b"elsewhere"));
+    let found = reply(&asking, &other, Some(Source::Cache), MAX_MESSAGE_LEN);
+    assert!(found.ends_with(&our_opt(0, 0, &option(SOURCE, b"cache"))));
+    // The option is cut to the room that the rest leaves, and TC is never set for it.
+    let with_error = records.clone().opt(&error);
+    let padding = MIN_LIMIT - (records.len() + our_opt(0, 0, &error).len());
+    for left in 0..long.len() + 2 {
+        let filler = padding - left - pointer(HEADER_LEN).len() - 10;
+        let full = records
+            .clone()
+            .record(ANSWER, &pointer(HEADER_LEN), UNKNOWN, &vec![0; filler])
+            .opt(&error);
+        let expected = match left {
+            _ if left >= long.len() => &long[..],
+            _ if left >= short.len() => &short,
+            _ => &[],
+        };
+        let found = reply(&asking, &full, Some(zone), MIN_LIMIT);
+        assert_eq!(found[2] & 0x02, 0, "{left}: not truncated");
+        let options = [&error[..], expected].concat();
+        assert!(found.ends_with(&our_opt(0, 0, &options)), "{left}");
+        assert!(found.len() <= MIN_LIMIT);
+    }
+    let found = reply(&asking, &with_error, Some(zone), MIN_LIMIT);
+    assert!(found.ends_with(&our_opt(0, 0, &[error, long.clone()].concat())));
+    let asked = Query::parse(&asking.0).unwrap();
+    let reply_to = ReplyTo {
+        source: Some(zone),
+        ..ReplyTo::from_query(&asked)
+    };
+    let empty = written(|out| reply_to.write_empty_response(out, rcode::SERVFAIL, None));
+    assert!(empty.ends_with(&our_opt(0, 0, &long)));
+}
+
+/// The least that a client accepts over UDP.
+const MIN_LIMIT: usize = 512;
