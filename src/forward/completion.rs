@@ -20,7 +20,7 @@ use crate::forward::quota::QueryQuota;
 use crate::forward::rebinding::names_private_address;
 use crate::forward::waiters::Waiters;
 use crate::message::{
-    self, Answer, ParseError, QuestionPresentation, ReplyOptions, ReplyTo, ZoneMap, rcode,
+    self, Answer, ParseError, QuestionPresentation, ReplyOptions, ReplyTo, Source, ZoneMap, rcode,
 };
 use crate::system::clock::{self, micros};
 use crate::system::memory::Memory;
@@ -212,7 +212,11 @@ impl QueryCompleter {
         replies: &mut ReplyBatch,
     ) {
         for waiter in waiters {
-            let (client, reply_to) = (&waiter.client, &waiter.reply_to(query.question()));
+            let client = &waiter.client;
+            let reply_to = &ReplyTo {
+                source: source_after(query, result),
+                ..waiter.reply_to(query.question())
+            };
             let since = waiter.since;
             let (source, outcome) = match (replacement, result) {
                 (Some(hit), _) => {
@@ -250,6 +254,14 @@ impl QueryCompleter {
         since: Instant,
         replies: &mut ReplyBatch,
     ) -> Outcome {
+        let source = match hit.is_stale() {
+            true => Source::Stale,
+            false => Source::Cache,
+        };
+        let reply_to = &ReplyTo {
+            source: Some(source),
+            ..*reply_to
+        };
         if hit.is_refusal() {
             let outcome = Outcome::Rebinding;
             self.reply_error(client, reply_to, outcome, usize::MAX, since, replies);
@@ -276,6 +288,10 @@ impl QueryCompleter {
         since: Instant,
         replies: &mut ReplyBatch,
     ) {
+        let reply_to = &ReplyTo {
+            source: Some(Source::Local),
+            ..*reply_to
+        };
         replies.push_answer(client, reply_to, answer, &ReplyOptions::default());
         self.record_outcome(client, reply_to.question, Outcome::Local, since);
     }
@@ -346,6 +362,14 @@ impl QueryCompleter {
                 outcome.name()
             );
         }
+    }
+}
+
+/// Where the answer to a query with this result comes from; for a failure, where it would have come from. None if the query was not sent.
+fn source_after(query: &Query, result: Result<&Answer<'_>, Outcome>) -> Option<Source> {
+    match result {
+        Err(Outcome::Overloaded) => None,
+        _ => Some(query.source()),
     }
 }
 

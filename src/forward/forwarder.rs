@@ -198,7 +198,7 @@ impl Forwarder {
             return completer.reply_error(&client, &reply_to, outcome, max_len, now, replies);
         }
         let route = policy.upstreams.route(query.question());
-        if let Some(reply) = local_reply(policy, &query, route)
+        if let Some(reply) = local_reply(&policy.settings, &query, route)
             && let Ok(answer) = Answer::parse(&reply)
         {
             return completer.answer_locally(&client, &reply_to, &answer, now, replies);
@@ -219,15 +219,12 @@ impl Forwarder {
         let policy = self.policy(&mut batch.policy, &mut batch.generation);
         let timeout = policy.upstreams.upstream(route).query_time();
         let key = query.key();
-        let found = match &key {
-            Some(key) => completer.cache().lookup(key, now),
-            None => Lookup::Miss,
-        };
-        let (hit, refresh) = found.into_parts();
+        let found = key.as_ref().map(|key| completer.cache().lookup(key, now));
+        let (hit, refresh) = found.unwrap_or(Lookup::Miss).into_parts();
         // Clients that would wait for longer than this get the cached answer.
         let stale_after = hit
-            .as_ref()
-            .map(|_| CLIENT_RESPONSE_TIMEOUT.min(timeout / 2));
+            .is_some()
+            .then(|| CLIENT_RESPONSE_TIMEOUT.min(timeout / 2));
         let new_query = NewQuery {
             query,
             key: key.as_ref(),
@@ -235,6 +232,7 @@ impl Forwarder {
             stale_after,
             max_pending: policy.settings.max_pending,
             rebind_protection: policy.rebind_protection(route),
+            source: Route::source(route),
         };
         if refresh == Some(Refresh::BeforeReply) {
             let (pool, last_batch) = (&mut batch.query_pool, batch.last_batch);
@@ -341,12 +339,12 @@ impl Forwarder {
 
 /// The answer to a query that no resolver is asked, if it is one. A hosts file decides before a route does, and a route before a special
 /// use of the name.
-fn local_reply(
-    policy: &Policy,
+pub fn local_reply(
+    settings: &Settings,
     query: &message::Query<'_>,
     route: Option<Route>,
 ) -> Option<Vec<u8>> {
-    let (settings, question) = (&policy.settings, query.question());
+    let question = query.question();
     if !query.is_signed()
         && let Some(reply) = local::host_reply(&settings.hosts, question)
     {

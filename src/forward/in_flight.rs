@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::forward::waiters::WaitingClients;
 use crate::message::framing::{self, LENGTH_PREFIX_LEN};
-use crate::message::{self, HEADER_LEN, QueryForm, QuestionKey};
+use crate::message::{self, HEADER_LEN, QueryForm, QuestionKey, Source};
 use crate::system::memory::Reservation;
 use crate::upstream::{self, Message, Query as _};
 
@@ -48,6 +48,8 @@ pub struct Query {
     signed: bool,
     /// Its answer may not name private addresses.
     rebind_protected: bool,
+    /// Where its answer comes from.
+    source: Source,
     /// The memory that is reserved for the query; None where memory is not counted.
     reservation: Option<Reservation>,
 }
@@ -86,6 +88,7 @@ impl Query {
             question: 0..0,
             signed: false,
             rebind_protected: false,
+            source: Source::Resolver,
             reservation: None,
         }
     }
@@ -126,6 +129,7 @@ impl Query {
             question,
             signed,
             rebind_protected,
+            source,
             // The caller has resized it.
             reservation: _,
         } = self;
@@ -153,6 +157,7 @@ impl Query {
             LENGTH_PREFIX_LEN + HEADER_LEN..LENGTH_PREFIX_LEN + HEADER_LEN + query.question().len();
         *signed = query.is_signed();
         *rebind_protected = false;
+        *source = Source::Resolver;
     }
 
     /// Sets whether its answer may not name private addresses. It may after [`Query::reset`].
@@ -163,6 +168,16 @@ impl Query {
     /// Whether its answer may not name private addresses.
     pub(super) fn is_rebind_protected(&self) -> bool {
         self.rebind_protected
+    }
+
+    /// Sets where its answer comes from, which is the main resolver after [`Query::reset`].
+    pub(super) fn set_source(&mut self, source: Source) {
+        self.source = source;
+    }
+
+    /// Where its answer comes from.
+    pub(super) fn source(&self) -> Source {
+        self.source
     }
 
     /// The clients that wait for this query.

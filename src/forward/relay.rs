@@ -17,7 +17,7 @@ use crate::forward::policy::Policy;
 use crate::forward::quota;
 use crate::forward::rebinding::RebindProtection;
 use crate::forward::waiters::Waiter;
-use crate::message;
+use crate::message::{self, Source};
 use crate::system::memory::Purpose;
 use crate::upstream::{Completer, Failure};
 
@@ -34,6 +34,8 @@ pub(super) struct NewQuery<'q> {
     pub(super) max_pending: usize,
     /// Which answers may not name private addresses; None if all may.
     pub(super) rebind_protection: Option<&'q RebindProtection>,
+    /// Where the answer comes from.
+    pub(super) source: Source,
 }
 
 impl NewQuery<'_> {
@@ -107,6 +109,7 @@ impl QueryCompleter {
         query_pool.reuse(self.memory(), new_query.cost(), now, |upstream_query| {
             upstream_query.reset(new_query.query, new_query.key, now, new_query.timeout);
             upstream_query.set_rebind_protected(new_query.is_rebind_protected());
+            upstream_query.set_source(new_query.source);
             let clients = upstream_query.clients_mut();
             if let Some(stale_after) = new_query.stale_after {
                 clients.serve_stale_after(stale_after);

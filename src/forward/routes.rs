@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::client::reply_batch::ReplyBatch;
 use crate::forward::in_flight::Query;
 use crate::message::presentation::Name;
-use crate::message::{ZoneMap, question_name, question_type, rtype};
+use crate::message::{Source, ZoneMap, question_name, question_type, rtype};
 use crate::upstream::token_bucket::TokenBucket;
 use crate::upstream::{self, AddressStatus, Query as _};
 
@@ -46,6 +46,13 @@ pub struct ZoneRoute {
     pub targets: Vec<String>,
 }
 
+impl Settings {
+    /// The upstream for queries of a zone with this route; none if they go to the main one or nowhere.
+    pub fn upstream(&self, route: Option<Route>) -> Option<&upstream::Settings> {
+        self.upstreams.get(route?.destination.upstream_of_routes()?)
+    }
+}
+
 impl ZoneRoute {
     /// Whether queries of the zone leave in cleartext.
     pub fn is_cleartext(&self) -> bool {
@@ -73,15 +80,88 @@ pub struct Upstreams {
     /// In the order of their numbers.
     of_routes: Vec<Arc<Upstream>>,
     routes: Vec<ZoneRoute>,
-    zones: ZoneMap<Route>,
+    map: RouteMap,
 }
+
+/// The routes, to look names up.
+#[derive(Debug, Clone, Default)]
+pub struct RouteMap(ZoneMap<Route>);
 
 /// What is known of a name in a zone with a route.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Route {
-    pub(super) destination: Destination,
-    /// Octets of the zone's name.
-    pub(super) zone_len: usize,
+pub struct Route {
+    /// Where queries of the zone go.
+    pub destination: Destination,
+    /// Octets of the zone's name in wire form: 255 at most.
+    pub zone_len: u8,
+}
+
+impl Destination {
+    /// The number of the upstream of routes to which queries go; none if they go elsewhere.
+    pub fn upstream_of_routes(self) -> Option<usize> {
+        match self {
+            Self::Route(number) => Some(number),
+            Self::Main | Self::NameError => None,
+        }
+    }
+}
+
+impl Route {
+    /// Where answers to queries of a zone with this route come from, or to those of one without.
+    pub fn source(route: Option<Self>) -> Source {
+        match route {
+            Some(Self {
+                destination: Destination::Route(_),
+                zone_len,
+            }) => Source::Route { zone_len },
+            Some(Self {
+                destination: Destination::NameError,
+                ..
+            }) => Source::Local,
+            Some(Self {
+                destination: Destination::Main,
+                ..
+            })
+            | None => Source::Resolver,
+        }
+    }
+}
+
+impl RouteMap {
+    /// The map of these routes.
+    pub fn new(routes: &[ZoneRoute]) -> Self {
+        let mut zones = ZoneMap::default();
+        for ZoneRoute {
+            zone, destination, ..
+        } in routes
+        {
+            let octets = zone.octets();
+            let route = Route {
+                destination: *destination,
+                // A name has at most 255 octets.
+                zone_len: octets.len() as u8,
+            };
+            zones.insert(octets, route);
+        }
+        Self(zones)
+    }
+
+    /// The route of a question's name, if its zone has one.
+    ///
+    /// A DS record belongs to the zone above (RFC 4035 section 3.1.4.1): who validates needs the proof that there is none, which servers of
+    /// the zone itself do not have. So the question for it at the apex of a zone goes where the names above go.
+    pub fn find(&self, question: &[u8]) -> Option<Route> {
+        let name = question_name(question);
+        let route = self.0.find(name).copied()?;
+        let is_apex = name.len() == usize::from(route.zone_len);
+        if is_apex
+            && matches!(route.destination, Destination::Route(_))
+            && question_type(question) == rtype::DS
+        {
+            return self.0.find(parent(name)?).copied();
+        }
+        Some(route)
+    }
 }
 
 impl fmt::Debug for Upstreams {
@@ -99,22 +179,11 @@ impl Upstreams {
         of_routes: Vec<Arc<Upstream>>,
         routes: Vec<ZoneRoute>,
     ) -> Arc<Self> {
-        let mut zones = ZoneMap::default();
-        for ZoneRoute {
-            zone, destination, ..
-        } in &routes
-        {
-            let route = Route {
-                destination: *destination,
-                zone_len: zone.octets().len(),
-            };
-            zones.insert(zone.octets(), route);
-        }
         Arc::new(Self {
             main,
             of_routes,
+            map: RouteMap::new(&routes),
             routes,
-            zones,
         })
     }
 
@@ -147,7 +216,7 @@ impl Upstreams {
     pub fn address_status(&self) -> Vec<AddressStatus> {
         let mut all = self.main.address_status();
         for (number, upstream) in self.of_routes.iter().enumerate() {
-            let zones = self.describe_zones(number);
+            let zones = describe_zones(&self.routes, number);
             all.extend(
                 upstream
                     .address_status()
@@ -159,21 +228,6 @@ impl Upstreams {
             );
         }
         all
-    }
-
-    /// The zones whose queries go to the upstream of routes with this number: the first few, and how many more there are.
-    fn describe_zones(&self, number: usize) -> String {
-        let mut zones = self
-            .routes
-            .iter()
-            .filter(|route| route.destination == Destination::Route(number))
-            .map(|route| route.zone.to_string());
-        let mut words: Vec<_> = zones.by_ref().take(MAX_ZONES_SHOWN).collect();
-        match zones.count() {
-            0 => {}
-            more => words.push(format!("and {more} more")),
-        }
-        words.join(" ")
     }
 
     /// Charges each query that is sent again to `budget`, see [`Upstream::set_retry_budget`].
@@ -196,28 +250,16 @@ impl Upstreams {
     }
 
     /// The route of a question's name, if its zone has one.
-    ///
-    /// A DS record belongs to the zone above (RFC 4035 section 3.1.4.1): who validates needs the proof that there is none, which servers of
-    /// the zone itself do not have. So the question for it at the apex of a zone goes where the names above go.
     pub(super) fn route(&self, question: &[u8]) -> Option<Route> {
-        let name = question_name(question);
-        let route = self.zones.find(name).copied()?;
-        let is_apex = name.len() == route.zone_len;
-        if is_apex
-            && matches!(route.destination, Destination::Route(_))
-            && question_type(question) == rtype::DS
-        {
-            return self.zones.find(parent(name)?).copied();
-        }
-        Some(route)
+        self.map.find(question)
     }
 
     /// The upstream for queries of a zone with this route, or of one without.
     pub(super) fn upstream(&self, route: Option<Route>) -> &Arc<Upstream> {
-        match route.map(|route| route.destination) {
-            Some(Destination::Route(number)) => self.of_routes.get(number).unwrap_or(&self.main),
-            _ => &self.main,
-        }
+        let number = route.and_then(|route| route.destination.upstream_of_routes());
+        number
+            .and_then(|number| self.of_routes.get(number))
+            .unwrap_or(&self.main)
     }
 
     /// Gives each query to the upstream of its name. Queries whose upstream has retired stay in `queries`.
@@ -260,6 +302,25 @@ fn parent(name: &[u8]) -> Option<&[u8]> {
     rest.get(length.into()..)
 }
 
+/// The zones whose queries go to the upstream of routes with this number.
+pub fn zones_of(routes: &[ZoneRoute], number: usize) -> impl Iterator<Item = &Name> {
+    let routes = routes.iter();
+    routes
+        .filter(move |route| route.destination == Destination::Route(number))
+        .map(|route| &route.zone)
+}
+
+/// The first few of these zones, and how many more there are.
+pub fn describe_zones(routes: &[ZoneRoute], number: usize) -> String {
+    let mut zones = zones_of(routes, number).map(Name::to_string);
+    let mut words: Vec<_> = zones.by_ref().take(MAX_ZONES_SHOWN).collect();
+    match zones.count() {
+        0 => {}
+        more => words.push(format!("and {more} more")),
+    }
+    words.join(" ")
+}
+
 /// The zones whose routes differ.
 pub fn changed_zones(before: &[ZoneRoute], after: &[ZoneRoute]) -> ZoneMap<()> {
     let is_in = |route: &ZoneRoute, routes: &[ZoneRoute]| {
@@ -285,6 +346,42 @@ mod tests {
             zone: zone.parse().expect("a name"),
             destination: Destination::NameError,
             targets: targets.iter().map(|target| (*target).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn an_answer_comes_from_where_the_longest_zone_leads() {
+        let to = |zone: &str, destination| ZoneRoute {
+            destination,
+            ..route(zone, &["x"])
+        };
+        let map = RouteMap::new(&[
+            to("corp.example", Destination::Route(1)),
+            to("gone.corp.example", Destination::NameError),
+            to("public.corp.example", Destination::Main),
+        ]);
+        for (name, source, upstream) in [
+            ("example", Source::Resolver, None),
+            ("corp.example", Source::Route { zone_len: 14 }, Some(1)),
+            ("Www.Corp.Example", Source::Route { zone_len: 14 }, Some(1)),
+            ("www.gone.corp.example", Source::Local, None),
+            ("public.corp.example", Source::Resolver, None),
+        ] {
+            let name: Name = name.parse().expect("a name");
+            let route = map.find(&name.question("A".parse().expect("a type")));
+            assert_eq!(Route::source(route), source, "{name}");
+            let number = route.and_then(|route| route.destination.upstream_of_routes());
+            assert_eq!(number, upstream, "{name}");
+        }
+        // At its apex, a DS record belongs to the zone above.
+        for (name, source) in [
+            ("corp.example", Source::Resolver),
+            ("a.corp.example", Source::Route { zone_len: 14 }),
+            ("gone.corp.example", Source::Local),
+        ] {
+            let name: Name = name.parse().expect("a name");
+            let route = map.find(&name.question("DS".parse().expect("a type")));
+            assert_eq!(Route::source(route), source, "{name}");
         }
     }
 

@@ -126,9 +126,9 @@ pub fn special_reply(question: &[u8]) -> Option<Vec<u8>> {
 
 /// The answer that the name in `question` does not exist, since the zone that it is in does not: the zone's name is the last `zone_len` octets
 /// of the name. None if the class is not IN.
-pub fn name_error(question: &[u8], zone_len: usize) -> Option<Vec<u8>> {
+pub fn name_error(question: &[u8], zone_len: u8) -> Option<Vec<u8>> {
     let (name, _) = split_question(question)?;
-    let apex_at = name.len().checked_sub(zone_len)?;
+    let apex_at = name.len().checked_sub(zone_len.into())?;
     Some(write(question, apex_at, rcode::NXDOMAIN, &[], SPECIAL_TTL))
 }
 
