@@ -4,6 +4,7 @@
 
 mod support;
 
+mod answer_source;
 mod answers;
 mod architecture;
 mod cache;

@@ -251,6 +251,17 @@ impl Heard {
             .collect()
     }
 
+    /// The value of the first option with this code in its OPT, if it has one.
+    pub(crate) fn option(&self, code: u16) -> Option<Vec<u8>> {
+        let message = self.message();
+        let opt = message.opt()?;
+        opt.opt()
+            .iter::<domain::base::opt::UnknownOptData<_>>()
+            .map(|option| option.expect("an option"))
+            .find(|option| option.code().to_int() == code)
+            .map(|option| option.data().to_vec())
+    }
+
     /// The code of the Extended DNS Error, if it has one.
     pub(crate) fn extended_error(&self) -> Option<u16> {
         self.explanation().map(|(code, _)| code)
