@@ -13,6 +13,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "check",
             "pin",
             "query",
+            "answer_report",
             "check_resolver",
             "check_report",
             "stub",

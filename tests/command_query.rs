@@ -6,14 +6,17 @@
 //! ```
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::Output;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::client::{TcpClient, framed};
 use crate::support::process::{Process, program};
-use crate::support::{Act, FakeResolver, Greeting, NAME, PATIENCE, message, pki, temporary_file};
+use crate::support::{
+    Act, CleartextServer, FakeResolver, Greeting, NAME, PATIENCE, message, pki, temporary_file,
+    wait_until,
+};
 
 /// What came of a question.
 #[derive(Debug)]
@@ -111,8 +114,8 @@ fn an_answer_and_the_absence_of_the_name_are_exit_code_0() {
             said.status().starts_with(";; NOERROR, AD, 1 answer, "),
             "{said:?}"
         );
-        let whom = format!(" ms, {transport} {}", process.address);
-        assert!(said.status().ends_with(&whom), "{said:?}");
+        let server = format!(" ms, {transport} {}, from ", process.address);
+        assert!(said.status().contains(&server), "{said:?}");
         let [line] = said.records()[..] else {
             panic!("{said:?}")
         };
@@ -251,8 +254,9 @@ fn an_answer_that_does_not_fit_is_asked_for_by_tcp() {
         said.status().starts_with(";; NOERROR, AD, 200 answers, "),
         "{said:?}"
     );
-    let whom = format!(", tcp {}", process.address);
-    assert!(said.status().ends_with(&whom), "{}", said.status());
+    // The truncated answer is in the cache by now.
+    let server = format!(", tcp {}, from cache", process.address);
+    assert!(said.status().ends_with(&server), "{}", said.status());
     assert_eq!(said.records().len(), 200);
 }
 
@@ -280,19 +284,19 @@ fn the_resolver_itself_is_asked_once_it_has_proved_its_identity() {
     let chain = pki().honest();
     let resolver = FakeResolver::with_chain(&chain);
     let right = chain.pin.to_string();
-    let said = ask_directly(&resolver, &["secret.test", "--resolver-pin", &right]);
+    let said = ask_directly(&resolver, &["secret.example", "--resolver-pin", &right]);
     assert_eq!(said.code, Some(0), "{said:?}");
-    let whom = format!(" ms, tls {}", resolver.address());
-    assert!(said.status().ends_with(&whom), "{said:?}");
+    let server = format!(" ms, tls {}, from resolver", resolver.address());
+    assert!(said.status().ends_with(&server), "{said:?}");
     assert!(
-        said.records()[0].starts_with("secret.test.\t300\tIN\tA\t"),
+        said.records()[0].starts_with("secret.example.\t300\tIN\tA\t"),
         "{said:?}"
     );
     assert!(!resolver.saw_in_clear(b"secret"));
     assert_eq!(resolver.queries().len(), 1);
 
     let wrong = pki().honest().pin.to_string();
-    let said = ask_directly(&resolver, &["secret.test", "--resolver-pin", &wrong]);
+    let said = ask_directly(&resolver, &["secret.example", "--resolver-pin", &wrong]);
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.out.is_empty(), "{said:?}");
     assert_eq!(said.err.lines().count(), 1, "{said:?}");
@@ -303,7 +307,7 @@ fn the_resolver_itself_is_asked_once_it_has_proved_its_identity() {
     assert_eq!(resolver.queries().len(), 1, "nothing was asked");
 
     let lenient = [
-        "secret.test",
+        "secret.example",
         "--resolver-pin",
         &wrong,
         "--pin-mode",
@@ -319,7 +323,7 @@ fn a_resolver_that_fails_leaves_time_for_the_next() {
     let (mute, resolver) = (FakeResolver::honest(), FakeResolver::honest());
     mute.greet(Greeting::Mute);
     let next = resolver.address().to_string();
-    let arguments = ["a.test", "--timeout", "2", "--resolver-addr", &next];
+    let arguments = ["a.example", "--timeout", "2", "--resolver-addr", &next];
     let options = ["--resolver-addr", &mute.address().to_string()];
     let anchors = pki().root_file();
     let anchors = ["--resolver-ca", anchors.to_str().expect("a path in UTF-8")];
@@ -422,7 +426,7 @@ fn a_listed_name_is_answered_from_the_file_and_not_by_the_resolver() {
     let said = ask_directly(&resolver, &["NAS.lan", "--hosts", file]);
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.status().starts_with(";; NOERROR, 1 answer, "));
-    assert!(said.status().ends_with(" ms, hosts"), "{said:?}");
+    assert!(said.status().ends_with(" ms, from local"), "{said:?}");
     assert_eq!(said.records(), ["NAS.lan.\t60\tIN\tA\t192.0.2.1"]);
     let said = ask_directly(&resolver, &["nas.lan", "AAAA", "--hosts", file]);
     assert!(said.status().starts_with(";; NOERROR, 0 answers, "));
@@ -434,4 +438,232 @@ fn a_listed_name_is_answered_from_the_file_and_not_by_the_resolver() {
     let process = Process::before(&resolver, &["--hosts", file]);
     let said = ask(process.address, &["nas.lan", "--hosts", "/no/such/file"]);
     assert_eq!(said.records(), ["nas.lan.\t60\tIN\tA\t192.0.2.1"]);
+    assert!(said.status().ends_with(", from local"), "{said:?}");
+}
+
+/// The name in the certificate of the resolver for some zones.
+const CORP: &str = "dns.corp.example";
+
+/// The routes of the tests below: to a resolver, to a server, to the main resolver and nowhere.
+fn routes(corp: &FakeResolver, lan: &CleartextServer) -> [String; 4] {
+    [
+        format!("corp.example={}#{CORP}", corp.address()),
+        format!("lan=tcp://{}", lan.address()),
+        "public.corp.example=relay".to_owned(),
+        "gone.corp.example=nxdomain".to_owned(),
+    ]
+}
+
+/// `--route` before each of these.
+fn route_options(routes: &[String]) -> Vec<&str> {
+    routes.iter().flat_map(|route| ["--route", route]).collect()
+}
+
+#[test]
+fn the_first_line_says_where_the_answer_comes_from() {
+    let chain = pki().chain(&[CORP], |_| {});
+    let (main, corp) = (FakeResolver::honest(), FakeResolver::with_chain(&chain));
+    let lan = CleartextServer::honest();
+    let routes = routes(&corp, &lan);
+    let options = [
+        &["--cache-size", "1000000", "--special-names", "answer"][..],
+        &route_options(&routes),
+    ]
+    .concat();
+    let process = Process::before(&main, &options);
+    for (name, source) in [
+        ("www.example", "resolver"),
+        ("www.public.corp.example", "resolver"),
+        ("www.Corp.Example", "route corp.example."),
+        ("nas.lan", "route lan."),
+        ("www.gone.corp.example", "local"),
+        ("www.local", "local"),
+    ] {
+        for (flags, transport) in [(&[][..], "udp"), (&["--tcp"], "tcp")] {
+            let name = format!("{transport}.{name}");
+            let arguments = [&[&name[..]], flags].concat();
+            let ends = |said: &Said, source: &str| {
+                let end = format!(" ms, {transport} {}, from {source}", process.address);
+                assert!(said.status().ends_with(&end), "{source}: {said:?}");
+                assert_eq!(said.code, Some(0), "{said:?}");
+            };
+            ends(&ask(process.address, &arguments), source);
+            let again = if source == "local" { "local" } else { "cache" };
+            ends(&ask(process.address, &arguments), again);
+        }
+    }
+}
+
+#[test]
+fn the_first_line_says_that_an_answer_had_expired() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|query| {
+        let record = message::record(1, 1, &[192, 0, 2, 1]);
+        vec![Act::Send(message::answer_with(query, &[&record]))]
+    });
+    let process = Process::before(&resolver, &["--cache-size", "1000000"]);
+    assert_eq!(ask(process.address, &["a.test"]).code, Some(0));
+    resolver.greet(Greeting::Close);
+    resolver.hang_up();
+    wait_until("the answer has expired", || {
+        let said = ask(process.address, &["a.test"]);
+        said.status().ends_with(", from stale")
+    });
+    let said = ask(process.address, &["a.test", "--tcp"]);
+    assert!(said.status().ends_with(", from stale"), "{said:?}");
+}
+
+#[test]
+fn a_server_that_tells_no_source_is_believed_none() {
+    const SOURCE: u16 = 65_353;
+    for options in [
+        vec![],
+        vec![(SOURCE, vec![])],
+        vec![(SOURCE, b"\x1b[2J".to_vec())],
+        vec![(SOURCE, b"elsewhere".to_vec())],
+        vec![(SOURCE, vec![b'x'; 1000])],
+        vec![(SOURCE, b"route a..b".to_vec())],
+    ] {
+        let edns = message::Edns {
+            options,
+            ..message::Edns::default()
+        };
+        let what = format!("{edns:?}");
+        let address =
+            answer_datagrams(move |query| vec![message::with_opt(message::answer(query), &edns)]);
+        let said = ask(address, &["a.test"]);
+        let end = format!(" ms, udp {address}");
+        assert!(said.status().ends_with(&end), "{what}: {said:?}");
+    }
+}
+
+#[test]
+fn directly_each_name_is_asked_where_the_daemon_would_ask_it() {
+    let chain = pki().chain(&[CORP], |_| {});
+    let (main, corp) = (FakeResolver::honest(), FakeResolver::with_chain(&chain));
+    let lan = CleartextServer::honest();
+    let routes = routes(&corp, &lan);
+    let options = [&["--special-names", "answer"][..], &route_options(&routes)].concat();
+    let ask = |name: &str| {
+        let said = ask_directly(&main, &[&[name], &options[..]].concat());
+        assert_eq!(said.code, Some(0), "{said:?}");
+        said
+    };
+    for (name, end) in [
+        (
+            "www.example",
+            format!("tls {}, from resolver", main.address()),
+        ),
+        (
+            "www.public.corp.example",
+            format!("tls {}, from resolver", main.address()),
+        ),
+        (
+            "www.corp.example",
+            format!("tls {}, from route corp.example.", corp.address()),
+        ),
+        ("nas.lan", format!("tcp {}, from route lan.", lan.address())),
+    ] {
+        let said = ask(name);
+        assert!(said.status().ends_with(&end), "{said:?}");
+        assert_eq!(said.records().len(), 1, "{said:?}");
+    }
+    for name in ["www.gone.corp.example", "www.local"] {
+        let said = ask(name);
+        assert!(
+            said.status().starts_with(";; NXDOMAIN, 0 answers, ")
+                && said.status().ends_with(" ms, from local"),
+            "{said:?}"
+        );
+        assert!(said.records()[0].contains("\tIN\tSOA\t"), "{said:?}");
+    }
+    assert_eq!(
+        ask("localhost").records(),
+        ["localhost.\t10800\tIN\tA\t127.0.0.1"]
+    );
+    assert_eq!(main.queries().len(), 2);
+    assert_eq!(corp.queries().len(), 1);
+    assert_eq!(lan.names(), ["nas.lan"]);
+    for query in [main.queries(), corp.queries(), lan.queries()].concat() {
+        let options = message::Heard::read(&query).options();
+        assert!(!options.contains(&65_353), "the option stays here");
+    }
+    // Without special names, the resolver is asked for them.
+    let relay = ["www.local", "--special-names", "relay"];
+    let said = ask_directly(&main, &relay);
+    assert!(said.status().ends_with(", from resolver"), "{said:?}");
+}
+
+#[test]
+fn a_route_that_fails_is_named_by_its_address() {
+    let main = FakeResolver::honest();
+    let free = TcpListener::bind("127.0.0.98:0").expect("a free port");
+    let address = free.local_addr().expect("its address");
+    drop(free);
+    let route = format!("lan=tcp://{address}");
+    let said = ask_directly(&main, &["nas.lan", "--route", &route]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains(&format!("tcp {address}: ")), "{said:?}");
+    assert!(main.queries().is_empty());
+    // The daemon says the same, and which route it was.
+    let process = Process::before(&main, &["--route", &route]);
+    let said = ask(process.address, &["nas.lan"]);
+    assert!(
+        said.status().starts_with(";; SERVFAIL") && said.status().ends_with(", from route lan."),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn json_has_all_that_the_lines_have() {
+    let (main, lan) = (FakeResolver::honest(), CleartextServer::honest());
+    let route = format!("lan=tcp://{}", lan.address());
+    let options = ["--special-names", "answer", "--route", &route];
+    let process = Process::before(&main, &options);
+    let json = |said: &Said| -> serde_json::Value {
+        assert_eq!(said.out.lines().count(), 1, "{said:?}");
+        let mut json: serde_json::Value = serde_json::from_str(&said.out).expect("JSON");
+        let took = json["milliseconds"].take();
+        assert!(took.is_u64(), "{took}");
+        json
+    };
+    let said = ask(process.address, &["nas.lan", "--json"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let mut found = json(&said);
+    let data = found["records"][0]["data"].take();
+    assert!(
+        data.as_str()
+            .is_some_and(|data| data.parse::<Ipv4Addr>().is_ok()),
+        "{data}"
+    );
+    let expected = serde_json::json!({
+        "rcode": "NOERROR", "flags": ["rd", "ra", "ad"], "errors": [], "source": "route", "zone": "lan.",
+        "transport": "udp", "server": process.address.to_string(), "unpinned": false, "milliseconds": null,
+        "records": [{"section": "answer", "name": "nas.lan.", "ttl": 300, "class": "IN", "type": "A", "data": null}],
+    });
+    assert_eq!(found, expected);
+    let said = ask_directly(&main, &[&["www.local", "--json"], &options[..]].concat());
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let found = json(&said);
+    assert_eq!(found["rcode"], "NXDOMAIN");
+    assert_eq!(
+        (&found["source"], &found["zone"]),
+        (&"local".into(), &serde_json::Value::Null)
+    );
+    assert_eq!(
+        (&found["transport"], &found["server"]),
+        (&serde_json::Value::Null, &serde_json::Value::Null)
+    );
+    assert_eq!(found["records"][0]["section"], "authority");
+    assert_eq!(found["records"][0]["type"], "SOA");
+    // A failure says why, and is JSON, too.
+    let denying = Process::before(&main, &["--allow", "192.0.2.0/24"]);
+    let said = ask(denying.address, &["www.local", "--json"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let found = json(&said);
+    assert_eq!(
+        found["errors"],
+        serde_json::json!([{"code": 18, "text": ""}])
+    );
+    assert_eq!(found["source"], serde_json::Value::Null);
 }

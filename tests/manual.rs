@@ -33,8 +33,8 @@ const BASH: &str = include_str!("../scripts/completion/dns-tool.bash");
 const ZSH: &str = include_str!("../scripts/completion/_dns-tool");
 const FISH: &str = include_str!("../scripts/completion/dns-tool.fish");
 
-/// The groups of options that belong to subcommands.
-const OF_PIN_AND_CHECK: &str = "Pin and check";
+/// The groups of options that belong to subcommands: to all, and to query alone.
+const OF_ALL: &str = "Pin, check and query";
 const OF_QUERY: &str = "Query";
 /// Options of the daemon that the file cannot set.
 const NOT_IN_FILE: [&str; 2] = ["--config", "--check-config"];
@@ -56,7 +56,7 @@ struct Entry {
 
 impl Entry {
     fn may_stand_in_file(&self) -> bool {
-        let is_of_daemon = ![OF_PIN_AND_CHECK, OF_QUERY].contains(&&*self.group);
+        let is_of_daemon = ![OF_ALL, OF_QUERY].contains(&&*self.group);
         is_of_daemon && !NOT_IN_FILE.contains(&&*self.name)
     }
 }
@@ -466,13 +466,13 @@ fn summary(text: &str) -> &str {
 #[test]
 fn the_completion_for_bash_has_the_options_of_the_help() {
     let query = |entry: &Entry| entry.group == OF_QUERY;
-    let report = |entry: &Entry| entry.group == OF_PIN_AND_CHECK;
+    let report = |entry: &Entry| entry.group == OF_ALL;
     assert_eq!(
         list("options"),
         names(|entry| !query(entry) && !report(entry))
     );
     assert_eq!(list("of_query"), names(query));
-    assert_eq!(list("of_pin_and_check"), names(report));
+    assert_eq!(list("of_all"), names(report));
     assert_eq!(list("without_value"), names(|entry| entry.value.is_empty()));
     assert_eq!(list("files"), names(|entry| entry.value == "FILE"));
     assert_eq!(list("folders"), names(|entry| entry.value == "DIR"));
@@ -517,7 +517,7 @@ fn the_completion_for_fish_has_the_options_of_the_help() {
         .map(|entry| {
             let of = match &*entry.group {
                 OF_QUERY => " -n '__fish_seen_subcommand_from query'",
-                OF_PIN_AND_CHECK => " -n '__fish_seen_subcommand_from pin check'",
+                OF_ALL => " -n '__fish_seen_subcommand_from pin check query'",
                 _ => "",
             };
             let value = match &*entry.value {

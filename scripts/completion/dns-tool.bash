@@ -9,7 +9,7 @@ _dns_tool() {
         --rebind-protection --rebind-allow --cache-size
         --serve-stale --max-memory --max-clients --max-clients-per-address --sessions --max-pending --upstream-rate-limit --monitor
         --slo-latency --config --check-config --user --log-level --query-log --query-log-clients"
-    local of_pin_and_check="--json"
+    local of_all="--json"
     local of_query="--direct --tcp"
     local without_value="--reuse-port --rebind-protection --check-config --query-log --query-log-clients --json --direct --tcp"
     local files="--pins --resolver-ca --hosts --config"
@@ -53,8 +53,8 @@ _dns_tool() {
 
     if [[ $word == -* ]]; then
         case ${COMP_WORDS[1]} in
-            query) options+=" $of_query" ;;
-            pin | check) options+=" $of_pin_and_check" ;;
+            query) options+=" $of_all $of_query" ;;
+            pin | check) options+=" $of_all" ;;
         esac
         options+=" --help --help-all --version"
         # With one dash where one was typed.

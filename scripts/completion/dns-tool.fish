@@ -45,8 +45,8 @@ complete -c dns-tool -l user -xa '(__fish_complete_users)' -d 'User to run as af
 complete -c dns-tool -l log-level -xa 'error warn info debug trace' -d 'Least severe level to log'
 complete -c dns-tool -l query-log -d 'Log each query with its time, the client\'s network (IPv4 /24 or IPv6 /48), the transport, the name, the type, the outcome and the duration'
 complete -c dns-tool -l query-log-clients -d 'Log each query as --query-log does, but with the client\'s address and port'
-complete -c dns-tool -n '__fish_seen_subcommand_from pin check' -l json -d 'Print the report as JSON'
-complete -c dns-tool -n '__fish_seen_subcommand_from query' -l direct -d 'Send the query to the resolver over an authenticated TLS session, as the daemon does'
+complete -c dns-tool -n '__fish_seen_subcommand_from pin check query' -l json -d 'Print the report as JSON'
+complete -c dns-tool -n '__fish_seen_subcommand_from query' -l direct -d 'Send the query where the daemon would, to the resolver over TLS or where a --route leads, or answer it here'
 complete -c dns-tool -n '__fish_seen_subcommand_from query' -l tcp -d 'Send the query over TCP'
 
 complete -c dns-tool -s h -l help -d 'Print the most common options'

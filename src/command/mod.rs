@@ -8,9 +8,11 @@
 //! - [`check_report`]: the findings of a check.
 //! - [`pin`]: which keys a resolver presents.
 //! - [`query`]: what a running dns-tool answers, or the resolver itself.
+//! - `answer_report`: how an answer looks, and where it comes from.
 //! - [`stub`]: how a server is queried, as a stub resolver does.
 //! - [`json`]: how a report looks to a program.
 
+mod answer_report;
 pub mod check;
 pub mod check_report;
 mod check_resolver;

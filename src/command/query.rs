@@ -3,24 +3,17 @@
 //! Sends one query and prints the answer in lines. It needs no file and no other program, so it can be the health check of a
 //! container that holds nothing else.
 
-use std::fmt::{self, Write};
-use std::time::Duration;
+use std::fmt;
 
-use crate::command::stub::{Cause, QueriedServer, Received, StubQuery};
+use crate::command::answer_report::{AnswerSource, Report};
+use crate::command::stub::{Cause, Outcome, QueriedServer, Received, StubQuery};
 use crate::config::command_line::{Query, QueryTransport};
-use crate::message::presentation::{Quoted, Rcode, RecordLine};
-use crate::message::{Answer, ParseError, Section, rcode};
+use crate::config::settings::Config;
+use crate::forward::forwarder::local_reply;
+use crate::forward::routes::{Route, RouteMap};
+use crate::message::{self, Source};
 use crate::system::clock;
 use crate::system::privileges::PrivilegeError;
-
-/// The answer, for people.
-#[derive(Debug)]
-pub struct Report {
-    /// In lines.
-    pub text: String,
-    /// The answer is NOERROR or NXDOMAIN: the server works.
-    pub is_success: bool,
-}
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -60,73 +53,45 @@ pub fn run(query: &Query) -> Result<Report, QueryError> {
         started,
     );
     let config = &query.config;
-    let received = match query.transport {
-        QueryTransport::Udp => stub_query.over_udp(config.server.addresses[0], config.server.port),
-        QueryTransport::Tcp => stub_query.over_tcp(config.server.addresses[0], config.server.port),
-        QueryTransport::Direct => match stub_query.answer_from_hosts(&config.hosts.table) {
-            Some(received) => Ok(received),
-            None => {
-                let resolvers = config.upstream.resolvers.iter();
-                let candidates = resolvers.flat_map(|resolver| {
-                    let addresses = resolver.addresses.iter();
-                    addresses.map(|address| (*address, &resolver.security))
-                });
-                stub_query.over_sessions(candidates.collect())
-            }
-        },
+    let (address, port) = (config.server.addresses[0], config.server.port);
+    let (received, source) = match query.transport {
+        QueryTransport::Udp => (stub_query.over_udp(address, port), None),
+        QueryTransport::Tcp => (stub_query.over_tcp(address, port), None),
+        QueryTransport::Direct => ask_directly(&stub_query, config),
     };
     let received = received.map_err(QueryError::Unanswered)?;
-    report(&received, clock::now().saturating_duration_since(started))
-        .map_err(|fault| QueryError::Unanswered(vec![(received.server, Cause::Unreadable(fault))]))
+    let took = clock::now().saturating_duration_since(started);
+    Report::new(&received, source, took, query.json).map_err(|fault| {
+        let attempts = received
+            .server
+            .map(|server| (server, Cause::Unreadable(fault)));
+        QueryError::Unanswered(attempts.into_iter().collect())
+    })
 }
 
-/// The answer in lines: RCODE and flags first, then the records.
-fn report(received: &Received, took: Duration) -> Result<Report, ParseError> {
-    let answer = Answer::parse(&received.message)?;
-    let records = |section| {
-        answer
-            .records()
-            .filter(move |record| record.section == section)
-    };
-    let count = records(Section::Answer).count();
-    let mut text = format!(";; {}", Rcode(answer.rcode()));
-    if answer.is_truncated() {
-        text.push_str(", TC");
-    }
-    if answer.is_authentic() {
-        text.push_str(", AD");
-    }
-    let plural = if count == 1 { "" } else { "s" };
-    let _ = write!(text, ", {count} answer{plural}");
-    for error in answer.extended_errors() {
-        let Some((code, extra_text)) = error.split_first_chunk() else {
-            continue;
+/// Does with the query what the daemon does, but for the cache: answers it here, or asks the resolver or server of its name.
+fn ask_directly(stub_query: &StubQuery, config: &Config) -> (Outcome, Option<AnswerSource>) {
+    let message = stub_query.message();
+    let query = message::Query::parse(message).expect("it was written here");
+    let route = RouteMap::new(&config.routes.zones).find(query.question());
+    let source = |source: Source| AnswerSource::read(source.text(query.question()).as_bytes());
+    if let Some(message) = local_reply(&config.forwarder, &query, route) {
+        let received = Received {
+            message,
+            server: None,
+            unpinned: false,
         };
-        let _ = write!(text, ", EDE {}", u16::from_be_bytes(*code));
-        if !extra_text.is_empty() {
-            let _ = write!(text, " {}", Quoted(extra_text));
-        }
+        return (Ok(received), source(Source::Local));
     }
-    let _ = write!(text, ", {} ms, {}", took.as_millis(), received.server);
-    if received.unpinned {
-        text.push_str(", not pinned");
-    }
-    text.push('\n');
-    // Without answer records, the authority section has the SOA or the name servers.
-    let section = if count > 0 {
-        Section::Answer
-    } else {
-        Section::Authority
-    };
-    for record in records(section) {
-        let line = RecordLine {
-            answer: &answer,
-            record: &record,
-        };
-        let _ = writeln!(text, "{line}");
-    }
-    Ok(Report {
-        text,
-        is_success: [rcode::NOERROR, rcode::NXDOMAIN].contains(&answer.rcode()),
-    })
+    let resolvers = &config
+        .routes
+        .upstream(route)
+        .unwrap_or(&config.upstream)
+        .resolvers;
+    let candidates = resolvers.iter().flat_map(|resolver| {
+        let addresses = resolver.addresses.iter();
+        addresses.map(|address| (*address, &resolver.security))
+    });
+    let received = stub_query.over_sessions(candidates.collect());
+    (received, source(Route::source(route)))
 }

@@ -13,8 +13,6 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::forward::in_flight;
 use crate::identity::verifier::Identity;
-use crate::local;
-use crate::local::host_table::HostTable;
 use crate::message::framing::{self, FrameBuffer};
 use crate::message::{self, Answer, MAX_MESSAGE_LEN, ParseError, QueryForm};
 use crate::system::clock;
@@ -27,20 +25,16 @@ use crate::upstream::query_ids::QueryIds;
 use crate::upstream::session::Session;
 use crate::upstream::{CloseReason, Outgoing, Reader, Security};
 
-/// The server that was queried, and the transport; or the hosts files.
+/// The server that was queried, and the transport.
 #[derive(Debug, Clone, Copy)]
 pub struct QueriedServer {
-    transport: &'static str,
-    /// None for the hosts files.
-    address: Option<ScopedAddress>,
+    pub(super) transport: &'static str,
+    pub(super) address: ScopedAddress,
 }
 
 impl fmt::Display for QueriedServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.address {
-            Some(address) => write!(f, "{} {address}", self.transport),
-            None => f.write_str(self.transport),
-        }
+        write!(f, "{} {}", self.transport, self.address)
     }
 }
 
@@ -76,10 +70,14 @@ impl fmt::Display for Cause {
 /// An answer.
 pub(super) struct Received {
     pub(super) message: Vec<u8>,
-    pub(super) server: QueriedServer,
+    /// None if the answer was written here.
+    pub(super) server: Option<QueriedServer>,
     /// Whether the resolver was accepted on chain and name alone, though it has pins.
     pub(super) unpinned: bool,
 }
+
+/// An answer, or why each server that was asked gave none.
+pub(super) type Outcome = Result<Received, Vec<(QueriedServer, Cause)>>;
 
 /// A query and its deadline.
 pub(super) struct StubQuery {
@@ -121,30 +119,13 @@ impl StubQuery {
             && message::is_response_to(message, &self.question)
     }
 
-    /// The answer of the hosts files, as the daemon gives it; none if they do not list the name.
-    pub(super) fn answer_from_hosts(&self, table: &HostTable) -> Option<Received> {
-        Some(Received {
-            message: local::host_reply(table, &self.question)?,
-            server: QueriedServer {
-                transport: "hosts",
-                address: None,
-            },
-            unpinned: false,
-        })
-    }
-
-    pub(super) fn over_udp(
-        &self,
-        listen_address: ScopedIp,
-        port: u16,
-    ) -> Result<Received, Vec<(QueriedServer, Cause)>> {
-        let address = connect_address(listen_address, port);
+    pub(super) fn over_udp(&self, listen_address: ScopedIp, port: u16) -> Outcome {
         let server = QueriedServer {
             transport: "udp",
-            address: Some(address),
+            address: connect_address(listen_address, port),
         };
         let message = self
-            .exchange_datagrams(address)
+            .exchange_datagrams(server.address)
             .map_err(|error| vec![(server, Cause::Socket(error))])?;
         let is_truncated = Answer::parse(&message).is_ok_and(|answer| answer.is_truncated());
         if is_truncated {
@@ -152,7 +133,7 @@ impl StubQuery {
         }
         Ok(Received {
             message,
-            server,
+            server: Some(server),
             unpinned: false,
         })
     }
@@ -191,20 +172,15 @@ impl StubQuery {
         Err(ErrorKind::TimedOut.into())
     }
 
-    pub(super) fn over_tcp(
-        &self,
-        listen_address: ScopedIp,
-        port: u16,
-    ) -> Result<Received, Vec<(QueriedServer, Cause)>> {
-        let address = connect_address(listen_address, port);
+    pub(super) fn over_tcp(&self, listen_address: ScopedIp, port: u16) -> Outcome {
         let server = QueriedServer {
             transport: "tcp",
-            address: Some(address),
+            address: connect_address(listen_address, port),
         };
-        match self.exchange_over_stream(address) {
+        match self.exchange_over_stream(server.address) {
             Ok(message) => Ok(Received {
                 message,
-                server,
+                server: Some(server),
                 unpinned: false,
             }),
             Err(error) => Err(vec![(server, Cause::Socket(error))]),
@@ -236,10 +212,7 @@ impl StubQuery {
 
     /// Queries one address after the other. Each may take half of the remaining time, so that a silent one leaves time for the
     /// next; the last may take all of it.
-    pub(super) fn over_sessions(
-        &self,
-        candidates: Vec<(ScopedAddress, &Security)>,
-    ) -> Result<Received, Vec<(QueriedServer, Cause)>> {
+    pub(super) fn over_sessions(&self, candidates: Vec<(ScopedAddress, &Security)>) -> Outcome {
         let mut attempts = Vec::new();
         let mut candidates = candidates.into_iter().peekable();
         while let Some((address, security)) = candidates.next() {
@@ -248,7 +221,7 @@ impl StubQuery {
                     Security::Tls(_) => "tls",
                     Security::Cleartext => "tcp",
                 },
-                address: Some(address),
+                address,
             };
             let now = clock::now();
             let remaining = self.deadline.saturating_duration_since(now);
@@ -257,7 +230,7 @@ impl StubQuery {
                 Ok((message, unpinned)) => {
                     return Ok(Received {
                         message,
-                        server,
+                        server: Some(server),
                         unpinned,
                     });
                 }

@@ -60,6 +60,8 @@ pub struct Query {
     pub qtype: Type,
     /// Where the query goes.
     pub transport: QueryTransport,
+    /// Whether the report is JSON.
+    pub json: bool,
 }
 
 /// Where a query goes, and over which transport.
@@ -69,7 +71,7 @@ pub enum QueryTransport {
     Udp,
     /// To a running dns-tool by TCP.
     Tcp,
-    /// To the resolver, over an authenticated session.
+    /// Where the daemon would send it, or to nobody if the daemon would answer it itself.
     Direct,
 }
 
@@ -180,12 +182,13 @@ fn pin_request(config: &Config) -> Result<PinRequest, UsageError> {
 /// The query of `dns-tool query`, from its positional arguments and its own options.
 fn query(config: Config) -> Result<Query, UsageError> {
     let options = &config.options;
+    let json = options.flag("--json")?;
     let transport = match (options.flag("--direct")?, options.flag("--tcp")?) {
         (false, false) => QueryTransport::Udp,
         (false, true) => QueryTransport::Tcp,
         (true, false) => QueryTransport::Direct,
         (true, true) => {
-            let message = "--tcp: expected without --direct, which asks over TLS";
+            let message = "--tcp: expected without --direct, which asks the resolver";
             return Err(UsageError(message.to_owned()));
         }
     };
@@ -218,6 +221,7 @@ fn query(config: Config) -> Result<Query, UsageError> {
         name,
         qtype,
         transport,
+        json,
     })
 }
 

@@ -3,7 +3,7 @@
 //! Their names, their defaults and their help. What a value means is not known here.
 
 /// Groups of options that belong to a subcommand, whose name they have.
-pub(super) const SUBCOMMAND_GROUPS: [&str; 2] = ["Pin and check", "Query"];
+pub(super) const SUBCOMMAND_GROUPS: [&str; 2] = ["Pin, check and query", "Query"];
 /// Options whose default means more than its values: default listening addresses are optional, default limits spare loopback clients.
 pub(super) const IMPLICIT_DEFAULTS: [&str; 3] =
     ["--address", "--rate-limit", "--max-clients-per-address"];
@@ -437,7 +437,7 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 11] = [
         ],
     ),
     (
-        "Pin and check",
+        "Pin, check and query",
         &[OptionSpec {
             name: "--json",
             value_name: "",
@@ -454,8 +454,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 11] = [
                 name: "--direct",
                 value_name: "",
                 repeatable: false,
-                help: "Send the query to the resolver over an authenticated TLS session, as the daemon does. Without \
-                       this option, the query goes to dns-tool on the first --address and --port.",
+                help: "Send the query where the daemon would, to the resolver over TLS or where a --route leads, or \
+                       answer it here. Without this option, it goes to dns-tool on the first --address and --port.",
                 default_text: "no",
                 default_values: &[],
             },

@@ -155,9 +155,9 @@ impl fmt::Display for Rcode {
 }
 
 /// A record class.
-pub(super) struct Class(
+pub struct Class(
     /// Its number.
-    pub(super) u16,
+    pub u16,
 );
 
 impl fmt::Display for Class {

@@ -17,6 +17,6 @@ mod mnemonics;
 mod name;
 mod record;
 
-pub use mnemonics::{Rcode, Type, TypeError};
+pub use mnemonics::{Class, Rcode, Type, TypeError};
 pub use name::{Name, NameError, Quoted};
 pub use record::RecordLine;

@@ -18,26 +18,38 @@ pub struct RecordLine<'a, 'm> {
     pub record: &'a Record,
 }
 
-impl fmt::Display for RecordLine<'_, '_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl RecordLine<'_, '_> {
+    /// The owner's name; empty if it cannot be read.
+    pub fn owner(&self) -> String {
+        Name::read(self.answer.message(), self.record.start)
+            .map_or_else(String::new, |(owner, _)| owner.to_string())
+    }
+
+    /// The RDATA.
+    pub fn data(&self) -> String {
         let Self { answer, record } = self;
-        if let Some((owner, _)) = Name::read(answer.message(), record.start) {
-            owner.fmt(f)?;
-        }
-        let (ttl, class, rtype) = (answer.ttl(record), Class(record.class), Type(record.rtype));
-        write!(f, "\t{ttl}\t{class}\t{rtype}\t")?;
         let mut reader = RdataReader {
             message: answer.message(),
             position: record.rdata.start,
             end: record.rdata.end,
         };
-        match reader.render(fields(record.rtype, record.class)) {
-            Some(data) => f.write_str(&data),
-            None => {
-                let data = answer.message().get(record.rdata.clone());
-                write_unknown_rdata(f, data.unwrap_or_default())
-            }
-        }
+        let known = reader.render(fields(record.rtype, record.class));
+        known.unwrap_or_else(|| {
+            let mut data = String::new();
+            let octets = answer.message().get(record.rdata.clone());
+            // A string takes everything.
+            let _ = write_unknown_rdata(&mut data, octets.unwrap_or_default());
+            data
+        })
+    }
+}
+
+impl fmt::Display for RecordLine<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { answer, record } = self;
+        let (ttl, class, rtype) = (answer.ttl(record), Class(record.class), Type(record.rtype));
+        let (owner, data) = (self.owner(), self.data());
+        write!(f, "{owner}\t{ttl}\t{class}\t{rtype}\t{data}")
     }
 }
 
