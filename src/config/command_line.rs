@@ -131,10 +131,7 @@ pub fn read(sources: &OptionSources) -> Result<Command, UsageError> {
 /// The resolvers of `dns-tool pin`: those that the arguments name, or else the configured ones.
 fn pin_request(config: &Config) -> Result<PinRequest, UsageError> {
     let json = config.options.flag("--json")?;
-    let resolvers = config.upstream.resolvers.iter();
-    let configured: Vec<_> = resolvers
-        .filter_map(|resolver| Some((resolver.security.identity()?, &resolver.addresses)))
-        .collect();
+    let configured = configured_resolvers(config);
     // Without pins: the command is there to find them.
     let without_pins = |name: ServerName<'static>| {
         let policy = configured[0].0.policy().clone();
@@ -167,9 +164,7 @@ fn pin_request(config: &Config) -> Result<PinRequest, UsageError> {
     if resolvers.is_empty() {
         let own = configured.iter();
         resolvers = own
-            .map(|(identity, addresses)| {
-                (without_pins(identity.name().clone()), addresses.to_vec())
-            })
+            .map(|(identity, addresses)| (without_pins(identity.name().clone()), addresses.clone()))
             .collect();
     }
     Ok(PinRequest {
@@ -177,6 +172,30 @@ fn pin_request(config: &Config) -> Result<PinRequest, UsageError> {
         timeout: config.upstream.timeout,
         json,
     })
+}
+
+/// The identity and the addresses of each resolver by TLS, those of routes included. Addresses that a name has in several places are there
+/// once.
+fn configured_resolvers(config: &Config) -> Vec<(&Identity, Vec<ScopedAddress>)> {
+    let of_routes = config.routes.upstreams.iter();
+    let upstreams = std::iter::once(&config.upstream).chain(of_routes);
+    let mut configured: Vec<(&Identity, Vec<ScopedAddress>)> = Vec::new();
+    for resolver in upstreams.flat_map(|upstream| &upstream.resolvers) {
+        let Some(identity) = resolver.security.identity() else {
+            continue;
+        };
+        let is_known = |address: &ScopedAddress| {
+            configured.iter().any(|(known, addresses)| {
+                known.name() == identity.name() && addresses.contains(address)
+            })
+        };
+        let addresses = resolver.addresses.iter().copied();
+        let addresses: Vec<_> = addresses.filter(|address| !is_known(address)).collect();
+        if !addresses.is_empty() {
+            configured.push((identity, addresses));
+        }
+    }
+    configured
 }
 
 /// The query of `dns-tool query`, from its positional arguments and its own options.
