@@ -11,7 +11,9 @@ use rcgen::date_time_ymd;
 use crate::support::message;
 use crate::support::process::{Process, program};
 use crate::support::resolver::tls;
-use crate::support::{Act, Chain, FakeResolver, Greeting, NAME, pki, temporary_file};
+use crate::support::{
+    Act, Chain, CleartextServer, FakeResolver, Greeting, NAME, pki, temporary_file,
+};
 
 /// What the program said on stdout, with what differs from run to run named, and its exit code.
 struct Said {
@@ -194,11 +196,12 @@ fn a_sound_setup_is_said_line_by_line() {
     assert_eq!(
         said.lines,
         [
-            "OK dns-tool: 14 findings, 0 critical, 0 warnings",
+            "OK dns-tool: 15 findings, 0 critical, 0 warnings",
             "OK configuration: understood",
             "OK clock: NOW",
             "OK resolver.test pins: 2 of them",
             "OK listening on 127.0.0.1:0: free, TCP and UDP",
+            "OK cleartext: no query leaves in cleartext",
             "OK ADDRESS#resolver.test reach: connected and shaken hands in N ms",
             "OK ADDRESS#resolver.test tls: 1.3, ALPN dot",
             "OK ADDRESS#resolver.test chain: valid, up to a trust anchor",
@@ -706,6 +709,259 @@ fn each_fault_of_a_port_has_its_line_and_remedy() {
     );
 }
 
+/// The name in the certificate of the resolver for some zones.
+const CORP: &str = "dns.corp.example";
+
+/// What a server says of a zone that it has: a SOA record. Of another one: this response code.
+fn authoritative(query: &[u8], zone: &[u8], other: u8) -> Vec<u8> {
+    let is_asked = query[12..].starts_with(zone) && query[12 + zone.len()..].starts_with(&[0, 6]);
+    match is_asked {
+        true => message::answer_with(query, &[&message::record(6, 60, &[0; 22])]),
+        false => message::error(query, other),
+    }
+}
+
+#[test]
+fn each_address_of_a_route_is_asked_for_its_zones_and_what_is_in_cleartext_is_said() {
+    let main = exemplary();
+    let chain = pki().chain(&[CORP], |_| {});
+    let corp = FakeResolver::with_chain(&chain);
+    corp.serve(|query| {
+        let edns = message::Edns {
+            options: vec![(11, vec![0, 100]), (12, vec![0; 400])],
+            ..message::Edns::default()
+        };
+        let zone = b"\x04corp\x07example\0";
+        let answer = authoritative(query, zone, 5);
+        vec![Act::Send(message::with_opt(answer, &edns))]
+    });
+    // It has one of its zones. Of the other one it says that there is none, which is an answer, too.
+    let lan = CleartextServer::with(|query| Some(authoritative(query, b"\x03lan\0", 3)));
+    let routes = [
+        format!("corp.example={}#{CORP}", corp.address()),
+        format!("lan=tcp://{}", lan.address()),
+        format!("168.192.in-addr.arpa=tcp://{}", lan.address()),
+        "gone.example=nxdomain".to_owned(),
+        "public.corp.example=relay".to_owned(),
+    ];
+    let more: Vec<_> = routes.iter().flat_map(|route| ["--route", route]).collect();
+    let names = Names::of(&main)
+        .and(corp.address(), "CORP")
+        .and(lan.address(), "LAN");
+    let all = options(&main, &more);
+    let all: Vec<_> = all.iter().map(String::as_str).collect();
+    let said = run("check", &all, &names);
+    let route = "OK route corp.example. CORP#dns.corp.example";
+    let zones = "OK route lan. 168.192.in-addr.arpa. tcp://LAN";
+    assert_eq!(
+        said.lines[3..6],
+        [
+            "OK resolver.test pins: none: any key that chain and name vouch for".to_owned(),
+            "OK dns.corp.example pins: none: any key that chain and name vouch for".to_owned(),
+            "OK listening on 127.0.0.1:0: free, TCP and UDP".to_owned(),
+        ]
+    );
+    assert_eq!(
+        said.lines[6],
+        "OK cleartext: queries for lan., 168.192.in-addr.arpa. leave in cleartext, to tcp://LAN"
+    );
+    assert_eq!(
+        said.lines[17..],
+        [
+            format!("{route} reach: connected and shaken hands in N ms"),
+            format!("{route} tls: 1.3, ALPN dot"),
+            format!("{route} chain: valid, up to a trust anchor"),
+            format!("{route} name: dns.corp.example"),
+            format!("{route} pin: none given"),
+            format!("{route} expiry: days left, from the leaf on: N N"),
+            format!("{route} query: NOERROR after N ms"),
+            format!("{route} padding: answers are padded"),
+            format!("{route} keepalive: keeps idle sessions for 10.0 s"),
+            format!("{route} resumption: resumed in N ms"),
+            format!("{zones} reach: connected in N ms, in cleartext"),
+            "OK route lan. tcp://LAN query: NOERROR after N ms".to_owned(),
+            "OK route 168.192.in-addr.arpa. tcp://LAN query: NXDOMAIN after N ms".to_owned(),
+        ]
+    );
+    assert_eq!(said.code, Some(0));
+    assert_eq!(lan.names(), ["lan", "168.192.in-addr.arpa"]);
+    assert_eq!(corp.queries().len(), 1, "not for the root");
+    assert_faults("sound routes", &main, &more, &names, &[], 0);
+}
+
+#[test]
+fn each_fault_of_a_route_has_its_line_and_remedy() {
+    const ZONE: &str = "ask its operator whether this host may ask it for this zone; else give the zone another --route";
+    const AWAY: &str = "reach: stage=connect cause=\"Connection refused (os error 111)\"; remedy: see that the address is \
+                        right and that nothing on the way keeps its port from you";
+    let main = exemplary();
+    let gone = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = gone.local_addr().expect("its address");
+    drop(gone);
+    let names = || Names::of(&main).and(address, "GONE");
+    // The daemon serves, but not this zone.
+    let dead = format!("lan=tcp://{address}");
+    assert_faults(
+        "a dead route",
+        &main,
+        &["--route", &dead],
+        &names(),
+        &[&format!("CRITICAL route lan. tcp://GONE {AWAY}")],
+        2,
+    );
+    let server = CleartextServer::honest();
+    let alive = format!("lan=tcp://{}", server.address());
+    assert_faults(
+        "one of two addresses is away",
+        &main,
+        &["--route", &dead, "--route", &alive],
+        &names(),
+        &[&format!("WARNING route lan. tcp://GONE {AWAY}")],
+        1,
+    );
+    // The address of another route does not help.
+    let other = format!("home=tcp://{}", server.address());
+    assert_faults(
+        "a dead route beside another one",
+        &main,
+        &["--route", &dead, "--route", &other],
+        &names(),
+        &[&format!("CRITICAL route lan. tcp://GONE {AWAY}")],
+        2,
+    );
+    let refusing = CleartextServer::with(|query| Some(authoritative(query, b"\x03lan\0", 5)));
+    let target = format!("tcp://{}", refusing.address());
+    let [lan, home] = ["lan", "home"].map(|zone| format!("{zone}={target}"));
+    let names_of_it = || Names::of(&main).and(refusing.address(), "SERVER");
+    assert_faults(
+        "a zone that is refused",
+        &main,
+        &["--route", &lan, "--route", &home],
+        &names_of_it(),
+        &[&format!(
+            "CRITICAL route home. tcp://SERVER query: REFUSED after N ms; remedy: {ZONE}"
+        )],
+        2,
+    );
+    let silent = CleartextServer::with(|query| {
+        (query[12..].starts_with(b"\x03lan\0")).then(|| message::answer(query))
+    });
+    let target = format!("tcp://{}", silent.address());
+    let [lan, home] = ["lan", "home"].map(|zone| format!("{zone}={target}"));
+    assert_faults(
+        "a zone without an answer",
+        &main,
+        &["--route", &lan, "--route", &home],
+        &Names::of(&main).and(silent.address(), "SERVER"),
+        &[
+            "CRITICAL route home. tcp://SERVER query: no answer in time; remedy: ask its operator, or choose another resolver",
+        ],
+        2,
+    );
+}
+
+#[test]
+fn a_server_without_edns_is_asked_without_it_as_the_daemon_does() {
+    let main = exemplary();
+    let old = CleartextServer::with(|query| {
+        let has_opt = query[11] > 0;
+        Some(match has_opt {
+            true => {
+                let mut answer = message::error(query, 1);
+                // Without the OPT that it does not know.
+                answer.truncate(answer.len() - 11);
+                answer[11] = 0;
+                answer
+            }
+            false => message::answer_with(query, &[&message::record(6, 60, &[0; 22])]),
+        })
+    });
+    let route = format!("lan=tcp://{}", old.address());
+    let names = Names::of(&main).and(old.address(), "OLD");
+    assert_faults("no EDNS", &main, &["--route", &route], &names, &[], 0);
+    let all = options(&main, &["--route", &route]);
+    let all: Vec<_> = all.iter().map(String::as_str).collect();
+    let said = run("check", &all, &names);
+    let expected = "OK route lan. tcp://OLD query: NOERROR after N ms, without EDNS";
+    assert_eq!(said.lines.last().map(String::as_str), Some(expected));
+}
+
+#[test]
+fn the_identity_of_a_routes_resolver_is_checked_like_others() {
+    let main = exemplary();
+    let chain = pki().chain(&[CORP], |_| {});
+    let corp = FakeResolver::with_chain(&chain);
+    let route = format!("corp.example={}#{CORP}", corp.address());
+    let issuer = pki().issuer.pin();
+    let other = pki().honest().pin;
+    let [of_main, of_corp, wrong] = [
+        format!("{NAME}={issuer}"),
+        format!("{CORP}={issuer}"),
+        format!("{CORP}={other}"),
+    ];
+    let root = format!("{NAME}={}", pki().root.pin());
+    let pinned = [
+        "--route",
+        &route,
+        "--resolver-pin",
+        &of_main,
+        "--resolver-pin",
+        &root,
+    ];
+    let names = || {
+        Names::of(&main)
+            .and(corp.address(), "CORP")
+            .and(chain.pin, "LEAF")
+    };
+    assert_faults(
+        "no pin beside a pinned resolver",
+        &main,
+        &pinned,
+        &names(),
+        &[
+            "WARNING dns.corp.example pins: none: any key that chain and name vouch for; remedy: pin it as well: dns-tool \
+             pin shows its keys",
+        ],
+        1,
+    );
+    let one_key = ONE_KEY.replace(NAME, CORP);
+    assert_faults(
+        "one pin",
+        &main,
+        &[&pinned[..], &["--resolver-pin", &of_corp]].concat(),
+        &names(),
+        &[&one_key],
+        1,
+    );
+    assert_faults(
+        "a wrong pin",
+        &main,
+        &[&pinned[..], &["--resolver-pin", &wrong]].concat(),
+        &names(),
+        &[
+            &one_key,
+            "CRITICAL route corp.example. CORP#dns.corp.example pin: no key that it shows is pinned: LEAF ISSUER ROOT; \
+             remedy: compare the keys with what its operator publishes, and only then give their pins",
+        ],
+        2,
+    );
+    // A second route to the same resolver, and the main one by the same name: the pins are checked once.
+    let again = format!("lab.example={}#{NAME}", main.address());
+    assert_faults(
+        "a name in two places",
+        &main,
+        &["--route", &again],
+        &Names::of(&main),
+        &[],
+        0,
+    );
+    assert_eq!(
+        corp.count("corp.example"),
+        4,
+        "text and JSON of the first two"
+    );
+}
+
 const ADVICE: [&str; 2] = [
     "# Pins that came over the path that they are to protect are only as good as that path: compare them",
     "# with what the resolver's operator publishes, or with what another network shows.",
@@ -857,4 +1113,55 @@ fn addresses_that_disagree_or_are_away_are_said() {
     let said = run("pin", &all, &names);
     assert_eq!(said.code, Some(0), "{:#?}", said.lines);
     assert!(said.lines.contains(&expected.to_owned()));
+}
+
+#[test]
+fn the_keys_of_the_resolvers_of_routes_are_shown_too() {
+    let main_chain = pki().honest();
+    let chain = pki().chain(&[CORP], |_| {});
+    let (main, corp) = (
+        FakeResolver::with_chain(&main_chain),
+        FakeResolver::with_chain(&chain),
+    );
+    let lan = CleartextServer::honest();
+    let routes = [
+        format!("corp.example={}#{CORP}", corp.address()),
+        format!("lab.example={}#{CORP}", corp.address()),
+        format!("home.example={}#{NAME}", main.address()),
+        format!("lan=tcp://{}", lan.address()),
+        "gone.example=nxdomain".to_owned(),
+    ];
+    let more: Vec<_> = routes.iter().flat_map(|route| ["--route", route]).collect();
+    let names = Names::of(&main)
+        .and(corp.address(), "CORP")
+        .and(main_chain.pin, "LEAF")
+        .and(chain.pin, "KEY");
+    let all = options(&main, &more);
+    let all: Vec<_> = all.iter().map(String::as_str).collect();
+    let said = run("pin", &all, &names);
+    let heads = |said: &Said| -> Vec<String> {
+        let heads = said.lines.iter().filter(|line| line.contains(" at "));
+        heads.cloned().collect()
+    };
+    let line = |name: &str, place: &str| {
+        format!("# {name} at {place}: verified by chain and name, in 3 of 3 connections")
+    };
+    assert_eq!(
+        heads(&said),
+        [line(NAME, "ADDRESS"), line(CORP, "CORP")],
+        "each place once"
+    );
+    assert!(
+        said.lines
+            .iter()
+            .any(|line| line.starts_with("dns.corp.example KEY # leaf")),
+        "{:#?}",
+        said.lines
+    );
+    assert_eq!(said.code, Some(0));
+    // The address alone is enough.
+    let address = corp.address().to_string();
+    let said = run("pin", &[&all[..], &[&address]].concat(), &names);
+    assert_eq!(heads(&said), [line(CORP, "CORP")]);
+    assert!(lan.queries().is_empty() && corp.queries().is_empty());
 }

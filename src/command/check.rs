@@ -9,7 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::command::check_report::{Report, State};
-use crate::command::check_resolver::{check_resolvers, root_ns_question};
+use crate::command::check_resolver::{check_main_resolvers, root_ns_question};
+use crate::command::check_routes::{check_routes, report_cleartext};
 use crate::command::stub::{StubQuery, connect_address};
 use crate::config::command_line::CheckRequest;
 use crate::config::settings::Config;
@@ -66,11 +67,10 @@ pub fn run(request: &CheckRequest) -> Report {
         check_state_directory(directory, &mut report);
     }
     check_hosts(&config.hosts, &mut report);
-    check_resolvers(
-        &config.upstream.resolvers,
-        config.upstream.timeout,
-        &mut report,
-    );
+    report_cleartext(&config.routes, &mut report);
+    let timeout = config.upstream.timeout;
+    check_main_resolvers(&config.upstream.resolvers, timeout, &mut report);
+    check_routes(&config.routes, timeout, &mut report);
     report
 }
 
@@ -106,10 +106,21 @@ fn check_state_directory(directory: &Path, report: &mut Report) {
     }
 }
 
-/// The identities that resolvers must prove.
-fn identities(config: &Config) -> impl Iterator<Item = &Identity> {
-    let resolvers = config.upstream.resolvers.iter();
-    resolvers.filter_map(|resolver| resolver.security.identity())
+/// The identities that resolvers must prove, those of routes included. Each name once: what it has to prove is the same everywhere.
+fn identities(config: &Config) -> Vec<&Identity> {
+    let of_routes = config.routes.upstreams.iter();
+    let upstreams = std::iter::once(&config.upstream).chain(of_routes);
+    let resolvers = upstreams.flat_map(|upstream| &upstream.resolvers);
+    let mut identities: Vec<&Identity> = Vec::new();
+    for identity in resolvers.filter_map(|resolver| resolver.security.identity()) {
+        if identities
+            .iter()
+            .all(|known| known.name() != identity.name())
+        {
+            identities.push(identity);
+        }
+    }
+    identities
 }
 
 /// Whether that user may read the hosts files, how many names they have, and which lines are skipped.
@@ -143,7 +154,7 @@ fn check_hosts(hosts: &Hosts, report: &mut Report) {
 
 fn check_clock(request: &CheckRequest, report: &mut Report) {
     let now = clock::unix_time().as_secs();
-    let identities: Vec<_> = identities(&request.config).collect();
+    let identities = identities(&request.config);
     let floors = identities
         .iter()
         .map(|identity| identity.policy().clock_floor);
@@ -171,8 +182,9 @@ fn check_clock(request: &CheckRequest, report: &mut Report) {
 fn check_pins(request: &CheckRequest, report: &mut Report) {
     let now = clock::unix_time().as_secs();
     let pinned = |identity: &Identity| !identity.policy().pins.is_empty();
-    let others_pinned = identities(&request.config).any(pinned);
-    for identity in identities(&request.config) {
+    let identities = identities(&request.config);
+    let others_pinned = identities.iter().any(|identity| pinned(identity));
+    for identity in identities {
         let terms = identity.policy();
         let subject = format!("{} pins", terms.name.to_str());
         let entries = terms.pins.entries();

@@ -2,22 +2,24 @@
 //!
 //! Connects, verifies its identity and sends a query, with the daemon's own code.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::command::check_report::{Report, State};
-use crate::command::stub::{Cause, StubQuery, exchange};
+use crate::command::stub::{Cause, StubQuery, exchange_all};
+use crate::forward::routes::CLEARTEXT_PREFIX;
 use crate::identity::certificate::CertificateInfo;
 use crate::identity::chain::VerifiedPeer;
 use crate::identity::verifier::Identity;
 use crate::identity::verify_error::{Check, VerifyError};
 use crate::message::presentation::{Name, Rcode, Type};
-use crate::message::{Answer, rcode};
+use crate::message::{Answer, QueryForm, rcode, response_code};
 use crate::system::clock;
 use crate::system::date::DAY;
 use crate::system::scoped_address::ScopedAddress;
 use crate::upstream::handshake::ConnectError;
 use crate::upstream::session::Session;
-use crate::upstream::{Resolver, Security};
+use crate::upstream::{Reader, Resolver, Security};
 
 /// Days before a certificate's expiry from which it is reported: most are renewed a month before.
 const EXPIRY_WARNING_DAYS: u64 = 14;
@@ -30,8 +32,50 @@ pub(super) fn root_ns_question() -> Vec<u8> {
     root.question(NS)
 }
 
-/// Checks every address of these resolvers.
-pub(super) fn check_resolvers(resolvers: &[Resolver], timeout: Duration, report: &mut Report) {
+/// What the addresses of one upstream are asked for.
+pub(super) struct Inquiry {
+    /// What stands before an address in the subjects of findings: nothing, or words that end in a space.
+    pub(super) prefix: String,
+    /// One question or more.
+    pub(super) questions: Vec<Question>,
+    /// What to do about a response code that is no answer.
+    pub(super) remedy: &'static str,
+}
+
+/// A question that a resolver has to answer.
+pub(super) struct Question {
+    /// What stands before the address in the subject of its finding.
+    pub(super) prefix: String,
+    /// Name, type and class in wire form.
+    pub(super) octets: Vec<u8>,
+}
+
+impl Inquiry {
+    /// What the main resolvers are asked for.
+    fn of_main_resolvers() -> Self {
+        Self {
+            prefix: String::new(),
+            questions: vec![Question {
+                prefix: String::new(),
+                octets: root_ns_question(),
+            }],
+            remedy: "ask its operator whether this host may use it",
+        }
+    }
+}
+
+/// Checks every address of the main resolvers.
+pub(super) fn check_main_resolvers(resolvers: &[Resolver], timeout: Duration, report: &mut Report) {
+    check_resolvers(resolvers, &Inquiry::of_main_resolvers(), timeout, report);
+}
+
+/// Checks every address of these resolvers, of which one is enough.
+pub(super) fn check_resolvers(
+    resolvers: &[Resolver],
+    inquiry: &Inquiry,
+    timeout: Duration,
+    report: &mut Report,
+) {
     let first = report.finding_count();
     let mut serving = 0;
     for Resolver {
@@ -40,8 +84,8 @@ pub(super) fn check_resolvers(resolvers: &[Resolver], timeout: Duration, report:
     } in resolvers
     {
         for address in addresses {
-            let answers = check_address(*address, security, timeout, report);
-            serving += usize::from(answers);
+            let check = AddressCheck::new(*address, security, inquiry, timeout);
+            serving += usize::from(check.run(report));
         }
     }
     if serving > 0 {
@@ -51,35 +95,96 @@ pub(super) fn check_resolvers(resolvers: &[Resolver], timeout: Duration, report:
     }
 }
 
-/// Checks one address. Returns whether it answers.
-fn check_address(
+/// The check of one address.
+struct AddressCheck<'c> {
     address: ScopedAddress,
-    security: &Security,
+    security: &'c Security,
+    inquiry: &'c Inquiry,
     timeout: Duration,
-    report: &mut Report,
-) -> bool {
-    let label = match security {
-        Security::Tls(_) => format!("{address}#{}", security.name()),
-        Security::Cleartext => format!("tcp://{address}"),
-    };
-    let began = clock::now();
-    let opened = Session::connect(address, security, began + timeout);
-    let (session, reader) = match opened {
-        Ok(opened) => opened,
-        Err(error) => {
-            report_failure(&label, &error, security, report);
-            return false;
+    /// The address and the name that it has to prove.
+    server: String,
+}
+
+impl<'c> AddressCheck<'c> {
+    fn new(
+        address: ScopedAddress,
+        security: &'c Security,
+        inquiry: &'c Inquiry,
+        timeout: Duration,
+    ) -> Self {
+        Self {
+            address,
+            security,
+            inquiry,
+            timeout,
+            server: match security {
+                Security::Tls(_) => format!("{address}#{}", security.name()),
+                Security::Cleartext => format!("{CLEARTEXT_PREFIX}{address}"),
+            },
         }
-    };
-    report_session(&label, &session, security, millis_since(began), report);
-    let sent_at = clock::now();
-    let query = StubQuery::new(root_ns_question(), timeout, sent_at);
-    let answer = exchange(&session, reader, query.message(), sent_at + timeout);
-    let answers = report_answer(&label, &answer, sent_at, report);
-    if session.proof().is_some() {
-        check_resumption(&label, address, security, timeout, report);
     }
-    answers
+
+    /// Connects and asks. Returns whether all questions have an answer.
+    fn run(&self, report: &mut Report) -> bool {
+        let label = format!("{}{}", self.inquiry.prefix, self.server);
+        let began = clock::now();
+        let opened = Session::connect(self.address, self.security, began + self.timeout);
+        let (session, reader) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                report_failure(&label, &error, self.security, report);
+                return false;
+            }
+        };
+        report_session(&label, &session, self.security, millis_since(began), report);
+        let answers = self.ask(&session, reader, report);
+        if session.proof().is_some() {
+            check_resumption(&label, self.address, self.security, self.timeout, report);
+        }
+        answers
+    }
+
+    /// Sends the questions, and again in a simpler form to a server that does not support EDNS, as the daemon does. Reports the answers.
+    fn ask(&self, session: &Arc<Session>, reader: Reader, report: &mut Report) -> bool {
+        let mut form = QueryForm::Padded;
+        let mut sent_at = clock::now();
+        let questions = self.inquiry.questions.iter();
+        let queries = questions
+            .map(|question| StubQuery::new(question.octets.clone(), self.timeout, sent_at));
+        let queries: Vec<_> = queries.collect();
+        let messages: Vec<_> = queries.iter().map(StubQuery::message).collect();
+        let until = sent_at + self.timeout;
+        let mut exchange = exchange_all(session, reader, &messages, form, until);
+        while exchange
+            .answers
+            .iter()
+            .flatten()
+            .any(|(answer, _)| rcode::OF_UNSUPPORTED_EDNS.contains(&response_code(answer)))
+            && let Some(simpler) = form.fallback()
+            && let Ok((session, reader)) =
+                Session::connect(self.address, self.security, clock::now() + self.timeout)
+        {
+            (form, sent_at) = (simpler, clock::now());
+            let until = sent_at + self.timeout;
+            exchange = exchange_all(&session, reader, &messages, form, until);
+        }
+        let mut answered = true;
+        for (question, answer) in self.inquiry.questions.iter().zip(&exchange.answers) {
+            let subject = format!("{}{} query", question.prefix, self.server);
+            let answer = answer.as_ref().ok_or(&exchange.cause);
+            let remedy = self.inquiry.remedy;
+            answered &= report_answer(&subject, answer, (sent_at, form), remedy, report);
+        }
+        let mut messages = exchange.answers.iter().flatten();
+        if session.proof().is_some()
+            && let Some((message, _)) = messages.next()
+            && let Ok(answer) = Answer::parse(message)
+        {
+            let label = format!("{}{}", self.inquiry.prefix, self.server);
+            report_habits(&label, &answer, report);
+        }
+        answered
+    }
 }
 
 /// Reports a session that took `took` milliseconds to open.
@@ -116,37 +221,47 @@ fn report_session(
     report_expiry(label, proof, report);
 }
 
-/// Reports the answer to the query sent at `sent_at`. Returns whether it is an answer.
+/// Reports the answer to a query that was sent at this time in this form. Returns whether it is an answer.
 fn report_answer(
-    label: &str,
-    answer: &Result<Vec<u8>, Cause>,
-    sent_at: Instant,
+    subject: &str,
+    answer: Result<&(Vec<u8>, Instant), &Cause>,
+    (sent_at, form): (Instant, QueryForm),
+    remedy_for_code: &str,
     report: &mut Report,
 ) -> bool {
     const REMEDY: &str = "ask its operator, or choose another resolver";
-    let subject = format!("{label} query");
-    let message = match answer {
+    let (message, came_at) = match answer {
         Err(cause) => {
             report.add_fault(State::Critical, subject, cause, REMEDY);
             return false;
         }
-        Ok(message) => message,
+        Ok(answer) => answer,
     };
     let Ok(answer) = Answer::parse(message) else {
         let text = "an answer that cannot be read";
         report.add_fault(State::Critical, subject, text, REMEDY);
         return false;
     };
-    let (took, code) = (millis_since(sent_at), answer.rcode());
-    let text = format!("{} after {took} ms", Rcode(code));
-    // A resolver with a root zone of its own may answer NXDOMAIN.
+    let took = came_at.saturating_duration_since(sent_at).as_millis();
+    let code = answer.rcode();
+    let without = match form {
+        QueryForm::Padded => "",
+        QueryForm::Unpadded => ", without padding",
+        QueryForm::NoEdns => ", without EDNS",
+    };
+    let text = format!("{} after {took} ms{without}", Rcode(code));
+    // The name need not exist: a resolver may have a root zone of its own.
     let answers = [rcode::NOERROR, rcode::NXDOMAIN].contains(&code);
     if answers {
         report.add(subject, text);
     } else {
-        let remedy = "ask its operator whether this host may use it";
-        report.add_fault(State::Critical, subject, text, remedy);
+        report.add_fault(State::Critical, subject, text, remedy_for_code);
     }
+    answers
+}
+
+/// Reports what an answer over TLS shows of the resolver's habits.
+fn report_habits(label: &str, answer: &Answer<'_>, report: &mut Report) {
     let padded = if answer.is_padded() { "are" } else { "are not" };
     report.add(
         format_args!("{label} padding"),
@@ -163,7 +278,6 @@ fn report_answer(
         },
     );
     report.add(format_args!("{label} keepalive"), keepalive_text);
-    answers
 }
 
 /// Connects again, and reports whether the session is resumed.

@@ -259,56 +259,123 @@ impl StubQuery {
 }
 
 /// Sends a query on a session, waits for the answer and closes the session.
-pub(super) fn exchange(
+fn exchange(
     session: &Session,
-    mut reader: Reader,
+    reader: Reader,
     message: &[u8],
     until: Instant,
 ) -> Result<Vec<u8>, Cause> {
+    let Exchange { answers, cause } =
+        exchange_all(session, reader, &[message], QueryForm::Padded, until);
+    let answer = answers.into_iter().next().flatten();
+    answer.map(|(message, _)| message).ok_or(cause)
+}
+
+/// What came of several queries on one session.
+pub(super) struct Exchange {
+    /// The answer to each query, if there is one, and when it came.
+    pub(super) answers: Vec<Option<(Vec<u8>, Instant)>>,
+    /// Why the others have none.
+    pub(super) cause: Cause,
+}
+
+/// The queries on a session, and what has come of them so far.
+///
+/// Shared by the thread that reads the session and the one that waits for it. The lock guards the answers and the reason; no other lock is
+/// taken under it.
+struct Pending {
+    queries: Vec<(u16, Arc<in_flight::Query>)>,
+    progress: Mutex<Progress>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct Progress {
+    answers: Vec<Option<(Vec<u8>, Instant)>>,
+    /// Why the session was closed, if it was.
+    closed: Option<CloseReason>,
+}
+
+impl Progress {
+    /// Whether no more answers are to come.
+    fn has_ended(&self) -> bool {
+        self.closed.is_some() || self.answers.iter().all(Option::is_some)
+    }
+}
+
+impl Pending {
+    /// Reads the session until all answers are there or it is closed. Each query has one answer at most, so what is kept is bounded.
+    fn read(&self, mut reader: Reader) {
+        loop {
+            let closed = reader.read().err();
+            let mut progress = self.progress.lock();
+            for message in reader.messages() {
+                let is_answer = |(id, query): &(u16, Arc<in_flight::Query>)| {
+                    message.starts_with(&id.to_be_bytes())
+                        && message::is_response_to(message, query.question())
+                };
+                if let Some(index) = self.queries.iter().position(is_answer) {
+                    progress.answers[index].get_or_insert_with(|| (message.to_vec(), clock::now()));
+                }
+            }
+            progress.closed = closed;
+            if progress.has_ended() {
+                self.ended.notify_one();
+                return;
+            }
+        }
+    }
+}
+
+/// Sends queries in this form on a session, waits for the answers and closes the session.
+pub(super) fn exchange_all(
+    session: &Session,
+    reader: Reader,
+    messages: &[&[u8]],
+    form: QueryForm,
+    until: Instant,
+) -> Exchange {
     let now = clock::now();
     let time_left = until.saturating_duration_since(now);
-    let query = message::Query::parse(message).map_err(Cause::Unreadable)?;
-    let query = Arc::new(in_flight::Query::new(
-        &query,
-        query.key().as_ref(),
-        now,
-        time_left,
-    ));
-    let id = QueryIds::default().next_id();
-    session.send(&mut vec![Outgoing {
-        id,
-        form: QueryForm::Padded,
-        query: Arc::clone(&query) as Arc<_>,
-    }]);
-    // The session's reader blocks without a timeout, so it runs on a thread of its own and the wait for it has the timeout.
-    let received = Arc::new((Mutex::new(None), Condvar::new()));
-    let result = Arc::clone(&received);
-    let read = move || {
-        let received = loop {
-            if let Err(closed) = reader.read() {
-                break Err(closed);
-            }
-            let is_answer = |message: &&[u8]| {
-                message.starts_with(&id.to_be_bytes())
-                    && message::is_response_to(message, query.question())
-            };
-            if let Some(message) = reader.messages().find(is_answer) {
-                break Ok(message.to_vec());
-            }
-        };
-        *result.0.lock() = Some(received);
-        result.1.notify_one();
+    let mut ids = QueryIds::default();
+    let queries = messages.iter().map(|message| {
+        let query = message::Query::parse(message).expect("it was written here");
+        let query = in_flight::Query::new(&query, query.key().as_ref(), now, time_left);
+        (ids.next_id(), Arc::new(query))
+    });
+    let queries: Vec<_> = queries.collect();
+    let outgoing = queries.iter().map(|(id, query)| Outgoing {
+        id: *id,
+        form,
+        query: Arc::clone(query) as Arc<_>,
+    });
+    session.send(&mut outgoing.collect());
+    let progress = Progress {
+        answers: vec![None; messages.len()],
+        closed: None,
     };
-    thread::spawn("session", read).map_err(Cause::Socket)?;
-    let mut found = received.0.lock();
-    received
-        .1
-        .wait_while_for(&mut found, |found| found.is_none(), time_left);
+    let pending = Arc::new(Pending {
+        queries,
+        progress: Mutex::new(progress),
+        ended: Condvar::new(),
+    });
+    // The session's reader blocks without a timeout, so it runs on a thread of its own and the wait for it has the timeout.
+    let read = Arc::clone(&pending);
+    let spawned = thread::spawn("session", move || read.read(reader));
+    let mut progress = pending.progress.lock();
+    if spawned.is_ok() {
+        let mut waits = |progress: &mut Progress| !progress.has_ended();
+        let ended = &pending.ended;
+        ended.wait_while_for(&mut progress, &mut waits, time_left);
+    }
     session.close();
-    match found.take() {
-        Some(Ok(message)) => Ok(message),
-        Some(Err(closed)) => Err(Cause::CloseReason(closed)),
-        None => Err(Cause::Socket(ErrorKind::TimedOut.into())),
+    let closed = progress.closed.take().map(Cause::CloseReason);
+    Exchange {
+        answers: progress.answers.clone(),
+        cause: match spawned {
+            Ok(_) => closed.unwrap_or(Cause::Socket(ErrorKind::TimedOut.into())),
+            Err(error) => Cause::Socket(error),
+        },
     }
 }
 

@@ -73,6 +73,8 @@ pub mod rcode {
     pub const REFUSED: u16 = 5;
     /// The EDNS version is not supported.
     pub const BADVERS: u16 = 16;
+    /// Codes of servers that do not support EDNS, or not all of it (RFC 6891 section 7).
+    pub const OF_UNSUPPORTED_EDNS: [u16; 3] = [FORMERR, NOTIMP, BADVERS];
 }
 
 /// Codes of the Extended DNS Errors that dns-tool sends (RFC 8914 section 4).

@@ -113,7 +113,7 @@ fn reply(message: &[u8]) -> Reply {
     let octet = |at: usize| message.get(at).copied().unwrap_or_default();
     let kind = match response_code(message) {
         rcode::NOERROR | rcode::NXDOMAIN => ReplyKind::Success,
-        rcode::FORMERR | rcode::NOTIMP | rcode::BADVERS => ReplyKind::Unsupported,
+        code if rcode::OF_UNSUPPORTED_EDNS.contains(&code) => ReplyKind::Unsupported,
         rcode::SERVFAIL | rcode::REFUSED => match Answer::parse(message) {
             Ok(answer) if !answer.is_conclusive_error() => ReplyKind::ServerFailure,
             _ => ReplyKind::FinalError,
