@@ -68,10 +68,11 @@ pub fn help_all() -> String {
     let mut text = usage();
     text.push_str(
         "\nWithout a subcommand, dns-tool serves clients until a signal stops it.\n\
-         dns-tool query sends one query, for TYPE A by default, and prints the answer.\n\
-         dns-tool pin prints the keys of the configured resolvers, or of those on its\n\
-         command line, as lines of a file for --pins. dns-tool check checks the\n\
-         configuration, the ports and the resolvers. Subcommands read the same options.\n\n\
+         dns-tool query sends one query, for TYPE A by default, and prints the answer and\n\
+         its source. dns-tool pin prints the keys of the configured resolvers, or of\n\
+         those on its command line, as lines of a file for --pins. dns-tool check checks\n\
+         the configuration, the ports and the resolvers. Subcommands read the same\n\
+         options.\n\n\
          An option has one dash or two. Its value follows a space or an equals sign.\n\
          Set an option of the daemon on the command line (--port 5353), in the\n\
          environment (DNS_TOOL_PORT=5353) or in the configuration file (port 5353). The\n\
