@@ -15,6 +15,9 @@
 //!
 //! A program that is missing is a failure. Everything runs on loopback and asks nobody else.
 
+#[path = "interop/routes.rs"]
+mod routes;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -426,14 +429,14 @@ fn every_query_is_answered_behind(before: fn(&Lab, u16) -> Resolver) {
 fn every_query_is_answered_by_sessions_of(most: usize, before: fn(&Lab, u16) -> Resolver) {
     let ways: [(&str, Range<u8>, Ask); 4] = [
         ("at once on one connection", 0..60, ask_by_tcp),
-        ("by a client each, UDP", 60..100, |port, hosts| {
-            ask_in_parallel(ask_by_udp, port, hosts)
+        ("by a client each, UDP", 60..100, |port, zone, hosts| {
+            ask_in_parallel(ask_by_udp, port, zone, hosts)
         }),
-        ("by a client each, TCP", 100..140, |port, hosts| {
-            ask_in_parallel(ask_by_tcp, port, hosts)
+        ("by a client each, TCP", 100..140, |port, zone, hosts| {
+            ask_in_parallel(ask_by_tcp, port, zone, hosts)
         }),
-        ("one after the other", 140..200, |port, hosts| {
-            let ask = |host| ask_by_udp(port, host..host + 1);
+        ("one after the other", 140..200, |port, zone, hosts| {
+            let ask = |host| ask_by_udp(port, zone, host..host + 1);
             hosts.flat_map(ask).collect()
         }),
     ];
@@ -446,7 +449,7 @@ fn every_query_is_answered_by_sessions_of(most: usize, before: fn(&Lab, u16) -> 
             let pins = [&*lab.pins.leaf];
             let more = ["--log-level", "debug"];
             let mut dns_tool = DnsTool::start(&resolver, &lab.ca, NAME, &pins, &more);
-            let wrong = ask(dns_tool.port, hosts.clone());
+            let wrong = ask(dns_tool.port, ZONE, hosts.clone());
             let all = hosts.len();
             if wrong.is_empty() {
                 // So that it did close them, and that no answer is from the cache.
@@ -673,6 +676,8 @@ ns.invalid. 3600 A 127.0.0.1
 /// A directory with a signed zone and certificates for it, and what runs in there.
 struct Lab {
     directory: TempDir,
+    /// The name in the resolvers' certificate.
+    name: &'static str,
     ca: PathBuf,
     pins: Pins,
 }
@@ -694,15 +699,27 @@ enum Unbound {
 
 impl Lab {
     fn new() -> Self {
+        Self::with_zone(NAME)
+    }
+
+    /// One where resolvers bear `name`.
+    fn with_zone(name: &'static str) -> Self {
+        let lab = Self::without_zone(name);
+        lab.write("zone", &zone());
+        lab.sign_zone();
+        lab
+    }
+
+    /// The same without the signed zone.
+    fn without_zone(name: &'static str) -> Self {
         let directory = TempDir::new().expect("a directory for temporary files");
         let lab = Self {
+            name,
             ca: directory.path().join("root.pem"),
-            pins: write_certificates(directory.path()),
+            pins: write_certificates(directory.path(), name),
             directory,
         };
         lab.write("root.zone", ROOT_ZONE);
-        lab.write("zone", &zone());
-        lab.sign_zone();
         lab
     }
 
@@ -1043,21 +1060,11 @@ forward-zone:
         );
         let mut unbound = self.copy_of("unbound", "unbound");
         unbound.arg("-d").arg("-c").arg(configuration);
-        let log = self.path().join(format!("cluster-{port}.log"));
-        let mut resolver = Resolver {
-            process: Process::start(unbound, &log),
-            port,
-            plain: port,
-        };
         let way = Way {
             port,
             options: "+notcp".to_owned(),
         };
-        let known = [format!("{own} A")];
-        resolver
-            .process
-            .wait_for(&log, || run_dig(&way, &known).contains("status: NOERROR"));
-        resolver
+        self.resolver_of(unbound, [port, port], &way, &format!("{own} A"))
     }
 
     /// A copy of the program, because distributions confine the installed one by its path (AppArmor) to files of its own.
@@ -1069,18 +1076,28 @@ forward-zone:
         Command::new(copy)
     }
 
-    fn resolver(&self, command: Command, [port, plain]: [u16; 2]) -> Resolver {
+    fn resolver(&self, command: Command, ports: [u16; 2]) -> Resolver {
+        self.resolver_of(command, ports, &self.direct_to(ports[0]), &in_zone("@ SOA"))
+    }
+
+    /// A resolver that runs once it has an answer to that question, asked in that way.
+    fn resolver_of(
+        &self,
+        command: Command,
+        [port, plain]: [u16; 2],
+        way: &Way,
+        question: &str,
+    ) -> Resolver {
         let log = self.path().join(format!("resolver-{port}.log"));
-        let mut resolver = Resolver {
-            process: Process::start(command, &log),
+        let mut process = Process::start(command, &log);
+        let question = [question.to_owned()];
+        process.wait_for(&log, || run_dig(way, &question).contains("status: NOERROR"));
+        Resolver {
+            process,
             port,
             plain,
-        };
-        let soa = [in_zone("@ SOA")];
-        resolver.process.wait_for(&log, || {
-            run_dig(&self.direct_to(port), &soa).contains("status: NOERROR")
-        });
-        resolver
+            log,
+        }
     }
 
     /// dns-tool before `resolver`, with its identity in full. It keeps nothing: each answer is the resolver's own.
@@ -1103,14 +1120,14 @@ forward-zone:
         let ca = self.ca.display();
         Way {
             port,
-            options: format!("+tls +tls-ca={ca} +tls-hostname={NAME} +keepopen"),
+            options: format!("+tls +tls-ca={ca} +tls-hostname={} +keepopen", self.name),
         }
     }
 }
 
-/// Writes `root.pem`, `chain.pem` and `key.pem`: a root, a CA between, and the resolver's certificate. The last two are
-/// also in one file, for programs that want them so.
-fn write_certificates(directory: &Path) -> Pins {
+/// Writes `root.pem`, `chain.pem` and `key.pem`: a root, a CA between, and the certificate of the resolver with that name. The
+/// last two are also in one file, for programs that want them so.
+fn write_certificates(directory: &Path, name: &str) -> Pins {
     let ca = |name: &str| {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -1122,7 +1139,7 @@ fn write_certificates(directory: &Path) -> Pins {
     let (params, key) = ca("issuer");
     let issuer = CertifiedIssuer::signed_by(params, key, &root).expect("a certificate");
     let key = KeyPair::generate().expect("a key");
-    let leaf = CertificateParams::new([NAME.to_owned()])
+    let leaf = CertificateParams::new([name.to_owned()])
         .and_then(|params| params.signed_by(&key, &issuer))
         .expect("a certificate");
     let chain = leaf.pem() + &issuer.pem();
@@ -1152,6 +1169,7 @@ struct Resolver {
     port: u16,
     /// Where it speaks DNS in clear, for clients that know nothing else.
     plain: u16,
+    log: PathBuf,
 }
 
 impl Resolver {
@@ -1185,21 +1203,25 @@ impl DnsTool {
         pins: &[&str],
         more: &[&str],
     ) -> Self {
+        // The zone of the tests is below test., and what is compared is what the resolver says.
+        command.args(["--special-names", "relay"]).args(more);
+        for pin in pins {
+            command.args(["--resolver-pin", pin]);
+        }
+        Self::launch(command, resolver, ca, name)
+    }
+
+    /// The same with no option but those in `command` and those that say who the resolver is.
+    fn launch(mut command: Command, resolver: &Resolver, ca: &Path, name: &str) -> Self {
         static COUNT: AtomicU16 = AtomicU16::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let log = ca.with_file_name(format!("dns-tool-{count}.log"));
         command
             .args(["--address", "127.0.0.1", "--port", "0"])
-            // The zone of the tests is below test., and what is compared is what the resolver says.
-            .args(["--special-names", "relay"])
             .arg("--resolver-addr")
             .arg(format!("127.0.0.1:{}", resolver.port))
             .args(["--resolver-fqdn", name, "--resolver-ca"])
-            .arg(ca)
-            .args(more);
-        for pin in pins {
-            command.args(["--resolver-pin", pin]);
-        }
+            .arg(ca);
         let mut process = Process::start(command, &log);
         let mut port = None;
         process.wait_for(&log, || {
@@ -1303,24 +1325,24 @@ struct Way {
     options: String,
 }
 
-/// How many are asked for: on which port, and for the addresses of which hosts. Returns what is wrong with the answers.
-type Ask = fn(u16, Range<u8>) -> Vec<String>;
+/// How many are asked for: on which port, and for the addresses of which hosts in which zone. Returns what is wrong with the answers.
+type Ask = fn(u16, &str, Range<u8>) -> Vec<String>;
 
-/// Asks for the addresses of `hosts`, all in one write on one connection.
-fn ask_by_tcp(port: u16, hosts: Range<u8>) -> Vec<String> {
+/// Asks for the addresses of `hosts` in `zone`, all in one write on one connection.
+fn ask_by_tcp(port: u16, zone: &str, hosts: Range<u8>) -> Vec<String> {
     let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("dns-tool listens");
     let limit = client.set_read_timeout(Some(IMPATIENCE));
     limit.expect("a time limit");
     let queries: Vec<_> = hosts
         .clone()
         .flat_map(|host| {
-            let query = question_for(host);
+            let query = question_for(zone, host);
             let length = u16::try_from(query.len()).expect("a short query");
             [&length.to_be_bytes()[..], &query].concat()
         })
         .collect();
     client.write_all(&queries).expect("room for queries");
-    wrong_among(hosts, || {
+    wrong_among(zone, hosts, || {
         let mut length = [0; 2];
         client.read_exact(&mut length)?;
         let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
@@ -1330,15 +1352,15 @@ fn ask_by_tcp(port: u16, hosts: Range<u8>) -> Vec<String> {
 }
 
 /// The same with a datagram each.
-fn ask_by_udp(port: u16, hosts: Range<u8>) -> Vec<String> {
+fn ask_by_udp(port: u16, zone: &str, hosts: Range<u8>) -> Vec<String> {
     let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let limit = client.set_read_timeout(Some(IMPATIENCE));
     limit.expect("a time limit");
     for host in hosts.clone() {
-        let sent = client.send_to(&question_for(host), (Ipv4Addr::LOCALHOST, port));
+        let sent = client.send_to(&question_for(zone, host), (Ipv4Addr::LOCALHOST, port));
         sent.expect("room for a query");
     }
-    wrong_among(hosts, || {
+    wrong_among(zone, hosts, || {
         let mut answer = [0; UDP_LIMIT];
         let length = client.recv(&mut answer)?;
         Ok(answer[..length].to_vec())
@@ -1346,19 +1368,21 @@ fn ask_by_udp(port: u16, hosts: Range<u8>) -> Vec<String> {
 }
 
 /// Has a client of its own `ask` for each of `hosts`, all at the same time.
-fn ask_in_parallel(ask: Ask, port: u16, hosts: Range<u8>) -> Vec<String> {
-    let clients: Vec<_> = hosts
-        .map(|host| thread::spawn(move || ask(port, host..host + 1)))
-        .collect();
-    clients
-        .into_iter()
-        .flat_map(|client| client.join().expect("a client"))
-        .collect()
+fn ask_in_parallel(ask: Ask, port: u16, zone: &str, hosts: Range<u8>) -> Vec<String> {
+    thread::scope(|scope| {
+        let clients: Vec<_> = hosts
+            .map(|host| scope.spawn(move || ask(port, zone, host..host + 1)))
+            .collect();
+        clients
+            .into_iter()
+            .flat_map(|client| client.join().expect("a client"))
+            .collect()
+    })
 }
 
-/// The question for a host's address; its ID is the host's number.
-fn question_for(host: u8) -> Vec<u8> {
-    let name = format!("host{host}.{ZONE}");
+/// The question for the address of a host in `zone`; its ID is the host's number.
+fn question_for(zone: &str, host: u8) -> Vec<u8> {
+    let name = format!("host{host}.{zone}");
     let name = Name::vec_from_str(&name).expect("a name");
     let mut query = MessageBuilder::new_vec().question();
     query.header_mut().set_id(host.into());
@@ -1369,7 +1393,11 @@ fn question_for(host: u8) -> Vec<u8> {
 
 /// Hears as many answers as there are `hosts`, unless `next` fails. Returns which of the hosts have no answer, or not the
 /// one with their address.
-fn wrong_among(hosts: Range<u8>, mut next: impl FnMut() -> io::Result<Vec<u8>>) -> Vec<String> {
+fn wrong_among(
+    zone: &str,
+    hosts: Range<u8>,
+    mut next: impl FnMut() -> io::Result<Vec<u8>>,
+) -> Vec<String> {
     let mut heard = Vec::new();
     let mut missing = "another answer came twice".to_owned();
     while heard.len() < hosts.len() {
@@ -1385,9 +1413,11 @@ fn wrong_among(hosts: Range<u8>, mut next: impl FnMut() -> io::Result<Vec<u8>>) 
         let answer = heard
             .iter()
             .find(|answer| answer.header().id() == host.into());
-        let said = answer.map_or(missing.clone(), |answer| match is_right(answer, host) {
-            true => String::new(),
-            false => answer.display_dig_style().to_string(),
+        let said = answer.map_or(missing.clone(), |answer| {
+            match is_right(answer, zone, host) {
+                true => String::new(),
+                false => answer.display_dig_style().to_string(),
+            }
         });
         (!said.is_empty()).then(|| format!("host{host}: {said}"))
     });
@@ -1395,8 +1425,8 @@ fn wrong_among(hosts: Range<u8>, mut next: impl FnMut() -> io::Result<Vec<u8>>) 
 }
 
 /// Whether this is the answer with the address of `host`, and nothing else.
-fn is_right(answer: &Message<Vec<u8>>, host: u8) -> bool {
-    let query = Message::from_octets(question_for(host)).expect("a header");
+fn is_right(answer: &Message<Vec<u8>>, zone: &str, host: u8) -> bool {
+    let query = Message::from_octets(question_for(zone, host)).expect("a header");
     let records = answer.answer().map(|records| {
         let addresses = records.limit_to::<A>().flatten();
         addresses.map(|record| record.data().addr()).collect()
