@@ -1,9 +1,11 @@
 //! Names of a zone go where its route leads, and nowhere else.
 
+use std::net::TcpListener;
 use std::time::Instant;
 
 use dns_tool::config::command_line;
 use dns_tool::forward::outcome::Outcome;
+use dns_tool::forward::routes::MAX_UPSTREAMS;
 use log::Level;
 
 use crate::support::message;
@@ -250,6 +252,39 @@ fn a_dead_route_fails_its_own_names_alone_and_at_once() {
         assert_answers(&client, "www.example");
     }
     assert_eq!(main.queries().len(), 2, "none of the dead zones");
+}
+
+#[test]
+fn routes_to_silent_resolvers_take_no_thread_of_clients_or_of_the_main_resolver() {
+    let main = FakeResolver::honest();
+    // The kernel accepts for them, and no handshake ends.
+    let silent: Vec<_> = (0..MAX_UPSTREAMS)
+        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free"))
+        .collect();
+    let address = |listener: &TcpListener| listener.local_addr().expect("its address");
+    let routes: Vec<_> = silent
+        .iter()
+        .enumerate()
+        .map(|(number, listener)| format!("z{number}.example={}#{CORP}", address(listener)))
+        .collect();
+    let options = [&options(&routes)[..], &["--max-clients", "1"]].concat();
+    let forwarder = Forwarder::before(&main, &options);
+    let udp = forwarder.udp();
+    for number in 0..MAX_UPSTREAMS {
+        udp.send(&Ask::a(1, &format!("www.z{number}.example")).octets());
+    }
+    for _ in 0..MAX_UPSTREAMS {
+        assert_eq!(udp.hear().whole_rcode(), SERVFAIL);
+    }
+    let began = Instant::now();
+    let mut tcp = forwarder.tcp();
+    for number in 0..3 {
+        let ask = Ask::a(number, &format!("n{number}.example"));
+        tcp.ask(&ask.octets()).assert_answers(&ask);
+    }
+    main.hang_up();
+    assert_answers(&udp, "www.example");
+    assert!(began.elapsed() < PATIENCE / 4, "{:?}", began.elapsed());
 }
 
 #[test]
