@@ -11,7 +11,8 @@ use dns_tool::forward::outcome::Outcome;
 use crate::support::message::{self, Edns};
 use crate::support::resolver::tls;
 use crate::support::{
-    Act, Ask, FakeResolver, Forwarder, Greeting, NAME, TcpClient, pki, scaled, wait_until,
+    Act, Ask, CleartextServer, FakeResolver, Forwarder, Greeting, NAME, TcpClient, pki, scaled,
+    wait_until,
 };
 
 const SERVFAIL: u16 = 2;
@@ -554,16 +555,26 @@ fn where_sessions_are_to_end_and_cannot_yet_others_wait_for_their_places() {
 }
 
 /// Answers that are late, doubled, wrong, broken off or missing, as a seeded sequence has it; with many clients that use
-/// the same IDs over both transports, no answer that is wrong.
+/// the same IDs over both transports, no answer that is wrong. Two zones have routes, to another such resolver and in cleartext.
 #[test]
 fn in_chaos_no_client_gets_a_wrong_answer() {
     let clients = scaled(16, 64);
     let each = scaled(60, 1600);
     let began = Instant::now();
     let resolver = FakeResolver::honest();
-    let seed = Mutex::new(0x2545_f491_4f6c_dd1d_u64);
-    resolver.serve(move |query| chaos(query, &mut seed.lock().expect("no panic")));
-    let forwarder = Forwarder::before(&resolver, &["--timeout", "1"]);
+    let routed = FakeResolver::with_chain(&pki().chain(&["routed.test"], |_| {}));
+    let server = CleartextServer::honest();
+    for (resolver, seed) in [(&resolver, 0x2545_f491_4f6c_dd1d_u64), (&routed, 7)] {
+        let seed = Mutex::new(seed);
+        resolver.serve(move |query| chaos(query, &mut seed.lock().expect("no panic")));
+    }
+    let routes = [
+        format!("routed.test={}#routed.test", routed.address()),
+        format!("clear.test=tcp://{}", server.address()),
+    ];
+    let [tls, cleartext] = &routes;
+    let options = ["--timeout", "1", "--route", tls, "--route", cleartext];
+    let forwarder = Forwarder::before(&resolver, &options);
     let (right, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
         for client in 0..clients {
@@ -571,7 +582,9 @@ fn in_chaos_no_client_gets_a_wrong_answer() {
             scope.spawn(move || {
                 let (udp, mut tcp) = (forwarder.udp(), forwarder.tcp());
                 for id in 0..each {
-                    let ask = Ask::a(id, &format!("c{client}n{id}.test"));
+                    let zone = ["routed.test", "test", "test", "clear.test", "test"];
+                    let zone = zone[usize::from(id) % zone.len()];
+                    let ask = Ask::a(id, &format!("c{client}n{id}.{zone}"));
                     let heard = if id % 2 == 0 {
                         udp.ask(&ask.octets())
                     } else {
@@ -597,6 +610,21 @@ fn in_chaos_no_client_gets_a_wrong_answer() {
         began.elapsed()
     );
     assert!(right > 20 * failed, "{right} right, {failed} failed");
+    let names = |resolver: &FakeResolver| -> Vec<String> {
+        let queries = resolver.queries();
+        queries
+            .iter()
+            .map(|query| message::name_of(query))
+            .collect()
+    };
+    let all_go = |names: &[String], zone: Option<&str>| {
+        let zones = ["routed.test", "clear.test"];
+        let zone_of = |name: &String| zones.into_iter().find(|zone| name.ends_with(zone));
+        !names.is_empty() && names.iter().all(|name| zone_of(name) == zone)
+    };
+    assert!(all_go(&names(&resolver), None));
+    assert!(all_go(&names(&routed), Some("routed.test")));
+    assert!(all_go(&server.names(), Some("clear.test")));
 }
 
 fn chaos(query: &[u8], seed: &mut u64) -> Vec<Act> {
