@@ -122,7 +122,7 @@ fn commands_name_the_interface_too() {
     assert_eq!(code, Some(1));
 
     let (_, err, code) = run(program()
-        .args(["query", "a.test", "--direct"])
+        .args(["query", "a.example", "--direct"])
         .args(resolver)
         .args(ca));
     assert!(err.contains(&format!("tls {MISSING}: {failure}")), "{err}");
