@@ -174,6 +174,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "history_lines",
             "verify_error",
             "verify_policy",
+            "key_exchange",
             "anchors",
             "rollover",
             "pin",

@@ -11,6 +11,7 @@
 //! - [`chain`]: does a certificate chain prove the resolver's identity?
 //! - [`verify_policy`]: what must a resolver prove?
 //! - [`verify_error`]: why was a resolver not verified?
+//! - [`key_exchange`]: how are the keys of a session agreed on, so that a quantum computer does not find them later?
 //! - [`anchors`]: which certificate authorities are trusted?
 //! - [`pin`]: what is a pin?
 //! - [`certificate`]: what is in a certificate?
@@ -19,6 +20,7 @@ pub mod anchors;
 pub mod certificate;
 pub mod chain;
 pub mod history_lines;
+pub mod key_exchange;
 pub mod pin;
 pub mod pin_file;
 pub mod rollover;
