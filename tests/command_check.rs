@@ -196,7 +196,7 @@ fn a_sound_setup_is_said_line_by_line() {
     assert_eq!(
         said.lines,
         [
-            "OK dns-tool: 15 findings, 0 critical, 0 warnings",
+            "OK dns-tool: 16 findings, 0 critical, 0 warnings",
             "OK configuration: understood",
             "OK clock: NOW",
             "OK resolver.test pins: 2 of them",
@@ -204,6 +204,7 @@ fn a_sound_setup_is_said_line_by_line() {
             "OK cleartext: no query leaves in cleartext",
             "OK ADDRESS#resolver.test reach: connected and shaken hands in N ms",
             "OK ADDRESS#resolver.test tls: 1.3, ALPN dot",
+            "OK ADDRESS#resolver.test key exchange: x25519, classical: the resolver has no X25519MLKEM768",
             "OK ADDRESS#resolver.test chain: valid, up to a trust anchor",
             "OK ADDRESS#resolver.test name: resolver.test",
             "OK ADDRESS#resolver.test pin: pin 1 of 2 is an issuer's",
@@ -766,10 +767,11 @@ fn each_address_of_a_route_is_asked_for_its_zones_and_what_is_in_cleartext_is_sa
         "OK cleartext: queries for lan., 168.192.in-addr.arpa. leave in cleartext, to tcp://LAN"
     );
     assert_eq!(
-        said.lines[17..],
+        said.lines[18..],
         [
             format!("{route} reach: connected and shaken hands in N ms"),
             format!("{route} tls: 1.3, ALPN dot"),
+            format!("{route} key exchange: x25519, classical: the resolver has no X25519MLKEM768"),
             format!("{route} chain: valid, up to a trust anchor"),
             format!("{route} name: dns.corp.example"),
             format!("{route} pin: none given"),
@@ -980,6 +982,7 @@ fn the_keys_of_a_resolver_are_shown_as_the_file_of_pins_takes_them() {
         "resolver.test LEAF # leaf: CN=rcgen self signed cert; from CN=issuer of the tests; until 2100-01-01",
         "resolver.test ISSUER # issuer: CN=issuer of the tests; from CN=root of the tests; until 4096-01-01",
         "# resolver.test ROOT # anchor: CN=root of the tests",
+        "# resolver.test at ADDRESS: key exchange x25519, classical: the resolver has no X25519MLKEM768",
     ];
     assert_eq!(said.lines, [&expected[..], &ADVICE].concat());
     assert_eq!(said.code, Some(0));
@@ -998,7 +1001,7 @@ fn the_keys_of_a_resolver_are_shown_as_the_file_of_pins_takes_them() {
     assert_eq!(
         json,
         serde_json::json!({"agreed": true, "places": [{
-            "name": NAME, "address": "ADDRESS", "failure": null,
+            "name": NAME, "address": "ADDRESS", "failure": null, "key_exchange": "x25519",
             "chains": [{"connections": 3, "verified": true, "check": null, "cause": null, "certificates": [
                 {"role": "leaf", "pin": "LEAF", "subject": "CN=rcgen self signed cert",
                  "issuer": "CN=issuer of the tests", "not_before": "2020-01-01T00:00:00Z",
@@ -1140,7 +1143,10 @@ fn the_keys_of_the_resolvers_of_routes_are_shown_too() {
     let all: Vec<_> = all.iter().map(String::as_str).collect();
     let said = run("pin", &all, &names);
     let heads = |said: &Said| -> Vec<String> {
-        let heads = said.lines.iter().filter(|line| line.contains(" at "));
+        let heads = said
+            .lines
+            .iter()
+            .filter(|line| line.contains(" verified by "));
         heads.cloned().collect()
     };
     let line = |name: &str, place: &str| {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ::log::Level;
 use dns_tool::forward::outcome::Outcome;
 use dns_tool::identity::anchors::TrustAnchors;
+use dns_tool::identity::key_exchange::KeyExchange;
 use dns_tool::identity::pin::Pin;
 use dns_tool::identity::pin_file::resolver_name;
 use dns_tool::identity::verifier::Identity;
@@ -359,6 +360,7 @@ fn a_clock_that_is_known_to_be_wrong_is_stood_in_for_by_a_pin_and_by_nothing_els
             anchors: TrustAnchors::from_pem(&pem).expect("a root"),
             pins: pins.iter().copied().collect(),
             pin_mode,
+            key_exchange: KeyExchange::Prefer,
             clock_floor: FLOOR,
         });
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
@@ -408,6 +410,7 @@ fn a_pin_stands_in_for_the_clock_also_for_a_certificate_that_is_newer_than_the_p
             anchors: TrustAnchors::from_pem(&pem).expect("a root"),
             pins: [pin].into_iter().collect(),
             pin_mode: PinMode::Strict,
+            key_exchange: KeyExchange::Prefer,
             clock_floor: floor,
         });
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now));

@@ -491,6 +491,9 @@ fn the_completion_for_zsh_has_the_options_of_the_help() {
                 "FILE" => ":FILE:_files".to_owned(),
                 "DIR" => ":DIR:_files -/".to_owned(),
                 "MODE" if entry.name == "--special-names" => ":MODE:(answer relay)".to_owned(),
+                "MODE" if entry.name == "--key-exchange" => {
+                    ":MODE:(prefer require classical)".to_owned()
+                }
                 "MODE" => ":MODE:(strict report)".to_owned(),
                 "LEVEL" => ":LEVEL:(error warn info debug trace)".to_owned(),
                 _ if entry.name == "--user" => ":NAME:_users".to_owned(),
@@ -525,6 +528,7 @@ fn the_completion_for_fish_has_the_options_of_the_help() {
                 "FILE" => " -rF",
                 "DIR" => " -xa '(__fish_complete_directories)'",
                 "MODE" if entry.name == "--special-names" => " -xa 'answer relay'",
+                "MODE" if entry.name == "--key-exchange" => " -xa 'prefer require classical'",
                 "MODE" => " -xa 'strict report'",
                 "LEVEL" => " -xa 'error warn info debug trace'",
                 _ if entry.name == "--user" => " -xa '(__fish_complete_users)'",
@@ -554,6 +558,7 @@ fn the_completions_have_the_values_that_the_program_takes() {
     let accepts = |arguments: [&str; 2]| command_line::parse(arguments).is_ok();
     for (option, variable, words) in [
         ("--pin-mode", "modes", "strict report"),
+        ("--key-exchange", "exchanges", "prefer require classical"),
         ("--special-names", "treatments", "answer relay"),
         ("--log-level", "levels", "error warn info debug trace"),
     ] {

@@ -18,6 +18,7 @@ mod guide;
 mod hostile;
 mod hosts;
 mod identity;
+mod key_exchange;
 mod life;
 mod link_local;
 mod listeners;

@@ -5,7 +5,7 @@
 _dns_tool() {
     local subcommands="query pin check"
     local options="--address --port --reuse-port --allow --rate-limit --resolver-addr --resolver-fqdn --resolver-pin
-        --pins --pin-mode --pin-rollover --state-dir --resolver --resolver-ca --timeout --hosts --route --special-names
+        --pins --pin-mode --pin-rollover --state-dir --resolver --resolver-ca --key-exchange --timeout --hosts --route --special-names
         --rebind-protection --rebind-allow --cache-size
         --serve-stale --max-memory --max-clients --max-clients-per-address --sessions --max-pending --upstream-rate-limit --monitor
         --slo-latency --config --check-config --user --log-level --query-log --query-log-clients"
@@ -15,6 +15,7 @@ _dns_tool() {
     local files="--pins --resolver-ca --hosts --config"
     local folders="--state-dir"
     local modes="strict report"
+    local exchanges="prefer require classical"
     local treatments="answer relay"
     local levels="error warn info debug trace"
 
@@ -41,6 +42,7 @@ _dns_tool() {
         fi
         case $before in
             --pin-mode) mapfile -t COMPREPLY < <(compgen -W "$modes" -- "$word") && return ;;
+            --key-exchange) mapfile -t COMPREPLY < <(compgen -W "$exchanges" -- "$word") && return ;;
             --special-names) mapfile -t COMPREPLY < <(compgen -W "$treatments" -- "$word") && return ;;
             --log-level) mapfile -t COMPREPLY < <(compgen -W "$levels" -- "$word") && return ;;
             --user) mapfile -t COMPREPLY < <(compgen -u -- "$word") && return ;;

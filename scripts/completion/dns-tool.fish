@@ -23,6 +23,7 @@ complete -c dns-tool -l pin-rollover -x -d 'Accept a new key of a pinned resolve
 complete -c dns-tool -l state-dir -xa '(__fish_complete_directories)' -d 'Existing directory in which dns-tool keeps the keys that it accepted and the last time at which it trusted the clock'
 complete -c dns-tool -l resolver -x -d 'Further resolver, by its address and the name in its certificate'
 complete -c dns-tool -l resolver-ca -rF -d 'PEM file of trust anchors for all resolvers, in place of the built-in Mozilla root certificates'
+complete -c dns-tool -l key-exchange -xa 'prefer require classical' -d 'Key exchange of TLS'
 complete -c dns-tool -l timeout -x -d 'Deadline of each query in seconds, decimals allowed'
 complete -c dns-tool -l hosts -rF -d 'File with names of your own, in the form of hosts(5)'
 complete -c dns-tool -l route -x -d 'Destination of queries for names in ZONE, where the longest zone decides'

@@ -5,6 +5,18 @@
 use std::fmt;
 
 use crate::command::json::Json;
+use crate::identity::key_exchange::Group;
+
+/// What a key exchange means for recorded sessions: a note, and no warning, as the operator of the resolver has to change it.
+pub(super) fn describe_key_exchange(group: Group, small_hello: bool) -> &'static str {
+    match (group.is_post_quantum(), small_hello) {
+        (true, _) => ", post-quantum",
+        (false, false) => ", classical: the resolver has no X25519MLKEM768",
+        (false, true) => {
+            ", classical: the handshake fails with X25519MLKEM768, which takes a hello of two packets"
+        }
+    }
+}
 
 /// The state of a finding, best first; the words are those of monitoring plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,11 +5,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::command::check_report::{Report, State};
+use crate::command::check_report::{Report, State, describe_key_exchange};
 use crate::command::stub::{Cause, StubQuery, exchange_all};
 use crate::forward::routes::CLEARTEXT_PREFIX;
 use crate::identity::certificate::CertificateInfo;
 use crate::identity::chain::VerifiedPeer;
+use crate::identity::key_exchange::{HelloSize, KeyExchange};
 use crate::identity::verifier::Identity;
 use crate::identity::verify_error::{Check, VerifyError};
 use crate::message::presentation::{Name, Rcode, Type};
@@ -215,6 +216,14 @@ fn report_session(
         format_args!("{label} tls"),
         format_args!("{}, {alpn}", agreed.version),
     );
+    let note = match identity.policy().key_exchange {
+        KeyExchange::Classical => "",
+        _ => describe_key_exchange(agreed.group, session.hello() == HelloSize::Small),
+    };
+    report.add(
+        format_args!("{label} key exchange"),
+        format_args!("{}{note}", agreed.group),
+    );
     report.add(format_args!("{label} chain"), "valid, up to a trust anchor");
     report.add(format_args!("{label} name"), identity.name().to_str());
     report_pins(label, proof, identity, report);
@@ -315,20 +324,31 @@ fn millis_since(moment: Instant) -> u128 {
 }
 
 fn report_failure(label: &str, error: &ConnectError, security: &Security, report: &mut Report) {
-    let refusal = match error {
-        ConnectError::Connect(_) => {
-            let remedy =
-                "see that the address is right and that nothing on the way keeps its port from you";
-            let subject = format!("{label} reach");
-            return report.add_fault(State::Critical, subject, error, remedy);
-        }
+    let (aspect, remedy) = match error {
+        ConnectError::Connect(_) => (
+            "reach",
+            "see that the address is right and that nothing on the way keeps its port from you",
+        ),
         ConnectError::Handshake(_) => {
-            let remedy = "see that DNS over TLS is spoken there, on that port";
-            let subject = format!("{label} tls");
-            return report.add_fault(State::Critical, subject, error, remedy);
+            ("tls", "see that DNS over TLS is spoken there, on that port")
         }
-        ConnectError::Identity(refusal) => refusal,
+        ConnectError::KeyExchange(_) => (
+            "key exchange",
+            "set --key-exchange prefer, or choose a resolver that has X25519MLKEM768",
+        ),
+        ConnectError::Identity(refusal) => {
+            return report_refusal(label, refusal, security, report);
+        }
     };
+    report.add_fault(
+        State::Critical,
+        format_args!("{label} {aspect}"),
+        error,
+        remedy,
+    );
+}
+
+fn report_refusal(label: &str, refusal: &VerifyError, security: &Security, report: &mut Report) {
     report.add(format_args!("{label} reach"), "connected");
     let VerifyError {
         check,
@@ -336,7 +356,7 @@ fn report_failure(label: &str, error: &ConnectError, security: &Security, report
         names,
         pins,
         ..
-    } = &**refusal;
+    } = refusal;
     // The checks come in this order: those before the failed one have passed.
     if matches!(check, Check::Name | Check::Pin) {
         report.add(format_args!("{label} chain"), "valid, up to a trust anchor");

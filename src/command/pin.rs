@@ -8,17 +8,19 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 
+use crate::command::check_report::describe_key_exchange;
 use crate::command::json::Json;
 use crate::config::command_line::PinRequest;
 use crate::identity::certificate::CertificateInfo;
 use crate::identity::chain::{VerifiedPeer, pin_of};
+use crate::identity::key_exchange::{Group, HelloSize};
 use crate::identity::pin::Pin;
 use crate::identity::verifier::Identity;
 use crate::identity::verify_error::VerifyError;
 use crate::system::clock;
 use crate::system::date::Timestamp;
 use crate::system::scoped_address::ScopedAddress;
-use crate::upstream::handshake::{self, ConnectError};
+use crate::upstream::handshake::{self, ConnectError, Presented};
 
 /// Connections per address: there may be several servers behind one address.
 const CONNECTIONS_PER_ADDRESS: usize = 3;
@@ -37,6 +39,8 @@ struct AddressReport {
     address: ScopedAddress,
     /// The different chains, and how often each was presented.
     chains: Vec<(usize, Chain)>,
+    /// The key exchange of the last connection, and whether only the small hello was answered.
+    key_exchange: Option<(Group, bool)>,
     /// Why a connection failed, if at least one did.
     failure: Option<String>,
 }
@@ -102,11 +106,17 @@ fn inspect_address(
         name: identity.name().to_str().into_owned(),
         address,
         chains: Vec::new(),
+        key_exchange: None,
         failure: None,
     };
     for _ in 0..CONNECTIONS_PER_ADDRESS {
-        match handshake::fetch_certificates(address, identity, clock::now() + timeout) {
-            Ok(presented) => {
+        match handshake::inspect(address, identity, clock::now() + timeout) {
+            Ok(Presented {
+                certificates: presented,
+                group,
+                hello,
+            }) => {
+                report.key_exchange = Some((group, hello == HelloSize::Small));
                 let known = report
                     .chains
                     .iter_mut()
@@ -261,6 +271,10 @@ impl Report {
                 }
                 written.push((name, chain));
             }
+            if let Some((group, small_hello)) = report.key_exchange {
+                let note = describe_key_exchange(group, small_hello);
+                writeln!(f, "# {name} at {address}: key exchange {group}{note}")?;
+            }
             if let Some(failure) = &report.failure {
                 writeln!(f, "# {name} at {address}: not reached: {failure}")?;
             }
@@ -306,6 +320,12 @@ impl Report {
                 ("name", Json::text(&report.name)),
                 ("address", Json::text(report.address)),
                 ("chains", Json::Array(chains.collect())),
+                (
+                    "key_exchange",
+                    report
+                        .key_exchange
+                        .map_or(Json::Null, |(group, _)| Json::text(group)),
+                ),
                 (
                     "failure",
                     report.failure.as_ref().map_or(Json::Null, Json::text),

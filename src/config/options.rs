@@ -197,6 +197,16 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 11] = [
                 default_values: &[],
             },
             OptionSpec {
+                name: "--key-exchange",
+                value_name: "MODE",
+                repeatable: false,
+                help: "Key exchange of TLS. prefer uses X25519MLKEM768, whose sessions a quantum computer cannot read \
+                       later, where the resolver has it, and else a classical group. require refuses resolvers \
+                       without it. classical never offers it.",
+                default_text: "prefer",
+                default_values: &["prefer"],
+            },
+            OptionSpec {
                 name: "--timeout",
                 value_name: "SECONDS",
                 repeatable: false,

@@ -24,6 +24,7 @@ use crate::forward::rate_limit;
 use crate::forward::rebinding::RebindProtection;
 use crate::forward::routes;
 use crate::identity::anchors::TrustAnchors;
+use crate::identity::key_exchange::KeyExchange;
 use crate::identity::pin::PinEntry;
 use crate::identity::pin_file::{PinSource, resolver_name};
 use crate::identity::state_file::StateFile;
@@ -240,11 +241,7 @@ fn upstream_settings(
         }
     }
     let trust = trust_settings(options, names)?;
-    let pin_mode = required_value(options, "--pin-mode", |text| match text {
-        "strict" => Ok(PinMode::Strict),
-        "report" => Ok(PinMode::Report),
-        _ => Err("expected strict or report".to_owned()),
-    })?;
+    let (pin_mode, key_exchange) = (pin_mode(options)?, key_exchange(options)?);
     let anchors = optional_value(options, "--resolver-ca", read_trust_anchors)?
         .unwrap_or_else(TrustAnchors::built_in);
     let build_time = BUILD_TIME.parse().unwrap_or(0);
@@ -259,6 +256,7 @@ fn upstream_settings(
             name: name.clone(),
             anchors: anchors.clone(),
             pin_mode,
+            key_exchange,
             clock_floor,
         }))
     };
@@ -278,6 +276,23 @@ fn upstream_settings(
         max_pending: (quota::ALL_CLIENTS + 1) * max_pending,
     };
     Ok((settings, trust, security))
+}
+
+fn pin_mode(options: &OptionValues) -> Result<PinMode, UsageError> {
+    required_value(options, "--pin-mode", |text| match text {
+        "strict" => Ok(PinMode::Strict),
+        "report" => Ok(PinMode::Report),
+        _ => Err("expected strict or report".to_owned()),
+    })
+}
+
+fn key_exchange(options: &OptionValues) -> Result<KeyExchange, UsageError> {
+    required_value(options, "--key-exchange", |text| match text {
+        "prefer" => Ok(KeyExchange::Prefer),
+        "require" => Ok(KeyExchange::Require),
+        "classical" => Ok(KeyExchange::Classical),
+        _ => Err("expected prefer, require or classical".to_owned()),
+    })
 }
 
 /// The pins of these resolvers, and how they change. A pin without a name belongs to the first resolver.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::config::command_line::{Command, parse, read};
 use crate::config::settings::Config;
 use crate::config::sources::{OptionSources, UsageError};
+use crate::identity::key_exchange::KeyExchange;
 
 const PIN: &str = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
 
@@ -644,4 +645,24 @@ fn zones_of_rebind_allow_are_names_below_the_root_and_at_most_256() {
     }
     let off = serve(&["--rebind-allow", "plex.direct"]);
     assert!(off.forwarder.rebind_protection.is_none());
+}
+
+#[test]
+fn the_key_exchange_is_one_of_three() {
+    let key_exchange = |arguments: &[&str]| {
+        let config = serve(arguments);
+        let security = &config.upstream.resolvers[0].security;
+        security.identity().expect("TLS").policy().key_exchange
+    };
+    assert_eq!(key_exchange(&[]), KeyExchange::Prefer);
+    for (value, expected) in [
+        ("prefer", KeyExchange::Prefer),
+        ("require", KeyExchange::Require),
+        ("classical", KeyExchange::Classical),
+    ] {
+        assert_eq!(key_exchange(&["--key-exchange", value]), expected);
+    }
+    let message = refuse(&["--key-exchange", "hybrid"]);
+    let expected = "--key-exchange \"hybrid\": expected prefer, require or classical";
+    assert_eq!(message, expected);
 }

@@ -266,14 +266,12 @@ impl PinManager {
                 pin_mode: PinMode::Report,
                 ..identity.policy().clone()
             });
-            let presented = handshake::fetch_certificates(
-                **address,
-                &inspector,
-                clock::now() + INSPECT_TIMEOUT,
-            );
-            let Ok(presented) = presented else { continue };
+            let deadline = clock::now() + INSPECT_TIMEOUT;
+            let Ok(presented) = handshake::inspect(**address, &inspector, deadline) else {
+                continue;
+            };
             let now = handshake::unix_time_now();
-            let verified = inspector.check(&presented, now);
+            let verified = inspector.check(&presented.certificates, now);
             let Some(proof) = verified.ok().filter(|proof| !proof.clock_untrusted) else {
                 continue;
             };
@@ -413,6 +411,7 @@ mod tests {
     use crate::forward::in_flight::Query;
     use crate::forward::routes::Upstream;
     use crate::identity::anchors::TrustAnchors;
+    use crate::identity::key_exchange::KeyExchange;
     use crate::identity::pin::PinSet;
     use crate::identity::pin_file::PinSource;
     use crate::message::Answer;
@@ -450,6 +449,7 @@ mod tests {
                     anchors: TrustAnchors::built_in(),
                     pins: PinSet::default(),
                     pin_mode: PinMode::Strict,
+                    key_exchange: KeyExchange::Prefer,
                     clock_floor: 0,
                 })),
             }],

@@ -53,14 +53,25 @@ pub enum HelloSize {
 }
 
 impl KeyExchange {
+    /// Whether a hello of this size offers X25519MLKEM768.
+    pub(super) fn is_hybrid(self, hello: HelloSize) -> bool {
+        match self {
+            Self::Prefer => hello == HelloSize::Large,
+            Self::Require => true,
+            Self::Classical => false,
+        }
+    }
+
     /// The groups to offer, most preferred first.
     pub(super) fn groups(self, hello: HelloSize) -> Vec<&'static dyn SupportedKxGroup> {
-        let classical = [X25519, SECP256R1, SECP384R1];
-        match (self, hello) {
-            (Self::Require, _) => vec![X25519MLKEM768],
-            (Self::Prefer, HelloSize::Large) => [&[X25519MLKEM768][..], &classical].concat(),
-            (Self::Prefer, HelloSize::Small) | (Self::Classical, _) => classical.to_vec(),
+        let mut groups = Vec::new();
+        if self.is_hybrid(hello) {
+            groups.push(X25519MLKEM768);
         }
+        if self != Self::Require {
+            groups.extend([X25519, SECP256R1, SECP384R1]);
+        }
+        groups
     }
 }
 

@@ -3,6 +3,7 @@
 use rustls::pki_types::ServerName;
 
 use crate::identity::anchors::TrustAnchors;
+use crate::identity::key_exchange::KeyExchange;
 use crate::identity::pin::PinSet;
 
 /// What is done with a resolver when no key on its verified path is pinned.
@@ -25,6 +26,8 @@ pub struct VerifyPolicy {
     pub pins: PinSet,
     /// What is done if no pin matches.
     pub pin_mode: PinMode,
+    /// How the keys of its sessions may be agreed on.
+    pub key_exchange: KeyExchange,
     /// Lower bound of the current time, in seconds since 1970, UTC. A clock that is a day or more behind it is not trusted.
     pub clock_floor: u64,
 }

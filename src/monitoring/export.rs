@@ -11,6 +11,7 @@ use crate::forward::completion::QueryCompleter;
 use crate::forward::counts::AnswerSource;
 use crate::forward::forwarder::Forwarder;
 use crate::forward::outcome::Outcome;
+use crate::identity::key_exchange::Group;
 use crate::monitoring::exposition::{
     Families, Family, Kind, Value, histogram_samples, label, unlabelled,
 };
@@ -183,11 +184,20 @@ impl Exporter {
             "From connecting to a session whose resolver is proved; its count is that of the sessions opened.",
             histogram_samples("kind", &[("full", full.snapshot()), ("resumed", resumed.snapshot())]),
         );
-        let sessions = self
-            .address_status()
-            .iter()
-            .map(|status| status.sessions)
-            .sum();
+        all.counters(
+            "dns_tool_upstream_sessions_opened",
+            "Sessions opened with TLS, by key exchange.",
+            "kex",
+            &Group::ALL.map(Group::name),
+            &upstream_metrics.key_exchanges,
+        );
+        all.counter(
+            "dns_tool_upstream_post_quantum_left_out",
+            "Times that an address was found to answer small hellos only, without X25519MLKEM768.",
+            upstream_metrics.post_quantum_left_out.value(),
+        );
+        let addresses = self.address_status();
+        let sessions = addresses.iter().map(|status| status.sessions).sum();
         all.gauge(
             "dns_tool_upstream_sessions",
             "Sessions that take queries.",

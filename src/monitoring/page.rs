@@ -223,8 +223,13 @@ impl PageWriter<'_> {
                 zones => [" for ", &escape(zones)].concat(),
             };
             // Host names and addresses contain no HTML metacharacters.
+            let key_exchange = match (status.group, status.post_quantum_left_out) {
+                (None, _) => NO_VALUE.to_owned(),
+                (Some(group), false) => group.name().to_owned(),
+                (Some(group), true) => [group.name(), ", post-quantum left out"].concat(),
+            };
             self.push(&["<tr><th>", &address, "<td>", &status.name, &zones, state]);
-            self.push(&["<td>", &pins, &expiry]);
+            self.push(&["<td>", &key_exchange, "<td>", &pins, &expiry]);
             let labels = resolver_labels(&status);
             self.metric_cell(&["dns_tool_resolver_sessions{", &labels, "}"].concat());
             self.push(&["</tr>"]);

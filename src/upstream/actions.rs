@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::table::SessionId;
+use crate::identity::key_exchange::HelloSize;
 use crate::message::QueryForm;
 
 /// The pool's settings.
@@ -81,6 +82,8 @@ pub struct ConnectRequest {
     pub session: SessionId,
     /// The rank of its address.
     pub rank: usize,
+    /// The hello to send.
+    pub hello: HelloSize,
 }
 
 /// A query that was answered.
@@ -111,6 +114,13 @@ pub enum Event {
     AddressRecovered(usize),
     /// The address of that rank accepts queries in that reduced form only.
     FormReduced(usize, QueryForm),
+    /// The address of that rank gets small hellos from now on.
+    PostQuantumLeftOut {
+        /// The rank.
+        rank: usize,
+        /// Whether it is new since the large hello last succeeded.
+        is_news: bool,
+    },
     /// The resolver closed a session because of the one query on it.
     CulpritFound,
     /// A message matched no pending query.
@@ -128,6 +138,7 @@ impl Event {
             Self::AddressFailing(_)
             | Self::AddressRecovered(_)
             | Self::FormReduced(..)
+            | Self::PostQuantumLeftOut { .. }
             | Self::CulpritFound => None,
         }
     }

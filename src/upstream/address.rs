@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::health::{AddressFailure, Health};
+use super::hello_size::HelloRule;
 use super::token_bucket::{Rate, TokenBucket};
 use crate::message::QueryForm;
 
@@ -73,6 +74,8 @@ pub(super) struct Address {
     /// The address is failing; at this time a query tests it again.
     probe_at: Option<Instant>,
     form: Option<(QueryForm, Instant)>,
+    /// Which hello the address takes.
+    pub(super) hello: HelloRule,
     /// How many queries the last session had answered when the resolver closed it with others pending, and how many sessions in a row had
     /// answered as many.
     closed_after_answers: Option<(u32, u32)>,
@@ -107,6 +110,7 @@ impl Address {
             failing_since: now,
             probe_at: None,
             form: None,
+            hello: HelloRule::default(),
             closed_after_answers: None,
             session_query_limit: None,
             short_sessions: None,

@@ -13,6 +13,8 @@ use super::reader::Reader;
 use super::session::Session;
 use super::settings::{MIN_CONNECT_TIMEOUT, Security};
 use super::traits::{Query, Replies};
+use crate::identity::key_exchange::HelloSize;
+use crate::identity::verifier::Identity;
 use crate::system::clock;
 use crate::system::thread;
 use crate::telemetry::log::{debug, error};
@@ -67,13 +69,20 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         let started_at = clock::now();
         let deadline = started_at + self.timeout.max(MIN_CONNECT_TIMEOUT);
         let connected = thread::catch_panic("connect", || {
-            Session::connect(target.address, &security, deadline)
+            Session::connect_with(target.address, &security, connect.hello, deadline, || {
+                if can_fall_back(connect, &security) {
+                    self.update_pool(|state, now, actions| {
+                        state.pool.hello_sent(connect.session, now, actions)
+                    });
+                }
+            })
         });
         match connected {
             Some(Ok((session, reader))) => {
                 let took = clock::now().saturating_duration_since(started_at);
                 if let Some(tls) = session.tls_parameters() {
                     self.metrics.handshake_times[usize::from(tls.resumed)].observe(took, 1);
+                    self.metrics.key_exchanges[tls.group as usize].increment();
                 }
                 self.register_session(connect, &security, session, reader);
             }
@@ -176,8 +185,11 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 // The pins were changed meanwhile: a failure with the old ones says nothing.
                 return state.pool.connect_outdated(connect.session, now, actions);
             }
+            let is_handshake = matches!(error, Some(ConnectError::Handshake(_)));
             let fault = if is_unauthenticated {
                 AddressFailure::Unauthenticated
+            } else if is_handshake && can_fall_back(connect, security) {
+                AddressFailure::LargeHello
             } else {
                 AddressFailure::Unreachable
             };
@@ -186,4 +198,10 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 .connect_failed(connect.session, fault, now, actions);
         });
     }
+}
+
+/// Whether another hello than that of this attempt could be sent, and may fare better.
+fn can_fall_back(connect: ConnectRequest, security: &Security) -> bool {
+    let has_small_hello = security.identity().is_some_and(Identity::has_small_hello);
+    connect.hello == HelloSize::Large && has_small_hello
 }

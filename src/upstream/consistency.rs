@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::hello_size::OBSERVATIONS;
 use super::pool::{MAX_DRAINING_SESSIONS, MAX_ISOLATED_SESSIONS, MAX_SENDS, Pool};
 use super::table::{Key, Phase, PoolQuery, Queue, Session};
 
@@ -53,10 +54,13 @@ impl<Q: PoolQuery> Pool<Q> {
                 .count();
             let shared =
                 at_rank().filter(|session| session.is_shared() && session.phase != Phase::Draining);
+            let hellos = at_rank()
+                .filter(|session| session.hello_sent_at.is_some())
+                .count();
             let isolated = at_rank().filter(|session| !session.is_shared()).count();
             if isolated > MAX_ISOLATED_SESSIONS
                 || draining > MAX_DRAINING_SESSIONS
-                || shared.count() > self.settings.sessions + 1
+                || shared.count() > self.settings.sessions + 1 + hellos.min(OBSERVATIONS)
             {
                 return Err(format!("too many sessions to {rank}"));
             }

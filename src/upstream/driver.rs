@@ -27,6 +27,7 @@ use super::status::{AddressStatus, PresentedKeys, UpstreamMetrics};
 use super::table::SessionId;
 use super::token_bucket::TokenBucket;
 use super::traits::{Completer, Query, Replies};
+use crate::identity::key_exchange::Group;
 use crate::identity::verifier::Identity;
 use crate::system::clock;
 use crate::system::executor::Executor;
@@ -81,6 +82,8 @@ pub(super) struct AddressLog {
     pub(super) was_open: bool,
     /// The keys that the address presented when a session to it was last opened.
     pub(super) last_presented: Option<PresentedKeys>,
+    /// The key exchange of that session.
+    pub(super) last_group: Option<Group>,
     /// The last error that was logged, so that it is logged once and not with every attempt.
     pub(super) last_error: String,
 }
@@ -90,6 +93,7 @@ impl AddressLog {
     pub(super) fn record_session(&mut self, session: &Session) {
         self.was_open = true;
         self.last_presented = session.proof().map(PresentedKeys::from_proof);
+        self.last_group = session.tls_parameters().map(|tls| tls.group);
         self.last_error.clear();
     }
 }
@@ -244,6 +248,8 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 pins: terms.map_or(0, |terms| terms.pins.entries().len()),
                 sessions: state.pool.sessions_at(rank),
                 healthy: state.pool.is_healthy(rank, now),
+                group: state.addresses[rank].last_group,
+                post_quantum_left_out: state.pool.is_post_quantum_left_out(rank, now),
                 pin_status: last_presented
                     .zip(terms)
                     .map(|(last_presented, terms)| last_presented.pin_status(terms)),

@@ -53,6 +53,13 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                     address(rank)
                 );
             }
+            Event::PostQuantumLeftOut { rank, is_news } => {
+                self.metrics.post_quantum_left_out.increment();
+                let (address, name) = (address(rank), name(rank));
+                if is_news {
+                    warn!("event=post-quantum-left-out resolver={address} name={name}");
+                }
+            }
             Event::CulpritFound => {
                 self.metrics.culprits.increment();
                 debug!("event=query-quarantined");

@@ -7,10 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion};
+use rustls::{
+    AlertDescription, ClientConfig, ClientConnection, HandshakeKind, PeerMisbehaved,
+    ProtocolVersion,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::identity::chain::VerifiedPeer;
+use crate::identity::key_exchange::{Group, HelloSize, KeyExchange};
 use crate::identity::verifier::{Identity, as_verify_error};
 use crate::identity::verify_error::VerifyError;
 use crate::system::clock;
@@ -33,6 +37,8 @@ pub enum ConnectError {
     Connect(io::Error),
     /// TCP connected, but the TLS handshake failed.
     Handshake(io::Error),
+    /// The resolver did not agree on X25519MLKEM768, which `--key-exchange require` demands.
+    KeyExchange(io::Error),
     /// The resolver failed authentication.
     Identity(Box<VerifyError>),
 }
@@ -43,6 +49,11 @@ impl fmt::Display for ConnectError {
         match self {
             Self::Connect(error) => write!(f, "stage=connect cause=\"{}\"", error_text(error)),
             Self::Handshake(error) => write!(f, "stage=handshake cause=\"{}\"", error_text(error)),
+            Self::KeyExchange(error) => write!(
+                f,
+                "stage=handshake cause=\"no agreement on X25519MLKEM768 in TLS 1.3, which --key-exchange require demands: {}\"",
+                error_text(error)
+            ),
             Self::Identity(refusal) => refusal.fmt(f),
         }
     }
@@ -68,6 +79,8 @@ pub struct TlsParameters {
     pub version: &'static str,
     /// The session was resumed from a ticket.
     pub resumed: bool,
+    /// The group of the key exchange. A resumed session of TLS 1.3 has one of its own.
+    pub group: Group,
     /// The resolver selected DNS over TLS by ALPN (`dot`).
     pub alpn: bool,
 }
@@ -81,6 +94,7 @@ impl TlsParameters {
                 _ => "unknown",
             },
             resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
+            group: Group::of(tls.negotiated_key_exchange_group()),
             alpn: tls.alpn_protocol().is_some(),
         }
     }
@@ -89,24 +103,73 @@ impl TlsParameters {
 impl fmt::Display for TlsParameters {
     /// As fields of a log line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tls={} resumed={}", self.version, self.resumed)
+        let Self {
+            version,
+            resumed,
+            group,
+            ..
+        } = self;
+        write!(f, "tls={version} kex={group} resumed={resumed}")
     }
 }
 
-/// Completes a TLS handshake with `address` by `deadline`, and returns its certificates, leaf first, verified or not. Sends no query.
-pub fn fetch_certificates(
+/// What a resolver presented, and on what terms.
+#[derive(Debug)]
+pub struct Presented {
+    /// Its certificates, leaf first, verified or not.
+    pub certificates: Vec<CertificateDer<'static>>,
+    /// The group of the key exchange.
+    pub group: Group,
+    /// The hello that was answered.
+    pub hello: HelloSize,
+}
+
+/// Completes a TLS handshake with `address` by `deadline`, and returns what was presented. Sends no query.
+pub fn inspect(
     address: ScopedAddress,
     identity: &Identity,
     deadline: Instant,
-) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
-    let socket = connect_socket(address, deadline).map_err(ConnectError::Connect)?;
-    let tls = tls_handshake(&socket, identity.inspection_config(), identity, deadline)?;
-    let shown = tls.peer_certificates().unwrap_or_default();
-    Ok(shown
-        .iter()
-        .cloned()
-        .map(CertificateDer::into_owned)
-        .collect())
+) -> Result<Presented, ConnectError> {
+    with_either_hello(identity.has_small_hello(), deadline, |hello, deadline| {
+        let socket = connect_socket(address, deadline).map_err(ConnectError::Connect)?;
+        let tls = tls_handshake(
+            &socket,
+            identity.inspection_config(hello),
+            identity,
+            deadline,
+        )?;
+        let shown = tls.peer_certificates().unwrap_or_default();
+        Ok(Presented {
+            certificates: shown
+                .iter()
+                .cloned()
+                .map(CertificateDer::into_owned)
+                .collect(),
+            group: TlsParameters::of(&tls).group,
+            hello,
+        })
+    })
+}
+
+/// Tries the large hello, and the small one, if there is one, where the handshake fails with the large one. For commands, which have no
+/// pool that remembers: the large hello gets half of the time.
+pub fn with_either_hello<T>(
+    has_small: bool,
+    deadline: Instant,
+    connect: impl Fn(HelloSize, Instant) -> Result<T, ConnectError>,
+) -> Result<T, ConnectError> {
+    if !has_small {
+        return connect(HelloSize::Large, deadline);
+    }
+    let half = deadline.saturating_duration_since(clock::now()) / 2;
+    match connect(HelloSize::Large, clock::now() + half) {
+        // The time of TCP is not the hello's fault.
+        Err(ConnectError::Connect(error)) if error.kind() == ErrorKind::TimedOut => {
+            connect(HelloSize::Large, deadline)
+        }
+        Err(ConnectError::Handshake(_)) => connect(HelloSize::Small, deadline),
+        other => other,
+    }
 }
 
 /// The time at which certificates are checked, by this machine's clock.
@@ -139,8 +202,12 @@ fn tls_handshake(
     identity: &Identity,
     deadline: Instant,
 ) -> Result<ClientConnection, ConnectError> {
+    let requires = identity.policy().key_exchange == KeyExchange::Require;
     let failed = |error: rustls::Error| match as_verify_error(&error) {
         Some(refusal) => ConnectError::Identity(Box::new(refusal.clone())),
+        None if requires && may_lack_group(&error) => {
+            ConnectError::KeyExchange(io::Error::new(ErrorKind::InvalidData, error))
+        }
         None => ConnectError::Handshake(io::Error::new(ErrorKind::InvalidData, error)),
     };
     let mut tls = ClientConnection::new(config, identity.name().clone()).map_err(failed)?;
@@ -157,14 +224,31 @@ fn tls_handshake(
     Ok(tls)
 }
 
+/// Returns true if a resolver without X25519MLKEM768 or without TLS 1.3 may cause this error where nothing else is offered.
+fn may_lack_group(error: &rustls::Error) -> bool {
+    matches!(
+        error,
+        rustls::Error::AlertReceived(
+            AlertDescription::HandshakeFailure
+                | AlertDescription::ProtocolVersion
+                | AlertDescription::InsufficientSecurity
+                | AlertDescription::IllegalParameter
+        ) | rustls::Error::PeerIncompatible(_)
+            | rustls::Error::PeerMisbehaved(
+                PeerMisbehaved::IllegalHelloRetryRequestWithUnofferedNamedGroup
+            )
+    )
+}
+
 pub(super) fn verified_handshake(
     socket: &TcpStream,
     identity: &Identity,
+    hello: HelloSize,
     deadline: Instant,
 ) -> Result<(ClientConnection, VerifiedPeer), ConnectError> {
     let tls = tls_handshake(
         socket,
-        Arc::clone(identity.client_config()),
+        Arc::clone(identity.client_config(hello)),
         identity,
         deadline,
     )?;

@@ -13,6 +13,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 pub enum AddressFailure {
     /// The address could not be reached, or closed the connection without an answer.
     Unreachable,
+    /// The TLS handshake failed with the large hello, where the small one may succeed.
+    LargeHello,
     /// The resolver failed authentication. An earlier retry would not change that.
     Unauthenticated,
 }

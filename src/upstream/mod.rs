@@ -6,8 +6,8 @@
 //! lock, gets back the actions to take, and takes them after it has released the lock. A query is only ever sent on a session whose
 //! resolver was authenticated, unless the operator chose a cleartext server of the own network for its zone.
 //!
-//! - The rules: [`pool`] (and its parts `scheduling`, `isolation`, `suspects`, `answers`, `session_end`, `timing`, `consistency`), [`actions`] (what
-//!   goes into the pool and comes out), `table` (queries and sessions), `address`, `culprits`, [`health`], [`token_bucket`].
+//! - The rules: [`pool`] (and its parts `scheduling`, `isolation`, `suspects`, `hello_fallback`, `answers`, `session_end`, `timing`, `consistency`), [`actions`] (what
+//!   goes into the pool and comes out), `table` (queries and sessions), `address`, `culprits`, `hello_size`, [`health`], [`token_bucket`].
 //! - The threads: `driver` (the type [`Upstream`]), `connect`, `session_thread`, `timer`, `reload`, `events` (log lines), `status` (what
 //!   monitoring shows), `pool_query` (what the rules know of a query).
 //! - One connection: [`session`], `channel` (TLS or none), `outgoing`, `reader`, [`handshake`], [`query_ids`].
@@ -24,6 +24,8 @@ mod driver;
 mod events;
 pub mod handshake;
 pub mod health;
+mod hello_fallback;
+mod hello_size;
 mod isolation;
 mod outgoing;
 pub mod pool;

@@ -170,9 +170,12 @@ impl<Q: PoolQuery> Pool<Q> {
         opened.connect_time = now.saturating_duration_since(opened.started_at);
         self.last_connect_time = opened.connect_time;
         let rank = opened.rank;
-        match opened.purpose {
+        let (id, purpose) = (opened.id, opened.purpose);
+        let is_wanted = self.learn_from_open_hello(index, now, actions);
+        match purpose {
             Purpose::Isolated(key) => self.send_isolated(index, key, now, actions),
-            Purpose::Shared => self.use_shared_session(index, rank, now, actions),
+            Purpose::Shared if is_wanted => self.use_shared_session(index, rank, now, actions),
+            Purpose::Shared => self.close_session(id, now, actions),
         }
         self.reschedule(now, actions);
     }
@@ -236,7 +239,9 @@ impl<Q: PoolQuery> Pool<Q> {
         };
         let failed = self.sessions.remove(index);
         let has_no_session = self.sessions_at(failed.rank) == 0;
-        if failed.is_shared() || has_no_session || fault == AddressFailure::Unauthenticated {
+        if self.learn_from_failed_hello(&failed, fault, now) {
+            self.connect_race.next_attempt_at = None;
+        } else if failed.is_shared() || has_no_session || fault == AddressFailure::Unauthenticated {
             let jitter = self.jitter();
             self.addresses[failed.rank]
                 .health
@@ -352,6 +357,9 @@ impl<Q: PoolQuery> Pool<Q> {
         for session in busy {
             self.hedge_silent_session(session, now, now, actions);
         }
+        // The network may be another.
+        let addresses = self.addresses.iter_mut();
+        addresses.for_each(|address| address.hello.reset());
         self.reschedule(now, actions);
     }
 

@@ -12,9 +12,11 @@ use parking_lot::Mutex;
 use socket2::SockRef;
 
 use super::channel::{Channel, CloseReason};
-use super::handshake::{ConnectError, connect_socket, verified_handshake};
+use super::handshake::{ConnectError, connect_socket, verified_handshake, with_either_hello};
 use super::session::{Session, SessionState};
 use super::settings::Security;
+use crate::identity::key_exchange::HelloSize;
+use crate::identity::verifier::Identity;
 use crate::message::HEADER_LEN;
 use crate::message::framing::FrameBuffer;
 use crate::system::scoped_address::ScopedAddress;
@@ -23,16 +25,32 @@ use crate::system::scoped_address::ScopedAddress;
 const READ_BUFFER: usize = 32 * 1024;
 
 impl Session {
-    /// Connects to `address` and authenticates the resolver as `security` says. TCP, TLS and all checks must be done by `deadline`.
+    /// Connects to `address` and authenticates the resolver as `security` says, with the small hello if the large one fails. TCP, TLS and all
+    /// checks must be done by `deadline`.
     pub fn connect(
         address: ScopedAddress,
         security: &Security,
         deadline: Instant,
     ) -> Result<(Arc<Self>, Reader), ConnectError> {
+        let has_small_hello = security.identity().is_some_and(Identity::has_small_hello);
+        with_either_hello(has_small_hello, deadline, |hello, deadline| {
+            Self::connect_with(address, security, hello, deadline, || {})
+        })
+    }
+
+    /// The same with this hello. Calls `connected` once TCP is connected.
+    pub(super) fn connect_with(
+        address: ScopedAddress,
+        security: &Security,
+        hello: HelloSize,
+        deadline: Instant,
+        connected: impl FnOnce(),
+    ) -> Result<(Arc<Self>, Reader), ConnectError> {
         let socket = connect_socket(address, deadline).map_err(ConnectError::Connect)?;
+        connected();
         let (channel, proof) = match security {
             Security::Tls(identity) => {
-                let (tls, proof) = verified_handshake(&socket, identity, deadline)?;
+                let (tls, proof) = verified_handshake(&socket, identity, hello, deadline)?;
                 (Channel::Tls(Box::new(tls)), Some(proof))
             }
             Security::Cleartext => (Channel::Cleartext(Vec::new()), None),
@@ -40,6 +58,7 @@ impl Session {
         let session = Arc::new(Self {
             socket,
             address,
+            hello,
             proof,
             state: Mutex::new(SessionState {
                 channel,

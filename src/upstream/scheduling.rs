@@ -237,10 +237,11 @@ impl<Q: PoolQuery> Pool<Q> {
         };
         let connecting = shared().any(is_coming);
         let active_rank = shared().filter(|session| session.is_usable() && !session.is_doubtful);
+        let given_up = self.given_up_hellos(rank, now);
         // One above the limit is allowed, to replace a silent session.
-        !connecting
+        (!connecting || self.may_hedge_hello(rank, now))
             && active_rank.count() < self.settings.sessions
-            && shared().count() <= self.settings.sessions
+            && shared().count() <= self.settings.sessions + given_up
     }
 
     /// Shared sessions to the address of that rank, without those that drain.
@@ -271,10 +272,15 @@ impl<Q: PoolQuery> Pool<Q> {
         now: Instant,
         actions: &mut Actions<Q>,
     ) {
-        let session = self.next_session();
+        let (session, hello) = (self.next_session(), self.next_hello(rank, now));
         self.sessions
-            .push(Session::new(session, rank, purpose, now));
-        actions.connects.push(ConnectRequest { session, rank });
+            .push(Session::new(session, rank, purpose, hello, now));
+        let request = ConnectRequest {
+            session,
+            rank,
+            hello,
+        };
+        actions.connects.push(request);
     }
 
     /// While a less preferred address is in use, opens a session to a more preferred one that may work again.

@@ -23,6 +23,7 @@ use super::handshake::{TlsParameters, error_text, unix_time_now};
 use super::outgoing::{Leader, MAX_COMBINED_WRITES, Outgoing, WriteCombiner};
 use super::settings::Security;
 use crate::identity::chain::VerifiedPeer;
+use crate::identity::key_exchange::HelloSize;
 use crate::identity::verify_policy::{PinMode, VerifyPolicy};
 use crate::message::framing::LENGTH_PREFIX_LEN;
 use crate::system::clock;
@@ -40,6 +41,8 @@ const MAX_CHUNK: usize = 64 * 1024;
 pub struct Session {
     pub(super) socket: TcpStream,
     pub(super) address: ScopedAddress,
+    /// The hello of its handshake.
+    pub(super) hello: HelloSize,
     /// None in cleartext.
     pub(super) proof: Option<VerifiedPeer>,
     pub(super) state: Mutex<SessionState>,
@@ -66,6 +69,11 @@ impl Session {
     /// The resolver's address.
     pub fn address(&self) -> ScopedAddress {
         self.address
+    }
+
+    /// The hello that the resolver answered.
+    pub fn hello(&self) -> HelloSize {
+        self.hello
     }
 
     /// How the resolver was authenticated; none in cleartext.

@@ -4,6 +4,7 @@ use super::channel::CloseReason;
 use super::handshake::ConnectError;
 use crate::identity::certificate::CertificateInfo;
 use crate::identity::chain::VerifiedPeer;
+use crate::identity::key_exchange::Group;
 use crate::identity::pin::{Pin, PinMatch};
 use crate::identity::verify_policy::VerifyPolicy;
 use crate::system::clock;
@@ -16,6 +17,10 @@ pub struct UpstreamMetrics {
     /// How long opening a session took, from the TCP connection to the end of authentication: with a full handshake, and with a resumed
     /// one.
     pub handshake_times: [Histogram; 2],
+    /// Sessions that were opened with TLS, by [`Group`].
+    pub key_exchanges: [Counter; Group::ALL.len()],
+    /// How often an address was found to answer small hellos only.
+    pub post_quantum_left_out: Counter,
     /// Time from sending a query to its answer.
     pub query_latency: Histogram,
     /// Sessions that ended: by the resolver, by an I/O error, by something that is no DNS message, and from this side.
@@ -34,7 +39,9 @@ impl UpstreamMetrics {
     pub(super) fn count_failure(&self, error: &ConnectError) {
         match error {
             ConnectError::Connect(_) => self.connect_failures[0].increment(),
-            ConnectError::Handshake(_) => self.connect_failures[1].increment(),
+            ConnectError::Handshake(_) | ConnectError::KeyExchange(_) => {
+                self.connect_failures[1].increment()
+            }
             ConnectError::Identity(refusal) => {
                 self.authentication_failures[refusal.check as usize].increment()
             }
@@ -72,6 +79,10 @@ pub struct AddressStatus {
     pub healthy: bool,
     /// Number of pins.
     pub pins: usize,
+    /// The key exchange of the last session that was opened with TLS, if any was.
+    pub group: Option<Group>,
+    /// The address gets small hellos, without X25519MLKEM768.
+    pub post_quantum_left_out: bool,
     /// The pin and certificate of the last session that was opened, if any was.
     pub pin_status: Option<PinStatus>,
 }

@@ -10,6 +10,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::culprits::QueryGroups;
+use crate::identity::key_exchange::HelloSize;
 use crate::message::QueryForm;
 
 /// What the pool needs to know of a query.
@@ -171,6 +172,10 @@ pub(super) struct Session {
     pub(super) purpose: Purpose,
     pub(super) phase: Phase,
     pub(super) pending: HashMap<u16, Key, BuildHasherDefault<IdHasher>>,
+    /// The hello of its handshake.
+    pub(super) hello: HelloSize,
+    /// When the large hello was sent, where the small one could have been.
+    pub(super) hello_sent_at: Option<Instant>,
     /// When the connection attempt started.
     pub(super) started_at: Instant,
     /// How long connecting took, including the TLS handshake: several round trips.
@@ -198,12 +203,20 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(id: SessionId, rank: usize, purpose: Purpose, now: Instant) -> Self {
+    pub(super) fn new(
+        id: SessionId,
+        rank: usize,
+        purpose: Purpose,
+        hello: HelloSize,
+        now: Instant,
+    ) -> Self {
         Self {
             id,
             rank,
             purpose,
             phase: Phase::Connecting,
+            hello,
+            hello_sent_at: None,
             pending: HashMap::default(),
             started_at: now,
             connect_time: Duration::ZERO,

@@ -316,7 +316,10 @@ impl<Q: PoolQuery> Pool<Q> {
             .sessions
             .iter()
             .filter(|session| session.is_shared_connecting());
-        let coming = coming.map(|session| session.started_at + SLOW_SHARED_CONNECT);
+        let coming = coming.flat_map(|session| {
+            let slow_at = session.started_at + SLOW_SHARED_CONNECT;
+            session.unanswered_at().into_iter().chain([slow_at])
+        });
         let slow = slow.chain(coming.filter(|_| !self.shared_queue.is_empty()));
         let isolated = || self.sessions.iter().filter(|session| !session.is_shared());
         let reusable = isolated()

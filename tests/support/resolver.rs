@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use rustls::crypto::CryptoProvider;
 use rustls::{HandshakeKind, ServerConfig, ServerConnection, SupportedProtocolVersion};
 use socket2::SockRef;
 
@@ -34,6 +35,21 @@ pub(crate) enum Greeting {
     Late(Duration),
     /// It shakes hands and closes.
     ShakeAndClose,
+    /// It shakes hands unless the hello has more than one packet.
+    ShakeIfSmall(Large),
+}
+
+/// What it does with a hello of more than one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Large {
+    /// It says nothing.
+    Ignored,
+    /// It closes.
+    Closed,
+    /// It resets.
+    Reset,
+    /// It sends the alert `decode_error`.
+    Refused,
 }
 
 /// What it does for a query.
@@ -99,8 +115,11 @@ struct Shared {
     /// A connection ends after so many queries.
     most_queries: AtomicUsize,
     connections: AtomicUsize,
+    /// Those that came while large hellos were not wanted.
+    large_hellos: AtomicUsize,
     handshakes: AtomicUsize,
     resumed: AtomicUsize,
+    retried: AtomicUsize,
     queries: Mutex<Vec<Vec<u8>>>,
     /// Everything that arrived on any connection, as it came off the wire.
     wire: Mutex<Vec<u8>>,
@@ -148,8 +167,10 @@ impl FakeResolver {
             silenced: AtomicUsize::default(),
             most_queries: AtomicUsize::new(usize::MAX),
             connections: AtomicUsize::default(),
+            large_hellos: AtomicUsize::default(),
             handshakes: AtomicUsize::default(),
             resumed: AtomicUsize::default(),
+            retried: AtomicUsize::default(),
             queries: Mutex::default(),
             wire: Mutex::default(),
             batches: Mutex::default(),
@@ -210,6 +231,11 @@ impl FakeResolver {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// How many hellos were too large, see [`Greeting::ShakeIfSmall`].
+    pub(crate) fn large_hellos(&self) -> usize {
+        self.shared.large_hellos.load(Ordering::SeqCst)
+    }
+
     /// How many connections are open.
     pub(crate) fn open(&self) -> usize {
         lock(&self.shared.live).len()
@@ -221,6 +247,11 @@ impl FakeResolver {
 
     pub(crate) fn resumed(&self) -> usize {
         self.shared.resumed.load(Ordering::SeqCst)
+    }
+
+    /// How many whole handshakes took a second round trip, since the hello had no share of a group that it takes.
+    pub(crate) fn retried(&self) -> usize {
+        self.shared.retried.load(Ordering::SeqCst)
     }
 
     /// The queries that arrived, in order.
@@ -289,8 +320,22 @@ pub(crate) fn tls(
     versions: &[&'static SupportedProtocolVersion],
     protocols: &[&[u8]],
 ) -> ServerConfig {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
+    tls_with(
+        chain,
+        versions,
+        protocols,
+        rustls::crypto::ring::default_provider(),
+    )
+}
+
+/// The same with these groups for the key exchange, among other things.
+pub(crate) fn tls_with(
+    chain: &Chain,
+    versions: &[&'static SupportedProtocolVersion],
+    protocols: &[&[u8]],
+    provider: CryptoProvider,
+) -> ServerConfig {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(versions)
         .expect("versions")
         .with_no_client_auth()
@@ -333,7 +378,21 @@ fn meet(socket: &Arc<TcpStream>, number: usize, shared: &Arc<Shared>) -> io::Res
         Greeting::Close => Ok(()),
         Greeting::Reset => SockRef::from(&**socket).set_linger(Some(Duration::ZERO)),
         Greeting::Garbage => (&**socket).write_all(b"220 mail.example ESMTP\r\n"),
-        Greeting::Shake | Greeting::ShakeAndClose | Greeting::Late(_) | Greeting::Dribble(_) => {
+        Greeting::ShakeIfSmall(large) if has_large_hello(socket)? => {
+            shared.large_hellos.fetch_add(1, Ordering::SeqCst);
+            match large {
+                Large::Ignored => while (&**socket).read(&mut [0; 4096])? > 0 {},
+                Large::Closed => {}
+                Large::Reset => SockRef::from(&**socket).set_linger(Some(Duration::ZERO))?,
+                // What has arrived must be read, or closing resets.
+                Large::Refused => {
+                    let _ = (&**socket).read(&mut [0; 4096])?;
+                    (&**socket).write_all(&[21, 3, 3, 0, 2, 2, 50])?;
+                }
+            }
+            Ok(())
+        }
+        _ => {
             if let Greeting::Late(pause) = greeting {
                 thread::sleep(pause);
             }
@@ -347,6 +406,15 @@ fn meet(socket: &Arc<TcpStream>, number: usize, shared: &Arc<Shared>) -> io::Res
             .run(greeting, shared)
         }
     }
+}
+
+/// Whether the first record does not fit a packet of Ethernet. The record is not read.
+fn has_large_hello(socket: &TcpStream) -> io::Result<bool> {
+    let mut head = [0; 5];
+    while socket.peek(&mut head)? < head.len() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(u16::from_be_bytes([head[3], head[4]]) > 1300)
 }
 
 /// One connection whose handshake is under way.
@@ -395,9 +463,12 @@ impl Connection {
                 if !shaken && !tls.is_handshaking() {
                     shaken = true;
                     shared.handshakes.fetch_add(1, Ordering::SeqCst);
-                    if tls.handshake_kind() == Some(HandshakeKind::Resumed) {
-                        shared.resumed.fetch_add(1, Ordering::SeqCst);
-                    }
+                    let kind = match tls.handshake_kind() {
+                        Some(HandshakeKind::Resumed) => Some(&shared.resumed),
+                        Some(HandshakeKind::FullWithHelloRetryRequest) => Some(&shared.retried),
+                        _ => None,
+                    };
+                    kind.map(|count| count.fetch_add(1, Ordering::SeqCst));
                 }
             }
             if shaken && greeting == Greeting::ShakeAndClose {

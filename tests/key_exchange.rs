@@ -1,0 +1,327 @@
+//! Sessions have keys that no quantum computer finds later, where the resolver takes part; and no resolver is lost for that.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use ::log::Level;
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs, ring};
+use rustls::{SupportedProtocolVersion, version};
+
+use crate::support::process::program;
+use crate::support::resolver::{Large, tls_with};
+use crate::support::{
+    Ask, FakeResolver, Forwarder, Greeting, NAME, pki, temporary_file, wait_until,
+};
+
+const SERVFAIL: u8 = 2;
+
+/// A resolver that has these groups alone. AWS-LC is another implementation than the one that is tested.
+fn resolver(
+    groups: &[&'static dyn SupportedKxGroup],
+    versions: &[&'static SupportedProtocolVersion],
+) -> FakeResolver {
+    let provider = CryptoProvider {
+        kx_groups: groups.to_vec(),
+        ..aws_lc_rs::default_provider()
+    };
+    FakeResolver::with_tls(tls_with(&pki().honest(), versions, &[b"dot"], provider))
+}
+
+fn hybrid() -> FakeResolver {
+    use aws_lc_rs::kx_group::{X25519, X25519MLKEM768};
+    resolver(&[X25519MLKEM768, X25519], &[&version::TLS13])
+}
+
+fn ask(forwarder: &Forwarder) {
+    let ask = Ask::a(1, "a.test");
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+}
+
+/// Ends the session, and waits until the forwarder knows.
+fn end_sessions(resolver: &FakeResolver) {
+    let closed = || {
+        let lines = resolver.log(Level::Debug).into_iter();
+        lines
+            .filter(|line| line.contains("event=session-closed"))
+            .count()
+    };
+    let before = closed();
+    resolver.hang_up();
+    wait_until("the sessions to end", || closed() > before);
+}
+
+/// What the log says of the sessions that were opened.
+fn opened(resolver: &FakeResolver) -> Vec<String> {
+    let lines = resolver.log(Level::Debug).into_iter();
+    lines
+        .filter_map(|line| {
+            let (_, security) = line.split_once("event=session-opened ")?;
+            security.split_once(' ').map(|(_, said)| said.to_owned())
+        })
+        .collect()
+}
+
+fn left_out(resolver: &FakeResolver) -> Vec<String> {
+    let lines = resolver.log(Level::Info).into_iter();
+    lines
+        .filter(|line| line.contains("post-quantum-left-out"))
+        .collect()
+}
+
+/// What the monitoring port serves.
+fn get(forwarder: &Forwarder, path: &str) -> String {
+    let monitor = forwarder.running().monitor().expect("it is served");
+    let mut socket = TcpStream::connect(monitor).expect("connects");
+    write!(socket, "GET {path} HTTP/1.0\r\n\r\n").expect("sends");
+    let mut text = String::new();
+    socket.read_to_string(&mut text).expect("an answer");
+    text
+}
+
+const MONITOR: [&str; 2] = ["--monitor", "127.0.0.1:0"];
+
+#[test]
+fn a_resolver_that_has_it_is_asked_with_post_quantum_keys_also_when_sessions_are_resumed() {
+    let resolver = hybrid();
+    let forwarder = Forwarder::patient(&resolver, &MONITOR);
+    ask(&forwarder);
+    end_sessions(&resolver);
+    ask(&forwarder);
+    let expected = [
+        "tls=1.3 kex=X25519MLKEM768 resumed=false",
+        "tls=1.3 kex=X25519MLKEM768 resumed=true",
+    ];
+    assert_eq!(opened(&resolver), expected);
+    assert_eq!((resolver.resumed(), resolver.retried()), (1, 0));
+    let metrics = get(&forwarder, "/metrics");
+    let sample = "dns_tool_upstream_sessions_opened_total{kex=\"X25519MLKEM768\"} 2";
+    assert!(metrics.contains(sample), "{metrics}");
+    let page = get(&forwarder, "/");
+    assert!(page.contains("<td>X25519MLKEM768<td>"), "{page}");
+}
+
+#[test]
+fn a_resolver_without_it_costs_no_second_round_trip() {
+    use ring::kx_group::{SECP256R1, X25519};
+    let resolver = resolver(&[SECP256R1, X25519], &[&version::TLS13]);
+    let forwarder = Forwarder::patient(&resolver, &MONITOR);
+    for _ in 0..2 {
+        ask(&forwarder);
+        end_sessions(&resolver);
+    }
+    let expected = [
+        "tls=1.3 kex=x25519 resumed=false",
+        "tls=1.3 kex=x25519 resumed=true",
+    ];
+    assert_eq!(opened(&resolver), expected);
+    assert_eq!(resolver.retried(), 0);
+    let metrics = get(&forwarder, "/metrics");
+    assert!(metrics.contains("sessions_opened_total{kex=\"x25519\"} 2"));
+    assert_eq!(left_out(&resolver), [""; 0]);
+}
+
+#[test]
+fn a_resolver_with_other_curves_alone_asks_for_another_hello_and_gets_it() {
+    use ring::kx_group::{SECP256R1, SECP384R1};
+    for (group, name) in [(SECP256R1, "secp256r1"), (SECP384R1, "secp384r1")] {
+        let resolver = resolver(&[group], &[&version::TLS13]);
+        let forwarder = Forwarder::patient(&resolver, &[]);
+        ask(&forwarder);
+        let expected = format!("tls=1.3 kex={name} resumed=false");
+        assert_eq!(opened(&resolver), [expected]);
+        assert_eq!(resolver.retried(), 1);
+    }
+}
+
+#[test]
+fn a_resolver_with_tls_1_2_alone_is_asked_with_classical_keys() {
+    let resolver = resolver(&[ring::kx_group::X25519], &[&version::TLS12]);
+    let forwarder = Forwarder::patient(&resolver, &[]);
+    ask(&forwarder);
+    end_sessions(&resolver);
+    ask(&forwarder);
+    // TLS 1.2 resumes without a key exchange.
+    let expected = [
+        "tls=1.2 kex=x25519 resumed=false",
+        "tls=1.2 kex=none resumed=true",
+    ];
+    assert_eq!(opened(&resolver), expected);
+}
+
+#[test]
+fn a_resolver_that_takes_no_large_hello_is_asked_with_a_small_one_for_as_long_as_is_remembered() {
+    let all = [Large::Ignored, Large::Closed, Large::Reset, Large::Refused];
+    for (large, sessions) in all.into_iter().zip(["1", "2", "1", "2"]) {
+        let resolver = hybrid();
+        resolver.greet(Greeting::ShakeIfSmall(large));
+        let options = ["--sessions", sessions, "--monitor", "127.0.0.1:0"];
+        let forwarder = Forwarder::patient(&resolver, &options);
+        let began = Instant::now();
+        ask(&forwarder);
+        // A connection may take ten seconds: nobody waited for its end.
+        assert!(began.elapsed() < Duration::from_secs(8), "{large:?}");
+        assert_eq!(resolver.large_hellos(), 2, "{large:?}");
+        end_sessions(&resolver);
+        ask(&forwarder);
+        assert_eq!(resolver.large_hellos(), 2, "{large:?}: it is remembered");
+        let expected = [
+            "tls=1.3 kex=x25519 resumed=false",
+            "tls=1.3 kex=x25519 resumed=true",
+        ];
+        assert_eq!(opened(&resolver), expected, "{large:?}");
+        let address = resolver.address();
+        let said = format!("event=post-quantum-left-out resolver={address} name={NAME}");
+        assert_eq!(left_out(&resolver), [said], "{large:?}");
+        let metrics = get(&forwarder, "/metrics");
+        let sample = "dns_tool_upstream_post_quantum_left_out_total 1";
+        assert!(metrics.contains(sample), "{large:?}: {metrics}");
+        let page = get(&forwarder, "/");
+        assert!(page.contains("x25519, post-quantum left out"), "{page}");
+    }
+}
+
+#[test]
+fn a_resolver_that_answers_no_hello_is_not_remembered() {
+    let resolver = hybrid();
+    resolver.greet(Greeting::Close);
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let ask = Ask::a(1, "a.test");
+    for _ in 0..3 {
+        let heard = forwarder.udp().ask(&ask.octets());
+        assert_eq!(heard.rcode(), SERVFAIL);
+    }
+    resolver.greet(Greeting::Shake);
+    wait_until("an answer", || {
+        forwarder.udp().ask(&ask.octets()).rcode() != SERVFAIL
+    });
+    assert_eq!(left_out(&resolver), [""; 0]);
+}
+
+#[test]
+fn required_post_quantum_keys_are_had_or_nothing_is_asked_and_the_log_says_why() {
+    use ring::kx_group::X25519;
+    let resolvers = [
+        resolver(&[X25519], &[&version::TLS13]),
+        resolver(&[X25519], &[&version::TLS13, &version::TLS12]),
+        resolver(&[X25519], &[&version::TLS12]),
+    ];
+    for classical in &resolvers {
+        let forwarder = Forwarder::before(classical, &["--key-exchange", "require"]);
+        let ask = Ask::a(1, "a.test");
+        let heard = forwarder.udp().ask(&ask.octets());
+        assert_eq!(heard.rcode(), SERVFAIL);
+        assert!(classical.queries().is_empty());
+        let said = classical.log(Level::Warn);
+        assert_eq!(said.len(), 1, "{said:?}");
+        let cause = "stage=handshake cause=\"no agreement on X25519MLKEM768 in TLS 1.3, which --key-exchange require demands: ";
+        assert!(
+            said[0].starts_with("event=resolver-unreachable ") && said[0].contains(cause),
+            "{said:?}"
+        );
+    }
+    let resolver = hybrid();
+    let forwarder = Forwarder::patient(&resolver, &["--key-exchange", "require"]);
+    ask(&forwarder);
+    let expected = ["tls=1.3 kex=X25519MLKEM768 resumed=false"];
+    assert_eq!(opened(&resolver), expected);
+}
+
+#[test]
+fn required_post_quantum_keys_are_not_given_up_for_a_network_that_takes_no_large_hello() {
+    let resolver = hybrid();
+    resolver.greet(Greeting::ShakeIfSmall(Large::Closed));
+    let forwarder = Forwarder::before(&resolver, &["--key-exchange", "require"]);
+    let ask = Ask::a(1, "a.test");
+    for _ in 0..3 {
+        let heard = forwarder.udp().ask(&ask.octets());
+        assert_eq!(heard.rcode(), SERVFAIL);
+    }
+    assert_eq!(resolver.handshakes(), 0);
+    assert_eq!(left_out(&resolver), [""; 0]);
+}
+
+#[test]
+fn classical_keys_alone_are_offered_where_that_is_set() {
+    let resolver = hybrid();
+    resolver.greet(Greeting::ShakeIfSmall(Large::Closed));
+    let forwarder = Forwarder::patient(&resolver, &["--key-exchange", "classical"]);
+    ask(&forwarder);
+    assert_eq!(resolver.large_hellos(), 0);
+    assert_eq!(opened(&resolver), ["tls=1.3 kex=x25519 resumed=false"]);
+}
+
+#[test]
+fn a_reload_changes_the_key_exchange_and_replaces_the_sessions() {
+    let resolver = hybrid();
+    let file = temporary_file("key-exchange.conf", b"key-exchange classical\n");
+    let path = file.to_str().expect("a path in UTF-8");
+    let forwarder = Forwarder::patient(&resolver, &["--config", path]);
+    ask(&forwarder);
+    std::fs::write(&file, "key-exchange require\n").expect("the file is writable");
+    forwarder.running().reload();
+    ask(&forwarder);
+    let expected = [
+        "tls=1.3 kex=x25519 resumed=false",
+        "tls=1.3 kex=X25519MLKEM768 resumed=false",
+    ];
+    assert_eq!(opened(&resolver), expected);
+}
+
+/// The lines that a subcommand prints about the key exchange of `resolver`, without its address; and the exit code.
+fn said_by(subcommand: &str, resolver: &FakeResolver, more: &[&str]) -> (Vec<String>, Option<i32>) {
+    let anchors = pki().root_file();
+    let address = resolver.address().to_string();
+    let output = program()
+        .args([subcommand, "--address", "127.0.0.1", "--port", "0"])
+        .args(["--resolver-addr", &address, "--resolver-fqdn", NAME])
+        .arg("--resolver-ca")
+        .arg(anchors)
+        .args(more)
+        .output()
+        .expect("the program runs");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines = text.lines().filter(|line| line.contains("key exchange"));
+    let lines = lines.map(|line| line.replace(&address, "ADDRESS"));
+    (lines.collect(), output.status.code())
+}
+
+#[test]
+fn check_and_pin_say_which_keys_were_agreed_on_and_a_classical_one_is_no_warning() {
+    let harmed = hybrid();
+    harmed.greet(Greeting::ShakeIfSmall(Large::Reset));
+    let classical = resolver(&[ring::kx_group::X25519], &[&version::TLS13]);
+    for (resolver, said) in [
+        (hybrid(), "X25519MLKEM768, post-quantum"),
+        (
+            classical,
+            "x25519, classical: the resolver has no X25519MLKEM768",
+        ),
+        (
+            harmed,
+            "x25519, classical: the handshake fails with X25519MLKEM768, which takes a hello of two packets",
+        ),
+    ] {
+        let checked = said_by("check", &resolver, &["--timeout", "20"]);
+        let expected = format!("OK ADDRESS#{NAME} key exchange: {said}");
+        assert_eq!(checked, (vec![expected], Some(0)));
+        let pinned = said_by("pin", &resolver, &["--timeout", "20"]);
+        let expected = format!("# {NAME} at ADDRESS: key exchange {said}");
+        assert_eq!(pinned, (vec![expected], Some(0)));
+    }
+}
+
+#[test]
+fn check_says_that_required_keys_cannot_be_had() {
+    let classical = resolver(&[ring::kx_group::X25519], &[&version::TLS13]);
+    let (lines, code) = said_by("check", &classical, &["--key-exchange", "require"]);
+    assert_eq!(code, Some(2));
+    let expected = format!(
+        "CRITICAL ADDRESS#{NAME} key exchange: stage=handshake cause=\"no agreement on X25519MLKEM768 in TLS 1.3, which \
+         --key-exchange require demands: received fatal alert: "
+    );
+    assert!(lines[0].starts_with(&expected), "{lines:?}");
+    let remedy =
+        "; remedy: set --key-exchange prefer, or choose a resolver that has X25519MLKEM768";
+    assert!(lines[0].ends_with(remedy), "{lines:?}");
+}
