@@ -15,9 +15,12 @@ use std::env;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dns_tool::identity::key_exchange::HelloSize;
 use dns_tool::message::QueryForm;
 use dns_tool::system::clock;
-use dns_tool::upstream::actions::{Actions, Event, Failure, PoolSettings, Reply, ReplyKind};
+use dns_tool::upstream::actions::{
+    Actions, ConnectRequest, Event, Failure, PoolSettings, Reply, ReplyKind,
+};
 use dns_tool::upstream::health::AddressFailure;
 use dns_tool::upstream::pool::Pool;
 use dns_tool::upstream::token_bucket::TokenBucket;
@@ -102,6 +105,14 @@ enum Trouble {
     SaysNothing,
 }
 
+/// What an address does with large hellos.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LargeHellos {
+    Answers,
+    Ignores,
+    Refuses,
+}
+
 /// An address of a resolver, and what it is like.
 #[derive(Debug, Clone)]
 struct Address {
@@ -114,6 +125,7 @@ struct Address {
     keeps_none: bool,
     answers_twice: bool,
     knows: QueryForm,
+    large_hellos: LargeHellos,
     troubles: Vec<(Instant, Instant, Trouble)>,
     /// Sessions that are open then go silent, or are closed.
     cuts: Vec<(Instant, bool)>,
@@ -130,6 +142,7 @@ impl Address {
         }
         self.connect = self.round_trip * 3;
         self.knows = QueryForm::Padded;
+        self.large_hellos = LargeHellos::Answers;
     }
 
     /// Until when nothing passes, if nothing does now.
@@ -157,7 +170,8 @@ impl Address {
             .any(|(begin, end, _)| *begin < until && from < *end + SETTLED);
         let cut = self.cuts.iter().any(|(at, _)| !is_quiet(*at));
         let is_odd = takes_few && odd || self.closes_at_random.is_some();
-        !(troubled || cut || is_odd) && self.connect < Duration::from_secs(1)
+        let is_large = self.large_hellos == LargeHellos::Answers;
+        !(troubled || cut || is_odd) && is_large && self.connect < Duration::from_secs(1)
     }
 }
 
@@ -185,7 +199,9 @@ enum Happening {
     Ask(usize),
     Tick(u64),
     Connected(SessionId),
-    Refused(SessionId, bool),
+    /// TCP is connected.
+    HelloSent(SessionId),
+    Refused(SessionId, AddressFailure),
     /// A query reaches the resolver.
     Arrives(SessionId, u16, Query, QueryForm),
     /// A message reaches us.
@@ -447,12 +463,10 @@ impl World {
                     .session_opened(session, self.now, &mut self.actions);
                 self.watch_idle(session);
             }
-            Happening::Refused(session, is_unproved) => {
-                let fault = if is_unproved {
-                    AddressFailure::Unauthenticated
-                } else {
-                    AddressFailure::Unreachable
-                };
+            Happening::HelloSent(session) => {
+                self.pool.hello_sent(session, self.now, &mut self.actions);
+            }
+            Happening::Refused(session, fault) => {
                 self.pool
                     .connect_failed(session, fault, self.now, &mut self.actions);
             }
@@ -588,7 +602,7 @@ impl World {
             self.sessions.remove(&session);
         }
         for connect in actions.connects.drain(..) {
-            self.connect(connect.session, connect.rank);
+            self.connect(connect);
         }
         for event in actions.events.drain(..) {
             if self.trace && !matches!(event, Event::UnmatchedReply(_)) {
@@ -607,7 +621,8 @@ impl World {
         }
     }
 
-    fn connect(&mut self, id: SessionId, rank: usize) {
+    fn connect(&mut self, request: ConnectRequest) {
+        let (id, rank) = (request.session, request.rank);
         let address = self.addresses[rank].clone();
         let (round_trip, connect, trouble) = (
             address.round_trip,
@@ -625,12 +640,32 @@ impl World {
                 busy: self.now,
             },
         );
+        let is_large = request.hello == HelloSize::Large;
+        let failed = match is_large {
+            true => AddressFailure::LargeHello,
+            false => AddressFailure::Unreachable,
+        };
+        let is_deaf = is_large && address.large_hellos != LargeHellos::Answers;
+        if is_large && !matches!(trouble, Some(Trouble::Refuses | Trouble::Mute)) {
+            self.after(round_trip, Happening::HelloSent(id));
+        }
         match trouble {
-            Some(Trouble::Refuses) => self.after(round_trip, Happening::Refused(id, false)),
-            Some(Trouble::Mute) => {
-                self.after(Duration::from_secs(10), Happening::Refused(id, false))
+            Some(Trouble::Refuses) => self.after(
+                round_trip,
+                Happening::Refused(id, AddressFailure::Unreachable),
+            ),
+            Some(Trouble::Mute) => self.after(
+                Duration::from_secs(10),
+                Happening::Refused(id, AddressFailure::Unreachable),
+            ),
+            _ if is_deaf && address.large_hellos == LargeHellos::Ignores => {
+                self.after(Duration::from_secs(10), Happening::Refused(id, failed));
             }
-            Some(Trouble::Unproved) => self.after(connect, Happening::Refused(id, true)),
+            _ if is_deaf => self.after(connect, Happening::Refused(id, failed)),
+            Some(Trouble::Unproved) => self.after(
+                connect,
+                Happening::Refused(id, AddressFailure::Unauthenticated),
+            ),
             Some(Trouble::Fails | Trouble::SaysNothing) | None => {
                 self.after(connect, Happening::Connected(id))
             }
@@ -923,6 +958,11 @@ fn address(random: &mut fastrand::Rng, begin: Instant) -> Address {
             _ if old => QueryForm::NoEdns,
             _ => QueryForm::Padded,
         },
+        large_hellos: match random.u8(0..12) {
+            0 => LargeHellos::Ignores,
+            1 => LargeHellos::Refuses,
+            _ => LargeHellos::Answers,
+        },
         troubles,
         cuts,
     }
@@ -1023,6 +1063,7 @@ fn calm(count: usize, round_trip: Duration, connect: Duration) -> Vec<Address> {
         keeps_none: false,
         answers_twice: false,
         knows: QueryForm::Padded,
+        large_hellos: LargeHellos::Answers,
         troubles: Vec::new(),
         cuts: Vec::new(),
     };
@@ -1038,6 +1079,33 @@ fn asks(number: u16, name: Name, every: Duration, until: Instant) -> Client {
         number,
         zone: None,
         until,
+    }
+}
+
+#[test]
+fn an_address_that_takes_no_large_hello_costs_little_time_and_few_connections_in_an_hour() {
+    let millis = Duration::from_millis;
+    for (hellos, sessions, count, longest, connections) in [
+        (LargeHellos::Refuses, 2, 1, 0, 3),
+        (LargeHellos::Refuses, 1, 2, 0, 3),
+        (LargeHellos::Ignores, 2, 1, 1250, 3),
+        (LargeHellos::Ignores, 1, 1, 1250, 3),
+    ] {
+        let (round_trip, connect) = (millis(20), millis(60));
+        let begin = clock::now();
+        let client = asks(1, Name::Good, millis(10), begin + Duration::from_secs(30));
+        let mut addresses = calm(count, round_trip, connect);
+        addresses[0].large_hellos = hellos;
+        let random = fastrand::Rng::with_seed(1);
+        let mut world = World::of(1, random, addresses, vec![client], sessions, begin);
+        world.run();
+        let what = format!("{hellos:?}, {sessions} sessions");
+        assert_eq!(world.connects[0].len(), connections, "{what}");
+        let slowest = world.waits.iter().max().expect("answers");
+        let most = millis(longest) + connect * 3 + round_trip * 2;
+        assert!(*slowest < most, "{what}: {slowest:?}");
+        // Nothing else failed or waited.
+        assert!(world.waits.len() > 2800, "{what}: {}", world.waits.len());
     }
 }
 
