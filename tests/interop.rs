@@ -252,6 +252,34 @@ fn only_a_resolver_whose_chain_and_name_and_pin_are_right_is_asked() {
 }
 
 #[test]
+fn post_quantum_keys_are_agreed_on_with_openssl_and_classical_ones_where_there_are_no_others() {
+    let lab = Lab::new();
+    let unbound = lab.unbound(Unbound::Authoritative);
+    let before = |relay: fn(&Lab, u16) -> Resolver| relay(&lab, unbound.plain);
+    let others = [
+        (before(Lab::node), "X25519MLKEM768"),
+        (
+            before(|lab, plain| lab.dnsdist(plain, None, None)),
+            "x25519",
+        ),
+        (before(Lab::knot_resolver), "x25519"),
+    ];
+    let others = others.iter().map(|(resolver, group)| (resolver, *group));
+    for (resolver, group) in others.chain([(&unbound, "x25519")]) {
+        let mut dns_tool = lab.dns_tool(resolver);
+        let heard = dig(&dns_tool.way("+notcp"), &[in_zone("www A")]);
+        let log = fs::read_to_string(&dns_tool.log).expect("its log");
+        assert!(heard[0].contains("status: NOERROR"), "{heard:?}\n{log}");
+        dns_tool.wait_for(&format!(" tls=1.3 kex={group} resumed=false"), 1);
+    }
+}
+
+#[test]
+fn every_query_is_answered_behind_openssl_with_post_quantum_keys() {
+    every_query_is_answered_behind(Lab::node);
+}
+
+#[test]
 fn a_clusters_resolver_that_forwards_hears_what_the_resolver_says() {
     // In the place of CoreDNS: it knows the cluster's names itself, and has dns-tool asked for all others.
     const OWN: &str = "service.default.svc.cluster.local";
@@ -986,6 +1014,32 @@ key = {directory}/key.pem
         let mut stunnel = program("stunnel4", "stunnel4");
         stunnel.arg(configuration);
         self.resolver(stunnel, [port, plain])
+    }
+
+    /// A TLS terminator of Node.js 24, whose OpenSSL 3.5 is the first with X25519MLKEM768. Debian's has none.
+    fn node(&self, plain: u16) -> Resolver {
+        let port = free_port();
+        let directory = self.path().display();
+        let program = self.write(
+            &format!("node-{port}.js"),
+            &format!(
+                r#"const [tls, net, fs] = ["tls", "net", "fs"].map(require);
+const [cert, key] = ["chain.pem", "key.pem"].map((name) => fs.readFileSync("{directory}/" + name));
+tls.createServer({{ cert, key, ALPNProtocols: ["dot"], noDelay: true }}, (client) => {{
+    const resolver = net.connect({{ port: {plain}, host: "127.0.0.1", noDelay: true }});
+    client.pipe(resolver).pipe(client);
+    client.on("error", () => resolver.destroy());
+    resolver.on("error", () => client.destroy());
+}}).on("tlsClientError", () => {{}}).listen({port}, "127.0.0.1");
+"#
+            ),
+        );
+        let node = std::env::var_os("NODE24").expect(
+            "NODE24 must name the program of Node.js 24; the package node@24 of npm has it",
+        );
+        let mut node = Command::new(node);
+        node.arg(program);
+        self.resolver(node, [port, plain])
     }
 
     /// hitch, whose worker ends with it.
