@@ -15,6 +15,9 @@ pub mod pins {}
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/guide/names.md"))]
 pub mod names {}
 
+#[doc = include_str!(concat!(env!("OUT_DIR"), "/guide/queries.md"))]
+pub mod queries {}
+
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/guide/outcomes.md"))]
 pub mod outcomes {}
 
