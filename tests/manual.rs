@@ -6,7 +6,7 @@ use std::fmt::Write;
 use dns_tool::config::command_line;
 use dns_tool::config::help;
 
-use crate::guide::chapter;
+use crate::guide::{chapter, texts};
 use crate::support::process::program;
 use crate::support::temporary_file;
 
@@ -410,15 +410,46 @@ fn every_sample_is_a_valid_file() {
         let text = sample
             .replace("/etc/dns-tool/pins", pins)
             .replace("/var/lib/dns-tool", state);
-        let shown = check_config(&format!("manual-sample-{number}"), &text)
-            .unwrap_or_else(|error| panic!("{}, {title}: {error}", FILE.path));
-        let set = shown
-            .lines()
-            .filter(|line| line.contains(" # ") && !line.starts_with('#'));
-        let set = set.filter(|line| !line.ends_with(" # default")).count();
-        let lines = text.lines().filter(|line| !line.starts_with('#')).count();
-        assert_eq!(set, lines, "{}, {title}: {shown}", FILE.path);
+        let place = format!("{}, {title}", FILE.path);
+        assert_sets_each_line(&format!("manual-sample-{number}"), &text, &place);
     }
+}
+
+/// The configuration is valid, and each of its lines sets an option.
+fn assert_sets_each_line(name: &str, text: &str, place: &str) {
+    let shown = check_config(name, text).unwrap_or_else(|error| panic!("{place}: {error}"));
+    let set = shown
+        .lines()
+        .filter(|line| line.contains(" # ") && !line.starts_with('#'));
+    let set = set.filter(|line| !line.ends_with(" # default")).count();
+    let lines = text.lines().filter(|line| !line.starts_with('#')).count();
+    assert_eq!(set, lines, "{place}: {shown}");
+}
+
+/// The blocks of a chapter whose first line says that they are the configuration file.
+fn configurations(text: &str) -> Vec<String> {
+    let blocks = text.split("```text\n").skip(1);
+    let blocks = blocks.filter_map(|block| block.split("```").next());
+    let unindented = blocks.map(|block| {
+        let lines = block.lines().map(str::trim).filter(|line| !line.is_empty());
+        lines.map(|line| format!("{line}\n")).collect::<String>()
+    });
+    unindented
+        .filter(|block| block.starts_with("# /etc/dns-tool/dns-tool.conf"))
+        .collect()
+}
+
+#[test]
+fn every_configuration_of_the_guide_is_a_valid_file() {
+    let mut seen = 0;
+    for (path, text) in texts() {
+        for block in configurations(&text) {
+            seen += 1;
+            let place = format!("{}: {block}", path.display());
+            assert_sets_each_line(&format!("guide-configuration-{seen}"), &block, &place);
+        }
+    }
+    assert!(seen > 5, "{seen} configurations");
 }
 
 #[test]
