@@ -1,4 +1,5 @@
-//! dns-tool relays cleartext DNS, over TCP and UDP, to one resolver whose identity it has verified, over TLS.
+//! dns-tool relays cleartext DNS, over TCP and UDP, to a resolver whose identity it has verified, over TLS; names of zones that the
+//! operator chooses may go elsewhere.
 //!
 //! How a query travels:
 //!

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// A README that is longer is not read, and a chapter not in one go.
 const MAX_README_LINES: usize = 250;
 const MAX_README_OCTETS: usize = 16 * 1024;
-const MAX_CHAPTER_LINES: usize = 360;
+const MAX_CHAPTER_LINES: usize = 365;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
