@@ -304,6 +304,8 @@ impl<Q: PoolQuery> Pool<Q> {
     /// Opens a session for the shared queue, or fails the queries that cannot get one.
     fn connect_for_queue(&mut self, now: Instant, actions: &mut Actions<Q>) {
         if self.shared_queue.is_empty() {
+            // No query has seen an attempt fail: the next one may try each address.
+            self.connect_race.failed_ranks.clear();
             return;
         }
         if !self.sessions.iter().any(Session::is_shared_connecting)

@@ -3,12 +3,17 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ::log::Level;
+
 use super::{
     AT_ONCE, PACE, SERVFAIL, ask_at_once, ends_at_poisoned_names, hear_each_once, is_under,
     names_in,
 };
 use crate::support::message::{self, Edns};
-use crate::support::{Act, Ask, FakeResolver, Forwarder, Gate, Greeting, wait_until};
+use crate::support::resolver::tls;
+use crate::support::{
+    Act, Ask, FakeResolver, Forwarder, Gate, Greeting, NAME, log as log_of, pki, wait_until,
+};
 
 #[test]
 fn sessions_that_the_resolver_wants_closed_take_no_place_of_others() {
@@ -130,4 +135,27 @@ fn when_all_sessions_go_silent_at_once_a_new_one_answers_soon() {
             scope.spawn(move || assert_answered_on_a_new_session(open));
         }
     });
+}
+
+#[test]
+fn a_resolver_that_was_away_at_the_start_answers_the_first_query_once_it_is_there() {
+    let address = FakeResolver::honest().address();
+    let mark = log_of::mark();
+    let address_text = address.to_string();
+    let forwarder = Forwarder::with(&[
+        "--resolver-addr",
+        &address_text,
+        "--resolver-fqdn",
+        NAME,
+        "--timeout",
+        "20",
+    ]);
+    wait_until("the first attempt fails", || {
+        !log_of::lines(mark, Level::Warn, address).is_empty()
+    });
+    // The failure is logged before the pool learns of it.
+    thread::sleep(20 * PACE);
+    let tls = tls(&pki().honest(), &[&rustls::version::TLS13], &[b"dot"]);
+    let _resolver = FakeResolver::bind(address, tls);
+    ask_at_once(&forwarder.udp(), "first.test");
 }
