@@ -74,6 +74,8 @@ pub(super) struct Address {
     /// The address is failing; at this time a query tests it again.
     probe_at: Option<Instant>,
     form: Option<(QueryForm, Instant)>,
+    /// Until when queries in the present form are known to be answered.
+    form_works_until: Instant,
     /// Which hello the address takes.
     pub(super) hello: HelloRule,
     /// How many queries the last session had answered when the resolver closed it with others pending, and how many sessions in a row had
@@ -110,6 +112,7 @@ impl Address {
             failing_since: now,
             probe_at: None,
             form: None,
+            form_works_until: now,
             hello: HelloRule::default(),
             closed_after_answers: None,
             session_query_limit: None,
@@ -341,9 +344,19 @@ impl Address {
         known.map_or(QueryForm::Padded, |(form, _)| form)
     }
 
-    /// Remembers that the address accepted `form` and not the fuller one.
-    pub(super) fn set_form(&mut self, form: QueryForm, now: Instant) {
+    /// Records an answer to a query in the present form.
+    pub(super) fn record_form(&mut self, now: Instant) {
+        self.form_works_until = now + FORM_LIFETIME;
+    }
+
+    /// Remembers that the address accepted `form` and not the fuller one, unless it answered other queries in the present form: then the
+    /// name is the reason, whose owner would take padding and EDNS from the queries of all. Returns true if it is remembered.
+    pub(super) fn set_form(&mut self, form: QueryForm, now: Instant) -> bool {
+        if now < self.form_works_until || self.form(now) == form {
+            return false;
+        }
         self.form = Some((form, now + FORM_LIFETIME));
+        true
     }
 
     /// Clears failures, since the address may have another identity now.
@@ -503,10 +516,20 @@ mod tests {
     }
 
     #[test]
+    fn where_the_present_form_works_no_name_reduces_it() {
+        let (mut address, now) = address();
+        address.record_form(now);
+        assert!(!address.set_form(QueryForm::NoEdns, now));
+        assert_eq!(address.form(now), QueryForm::Padded);
+        assert!(address.set_form(QueryForm::NoEdns, now + FORM_LIFETIME));
+    }
+
+    #[test]
     fn a_reduced_form_is_remembered_for_a_quarter_of_an_hour() {
         let (mut address, now) = address();
         assert_eq!(address.form(now), QueryForm::Padded);
-        address.set_form(QueryForm::NoEdns, now);
+        assert!(address.set_form(QueryForm::NoEdns, now));
+        assert!(!address.set_form(QueryForm::NoEdns, now));
         assert_eq!(address.form(now), QueryForm::NoEdns);
         assert_eq!(address.form(now + FORM_LIFETIME), QueryForm::Padded);
         assert_eq!(QueryForm::Padded.fallback(), Some(QueryForm::Unpadded));

@@ -97,11 +97,13 @@ impl<Q: PoolQuery> Pool<Q> {
         else {
             return;
         };
-        if kind != ReplyKind::Unsupported
+        let address = &mut self.addresses[rank];
+        if kind == ReplyKind::Success && address.form(now) == transmission.form {
+            address.record_form(now);
+        } else if kind != ReplyKind::Unsupported
             && entry.form == Some((rank, transmission.form))
-            && self.addresses[rank].form(now) != transmission.form
+            && address.set_form(transmission.form, now)
         {
-            self.addresses[rank].set_form(transmission.form, now);
             actions
                 .events
                 .push(Event::FormReduced(rank, transmission.form));

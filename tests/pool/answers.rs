@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{PACE, SERVFAIL, answer};
+use super::{PACE, SERVFAIL, answer, is_under};
 use crate::support::message::{self, Edns};
 use crate::support::{Act, Ask, FakeResolver, Forwarder, Heard, UdpClient, pki, wait_until};
 
@@ -260,4 +260,25 @@ fn a_resolver_that_refuses_by_a_header_alone_is_asked_without_as_well() {
         (Dislike::Opt, Complaint::Header(NOTIMP)),
         (Dislike::Opt, Complaint::BadVersion),
     ]);
+}
+
+#[test]
+fn a_name_whose_owner_refuses_edns_takes_it_from_no_other_name() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(
+        |query| match is_under(query, "odd.test") && Dislike::Opt.is_met(query) {
+            true => vec![Act::Send(Complaint::Whole(FORMERR).about(query))],
+            false => vec![answer(query)],
+        },
+    );
+    let forwarder = Forwarder::patient(&resolver, &["--timeout", "3"]);
+    let client = forwarder.udp();
+    for name in ["before.test", "www.odd.test", "after.test"] {
+        let ask = Ask::a(1, name);
+        client.ask(&ask.octets()).assert_answers(&ask);
+    }
+    let queries = resolver.queries();
+    let last = queries.last().expect("queries");
+    assert_eq!(message::name_of(last), "after.test");
+    assert!(Dislike::Padding.is_met(last), "it has EDNS and padding");
 }
