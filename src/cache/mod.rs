@@ -20,4 +20,4 @@ mod entry;
 mod store;
 
 pub use cache_hit::CacheHit;
-pub use store::{Cache, Lookup, Refresh, Settings};
+pub use store::{Cache, Lookup, Refresh, Responder, Settings};

@@ -29,6 +29,29 @@ const SHARDS: usize = 16;
 /// Octets that the entry of a typical answer costs: an estimate for the size of the store's tables.
 const TYPICAL_ENTRY_OCTETS: usize = 320;
 
+/// Responders, at most.
+const RESPONDERS: usize = 32;
+
+/// Who is asked for a name: the main resolvers, or the servers of a route. An outage of one says nothing about the names of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Responder(u8);
+
+impl Responder {
+    /// The main resolvers.
+    pub const MAIN: Self = Self(0);
+
+    /// The servers of the route with this number, from 0.
+    pub fn of_route(number: usize) -> Self {
+        let number = number.saturating_add(1).min(RESPONDERS - 1);
+        Self(number as u8)
+    }
+
+    /// All there may be.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..RESPONDERS as u8).map(Self)
+    }
+}
+
 /// Settings of the cache.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -102,8 +125,8 @@ pub struct Cache {
     /// How long an answer may be served after it has expired, in milliseconds.
     serve_stale: AtomicU64,
     start: Instant,
-    /// When the resolver last responded to any query, in milliseconds since the start.
-    last_response: AtomicU64,
+    /// When each responder last responded to any query, in milliseconds since the start.
+    last_responses: [AtomicU64; RESPONDERS],
     /// When the last of the answers expires, in milliseconds since the start; 0 if there was none.
     latest_expiry: AtomicU64,
     /// Guards no data: it makes one step of the look at an entry and its replacement.
@@ -143,7 +166,7 @@ impl Cache {
             }),
             serve_stale: AtomicU64::new(millis(settings.serve_stale)),
             start: now,
-            last_response: AtomicU64::new(0),
+            last_responses: Default::default(),
             latest_expiry: AtomicU64::new(0),
             writes: Mutex::new(()),
         }
@@ -197,8 +220,8 @@ impl Cache {
         }
     }
 
-    /// Looks up the question of `key`.
-    pub fn lookup(&self, key: &QuestionKey<'_>, now: Instant) -> Lookup {
+    /// Looks up the question of `key`, which `responder` is asked.
+    pub fn lookup(&self, key: &QuestionKey<'_>, responder: Responder, now: Instant) -> Lookup {
         let Some(entry) = self.get(key) else {
             return Lookup::Miss;
         };
@@ -209,7 +232,7 @@ impl Cache {
             let hit = CacheHit::fresh(entry, age);
             return Lookup::Fresh { hit, prefetch };
         }
-        let last_response = self.last_response.load(Ordering::Relaxed);
+        let last_response = self.last_response(responder);
         let refresh = match &*entry.backoff.lock() {
             backoff if backoff.is_active(now, last_response) => Refresh::BackingOff,
             backoff if backoff.is_cleared(last_response) => Refresh::BeforeReply,
@@ -225,10 +248,16 @@ impl Cache {
         }
     }
 
-    /// Notes that the resolver responded to some query, which ends an outage.
-    pub fn note_response(&self, now: Instant) {
-        self.last_response
-            .store(self.since_start(now), Ordering::Relaxed);
+    /// Notes that `responder` responded to some query, which ends its outage.
+    pub fn note_response(&self, responder: Responder, now: Instant) {
+        if let Some(last_response) = self.last_responses.get(usize::from(responder.0)) {
+            last_response.store(self.since_start(now), Ordering::Relaxed);
+        }
+    }
+
+    fn last_response(&self, responder: Responder) -> u64 {
+        let last_response = self.last_responses.get(usize::from(responder.0));
+        last_response.map_or(0, |last_response| last_response.load(Ordering::Relaxed))
     }
 
     /// The answer to the question of `key` that may be served, fresh or expired.
@@ -236,18 +265,19 @@ impl Cache {
         self.servable_entry(self.get(key)?, self.since_start(now))
     }
 
-    /// Records the result of a query for `key` that began at `began`. If it is a failure, returns the cached answer to serve in its
+    /// Records the result of a query for `key` to `responder` that began at `began`. If it is a failure, returns the cached answer to serve in its
     /// place, if there is one.
     pub fn record_result(
         &self,
         key: &QuestionKey<'_>,
+        responder: Responder,
         result: Result<&Answer<'_>, Failure>,
         began: Instant,
         now: Instant,
     ) -> Option<CacheHit> {
         let store = self.store.as_ref()?;
         let (began, now) = (self.since_start(began), self.since_start(now));
-        let no_response_since = self.last_response.load(Ordering::Relaxed) <= began;
+        let no_response_since = self.last_response(responder) <= began;
         // No failure may replace an answer that comes at the same time.
         let _writing = self.writes.lock();
         if result.is_ok_and(Answer::is_conclusive_error)

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use log::{Level, log_enabled};
 
-use crate::cache::{self, Cache, CacheHit};
+use crate::cache::{self, Cache, CacheHit, Responder};
 use crate::client::destination::Client;
 use crate::client::reply_batch::ReplyBatch;
 use crate::forward::counts::{AnswerSource, Counts};
@@ -132,7 +132,7 @@ impl QueryCompleter {
             self.cache.record_outage(key, result, now)
         } else {
             self.cache
-                .record_result(key, result, query.started_at(), now)
+                .record_result(key, query.responder(), result, query.started_at(), now)
         };
         // A flush sets its time before it empties the cache: either this thread sees the time, or the flush removes this entry.
         if self.predates_flush(query) {
@@ -409,7 +409,7 @@ impl Completer<Query, ReplyBatch> for QueryCompleter {
             _ => result,
         };
         if shows_that_resolver_answers(result) {
-            self.cache.note_response(now);
+            self.cache.note_response(query.responder(), now);
         }
         if query.is_rebind_protected() && result.is_ok_and(names_private_address) {
             return self.refuse(query, now, replies);
@@ -433,7 +433,7 @@ impl Completer<Query, ReplyBatch> for QueryCompleter {
     }
 
     fn resolver_recovered(&self, now: Instant) {
-        self.cache.note_response(now);
+        Responder::all().for_each(|responder| self.cache.note_response(responder, now));
     }
 
     fn serve_due_waiters(&self, query: &Query, now: Instant, replies: &mut ReplyBatch) {

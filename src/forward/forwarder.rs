@@ -218,8 +218,9 @@ impl Forwarder {
         let completer = &self.completer;
         let policy = self.policy(&mut batch.policy, &mut batch.generation);
         let timeout = policy.upstreams.upstream(route).query_time();
-        let key = query.key();
-        let found = key.as_ref().map(|key| completer.cache().lookup(key, now));
+        let (key, responder) = (query.key(), Route::responder(route));
+        let cache = completer.cache();
+        let found = key.as_ref().map(|key| cache.lookup(key, responder, now));
         let (hit, refresh) = found.unwrap_or(Lookup::Miss).into_parts();
         // Clients that would wait for longer than this get the cached answer.
         let stale_after = hit
@@ -233,6 +234,7 @@ impl Forwarder {
             max_pending: policy.settings.max_pending,
             rebind_protection: policy.rebind_protection(route),
             source: Route::source(route),
+            responder,
         };
         if refresh == Some(Refresh::BeforeReply) {
             let (pool, last_batch) = (&mut batch.query_pool, batch.last_batch);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::cache::Responder;
 use crate::forward::waiters::WaitingClients;
 use crate::message::framing::{self, LENGTH_PREFIX_LEN};
 use crate::message::{self, HEADER_LEN, QueryForm, QuestionKey, Source};
@@ -48,8 +49,9 @@ pub struct Query {
     signed: bool,
     /// Its answer may not name private addresses.
     rebind_protected: bool,
-    /// Where its answer comes from.
+    /// Where its answer comes from, and who is asked.
     source: Source,
+    responder: Responder,
     /// The memory that is reserved for the query; None where memory is not counted.
     reservation: Option<Reservation>,
 }
@@ -89,6 +91,7 @@ impl Query {
             signed: false,
             rebind_protected: false,
             source: Source::Resolver,
+            responder: Responder::MAIN,
             reservation: None,
         }
     }
@@ -130,6 +133,7 @@ impl Query {
             signed,
             rebind_protected,
             source,
+            responder,
             // The caller has resized it.
             reservation: _,
         } = self;
@@ -157,7 +161,7 @@ impl Query {
             LENGTH_PREFIX_LEN + HEADER_LEN..LENGTH_PREFIX_LEN + HEADER_LEN + query.question().len();
         *signed = query.is_signed();
         *rebind_protected = false;
-        *source = Source::Resolver;
+        (*source, *responder) = (Source::Resolver, Responder::MAIN);
     }
 
     /// Sets whether its answer may not name private addresses. It may after [`Query::reset`].
@@ -171,8 +175,13 @@ impl Query {
     }
 
     /// Sets where its answer comes from, which is the main resolver after [`Query::reset`].
-    pub(super) fn set_source(&mut self, source: Source) {
-        self.source = source;
+    pub(super) fn set_source(&mut self, source: Source, responder: Responder) {
+        (self.source, self.responder) = (source, responder);
+    }
+
+    /// Who is asked.
+    pub(super) fn responder(&self) -> Responder {
+        self.responder
     }
 
     /// Where its answer comes from.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::cache::Responder;
 use crate::client::destination::Client;
 use crate::client::reply_batch::ReplyBatch;
 use crate::forward::completion::QueryCompleter;
@@ -36,6 +37,8 @@ pub(super) struct NewQuery<'q> {
     pub(super) rebind_protection: Option<&'q RebindProtection>,
     /// Where the answer comes from.
     pub(super) source: Source,
+    /// Who is asked.
+    pub(super) responder: Responder,
 }
 
 impl NewQuery<'_> {
@@ -109,7 +112,7 @@ impl QueryCompleter {
         query_pool.reuse(self.memory(), new_query.cost(), now, |upstream_query| {
             upstream_query.reset(new_query.query, new_query.key, now, new_query.timeout);
             upstream_query.set_rebind_protected(new_query.is_rebind_protected());
-            upstream_query.set_source(new_query.source);
+            upstream_query.set_source(new_query.source, new_query.responder);
             let clients = upstream_query.clients_mut();
             if let Some(stale_after) = new_query.stale_after {
                 clients.serve_stale_after(stale_after);

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::cache::Responder;
 use crate::client::reply_batch::ReplyBatch;
 use crate::forward::in_flight::Query;
 use crate::message::presentation::Name;
@@ -107,6 +108,12 @@ impl Destination {
 }
 
 impl Route {
+    /// Who is asked for names of a zone with this route, or of one without.
+    pub fn responder(route: Option<Self>) -> Responder {
+        let number = route.and_then(|route| route.destination.upstream_of_routes());
+        number.map_or(Responder::MAIN, Responder::of_route)
+    }
+
     /// Where answers to queries of a zone with this route come from, or to those of one without.
     pub fn source(route: Option<Self>) -> Source {
         match route {

@@ -103,21 +103,26 @@ impl Bench {
     }
 
     fn record_result(&self, key: &QuestionKey<'_>, answer: &Draft) -> Option<CacheHit> {
-        self.cache.note_response(self.now);
-        self.cache
-            .record_result(key, Ok(&answer.parse()), self.now, self.now)
+        self.cache.note_response(Responder::MAIN, self.now);
+        self.cache.record_result(
+            key,
+            Responder::MAIN,
+            Ok(&answer.parse()),
+            self.now,
+            self.now,
+        )
     }
 
     fn fail(&self, key: &QuestionKey<'_>, failure: Failure) -> Option<CacheHit> {
         if failure == Failure::MalformedResponse {
-            self.cache.note_response(self.now);
+            self.cache.note_response(Responder::MAIN, self.now);
         }
         self.cache
-            .record_result(key, Err(failure), self.now, self.now)
+            .record_result(key, Responder::MAIN, Err(failure), self.now, self.now)
     }
 
     fn lookup(&self, key: &QuestionKey<'_>) -> Lookup {
-        self.cache.lookup(key, self.now)
+        self.cache.lookup(key, Responder::MAIN, self.now)
     }
 
     /// The TTLs that a client sees, if there is a fresh answer.
@@ -457,9 +462,13 @@ fn a_failure_is_cached_for_a_second_then_longer_while_it_repeats_and_ends_with_s
             let asked = bench.now - Duration::from_secs(3);
             let other = QuestionKey::new(&question("other", A), false, false);
             bench.record_result(&other, &to_key(&other, 5));
-            bench
-                .cache
-                .record_result(&key(), Err(Failure::TimedOut), asked, bench.now);
+            bench.cache.record_result(
+                &key(),
+                Responder::MAIN,
+                Err(Failure::TimedOut),
+                asked,
+                bench.now,
+            );
         }),
     ];
     for (what, fail) in fails {
@@ -691,6 +700,7 @@ fn an_expired_answer_replaces_a_failure_and_is_refreshed_every_30_seconds() {
         for _ in 0..3 {
             let instead = bench.cache.record_result(
                 &key(),
+                Responder::MAIN,
                 ending.as_ref().map_err(|failure| *failure),
                 bench.now,
                 bench.now,
@@ -906,7 +916,7 @@ fn a_refusal_is_kept_twice_as_long_each_time_up_to_five_minutes() {
     ] {
         bench.cache.record_refusal(&key, bench.now);
         // The resolver may answer other queries meanwhile.
-        bench.cache.note_response(bench.now);
+        bench.cache.note_response(Responder::MAIN, bench.now);
         bench.advance(seconds - 0.1);
         assert!(refused(bench.lookup(&key)), "{seconds}");
         bench.advance(0.1);
@@ -1004,4 +1014,25 @@ proptest! {
             prop_assert!(bench.cache.octets() <= size as u64);
         }
     }
+}
+
+#[test]
+fn an_outage_of_one_responder_is_over_when_that_one_responds() {
+    let mut bench = Bench::new();
+    let route = Responder::of_route(3);
+    let lookup = |bench: &Bench| bench.cache.lookup(&key(), route, bench.now);
+    // The main resolver goes on responding, which says nothing about the names of the route.
+    let began = bench.now;
+    bench.advance(3.0);
+    bench.cache.note_response(Responder::MAIN, bench.now);
+    let result = Err(Failure::TimedOut);
+    bench
+        .cache
+        .record_result(&key(), route, result, began, bench.now);
+    assert!(matches!(lookup(&bench), Lookup::Failure(_)));
+    bench.advance(0.01);
+    bench.cache.note_response(Responder::MAIN, bench.now);
+    assert!(matches!(lookup(&bench), Lookup::Failure(_)));
+    bench.cache.note_response(route, bench.now);
+    assert!(matches!(lookup(&bench), Lookup::Miss));
 }
