@@ -56,6 +56,8 @@ fn is_private_v4(address: Ipv4Addr) -> bool {
             | [100, 64..=127, ..]
             // Link-local (RFC 3927).
             | [169, 254, ..]
+            // Limited broadcast (RFC 919).
+            | [255, 255, 255, 255]
     )
 }
 
@@ -63,8 +65,12 @@ fn is_private_v6(address: Ipv6Addr) -> bool {
     match address.segments() {
         // Unspecified and loopback (RFC 4291 sections 2.5.2 and 2.5.3), unique local (RFC 4193), link-local (RFC 4291 section 2.5.6).
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] | [0xfc00..=0xfdff, ..] | [0xfe80..=0xfebf, ..] => true,
-        // An IPv4 address, mapped (RFC 4291 section 2.5.5.2) or translated by NAT64 (RFC 6052 section 2.1).
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+        // Site-local: deprecated (RFC 3879), but routers may still take them for local.
+        [0xfec0..=0xfeff, ..] => true,
+        // An IPv4 address: compatible or mapped (RFC 4291 section 2.5.5), translated by NAT64 (RFC 6052 section 2.1), or in 6to4 (RFC 3056).
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => {
             let [[a, b], [c, d]] = [high, low].map(u16::to_be_bytes);
             is_private_v4(Ipv4Addr::new(a, b, c, d))
         }
@@ -145,12 +151,13 @@ mod tests {
             assert!(is_private(ip(private)), "{private}");
         }
         for public in [
-            "::2",
-            "::1:0:1",
+            "::1:0:0:1",
+            "::8.8.8.8",
+            "2002:808:808::1",
             "fbff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
             "fe00::",
             "fe7f:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
-            "fec0::",
+            "ff00::",
             "2001:db8::1",
             // Next to the prefixes that hold IPv4 addresses.
             "::fffe:10.0.0.1",
