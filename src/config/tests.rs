@@ -608,6 +608,9 @@ fn changed_options_are_known_by_name() {
     assert!(same.options.changed_since(&before.options).is_empty());
 }
 
+/// What is said of values that are no zones but look like what is meant.
+const NO_ZONE: &str = ", without * since it has all names below, one in each value; 192.168.0.0/16 is 168.192.in-addr.arpa";
+
 #[test]
 fn zones_of_rebind_allow_are_names_below_the_root_and_at_most_256() {
     let zones: Vec<_> = (0..257)
@@ -630,6 +633,9 @@ fn zones_of_rebind_allow_are_names_below_the_root_and_at_most_256() {
         ("ZONE", ""),
         ("", "; found an empty label"),
         ("a..b", "; found an empty label"),
+        ("*.plex.direct", NO_ZONE),
+        ("plex.direct,lan", NO_ZONE),
+        ("192.168.0.0/16", NO_ZONE),
         (&*long, "; found a label of more than 63 octets"),
         (
             "bücher.example",

@@ -98,6 +98,12 @@ pub(super) fn parse_zone(text: &str) -> Result<Name, String> {
     if matches!(text, "." | "ZONE") {
         return Err(EXPECTED.to_owned());
     }
+    // What is meant by these is not what the name would be.
+    if text.contains(['*', ',']) || text.parse::<IpNet>().is_ok() {
+        return Err(format!(
+            "{EXPECTED}, without * since it has all names below, one in each value; 192.168.0.0/16 is 168.192.in-addr.arpa"
+        ));
+    }
     text.to_ascii_lowercase()
         .parse()
         .map_err(|error: NameError| format!("{EXPECTED}; found {error}"))
