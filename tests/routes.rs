@@ -9,7 +9,7 @@ use dns_tool::forward::routes::MAX_UPSTREAMS;
 use log::Level;
 
 use crate::support::message;
-use crate::support::process::Process;
+use crate::support::process::{Process, program};
 use crate::support::{Act, PATIENCE};
 use crate::support::{
     Ask, CleartextServer, FakeResolver, Forwarder, Gate, Greeting, NAME, UdpClient, pki,
@@ -436,6 +436,40 @@ fn a_reload_that_changes_a_route_forgets_its_zone_alone() {
 }
 
 #[test]
+fn a_route_to_the_forwarder_itself_is_an_error_at_the_start() {
+    for (listener, target) in [
+        ("127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.9"),
+        ("::", "[::1]"),
+    ] {
+        // Another test may take the port that is free now.
+        let (error, expected) = (0..20)
+            .map(|_| start_with_route_to_itself(listener, target))
+            .find(|(error, _)| !error.contains("is in use"))
+            .expect("a free port");
+        assert!(error.contains(&expected), "{listener} {error}");
+    }
+}
+
+/// What a dns-tool says that listens there and has a route to that address with its own port, and what it is to say.
+fn start_with_route_to_itself(listener: &str, target: &str) -> (String, String) {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = free.local_addr().expect("bound").port().to_string();
+    drop(free);
+    let target = format!("tcp://{target}:{port}");
+    let out = program()
+        .args(["--resolver-addr", "127.0.0.1:1", "--resolver-fqdn", NAME])
+        .args(["--address", listener, "--port", &port])
+        .args(["--route", &format!("lan={target}")])
+        .output()
+        .expect("it runs");
+    assert_eq!(out.status.code(), Some(1));
+    let expected = "expected another address: dns-tool listens on this one itself";
+    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    (error, format!("--route {target}: {expected}"))
+}
+
+#[test]
 fn wrong_routes_are_one_clear_line() {
     let parse = |routes: &[&str]| {
         let routes = routes.iter().flat_map(|route| ["--route", route]);
@@ -458,10 +492,6 @@ fn wrong_routes_are_one_clear_line() {
         (
             &["corp.example=tcp://192.0.2.7"],
             "read and change cleartext",
-        ),
-        (
-            &["lan=tcp://127.0.0.1"],
-            "dns-tool listens on this one itself",
         ),
         (
             &["lan=tcp://10.0.0.1", "LAN.=tcp://10.0.0.1:53"],

@@ -8,7 +8,6 @@ use crate::config::sources::{OptionValues, UsageError};
 use crate::config::values::{is_own_network, parse_host_address, parse_named_resolver, parse_zone};
 use crate::forward::routes::{CLEARTEXT_PREFIX, Destination, MAX_UPSTREAMS, Settings, ZoneRoute};
 use crate::message::presentation::Name;
-use crate::server;
 use crate::system::scoped_address::ScopedAddress;
 use crate::upstream::{self, Resolver, Security};
 
@@ -39,22 +38,11 @@ pub(super) struct ZoneTargets {
     targets: Vec<Target>,
 }
 
-/// Reads all routes. None may lead to the listeners themselves.
-pub(super) fn read_targets(
-    options: &OptionValues,
-    listeners: &server::settings::Settings,
-) -> Result<Vec<ZoneTargets>, UsageError> {
+/// Reads all routes.
+pub(super) fn read_targets(options: &OptionValues) -> Result<Vec<ZoneTargets>, UsageError> {
     let mut zones: Vec<ZoneTargets> = Vec::new();
     options.try_for_each_value(OPTION, &mut |text| {
         let (zone, target) = parse(text)?;
-        if let Target::Cleartext(address) = &target
-            && listeners
-                .addresses
-                .iter()
-                .any(|listener| reaches(*address, ScopedAddress::new(*listener, listeners.port)))
-        {
-            return Err("expected another address: dns-tool listens on this one itself".to_owned());
-        }
         if let Some(known) = zones.iter_mut().find(|known| known.zone == zone) {
             return known.add(target);
         }
@@ -68,13 +56,6 @@ pub(super) fn read_targets(
         Ok(())
     })?;
     Ok(zones)
-}
-
-/// Whether a connection to `target` reaches the socket that listens on `listener`.
-fn reaches(target: ScopedAddress, listener: ScopedAddress) -> bool {
-    let covers = listener.host() == target.host()
-        || listener.ip().is_unspecified() && target.ip().is_loopback();
-    listener.port() == target.port() && covers
 }
 
 /// Parses `ZONE=TARGET`.
@@ -302,24 +283,6 @@ mod tests {
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.contains(expected), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_target_that_is_the_forwarder_itself_is_seen() {
-        let address = |text: &str| text.parse::<ScopedAddress>().expect("an address");
-        for (target, listener, itself) in [
-            ("127.0.0.1:53", "127.0.0.1:53", true),
-            ("127.0.0.1:53", "0.0.0.0:53", true),
-            ("127.0.0.1:54", "127.0.0.1:53", false),
-            ("10.0.0.1:53", "127.0.0.1:53", false),
-            ("10.0.0.1:53", "0.0.0.0:53", false),
-        ] {
-            assert_eq!(
-                reaches(address(target), address(listener)),
-                itself,
-                "{target} {listener}"
-            );
         }
     }
 }

@@ -95,7 +95,7 @@ impl Config {
         let max_pending = integer_value(&options, "--max-pending", 1..=1_000_000)?;
         let server = server_settings(&options)?;
         let memory = memory_settings(&options, server.max_clients)?;
-        let zones = route_options::read_targets(&options, &server)?;
+        let zones = route_options::read_targets(&options)?;
         let (upstream, trust, security) = upstream_settings(&options, &zones, max_pending)?;
         let max_pending_of_routes = MAX_PENDING_OF_ROUTES
             .min(memory.limit / OCTETS_PER_PENDING_OF_ROUTES)

@@ -16,6 +16,8 @@ pub enum StartError {
     Privileges(PrivilegeError),
     /// The pin file or a hosts file cannot be read, or the state directory cannot be written.
     TrustFiles(String),
+    /// A route leads to the forwarder itself.
+    RouteLoop(String),
     /// The monitoring port could not be bound.
     Monitor(ScopedAddress, io::Error),
     /// The system has no more threads or file descriptors.
@@ -27,7 +29,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Bind(error) => error.fmt(f),
             Self::Privileges(error) => error.fmt(f),
-            Self::TrustFiles(error) => error.fmt(f),
+            Self::TrustFiles(error) | Self::RouteLoop(error) => error.fmt(f),
             Self::Monitor(address, error) => write!(
                 f,
                 "--monitor {address}: {error}; expected an address of this host and a free port"

@@ -117,6 +117,7 @@ impl RunningDaemon {
     /// Applies every setting that needs no restart.
     fn apply(&self, active: &mut ActiveConfig, config: &mut Config) -> Result<(), String> {
         self.check_ports(config)?;
+        upstreams::check_loops(&config.routes, &self.addresses)?;
         let mut changes = Changes::new(&config.options, &self.initial_options, &active.options);
         let before = Arc::clone(&active.pin_manager);
         keep_state(&mut config.trust, &before, changes.state_dir_changed)?;

@@ -1,6 +1,7 @@
 //! Which upstreams are there, at the start and after a reload?
 
 use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Weak};
 
 use rustls::pki_types::ServerName;
@@ -10,6 +11,7 @@ use crate::forward::completion::QueryCompleter;
 use crate::forward::routes::{self, Upstream, Upstreams, ZoneRoute};
 use crate::identity::pin::PinSet;
 use crate::server::workers::WorkerPool;
+use crate::system::scoped_address::ScopedAddress;
 use crate::telemetry::log::info;
 use crate::upstream::{self, UpstreamMetrics};
 
@@ -29,6 +31,37 @@ pub(super) fn start(
     let of_routes = of_routes.collect::<io::Result<_>>()?;
     routes.zones.iter().for_each(log_route);
     Ok(Upstreams::new(main, of_routes, routes.zones))
+}
+
+/// Fails if a route leads to one of the addresses on which the forwarder listens: its queries would come back without end.
+pub(super) fn check_loops(
+    routes: &routes::Settings,
+    listeners: &[SocketAddr],
+) -> Result<(), String> {
+    let resolvers = routes
+        .upstreams
+        .iter()
+        .flat_map(|upstream| &upstream.resolvers);
+    let cleartext = resolvers.filter(|resolver| resolver.security.identity().is_none());
+    let mut targets = cleartext.flat_map(|resolver| &resolver.addresses);
+    let reaches_itself = |target: &&ScopedAddress| {
+        listeners.iter().any(|listener| {
+            listener.port() == target.port()
+                && (listener.ip() == target.ip()
+                    || listener.ip().is_unspecified() && is_own_address(target.ip()))
+        })
+    };
+    match targets.find(reaches_itself) {
+        Some(target) => Err(format!(
+            "--route tcp://{target}: expected another address: dns-tool listens on this one itself"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whether this host has the address, as far as the system says.
+fn is_own_address(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
 }
 
 /// The upstreams that replace `current`, of which each one stays that has the same settings. None if all stay as they are, pins aside.

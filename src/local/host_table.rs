@@ -11,7 +11,7 @@ use crate::message::MAX_NAME_LEN;
 /// Maximum number of names of all files together. A name counts on each line that lists it.
 pub const MAX_NAMES: usize = 65_536;
 /// Maximum length of all names together in octets, each counted once and in wire form. With [`MAX_NAMES`], it
-/// bounds the memory of a table to 20 MiB.
+/// bounds the memory of a table to 40 MiB.
 pub const MAX_NAME_OCTETS: usize = 4 * 1024 * 1024;
 /// Maximum number of addresses of one name.
 pub const MAX_ADDRESSES: usize = 128;

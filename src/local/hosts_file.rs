@@ -60,6 +60,8 @@ pub fn read_lines(
     table: &mut HostTable,
     skip: &mut dyn FnMut(usize, LineError),
 ) -> Result<(), TableError> {
+    // Editors of other systems write a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (index, line) in text.lines().enumerate() {
         let number = index.saturating_add(1);
         let words = line.split('#').next().unwrap_or_default();

@@ -185,3 +185,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_byte_order_mark_is_passed_over() {
+    let mut table = HostTable::default();
+    let skipped = &mut |number, _| panic!("line {number} is sound");
+    read_lines("\u{feff}192.0.2.1 a.example\n", &mut table, skipped).expect("it fits");
+    assert_eq!(table.len(), 1);
+}
