@@ -182,6 +182,28 @@ fn a_resolver_that_takes_no_large_hello_is_asked_with_a_small_one_for_as_long_as
 }
 
 #[test]
+fn large_hellos_that_time_out_later_are_no_news_and_do_no_harm() {
+    let resolver = hybrid();
+    resolver.greet(Greeting::ShakeIfSmall(Large::Ignored));
+    // The time of a query is that of a connection attempt, too.
+    let options = [&MONITOR[..], &["--timeout", "10"]].concat();
+    let forwarder = Forwarder::patient(&resolver, &options);
+    ask(&forwarder);
+    let address = resolver.address();
+    let healthy = format!("resolver_healthy{{resolver=\"{address}\",name=\"{NAME}\"}} 1");
+    let failures = "upstream_connect_failures_total{stage=\"handshake\"} 2";
+    wait_until("both time out", || {
+        get(&forwarder, "/metrics").contains(failures)
+    });
+    let metrics = get(&forwarder, "/metrics");
+    assert!(metrics.contains(&healthy), "{metrics}");
+    let said = resolver.log(Level::Warn);
+    assert_eq!(said, left_out(&resolver));
+    ask(&forwarder);
+    assert_eq!((resolver.large_hellos(), resolver.connections()), (2, 3));
+}
+
+#[test]
 fn a_resolver_that_answers_no_hello_is_not_remembered() {
     let resolver = hybrid();
     resolver.greet(Greeting::Close);

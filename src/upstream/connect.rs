@@ -163,16 +163,21 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         let is_unauthenticated = matches!(error, Some(ConnectError::Identity(_)));
         let last_error = error.map(ToString::to_string).unwrap_or_default();
         let mut state = self.state.lock();
+        // A large hello that times out after a small one was answered is no news.
+        let now = clock::now();
+        let is_known = can_fall_back(connect, security)
+            && state.pool.is_post_quantum_left_out(connect.rank, now);
         let is_current = self.targets[connect.rank]
             .security()
             .is_same_instance(security);
+        let is_logged = is_current && !is_known;
         let log = &mut state.addresses[connect.rank];
         let is_new = log.last_error != last_error;
-        if is_current {
+        if is_logged {
             log.last_error.clone_from(&last_error);
         }
         drop(state);
-        if let Some(error) = error.filter(|_| is_current) {
+        if let Some(error) = error.filter(|_| is_logged) {
             // Logged before any client learns of the failure.
             self.log_connect_error(connect.rank, error, is_new);
         }
