@@ -55,7 +55,7 @@ impl<Q: PoolQuery> Pool<Q> {
             let shared =
                 at_rank().filter(|session| session.is_shared() && session.phase != Phase::Draining);
             let hellos = at_rank()
-                .filter(|session| session.hello_sent_at.is_some())
+                .filter(|session| session.is_shared() && session.hello_sent_at.is_some())
                 .count();
             let isolated = at_rank().filter(|session| !session.is_shared()).count();
             if isolated > MAX_ISOLATED_SESSIONS

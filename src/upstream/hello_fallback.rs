@@ -80,12 +80,16 @@ impl<Q: PoolQuery> Pool<Q> {
             })
     }
 
-    /// How many attempts to the address of that rank wait in vain for an answer to their large hello, and leave room for another.
+    /// How many shared attempts to the address of that rank wait in vain for an answer to their large hello, and leave room for another.
     pub(super) fn given_up_hellos(&self, rank: usize, now: Instant) -> usize {
-        match self.next_hello(rank, now) {
-            HelloSize::Large => 0,
-            HelloSize::Small => self.unanswered_hellos(rank, now).min(OBSERVATIONS),
+        if self.next_hello(rank, now) == HelloSize::Large {
+            return 0;
         }
+        let is_given_up = |session: &&Session| {
+            session.rank == rank && session.is_shared() && session.is_unanswered(now)
+        };
+        let given_up = self.sessions.iter().filter(is_given_up);
+        given_up.count().min(OBSERVATIONS)
     }
 
     /// Learns from an attempt that succeeded. Returns false if the session is not wanted: it has the small hello for no reason, and there
