@@ -605,11 +605,27 @@ impl World {
             self.connect(connect);
         }
         for event in actions.events.drain(..) {
+            self.assert_left_out(event);
             if self.trace && !matches!(event, Event::UnmatchedReply(_)) {
                 eprintln!("    {event:?}");
             }
         }
         self.actions = actions;
+    }
+
+    /// What the pool concludes of hellos is right.
+    fn assert_left_out(&self, event: Event) {
+        if let Event::PostQuantumLeftOut { rank, .. } = event {
+            let address = &self.addresses[rank];
+            let is_right = address.large_hellos != LargeHellos::Answers
+                || !address.troubles.is_empty()
+                || !address.cuts.is_empty();
+            assert!(
+                is_right,
+                "seed {}: {rank} of {:?}",
+                self.seed, self.addresses
+            );
+        }
     }
 
     /// A session that answered gives its token back, at most.

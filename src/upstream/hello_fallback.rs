@@ -100,8 +100,15 @@ impl<Q: PoolQuery> Pool<Q> {
         now: Instant,
         actions: &mut Actions<Q>,
     ) -> bool {
-        let Session { rank, hello, .. } = self.sessions[index];
-        let unanswered = self.unanswered_hellos(rank, now);
+        let opened = &self.sessions[index];
+        let (rank, hello) = (opened.rank, opened.hello);
+        // Only those that were overtaken: where every handshake is slow, later ones say nothing.
+        let is_overtaken = |session: &&Session| {
+            session.rank == rank
+                && session.started_at < opened.started_at
+                && session.is_unanswered(now)
+        };
+        let unanswered = self.sessions.iter().filter(is_overtaken).count();
         let rule = &mut self.addresses[rank].hello;
         if let Some(is_news) = rule.record_success(hello, unanswered, now) {
             let event = Event::PostQuantumLeftOut { rank, is_news };
