@@ -38,6 +38,9 @@ use crate::upstream::{self, UpstreamMetrics};
 
 /// File descriptors kept for everything but TCP clients: listeners, sessions and the process itself.
 const RESERVED_FDS: usize = 128;
+/// File descriptors without which the process and the sessions to one resolver do not work, and those of each upstream of a route.
+const MIN_OWN_FDS: usize = 24;
+const MIN_FDS_PER_ROUTE: usize = 3;
 /// File descriptors kept for the sessions of each upstream of a route.
 const FDS_PER_ROUTE: usize = 16;
 
@@ -104,9 +107,11 @@ fn client_limit(config: &Config) -> usize {
     let needed = (clients + reserved) as u64;
     let fd_limit = privileges::raise_fd_limit(needed);
     if fd_limit < needed {
-        // If there are few, clients get half, so that sessions and the monitoring port have the rest.
+        // If there are few, clients get half at most, so that sessions, files and the monitoring port have the rest.
         let allowed = usize::try_from(fd_limit).unwrap_or(usize::MAX);
-        clients = (allowed - reserved.min(allowed / 2)).max(1);
+        let least = MIN_OWN_FDS + MIN_FDS_PER_ROUTE * config.routes.upstreams.len();
+        let shared = allowed - reserved.min(allowed / 2);
+        clients = shared.min(allowed.saturating_sub(least)).max(1);
         warn!(
             "event=fd-limit-low allowed={fd_limit} wanted={needed} max_clients={wanted} clients={clients}"
         );
