@@ -108,11 +108,11 @@ fn check_state_directory(directory: &Path, report: &mut Report) {
 
 /// The identities that resolvers must prove, those of routes included. Each name once: what it has to prove is the same everywhere.
 fn identities(config: &Config) -> Vec<&Identity> {
-    let of_routes = config.routes.upstreams.iter();
-    let upstreams = std::iter::once(&config.upstream).chain(of_routes);
-    let resolvers = upstreams.flat_map(|upstream| &upstream.resolvers);
     let mut identities: Vec<&Identity> = Vec::new();
-    for identity in resolvers.filter_map(|resolver| resolver.security.identity()) {
+    for identity in config
+        .resolvers()
+        .filter_map(|resolver| resolver.security.identity())
+    {
         if identities
             .iter()
             .all(|known| known.name() != identity.name())

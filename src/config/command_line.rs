@@ -177,10 +177,8 @@ fn pin_request(config: &Config) -> Result<PinRequest, UsageError> {
 /// The identity and the addresses of each resolver by TLS, those of routes included. Addresses that a name has in several places are there
 /// once.
 fn configured_resolvers(config: &Config) -> Vec<(&Identity, Vec<ScopedAddress>)> {
-    let of_routes = config.routes.upstreams.iter();
-    let upstreams = std::iter::once(&config.upstream).chain(of_routes);
     let mut configured: Vec<(&Identity, Vec<ScopedAddress>)> = Vec::new();
-    for resolver in upstreams.flat_map(|upstream| &upstream.resolvers) {
+    for resolver in config.resolvers() {
         let Some(identity) = resolver.security.identity() else {
             continue;
         };

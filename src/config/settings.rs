@@ -90,6 +90,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// All resolvers and servers that may be asked: the main ones, then those of routes.
+    pub fn resolvers(&self) -> impl Iterator<Item = &Resolver> {
+        let upstreams = std::iter::once(&self.upstream).chain(&self.routes.upstreams);
+        upstreams.flat_map(|upstream| &upstream.resolvers)
+    }
+
     /// Turns options into settings. Reads the files that they name.
     pub(super) fn new(options: OptionValues) -> Result<Self, UsageError> {
         let max_pending = integer_value(&options, "--max-pending", 1..=1_000_000)?;

@@ -46,10 +46,6 @@ pub(super) fn sandbox_rules(config: &Config) -> SandboxRules {
 
 /// The ports of all resolvers and servers that may be asked.
 pub(super) fn resolver_ports(config: &Config) -> impl Iterator<Item = u16> {
-    let upstreams = [&config.upstream]
-        .into_iter()
-        .chain(&config.routes.upstreams);
-    let resolvers = upstreams.flat_map(|upstream| &upstream.resolvers);
-    let addresses = resolvers.flat_map(|resolver| &resolver.addresses);
+    let addresses = config.resolvers().flat_map(|resolver| &resolver.addresses);
     addresses.map(ScopedAddress::port)
 }
