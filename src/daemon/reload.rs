@@ -190,11 +190,12 @@ impl RunningDaemon {
         active.retired.retain(|retired| retired.strong_count() > 0);
         active.retired.extend(retire_others(before, after));
         let now = clock::now();
+        let changed = routes::changed_zones(before.routes(), after.routes());
+        upstreams::log_changed_routes(after.routes(), &changed);
         if upstreams::have_other_names(before, after) {
             self.completer.flush(now);
         } else {
             // New queries must not wait for an answer of an old upstream either: it may have been replaced because it does not answer.
-            let changed = routes::changed_zones(before.routes(), after.routes());
             self.completer.forget_zones(&changed, now);
         }
     }

@@ -10,6 +10,7 @@ use crate::config::settings::Config;
 use crate::forward::completion::QueryCompleter;
 use crate::forward::routes::{self, Upstream, Upstreams, ZoneRoute};
 use crate::identity::pin::PinSet;
+use crate::message::ZoneMap;
 use crate::server::workers::WorkerPool;
 use crate::system::scoped_address::ScopedAddress;
 use crate::telemetry::log::info;
@@ -102,8 +103,6 @@ pub(super) fn replacement(
     if stays {
         return Ok(None);
     }
-    let is_changed = |route: &&ZoneRoute| changed.find(route.zone.octets()).is_some();
-    zones.iter().filter(is_changed).for_each(log_route);
     Ok(Some(Upstreams::new(main, of_routes, zones.clone())))
 }
 
@@ -139,6 +138,12 @@ pub(super) fn have_other_names(before: &Upstreams, after: &Upstreams) -> bool {
         names
     };
     names(before) != names(after)
+}
+
+/// Says where the names of each of these zones go that have a route.
+pub(super) fn log_changed_routes(routes: &[ZoneRoute], changed: &ZoneMap<()>) {
+    let is_changed = |route: &&ZoneRoute| changed.find(route.zone.octets()).is_some();
+    routes.iter().filter(is_changed).for_each(log_route);
 }
 
 /// Says where the names of a zone go, and whether they leave in the clear.

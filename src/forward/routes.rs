@@ -281,15 +281,11 @@ impl Upstreams {
             return self.main.submit(queries, work, replies, now);
         }
         let mut routed = Vec::new();
-        queries.retain(|query| match self.route(query.question()) {
-            Some(Route {
-                destination: Destination::Route(number),
-                ..
-            }) => {
-                routed.push((number, Arc::clone(query)));
-                false
-            }
-            _ => true,
+        queries.retain(|query| {
+            let route = self.route(query.question());
+            let number = route.and_then(|route| route.destination.upstream_of_routes());
+            routed.extend(number.map(|number| (number, Arc::clone(query))));
+            number.is_none()
         });
         self.main.submit(queries, work, replies, now);
         while let Some(&(number, _)) = routed.first() {
