@@ -433,6 +433,15 @@ fn a_reload_that_changes_a_route_forgets_its_zone_alone() {
     ask_all();
     assert_eq!(main.queries().len(), 2);
     assert_eq!(server.names().len(), 1);
+    // Nor does a kept answer hide that a name ends here now.
+    write(&["example=nxdomain".to_owned()]);
+    process.signal("HUP");
+    process.read_until("event=config-reloaded");
+    for name in ["www.corp.example", "www.example"] {
+        let heard = client.ask(&Ask::a(1, name).octets());
+        assert_eq!(heard.whole_rcode(), NXDOMAIN, "{name}");
+    }
+    assert_eq!(main.queries().len(), 2);
 }
 
 #[test]

@@ -220,8 +220,13 @@ impl Cache {
         }
     }
 
-    /// Looks up the question of `key`, which `responder` is asked.
-    pub fn lookup(&self, key: &QuestionKey<'_>, responder: Responder, now: Instant) -> Lookup {
+    /// Looks up the question of `key`. Unless there is a fresh answer, `find_responder` says who is asked.
+    pub fn lookup(
+        &self,
+        key: &QuestionKey<'_>,
+        find_responder: impl FnOnce() -> Responder,
+        now: Instant,
+    ) -> Lookup {
         let Some(entry) = self.get(key) else {
             return Lookup::Miss;
         };
@@ -232,7 +237,7 @@ impl Cache {
             let hit = CacheHit::fresh(entry, age);
             return Lookup::Fresh { hit, prefetch };
         }
-        let last_response = self.last_response(responder);
+        let last_response = self.last_response(find_responder());
         let refresh = match &*entry.backoff.lock() {
             backoff if backoff.is_active(now, last_response) => Refresh::BackingOff,
             backoff if backoff.is_cleared(last_response) => Refresh::BeforeReply,

@@ -9,7 +9,7 @@ use crate::command::answer_report::{AnswerSource, Report};
 use crate::command::stub::{Cause, Outcome, QueriedServer, Received, StubQuery};
 use crate::config::command_line::{Query, QueryTransport};
 use crate::config::settings::Config;
-use crate::forward::forwarder::local_reply;
+use crate::forward::forwarder::{local_reply, name_error_reply};
 use crate::forward::routes::{Route, RouteMap};
 use crate::message::{self, Source};
 use crate::system::clock;
@@ -75,7 +75,8 @@ fn ask_directly(stub_query: &StubQuery, config: &Config) -> (Outcome, Option<Ans
     let query = message::Query::parse(message).expect("it was written here");
     let route = RouteMap::new(&config.routes.zones).find(query.question());
     let source = |source: Source| AnswerSource::read(source.text(query.question()).as_bytes());
-    if let Some(message) = local_reply(&config.forwarder, &query, route) {
+    let local = local_reply(&config.forwarder, &query, || route);
+    if let Some(message) = local.or_else(|| name_error_reply(&query, route)) {
         let received = Received {
             message,
             server: None,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::cache::{Lookup, Refresh};
+use crate::cache::{CacheHit, Lookup, Refresh};
 use crate::client::connection::Connection;
 use crate::client::destination::Client;
 use crate::client::reply_batch::ReplyBatch;
@@ -47,14 +47,20 @@ pub struct Batch {
     over_limit: bool,
     /// UDP queries over the quota get no answer.
     quiet_overload: bool,
-    /// Answers from the cache in this batch, and how many of them are no failures.
-    cache_replies: u64,
-    served: u64,
+    from_cache: RepliesFromCache,
     /// Queries of this batch that wait for the resolver, since the cache had no fresh answer.
     misses: u64,
     policy: Option<Arc<Policy>>,
     /// The generation of that policy.
     generation: usize,
+}
+
+/// The answers from the cache in a batch.
+#[derive(Default)]
+struct RepliesFromCache {
+    count: u64,
+    /// Those that are no failures.
+    served: u64,
 }
 
 impl Batch {
@@ -197,31 +203,46 @@ impl Forwarder {
             let max_len = message.len();
             return completer.reply_error(&client, &reply_to, outcome, max_len, now, replies);
         }
-        let route = policy.upstreams.route(query.question());
-        if let Some(reply) = local_reply(&policy.settings, &query, route)
+        let find_route = || policy.upstreams.route(query.question());
+        if let Some(reply) = local_reply(&policy.settings, &query, find_route)
             && let Ok(answer) = Answer::parse(&reply)
         {
             return completer.answer_locally(&client, &reply_to, &answer, now, replies);
         }
-        self.look_up(&query, route, client, now, batch);
+        self.look_up(&query, client, now, batch);
     }
 
     /// Answers a query from the cache, or prepares it for the resolver; or both, if the cached answer is to be refreshed.
     fn look_up(
         &self,
         query: &message::Query<'_>,
-        route: Option<Route>,
         mut client: Client,
         now: Instant,
         batch: &mut Batch,
     ) {
         let completer = &self.completer;
         let policy = self.policy(&mut batch.policy, &mut batch.generation);
-        let timeout = policy.upstreams.upstream(route).query_time();
-        let (key, responder) = (query.key(), Route::responder(route));
+        let key = query.key();
+        // A fresh answer needs no look at the routes: a reload that changes the route of a name removes its answers.
+        let find_route = || policy.upstreams.route(query.question());
+        let find_responder = || Route::responder(find_route());
         let cache = completer.cache();
-        let found = key.as_ref().map(|key| cache.lookup(key, responder, now));
+        let found = key
+            .as_ref()
+            .map(|key| cache.lookup(key, find_responder, now));
         let (hit, refresh) = found.unwrap_or(Lookup::Miss).into_parts();
+        if let (Some(hit), None | Some(Refresh::BackingOff)) = (&hit, refresh) {
+            let (from_cache, replies) = (&mut batch.from_cache, &mut batch.replies);
+            return self.reply_from_cache(query, &client, hit, now, from_cache, replies);
+        }
+        let route = find_route();
+        if let Some(reply) = name_error_reply(query, route)
+            && let Ok(answer) = Answer::parse(&reply)
+        {
+            let (reply_to, replies) = (ReplyTo::from_query(query), &mut batch.replies);
+            return completer.answer_locally(&client, &reply_to, &answer, now, replies);
+        }
+        let timeout = policy.upstreams.upstream(route).query_time();
         // Clients that would wait for longer than this get the cached answer.
         let stale_after = hit
             .is_some()
@@ -234,7 +255,7 @@ impl Forwarder {
             max_pending: policy.settings.max_pending,
             rebind_protection: policy.rebind_protection(route),
             source: Route::source(route),
-            responder,
+            responder: Route::responder(route),
         };
         if refresh == Some(Refresh::BeforeReply) {
             let (pool, last_batch) = (&mut batch.query_pool, batch.last_batch);
@@ -246,14 +267,12 @@ impl Forwarder {
                 Err(refused) => client = refused,
             }
         }
-        let reply_to = ReplyTo::from_query(query);
         let Some(hit) = hit else {
+            let reply_to = ReplyTo::from_query(query);
             return self.reply_overloaded(&client, &reply_to, now, batch);
         };
-        let replies = &mut batch.replies;
-        let outcome = completer.answer_from_cache(&client, &reply_to, &hit, now, replies);
-        batch.cache_replies += 1;
-        batch.served += u64::from(outcome.is_served());
+        let (from_cache, replies) = (&mut batch.from_cache, &mut batch.replies);
+        self.reply_from_cache(query, &client, &hit, now, from_cache, replies);
         if refresh == Some(Refresh::AfterReply)
             && let Some(upstream_query) = completer.prepare(
                 &new_query,
@@ -266,6 +285,22 @@ impl Forwarder {
             completer.counts().add_prefetch();
             batch.queries.push(upstream_query);
         }
+    }
+
+    /// Answers a query with what the cache has.
+    fn reply_from_cache(
+        &self,
+        query: &message::Query<'_>,
+        client: &Client,
+        hit: &CacheHit,
+        now: Instant,
+        from_cache: &mut RepliesFromCache,
+        replies: &mut ReplyBatch,
+    ) {
+        let (completer, reply_to) = (&self.completer, ReplyTo::from_query(query));
+        let outcome = completer.answer_from_cache(client, &reply_to, hit, now, replies);
+        from_cache.count += 1;
+        from_cache.served += u64::from(outcome.is_served());
     }
 
     /// Says that too many queries are in flight, or only counts it where a datagram's client is to hear nothing of that.
@@ -317,16 +352,12 @@ impl Forwarder {
         if misses > 0 {
             self.completer.counts().add_misses(misses);
         }
-        let cache_replies = std::mem::take(&mut batch.cache_replies);
-        let served = std::mem::take(&mut batch.served);
-        if cache_replies > 0 {
+        let RepliesFromCache { count, served } = std::mem::take(&mut batch.from_cache);
+        if count > 0 {
             let took = clock::now().saturating_duration_since(now);
-            self.completer.counts().record_latency(
-                AnswerSource::Cache,
-                took,
-                cache_replies,
-                served,
-            );
+            self.completer
+                .counts()
+                .record_latency(AnswerSource::Cache, took, count, served);
         }
     }
 
@@ -339,29 +370,34 @@ impl Forwarder {
     }
 }
 
-/// The answer to a query that no resolver is asked, if it is one. A hosts file decides before a route does, and a route before a special
-/// use of the name.
+/// The answer to a query for a name that is known here, if it is one. A hosts file decides before a route does, and a route before a special
+/// use of the name. `find_route` finds the route of the name.
 pub fn local_reply(
     settings: &Settings,
     query: &message::Query<'_>,
-    route: Option<Route>,
+    find_route: impl FnOnce() -> Option<Route>,
 ) -> Option<Vec<u8>> {
-    let question = query.question();
-    if !query.is_signed()
-        && let Some(reply) = local::host_reply(&settings.hosts, question)
-    {
+    if query.is_signed() {
+        return None;
+    }
+    if let Some(reply) = local::host_reply(&settings.hosts, query.question()) {
         return Some(reply);
     }
-    match route {
-        Some(Route {
+    if !settings.answer_special_names {
+        return None;
+    }
+    // Most names are not special: only for those that are, the route is looked for.
+    local::special_reply(query.question()).filter(|_| find_route().is_none())
+}
+
+/// The answer to a query for a name whose route leads nowhere, if it does. The cache has no answers of such names.
+pub fn name_error_reply(query: &message::Query<'_>, route: Option<Route>) -> Option<Vec<u8>> {
+    match route? {
+        Route {
             destination: Destination::NameError,
             zone_len,
-        }) => local::name_error(question, zone_len),
-        Some(_) => None,
-        None if settings.answer_special_names && !query.is_signed() => {
-            local::special_reply(question)
-        }
-        None => None,
+        } => local::name_error(query.question(), zone_len),
+        _ => None,
     }
 }
 

@@ -203,11 +203,13 @@ impl Bench {
 
 fn handle(criterion: &mut Criterion) {
     let bench = Bench::new(&[]);
-    // Those of a home with a VPN, and one of all names that are asked for here. `find_zone` has as many as there may be.
-    let zones = ["example.com", "corp.example", "lan", "168.192.in-addr.arpa"];
-    let routes = zones.map(|zone| ["--route".to_owned(), format!("{zone}=relay")]);
-    let routes = routes.as_flattened();
-    let routed = Bench::new(routes);
+    // As many as there may be below one name: one zone of all names that are asked for here, and others in it.
+    let inner = (1..256).map(|number| format!("zone{number:03}.example.com=relay"));
+    let routes = inner.chain(["example.com=relay".to_owned()]);
+    let routes: Vec<_> = routes
+        .flat_map(|route| ["--route".to_owned(), route])
+        .collect();
+    let routed = Bench::new(&routes);
     let hits: Vec<_> = (0..KNOWN).map(query).collect();
     let one: Vec<_> = vec![query(0)];
     let (long, with_errors) = (vec![query(LONG)], vec![query(WITH_ERRORS)]);

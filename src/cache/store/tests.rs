@@ -122,7 +122,7 @@ impl Bench {
     }
 
     fn lookup(&self, key: &QuestionKey<'_>) -> Lookup {
-        self.cache.lookup(key, Responder::MAIN, self.now)
+        self.cache.lookup(key, || Responder::MAIN, self.now)
     }
 
     /// The TTLs that a client sees, if there is a fresh answer.
@@ -1020,7 +1020,7 @@ proptest! {
 fn an_outage_of_one_responder_is_over_when_that_one_responds() {
     let mut bench = Bench::new();
     let route = Responder::of_route(3);
-    let lookup = |bench: &Bench| bench.cache.lookup(&key(), route, bench.now);
+    let lookup = |bench: &Bench| bench.cache.lookup(&key(), || route, bench.now);
     // The main resolver goes on responding, which says nothing about the names of the route.
     let began = bench.now;
     bench.advance(3.0);
