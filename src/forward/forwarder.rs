@@ -26,7 +26,7 @@ use crate::forward::relay::NewQuery;
 use crate::forward::routes::{Destination, Route, Upstreams, Work};
 use crate::local;
 use crate::local::host_table::HostTable;
-use crate::message::{self, Answer, ReplyTo};
+use crate::message::{self, Answer, QuestionKey, ReplyTo};
 use crate::system::clock;
 use crate::system::memory::Memory;
 
@@ -212,51 +212,48 @@ impl Forwarder {
         self.look_up(&query, client, now, batch);
     }
 
-    /// Answers a query from the cache, or prepares it for the resolver; or both, if the cached answer is to be refreshed.
-    fn look_up(
+    /// Answers a query from the cache, or asks; or both, if the cached answer is to be refreshed.
+    fn look_up(&self, query: &message::Query<'_>, client: Client, now: Instant, batch: &mut Batch) {
+        let completer = &self.completer;
+        let policy = self.policy(&mut batch.policy, &mut batch.generation);
+        let key = query.key();
+        // A fresh answer needs no look at the routes: a reload that changes the route of a name removes its answers.
+        let find_responder = || Route::responder(policy.upstreams.route(query.question()));
+        let cache = completer.cache();
+        let found = key
+            .as_ref()
+            .map(|key| cache.lookup(key, find_responder, now));
+        match found.unwrap_or(Lookup::Miss).into_parts() {
+            (Some(hit), None | Some(Refresh::BackingOff)) => {
+                let (from_cache, replies) = (&mut batch.from_cache, &mut batch.replies);
+                self.reply_from_cache(query, &client, &hit, now, from_cache, replies);
+            }
+            found => self.ask(query, key.as_ref(), found, client, now, batch),
+        }
+    }
+
+    /// Prepares a query for the resolver of its name, unless the route of the name leads nowhere. `hit` is served if there is no better answer
+    /// in time, or at once.
+    fn ask(
         &self,
         query: &message::Query<'_>,
+        key: Option<&QuestionKey<'_>>,
+        (hit, refresh): (Option<CacheHit>, Option<Refresh>),
         mut client: Client,
         now: Instant,
         batch: &mut Batch,
     ) {
         let completer = &self.completer;
         let policy = self.policy(&mut batch.policy, &mut batch.generation);
-        let key = query.key();
-        // A fresh answer needs no look at the routes: a reload that changes the route of a name removes its answers.
-        let find_route = || policy.upstreams.route(query.question());
-        let find_responder = || Route::responder(find_route());
-        let cache = completer.cache();
-        let found = key
-            .as_ref()
-            .map(|key| cache.lookup(key, find_responder, now));
-        let (hit, refresh) = found.unwrap_or(Lookup::Miss).into_parts();
-        if let (Some(hit), None | Some(Refresh::BackingOff)) = (&hit, refresh) {
-            let (from_cache, replies) = (&mut batch.from_cache, &mut batch.replies);
-            return self.reply_from_cache(query, &client, hit, now, from_cache, replies);
-        }
-        let route = find_route();
+        let reply_to = ReplyTo::from_query(query);
+        let route = policy.upstreams.route(query.question());
         if let Some(reply) = name_error_reply(query, route)
             && let Ok(answer) = Answer::parse(&reply)
         {
-            let (reply_to, replies) = (ReplyTo::from_query(query), &mut batch.replies);
+            let replies = &mut batch.replies;
             return completer.answer_locally(&client, &reply_to, &answer, now, replies);
         }
-        let timeout = policy.upstreams.upstream(route).query_time();
-        // Clients that would wait for longer than this get the cached answer.
-        let stale_after = hit
-            .is_some()
-            .then(|| CLIENT_RESPONSE_TIMEOUT.min(timeout / 2));
-        let new_query = NewQuery {
-            query,
-            key: key.as_ref(),
-            timeout,
-            stale_after,
-            max_pending: policy.settings.max_pending,
-            rebind_protection: policy.rebind_protection(route),
-            source: Route::source(route),
-            responder: Route::responder(route),
-        };
+        let new_query = new_query(policy, query, key, route, hit.is_some());
         if refresh == Some(Refresh::BeforeReply) {
             let (pool, last_batch) = (&mut batch.query_pool, batch.last_batch);
             match completer.prepare_for_client(new_query, client, now, pool, last_batch) {
@@ -268,7 +265,6 @@ impl Forwarder {
             }
         }
         let Some(hit) = hit else {
-            let reply_to = ReplyTo::from_query(query);
             return self.reply_overloaded(&client, &reply_to, now, batch);
         };
         let (from_cache, replies) = (&mut batch.from_cache, &mut batch.replies);
@@ -367,6 +363,28 @@ impl Forwarder {
         while self.completer.queries_in_flight() > 0 && clock::now() < deadline {
             sleep(Duration::from_millis(10));
         }
+    }
+}
+
+/// A query to the resolver of a name with this route. If a cached answer may be served, clients that would wait for longer get that.
+fn new_query<'q>(
+    policy: &'q Policy,
+    query: &'q message::Query<'q>,
+    key: Option<&'q QuestionKey<'q>>,
+    route: Option<Route>,
+    has_cached_answer: bool,
+) -> NewQuery<'q> {
+    let timeout = policy.upstreams.upstream(route).query_time();
+    let stale_after = CLIENT_RESPONSE_TIMEOUT.min(timeout / 2);
+    NewQuery {
+        query,
+        key,
+        timeout,
+        stale_after: has_cached_answer.then_some(stale_after),
+        max_pending: policy.settings.max_pending,
+        rebind_protection: policy.rebind_protection(route),
+        source: Route::source(route),
+        responder: Route::responder(route),
     }
 }
 
