@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use dns_tool::client::datagrams::DatagramSocket;
 use dns_tool::client::destination::Client;
 use dns_tool::client::reply_batch::ReplyBatch;
 use dns_tool::forward::completion::QueryCompleter;
@@ -92,8 +93,9 @@ fn a_panic_at_one_answer_costs_that_answer_alone() {
     let pool = WorkerPool::new(Arc::clone(&forwarder), 1);
     let hands = Arc::downgrade(&pool);
     upstream.set_executor(hands);
-    let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").expect("a port"));
-    let client = UdpClient::to(socket.local_addr().expect("bound"));
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let socket = Arc::new(DatagramSocket::new(socket, Arc::default()));
+    let client = UdpClient::to(socket.socket().local_addr().expect("bound"));
     let ask_all = |names: &[&str]| {
         let mut batch = Batch::default();
         let asks: Vec<_> = (0..)
@@ -103,7 +105,7 @@ fn a_panic_at_one_answer_costs_that_answer_alone() {
         for ask in &asks {
             client.send(&ask.octets());
             let mut octets = [0; 512];
-            let (length, peer) = socket.recv_from(&mut octets).expect("a query");
+            let (length, peer) = socket.socket().recv_from(&mut octets).expect("a query");
             let client = Client::Datagram {
                 socket: Arc::clone(&socket),
                 peer,

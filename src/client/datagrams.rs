@@ -14,10 +14,35 @@ use nix::libc;
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 
+use crate::client::unsent_replies::{ReplyTag, UnsentReplies};
 use crate::telemetry::log::debug;
 
 /// Datagrams that one system call sends, at most.
 pub(super) const MAX_DATAGRAMS: usize = 64;
+
+/// A socket that receives queries and sends replies, and where unsent replies are counted.
+#[derive(Debug)]
+pub struct DatagramSocket {
+    socket: UdpSocket,
+    unsent: Arc<UnsentReplies>,
+}
+
+impl DatagramSocket {
+    /// Replies that `socket` does not send are counted in `unsent`.
+    pub fn new(socket: UdpSocket, unsent: Arc<UnsentReplies>) -> Self {
+        Self { socket, unsent }
+    }
+
+    /// The socket itself.
+    pub fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    /// The counts of unsent replies.
+    pub fn unsent(&self) -> &UnsentReplies {
+        &self.unsent
+    }
+}
 
 /// The local address that a datagram was sent to, and that the answer is sent from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,47 +67,64 @@ pub(super) struct SendHeaders {
 
 /// One datagram to send.
 pub(super) struct Datagram {
-    pub(super) socket: Arc<UdpSocket>,
+    pub(super) socket: Arc<DatagramSocket>,
     pub(super) peer: SocketAddr,
     pub(super) local: Option<LocalAddress>,
     /// Its part of the buffer of the batch.
     pub(super) octets: Range<usize>,
+    pub(super) tag: ReplyTag,
 }
 
 impl Datagram {
     /// The socket and the source address: datagrams with the same ones can share a system call.
     pub(super) fn send_group(&self) -> (i32, Option<LocalAddress>) {
-        (self.socket.as_raw_fd(), self.local)
+        (self.socket.socket.as_raw_fd(), self.local)
     }
 }
 
-/// Sends datagrams that all have the same socket and source address, without blocking. `octets` is the buffer that they are in.
-pub(super) fn send_datagrams(headers: &mut SendHeaders, octets: &[u8], batch: &[Datagram]) {
+/// Sends datagrams that all have the same socket and source address, without blocking. `octets` is the buffer that they are in. Adds those
+/// that the kernel refuses to `unsent`.
+pub(super) fn send_datagrams(
+    headers: &mut SendHeaders,
+    octets: &[u8],
+    batch: &[Datagram],
+    unsent: &mut Vec<(Errno, ReplyTag)>,
+) {
     let Some(Datagram { socket, local, .. }) = batch.first() else {
         return;
     };
+    let SendHeaders {
+        without_source,
+        from_ipv4,
+        from_ipv6,
+    } = headers;
+    type Space = fn() -> Option<Vec<u8>>;
+    let mut send = |headers: &mut Option<_>, control: &[ControlMessage<'_>], space: Space| {
+        let allocate = || MultiHeaders::preallocate(MAX_DATAGRAMS, space());
+        let group = Group {
+            socket,
+            control,
+            octets,
+        };
+        let headers = headers.get_or_insert_with(allocate);
+        group.send_all(headers, batch, unsent);
+    };
     match local.map(|local| (local.address, local.interface)) {
-        None => {
-            let allocate = || MultiHeaders::preallocate(MAX_DATAGRAMS, None);
-            let headers = headers.without_source.get_or_insert_with(allocate);
-            send_all(socket, headers, &[], octets, batch);
-        }
+        None => send(without_source, &[], || None),
         Some((IpAddr::V4(address), _)) => {
-            let allocate =
-                || MultiHeaders::preallocate(MAX_DATAGRAMS, Some(cmsg_space!(libc::in_pktinfo)));
-            let headers = headers.from_ipv4.get_or_insert_with(allocate);
             let packet_info = ipv4_packet_info(address);
             let control = [ControlMessage::Ipv4PacketInfo(&packet_info)];
-            send_all(socket, headers, &control, octets, batch);
+            send(from_ipv4, &control, || Some(cmsg_space!(libc::in_pktinfo)));
         }
         Some((IpAddr::V6(address), interface)) => {
-            let allocate =
-                || MultiHeaders::preallocate(MAX_DATAGRAMS, Some(cmsg_space!(libc::in6_pktinfo)));
-            let headers = headers.from_ipv6.get_or_insert_with(allocate);
             let packet_info = ipv6_packet_info(address, interface);
             let control = [ControlMessage::Ipv6PacketInfo(&packet_info)];
-            send_all(socket, headers, &control, octets, batch);
+            send(from_ipv6, &control, || Some(cmsg_space!(libc::in6_pktinfo)));
         }
+    }
+    if socket.unsent.is_watching() || !unsent.is_empty() {
+        let sent = batch.len().saturating_sub(unsent.len());
+        socket.unsent.record_datagrams(sent, unsent);
     }
 }
 
@@ -107,48 +149,90 @@ fn ipv6_packet_info(address: Ipv6Addr, interface: u32) -> libc::in6_pktinfo {
     }
 }
 
-/// Sends datagrams through `socket`, with the same control data for each.
-fn send_all(
-    socket: &UdpSocket,
-    headers: &mut MultiHeaders<SockaddrStorage>,
-    control: &[ControlMessage<'_>],
-    octets: &[u8],
-    mut batch: &[Datagram],
-) {
-    let mut fragmentation_allowed = false;
-    while !batch.is_empty() {
+/// What datagrams of one call share.
+struct Group<'g> {
+    socket: &'g DatagramSocket,
+    /// The control data for each datagram.
+    control: &'g [ControlMessage<'g>],
+    /// The buffer that the datagrams are in.
+    octets: &'g [u8],
+}
+
+impl Group<'_> {
+    /// Sends these datagrams, and adds those that the kernel refuses to `unsent`. They are dropped: UDP clients retry.
+    fn send_all(
+        &self,
+        headers: &mut MultiHeaders<SockaddrStorage>,
+        mut batch: &[Datagram],
+        unsent: &mut Vec<(Errno, ReplyTag)>,
+    ) {
+        let mut fragmentation_allowed = false;
+        while let Some(first) = batch.first() {
+            let sent = self.send_many(headers, batch);
+            let step = match sent {
+                Ok(sent) => Step::Continue(sent),
+                Err(error) => Step::after(error, fragmentation_allowed),
+            };
+            let done = match step {
+                Step::Continue(done) => done,
+                Step::AllowFragmentation if allow_fragmentation(&self.socket.socket) => {
+                    fragmentation_allowed = true;
+                    0
+                }
+                Step::AllowFragmentation | Step::Drop => {
+                    let error = sent.err().unwrap_or(Errno::UnknownErrno);
+                    debug!("event=udp-send-failed cause=\"{error}\"");
+                    unsent.push((error, first.tag));
+                    1
+                }
+            };
+            batch = batch.get(done..).unwrap_or_default();
+        }
+    }
+
+    /// Sends the first datagrams, with one system call. Returns how many the kernel took, which is at least one.
+    fn send_many(
+        &self,
+        headers: &mut MultiHeaders<SockaddrStorage>,
+        batch: &[Datagram],
+    ) -> nix::Result<usize> {
         let slices: Vec<_> = batch
             .iter()
-            .map(|datagram| octets.get(datagram.octets.clone()).unwrap_or_default())
-            .map(|datagram| [IoSlice::new(datagram)])
+            .map(|datagram| [IoSlice::new(self.content(datagram))])
             .collect();
         let peers: Vec<_> = batch
             .iter()
             .map(|datagram| Some(datagram.peer.into()))
             .collect();
-        let sent = sendmmsg(
-            socket.as_raw_fd(),
-            headers,
-            &slices,
-            &peers,
-            control,
-            MsgFlags::MSG_DONTWAIT,
-        )
-        .map(Iterator::count);
-        let done = match sent {
-            Ok(sent) => sent,
-            Err(Errno::EINTR) => 0,
-            Err(Errno::EMSGSIZE) if !fragmentation_allowed && allow_fragmentation(socket) => {
-                fragmentation_allowed = true;
-                0
-            }
-            Err(error) => {
-                // The first datagram cannot be sent, because of its destination or a full buffer. It is dropped: UDP clients retry.
-                debug!("event=udp-send-failed cause=\"{error}\"");
-                1
-            }
-        };
-        batch = batch.get(done..).unwrap_or_default();
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let fd = self.socket.socket.as_raw_fd();
+        sendmmsg(fd, headers, &slices, &peers, self.control, flags).map(Iterator::count)
+    }
+
+    fn content(&self, datagram: &Datagram) -> &[u8] {
+        self.octets.get(datagram.octets.clone()).unwrap_or_default()
+    }
+}
+
+/// What to do after a system call that sends datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Go on after so many datagrams.
+    Continue(usize),
+    /// Try again with fragmented packets.
+    AllowFragmentation,
+    /// Drop the first datagram, which the error is about.
+    Drop,
+}
+
+impl Step {
+    /// The step after `error`, given how datagrams are sent so far.
+    fn after(error: Errno, fragmentation_allowed: bool) -> Self {
+        match error {
+            Errno::EINTR => Self::Continue(0),
+            Errno::EMSGSIZE if !fragmentation_allowed => Self::AllowFragmentation,
+            _ => Self::Drop,
+        }
     }
 }
 
@@ -156,4 +240,63 @@ fn send_all(
 /// Returns false if the system refuses.
 fn allow_fragmentation(socket: &UdpSocket) -> bool {
     set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::OMIT).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::client::unsent_replies::Goodness;
+    use crate::telemetry::metrics::Counter;
+
+    const TAG: ReplyTag = ReplyTag::new(1, Goodness::No);
+
+    /// A socket on loopback that sends, and one that receives.
+    fn sockets(address: &str) -> Option<(Arc<DatagramSocket>, UdpSocket)> {
+        let bind = || UdpSocket::bind((address, 0));
+        let receiver = bind().ok()?;
+        let timeout = Some(Duration::from_secs(10));
+        receiver.set_read_timeout(timeout).expect("an option");
+        let sender = DatagramSocket::new(bind().ok()?, Arc::default());
+        Some((Arc::new(sender), receiver))
+    }
+
+    /// Three datagrams of an octet each to these peers.
+    fn datagrams(
+        socket: &Arc<DatagramSocket>,
+        peers: [SocketAddr; 3],
+        local: Option<LocalAddress>,
+    ) -> Vec<Datagram> {
+        let datagrams = (0..).zip(peers).map(|(at, peer)| Datagram {
+            socket: Arc::clone(socket),
+            peer,
+            local,
+            octets: at..at + 1,
+            tag: TAG,
+        });
+        datagrams.collect()
+    }
+
+    fn received(receiver: &UdpSocket) -> u8 {
+        let mut octet = [0];
+        receiver.recv(&mut octet).expect("a datagram");
+        octet[0]
+    }
+
+    #[test]
+    fn a_refused_datagram_is_counted_and_the_others_leave() {
+        let (sender, receiver) = sockets("127.0.0.1").expect("loopback");
+        let peer = receiver.local_addr().expect("bound");
+        // The kernel sends nothing from loopback to another network.
+        let elsewhere = SocketAddr::from(([192, 0, 2, 1], 9));
+        let batch = datagrams(&sender, [peer, elsewhere, peer], None);
+        let mut unsent = Vec::new();
+        send_datagrams(&mut SendHeaders::default(), b"abc", &batch, &mut unsent);
+        assert_eq!(unsent.len(), 1, "{unsent:?}");
+        assert_eq!(received(&receiver), b'a');
+        assert_eq!(received(&receiver), b'c');
+        let counts = sender.unsent().by_cause().iter().map(Counter::value);
+        assert_eq!(counts.sum::<u64>(), 1);
+    }
 }

@@ -1,9 +1,9 @@
 //! Where is an answer sent to?
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::client::datagrams::LocalAddress;
+use crate::client::datagrams::{DatagramSocket, LocalAddress};
 use crate::client::stream::InFlightGuard;
 
 /// The client of one query, and so the destination of the answer.
@@ -12,7 +12,7 @@ pub enum Client {
     /// A client that asks over UDP.
     Datagram {
         /// The socket that received the query.
-        socket: Arc<UdpSocket>,
+        socket: Arc<DatagramSocket>,
         /// The source of the query.
         peer: SocketAddr,
         /// The address that the query was sent to, if the socket is bound to the wildcard address.

@@ -20,6 +20,9 @@
 //! - [`slots`]: which slots are in use, and by whom?
 //! - [`slow_reader_list`]: which clients read their answers more slowly than they ask?
 //! - [`datagrams`]: how are datagrams sent?
+//! - [`unsent_replies`]: which replies were not sent, and who hears of it?
+//! - `delivery_state`: do replies leave this host?
+//! - [`send_failure`]: why was a reply not sent?
 //! - [`eviction_counters`]: which limits on clients took effect, and how often?
 //! - [`address`]: which addresses count as one client?
 
@@ -40,13 +43,16 @@ pub mod address;
 pub mod connection;
 pub mod connection_limit;
 pub mod datagrams;
+mod delivery_state;
 pub mod destination;
 pub mod eviction_counters;
 mod eviction_order;
 mod in_flight;
 mod outbox;
 pub mod reply_batch;
+pub mod send_failure;
 pub mod slots;
 pub mod slow_reader_list;
 pub mod slow_readers;
 pub mod stream;
+pub mod unsent_replies;

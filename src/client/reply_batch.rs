@@ -15,6 +15,7 @@ use crate::client::connection::{Connection, IDLE_TIMEOUT};
 use crate::client::datagrams::{Datagram, MAX_DATAGRAMS, SendHeaders, send_datagrams};
 use crate::client::destination::Client;
 use crate::client::stream::Stream;
+use crate::client::unsent_replies::ReplyTag;
 use crate::message::framing::{self, LENGTH_PREFIX_LEN};
 use crate::message::{
     Answer, ExtendedError, MAX_MESSAGE_LEN, MAX_SOURCE_OPTION_LEN, MIN_UDP_PAYLOAD, ReplyOptions,
@@ -47,12 +48,16 @@ pub struct ReplyBatch {
     reservation: Option<Reservation>,
     /// The counter of queries without an answer, and how much it decreases once the batch is sent.
     pending_counter: Option<(Arc<AtomicUsize>, usize)>,
+    /// Unsent replies that the caller counts as good after the batch was sent, since it last asked for their number.
+    unsent_good: u64,
 }
 
 /// The replies to one stream: parts of the buffer, in order.
 struct StreamReplies {
     stream: Arc<Stream>,
     parts: SmallVec<[Range<usize>; 4]>,
+    /// One for each reply.
+    tags: SmallVec<[ReplyTag; 8]>,
 }
 
 impl ReplyBatch {
@@ -65,9 +70,12 @@ impl ReplyBatch {
     }
 
     /// Adds an answer of the resolver. Over UDP, an answer that is longer than the client accepts is truncated (TC=1).
+    ///
+    /// As in all methods that add a reply, `tag` says what the reply counts as if it is not sent.
     pub fn push_answer(
         &mut self,
         client: &Client,
+        tag: ReplyTag,
         reply_to: &ReplyTo<'_>,
         answer: &Answer<'_>,
         options: &ReplyOptions,
@@ -85,17 +93,23 @@ impl ReplyBatch {
             .saturating_add(source)
             .min(limit);
         note_answer(client, true);
-        self.push(client, size, |out| {
+        self.push(client, tag, size, |out| {
             reply_to.write_answer_with(out, answer, options, limit);
         });
     }
 
     /// Adds an answer that is signed for the client (TSIG or SIG(0)) and unchanged but for its ID (RFC 8945 section 5.5), or truncated over UDP.
-    pub fn push_signed(&mut self, client: &Client, reply_to: &ReplyTo<'_>, answer: &Answer<'_>) {
+    pub fn push_signed(
+        &mut self,
+        client: &Client,
+        tag: ReplyTag,
+        reply_to: &ReplyTo<'_>,
+        answer: &Answer<'_>,
+    ) {
         let limit = max_message_len(client, reply_to);
         let size = answer.message().len().min(limit);
         note_answer(client, true);
-        self.push(client, size, |out| {
+        self.push(client, tag, size, |out| {
             reply_to.write_verbatim(out, answer, limit);
         });
     }
@@ -105,6 +119,7 @@ impl ReplyBatch {
     pub fn push_reply(
         &mut self,
         client: &Client,
+        tag: ReplyTag,
         reply_to: &ReplyTo<'_>,
         rcode: u16,
         ede: Option<ExtendedError>,
@@ -112,7 +127,7 @@ impl ReplyBatch {
     ) {
         let reply_to = with_keepalive(client, reply_to);
         note_answer(client, false);
-        self.push(client, MAX_EMPTY_REPLY_OCTETS, |out| {
+        self.push(client, tag, MAX_EMPTY_REPLY_OCTETS, |out| {
             let start = out.len();
             reply_to.write_empty_response(out, rcode, ede);
             let too_long = out.len().saturating_sub(start) > max_len_with_ede;
@@ -124,8 +139,8 @@ impl ReplyBatch {
     }
 
     /// Adds a reply without records that asks the client to retry over TCP (TC=1).
-    pub fn push_tc(&mut self, client: &Client, reply_to: &ReplyTo<'_>) {
-        self.push(client, MAX_EMPTY_REPLY_OCTETS, |out| {
+    pub fn push_tc(&mut self, client: &Client, tag: ReplyTag, reply_to: &ReplyTo<'_>) {
+        self.push(client, tag, MAX_EMPTY_REPLY_OCTETS, |out| {
             reply_to.write_empty_tc(out)
         });
     }
@@ -136,7 +151,13 @@ impl ReplyBatch {
     }
 
     /// Adds a reply of at most `size` octets, which `write` appends to the buffer. Sends the batch first if it is full.
-    fn push(&mut self, client: &Client, size: usize, write: impl FnOnce(&mut Vec<u8>)) {
+    fn push(
+        &mut self,
+        client: &Client,
+        tag: ReplyTag,
+        size: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         let size = size.saturating_add(LENGTH_PREFIX_LEN);
         let is_full = self.octets.len().saturating_add(size) > MAX_BATCH_OCTETS
             || self.datagrams.len() >= MAX_DATAGRAMS
@@ -157,6 +178,7 @@ impl ReplyBatch {
                     peer: *peer,
                     local: *local,
                     octets: start..self.octets.len(),
+                    tag,
                 });
             }
             Client::Stream(guard) => {
@@ -167,7 +189,7 @@ impl ReplyBatch {
                     let start = self.octets.len();
                     framing::append(&mut self.octets, write);
                     let part = start..self.octets.len();
-                    self.add_part(stream, part);
+                    self.add_part(stream, tag, part);
                 } else {
                     stream.close_over_memory();
                 }
@@ -196,7 +218,7 @@ impl ReplyBatch {
     }
 
     /// Adds a part of the buffer to the replies of `stream`.
-    fn add_part(&mut self, stream: &Arc<Stream>, part: Range<usize>) {
+    fn add_part(&mut self, stream: &Arc<Stream>, tag: ReplyTag, part: Range<usize>) {
         // From the end: the stream of the last reply is the likeliest, and a batch has few.
         let found = self
             .streams
@@ -207,9 +229,11 @@ impl ReplyBatch {
             self.streams.push(StreamReplies {
                 stream: Arc::clone(stream),
                 parts: SmallVec::from_iter([part]),
+                tags: SmallVec::from_iter([tag]),
             });
             return;
         };
+        replies.tags.push(tag);
         match replies.parts.last_mut() {
             Some(last) if last.end == part.start => last.end = part.end,
             _ => replies.parts.push(part),
@@ -224,9 +248,16 @@ impl ReplyBatch {
         *answered = answered.saturating_add(1);
     }
 
+    /// Takes the number of replies that were not sent and have [`Goodness::CountedAfterSend`].
+    ///
+    /// [`Goodness::CountedAfterSend`]: crate::client::unsent_replies::Goodness::CountedAfterSend
+    pub fn take_unsent_good(&mut self) -> u64 {
+        mem::take(&mut self.unsent_good)
+    }
+
     /// Sends all replies without blocking: datagrams in groups that share a socket and a source address, each stream in one write.
     pub fn send(&mut self) {
-        let mut others = Vec::new();
+        let (mut others, mut unsent) = (Vec::new(), Vec::new());
         while let Some(group) = self.datagrams.first().map(Datagram::send_group) {
             // Mostly all datagrams are in one group.
             if self
@@ -238,13 +269,22 @@ impl ReplyBatch {
                 others.extend(self.datagrams.extract_if(.., is_other));
             }
             for batch in self.datagrams.chunks(MAX_DATAGRAMS) {
-                send_datagrams(&mut self.headers, &self.octets, batch);
+                send_datagrams(&mut self.headers, &self.octets, batch, &mut unsent);
+                let tags = unsent.drain(..).map(|(_, tag)| tag);
+                self.unsent_good = self.unsent_good.saturating_add(count_good(tags));
             }
             self.datagrams.clear();
             self.datagrams.append(&mut others);
         }
-        for StreamReplies { stream, parts } in self.streams.drain(..) {
-            stream.write(&self.octets, &parts);
+        for replies in self.streams.drain(..) {
+            let StreamReplies {
+                stream,
+                parts,
+                tags,
+            } = replies;
+            if !stream.write(&self.octets, &parts, &tags) {
+                self.unsent_good = self.unsent_good.saturating_add(count_good(tags));
+            }
             stream.batch_sent();
         }
         self.octets.clear();
@@ -255,6 +295,12 @@ impl ReplyBatch {
             count.fetch_sub(mem::take(answered), Ordering::SeqCst);
         }
     }
+}
+
+/// The number of these unsent replies that the caller counts as good after the batch was sent.
+fn count_good(tags: impl IntoIterator<Item = ReplyTag>) -> u64 {
+    let good = tags.into_iter().filter(|tag| tag.is_counted_after_send());
+    u64::try_from(good.count()).unwrap_or(u64::MAX)
 }
 
 /// Records for a stream whether the reply is an answer of the resolver.

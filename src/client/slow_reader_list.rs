@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::client::eviction_counters::EvictionCounters;
+use crate::client::unsent_replies::UnsentReplies;
 use crate::system::clock::later;
 use crate::system::memory::{Memory, Purpose, Reservation};
 
@@ -40,6 +41,7 @@ pub struct SlowReaderList<S> {
     wakeup: PipeWriter,
     memory: Arc<Memory>,
     evictions: Arc<EvictionCounters>,
+    unsent_replies: Arc<UnsentReplies>,
 }
 
 /// What the lock of [`SlowReaderList`] guards.
@@ -80,6 +82,7 @@ impl<S> SlowReaderList<S> {
     pub fn new(
         memory: Arc<Memory>,
         evictions: Arc<EvictionCounters>,
+        unsent_replies: Arc<UnsentReplies>,
     ) -> io::Result<(Arc<Self>, PipeReader)> {
         let (wakeups, wakeup) = io::pipe()?;
         let list = List {
@@ -92,6 +95,7 @@ impl<S> SlowReaderList<S> {
             wakeup,
             memory,
             evictions,
+            unsent_replies,
         };
         Ok((Arc::new(slow_readers), wakeups))
     }
@@ -99,6 +103,11 @@ impl<S> SlowReaderList<S> {
     /// The counters of closed connections.
     pub(super) fn evictions(&self) -> &EvictionCounters {
         &self.evictions
+    }
+
+    /// The counts of replies that the kernel did not send.
+    pub fn unsent_replies(&self) -> &Arc<UnsentReplies> {
+        &self.unsent_replies
     }
 
     /// Returns true if one client may have so many octets of unread answers.

@@ -13,9 +13,10 @@ use socket2::SockRef;
 
 use crate::client::eviction_order::EvictionRank;
 use crate::client::in_flight::InFlightCount;
-use crate::client::outbox::Outbox;
+use crate::client::outbox::{Outbox, unsent_tags};
 use crate::client::slots::Slot;
 use crate::client::slow_reader_list::SlowReaderList;
+use crate::client::unsent_replies::ReplyTag;
 use crate::system::clock::{self, later};
 use crate::system::socket_owner;
 use crate::telemetry::log::debug;
@@ -35,7 +36,7 @@ const FIRST_QUERY_GRACE: Duration = Duration::from_millis(100);
 /// guards the count of queries and the flags that end reading; the lock of `slot` guards the slot alone.
 ///
 /// Locks are taken in this order: `outbox`, the list of slow readers, `in_flight`, `slot`, the table of slots. A thread that holds the
-/// list only tries the lock of an outbox.
+/// list only tries the lock of an outbox. The lock of [`UnsentReplies`](crate::client::unsent_replies::UnsentReplies) comes last.
 #[derive(Debug)]
 pub struct Stream {
     peer: SocketAddr,
@@ -276,16 +277,46 @@ impl Stream {
     }
 
     /// Writes the `parts` of `octets` in order, without blocking. What the socket does not take is queued in the outbox. If there is no
-    /// memory for that, or the client has left too much unread, the connection is closed.
-    pub(super) fn write(self: &Arc<Self>, octets: &[u8], parts: &[Range<usize>]) {
+    /// memory for that, or the client has left too much unread, the connection is closed. The parts hold a framed reply for each tag.
+    ///
+    /// Returns false if the kernel refuses to send the replies. A client that is gone or does not read is no such case.
+    pub(super) fn write(
+        self: &Arc<Self>,
+        octets: &[u8],
+        parts: &[Range<usize>],
+        tags: &[ReplyTag],
+    ) -> bool {
         let mut outbox = self.outbox.lock();
         if outbox.is_closed() {
-            return;
+            return true;
         }
-        let sent = match outbox.write(octets, parts) {
-            Ok(sent) => sent,
-            Err(error) => return self.close_locked(&mut outbox, &error.to_string()),
-        };
+        let unsent_replies = self.slow_readers.unsent_replies();
+        match outbox.write(octets, parts) {
+            Ok(sent) => {
+                if sent > 0 && unsent_replies.is_watching() {
+                    unsent_replies.record_stream_sent(tags.len());
+                }
+                self.queue_unsent(&mut outbox, octets, parts, tags, sent);
+                true
+            }
+            Err(error) => {
+                let tags = tags.iter().copied();
+                let is_refused = unsent_replies.record_stream_error(error, tags);
+                self.close_locked(&mut outbox, &error.to_string());
+                !is_refused
+            }
+        }
+    }
+
+    /// Queues the octets of a write that the socket has not taken, after the first `sent` ones.
+    fn queue_unsent(
+        self: &Arc<Self>,
+        outbox: &mut Outbox,
+        octets: &[u8],
+        parts: &[Range<usize>],
+        tags: &[ReplyTag],
+        sent: usize,
+    ) {
         let total = parts
             .iter()
             .fold(0_usize, |sum, range| sum.saturating_add(range.len()));
@@ -293,10 +324,11 @@ impl Stream {
         if unsent == 0 {
             return;
         }
-        let cost = outbox.cost_with(unsent);
+        let tags = unsent_tags(octets, parts, tags, sent);
+        let cost = outbox.cost_with(unsent, tags.len());
         if !self.slow_readers.is_within_share(cost) {
             self.slow_readers.evictions().slow_readers.increment();
-            return self.close_locked(&mut outbox, "it does not read its answers");
+            return self.close_locked(outbox, "it does not read its answers");
         }
         let try_close = Self::try_close_over_memory;
         if !self
@@ -304,9 +336,9 @@ impl Stream {
             .reserve_evicting(outbox.reservation_mut(), cost, self, try_close)
         {
             self.slow_readers.evictions().over_memory.increment();
-            return self.close_locked(&mut outbox, "there is no memory for its answers");
+            return self.close_locked(outbox, "there is no memory for its answers");
         }
-        outbox.push_unsent(octets, parts, sent, unsent);
+        outbox.push_unsent(octets, parts, tags, sent, unsent);
         let now = clock::now();
         outbox.non_empty_since.get_or_insert(now);
         if !std::mem::replace(&mut outbox.is_listed, true) {
@@ -318,6 +350,8 @@ impl Stream {
     pub(super) fn drain(&self, deadline_passed: bool) {
         let mut outbox = self.outbox.lock();
         if let Err(error) = outbox.flush() {
+            let unsent_replies = self.slow_readers.unsent_replies();
+            unsent_replies.record_stream_error(error, outbox.unsent_tags());
             self.close_locked(&mut outbox, &error.to_string());
         }
         if !outbox.is_empty() {

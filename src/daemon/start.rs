@@ -152,7 +152,6 @@ impl BoundDaemon {
         let clients = client_limit(&config);
         let memory = Memory::new(config.memory);
         let evictions = Arc::new(EvictionCounters::default());
-        let slow_readers = start_slow_readers(&memory, &evictions)?;
         warn_of_variables(&config);
         let now = clock::now();
         let relay = Relay::start(
@@ -162,6 +161,7 @@ impl BoundDaemon {
             &memory,
             now,
         )?;
+        let slow_readers = start_slow_readers(&memory, &evictions, &relay.completer)?;
         let pool = WorkerPool::new(Arc::clone(&relay.forwarder), clients);
         // Before the first query: a query for which no thread can connect would fail.
         upstreams::set_executor(&relay.upstreams, &pool);
@@ -268,8 +268,13 @@ impl Relay {
 fn start_slow_readers(
     memory: &Arc<Memory>,
     evictions: &Arc<EvictionCounters>,
+    completer: &QueryCompleter,
 ) -> io::Result<Arc<SlowReaders>> {
-    let (slow_readers, wakeup) = SlowReaders::new(Arc::clone(memory), Arc::clone(evictions))?;
+    let (slow_readers, wakeup) = SlowReaders::new(
+        Arc::clone(memory),
+        Arc::clone(evictions),
+        Arc::clone(completer.counts().unsent_replies()),
+    )?;
     let for_thread = Arc::clone(&slow_readers);
     thread::spawn_restarting("slow-readers", move || for_thread.drain(&wakeup))?;
     Ok(slow_readers)

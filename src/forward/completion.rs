@@ -12,6 +12,7 @@ use log::{Level, log_enabled};
 use crate::cache::{self, Cache, CacheHit, Responder};
 use crate::client::destination::Client;
 use crate::client::reply_batch::ReplyBatch;
+use crate::client::unsent_replies::Goodness;
 use crate::forward::counts::{AnswerSource, Counts};
 use crate::forward::in_flight::Query;
 use crate::forward::in_flight_table::InFlightTable;
@@ -218,16 +219,24 @@ impl QueryCompleter {
                 ..waiter.reply_to(query.question())
             };
             let since = waiter.since;
+            let took = now.saturating_duration_since(since);
+            let goodness = match self.counts.is_good(took) {
+                true => Goodness::Counted,
+                false => Goodness::No,
+            };
             let (source, outcome) = match (replacement, result) {
                 (Some(hit), _) => {
-                    let outcome = self.answer_from_cache(client, reply_to, hit, since, replies);
+                    let outcome =
+                        self.answer_from_cache(client, reply_to, hit, goodness, since, replies);
                     (AnswerSource::Cache, outcome)
                 }
                 (None, Ok(answer)) => {
+                    let tag = Outcome::Answered.tag(goodness);
                     if query.is_signed() {
-                        replies.push_signed(client, reply_to, answer);
+                        replies.push_signed(client, tag, reply_to, answer);
                     } else {
-                        replies.push_answer(client, reply_to, answer, &ReplyOptions::default());
+                        let options = &ReplyOptions::default();
+                        replies.push_answer(client, tag, reply_to, answer, options);
                     }
                     self.record_outcome(client, reply_to.question, Outcome::Answered, since);
                     (AnswerSource::Resolver, Outcome::Answered)
@@ -237,7 +246,6 @@ impl QueryCompleter {
                     (AnswerSource::Resolver, outcome)
                 }
             };
-            let took = now.saturating_duration_since(since);
             self.counts
                 .record_latency(source, took, 1, outcome.is_served().into());
             self.quota.release(waiter.slot, waiter.octets);
@@ -245,12 +253,13 @@ impl QueryCompleter {
         }
     }
 
-    /// Answers a client, whose query came at `since`, from the cache.
+    /// Answers a client, whose query came at `since`, from the cache. If the answer is no failure, `goodness` says whether it counts as good.
     pub(super) fn answer_from_cache(
         &self,
         client: &Client,
         reply_to: &ReplyTo<'_>,
         hit: &CacheHit,
+        goodness: Goodness,
         since: Instant,
         replies: &mut ReplyBatch,
     ) -> Outcome {
@@ -267,7 +276,6 @@ impl QueryCompleter {
             self.reply_error(client, reply_to, outcome, usize::MAX, since, replies);
             return outcome;
         }
-        replies.push_answer(client, reply_to, &hit.answer(), hit.reply_options());
         let outcome = if hit.is_stale() {
             Outcome::Stale
         } else if hit.is_failure() {
@@ -275,6 +283,8 @@ impl QueryCompleter {
         } else {
             Outcome::Cached
         };
+        let tag = outcome.tag(goodness);
+        replies.push_answer(client, tag, reply_to, &hit.answer(), hit.reply_options());
         self.record_outcome(client, reply_to.question, outcome, since);
         outcome
     }
@@ -292,7 +302,8 @@ impl QueryCompleter {
             source: Some(Source::Local),
             ..*reply_to
         };
-        replies.push_answer(client, reply_to, answer, &ReplyOptions::default());
+        let tag = Outcome::Local.tag(Goodness::No);
+        replies.push_answer(client, tag, reply_to, answer, &ReplyOptions::default());
         self.record_outcome(client, reply_to.question, Outcome::Local, since);
     }
 
@@ -330,7 +341,8 @@ impl QueryCompleter {
         replies: &mut ReplyBatch,
     ) {
         if let Some((rcode, ede)) = outcome.reply() {
-            replies.push_reply(client, reply_to, rcode, ede, max_len);
+            let tag = outcome.tag(Goodness::No);
+            replies.push_reply(client, tag, reply_to, rcode, ede, max_len);
         }
         self.record_outcome(client, reply_to.question, outcome, since);
     }

@@ -14,6 +14,7 @@ use crate::cache::{CacheHit, Lookup, Refresh};
 use crate::client::connection::Connection;
 use crate::client::destination::Client;
 use crate::client::reply_batch::ReplyBatch;
+use crate::client::unsent_replies::Goodness;
 use crate::forward::checks::refusal;
 use crate::forward::completion::QueryCompleter;
 use crate::forward::counts::AnswerSource;
@@ -196,8 +197,9 @@ impl Forwarder {
         let refusal = refusal(verdict, &query);
         let reply_to = ReplyTo::from_query(&query);
         if refusal == Some(Outcome::RateLimited) && is_datagram {
-            replies.push_tc(&client, &reply_to);
-            return completer.record_outcome(&client, reply_to.question, Outcome::RateLimited, now);
+            let outcome = Outcome::RateLimited;
+            replies.push_tc(&client, outcome.tag(Goodness::No), &reply_to);
+            return completer.record_outcome(&client, reply_to.question, outcome, now);
         }
         if let Some(outcome) = refusal {
             let max_len = message.len();
@@ -294,7 +296,8 @@ impl Forwarder {
         replies: &mut ReplyBatch,
     ) {
         let (completer, reply_to) = (&self.completer, ReplyTo::from_query(query));
-        let outcome = completer.answer_from_cache(client, &reply_to, hit, now, replies);
+        let goodness = Goodness::CountedAfterSend;
+        let outcome = completer.answer_from_cache(client, &reply_to, hit, goodness, now, replies);
         from_cache.count += 1;
         from_cache.served += u64::from(outcome.is_served());
     }
@@ -349,6 +352,7 @@ impl Forwarder {
             self.completer.counts().add_misses(misses);
         }
         let RepliesFromCache { count, served } = std::mem::take(&mut batch.from_cache);
+        let served = served.saturating_sub(batch.replies.take_unsent_good());
         if count > 0 {
             let took = clock::now().saturating_duration_since(now);
             self.completer

@@ -217,6 +217,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::client::datagrams::DatagramSocket;
     use crate::client::destination::Client;
     use crate::forward::quota::{self, QueryQuota};
     use crate::forward::waiters::Waiter;
@@ -237,7 +238,7 @@ mod tests {
         let peer = SocketAddr::from(([192, 0, 2, 1], 1));
         let client = Client::Datagram {
             peer,
-            socket: Arc::new(socket),
+            socket: Arc::new(DatagramSocket::new(socket, Arc::default())),
             local: None,
         };
         let limits = quota::Limits {

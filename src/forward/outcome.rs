@@ -2,6 +2,7 @@
 //!
 //! The response code, the EDE, the count and the log line of each query follow from its [`Outcome`].
 
+use crate::client::unsent_replies::{Goodness, MAX_OUTCOMES, ReplyTag};
 use crate::message::{ExtendedError, ParseError, ede, rcode};
 use crate::upstream::Failure;
 
@@ -50,11 +51,16 @@ pub enum Outcome {
     Unauthenticated,
     /// Too many queries were in flight, too little memory was left for them, or the upstream rate limit was reached.
     Overloaded,
+    /// The kernel refused to send the reply. The reply has an outcome too, which then does not count.
+    NotSent,
 }
+
+/// The numbers of outcomes fit into a [`ReplyTag`].
+const _: () = assert!(Outcome::ALL.len() <= MAX_OUTCOMES);
 
 impl Outcome {
     /// All outcomes, in the order of their counters.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Ignored,
         Self::Dropped,
         Self::RateLimited,
@@ -76,6 +82,7 @@ impl Outcome {
         Self::Unreachable,
         Self::Unauthenticated,
         Self::Overloaded,
+        Self::NotSent,
     ];
 
     /// The name of this outcome in log lines and metrics.
@@ -102,7 +109,17 @@ impl Outcome {
             Self::Unreachable => "unreachable",
             Self::Unauthenticated => "unauthenticated",
             Self::Overloaded => "overloaded",
+            Self::NotSent => "not-sent",
         }
+    }
+
+    /// The tag of a reply with this outcome. If it is an answer, `goodness` says whether and when it counts as good.
+    pub(super) fn tag(self, goodness: Goodness) -> ReplyTag {
+        let goodness = match self.is_served() {
+            true => goodness,
+            false => Goodness::No,
+        };
+        ReplyTag::new(self as u8, goodness)
     }
 
     /// Whether the query counts for the SLO: it may be asked, has a name that the resolver is asked for, and its failure was not
@@ -136,7 +153,8 @@ impl Outcome {
             | Self::Answered
             | Self::Cached
             | Self::Stale
-            | Self::CachedFailure => None,
+            | Self::CachedFailure
+            | Self::NotSent => None,
             Self::Denied => Some((rcode::REFUSED, because(ede::PROHIBITED, ""))),
             Self::RateLimited => Some((rcode::REFUSED, None)),
             Self::Malformed => Some((rcode::FORMERR, None)),
@@ -207,6 +225,7 @@ mod tests {
                     | Outcome::Cached
                     | Outcome::Stale
                     | Outcome::CachedFailure
+                    | Outcome::NotSent
             );
             assert_eq!(outcome.reply().is_none(), silent, "{}", outcome.name());
         }

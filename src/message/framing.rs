@@ -24,6 +24,24 @@ pub fn append(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     }
 }
 
+/// Returns how many of the messages end within the first `octets` octets of `parts`, each of which holds whole messages with their
+/// length fields.
+pub fn count_whole<'p>(parts: impl IntoIterator<Item = &'p [u8]>, octets: usize) -> usize {
+    let (mut end, mut count) = (0_usize, 0_usize);
+    for mut rest in parts {
+        while let Some((prefix, after)) = rest.split_first_chunk::<LENGTH_PREFIX_LEN>() {
+            let length = usize::from(u16::from_be_bytes(*prefix));
+            end = end.saturating_add(LENGTH_PREFIX_LEN).saturating_add(length);
+            if end > octets {
+                return count;
+            }
+            count = count.saturating_add(1);
+            rest = after.get(length..).unwrap_or_default();
+        }
+    }
+    count
+}
+
 /// The octets of a stream that were read and not yet consumed, split into messages.
 ///
 /// The buffer grows with the octets that have arrived, never with an announced length. If the reader takes all messages out
@@ -166,6 +184,25 @@ mod tests {
             }
             assert_eq!(found, messages, "in pieces of {piece}");
             assert!(!frames.has_partial_message());
+        }
+    }
+
+    #[test]
+    fn messages_count_as_whole_up_to_the_octet_that_ends_them() {
+        let first = framed(&[vec![1; 3], vec![]]);
+        let second = framed(&[vec![2; 300]]);
+        for (octets, count) in [
+            (0, 0),
+            (4, 0),
+            (5, 1),
+            (6, 1),
+            (7, 2),
+            (308, 2),
+            (309, 3),
+            (999, 3),
+        ] {
+            let parts = [&*first, &*second];
+            assert_eq!(count_whole(parts, octets), count, "{octets}");
         }
     }
 

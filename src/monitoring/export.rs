@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use crate::client::connection_limit::ConnectionLimit;
 use crate::client::eviction_counters::EvictionCounters;
+use crate::client::send_failure::SendFailure;
 use crate::forward::completion::QueryCompleter;
-use crate::forward::counts::AnswerSource;
 use crate::forward::forwarder::Forwarder;
 use crate::forward::outcome::Outcome;
 use crate::identity::key_exchange::Group;
@@ -53,28 +53,19 @@ pub struct Exporter {
 impl Exporter {
     /// The level of service since the start.
     pub fn service(&self) -> ServiceLevel {
-        let completer = &self.completer;
-        let mut service = ServiceLevel {
-            good: completer.counts().slo_good(),
-            cache_latency: completer.counts().latencies(AnswerSource::Cache),
-            resolver_latency: completer.counts().latencies(AnswerSource::Resolver),
-            ..ServiceLevel::default()
-        };
-        for outcome in Outcome::ALL {
-            let count = completer.counts().count(outcome);
-            service.all += count;
-            if outcome.counts_for_slo() {
-                service.eligible += count;
-                service.failed += if outcome.is_served() { 0 } else { count };
-            }
-        }
-        service
+        ServiceLevel::of(self.completer.counts())
     }
 
-    /// Whether a query would get an answer now, as far as is known: from a resolver or from the cache.
-    pub fn is_ready(&self) -> bool {
-        self.forwarder.upstreams().main().is_ready()
-            || self.completer.cache().can_serve(clock::now())
+    /// Why a query would get no answer now, as far as is known. None if a resolver or the cache would answer it, and the answer would leave.
+    pub fn not_ready_reason(&self) -> Option<&'static str> {
+        let now = clock::now();
+        let has_answers =
+            self.forwarder.upstreams().main().is_ready() || self.completer.cache().can_serve(now);
+        if !has_answers {
+            return Some("no resolver serves, and the cache has nothing to serve");
+        }
+        let failure = self.completer.counts().unsent_replies().failure(now);
+        failure.map(SendFailure::not_ready_reason)
     }
 
     /// The status of each address of the resolvers.
@@ -372,6 +363,13 @@ impl Exporter {
                 .iter()
                 .map(|(reason, count)| (label("reason", reason), Value::Integer(count.value())))
                 .collect(),
+        );
+        all.occurred_counters(
+            "dns_tool_replies_not_sent",
+            "Replies that the kernel refused to send, by why.",
+            "cause",
+            &SendFailure::ALL.map(SendFailure::name),
+            self.completer.counts().unsent_replies().by_cause(),
         );
         all.counter(
             "dns_tool_udp_receive_drops",

@@ -201,6 +201,25 @@ impl Families {
             .map(|(label_value, count)| (label(key, label_value), Value::Integer(count.value())));
         self.add(name, Kind::Counter, help, samples.collect());
     }
+
+    /// The same, without the counters that are 0. The first one is always there, so that the family is not empty. For values of which most
+    /// never occur: they cost no series.
+    pub(super) fn occurred_counters(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        key: &str,
+        label_values: &[&str],
+        counters: &[Counter],
+    ) {
+        self.counters(name, help, key, label_values, counters);
+        if let Some(family) = self.0.last_mut() {
+            let mut is_first = true;
+            family
+                .samples
+                .retain(|(_, value)| std::mem::take(&mut is_first) || *value != Value::Integer(0));
+        }
+    }
 }
 
 /// One sample without labels.
@@ -231,6 +250,19 @@ mod tests {
 
     use super::*;
     use crate::telemetry::metrics::Histogram;
+
+    #[test]
+    fn counters_that_are_0_are_left_out_but_for_the_first() {
+        let counters = [(); 3].map(|()| Counter::new());
+        counters[2].add(7);
+        let mut families = Families(Vec::new());
+        families.occurred_counters("x", "Help.", "cause", &["a", "b", "c"], &counters);
+        let expected = [
+            (label("cause", "a"), Value::Integer(0)),
+            (label("cause", "c"), Value::Integer(7)),
+        ];
+        assert_eq!(families.0[0].samples, expected);
+    }
 
     #[test]
     fn both_formats_have_the_same_samples() {

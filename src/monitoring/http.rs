@@ -334,10 +334,8 @@ impl HttpServer {
     fn not_ready_reason(&self) -> Option<&'static str> {
         if self.stopping.load(Ordering::Acquire) {
             Some("stopping")
-        } else if self.exporter.is_ready() {
-            None
         } else {
-            Some("no resolver serves, and the cache has nothing to serve")
+            self.exporter.not_ready_reason()
         }
     }
 }

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
 
+use crate::client::send_failure::SendFailure;
 use crate::forward::outcome::Outcome;
 use crate::monitoring::chart;
 use crate::monitoring::export::{Exporter, resolver_labels};
@@ -130,6 +131,7 @@ impl PageWriter<'_> {
             "lines" => return chart::write_latency_chart(&mut self.text, &self.intervals),
             "resolvers" => return self.resolver_rows(),
             "outcomes" => return self.outcome_rows(),
+            "unsent" => return self.unsent_rows(),
             _ => match (
                 placeholder.strip_prefix('='),
                 placeholder.strip_prefix("meter "),
@@ -233,6 +235,19 @@ impl PageWriter<'_> {
             let labels = resolver_labels(&status);
             self.metric_cell(&["dns_tool_resolver_sessions{", &labels, "}"].concat());
             self.push(&["</tr>"]);
+        }
+    }
+
+    /// A row for each cause for which replies were not sent.
+    fn unsent_rows(&mut self) {
+        for cause in SendFailure::ALL.map(SendFailure::name) {
+            let labels = label("cause", cause);
+            let name = ["dns_tool_replies_not_sent_total{", &labels, "}"].concat();
+            if self.value(&name) > Some(0) {
+                self.push(&["<tr><th>Replies not sent: ", cause, "</th>"]);
+                self.metric_cell(&name);
+                self.push(&["</tr>"]);
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! How well are clients served?
 
+use crate::forward::counts::{AnswerSource, Counts};
+use crate::forward::outcome::Outcome;
 use crate::telemetry::metrics::HistogramSnapshot;
 
 /// Service level indicators: how many queries had good answers, and how long clients waited.
@@ -9,7 +11,7 @@ pub struct ServiceLevel {
     pub eligible: u64,
     /// Eligible queries that were answered within `--slo-latency`.
     pub good: u64,
-    /// Eligible queries that got no answer, or an error of ours.
+    /// Eligible queries whose clients got no answer, or an error of ours.
     pub failed: u64,
     /// All queries.
     pub all: u64,
@@ -20,6 +22,25 @@ pub struct ServiceLevel {
 }
 
 impl ServiceLevel {
+    /// What `counts` say of the time since the start.
+    pub(super) fn of(counts: &Counts) -> Self {
+        let mut service = Self {
+            good: counts.slo_good(),
+            cache_latency: counts.latencies(AnswerSource::Cache),
+            resolver_latency: counts.latencies(AnswerSource::Resolver),
+            ..Self::default()
+        };
+        for outcome in Outcome::ALL {
+            let (count, unsent) = counts.counted_and_unsent(outcome);
+            service.all += count;
+            if outcome.counts_for_slo() {
+                service.eligible += count;
+                service.failed += if outcome.is_served() { unsent } else { count };
+            }
+        }
+        service
+    }
+
     /// What happened since `before`.
     pub(super) fn since(&self, before: &Self) -> Self {
         Self {

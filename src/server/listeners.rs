@@ -12,6 +12,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use crate::client::connection_limit::ConnectionLimit;
+use crate::client::datagrams::DatagramSocket;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
 use crate::forward::forwarder::Forwarder;
@@ -28,7 +29,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The listening threads.
 pub struct Server {
-    udp: Vec<Arc<UdpSocket>>,
+    udp: Vec<Arc<DatagramSocket>>,
     /// See [`Sockets`].
     socket_activated: bool,
     reuse_port: bool,
@@ -74,10 +75,15 @@ impl Server {
             };
             threads.push(thread::spawn_restarting("accept", move || acceptor.run())?);
         }
-        for udp in &sockets.udp {
+        let with_counts = |udp| {
+            let unsent_replies = Arc::clone(slow_readers.unsent_replies());
+            Arc::new(DatagramSocket::new(udp, unsent_replies))
+        };
+        let udp: Vec<_> = sockets.udp.into_iter().map(with_counts).collect();
+        for socket in &udp {
             let receiver = UdpReceiver {
-                socket: Arc::clone(udp),
-                local_address: udp.local_addr()?,
+                socket: Arc::clone(socket),
+                local_address: socket.socket().local_addr()?,
                 forwarder: Arc::clone(forwarder),
                 evictions: Arc::clone(evictions),
                 socket_activated: sockets.socket_activated,
@@ -86,7 +92,7 @@ impl Server {
             threads.push(thread::spawn_restarting("receive", move || receiver.run())?);
         }
         Ok(Self {
-            udp: sockets.udp,
+            udp,
             socket_activated: sockets.socket_activated,
             reuse_port: sockets.reuse_port,
             threads,
@@ -109,14 +115,14 @@ impl Server {
         if self.socket_activated {
             wake_receivers(&self.threads, &self.udp);
         } else {
-            for udp in &self.udp {
+            for udp in self.udp.iter().map(|udp| udp.socket()) {
                 // The socket stays open for the answers of queries in flight. With SO_REUSEPORT it would still receive queries. Once it is
                 // connected, here to itself, the kernel gives the queries of clients to the other sockets on the port.
                 if self.reuse_port {
                     let _ = udp.local_addr().and_then(|local| udp.connect(local));
                 }
                 // On Linux this wakes the receiving thread, even if it fails with ENOTCONN because the socket is not connected.
-                let _ = SockRef::from(&**udp).shutdown(Shutdown::Read);
+                let _ = SockRef::from(udp).shutdown(Shutdown::Read);
             }
         }
         for thread in self.threads {
@@ -130,11 +136,11 @@ impl Server {
 
 /// Wakes the threads that receive on socket-activated sockets, by sending an empty datagram to each socket. A shutdown of the socket
 /// would also end it for the service manager, which holds it too. Gives up after [`STOP_TIMEOUT`].
-fn wake_receivers(threads: &[JoinHandle<()>], sockets: &[Arc<UdpSocket>]) {
+fn wake_receivers(threads: &[JoinHandle<()>], sockets: &[Arc<DatagramSocket>]) {
     let deadline = clock::now() + STOP_TIMEOUT;
     while threads.iter().any(|thread| !thread.is_finished()) && clock::now() < deadline {
         for socket in sockets {
-            let Ok(address) = socket.local_addr() else {
+            let Ok(address) = socket.socket().local_addr() else {
                 continue;
             };
             let (wildcard, loopback): (IpAddr, IpAddr) = match address.ip() {

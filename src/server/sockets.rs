@@ -6,7 +6,6 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::sync::Arc;
 use std::time::Duration;
 
 use listenfd::ListenFd;
@@ -101,7 +100,7 @@ impl std::error::Error for BindError {
 #[derive(Debug)]
 pub struct Sockets {
     pub(super) tcp: Vec<TcpListener>,
-    pub(super) udp: Vec<Arc<UdpSocket>>,
+    pub(super) udp: Vec<UdpSocket>,
     addresses: Vec<SocketAddr>,
     /// A service manager has passed the sockets. It holds them too, and passes them on when this process has ended.
     pub(super) socket_activated: bool,
@@ -189,7 +188,7 @@ impl Sockets {
                     let address = udp.local_addr()?;
                     udp.set_nonblocking(false)?;
                     prepare_udp(&SockRef::from(&udp), address)?;
-                    sockets.udp.push(Arc::new(udp));
+                    sockets.udp.push(udp);
                     address
                 }
             };
@@ -207,7 +206,7 @@ impl Sockets {
 }
 
 /// The TCP and the UDP socket of one address.
-type SocketPair = (TcpListener, Arc<UdpSocket>);
+type SocketPair = (TcpListener, UdpSocket);
 
 /// Binds TCP and UDP to the same port, even if the system chooses it.
 fn bind_pair(
@@ -228,7 +227,7 @@ fn bind_pair(
         let tcp = bind_tcp(address, reuse_port).map_err(failed)?;
         let bound = tcp.local_addr().unwrap_or(address);
         match bind_udp(bound, reuse_port, requested.port() == 0) {
-            Ok(udp) => return Ok(((tcp, Arc::new(udp)), bound)),
+            Ok(udp) => return Ok(((tcp, udp), bound)),
             // The system chose a port that is free for TCP only. The next try gets another one.
             Err(cause)
                 if requested.port() == 0

@@ -3,7 +3,7 @@
 //! Each socket has a thread, which receives queries in batches and handles them at once.
 
 use std::io::IoSliceMut;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use nix::sys::socket::{
     SockaddrStorage, recvmmsg,
 };
 
-use crate::client::datagrams::LocalAddress;
+use crate::client::datagrams::{DatagramSocket, LocalAddress};
 use crate::client::destination::Client;
 use crate::client::eviction_counters::EvictionCounters;
 use crate::forward::forwarder::{Batch, Forwarder};
@@ -40,7 +40,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Receives the queries of one UDP socket.
 pub(super) struct UdpReceiver {
-    pub(super) socket: Arc<UdpSocket>,
+    pub(super) socket: Arc<DatagramSocket>,
     /// The address that the socket is bound to.
     pub(super) local_address: SocketAddr,
     pub(super) forwarder: Arc<Forwarder>,
@@ -69,7 +69,7 @@ impl UdpReceiver {
                 .map(|buffer| [IoSliceMut::new(buffer)])
                 .collect();
             let received = recvmmsg(
-                self.socket.as_raw_fd(),
+                self.socket.socket().as_raw_fd(),
                 &mut headers,
                 slices.iter_mut(),
                 MsgFlags::MSG_WAITFORONE,

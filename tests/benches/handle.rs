@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use dns_tool::client::datagrams::DatagramSocket;
 use dns_tool::client::destination::Client;
 use dns_tool::client::reply_batch::ReplyBatch;
 use dns_tool::config::command_line::{self, Command};
@@ -168,7 +169,8 @@ impl Bench {
 
     /// How long `count` of these take.
     fn time(&self, messages: &[Vec<u8>], count: u64) -> Duration {
-        let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").expect("a port"));
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let socket = Arc::new(DatagramSocket::new(socket, Arc::default()));
         let mut messages = messages.iter().cycle();
         let mut left = usize::try_from(count).expect("it is countable");
         let began = Instant::now();

@@ -10,6 +10,7 @@ use socket2::SockRef;
 use super::*;
 use crate::cache;
 use crate::client::connection_limit::ConnectionLimit;
+use crate::client::datagrams::{DatagramSocket, LocalAddress};
 use crate::client::eviction_counters::EvictionCounters;
 use crate::client::slow_readers::SlowReaders;
 use crate::forward::rate_limit;
@@ -30,7 +31,9 @@ const REFUSED: u8 = 5;
 struct Bench {
     forwarder: Forwarder,
     completer: Arc<QueryCompleter>,
-    server: Arc<UdpSocket>,
+    server: Arc<DatagramSocket>,
+    /// The source address of replies.
+    local: Option<LocalAddress>,
     client: UdpSocket,
     now: Instant,
 }
@@ -94,8 +97,12 @@ impl Bench {
                 Arc::clone(&completer),
                 start,
             ),
+            server: Arc::new(DatagramSocket::new(
+                socket(),
+                Arc::clone(completer.counts().unsent_replies()),
+            )),
             completer,
-            server: Arc::new(socket()),
+            local: None,
             client,
             now: start + Duration::from_secs(1000),
         }
@@ -122,7 +129,7 @@ impl Bench {
             let client = Client::Datagram {
                 socket: Arc::clone(&self.server),
                 peer: self.client.local_addr().expect("an address"),
-                local: None,
+                local: self.local,
             };
             self.forwarder.handle(query, client, self.now, batch);
         }
@@ -309,6 +316,45 @@ fn equal_questions_are_sent_once_and_each_client_gets_its_own_answer() {
     again.sort();
     assert_eq!(again, received);
     assert_eq!(bench.count(Outcome::Cached), 3);
+}
+
+#[test]
+fn a_reply_that_the_kernel_refuses_is_neither_answered_nor_good() {
+    let mut bench = Bench::new();
+    bench.cache_answer(300);
+    let good = |bench: &Bench| bench.completer.counts().slo_good();
+    assert_eq!((bench.count(Outcome::Answered), good(&bench)), (1, 1));
+    // An address that this host does not have is refused as a source.
+    bench.local = Some(LocalAddress {
+        address: [192, 0, 2, 1].into(),
+        interface: 0,
+    });
+    let dispatch = |bench: &Bench, queries: &[Vec<u8>]| {
+        let mut batch = bench.handle(queries);
+        bench.forwarder.dispatch(&mut batch, bench.now);
+    };
+    dispatch(&bench, &[query(1, "www.example"), query(2, "localhost")]);
+    let queries = bench.handle_all(&[query(3, "other.example"), query(4, "bad.example")]);
+    bench.complete(&queries[0], Ok(&answer(&queries[0], 300)));
+    bench.complete(&queries[1], Err(Failure::TimedOut));
+    bench.assert_silent();
+    for (outcome, sent, unsent) in [
+        (Outcome::Answered, 1, 1),
+        (Outcome::Cached, 0, 1),
+        (Outcome::Local, 0, 1),
+        (Outcome::TimedOut, 0, 1),
+    ] {
+        assert_eq!(bench.count(outcome), sent, "{}", outcome.name());
+        let counted = bench.completer.counts().counted_and_unsent(outcome);
+        assert_eq!(counted, (sent + unsent, unsent), "{}", outcome.name());
+    }
+    assert_eq!(bench.count(Outcome::NotSent), 4);
+    assert_eq!(good(&bench), 1);
+    // The next one that leaves counts.
+    bench.local = None;
+    dispatch(&bench, &[query(5, "www.example")]);
+    bench.expect_codes(&[(5, NOERROR)]);
+    assert_eq!((bench.count(Outcome::Cached), good(&bench)), (1, 2));
 }
 
 #[test]
@@ -772,7 +818,12 @@ impl TcpBench {
         let bench = Bench::new();
         let evictions = Arc::new(EvictionCounters::default());
         let memory = Arc::clone(bench.completer.memory());
-        let (slow_readers, _) = SlowReaders::new(memory, Arc::clone(&evictions)).expect("a pipe");
+        let (slow_readers, _) = SlowReaders::new(
+            memory,
+            Arc::clone(&evictions),
+            Arc::clone(bench.completer.counts().unsent_replies()),
+        )
+        .expect("a pipe");
         Self {
             bench,
             listener: TcpListener::bind("127.0.0.1:0").expect("a port"),
