@@ -11,10 +11,12 @@ use std::sync::Arc;
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
+use nix::sys::socket::{
+    ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, sendmsg,
+};
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 
-use crate::client::unsent_replies::{ReplyTag, UnsentReplies};
+use crate::client::unsent_replies::{BatchCall, ReplyTag, UnsentReplies};
 use crate::telemetry::log::debug;
 
 /// Datagrams that one system call sends, at most.
@@ -63,6 +65,8 @@ pub(super) struct SendHeaders {
     from_ipv4: Option<MultiHeaders<SockaddrStorage>>,
     /// With an IPv6 source address (IPV6_PKTINFO).
     from_ipv6: Option<MultiHeaders<SockaddrStorage>>,
+    /// The system has no sendmmsg, so each datagram takes a call of sendmsg.
+    one_at_a_time: bool,
 }
 
 /// One datagram to send.
@@ -97,6 +101,7 @@ pub(super) fn send_datagrams(
         without_source,
         from_ipv4,
         from_ipv6,
+        one_at_a_time,
     } = headers;
     type Space = fn() -> Option<Vec<u8>>;
     let mut send = |headers: &mut Option<_>, control: &[ControlMessage<'_>], space: Space| {
@@ -107,7 +112,7 @@ pub(super) fn send_datagrams(
             octets,
         };
         let headers = headers.get_or_insert_with(allocate);
-        group.send_all(headers, batch, unsent);
+        group.send_all(headers, one_at_a_time, batch, unsent);
     };
     match local.map(|local| (local.address, local.interface)) {
         None => send(without_source, &[], || None),
@@ -163,20 +168,29 @@ impl Group<'_> {
     fn send_all(
         &self,
         headers: &mut MultiHeaders<SockaddrStorage>,
+        one_at_a_time: &mut bool,
         mut batch: &[Datagram],
         unsent: &mut Vec<(Errno, ReplyTag)>,
     ) {
         let mut fragmentation_allowed = false;
         while let Some(first) = batch.first() {
-            let sent = self.send_many(headers, batch);
+            let sent = match *one_at_a_time {
+                false => self.send_many(headers, batch),
+                true => self.send_one(first),
+            };
             let step = match sent {
                 Ok(sent) => Step::Continue(sent),
-                Err(error) => Step::after(error, fragmentation_allowed),
+                Err(error) => Step::after(error, *one_at_a_time, fragmentation_allowed),
             };
             let done = match step {
                 Step::Continue(done) => done,
                 Step::AllowFragmentation if allow_fragmentation(&self.socket.socket) => {
                     fragmentation_allowed = true;
+                    0
+                }
+                Step::SendOneAtATime => {
+                    *one_at_a_time = true;
+                    self.socket.unsent.note_missing_call(BatchCall::Sendmmsg);
                     0
                 }
                 Step::AllowFragmentation | Step::Drop => {
@@ -209,6 +223,15 @@ impl Group<'_> {
         sendmmsg(fd, headers, &slices, &peers, self.control, flags).map(Iterator::count)
     }
 
+    /// Sends one datagram.
+    fn send_one(&self, datagram: &Datagram) -> nix::Result<usize> {
+        let slices = [IoSlice::new(self.content(datagram))];
+        let peer = SockaddrStorage::from(datagram.peer);
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let fd = self.socket.socket.as_raw_fd();
+        sendmsg(fd, &slices, self.control, flags, Some(&peer)).map(|_| 1)
+    }
+
     fn content(&self, datagram: &Datagram) -> &[u8] {
         self.octets.get(datagram.octets.clone()).unwrap_or_default()
     }
@@ -221,16 +244,19 @@ enum Step {
     Continue(usize),
     /// Try again with fragmented packets.
     AllowFragmentation,
+    /// Send the datagrams with a call each from now on.
+    SendOneAtATime,
     /// Drop the first datagram, which the error is about.
     Drop,
 }
 
 impl Step {
     /// The step after `error`, given how datagrams are sent so far.
-    fn after(error: Errno, fragmentation_allowed: bool) -> Self {
+    fn after(error: Errno, one_at_a_time: bool, fragmentation_allowed: bool) -> Self {
         match error {
             Errno::EINTR => Self::Continue(0),
             Errno::EMSGSIZE if !fragmentation_allowed => Self::AllowFragmentation,
+            Errno::ENOSYS if !one_at_a_time => Self::SendOneAtATime,
             _ => Self::Drop,
         }
     }
@@ -285,18 +311,65 @@ mod tests {
     }
 
     #[test]
+    fn without_sendmmsg_each_datagram_leaves_by_itself_and_from_the_right_address() {
+        for address in ["127.0.0.1", "::1"] {
+            let Some((sender, receiver)) = sockets(address) else {
+                continue;
+            };
+            let peer = receiver.local_addr().expect("bound");
+            let source = LocalAddress {
+                address: peer.ip(),
+                interface: 0,
+            };
+            for local in [None, Some(source)] {
+                let mut headers = SendHeaders {
+                    one_at_a_time: true,
+                    ..SendHeaders::default()
+                };
+                let batch = datagrams(&sender, [peer; 3], local);
+                let mut unsent = Vec::new();
+                send_datagrams(&mut headers, b"abc", &batch, &mut unsent);
+                assert_eq!(unsent, []);
+                assert_eq!([(); 3].map(|()| received(&receiver)), *b"abc");
+            }
+        }
+    }
+
+    #[test]
     fn a_refused_datagram_is_counted_and_the_others_leave() {
         let (sender, receiver) = sockets("127.0.0.1").expect("loopback");
         let peer = receiver.local_addr().expect("bound");
         // The kernel sends nothing from loopback to another network.
         let elsewhere = SocketAddr::from(([192, 0, 2, 1], 9));
-        let batch = datagrams(&sender, [peer, elsewhere, peer], None);
-        let mut unsent = Vec::new();
-        send_datagrams(&mut SendHeaders::default(), b"abc", &batch, &mut unsent);
-        assert_eq!(unsent.len(), 1, "{unsent:?}");
-        assert_eq!(received(&receiver), b'a');
-        assert_eq!(received(&receiver), b'c');
+        for one_at_a_time in [false, true] {
+            let mut headers = SendHeaders {
+                one_at_a_time,
+                ..SendHeaders::default()
+            };
+            let batch = datagrams(&sender, [peer, elsewhere, peer], None);
+            let mut unsent = Vec::new();
+            send_datagrams(&mut headers, b"abc", &batch, &mut unsent);
+            assert_eq!(unsent.len(), 1, "{unsent:?}");
+            assert_eq!(received(&receiver), b'a');
+            assert_eq!(received(&receiver), b'c');
+        }
         let counts = sender.unsent().by_cause().iter().map(Counter::value);
-        assert_eq!(counts.sum::<u64>(), 1);
+        assert_eq!(counts.sum::<u64>(), 2);
+    }
+
+    #[test]
+    fn datagrams_are_sent_singly_only_if_the_system_has_no_sendmmsg() {
+        for (error, one_at_a_time, fragmentation_allowed, step) in [
+            (Errno::EINTR, false, false, Step::Continue(0)),
+            (Errno::ENOSYS, false, false, Step::SendOneAtATime),
+            (Errno::ENOSYS, true, false, Step::Drop),
+            (Errno::EMSGSIZE, true, false, Step::AllowFragmentation),
+            (Errno::EMSGSIZE, true, true, Step::Drop),
+            (Errno::EPERM, false, false, Step::Drop),
+            (Errno::EAGAIN, false, false, Step::Drop),
+        ] {
+            let found = Step::after(error, one_at_a_time, fragmentation_allowed);
+            assert_eq!(found, step, "{error}");
+        }
     }
 }

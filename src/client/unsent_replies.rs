@@ -68,6 +68,18 @@ pub struct UnsentReplies {
     state: Mutex<DeliveryState>,
     /// There were failures, so that replies which are sent must be recorded too.
     is_watching: AtomicBool,
+    /// It was logged that the system has no sendmmsg, or no recvmmsg.
+    told_of_sendmmsg: AtomicBool,
+    told_of_recvmmsg: AtomicBool,
+}
+
+/// A system call for many datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchCall {
+    /// sendmmsg(2).
+    Sendmmsg,
+    /// recvmmsg(2).
+    Recvmmsg,
 }
 
 impl UnsentReplies {
@@ -168,6 +180,20 @@ impl UnsentReplies {
         drop(state);
         for change in changes {
             log_change(change, &error_of);
+        }
+    }
+
+    /// Logs once that the system does not have this call, and that datagrams are sent or received one by one.
+    #[cold]
+    pub fn note_missing_call(&self, call: BatchCall) {
+        let (name, told) = match call {
+            BatchCall::Sendmmsg => ("sendmmsg", &self.told_of_sendmmsg),
+            BatchCall::Recvmmsg => ("recvmmsg", &self.told_of_recvmmsg),
+        };
+        if !told.swap(true, Ordering::Relaxed) {
+            warn!(
+                "event=system-call-missing call={name} effect=\"each datagram takes a system call of its own\""
+            );
         }
     }
 }

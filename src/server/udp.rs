@@ -15,12 +15,13 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrLike,
-    SockaddrStorage, recvmmsg,
+    SockaddrStorage, recvmmsg, recvmsg,
 };
 
 use crate::client::datagrams::{DatagramSocket, LocalAddress};
 use crate::client::destination::Client;
 use crate::client::eviction_counters::EvictionCounters;
+use crate::client::unsent_replies::BatchCall;
 use crate::forward::forwarder::{Batch, Forwarder};
 use crate::server::backoff::Backoff;
 use crate::system::clock;
@@ -57,28 +58,14 @@ impl UdpReceiver {
     /// anyway, and yielding would give the processor to a local client that floods.
     pub(super) fn run(&self) {
         let mut backoff = Backoff::default();
-        let mut octets = vec![[0; MAX_DATAGRAM_OCTETS]; MAX_DATAGRAMS];
+        let mut buffers = ReceiveBuffers::new();
         let mut batch = Batch::default();
         let mut drops = KernelDrops::default();
-        let mut headers = Self::headers();
         let mut drain_batches = MAX_DRAIN_BATCHES;
         let heartbeat = Heartbeat::new("receive");
         while !(self.socket_activated && self.stopping.load(Ordering::Acquire)) {
-            let mut slices: Vec<_> = octets
-                .iter_mut()
-                .map(|buffer| [IoSliceMut::new(buffer)])
-                .collect();
-            let received = recvmmsg(
-                self.socket.socket().as_raw_fd(),
-                &mut headers,
-                slices.iter_mut(),
-                MsgFlags::MSG_WAITFORONE,
-                None,
-            );
+            let received = buffers.receive(&self.socket);
             let stopping = self.stopping.load(Ordering::Acquire);
-            // Copies the packet information first, since the result borrows the buffers.
-            let received: Result<Vec<_>, _> =
-                received.map(|packets| packets.map(|packet| PacketInfo::of(&packet)).collect());
             match received {
                 Ok(packets) => {
                     backoff.reset("receive");
@@ -95,9 +82,9 @@ impl UdpReceiver {
                     batch.set_quiet_overload(drops.are_recent(now));
                     let reset_due = drops.is_reset_due(packets.len(), now);
                     if reset_due || (self.local_address.ip().is_unspecified() && !had_drops) {
-                        headers = Self::headers();
+                        buffers.reset_headers();
                     }
-                    self.handle(&packets, &octets, &mut batch, now);
+                    self.handle(&packets, &buffers.octets, &mut batch, now);
                     heartbeat.set_idle();
                     if (2..MAX_DATAGRAMS).contains(&packets.len()) {
                         yield_now();
@@ -113,15 +100,6 @@ impl UdpReceiver {
                 }
             }
         }
-    }
-
-    /// Allocates the headers of a batch, with buffers for all control data that the kernel may add to a datagram.
-    ///
-    /// recvmmsg sets the length of each buffer to what it wrote, and nothing resets it, so a header that is used again has no room for
-    /// more control data. A wildcard socket therefore needs new headers for each batch until the kernel reports drops: the first drop
-    /// count comes before the local address, and both together would not fit. From then on both come with each datagram.
-    fn headers() -> MultiHeaders<SockaddrStorage> {
-        MultiHeaders::preallocate(MAX_DATAGRAMS, Some(cmsg_space!(libc::in6_pktinfo, u32)))
     }
 
     /// Handles the queries of a batch.
@@ -153,6 +131,83 @@ impl UdpReceiver {
     }
 }
 
+/// What datagrams are received into.
+struct ReceiveBuffers {
+    octets: Vec<[u8; MAX_DATAGRAM_OCTETS]>,
+    headers: MultiHeaders<SockaddrStorage>,
+    /// The system has no recvmmsg, so each datagram takes a call of recvmsg.
+    one_at_a_time: bool,
+}
+
+impl ReceiveBuffers {
+    fn new() -> Self {
+        Self {
+            octets: vec![[0; MAX_DATAGRAM_OCTETS]; MAX_DATAGRAMS],
+            headers: Self::headers(),
+            one_at_a_time: false,
+        }
+    }
+
+    /// Allocates the headers of a batch, with buffers for all control data that the kernel may add to a datagram.
+    ///
+    /// recvmmsg sets the length of each buffer to what it wrote, and nothing resets it, so a header that is used again has no room for
+    /// more control data. A wildcard socket therefore needs new headers for each batch until the kernel reports drops: the first drop
+    /// count comes before the local address, and both together would not fit. From then on both come with each datagram.
+    fn headers() -> MultiHeaders<SockaddrStorage> {
+        MultiHeaders::preallocate(MAX_DATAGRAMS, Some(Self::control_space()))
+    }
+
+    fn control_space() -> Vec<u8> {
+        cmsg_space!(libc::in6_pktinfo, u32)
+    }
+
+    /// Makes room for more control data.
+    fn reset_headers(&mut self) {
+        self.headers = Self::headers();
+    }
+
+    /// Waits for a datagram. Receives it and those that are there already.
+    fn receive(&mut self, socket: &DatagramSocket) -> nix::Result<Vec<PacketInfo>> {
+        if self.one_at_a_time {
+            return self.receive_one(socket);
+        }
+        let mut slices: Vec<_> = self
+            .octets
+            .iter_mut()
+            .map(|buffer| [IoSliceMut::new(buffer)])
+            .collect();
+        let received = recvmmsg(
+            socket.socket().as_raw_fd(),
+            &mut self.headers,
+            slices.iter_mut(),
+            MsgFlags::MSG_WAITFORONE,
+            None,
+        );
+        // Copies the packet information, since the result borrows the buffers.
+        let received =
+            received.map(|packets| packets.map(|packet| PacketInfo::of(&packet)).collect());
+        if received == Err(Errno::ENOSYS) {
+            self.one_at_a_time = true;
+            socket.unsent().note_missing_call(BatchCall::Recvmmsg);
+            return self.receive_one(socket);
+        }
+        received
+    }
+
+    /// Waits for one datagram.
+    fn receive_one(&mut self, socket: &DatagramSocket) -> nix::Result<Vec<PacketInfo>> {
+        let fd = socket.socket().as_raw_fd();
+        let mut control = Self::control_space();
+        let Some(octets) = self.octets.first_mut() else {
+            return Ok(Vec::new());
+        };
+        let mut slices = [IoSliceMut::new(octets)];
+        let flags = MsgFlags::empty();
+        let received = recvmsg::<SockaddrStorage>(fd, &mut slices, Some(&mut control), flags)?;
+        Ok(vec![PacketInfo::of(&received)])
+    }
+}
+
 /// Returns true if a query from `peer` can be answered. Not if `peer` is a broadcast, multicast or unspecified address, port 0, or the
 /// address `queried` itself, which would answer the answer.
 fn is_answerable(peer: SocketAddr, queried: SocketAddr) -> bool {
@@ -165,6 +220,7 @@ fn is_answerable(peer: SocketAddr, queried: SocketAddr) -> bool {
 }
 
 /// The length, source and control data of a received datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PacketInfo {
     length: usize,
     peer: Option<SocketAddr>,
@@ -283,6 +339,8 @@ fn to_address(address: SockaddrStorage) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
     use super::*;
 
     #[test]
@@ -307,5 +365,26 @@ mod tests {
         let own = address("[fe80::1]:53");
         assert!(!is_answerable(address("[fe80::1%2]:53"), own));
         assert!(is_answerable(address("[fe80::2%2]:53"), own));
+    }
+
+    #[test]
+    fn without_recvmmsg_datagrams_are_received_one_by_one_with_their_sources() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let sender = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let to = receiver.local_addr().expect("bound");
+        let receiver = DatagramSocket::new(receiver, Arc::default());
+        let mut buffers = ReceiveBuffers {
+            one_at_a_time: true,
+            ..ReceiveBuffers::new()
+        };
+        for content in [&b"abc"[..], b"de"] {
+            sender.send_to(content, to).expect("loopback");
+        }
+        for content in [&b"abc"[..], b"de"] {
+            let received = buffers.receive(&receiver).expect("a datagram");
+            assert_eq!(received.len(), 1);
+            assert_eq!(received[0].peer, sender.local_addr().ok());
+            assert_eq!(buffers.octets[0][..received[0].length], *content);
+        }
     }
 }
