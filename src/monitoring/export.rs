@@ -15,11 +15,10 @@ use crate::identity::key_exchange::Group;
 use crate::monitoring::exposition::{
     Families, Family, Kind, Value, histogram_samples, label, unlabelled,
 };
-use crate::monitoring::process::{ProcessStart, ProcessStats};
+use crate::monitoring::process::ProcessStart;
 use crate::monitoring::service_level::ServiceLevel;
 use crate::system::clock;
 use crate::system::memory::Purpose;
-use crate::system::privileges;
 use crate::system::thread;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Counter;
@@ -95,7 +94,7 @@ impl Exporter {
         self.add_clients(&mut all);
         self.add_memory(&mut all);
         self.add_program(&mut all);
-        self.add_process(&mut all);
+        self.start.add_process(&mut all);
         all.0
     }
 
@@ -257,33 +256,30 @@ impl Exporter {
 
     fn add_resolvers(&self, all: &mut Families) {
         let addresses = self.address_status();
-        let of_each = |value: &dyn Fn(&AddressStatus) -> Option<u64>| -> Vec<_> {
+        let mut add = |name, help, value: &dyn Fn(&AddressStatus) -> Option<u64>| {
             let labelled = |status| Some((resolver_labels(status), Value::Integer(value(status)?)));
-            addresses.iter().filter_map(labelled).collect()
+            let samples = addresses.iter().filter_map(labelled).collect();
+            all.add(name, Kind::Gauge, help, samples);
         };
-        all.add(
+        add(
             "dns_tool_resolver_sessions",
-            Kind::Gauge,
             "Sessions with an address of a resolver.",
-            of_each(&|status| Some(status.sessions as u64)),
+            &|status| Some(status.sessions as u64),
         );
-        all.add(
+        add(
             "dns_tool_resolver_healthy",
-            Kind::Gauge,
             "1 unless it failed or was slow lately.",
-            of_each(&|status| Some(status.healthy.into())),
+            &|status| Some(status.healthy.into()),
         );
-        all.add(
+        add(
             "dns_tool_resolver_pin_index",
-            Kind::Gauge,
             "Which of its pins fitted, from 1; 0 where it has none.",
-            of_each(&|status| Some(status.pin_status?.pin_index as u64)),
+            &|status| Some(status.pin_status?.pin_index as u64),
         );
-        all.add(
+        add(
             "dns_tool_resolver_certificate_expiry_timestamp_seconds",
-            Kind::Gauge,
             "When the certificate that it showed last expires, since 1970.",
-            of_each(&|status| status.pin_status?.not_after),
+            &|status| status.pin_status?.not_after,
         );
     }
 
@@ -440,48 +436,6 @@ impl Exporter {
             "HTTP connections that were closed without an answer.",
             self.http_refused.value(),
         );
-    }
-
-    /// Metrics of the process, from the kernel.
-    fn add_process(&self, all: &mut Families) {
-        let process = ProcessStats::read();
-        all.add(
-            "process_cpu_seconds",
-            Kind::Counter,
-            "Processor time that the process has used.",
-            unlabelled(Value::Micros(process.cpu_micros)),
-        );
-        let gauges = [
-            (
-                "process_resident_memory_bytes",
-                "Memory that the process has in use.",
-                process.resident_bytes,
-            ),
-            (
-                "process_threads",
-                "Threads of the process.",
-                process.threads,
-            ),
-            (
-                "process_open_fds",
-                "Descriptors that are open.",
-                process.open_fds,
-            ),
-            (
-                "process_max_fds",
-                "How many may be.",
-                privileges::fd_limit(),
-            ),
-            (
-                "process_start_time_seconds",
-                "When the process began, since 1970.",
-                self.start
-                    .unix_time(clock::now(), clock::unix_time().as_secs()),
-            ),
-        ];
-        for (name, help, value) in gauges {
-            all.add(name, Kind::Gauge, help, unlabelled(Value::Integer(value)));
-        }
     }
 }
 

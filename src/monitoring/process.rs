@@ -7,6 +7,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::monitoring::exposition::{Families, Kind, Value, unlabelled};
+use crate::system::clock;
+use crate::system::privileges;
+
 /// The kernel's directory of this process.
 pub const PROC_SELF: &str = "/proc/self";
 
@@ -43,6 +47,47 @@ impl ProcessStart {
         }
         self.start_unix_time.store(computed, Ordering::Relaxed);
         computed
+    }
+
+    /// Adds the metrics of the process, from the kernel.
+    pub(super) fn add_process(&self, all: &mut Families) {
+        let process = ProcessStats::read();
+        all.add(
+            "process_cpu_seconds",
+            Kind::Counter,
+            "Processor time that the process has used.",
+            unlabelled(Value::Micros(process.cpu_micros)),
+        );
+        let gauges = [
+            (
+                "process_resident_memory_bytes",
+                "Memory that the process has in use.",
+                process.resident_bytes,
+            ),
+            (
+                "process_threads",
+                "Threads of the process.",
+                process.threads,
+            ),
+            (
+                "process_open_fds",
+                "Descriptors that are open.",
+                process.open_fds,
+            ),
+            (
+                "process_max_fds",
+                "How many may be.",
+                privileges::fd_limit(),
+            ),
+            (
+                "process_start_time_seconds",
+                "When the process began, since 1970.",
+                self.unix_time(clock::now(), clock::unix_time().as_secs()),
+            ),
+        ];
+        for (name, help, value) in gauges {
+            all.add(name, Kind::Gauge, help, unlabelled(Value::Integer(value)));
+        }
     }
 }
 
