@@ -347,3 +347,17 @@ fn check_says_that_required_keys_cannot_be_had() {
         "; remedy: set --key-exchange prefer, or choose a resolver that has X25519MLKEM768";
     assert!(lines[0].ends_with(remedy), "{lines:?}");
 }
+
+#[test]
+fn check_and_pin_conclude_nothing_from_one_handshake_that_fails() {
+    for subcommand in ["check", "pin"] {
+        let resolver = hybrid();
+        resolver.greet(Greeting::ResetOnce);
+        let (lines, code) = said_by(subcommand, &resolver, &["--timeout", "20"]);
+        assert_eq!((lines.len(), code), (1, Some(0)), "{lines:?}");
+        assert!(
+            lines[0].ends_with("X25519MLKEM768, post-quantum"),
+            "{lines:?}"
+        );
+    }
+}

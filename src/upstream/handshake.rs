@@ -13,6 +13,7 @@ use rustls::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::hello_size::OBSERVATIONS;
 use crate::identity::chain::VerifiedPeer;
 use crate::identity::key_exchange::{Group, HelloSize, KeyExchange};
 use crate::identity::verifier::{Identity, as_verify_error};
@@ -151,8 +152,8 @@ pub fn inspect(
     })
 }
 
-/// Tries the large hello, and the small one, if there is one, where the handshake fails with the large one. For commands, which have no
-/// pool that remembers: the large hello gets half of the time.
+/// Tries the large hello, and the small one, if there is one, after the handshake failed with the large one as often as the pool tries it.
+/// For commands, which have no pool that remembers: each large hello gets half of the time that is left.
 pub fn with_either_hello<T>(
     has_small: bool,
     deadline: Instant,
@@ -161,15 +162,18 @@ pub fn with_either_hello<T>(
     if !has_small {
         return connect(HelloSize::Large, deadline);
     }
-    let half = deadline.saturating_duration_since(clock::now()) / 2;
-    match connect(HelloSize::Large, clock::now() + half) {
-        // The time of TCP is not the hello's fault.
-        Err(ConnectError::Connect(error)) if error.kind() == ErrorKind::TimedOut => {
-            connect(HelloSize::Large, deadline)
+    for _ in 0..OBSERVATIONS {
+        let half = deadline.saturating_duration_since(clock::now()) / 2;
+        match connect(HelloSize::Large, clock::now() + half) {
+            // The time of TCP is not the hello's fault.
+            Err(ConnectError::Connect(error)) if error.kind() == ErrorKind::TimedOut => {
+                return connect(HelloSize::Large, deadline);
+            }
+            Err(ConnectError::Handshake(_)) => {}
+            other => return other,
         }
-        Err(ConnectError::Handshake(_)) => connect(HelloSize::Small, deadline),
-        other => other,
     }
+    connect(HelloSize::Small, deadline)
 }
 
 /// The time at which certificates are checked, by this machine's clock.
@@ -258,5 +262,44 @@ pub(super) fn verified_handshake(
     match identity.check(chain, unix_time_now()) {
         Ok(proof) => Ok((tls, proof)),
         Err(refusal) => Err(ConnectError::Identity(Box::new(refusal))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::identity::key_exchange::HelloSize::{Large, Small};
+
+    fn closed() -> ConnectError {
+        ConnectError::Handshake(ErrorKind::ConnectionReset.into())
+    }
+
+    /// The hellos that were tried where the first ones end like that and the next succeeds, and how many seconds each was given.
+    fn tried(errors: Vec<ConnectError>) -> Vec<(HelloSize, u64)> {
+        let (tried, errors) = (RefCell::new(Vec::new()), RefCell::new(errors.into_iter()));
+        let begin = clock::now();
+        let result = with_either_hello(true, begin + Duration::from_secs(80), |hello, until| {
+            let time = until.saturating_duration_since(begin).as_secs_f64();
+            tried.borrow_mut().push((hello, time.round() as u64));
+            errors.borrow_mut().next().map_or(Ok(()), Err)
+        });
+        assert!(result.is_ok());
+        tried.into_inner()
+    }
+
+    #[test]
+    fn the_small_hello_is_tried_after_two_handshakes_failed_with_the_large_one() {
+        assert_eq!(tried(vec![]), [(Large, 40)]);
+        assert_eq!(tried(vec![closed()]), [(Large, 40), (Large, 40)]);
+        let expected = [(Large, 40), (Large, 40), (Small, 80)];
+        assert_eq!(tried(vec![closed(), closed()]), expected);
+    }
+
+    #[test]
+    fn a_slow_network_says_nothing_of_the_hello() {
+        let late = ConnectError::Connect(ErrorKind::TimedOut.into());
+        assert_eq!(tried(vec![late]), [(Large, 40), (Large, 80)]);
     }
 }

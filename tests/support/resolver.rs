@@ -35,6 +35,8 @@ pub(crate) enum Greeting {
     Late(Duration),
     /// It shakes hands and closes.
     ShakeAndClose,
+    /// It resets at the first hello, and shakes hands from then on.
+    ResetOnce,
     /// It shakes hands unless the hello has more than one packet.
     ShakeIfSmall(Large),
 }
@@ -378,6 +380,12 @@ fn meet(socket: &Arc<TcpStream>, number: usize, shared: &Arc<Shared>) -> io::Res
         Greeting::Close => Ok(()),
         Greeting::Reset => SockRef::from(&**socket).set_linger(Some(Duration::ZERO)),
         Greeting::Garbage => (&**socket).write_all(b"220 mail.example ESMTP\r\n"),
+        Greeting::ResetOnce => {
+            // Earlier, it could be TCP that fails.
+            has_large_hello(socket)?;
+            *lock(&shared.greeting) = Greeting::Shake;
+            SockRef::from(&**socket).set_linger(Some(Duration::ZERO))
+        }
         Greeting::ShakeIfSmall(large) if has_large_hello(socket)? => {
             shared.large_hellos.fetch_add(1, Ordering::SeqCst);
             match large {
