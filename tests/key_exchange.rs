@@ -361,3 +361,21 @@ fn check_and_pin_conclude_nothing_from_one_handshake_that_fails() {
         );
     }
 }
+
+#[test]
+fn check_says_where_required_keys_are_out_of_reach_for_the_size_of_the_hello_alone() {
+    for large in [Large::Closed, Large::Reset, Large::Refused, Large::Ignored] {
+        let resolver = hybrid();
+        resolver.greet(Greeting::ShakeIfSmall(large));
+        let options = ["--key-exchange", "require", "--timeout", "4"];
+        let (lines, code) = said_by("check", &resolver, &options);
+        assert_eq!(code, Some(2), "{large:?}");
+        let expected = format!("CRITICAL ADDRESS#{NAME} key exchange: stage=handshake cause=");
+        assert!(lines[0].starts_with(&expected), "{lines:?}");
+        let expected = ": it succeeds without X25519MLKEM768, which takes a hello of two packets; remedy: have a hello of \
+                        two packets accepted by the resolver, or by the firewall or other network device that drops it; or set \
+                        --key-exchange prefer, for classical keys";
+        assert!(lines[0].ends_with(expected), "{lines:?}");
+        assert!(resolver.queries().is_empty());
+    }
+}

@@ -13,12 +13,13 @@ use crate::identity::chain::VerifiedPeer;
 use crate::identity::key_exchange::{HelloSize, KeyExchange};
 use crate::identity::verifier::Identity;
 use crate::identity::verify_error::{Check, VerifyError};
+use crate::identity::verify_policy::VerifyPolicy;
 use crate::message::presentation::{Name, Rcode, Type};
 use crate::message::{Answer, QueryForm, rcode, response_code};
 use crate::system::clock;
 use crate::system::date::DAY;
 use crate::system::scoped_address::ScopedAddress;
-use crate::upstream::handshake::ConnectError;
+use crate::upstream::handshake::{ConnectError, inspect};
 use crate::upstream::session::Session;
 use crate::upstream::{Reader, Resolver, Security};
 
@@ -133,7 +134,7 @@ impl<'c> AddressCheck<'c> {
         let (session, reader) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                report_failure(&label, &error, self.security, report);
+                self.report_failure(&label, &error, report);
                 return false;
             }
         };
@@ -143,6 +144,53 @@ impl<'c> AddressCheck<'c> {
             check_resumption(&label, self.address, self.security, self.timeout, report);
         }
         answers
+    }
+
+    /// Reports why no session could be opened.
+    fn report_failure(&self, label: &str, error: &ConnectError, report: &mut Report) {
+        const NO_GROUP: &str =
+            "set --key-exchange prefer, or choose a resolver that has X25519MLKEM768";
+        let mut text = error.to_string();
+        let (aspect, remedy) = match error {
+            ConnectError::Connect(_) => (
+                "reach",
+                "see that the address is right and that nothing on the way keeps its port from you",
+            ),
+            ConnectError::Handshake(_) => {
+                match self.hello_without_requirement() {
+                    Some(HelloSize::Small) => {
+                        text.push_str(": it succeeds without X25519MLKEM768, which takes a hello of two packets");
+                        (
+                            "key exchange",
+                            "have a hello of two packets accepted by the resolver, or by the firewall or other network device that \
+                         drops it; or set --key-exchange prefer, for classical keys",
+                        )
+                    }
+                    Some(HelloSize::Large) => ("key exchange", NO_GROUP),
+                    None => ("tls", "see that DNS over TLS is spoken there, on that port"),
+                }
+            }
+            ConnectError::KeyExchange(_) => ("key exchange", NO_GROUP),
+            ConnectError::Identity(refusal) => {
+                return report_refusal(label, refusal, self.security, report);
+            }
+        };
+        let subject = format!("{label} {aspect}");
+        report.add_fault(State::Critical, subject, text, remedy);
+    }
+
+    /// Where X25519MLKEM768 is required: with which hello the handshake succeeds with a classical group, if it does. Sends no query.
+    fn hello_without_requirement(&self) -> Option<HelloSize> {
+        let policy = self.security.identity()?.policy();
+        if policy.key_exchange != KeyExchange::Require {
+            return None;
+        }
+        let other = Identity::new(VerifyPolicy {
+            key_exchange: KeyExchange::Prefer,
+            ..policy.clone()
+        });
+        let shown = inspect(self.address, &other, clock::now() + self.timeout).ok()?;
+        Some(shown.hello).filter(|_| !shown.group.is_post_quantum())
     }
 
     /// Sends the questions, and again in a simpler form to a server that does not support EDNS, as the daemon does. Reports the answers.
@@ -321,31 +369,6 @@ fn check_resumption(
 /// Milliseconds since `moment`.
 fn millis_since(moment: Instant) -> u128 {
     clock::now().saturating_duration_since(moment).as_millis()
-}
-
-fn report_failure(label: &str, error: &ConnectError, security: &Security, report: &mut Report) {
-    let (aspect, remedy) = match error {
-        ConnectError::Connect(_) => (
-            "reach",
-            "see that the address is right and that nothing on the way keeps its port from you",
-        ),
-        ConnectError::Handshake(_) => {
-            ("tls", "see that DNS over TLS is spoken there, on that port")
-        }
-        ConnectError::KeyExchange(_) => (
-            "key exchange",
-            "set --key-exchange prefer, or choose a resolver that has X25519MLKEM768",
-        ),
-        ConnectError::Identity(refusal) => {
-            return report_refusal(label, refusal, security, report);
-        }
-    };
-    report.add_fault(
-        State::Critical,
-        format_args!("{label} {aspect}"),
-        error,
-        remedy,
-    );
 }
 
 fn report_refusal(label: &str, refusal: &VerifyError, security: &Security, report: &mut Report) {
