@@ -186,6 +186,11 @@ impl Exporter {
             "Times that an address was found to answer small hellos only, without X25519MLKEM768.",
             upstream_metrics.post_quantum_left_out.value(),
         );
+        all.counter(
+            "dns_tool_upstream_sessions_post_quantum_left_out",
+            "Sessions opened with a small hello since the large one, with X25519MLKEM768, failed.",
+            upstream_metrics.degraded.small_hello.value(),
+        );
         let addresses = self.address_status();
         let sessions = addresses.iter().map(|status| status.sessions).sum();
         all.gauge(
@@ -270,6 +275,11 @@ impl Exporter {
             "dns_tool_resolver_healthy",
             "1 unless it failed or was slow lately.",
             &|status| Some(status.healthy.into()),
+        );
+        add(
+            "dns_tool_resolver_post_quantum_left_out",
+            "1 while it gets small hellos, without X25519MLKEM768.",
+            &|status| Some(status.post_quantum_left_out.into()),
         );
         add(
             "dns_tool_resolver_pin_index",

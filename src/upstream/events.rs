@@ -10,6 +10,7 @@ use super::session::Session;
 use super::settings::Security;
 use super::status::find_pin;
 use super::traits::{Query, Replies};
+use crate::identity::key_exchange::HelloSize;
 use crate::identity::pin::PinSet;
 use crate::message::QueryForm;
 use crate::system::clock;
@@ -73,6 +74,10 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         let (Some(identity), Some(proof)) = (security.identity(), session.proof()) else {
             return;
         };
+        if session.hello() == HelloSize::Small {
+            // The pool logs that.
+            self.metrics.degraded.small_hello.increment();
+        }
         let address = session.address();
         let (name, pins) = (identity.name().to_str(), &identity.policy().pins);
         if !pins.is_empty() && find_pin(&proof.keys, identity.policy()).is_none() {

@@ -29,7 +29,7 @@ pub struct UpstreamMetrics {
     pub connect_failures: [Counter; 2],
     /// Authentication failures, by [`crate::identity::verify_error::Check`].
     pub authentication_failures: [Counter; 4],
-    /// Sessions that were opened with less than full authentication.
+    /// Sessions that were opened with less than what is wanted.
     pub degraded: DegradedSessions,
     /// Queries that ended a session on which they were alone.
     pub culprits: Counter,
@@ -127,11 +127,13 @@ pub(super) fn find_pin(keys: &[Pin], terms: &VerifyPolicy) -> Option<PinMatch> {
     terms.pins.find(keys, now.max(terms.clock_floor))
 }
 
-/// Counts of sessions that were opened with less than full authentication.
+/// Counts of sessions that were opened with less than full authentication, or without post-quantum keys because of their size.
 #[derive(Debug, Default)]
 pub struct DegradedSessions {
     /// Sessions without a pinned key, where none was required.
     pub unpinned: Counter,
     /// Sessions that were accepted by a pin although this machine's clock was known to be wrong.
     pub clock: Counter,
+    /// Sessions with the small hello, since the large one fails.
+    pub small_hello: Counter,
 }
