@@ -62,11 +62,28 @@ fn opened(resolver: &FakeResolver) -> Vec<String> {
         .collect()
 }
 
+/// What the log says of hellos that are left out.
 fn left_out(resolver: &FakeResolver) -> Vec<String> {
     let lines = resolver.log(Level::Info).into_iter();
-    lines
-        .filter(|line| line.contains("post-quantum-left-out"))
-        .collect()
+    lines.filter(|line| line.contains("post-quantum")).collect()
+}
+
+/// The line about a resolver that takes small hellos only.
+fn left_out_line(resolver: &FakeResolver) -> String {
+    let address = resolver.address();
+    format!("event=post-quantum-left-out resolver={address} name={NAME}")
+}
+
+/// Asserts whether the gauge says that large hellos are left out, and the page.
+fn assert_left_out(forwarder: &Forwarder, resolver: &FakeResolver, is_left_out: bool) {
+    let (metrics, page) = (get(forwarder, "/metrics"), get(forwarder, "/"));
+    let address = resolver.address();
+    let gauge = format!(
+        "dns_tool_resolver_post_quantum_left_out{{resolver=\"{address}\",name=\"{NAME}\"}} {}",
+        u8::from(is_left_out)
+    );
+    assert!(metrics.contains(&gauge), "{metrics}");
+    assert_eq!(page.contains("post-quantum left out"), is_left_out);
 }
 
 /// What the monitoring port serves.
@@ -150,7 +167,7 @@ fn a_resolver_with_tls_1_2_alone_is_asked_with_classical_keys() {
 }
 
 #[test]
-fn a_resolver_that_takes_no_large_hello_is_asked_with_a_small_one_for_as_long_as_is_remembered() {
+fn a_resolver_that_takes_no_large_hello_is_asked_with_a_small_one_and_that_is_remembered() {
     let all = [Large::Ignored, Large::Closed, Large::Reset, Large::Refused];
     for (large, sessions) in all.into_iter().zip(["1", "2", "1", "2"]) {
         let resolver = hybrid();
@@ -170,15 +187,104 @@ fn a_resolver_that_takes_no_large_hello_is_asked_with_a_small_one_for_as_long_as
             "tls=1.3 kex=x25519 resumed=true",
         ];
         assert_eq!(opened(&resolver), expected, "{large:?}");
-        let address = resolver.address();
-        let said = format!("event=post-quantum-left-out resolver={address} name={NAME}");
-        assert_eq!(left_out(&resolver), [said], "{large:?}");
+        assert_eq!(left_out(&resolver), [left_out_line(&resolver)], "{large:?}");
         let metrics = get(&forwarder, "/metrics");
-        let sample = "dns_tool_upstream_post_quantum_left_out_total 1";
-        assert!(metrics.contains(sample), "{large:?}: {metrics}");
+        for sample in [
+            "dns_tool_upstream_post_quantum_left_out_total 1",
+            "dns_tool_upstream_sessions_post_quantum_left_out_total 2",
+        ] {
+            assert!(metrics.contains(sample), "{large:?}: {metrics}");
+        }
+        assert_left_out(&forwarder, &resolver, true);
         let page = get(&forwarder, "/");
         assert!(page.contains("x25519, post-quantum left out"), "{page}");
     }
+}
+
+#[test]
+fn a_small_hello_comes_after_large_ones_although_no_query_waits() {
+    for large in [Large::Ignored, Large::Reset] {
+        let resolver = hybrid();
+        resolver.greet(Greeting::ShakeIfSmall(large));
+        let forwarder = Forwarder::before(&resolver, &[]);
+        wait_until("the first session", || !opened(&resolver).is_empty());
+        assert_eq!(resolver.large_hellos(), 2, "{large:?}");
+        ask(&forwarder);
+        assert_eq!(resolver.connections(), 3, "{large:?}");
+    }
+}
+
+#[test]
+fn whoever_resets_large_hellos_and_some_small_ones_too_does_not_go_unseen() {
+    let resolver = hybrid();
+    resolver.greet(Greeting::ShakeAtSecondSmall(Large::Reset));
+    let forwarder = Forwarder::patient(&resolver, &MONITOR);
+    let asked = Ask::a(1, "a.test");
+    wait_until("an answer", || {
+        forwarder.udp().ask(&asked.octets()).rcode() != SERVFAIL
+    });
+    // After the first small hello failed, one large hello is enough for the next.
+    assert_eq!((resolver.large_hellos(), resolver.connections()), (3, 5));
+    assert_eq!(opened(&resolver), ["tls=1.3 kex=x25519 resumed=false"]);
+    assert_eq!(left_out(&resolver), [left_out_line(&resolver)]);
+    assert_left_out(&forwarder, &resolver, true);
+    let sample = "dns_tool_upstream_sessions_post_quantum_left_out_total 1";
+    assert!(get(&forwarder, "/metrics").contains(sample));
+}
+
+#[test]
+fn after_a_moment_of_trouble_sessions_soon_have_post_quantum_keys_again() {
+    let resolver = hybrid();
+    resolver.greet(Greeting::ShakeIfSmall(Large::Reset));
+    let forwarder = Forwarder::patient(&resolver, &MONITOR);
+    ask(&forwarder);
+    resolver.greet(Greeting::Shake);
+    wait_until("a large hello", || left_out(&resolver).len() > 1);
+    let address = resolver.address();
+    let restored = format!("event=post-quantum-restored resolver={address} name={NAME}");
+    assert_eq!(left_out(&resolver), [left_out_line(&resolver), restored]);
+    assert_left_out(&forwarder, &resolver, false);
+    let expected = [
+        "tls=1.3 kex=x25519 resumed=false",
+        "tls=1.3 kex=X25519MLKEM768 resumed=false",
+    ];
+    assert_eq!(opened(&resolver), expected);
+    wait_until("the other session to end", || resolver.open() == 1);
+    let other = Ask::a(2, "b.test");
+    forwarder.udp().ask(&other.octets()).assert_answers(&other);
+    assert_eq!((resolver.connections(), resolver.queries().len()), (4, 2));
+}
+
+#[test]
+fn one_hello_that_fails_is_no_news_and_a_resolver_that_was_unreachable_is_up_again_in_the_log() {
+    let resolver = hybrid();
+    let forwarder = Forwarder::patient(&resolver, &[]);
+    ask(&forwarder);
+    let said = || {
+        let lines = resolver.log(Level::Info).into_iter();
+        let event = |line: String| line.split(' ').next().map(str::to_owned);
+        lines.filter_map(event).collect::<Vec<_>>()
+    };
+    resolver.greet(Greeting::ResetOnce);
+    end_sessions(&resolver);
+    let other = Ask::a(2, "b.test");
+    forwarder.udp().ask(&other.octets()).assert_answers(&other);
+    assert_eq!(said(), ["event=resolver-up"]);
+    resolver.greet(Greeting::Close);
+    end_sessions(&resolver);
+    let third = Ask::a(3, "c.test");
+    let heard = forwarder.udp().ask(&third.octets());
+    assert_eq!(heard.rcode(), SERVFAIL);
+    resolver.greet(Greeting::Shake);
+    wait_until("an answer", || {
+        forwarder.udp().ask(&third.octets()).rcode() != SERVFAIL
+    });
+    let expected = [
+        "event=resolver-up",
+        "event=resolver-unreachable",
+        "event=resolver-up",
+    ];
+    assert_eq!(said(), expected);
 }
 
 #[test]
@@ -200,7 +306,8 @@ fn large_hellos_that_time_out_later_are_no_news_and_do_no_harm() {
     let said = resolver.log(Level::Warn);
     assert_eq!(said, left_out(&resolver));
     ask(&forwarder);
-    assert_eq!((resolver.large_hellos(), resolver.connections()), (2, 3));
+    // And one that found out whether it is still so.
+    assert_eq!((resolver.large_hellos(), resolver.connections()), (3, 4));
 }
 
 #[test]

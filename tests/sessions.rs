@@ -416,6 +416,9 @@ fn an_address_that_uses_up_the_time_is_not_the_first_the_next_time() {
             &honest.address().to_string(),
             "--timeout",
             "0.3",
+            // It tries one hello.
+            "--key-exchange",
+            "classical",
         ],
     );
     let client = forwarder.udp();

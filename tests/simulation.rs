@@ -126,6 +126,8 @@ struct Address {
     answers_twice: bool,
     knows: QueryForm,
     large_hellos: LargeHellos,
+    /// So many hellos of one packet fail at first.
+    failing_small: usize,
     troubles: Vec<(Instant, Instant, Trouble)>,
     /// Sessions that are open then go silent, or are closed.
     cuts: Vec<(Instant, bool)>,
@@ -143,6 +145,7 @@ impl Address {
         self.connect = self.round_trip * 3;
         self.knows = QueryForm::Padded;
         self.large_hellos = LargeHellos::Answers;
+        self.failing_small = 0;
     }
 
     /// Until when nothing passes, if nothing does now.
@@ -170,14 +173,16 @@ impl Address {
             .any(|(begin, end, _)| *begin < until && from < *end + SETTLED);
         let cut = self.cuts.iter().any(|(at, _)| !is_quiet(*at));
         let is_odd = takes_few && odd || self.closes_at_random.is_some();
-        let is_large = self.large_hellos == LargeHellos::Answers;
-        !(troubled || cut || is_odd) && is_large && self.connect < Duration::from_secs(1)
+        // Small hellos get through soon enough, but for where the large ones are waited for.
+        let is_soon = self.large_hellos != LargeHellos::Ignores;
+        !(troubled || cut || is_odd) && is_soon && self.connect < Duration::from_secs(1)
     }
 }
 
 #[derive(Debug)]
 struct Session {
     rank: usize,
+    hello: HelloSize,
     is_open: bool,
     /// Nothing passes any more.
     is_mute: bool,
@@ -211,6 +216,8 @@ enum Happening {
     Closes(SessionId),
     Idle(SessionId),
     Cut(usize, bool),
+    /// The address answers large hellos from now on.
+    TakesLargeHellos(usize),
     Suspend,
 }
 
@@ -264,6 +271,12 @@ struct World {
     given_back: Vec<u32>,
     /// Answers of each address.
     answers: Vec<u32>,
+    /// Addresses of which the pool said that they get small hellos, since the last large one was answered.
+    left_out: Vec<bool>,
+    /// How many lines the pool would log about that.
+    lines: usize,
+    /// How many hellos of each address failed although they had one packet.
+    failed_small: Vec<usize>,
     /// Whether a look of the timer's before something is due must find nothing to do: it would be late without.
     announces: bool,
     announced: Option<Instant>,
@@ -352,6 +365,9 @@ impl World {
             connects: vec![Vec::new(); count],
             given_back: vec![0; count],
             answers: vec![0; count],
+            left_out: vec![false; count],
+            lines: 0,
+            failed_small: vec![0; count],
             addresses,
             clients,
             pool,
@@ -458,10 +474,13 @@ impl World {
             Happening::Tick(_) => self.look(),
             Happening::Connected(session) => {
                 let known = self.sessions.get_mut(&session);
-                known.expect("it was begun").is_open = true;
+                let known = known.expect("it was begun");
+                known.is_open = true;
+                let (rank, hello) = (known.rank, known.hello);
                 self.pool
                     .session_opened(session, self.now, &mut self.actions);
                 self.watch_idle(session);
+                self.assert_said(session, rank, hello);
             }
             Happening::HelloSent(session) => {
                 self.pool.hello_sent(session, self.now, &mut self.actions);
@@ -484,10 +503,14 @@ impl World {
             }
             Happening::Idle(session) => self.close_idle(session),
             Happening::Cut(rank, is_mute) => self.cut(rank, is_mute),
+            Happening::TakesLargeHellos(rank) => {
+                self.addresses[rank].large_hellos = LargeHellos::Answers;
+            }
             Happening::Suspend => {
                 self.sessions
                     .values_mut()
                     .for_each(|session| session.is_mute |= session.is_open);
+                self.left_out.fill(false);
                 self.pool.system_resumed(self.now, &mut self.actions);
             }
         }
@@ -544,6 +567,9 @@ impl World {
             "seed {}: nothing is due, and queries wait",
             self.seed
         );
+        // What is due for no query goes on for ever.
+        let is_over = self.pool.pending() == 0 && self.now > self.begin + LASTS;
+        let due = due.filter(|_| !is_over);
         self.rests = due.is_none();
         if let Some(due) = due {
             self.tick += 1;
@@ -613,11 +639,35 @@ impl World {
         self.actions = actions;
     }
 
+    /// A session with a small hello that is used is one of an address of which the pool says so.
+    fn assert_said(&mut self, session: SessionId, rank: usize, hello: HelloSize) {
+        for event in &self.actions.events {
+            if let Event::SmallHelloNeeded(rank) = event {
+                self.left_out[*rank] = true;
+            }
+        }
+        if hello == HelloSize::Large {
+            self.left_out[rank] = false;
+        } else {
+            assert!(
+                self.left_out[rank] || self.actions.closes.contains(&session),
+                "seed {}, {:?}: {session:?} of {rank} is not said",
+                self.seed,
+                self.now - self.begin
+            );
+        }
+    }
+
     /// What the pool concludes of hellos is right.
-    fn assert_left_out(&self, event: Event) {
-        if let Event::PostQuantumLeftOut { rank, .. } = event {
+    fn assert_left_out(&mut self, event: Event) {
+        if let Event::PostQuantumLeftOut(..) | Event::PostQuantumRestored(..) = event {
+            self.lines += 1;
+        }
+        if let Event::SmallHelloNeeded(rank) = event {
             let address = &self.addresses[rank];
+            // Where connecting is slow and sessions end early, the only one left may be that of a small hello.
             let is_right = address.large_hellos != LargeHellos::Answers
+                || address.connect >= Duration::from_secs(1)
                 || !address.troubles.is_empty()
                 || !address.cuts.is_empty();
             assert!(
@@ -649,6 +699,7 @@ impl World {
             id,
             Session {
                 rank,
+                hello: request.hello,
                 is_open: false,
                 is_mute: false,
                 answered: 0,
@@ -678,6 +729,10 @@ impl World {
                 self.after(Duration::from_secs(10), Happening::Refused(id, failed));
             }
             _ if is_deaf => self.after(connect, Happening::Refused(id, failed)),
+            _ if !is_large && self.failed_small[rank] < address.failing_small => {
+                self.failed_small[rank] += 1;
+                self.after(connect, Happening::Refused(id, failed));
+            }
             Some(Trouble::Unproved) => self.after(
                 connect,
                 Happening::Refused(id, AddressFailure::Unauthenticated),
@@ -979,6 +1034,7 @@ fn address(random: &mut fastrand::Rng, begin: Instant) -> Address {
             1 => LargeHellos::Refuses,
             _ => LargeHellos::Answers,
         },
+        failing_small: 0,
         troubles,
         cuts,
     }
@@ -1080,6 +1136,7 @@ fn calm(count: usize, round_trip: Duration, connect: Duration) -> Vec<Address> {
         answers_twice: false,
         knows: QueryForm::Padded,
         large_hellos: LargeHellos::Answers,
+        failing_small: 0,
         troubles: Vec::new(),
         cuts: Vec::new(),
     };
@@ -1099,13 +1156,13 @@ fn asks(number: u16, name: Name, every: Duration, until: Instant) -> Client {
 }
 
 #[test]
-fn an_address_that_takes_no_large_hello_costs_little_time_and_few_connections_in_an_hour() {
+fn an_address_that_takes_no_large_hello_costs_little_time_and_few_connections() {
     let millis = Duration::from_millis;
-    for (hellos, sessions, count, longest, connections) in [
-        (LargeHellos::Refuses, 2, 1, 0, 3),
-        (LargeHellos::Refuses, 1, 2, 0, 3),
-        (LargeHellos::Ignores, 2, 1, 1250, 3),
-        (LargeHellos::Ignores, 1, 1, 1250, 3),
+    for (hellos, sessions, count, longest) in [
+        (LargeHellos::Refuses, 2, 1, 0),
+        (LargeHellos::Refuses, 1, 2, 0),
+        (LargeHellos::Ignores, 2, 1, 1250),
+        (LargeHellos::Ignores, 1, 1, 1250),
     ] {
         let (round_trip, connect) = (millis(20), millis(60));
         let begin = clock::now();
@@ -1116,11 +1173,73 @@ fn an_address_that_takes_no_large_hello_costs_little_time_and_few_connections_in
         let mut world = World::of(1, random, addresses, vec![client], sessions, begin);
         world.run();
         let what = format!("{hellos:?}, {sessions} sessions");
-        assert_eq!(world.connects[0].len(), connections, "{what}");
+        // Three until it is known, and probes after 5 seconds, and 10 seconds after the last.
+        let begun = world.connects[0].iter();
+        let begun = begun.filter(|at| **at < begin + Duration::from_secs(30));
+        assert_eq!(begun.count(), 5, "{what}");
+        assert_eq!(world.lines, 1, "{what}");
         let slowest = world.waits.iter().max().expect("answers");
         let most = millis(longest) + connect * 3 + round_trip * 2;
         assert!(*slowest < most, "{what}: {slowest:?}");
         // Nothing else failed or waited.
+        assert!(world.waits.len() > 2800, "{what}: {}", world.waits.len());
+    }
+}
+
+#[test]
+fn small_hellos_that_fail_first_cost_the_queries_of_a_moment() {
+    let millis = Duration::from_millis;
+    // Each that fails backs the address off, as it does where no other hello is sent.
+    for (hellos, failing, longest) in [
+        (LargeHellos::Refuses, 1, 400),
+        (LargeHellos::Refuses, 2, 850),
+        (LargeHellos::Ignores, 1, 0),
+    ] {
+        for seed in 1..=8 {
+            let (round_trip, connect) = (millis(20), millis(60));
+            let begin = clock::now();
+            let client = asks(1, Name::Good, millis(10), begin + Duration::from_secs(30));
+            let mut addresses = calm(1, round_trip, connect);
+            addresses[0].large_hellos = hellos;
+            addresses[0].failing_small = failing;
+            // What fails first is no fault of the pool's.
+            addresses[0].cuts = vec![(begin, false)];
+            let random = fastrand::Rng::with_seed(seed);
+            let mut world = World::of(seed, random, addresses, vec![client], 2, begin);
+            world.run();
+            let lost = (world.asked - world.answered) as u32 * millis(10);
+            let most = millis(longest) + connect * 4;
+            let what = format!("{hellos:?}, {failing} fail, seed {seed}: {lost:?}");
+            assert!(lost < most, "{what}");
+            assert_eq!(world.lines, 1, "{what}");
+        }
+    }
+}
+
+#[test]
+fn after_a_moment_of_trouble_large_hellos_are_back_soon_and_no_query_notices() {
+    let millis = Duration::from_millis;
+    for (sessions, count) in [(1, 1), (2, 1), (2, 2)] {
+        let (round_trip, connect) = (millis(20), millis(60));
+        let begin = clock::now();
+        let client = asks(1, Name::Good, millis(10), begin + Duration::from_secs(30));
+        let mut addresses = calm(count, round_trip, connect);
+        addresses[0].large_hellos = LargeHellos::Refuses;
+        let random = fastrand::Rng::with_seed(1);
+        let mut world = World::of(1, random, addresses, vec![client], sessions, begin);
+        world.at(
+            begin + Duration::from_secs(1),
+            Happening::TakesLargeHellos(0),
+        );
+        world.run();
+        let what = format!("{sessions} sessions, {count} addresses");
+        assert_eq!((world.connects[0].len(), world.lines), (4, 2), "{what}");
+        assert!(!world.left_out[0], "{what}");
+        let slowest = world.waits.iter().max().expect("answers");
+        assert!(
+            *slowest < connect * 3 + round_trip * 2,
+            "{what}: {slowest:?}"
+        );
         assert!(world.waits.len() > 2800, "{what}: {}", world.waits.len());
     }
 }

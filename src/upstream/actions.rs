@@ -114,13 +114,12 @@ pub enum Event {
     AddressRecovered(usize),
     /// The address of that rank accepts queries in that reduced form only.
     FormReduced(usize, QueryForm),
-    /// The address of that rank gets small hellos from now on.
-    PostQuantumLeftOut {
-        /// The rank.
-        rank: usize,
-        /// Whether it is new since the large hello last succeeded.
-        is_news: bool,
-    },
+    /// The address of that rank gets small hellos from now on. To be counted; another event says what to log.
+    SmallHelloNeeded(usize),
+    /// The address of that rank gets small hellos. So many earlier changes were not logged.
+    PostQuantumLeftOut(usize, u32),
+    /// The address of that rank gets large hellos again. So many earlier changes were not logged.
+    PostQuantumRestored(usize, u32),
     /// The resolver closed a session because of the one query on it.
     CulpritFound,
     /// A message matched no pending query.
@@ -138,7 +137,9 @@ impl Event {
             Self::AddressFailing(_)
             | Self::AddressRecovered(_)
             | Self::FormReduced(..)
-            | Self::PostQuantumLeftOut { .. }
+            | Self::SmallHelloNeeded(_)
+            | Self::PostQuantumLeftOut(..)
+            | Self::PostQuantumRestored(..)
             | Self::CulpritFound => None,
         }
     }

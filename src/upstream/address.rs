@@ -1,8 +1,8 @@
 //! How well does this address of a resolver work?
 //!
-//! All knowledge is passive: it comes from connections and queries, never from separate probes. The state says whether the address can be
-//! reached ([`Health`]), whether it answers with failures, how many sessions may be opened to it, and which form its queries take. Time and
-//! random numbers are passed in.
+//! All knowledge is passive: it comes from connections and queries. The one exception is the hello, for which there are probes. The state
+//! says whether the address can be reached ([`Health`]), whether it answers with failures, how many sessions may be opened to it, which
+//! hello it takes, and which form its queries take. Time and random numbers are passed in.
 
 use std::time::{Duration, Instant};
 

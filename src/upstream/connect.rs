@@ -140,8 +140,10 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             }
             is_accepted = true;
             state.sessions.push(open.clone());
-            state.addresses[open.rank].record_session(&open.session);
             state.pool.session_opened(open.id, now, actions);
+            if state.addresses[open.rank].record_session(&open.session) {
+                state.pool.report_active(open.rank, open.id, actions);
+            }
             let time = state.pool.query_time().as_millis() as u64;
             self.query_time.store(time, Ordering::Relaxed);
         });
@@ -160,13 +162,17 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         security: &Security,
         error: Option<&ConnectError>,
     ) {
-        let is_unauthenticated = matches!(error, Some(ConnectError::Identity(_)));
+        let can_fall_back = can_fall_back(connect, security);
+        let fault = match error {
+            Some(ConnectError::Identity(_)) => AddressFailure::Unauthenticated,
+            Some(ConnectError::Handshake(_)) if can_fall_back => AddressFailure::LargeHello,
+            _ => AddressFailure::Unreachable,
+        };
         let last_error = error.map(ToString::to_string).unwrap_or_default();
         let mut state = self.state.lock();
-        // A large hello that times out after a small one was answered is no news.
-        let now = clock::now();
-        let is_known = can_fall_back(connect, security)
-            && state.pool.is_post_quantum_left_out(connect.rank, now);
+        // Another hello follows a large one that failed. What comes of probes with it, the pool reports.
+        let is_known = fault == AddressFailure::LargeHello
+            || can_fall_back && state.pool.is_post_quantum_left_out(connect.rank);
         let is_current = self.targets[connect.rank]
             .security()
             .is_same_instance(security);
@@ -177,12 +183,19 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             log.last_error.clone_from(&last_error);
         }
         drop(state);
-        if let Some(error) = error.filter(|_| is_logged) {
+        if let Some(error) = error {
             // Logged before any client learns of the failure.
-            self.log_connect_error(connect.rank, error, is_new);
+            match is_known {
+                true => self.log_failed_hello(connect.rank, error),
+                false if is_logged => self.log_connect_error(connect.rank, error, is_new),
+                false => {}
+            }
         }
         self.update_pool(|state, now, actions| {
-            if is_unauthenticated
+            if state.stopped {
+                return;
+            }
+            if fault == AddressFailure::Unauthenticated
                 && !self.targets[connect.rank]
                     .security()
                     .is_same_instance(security)
@@ -190,14 +203,6 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 // The pins were changed meanwhile: a failure with the old ones says nothing.
                 return state.pool.connect_outdated(connect.session, now, actions);
             }
-            let is_handshake = matches!(error, Some(ConnectError::Handshake(_)));
-            let fault = if is_unauthenticated {
-                AddressFailure::Unauthenticated
-            } else if is_handshake && can_fall_back(connect, security) {
-                AddressFailure::LargeHello
-            } else {
-                AddressFailure::Unreachable
-            };
             state
                 .pool
                 .connect_failed(connect.session, fault, now, actions);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::hello_size::OBSERVATIONS;
 use super::pool::{MAX_DRAINING_SESSIONS, MAX_ISOLATED_SESSIONS, MAX_SENDS, Pool};
-use super::table::{Key, Phase, PoolQuery, Queue, Session};
+use super::table::{Key, Phase, PoolQuery, Purpose, Queue, Session};
 
 impl<Q: PoolQuery> Pool<Q> {
     /// Checks that the tables agree with each other and that all bounds hold. Returns a description of the first error. For simulations.
@@ -47,6 +47,11 @@ impl<Q: PoolQuery> Pool<Q> {
         if pending != sent || self.sessions.iter().any(|session| connecting(&session)) {
             return Err(format!("{pending} are pending, {sent} are on sessions"));
         }
+        self.check_bounds()
+    }
+
+    /// Checks that there are no more sessions than there may be.
+    fn check_bounds(&self) -> Result<(), String> {
         for rank in 0..self.addresses.len() {
             let at_rank = || self.sessions.iter().filter(|session| session.rank == rank);
             let draining = at_rank()
@@ -57,9 +62,14 @@ impl<Q: PoolQuery> Pool<Q> {
             let hellos = at_rank()
                 .filter(|session| session.is_shared() && session.hello_sent_at.is_some())
                 .count();
-            let isolated = at_rank().filter(|session| !session.is_shared()).count();
+            let purpose = |session: &Session| session.purpose;
+            let isolated = at_rank()
+                .filter(|session| matches!(purpose(session), Purpose::Isolated(_)))
+                .count();
+            let probes = at_rank().filter(|session| purpose(session) == Purpose::Probe);
             if isolated > MAX_ISOLATED_SESSIONS
                 || draining > MAX_DRAINING_SESSIONS
+                || probes.count() > 1
                 || shared.count() > self.settings.sessions + 1 + hellos.min(OBSERVATIONS)
             {
                 return Err(format!("too many sessions to {rank}"));

@@ -84,17 +84,17 @@ pub(super) struct AddressLog {
     pub(super) last_presented: Option<PresentedKeys>,
     /// The key exchange of that session.
     pub(super) last_group: Option<Group>,
-    /// The last error that was logged, so that it is logged once and not with every attempt.
+    /// The last error that was logged since a session was opened, so that it is logged once and not with every attempt.
     pub(super) last_error: String,
 }
 
 impl AddressLog {
-    /// Records that a session was opened.
-    pub(super) fn record_session(&mut self, session: &Session) {
+    /// Records that a session was opened. Returns true if it was logged that none could be.
+    pub(super) fn record_session(&mut self, session: &Session) -> bool {
         self.was_open = true;
         self.last_presented = session.proof().map(PresentedKeys::from_proof);
         self.last_group = session.tls_parameters().map(|tls| tls.group);
-        self.last_error.clear();
+        !std::mem::take(&mut self.last_error).is_empty()
     }
 }
 
@@ -249,7 +249,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 sessions: state.pool.sessions_at(rank),
                 healthy: state.pool.is_healthy(rank, now),
                 group: state.addresses[rank].last_group,
-                post_quantum_left_out: state.pool.is_post_quantum_left_out(rank, now),
+                post_quantum_left_out: state.pool.is_post_quantum_left_out(rank),
                 pin_status: last_presented
                     .zip(terms)
                     .map(|(last_presented, terms)| last_presented.pin_status(terms)),

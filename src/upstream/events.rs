@@ -1,5 +1,6 @@
 //! What is logged about sessions and resolvers?
 
+use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -15,6 +16,18 @@ use crate::identity::pin::PinSet;
 use crate::message::QueryForm;
 use crate::system::clock;
 use crate::telemetry::log::{debug, error, info, warn};
+
+/// The end of a line that stands for so many earlier ones, too.
+struct Suppressed(u32);
+
+impl fmt::Display for Suppressed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            lines => write!(f, " suppressed={lines}"),
+        }
+    }
+}
 
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// Logs and counts an event of the pool. Tells the completer when a resolver has recovered.
@@ -54,12 +67,14 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                     address(rank)
                 );
             }
-            Event::PostQuantumLeftOut { rank, is_news } => {
-                self.metrics.post_quantum_left_out.increment();
-                let (address, name) = (address(rank), name(rank));
-                if is_news {
-                    warn!("event=post-quantum-left-out resolver={address} name={name}");
-                }
+            Event::SmallHelloNeeded(_) => self.metrics.post_quantum_left_out.increment(),
+            Event::PostQuantumLeftOut(rank, suppressed) => {
+                let (address, name, more) = (address(rank), name(rank), Suppressed(suppressed));
+                warn!("event=post-quantum-left-out resolver={address} name={name}{more}");
+            }
+            Event::PostQuantumRestored(rank, suppressed) => {
+                let (address, name, more) = (address(rank), name(rank), Suppressed(suppressed));
+                info!("event=post-quantum-restored resolver={address} name={name}{more}");
             }
             Event::CulpritFound => {
                 self.metrics.culprits.increment();
@@ -97,6 +112,12 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                  which dns-tool was built or last knew the time; a pin stands in for it\""
             );
         }
+    }
+
+    /// Logs that a session with the large hello could not be opened, where the small one may be better.
+    pub(super) fn log_failed_hello(&self, rank: usize, error: &ConnectError) {
+        let address = self.targets[rank].address;
+        debug!("event=large-hello-failed resolver={address} {error}");
     }
 
     /// Logs once what is wrong with an address. Not called under the lock: a log that nobody reads must not stop the service.

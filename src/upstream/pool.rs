@@ -170,12 +170,12 @@ impl<Q: PoolQuery> Pool<Q> {
         opened.connect_time = now.saturating_duration_since(opened.started_at);
         self.last_connect_time = opened.connect_time;
         let rank = opened.rank;
-        let (id, purpose) = (opened.id, opened.purpose);
+        let id = opened.id;
         let is_wanted = self.learn_from_open_hello(index, now, actions);
-        match purpose {
+        match self.sessions[index].purpose {
             Purpose::Isolated(key) => self.send_isolated(index, key, now, actions),
             Purpose::Shared if is_wanted => self.use_shared_session(index, rank, now, actions),
-            Purpose::Shared => self.close_session(id, now, actions),
+            Purpose::Shared | Purpose::Probe => self.close_session(id, now, actions),
         }
         self.reschedule(now, actions);
     }
@@ -226,6 +226,17 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
+    /// Reports that queries go to the address of that rank, if they do: that it was down was logged.
+    pub(super) fn report_active(&self, rank: usize, id: SessionId, actions: &mut Actions<Q>) {
+        let event = Event::AddressActive(rank, id);
+        if self.active_rank == Some(rank)
+            && self.position(id).is_some()
+            && !actions.events.contains(&event)
+        {
+            actions.events.push(event);
+        }
+    }
+
     /// Event: a session could not be opened.
     pub fn connect_failed(
         &mut self,
@@ -239,7 +250,11 @@ impl<Q: PoolQuery> Pool<Q> {
         };
         let failed = self.sessions.remove(index);
         let has_no_session = self.sessions_at(failed.rank) == 0;
-        if self.learn_from_failed_hello(&failed, fault, now) {
+        let is_followed = self.learn_from_failed_hello(&failed, fault, now);
+        if failed.purpose == Purpose::Probe {
+            return self.reschedule(now, actions);
+        }
+        if is_followed {
             self.connect_race.next_attempt_at = None;
         } else if failed.is_shared() || has_no_session || fault == AddressFailure::Unauthenticated {
             let jitter = self.jitter();
@@ -256,6 +271,9 @@ impl<Q: PoolQuery> Pool<Q> {
             self.isolated_connect_failed(key, failed.rank, now);
         }
         self.reschedule(now, actions);
+        if is_followed && failed.is_shared() {
+            self.try_next_hello(failed.rank, now, actions);
+        }
     }
 
     /// Event: an attempt ended that used an identity which has been replaced. Its failure says nothing.
@@ -286,7 +304,7 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// Drains a session: it gets no more queries. Does nothing if too many sessions to its address are draining.
-    fn drain_session(&mut self, index: usize, now: Instant) {
+    pub(super) fn drain_session(&mut self, index: usize, now: Instant) {
         let rank = self.sessions[index].rank;
         let draining = self.sessions.iter();
         let count = draining
@@ -370,6 +388,7 @@ impl<Q: PoolQuery> Pool<Q> {
         self.mark_silent(now, actions);
         self.close_idle(now, actions);
         self.reschedule(now, actions);
+        self.tick_hellos(now, actions);
         self.next_due(now)
     }
 

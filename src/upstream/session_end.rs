@@ -142,7 +142,7 @@ impl<Q: PoolQuery> Pool<Q> {
             session.answered >= ANSWERS_FOR_REFUND || lost.is_empty() && session.answered > 0;
         if earned_refund && session.token_refundable {
             let tokens = match session.purpose {
-                Purpose::Shared => &address.shared_tokens,
+                Purpose::Shared | Purpose::Probe => &address.shared_tokens,
                 Purpose::Isolated(_) => &address.isolated_tokens,
             };
             tokens.refund();

@@ -102,7 +102,7 @@ impl<Q: PoolQuery> Pool<Q> {
         tests
             .filter_map(|session| match session.purpose {
                 Purpose::Isolated(key) => self.queries.get(key),
-                Purpose::Shared => None,
+                Purpose::Shared | Purpose::Probe => None,
             })
             .filter(|entry| entry.suspicion != Suspicion::None)
             .map(|entry| entry.query.client())

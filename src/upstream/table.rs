@@ -153,6 +153,8 @@ pub(super) enum Purpose {
     Shared,
     /// The session carries this query alone.
     Isolated(Key),
+    /// The attempt finds out whether the large hello works again. No query waits for it; once it is open, queries share it.
+    Probe,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,9 +240,13 @@ impl Session {
         self.purpose == Purpose::Shared
     }
 
+    pub(super) fn is_connecting(&self) -> bool {
+        self.phase == Phase::Connecting
+    }
+
     /// Returns true if the session is not open although `after` has passed.
     pub(super) fn is_slow(&self, after: Duration, now: Instant) -> bool {
-        self.phase == Phase::Connecting && now >= self.started_at + after
+        self.is_connecting() && now >= self.started_at + after
     }
 
     /// Returns true if queries share the session, open or connecting, and it is not draining.
@@ -250,7 +256,7 @@ impl Session {
 
     /// Returns true if the session is connecting and queries will share it.
     pub(super) fn is_shared_connecting(&self) -> bool {
-        self.is_shared() && self.phase == Phase::Connecting
+        self.is_shared() && self.is_connecting()
     }
 
     /// Returns true if the session is connecting and `key` will be alone on it.

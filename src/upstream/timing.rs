@@ -290,6 +290,7 @@ impl<Q: PoolQuery> Pool<Q> {
             .chain(idle)
             .chain(down_wait)
             .chain(later)
+            .chain(self.hellos_due(now))
             .min()
     }
 
@@ -316,10 +317,7 @@ impl<Q: PoolQuery> Pool<Q> {
             .sessions
             .iter()
             .filter(|session| session.is_shared_connecting());
-        let coming = coming.flat_map(|session| {
-            let slow_at = session.started_at + SLOW_SHARED_CONNECT;
-            session.unanswered_at().into_iter().chain([slow_at])
-        });
+        let coming = coming.map(|session| session.started_at + SLOW_SHARED_CONNECT);
         let slow = slow.chain(coming.filter(|_| !self.shared_queue.is_empty()));
         let isolated = || self.sessions.iter().filter(|session| !session.is_shared());
         let reusable = isolated()

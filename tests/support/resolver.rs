@@ -39,6 +39,8 @@ pub(crate) enum Greeting {
     ResetOnce,
     /// It shakes hands unless the hello has more than one packet.
     ShakeIfSmall(Large),
+    /// The same, but of the hellos of one packet it resets the first, the third and so on.
+    ShakeAtSecondSmall(Large),
 }
 
 /// What it does with a hello of more than one packet.
@@ -117,8 +119,9 @@ struct Shared {
     /// A connection ends after so many queries.
     most_queries: AtomicUsize,
     connections: AtomicUsize,
-    /// Those that came while large hellos were not wanted.
+    /// Those that came while large hellos were not wanted, and small ones while not all of these were.
     large_hellos: AtomicUsize,
+    small_hellos: AtomicUsize,
     handshakes: AtomicUsize,
     resumed: AtomicUsize,
     retried: AtomicUsize,
@@ -170,6 +173,7 @@ impl FakeResolver {
             most_queries: AtomicUsize::new(usize::MAX),
             connections: AtomicUsize::default(),
             large_hellos: AtomicUsize::default(),
+            small_hellos: AtomicUsize::default(),
             handshakes: AtomicUsize::default(),
             resumed: AtomicUsize::default(),
             retried: AtomicUsize::default(),
@@ -386,7 +390,9 @@ fn meet(socket: &Arc<TcpStream>, number: usize, shared: &Arc<Shared>) -> io::Res
             *lock(&shared.greeting) = Greeting::Shake;
             SockRef::from(&**socket).set_linger(Some(Duration::ZERO))
         }
-        Greeting::ShakeIfSmall(large) if has_large_hello(socket)? => {
+        Greeting::ShakeIfSmall(large) | Greeting::ShakeAtSecondSmall(large)
+            if has_large_hello(socket)? =>
+        {
             shared.large_hellos.fetch_add(1, Ordering::SeqCst);
             match large {
                 Large::Ignored => while (&**socket).read(&mut [0; 4096])? > 0 {},
@@ -399,6 +405,14 @@ fn meet(socket: &Arc<TcpStream>, number: usize, shared: &Arc<Shared>) -> io::Res
                 }
             }
             Ok(())
+        }
+        Greeting::ShakeAtSecondSmall(_)
+            if shared
+                .small_hellos
+                .fetch_add(1, Ordering::SeqCst)
+                .is_multiple_of(2) =>
+        {
+            SockRef::from(&**socket).set_linger(Some(Duration::ZERO))
         }
         _ => {
             if let Greeting::Late(pause) = greeting {
