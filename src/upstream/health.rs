@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 /// Backoff after the first failure, and the longest backoff.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
+/// How long after a failed authentication the address may be tried again, at the latest, where nothing better is available: behind a
+/// captive portal, that is how long clients wait after the login.
+const LONGEST_PROBE_WAIT: Duration = Duration::from_millis(2500);
 
 /// Why an address is backed off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub enum AddressFailure {
 pub struct Health {
     failures: u32,
     backoff: Option<(Instant, AddressFailure)>,
+    /// When the address may be tried, although it is backed off, where nothing better is available.
+    probe_at: Option<Instant>,
 }
 
 impl Health {
@@ -36,13 +41,17 @@ impl Health {
     pub fn record_failure(&mut self, fault: AddressFailure, jitter: u8, now: Instant) {
         let doubled = BACKOFF.0 * (1 << self.failures.min(4));
         self.failures = self.failures.saturating_add(1);
-        let wait = doubled * (384 + u32::from(jitter)) / 512;
-        self.backoff = Some((now + wait.min(BACKOFF.1), fault));
+        let spread = |wait: Duration| wait * (384 + u32::from(jitter)) / 512;
+        self.backoff = Some((now + spread(doubled).min(BACKOFF.1), fault));
+        let is_unauthenticated = fault == AddressFailure::Unauthenticated;
+        let probe_wait = spread(doubled.min(LONGEST_PROBE_WAIT));
+        self.probe_at = is_unauthenticated.then_some(now + probe_wait);
     }
 
     /// Defers the address for the longest backoff: it was slower than another, which is no failure.
     pub fn defer(&mut self, now: Instant) {
         self.backoff = Some((now + BACKOFF.1, AddressFailure::Unreachable));
+        self.probe_at = None;
     }
 
     /// Returns true if the address is not backed off.
@@ -50,14 +59,20 @@ impl Health {
         self.backoff.is_none_or(|(until, _)| until <= now)
     }
 
-    /// Returns true if the address may be tried when nothing better is available: not while it is backed off for failed authentication.
+    /// Returns true if the address may be tried when nothing better is available: at once if it could not be reached, and after two or three
+    /// seconds if it failed authentication.
     pub fn may_probe(&self, now: Instant) -> bool {
-        self.is_available(now) || !self.is_unauthenticated()
+        self.is_available(now) || self.probe_at.is_none_or(|at| at <= now)
     }
 
     /// Returns true if the last failure was one of authentication.
     pub fn is_unauthenticated(&self) -> bool {
         matches!(self.backoff, Some((_, AddressFailure::Unauthenticated)))
+    }
+
+    /// When [`Health::may_probe`] is true again, after a failed authentication.
+    pub fn probe_at(&self) -> Option<Instant> {
+        self.probe_at
     }
 
     /// When the last backoff ends.
@@ -101,14 +116,34 @@ mod tests {
     }
 
     #[test]
-    fn an_unreachable_address_may_be_probed_and_an_unauthenticated_one_only_after_its_backoff() {
+    fn an_unreachable_address_may_be_probed_at_once_and_an_unauthenticated_one_within_three_seconds()
+     {
         let now = Instant::now();
         let mut health = Health::default();
         health.record_failure(AddressFailure::Unreachable, 0, now);
         assert!(!health.is_available(now) && health.may_probe(now));
-        health.record_failure(AddressFailure::Unauthenticated, 0, now);
-        assert!(!health.is_available(now) && !health.may_probe(now));
-        let later = now + BACKOFF.1;
-        assert!(health.is_available(later) && health.may_probe(later));
+        let mut probe_wait = |jitter| {
+            health.record_failure(AddressFailure::Unauthenticated, jitter, now);
+            assert!(!health.is_available(now) && !health.may_probe(now));
+            let at = health.probe_at().expect("it failed authentication");
+            assert!(health.may_probe(at));
+            at - now
+        };
+        assert_eq!(probe_wait(128), 2 * BACKOFF.0, "the second failure");
+        let waits: Vec<_> = (0..5).map(|_| probe_wait(128)).collect();
+        assert_eq!(waits, [LONGEST_PROBE_WAIT; 5]);
+        let (shortest, longest) = (probe_wait(0), probe_wait(255));
+        assert!(shortest < Duration::from_secs(2) && longest < Duration::from_millis(3200));
+        health.defer(now);
+        assert!(health.may_probe(now));
+    }
+
+    #[test]
+    fn the_first_failed_authentication_waits_as_long_as_any_failure() {
+        let now = Instant::now();
+        let mut health = Health::default();
+        health.record_failure(AddressFailure::Unauthenticated, 128, now);
+        assert_eq!(health.probe_at(), Some(now + BACKOFF.0));
+        assert_eq!(health.backoff_until(), health.probe_at());
     }
 }

@@ -443,7 +443,7 @@ impl<Q: PoolQuery> Pool<Q> {
         }
         if self.down.is_none_or(|(_, until)| until <= now) {
             let health = || self.addresses.iter().map(|address| &address.health);
-            let first_due = health().filter_map(Health::backoff_until).min();
+            let first_due = health().filter_map(Health::probe_at).min();
             let until = match first_due {
                 Some(due) if !health().any(|health| health.may_probe(now)) => due,
                 _ => now + DOWN_RETRY_DELAY,

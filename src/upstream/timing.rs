@@ -305,7 +305,12 @@ impl<Q: PoolQuery> Pool<Q> {
             // Or the address is backed off.
             let waits = !self.shared_queue.is_empty() || !self.isolated_queue.is_empty();
             let health = address.health.backoff_until().filter(|_| waits);
-            shared.into_iter().chain(isolated).chain(health)
+            let probe = address.health.probe_at().filter(|_| waits);
+            shared
+                .into_iter()
+                .chain(isolated)
+                .chain(health)
+                .chain(probe)
         });
         let slow = self
             .sessions
