@@ -30,6 +30,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "error",
             "running",
             "hosts_manager",
+            "network_monitor",
             "pin_manager",
             "upstreams",
         ],
@@ -117,8 +118,10 @@ const WINGS: [(&str, &[&str]); 14] = [
             "events",
             "pool_query",
             "reload",
+            "network_change",
             "session_thread",
             "timer",
+            "network",
             "timing",
             "suspects",
             "hello_fallback",
@@ -220,6 +223,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "executor",
             "file_watch",
             "memory",
+            "network_watch",
             "privileges",
             "sandbox",
             "scoped_address",
@@ -250,13 +254,13 @@ const LARGER_TYPES: [(&str, usize, &str); 3] = [
     ),
     (
         "upstream::Pool",
-        25,
+        27,
         "a method for each event, and a few that simulations look with",
     ),
     (
         "upstream::Upstream",
-        17,
-        "each is called once, to start, to reload, to stop or to look",
+        19,
+        "each is called seldom, to start, to reload, to stop or to look",
     ),
 ];
 

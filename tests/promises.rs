@@ -27,6 +27,7 @@ mod memory;
 mod messages;
 mod monitor;
 mod names;
+mod network;
 mod pins;
 mod pool;
 mod readme;

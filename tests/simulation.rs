@@ -219,6 +219,8 @@ enum Happening {
     /// The address answers large hellos from now on.
     TakesLargeHellos(usize),
     Suspend,
+    /// Links, addresses or routes changed: whether sessions have lost their way.
+    NetworkChanged(bool),
 }
 
 /// Somebody who asks for names of one kind.
@@ -418,6 +420,9 @@ impl World {
             let when = Duration::from_millis(self.random.u64(1000..30_000));
             self.after(when, Happening::Suspend);
         }
+        if self.random.u8(..) < 64 {
+            self.change_network();
+        }
         self.pool.start(self.now, &mut self.actions);
         self.act();
         self.look();
@@ -473,14 +478,17 @@ impl World {
             Happening::Tick(number) if number != self.tick => return false,
             Happening::Tick(_) => self.look(),
             Happening::Connected(session) => {
-                let known = self.sessions.get_mut(&session);
-                let known = known.expect("it was begun");
-                known.is_open = true;
-                let (rank, hello) = (known.rank, known.hello);
+                // The pool may have given it up.
+                let opened = self.sessions.get_mut(&session).map(|known| {
+                    known.is_open = true;
+                    (known.rank, known.hello)
+                });
                 self.pool
                     .session_opened(session, self.now, &mut self.actions);
                 self.watch_idle(session);
-                self.assert_said(session, rank, hello);
+                if let Some((rank, hello)) = opened {
+                    self.assert_said(session, rank, hello);
+                }
             }
             Happening::HelloSent(session) => {
                 self.pool.hello_sent(session, self.now, &mut self.actions);
@@ -513,8 +521,31 @@ impl World {
                 self.left_out.fill(false);
                 self.pool.system_resumed(self.now, &mut self.actions);
             }
+            Happening::NetworkChanged(loses) => {
+                let open = self.sessions.iter_mut();
+                let lost = open.filter(|(_, session)| session.is_open && loses);
+                let lost: Vec<_> = lost
+                    .map(|(id, session)| {
+                        session.is_mute = true;
+                        *id
+                    })
+                    .collect();
+                self.pool
+                    .network_changed(&lost, self.now, &mut self.actions);
+            }
         }
         true
+    }
+
+    /// The network changes several times, as fast as it may, and so that sessions are lost or that it makes no difference.
+    fn change_network(&mut self) {
+        let mut when = Duration::from_millis(self.random.u64(500..20_000));
+        for _ in 0..self.random.u8(1..=10) {
+            let loses = self.random.u8(0..4) == 0;
+            self.suspends |= loses;
+            self.after(when, Happening::NetworkChanged(loses));
+            when += Duration::from_millis(self.random.u64(1000..3000));
+        }
     }
 
     fn ask(&mut self, place: usize) {
@@ -850,8 +881,10 @@ impl World {
     }
 
     fn watch_idle(&mut self, id: SessionId) {
-        let rank = self.sessions[&id].rank;
-        if let Some(after) = self.addresses[rank].closes_idle_after {
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        if let Some(after) = self.addresses[session.rank].closes_idle_after {
             self.after(after, Happening::Idle(id));
         }
     }

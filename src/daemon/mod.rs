@@ -3,6 +3,7 @@
 pub mod confinement;
 pub mod error;
 mod hosts_manager;
+mod network_monitor;
 pub mod pin_manager;
 mod reload;
 pub mod running;

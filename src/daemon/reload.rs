@@ -93,8 +93,15 @@ impl Changes {
 impl RunningDaemon {
     /// Reads the configuration file again, if there is one, and the pin file, the state and the hosts files. Queries in flight are
     /// completed under the old settings. If the configuration has an error, all options stay as they are and the error is logged;
-    /// the other files are read again even so.
+    /// the other files are read again even so. Resolvers that could not be reached or authenticated are tried again at once.
     pub fn reload(&self) {
+        self.reload_options();
+        for upstream in self.forwarder.upstreams().all() {
+            upstream.retry_failed();
+        }
+    }
+
+    fn reload_options(&self) {
         let mut active = self.active.lock();
         let Some(file) = self.initial_options.config_file() else {
             return reload_files(&active);

@@ -1,6 +1,6 @@
 //! What goes on while it serves, and how does it stop?
 
-use std::io;
+use std::io::{self, PipeWriter};
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub struct RunningDaemon {
     pub(super) monitor: Option<Monitor>,
     /// The rules that the kernel enforces, if any.
     pub(super) sandbox_rules: Option<SandboxRules>,
+    /// Dropped to end the thread that watches the network; none if the network cannot be watched.
+    pub(super) network_watch: Option<PipeWriter>,
     /// The options at the start.
     pub(super) initial_options: OptionValues,
     pub(super) active: Mutex<ActiveConfig>,
@@ -144,6 +146,7 @@ impl RunningDaemon {
         } = self.active.into_inner();
         pin_manager.stop();
         hosts_manager.stop();
+        drop(self.network_watch);
         self.server.stop();
         self.pool.stop_reading();
         let retired = || retired.iter().filter_map(Weak::upgrade);

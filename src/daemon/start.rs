@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::confinement::sandbox_rules;
 use super::error::StartError;
 use super::hosts_manager::HostsManager;
+use super::network_monitor;
 use super::pin_manager::PinManager;
 use super::running::{ActiveConfig, RunningDaemon};
 use super::upstreams;
@@ -177,13 +178,13 @@ impl BoundDaemon {
         log_listeners(&addresses);
         let pin_manager = PinManager::start(config.trust, &relay.upstreams)?;
         let hosts_manager = HostsManager::start(config.hosts, &relay.forwarder);
-        let monitor = monitor_listener.map(|monitor_listener| {
-            start_monitor(monitor_listener, relay.exporter(&server, &evictions, now))
-        });
+        let exporter = || relay.exporter(&server, &evictions, now);
+        let monitor = monitor_listener.map(|listener| start_monitor(listener, exporter()));
         let monitor = monitor.transpose()?;
         Ok(RunningDaemon {
             addresses,
             server,
+            network_watch: network_monitor::start(&relay.forwarder),
             forwarder: relay.forwarder,
             pool,
             slow_readers,

@@ -7,6 +7,7 @@ pub mod deadline;
 pub mod executor;
 pub mod file_watch;
 pub mod memory;
+pub mod network_watch;
 pub mod privileges;
 pub mod sandbox;
 pub mod scoped_address;

@@ -364,6 +364,12 @@ impl Address {
         self.health.record_success();
         self.failed_sessions = 0;
     }
+
+    /// Ends the backoff, since the address may work now. One that fails or is silent is tested by the next query.
+    pub(super) fn end_backoff(&mut self, now: Instant) {
+        self.reset();
+        self.probe_at = self.probe_at.map(|at| at.min(now));
+    }
 }
 
 #[cfg(test)]
@@ -513,6 +519,19 @@ mod tests {
         assert!(address.is_healthy(now));
         address.record_session_end(0, 1, 0, now);
         assert!(address.is_healthy(now), "once again");
+    }
+
+    #[test]
+    fn the_end_of_the_backoff_has_a_silent_address_tested() {
+        let (mut address, now) = address();
+        address.record_silence(now);
+        address
+            .health
+            .record_failure(AddressFailure::Unauthenticated, 0, now);
+        assert!(!address.health.may_probe(now) && !address.is_probe_due(now));
+        address.end_backoff(now);
+        assert!(address.health.is_available(now) && address.is_probe_due(now));
+        assert!(address.is_failing(), "until it answers");
     }
 
     #[test]

@@ -6,9 +6,10 @@
 //! lock, gets back the actions to take, and takes them after it has released the lock. A query is only ever sent on a session whose
 //! resolver was authenticated, unless the operator chose a cleartext server of the own network for its zone.
 //!
-//! - The rules: [`pool`] (and its parts `scheduling`, `isolation`, `suspects`, `hello_fallback`, `answers`, `session_end`, `timing`, `consistency`), [`actions`] (what
-//!   goes into the pool and comes out), `table` (queries and sessions), `address`, `culprits`, `hello_size`, [`health`], [`token_bucket`].
-//! - The threads: `driver` (the type [`Upstream`]), `connect`, `session_thread`, `timer`, `reload`, `events` (log lines), `status` (what
+//! - The rules: [`pool`] (and its parts `scheduling`, `isolation`, `suspects`, `hello_fallback`, `answers`, `session_end`, `timing`, `network`, `consistency`), [`actions`] (what
+//!   goes into the pool and comes out), `table` (queries and sessions), `address`, `culprits`, `hello_size`, [`health`],
+//!   [`token_bucket`].
+//! - The threads: `driver` (the type [`Upstream`]), `connect`, `session_thread`, `timer`, `reload`, `network_change`, `events` (log lines), `status` (what
 //!   monitoring shows), `pool_query` (what the rules know of a query).
 //! - One connection: [`session`], `channel` (TLS or none), `outgoing`, `reader`, [`handshake`], [`query_ids`].
 //! - Settings and requirements: `settings`, `traits`.
@@ -27,6 +28,8 @@ pub mod health;
 mod hello_fallback;
 mod hello_size;
 mod isolation;
+mod network;
+mod network_change;
 mod outgoing;
 pub mod pool;
 mod pool_query;
@@ -50,6 +53,7 @@ pub use self::actions::Failure;
 pub use self::channel::CloseReason;
 pub use self::culprits::QueryGroups;
 pub use self::driver::{Upstream, WorkBuffers};
+pub use self::network_change::NetworkEffect;
 pub use self::outgoing::{Message, Outgoing};
 pub use self::reader::Reader;
 pub use self::settings::{MAX_CONNECT_ATTEMPTS, MIN_SILENCE_TIMEOUT, Resolver, Security, Settings};

@@ -167,6 +167,7 @@ impl<Q: PoolQuery> Pool<Q> {
         let opened = &mut self.sessions[index];
         opened.phase = Phase::Open;
         (opened.last_received_at, opened.last_sent_at) = (now, now);
+        opened.is_doubtful = false;
         opened.connect_time = now.saturating_duration_since(opened.started_at);
         self.last_connect_time = opened.connect_time;
         let rank = opened.rank;
@@ -352,33 +353,6 @@ impl<Q: PoolQuery> Pool<Q> {
         if !self.sessions.iter().any(Session::takes_shared_queries) {
             self.start(now, actions);
         }
-    }
-
-    /// Event: the machine was suspended. No session is trusted to be alive, as the network may have changed and resolvers close idle
-    /// sessions.
-    pub fn system_resumed(&mut self, now: Instant, actions: &mut Actions<Q>) {
-        let open: Vec<_> = self
-            .sessions
-            .iter()
-            .filter(|session| session.phase != Phase::Connecting)
-            .collect();
-        let (idle, busy): (Vec<_>, Vec<_>) = open
-            .into_iter()
-            .partition(|session| session.pending.is_empty());
-        let (idle, busy): (Vec<_>, Vec<_>) = (
-            idle.iter().map(|session| session.id).collect(),
-            busy.iter().map(|session| session.id).collect(),
-        );
-        for session in idle {
-            self.close_session(session, now, actions);
-        }
-        for session in busy {
-            self.hedge_silent_session(session, now, now, actions);
-        }
-        // The network may be another.
-        let addresses = self.addresses.iter_mut();
-        addresses.for_each(|address| address.hello.reset());
-        self.reschedule(now, actions);
     }
 
     /// Event: time has passed. Returns when to call again, at the latest.

@@ -231,9 +231,11 @@ impl<Q: PoolQuery> Pool<Q> {
     /// Returns true if one more shared session may be opened to the address of that rank.
     pub(super) fn may_connect(&self, rank: usize, now: Instant) -> bool {
         let shared = || self.shared_sessions_at(rank);
-        // An attempt that is slow may be waiting for nothing.
+        // An attempt that is slow, or began in another network, may be waiting for nothing.
         let is_coming = |session: &Session| {
-            session.is_shared_connecting() && !session.is_slow(SLOW_SHARED_CONNECT, now)
+            session.is_shared_connecting()
+                && !session.is_slow(SLOW_SHARED_CONNECT, now)
+                && !session.is_doubtful
         };
         let connecting = shared().any(is_coming);
         let active_rank = shared().filter(|session| session.is_usable() && !session.is_doubtful);

@@ -194,7 +194,8 @@ pub(super) struct Session {
     pub(super) answered: u32,
     /// Nothing arrived for too long while queries were pending. The session gets no queries until data arrives.
     pub(super) is_silent: bool,
-    /// The session was silent and got no answer since, or another session that had received data later was found dead.
+    /// The session was silent and got no answer since, or another session that had received data later was found dead; of an attempt: it
+    /// began before the network changed.
     pub(super) is_doubtful: bool,
     /// The client of the last isolated query that was answered here.
     pub(super) cleared_client: Option<u16>,
