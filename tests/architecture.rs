@@ -139,6 +139,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "settings",
             "actions",
             "address",
+            "obstruction",
             "handshake",
             "outgoing",
             "hello_size",

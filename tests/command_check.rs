@@ -219,6 +219,32 @@ fn a_sound_setup_is_said_line_by_line() {
     assert_faults("without pins", &resolver, &[], &names, &[], 0);
 }
 
+/// What it says beside that where another server answers on each address.
+const PORTAL: &str = "WARNING network: another server answers on each address: it looks like a captive portal; remedy: log in to \
+                      the network with a browser; elsewhere, see that the resolver's address and name are right";
+
+#[test]
+fn addresses_that_all_fail_in_the_same_way_look_like_a_network_that_blocks_them() {
+    let closes = || {
+        let resolver = FakeResolver::honest();
+        resolver.greet(Greeting::Close);
+        resolver
+    };
+    let (one, other) = (closes(), closes());
+    let line = "WARNING network: each address refuses or closes connections: it looks like a captive portal, or a network \
+                that blocks DNS over TLS; remedy: log in to the network with a browser, or name a further --resolver on a \
+                port that the network lets through";
+    let also = other.address().to_string();
+    let options = options(&one, &["--resolver-addr", &also]);
+    let options: Vec<_> = options.iter().map(String::as_str).collect();
+    let said = run("check", &options, &Names::of(&one));
+    assert!(said.lines.contains(&line.to_owned()), "{:#?}", said.lines);
+    other.greet(Greeting::Shake);
+    let said = run("check", &options, &Names::of(&one));
+    let is_blamed = said.lines.iter().any(|line| line.contains(" network:"));
+    assert!(!is_blamed, "the other one serves: {:#?}", said.lines);
+}
+
 #[test]
 fn each_fault_of_an_identity_has_its_line_and_remedy() {
     const ALL: [&rustls::SupportedProtocolVersion; 1] = [&rustls::version::TLS12];
@@ -330,6 +356,7 @@ fn each_fault_of_an_identity_has_its_line_and_remedy() {
         &[
             "CRITICAL ADDRESS#other.test name: the certificate is for resolver.test; remedy: give the resolver's own name by \
              --resolver-fqdn, or behind the # of --resolver",
+            PORTAL,
         ],
         2,
     );
@@ -378,7 +405,7 @@ fn each_fault_of_a_resolver_has_its_line_and_remedy() {
             greeted(Greeting::Garbage),
             format!(
                 "CRITICAL ADDRESS#resolver.test tls: stage=handshake cause=\"received corrupt message of type \
-                 InvalidContentType\"; remedy: {PORT}"
+                 InvalidContentType\"; remedy: {PORT}\n{PORTAL}"
             ),
         ),
         (
@@ -433,7 +460,8 @@ fn each_fault_of_a_resolver_has_its_line_and_remedy() {
             .and("the resolver closed the connection", "CAUSE")
             .and("Connection reset by peer (os error 104)", "CAUSE");
         // Where it is the only one, and where another one serves.
-        assert_faults(what, &resolver, &[], &names, &[&fault], 2);
+        let faults: Vec<_> = fault.lines().collect();
+        assert_faults(what, &resolver, &[], &names, &faults, 2);
     }
     // Nobody there: with nobody else it does not serve, beside another one it does.
     let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -21,7 +21,7 @@ use crate::system::date::DAY;
 use crate::system::scoped_address::ScopedAddress;
 use crate::upstream::handshake::{ConnectError, inspect};
 use crate::upstream::session::Session;
-use crate::upstream::{Reader, Resolver, Security};
+use crate::upstream::{FailureKind, Obstruction, Reader, Resolver, Security};
 
 /// Days before a certificate's expiry from which it is reported: most are renewed a month before.
 const EXPIRY_WARNING_DAYS: u64 = 14;
@@ -68,18 +68,27 @@ impl Inquiry {
 
 /// Checks every address of the main resolvers.
 pub(super) fn check_main_resolvers(resolvers: &[Resolver], timeout: Duration, report: &mut Report) {
-    check_resolvers(resolvers, &Inquiry::of_main_resolvers(), timeout, report);
+    let failures = check_resolvers(resolvers, &Inquiry::of_main_resolvers(), timeout, report);
+    let count = failures.len();
+    if let Some(obstruction) = Obstruction::common(failures)
+        // One address that does not answer may be down.
+        && (count > 1 || obstruction == Obstruction::OtherServer)
+    {
+        let (cause, remedy) = (obstruction.cause(), obstruction.remedy());
+        report.add_fault(State::Warning, "network", cause, remedy);
+    }
 }
 
-/// Checks every address of these resolvers, of which one is enough.
+/// Checks every address of these resolvers, of which one is enough. Returns how each could not be reached; none for one that was.
 pub(super) fn check_resolvers(
     resolvers: &[Resolver],
     inquiry: &Inquiry,
     timeout: Duration,
     report: &mut Report,
-) {
+) -> Vec<Option<FailureKind>> {
     let first = report.finding_count();
     let mut serving = 0;
+    let mut failures = Vec::new();
     for Resolver {
         addresses,
         security,
@@ -87,7 +96,9 @@ pub(super) fn check_resolvers(
     {
         for address in addresses {
             let check = AddressCheck::new(*address, security, inquiry, timeout);
-            serving += usize::from(check.run(report));
+            let answers = check.run(report);
+            serving += usize::from(answers == Ok(true));
+            failures.push(answers.err());
         }
     }
     if serving > 0 {
@@ -95,6 +106,7 @@ pub(super) fn check_resolvers(
         // critical.
         report.cap_state(State::Warning, first, " reach");
     }
+    failures
 }
 
 /// The check of one address.
@@ -126,8 +138,8 @@ impl<'c> AddressCheck<'c> {
         }
     }
 
-    /// Connects and asks. Returns whether all questions have an answer.
-    fn run(&self, report: &mut Report) -> bool {
+    /// Connects and asks. Returns whether all questions have an answer; or how the address could not be reached.
+    fn run(&self, report: &mut Report) -> Result<bool, FailureKind> {
         let label = format!("{}{}", self.inquiry.prefix, self.server);
         let began = clock::now();
         let opened = Session::connect(self.address, self.security, began + self.timeout);
@@ -135,7 +147,7 @@ impl<'c> AddressCheck<'c> {
             Ok(opened) => opened,
             Err(error) => {
                 self.report_failure(&label, &error, report);
-                return false;
+                return Err(FailureKind::of(&error, &self.security.name()));
             }
         };
         report_session(&label, &session, self.security, millis_since(began), report);
@@ -143,7 +155,7 @@ impl<'c> AddressCheck<'c> {
         if session.proof().is_some() {
             check_resumption(&label, self.address, self.security, self.timeout, report);
         }
-        answers
+        Ok(answers)
     }
 
     /// Reports why no session could be opened.

@@ -179,6 +179,7 @@ pub(super) fn settings(
                 Destination::Route(number.unwrap_or_else(|| {
                     settings.upstreams.push(upstream::Settings {
                         resolvers: zone.resolvers(security),
+                        is_main: false,
                         ..template.clone()
                     });
                     known.push(zone.targets.clone());

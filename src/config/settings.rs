@@ -275,6 +275,7 @@ fn upstream_settings(
         timeout: required_value(options, "--timeout", |text| {
             parse_seconds(text, MIN_TIMEOUT)
         })?,
+        is_main: true,
         min_silence_timeout: upstream::MIN_SILENCE_TIMEOUT,
         sessions: integer_value(options, "--sessions", 1..=16)?,
         // The queries that all clients may wait for, and as many again as one client may: a prefetch has no client that waits,

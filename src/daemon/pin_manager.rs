@@ -454,6 +454,7 @@ mod tests {
                 })),
             }],
             timeout: Duration::from_secs(1),
+            is_main: true,
             min_silence_timeout: upstream::MIN_SILENCE_TIMEOUT,
             sessions: 1,
             max_pending: 1,

@@ -19,7 +19,7 @@ use crate::monitoring::human_units::{
 use crate::monitoring::service_level::ServiceLevel;
 use crate::system::clock;
 use crate::system::date::{DAY, Timestamp};
-use crate::upstream::AddressStatus;
+use crate::upstream::{AddressStatus, Obstruction};
 
 /// The style sheet. Its hash is the only source that the page's content security policy allows.
 const STYLE: &str = include_str!("page.css");
@@ -231,6 +231,7 @@ impl PageWriter<'_> {
                 (Some(group), true) => [group.name(), ", post-quantum left out"].concat(),
             };
             self.push(&["<tr><th>", &address, "<td>", &status.name, &zones, state]);
+            self.push(&[status.obstruction.map_or("", Obstruction::note)]);
             self.push(&["<td>", &key_exchange, "<td>", &pins, &expiry]);
             let labels = resolver_labels(&status);
             self.metric_cell(&["dns_tool_resolver_sessions{", &labels, "}"].concat());

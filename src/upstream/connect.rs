@@ -9,6 +9,7 @@ use super::actions::ConnectRequest;
 use super::driver::{OpenSession, Upstream};
 use super::handshake::ConnectError;
 use super::health::AddressFailure;
+use super::obstruction::FailureKind;
 use super::reader::Reader;
 use super::session::Session;
 use super::settings::{MIN_CONNECT_TIMEOUT, Security};
@@ -140,6 +141,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             }
             is_accepted = true;
             state.sessions.push(open.clone());
+            state.obstruction = None;
             state.pool.session_opened(open.id, now, actions);
             if state.addresses[open.rank].record_session(&open.session) {
                 state.pool.report_active(open.rank, open.id, actions);
@@ -182,6 +184,10 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         if is_logged {
             log.last_error.clone_from(&last_error);
         }
+        let kind = error.filter(|_| self.is_main && is_logged);
+        let kind = kind.map(|error| FailureKind::of(error, &security.name()));
+        let obstruction =
+            kind.and_then(|kind| state.record_failure(connect.rank, kind, clock::now()));
         drop(state);
         if let Some(error) = error {
             // Logged before any client learns of the failure.
@@ -190,6 +196,9 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 false if is_logged => self.log_connect_error(connect.rank, error, is_new),
                 false => {}
             }
+        }
+        if let Some(obstruction) = obstruction {
+            self.log_obstruction(connect.rank, obstruction);
         }
         self.update_pool(|state, now, actions| {
             if state.stopped {

@@ -18,11 +18,12 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::actions::{self, Actions, Event, SendQuery};
 use super::handshake::unix_time_now;
+use super::obstruction::{FailureKind, FailureRun, Obstruction};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::query_ids::QueryIds;
 use super::session::Session;
-use super::settings::{Security, Settings};
+use super::settings::{Resolver, Security, Settings};
 use super::status::{AddressStatus, PresentedKeys, UpstreamMetrics};
 use super::table::SessionId;
 use super::token_bucket::TokenBucket;
@@ -37,6 +38,8 @@ use crate::system::thread;
 /// The resolvers and the sessions to them, shared by all threads. See the module for its locks.
 pub struct Upstream<Q, R> {
     pub(super) targets: Vec<ResolverAddress>,
+    /// These are the main resolvers.
+    pub(super) is_main: bool,
     pub(super) timeout: Duration,
     pub(super) min_silence_timeout: Duration,
     pub(super) sessions: usize,
@@ -62,6 +65,8 @@ pub(super) struct State<Q> {
     pub(super) sessions: Vec<OpenSession>,
     /// Indexed by rank.
     pub(super) addresses: Vec<AddressLog>,
+    /// What explains the failures of all addresses, if anything does.
+    pub(super) obstruction: Option<Obstruction>,
     /// No more queries are taken; the last query to end stops the upstream.
     pub(super) retired: bool,
     pub(super) stopped: bool,
@@ -86,6 +91,8 @@ pub(super) struct AddressLog {
     pub(super) last_group: Option<Group>,
     /// The last error that was logged since a session was opened, so that it is logged once and not with every attempt.
     pub(super) last_error: String,
+    /// How the address failed since a session to it was last opened.
+    pub(super) failures: Option<FailureRun>,
 }
 
 impl AddressLog {
@@ -94,7 +101,27 @@ impl AddressLog {
         self.was_open = true;
         self.last_presented = session.proof().map(PresentedKeys::from_proof);
         self.last_group = session.tls_parameters().map(|tls| tls.group);
+        self.failures = None;
         !std::mem::take(&mut self.last_error).is_empty()
+    }
+}
+
+impl<Q> State<Q> {
+    /// Records how the address of that rank failed. Returns what keeps all addresses from being reached, if that is news.
+    pub(super) fn record_failure(
+        &mut self,
+        rank: usize,
+        kind: FailureKind,
+        now: Instant,
+    ) -> Option<Obstruction> {
+        let log = &mut self.addresses[rank];
+        log.failures = Some(FailureRun::after(log.failures, kind, now));
+        let runs = self.addresses.iter().map(|log| log.failures);
+        let found = Obstruction::common(runs.map(|run| run?.lasting_kind(now)));
+        // Once it is known, it holds until a session is open: attempts fail in more than one way.
+        let is_news = found.is_some() && self.obstruction != found;
+        self.obstruction = found.or(self.obstruction);
+        found.filter(|_| is_news)
     }
 }
 
@@ -106,6 +133,22 @@ pub(super) struct ResolverAddress {
 }
 
 impl ResolverAddress {
+    /// The addresses of all these resolvers.
+    fn of_all(resolvers: Vec<Resolver>) -> Vec<Self> {
+        let mut targets = Vec::new();
+        for Resolver {
+            addresses,
+            security,
+        } in resolvers
+        {
+            targets.extend(addresses.into_iter().map(|address| Self {
+                address,
+                security: Mutex::new(security.clone()),
+            }));
+        }
+        targets
+    }
+
     pub(super) fn security(&self) -> Security {
         self.security.lock().clone()
     }
@@ -150,19 +193,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         metrics: Arc<UpstreamMetrics>,
         last_trusted_time: u64,
     ) -> io::Result<Arc<Self>> {
-        let mut targets = Vec::new();
-        for resolver in settings.resolvers {
-            let security = resolver.security;
-            targets.extend(
-                resolver
-                    .addresses
-                    .into_iter()
-                    .map(|address| ResolverAddress {
-                        address,
-                        security: Mutex::new(security.clone()),
-                    }),
-            );
-        }
+        let targets = ResolverAddress::of_all(settings.resolvers);
         let now = clock::now();
         let rules = actions::PoolSettings {
             addresses: targets.len(),
@@ -177,11 +208,13 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             pool: Pool::new(rules, Box::new(move || ids.next_id()), no_limit, now),
             sessions: Vec::new(),
             addresses: targets.iter().map(|_| AddressLog::default()).collect(),
+            obstruction: None,
             retired: false,
             stopped: false,
         };
         let upstream = Arc::new(Self {
             targets,
+            is_main: settings.is_main,
             timeout: settings.timeout,
             min_silence_timeout: settings.min_silence_timeout,
             sessions: settings.sessions,
@@ -239,15 +272,17 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             let security = target.security();
             let terms = security.identity().map(Identity::policy);
             let last_presented = state.addresses[rank].last_presented.as_ref();
+            let healthy = state.pool.is_healthy(rank, now);
             AddressStatus {
                 address: target.address,
                 name: security.name(),
                 zones: String::new(),
                 is_cleartext: matches!(security, Security::Cleartext),
                 was_open: state.addresses[rank].was_open,
+                obstruction: state.obstruction.filter(|_| !healthy),
                 pins: terms.map_or(0, |terms| terms.pins.entries().len()),
                 sessions: state.pool.sessions_at(rank),
-                healthy: state.pool.is_healthy(rank, now),
+                healthy,
                 group: state.addresses[rank].last_group,
                 post_quantum_left_out: state.pool.is_post_quantum_left_out(rank),
                 pin_status: last_presented

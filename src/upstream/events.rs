@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::actions::Event;
 use super::driver::Upstream;
 use super::handshake::ConnectError;
+use super::obstruction::Obstruction;
 use super::session::Session;
 use super::settings::Security;
 use super::status::find_pin;
@@ -133,5 +134,16 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             }
             _ => warn!("event=resolver-unreachable resolver={address} name={name} {error}"),
         }
+    }
+
+    /// Logs what the network seems to do to all connections, as the failure at the address of that rank shows, and what to do about it.
+    pub(super) fn log_obstruction(&self, rank: usize, obstruction: Obstruction) {
+        let target = &self.targets[rank];
+        let (address, name) = (target.address, target.security().name());
+        let (kind, cause) = (obstruction.name(), obstruction.cause());
+        let remedy = obstruction.remedy();
+        warn!(
+            "event=network-obstructed resolver={address} name={name} kind={kind} cause=\"{cause}\" remedy=\"{remedy}\""
+        );
     }
 }

@@ -73,6 +73,12 @@ pub(super) fn error_text(error: &io::Error) -> String {
     }
 }
 
+/// Returns true if the handshake failed because the other side does not speak TLS.
+pub(super) fn is_no_tls(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(inner, Some(rustls::Error::InvalidMessage(_)))
+}
+
 /// What both sides negotiated in the TLS handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsParameters {

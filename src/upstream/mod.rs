@@ -7,7 +7,7 @@
 //! resolver was authenticated, unless the operator chose a cleartext server of the own network for its zone.
 //!
 //! - The rules: [`pool`] (and its parts `scheduling`, `isolation`, `suspects`, `hello_fallback`, `answers`, `session_end`, `timing`, `network`, `consistency`), [`actions`] (what
-//!   goes into the pool and comes out), `table` (queries and sessions), `address`, `culprits`, `hello_size`, [`health`],
+//!   goes into the pool and comes out), `table` (queries and sessions), `address`, `culprits`, `hello_size`, `obstruction`, [`health`],
 //!   [`token_bucket`].
 //! - The threads: `driver` (the type [`Upstream`]), `connect`, `session_thread`, `timer`, `reload`, `network_change`, `events` (log lines), `status` (what
 //!   monitoring shows), `pool_query` (what the rules know of a query).
@@ -30,6 +30,7 @@ mod hello_size;
 mod isolation;
 mod network;
 mod network_change;
+mod obstruction;
 mod outgoing;
 pub mod pool;
 mod pool_query;
@@ -54,6 +55,7 @@ pub use self::channel::CloseReason;
 pub use self::culprits::QueryGroups;
 pub use self::driver::{Upstream, WorkBuffers};
 pub use self::network_change::NetworkEffect;
+pub use self::obstruction::{FailureKind, Obstruction};
 pub use self::outgoing::{Message, Outgoing};
 pub use self::reader::Reader;
 pub use self::settings::{MAX_CONNECT_ATTEMPTS, MIN_SILENCE_TIMEOUT, Resolver, Security, Settings};

@@ -79,6 +79,9 @@ impl Security {
 pub struct Settings {
     /// The resolvers, in order of preference; at least one address among them.
     pub resolvers: Vec<Resolver>,
+    /// They are the main resolvers, which are reached by the Internet: if all addresses fail in the same way, the log says what the network
+    /// looks like.
+    pub is_main: bool,
     /// How long a query may take, and opening a connection: TCP, TLS and all checks.
     pub timeout: Duration,
     /// The shortest time after which a session counts as silent: [`MIN_SILENCE_TIMEOUT`], or longer (at most a third of the timeout) on slow

@@ -2,6 +2,7 @@
 
 use super::channel::CloseReason;
 use super::handshake::ConnectError;
+use super::obstruction::Obstruction;
 use crate::identity::certificate::CertificateInfo;
 use crate::identity::chain::VerifiedPeer;
 use crate::identity::key_exchange::Group;
@@ -77,6 +78,8 @@ pub struct AddressStatus {
     pub sessions: usize,
     /// The address is not backed off (after a failure, or since it was slower than another), and is not failing.
     pub healthy: bool,
+    /// What keeps all addresses of the main resolvers from being reached, if anything does.
+    pub obstruction: Option<Obstruction>,
     /// Number of pins.
     pub pins: usize,
     /// The key exchange of the last session that was opened with TLS, if any was.

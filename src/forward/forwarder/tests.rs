@@ -80,6 +80,7 @@ impl Bench {
         let upstream = upstream::Settings {
             resolvers: Vec::new(),
             timeout,
+            is_main: true,
             min_silence_timeout: upstream::MIN_SILENCE_TIMEOUT,
             sessions: 1,
             max_pending,
