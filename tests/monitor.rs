@@ -196,7 +196,10 @@ fn the_resolvers_of_routes_show_with_their_zones() {
     let at = monitor(&forwarder);
     let row = |state: &str| {
         let zones = "lan. a&lt;b.example. c.example. and 2 more";
-        format!("<tr><th>{address}<td>cleartext for {zones}<td class=\"soft\">{state}")
+        format!(
+            "<tr><th>{address}<br><span class=\"soft\">cleartext for {zones}</span></th>\
+             <td data-label=\"State\" class=\"soft\">{state}"
+        )
     };
     wait_until("the first session", || {
         get(at, "/").body.contains(&row("in cleartext"))
@@ -299,13 +302,9 @@ fn who_is_refused_is_counted_by_the_check_that_failed() {
         "0"
     );
     let ready = get(at, "/ready");
-    assert_eq!(
-        (ready.status.as_str(), ready.body.as_str()),
-        (
-            "503 Service Unavailable",
-            "no resolver serves, and the cache has nothing to serve\n"
-        )
-    );
+    assert_eq!(ready.status, "503 Service Unavailable");
+    let cause = "failing: certificate chain refused since ";
+    assert!(ready.body.starts_with(cause), "{}", ready.body);
     assert_eq!(
         get(at, "/health").status,
         "200 OK",
@@ -355,7 +354,7 @@ fn it_is_not_ready_on_a_failure_or_on_what_is_too_old_to_be_served() {
             get(at, "/ready").status != "200 OK"
         });
         assert_ne!(sample(at, "dns_tool_cache_entries"), "0");
-        assert!(get(at, "/ready").body.starts_with("no resolver serves, "));
+        assert!(get(at, "/ready").body.starts_with("failing: "));
     }
 }
 
@@ -420,9 +419,9 @@ fn the_number_of_series_does_not_grow_with_names_and_types_and_none_is_in_them()
     }
     let (metrics, page) = (get(at, "/metrics").body, get(at, "/").body);
     // Those of the session are there from the first query on.
-    assert!(samples(&metrics).len() <= before + 2, "{before} before");
+    assert!(samples(&metrics).len() <= before + 4, "{before} before");
     assert!(
-        samples(&metrics).len() <= 210,
+        samples(&metrics).len() <= 240,
         "{}",
         samples(&metrics).len()
     );
@@ -460,8 +459,9 @@ fn the_page_needs_nothing_from_elsewhere_and_shows_the_figures_of_the_metrics() 
     let figures: Vec<_> = page.body.split("data-metric=\"").skip(1).collect();
     assert!(figures.len() > 25, "{}", figures.len());
     for figure in figures {
-        let (name, rest) = figure.split_once("\">").expect("an end of the attribute");
-        let (value, _) = rest.split_once('<').expect("an end of the element");
+        let (name, rest) = figure.split_once('"').expect("an end of the attribute");
+        let rest = rest.strip_prefix(" value=\"").expect("its value");
+        let (value, _) = rest.split_once('"').expect("an end of the value");
         let name = name.replace("&quot;", "\"");
         assert_eq!(
             metrics.get(&name).map(String::as_str),
@@ -714,4 +714,219 @@ fn the_query_log_says_how_each_query_ended_and_hides_who_asked() {
         !log.contains("www.example.test") && !log.contains("127.0.0.0/24"),
         "{log}"
     );
+}
+
+/// Asks for names until the condition holds: several, since one that is never answered says nothing of the resolver.
+fn ask_until(forwarder: &Forwarder, what: &str, mut condition: impl FnMut() -> bool) {
+    let client = forwarder.udp();
+    let mut number = 0;
+    wait_until(what, || {
+        for _ in 0..5 {
+            number += 1;
+            client.send(&Ask::a(number, &format!("n{number}.example.test")).octets());
+        }
+        condition()
+    });
+}
+
+/// What `/ready`, the metrics and the page say while this is wrong with the resolver.
+fn assert_outage(forwarder: &Forwarder, resolver: SocketAddr, cause: &str, words: &str) {
+    let at = monitor(forwarder);
+    let start = format!("failing: {words} since ");
+    ask_until(forwarder, words, || {
+        get(at, "/ready").body.starts_with(&start)
+    });
+    assert_eq!(get(at, "/ready").status, "503 Service Unavailable");
+    let labels = format!("resolver=\"{resolver}\",name=\"{NAME}\"");
+    for (name, value) in [
+        ("dns_tool_ready".to_owned(), "0"),
+        ("dns_tool_state{state=\"failing\"}".to_owned(), "1"),
+        ("dns_tool_state{state=\"answering\"}".to_owned(), "0"),
+        (format!("dns_tool_resolver_healthy{{{labels}}}"), "0"),
+    ] {
+        assert_eq!(sample(at, &name), value, "{name}");
+    }
+    let failure =
+        format!("dns_tool_resolver_last_failure_timestamp_seconds{{{labels},cause=\"{cause}\"}}");
+    assert_ne!(sample(at, &failure), "0");
+    let page = get(at, "/").body;
+    assert!(
+        page.contains(&format!("<p class=\"verdict\">{start}")),
+        "{page}"
+    );
+    assert!(page.contains("<p class=\"remedy\">What to do: "), "{page}");
+    assert!(page.contains("class=\"bad\">fails since "), "{page}");
+}
+
+/// They say that all is well, with the first answer.
+fn assert_recovered(forwarder: &Forwarder) {
+    let at = monitor(forwarder);
+    ask_until(forwarder, "it is ready again", || {
+        get(at, "/ready").body.starts_with("ready\n")
+    });
+    assert_eq!(sample(at, "dns_tool_ready"), "1");
+    assert!(!get(at, "/").body.contains("fails since "));
+}
+
+#[test]
+fn an_outage_by_a_wrong_chain_shows_with_its_cause_everywhere_until_it_is_over() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &MONITOR);
+    assert_recovered(&forwarder);
+    resolver.show(&pki().unknown_root());
+    resolver.hang_up();
+    assert_outage(
+        &forwarder,
+        resolver.address(),
+        "chain",
+        "certificate chain refused",
+    );
+    resolver.show(&pki().honest());
+    assert_recovered(&forwarder);
+}
+
+#[test]
+fn an_outage_by_silence_shows_with_its_cause_everywhere_until_it_is_over() {
+    use crate::support::{Act, log, message};
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &[&MONITOR[..], &["--timeout", "0.5"]].concat());
+    assert_recovered(&forwarder);
+    let mark = log::mark();
+    resolver.serve(|_| Vec::new());
+    assert_outage(
+        &forwarder,
+        resolver.address(),
+        "no-answer",
+        "no answer in time",
+    );
+    let line = format!(
+        "event=resolver-failing resolver={} name={NAME} cause=\"no answer in time\"",
+        resolver.address()
+    );
+    assert_eq!(log::lines(mark, ::log::Level::Warn, line).len(), 1);
+    resolver.serve(|query| vec![Act::Send(message::answer(query))]);
+    assert_recovered(&forwarder);
+    let line = format!("event=resolver-recovered resolver={}", resolver.address());
+    assert_eq!(log::lines(mark, ::log::Level::Info, line).len(), 1);
+}
+
+#[test]
+fn an_outage_by_a_refused_connection_shows_with_its_cause_everywhere_until_it_is_over() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &MONITOR);
+    assert_recovered(&forwarder);
+    resolver.greet(Greeting::Close);
+    resolver.hang_up();
+    assert_outage(
+        &forwarder,
+        resolver.address(),
+        "handshake",
+        "TLS handshake failed",
+    );
+    resolver.greet(Greeting::Shake);
+    assert_recovered(&forwarder);
+}
+
+#[test]
+fn an_address_where_nobody_listens_shows_from_the_start() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = free.local_addr().expect("bound");
+    drop(free);
+    let resolver = address.to_string();
+    let options = ["--resolver-addr", &resolver, "--resolver-fqdn", NAME];
+    let forwarder = Forwarder::with(&[&MONITOR[..], &options].concat());
+    assert_outage(&forwarder, address, "connect", "no connection");
+}
+
+#[test]
+fn a_resolver_that_refuses_all_names_shows_with_its_cause_until_it_is_over() {
+    use crate::support::{Act, message};
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &MONITOR);
+    resolver.serve(|query| vec![Act::Send(message::error(query, 5))]);
+    let words = "SERVFAIL or REFUSED for all names";
+    assert_outage(&forwarder, resolver.address(), "server-failure", words);
+    resolver.serve(|query| vec![Act::Send(message::answer(query))]);
+    assert_recovered(&forwarder);
+}
+
+#[test]
+fn while_the_cache_serves_alone_it_is_ready_and_says_why() {
+    let resolver = FakeResolver::honest();
+    let options = [&MONITOR[..], &["--cache-size", "1000000"]].concat();
+    let forwarder = Forwarder::before(&resolver, &options);
+    assert_recovered(&forwarder);
+    resolver.show(&pki().unknown_root());
+    resolver.hang_up();
+    let at = monitor(&forwarder);
+    ask_until(&forwarder, "the cause", || {
+        let ready = get(at, "/ready");
+        let text = "ready\nserving from the cache only: certificate chain refused since ";
+        ready.body.starts_with(text) && ready.status == "200 OK"
+    });
+    assert_eq!(sample(at, "dns_tool_state{state=\"cache-only\"}"), "1");
+    assert!(get(at, "/").body.contains("<header class=\"warn\">"));
+}
+
+#[test]
+fn one_name_that_is_never_answered_is_no_outage() {
+    let resolver = FakeResolver::honest();
+    let forwarder = Forwarder::before(&resolver, &[&MONITOR[..], &["--timeout", "0.3"]].concat());
+    assert_recovered(&forwarder);
+    resolver.serve(|_| Vec::new());
+    let ask = Ask::a(1, "silent.example.test");
+    for _ in 0..6 {
+        forwarder.udp().ask(&ask.octets()).assert_error(&ask, 2);
+    }
+    let at = monitor(&forwarder);
+    assert_eq!(get(at, "/ready").status, "200 OK");
+}
+
+#[test]
+fn each_address_counts_its_own_queries_and_the_first_few_have_series() {
+    let resolver = FakeResolver::honest();
+    let servers: Vec<_> = (0..16).map(|_| CleartextServer::honest()).collect();
+    let mut options = MONITOR.map(str::to_owned).to_vec();
+    for (number, server) in servers.iter().enumerate() {
+        options.push("--route".to_owned());
+        options.push(format!("z{number}.example=tcp://{}", server.address()));
+    }
+    let options: Vec<_> = options.iter().map(String::as_str).collect();
+    let forwarder = Forwarder::before(&resolver, &options);
+    let at = monitor(&forwarder);
+    for name in [
+        "www.example.test",
+        "a.z0.example",
+        "b.z0.example",
+        "a.z15.example",
+    ] {
+        let ask = Ask::a(1, name);
+        forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    }
+    let metrics = samples(&get(at, "/metrics").body);
+    let queries = |address: SocketAddr| {
+        let mut names = metrics.iter().filter(|(name, _)| {
+            name.starts_with("dns_tool_resolver_queries_total")
+                && name.contains(&format!("\"{address}\""))
+        });
+        names.next().map(|(_, value)| value.as_str())
+    };
+    assert_eq!(queries(resolver.address()), Some("1"));
+    assert_eq!(queries(servers[0].address()), Some("2"));
+    assert_eq!(queries(servers[1].address()), Some("0"));
+    assert_eq!(queries(servers[15].address()), None, "not among the first");
+    assert!(metrics.len() <= 320, "{}", metrics.len());
+    // An address that was never reached is not healthy, and the page has all of them.
+    let healthy = |server: &CleartextServer| {
+        let address = format!("\"{}\"", server.address());
+        let mut names = metrics.iter().filter(|(name, _)| {
+            name.starts_with("dns_tool_resolver_healthy") && name.contains(&address)
+        });
+        names.next().map(|(_, value)| value.clone())
+    };
+    assert_eq!(healthy(&servers[15]).as_deref(), Some("1"));
+    let page = get(at, "/").body;
+    for server in &servers {
+        assert!(page.contains(&format!("<tr><th>{}<br>", server.address())));
+    }
 }

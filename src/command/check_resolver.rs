@@ -21,7 +21,7 @@ use crate::system::date::DAY;
 use crate::system::scoped_address::ScopedAddress;
 use crate::upstream::handshake::{ConnectError, inspect};
 use crate::upstream::session::Session;
-use crate::upstream::{FailureKind, Obstruction, Reader, Resolver, Security};
+use crate::upstream::{NetworkFault, Obstruction, Reader, Resolver, Security};
 
 /// Days before a certificate's expiry from which it is reported: most are renewed a month before.
 const EXPIRY_WARNING_DAYS: u64 = 14;
@@ -85,7 +85,7 @@ pub(super) fn check_resolvers(
     inquiry: &Inquiry,
     timeout: Duration,
     report: &mut Report,
-) -> Vec<Option<FailureKind>> {
+) -> Vec<Option<NetworkFault>> {
     let first = report.finding_count();
     let mut serving = 0;
     let mut failures = Vec::new();
@@ -139,7 +139,7 @@ impl<'c> AddressCheck<'c> {
     }
 
     /// Connects and asks. Returns whether all questions have an answer; or how the address could not be reached.
-    fn run(&self, report: &mut Report) -> Result<bool, FailureKind> {
+    fn run(&self, report: &mut Report) -> Result<bool, NetworkFault> {
         let label = format!("{}{}", self.inquiry.prefix, self.server);
         let began = clock::now();
         let opened = Session::connect(self.address, self.security, began + self.timeout);
@@ -147,7 +147,7 @@ impl<'c> AddressCheck<'c> {
             Ok(opened) => opened,
             Err(error) => {
                 self.report_failure(&label, &error, report);
-                return Err(FailureKind::of(&error, &self.security.name()));
+                return Err(NetworkFault::of(&error, &self.security.name()));
             }
         };
         report_session(&label, &session, self.security, millis_since(began), report);

@@ -16,7 +16,9 @@ use crate::monitoring::exposition::{
     Families, Family, Kind, Value, histogram_samples, label, unlabelled,
 };
 use crate::monitoring::process::ProcessStart;
+use crate::monitoring::resolver_metrics::{ResolverFigures, add_resolvers, add_state};
 use crate::monitoring::service_level::ServiceLevel;
+use crate::monitoring::summary::Summary;
 use crate::system::clock;
 use crate::system::memory::Purpose;
 use crate::system::thread;
@@ -55,16 +57,17 @@ impl Exporter {
         ServiceLevel::of(self.completer.counts())
     }
 
-    /// Why a query would get no answer now, as far as is known. None if a resolver or the cache would answer it, and the answer would leave.
-    pub fn not_ready_reason(&self) -> Option<&'static str> {
-        let now = clock::now();
-        let has_answers =
-            self.forwarder.upstreams().main().is_ready() || self.completer.cache().can_serve(now);
-        if !has_answers {
-            return Some("no resolver serves, and the cache has nothing to serve");
-        }
-        let failure = self.completer.counts().unsent_replies().failure(now);
-        failure.map(SendFailure::not_ready_reason)
+    /// Whether the cache has an answer that may be served, fresh or expired.
+    pub fn can_serve_from_cache(&self) -> bool {
+        self.completer.cache().can_serve(clock::now())
+    }
+
+    /// Why nearly no reply can be sent now, if that is so.
+    pub fn send_failure(&self) -> Option<SendFailure> {
+        self.completer
+            .counts()
+            .unsent_replies()
+            .failure(clock::now())
     }
 
     /// The status of each address of the resolvers.
@@ -72,8 +75,12 @@ impl Exporter {
         self.forwarder.upstreams().address_status()
     }
 
-    /// All metrics.
-    pub fn collect_families(&self) -> Vec<Family> {
+    /// All metrics. What follows from the history is passed in.
+    pub fn collect_families(
+        &self,
+        summary: &Summary,
+        resolvers: &[ResolverFigures],
+    ) -> Vec<Family> {
         let mut all = Families(Vec::with_capacity(64));
         all.add(
             "dns_tool_build_info",
@@ -84,11 +91,12 @@ impl Exporter {
                 Value::Integer(1),
             )],
         );
+        add_state(&mut all, summary);
         self.add_queries(&mut all);
         self.add_sessions(&mut all);
         self.add_upstream_queries(&mut all);
         self.add_connection_failures(&mut all);
-        self.add_resolvers(&mut all);
+        add_resolvers(&mut all, resolvers);
         self.add_cache(&mut all);
         self.add_hosts(&mut all);
         self.add_clients(&mut all);
@@ -259,40 +267,6 @@ impl Exporter {
         );
     }
 
-    fn add_resolvers(&self, all: &mut Families) {
-        let addresses = self.address_status();
-        let mut add = |name, help, value: &dyn Fn(&AddressStatus) -> Option<u64>| {
-            let labelled = |status| Some((resolver_labels(status), Value::Integer(value(status)?)));
-            let samples = addresses.iter().filter_map(labelled).collect();
-            all.add(name, Kind::Gauge, help, samples);
-        };
-        add(
-            "dns_tool_resolver_sessions",
-            "Sessions with an address of a resolver.",
-            &|status| Some(status.sessions as u64),
-        );
-        add(
-            "dns_tool_resolver_healthy",
-            "1 unless it failed or was slow lately.",
-            &|status| Some(status.healthy.into()),
-        );
-        add(
-            "dns_tool_resolver_post_quantum_left_out",
-            "1 while it gets small hellos, without X25519MLKEM768.",
-            &|status| Some(status.post_quantum_left_out.into()),
-        );
-        add(
-            "dns_tool_resolver_pin_index",
-            "Which of its pins fitted, from 1; 0 where it has none.",
-            &|status| Some(status.pin_status?.pin_index as u64),
-        );
-        add(
-            "dns_tool_resolver_certificate_expiry_timestamp_seconds",
-            "When the certificate that it showed last expires, since 1970.",
-            &|status| status.pin_status?.not_after,
-        );
-    }
-
     fn add_cache(&self, all: &mut Families) {
         let completer = &self.completer;
         let cache = completer.cache();
@@ -447,16 +421,4 @@ impl Exporter {
             self.http_refused.value(),
         );
     }
-}
-
-/// The labels of a resolver's address. Only one that is asked for some zones alone has the label `zones`.
-pub fn resolver_labels(status: &AddressStatus) -> String {
-    let mut labels = vec![
-        label("resolver", &status.address.to_string()),
-        label("name", &status.name),
-    ];
-    if !status.zones.is_empty() {
-        labels.push(label("zones", &status.zones));
-    }
-    labels.join(",")
 }

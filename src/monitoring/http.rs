@@ -19,6 +19,8 @@ use crate::monitoring::export::Exporter;
 use crate::monitoring::exposition::{Format, encode};
 use crate::monitoring::history::History;
 use crate::monitoring::page::Page;
+use crate::monitoring::snapshot::{Snapshot, summarize};
+use crate::monitoring::summary::{State, Summary};
 use crate::system::clock;
 use crate::system::scoped_address::ScopedAddress;
 use crate::system::thread;
@@ -302,7 +304,10 @@ impl HttpServer {
         let text_plain = "text/plain; charset=utf-8";
         Some(match path {
             "/metrics" => {
-                let body = encode(&self.exporter.collect_families(), format);
+                let resolvers = history.with_latency(self.exporter.address_status());
+                let summary = self.summary(history);
+                let families = self.exporter.collect_families(&summary, &resolvers);
+                let body = encode(&families, format);
                 ("200 OK", format.media_type(), body)
             }
             "/health" => match thread::stalled_thread(clock::now()) {
@@ -313,30 +318,37 @@ impl HttpServer {
                     ["stuck: ", name, "\n"].concat(),
                 ),
             },
-            "/ready" => match self.not_ready_reason() {
-                None => ("200 OK", text_plain, "ready\n".to_owned()),
-                Some(cause) => (
-                    "503 Service Unavailable",
-                    text_plain,
-                    [cause, "\n"].concat(),
-                ),
-            },
+            "/ready" => {
+                let summary = self.summary(history);
+                let (status, word) = match summary.state.is_ready() {
+                    true => ("200 OK", "ready\n"),
+                    false => ("503 Service Unavailable", ""),
+                };
+                let text = match summary.state {
+                    State::Answering => String::new(),
+                    _ => [&summary.text, "\n"].concat(),
+                };
+                (status, text_plain, [word, &text].concat())
+            }
             "/" => {
-                let not_ready = self.not_ready_reason();
-                let body = self.page.write(&self.exporter, history, not_ready);
-                ("200 OK", "text/html; charset=utf-8", body)
+                let snapshot = Snapshot::take(&self.exporter, history, self.is_stopping());
+                (
+                    "200 OK",
+                    "text/html; charset=utf-8",
+                    self.page.write(&snapshot),
+                )
             }
             _ => return None,
         })
     }
 
-    /// Why no queries should be sent here, or `None` if all is well.
-    fn not_ready_reason(&self) -> Option<&'static str> {
-        if self.stopping.load(Ordering::Acquire) {
-            Some("stopping")
-        } else {
-            self.exporter.not_ready_reason()
-        }
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Whether queries are answered now.
+    fn summary(&self, history: &History) -> Summary {
+        summarize(&self.exporter, history, self.is_stopping())
     }
 }
 

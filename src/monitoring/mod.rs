@@ -5,9 +5,12 @@
 //! - [`http`]: the port, and the response to each request.
 //! - [`page`]: the page for people.
 //! - `chart`: the charts on it.
-//! - `human_units`: how numbers are written for people.
+//! - [`snapshot`]: all numbers of the page, as of one moment.
 //! - [`history`]: how the service did in the last minutes.
-//! - [`export`]: all metrics, and whether queries would be answered.
+//! - [`export`]: all metrics.
+//! - [`resolver_metrics`]: those of the resolvers.
+//! - [`summary`]: whether queries are answered, and if not, why.
+//! - `human_units`: how numbers are written for people.
 //! - [`service_level`]: how well clients are served.
 //! - [`process`]: what is known of this process itself.
 //! - [`exposition`]: how metrics are written for Prometheus.
@@ -20,4 +23,7 @@ pub mod http;
 mod human_units;
 pub mod page;
 pub mod process;
+pub mod resolver_metrics;
 pub mod service_level;
+pub mod snapshot;
+pub mod summary;

@@ -1,23 +1,20 @@
 //! What does a person see of the state?
 //!
-//! One HTML page without scripts or external resources. It shows the numbers of `/metrics`, each marked with its name there
-//! (`data-metric`), and charts of the last minutes. It shows no query names and no clients.
+//! One HTML page without scripts or external resources, written from a [`Snapshot`]. A number that is a metric, too, is marked with its name
+//! there (`data-metric`) and has its exact value (`value`). The page shows no query names and no clients.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
 
-use crate::client::send_failure::SendFailure;
-use crate::forward::outcome::Outcome;
-use crate::monitoring::chart;
-use crate::monitoring::export::{Exporter, resolver_labels};
-use crate::monitoring::exposition::{Family, Value, label};
-use crate::monitoring::history::History;
+use crate::monitoring::chart::{self, Span};
 use crate::monitoring::human_units::{
-    NO_VALUE, format_duration, format_latency, format_percentage,
+    NO_VALUE, format_count, format_duration, format_latency, format_octets, format_percentage,
+    format_rate, format_time_of_day,
 };
-use crate::monitoring::service_level::ServiceLevel;
-use crate::system::clock;
+use crate::monitoring::resolver_metrics::{MAX_DETAILED, ResolverFigures, resolver_labels};
+use crate::monitoring::snapshot::{Figure, Period, Snapshot, Unit, outcome_metric};
+use crate::monitoring::summary::State;
 use crate::system::date::{DAY, Timestamp};
 use crate::upstream::{AddressStatus, Obstruction};
 
@@ -27,6 +24,8 @@ const STYLE: &str = include_str!("page.css");
 const TEMPLATE: &str = include_str!("page.html");
 /// Days before a certificate's expiry from which the page highlights it.
 const EXPIRY_WARNING_DAYS: u64 = 14;
+/// Seconds after which a failure of an address that works again is no longer highlighted.
+const RECENT_FAILURE: u64 = 600;
 
 /// The status page.
 pub struct Page {
@@ -51,24 +50,11 @@ impl Page {
         &self.csp
     }
 
-    /// Writes the page. `not_ready_reason` is why no queries should be sent here, if there is a reason.
-    pub fn write(
-        &self,
-        exporter: &Exporter,
-        history: &History,
-        not_ready_reason: Option<&str>,
-    ) -> String {
-        let service = exporter.service();
+    /// Writes the page.
+    pub fn write(&self, snapshot: &Snapshot) -> String {
         let mut out = PageWriter {
-            text: String::with_capacity(32 * 1024),
-            families: exporter.collect_families(),
-            addresses: exporter.address_status(),
-            intervals: history.per_interval(&service),
-            window: history.total(&service),
-            service,
-            now: clock::unix_time().as_secs(),
-            uptime_seconds: exporter.start.uptime_seconds(clock::now()),
-            not_ready_reason,
+            text: String::with_capacity(48 * 1024),
+            snapshot,
         };
         let mut remaining = TEMPLATE;
         while let Some((text, tail)) = remaining.split_once("[[") {
@@ -82,19 +68,19 @@ impl Page {
     }
 }
 
+/// The class of a state in the style sheet.
+fn state_class(state: State) -> &'static str {
+    match state {
+        State::Answering => "good",
+        State::Degraded | State::CacheOnly | State::Starting => "warn",
+        State::Failing | State::NotSending | State::Stopping => "bad",
+    }
+}
+
 /// The page while it is written, and what it shows.
-struct PageWriter<'f> {
+struct PageWriter<'s> {
     text: String,
-    families: Vec<Family>,
-    addresses: Vec<AddressStatus>,
-    intervals: Vec<ServiceLevel>,
-    window: ServiceLevel,
-    service: ServiceLevel,
-    /// Seconds since 1970.
-    now: u64,
-    /// Seconds since the start.
-    uptime_seconds: u64,
-    not_ready_reason: Option<&'f str>,
+    snapshot: &'s Snapshot,
 }
 
 impl PageWriter<'_> {
@@ -106,173 +92,332 @@ impl PageWriter<'_> {
 
     /// Writes the content of a placeholder.
     fn fill_placeholder(&mut self, placeholder: &str) {
-        let latency = self.window.latency();
-        let within = |percent| {
-            latency
-                .percentile(percent)
-                .map_or(NO_VALUE.to_owned(), format_latency)
-        };
+        let snapshot = self.snapshot;
         let text = match placeholder {
             "style" => STYLE.to_owned(),
-            "version" => env!("CARGO_PKG_VERSION").to_owned(),
-            "state" => match self.not_ready_reason {
-                None => "<span class=\"state good\">ready</span>".to_owned(),
-                Some(cause) => ["<span class=\"state bad\">", cause, "</span>"].concat(),
-            },
-            "up" => format_duration(self.uptime_seconds),
-            "now" => format!("{:#}", Timestamp(self.now)),
-            "all" => self.service.all.to_string(),
-            "good" => format_percentage(self.window.good, self.window.eligible),
-            "half" => within(50),
-            "most" => within(95),
-            "nearly" => within(99),
-            "cached" => format_percentage(self.window.cache_latency.count(), latency.count()),
-            "bars" => return chart::write_rate_chart(&mut self.text, &self.intervals),
-            "lines" => return chart::write_latency_chart(&mut self.text, &self.intervals),
+            "version" => snapshot.version.to_owned(),
+            "class" => state_class(snapshot.summary.state).to_owned(),
+            "title" => escape(&snapshot.summary.text),
+            "state" => return self.state(),
+            "up" => format_duration(snapshot.uptime_seconds),
+            "now" => format!("{:#}", Timestamp(snapshot.now)),
+            "periods" => return self.period_rows(),
+            "rates" => chart::rate_chart(&snapshot.ten_minutes, Span::TenMinutes),
+            "hourly-rates" => chart::rate_chart(&snapshot.hour, Span::Hour),
+            "latencies" => chart::latency_chart(&snapshot.ten_minutes, Span::TenMinutes),
+            "hourly-latencies" => chart::latency_chart(&snapshot.hour, Span::Hour),
+            "tiles" => return self.tiles(),
             "resolvers" => return self.resolver_rows(),
+            "groups" => return self.group_sections(),
             "outcomes" => return self.outcome_rows(),
-            "unsent" => return self.unsent_rows(),
-            _ => match (
-                placeholder.strip_prefix('='),
-                placeholder.strip_prefix("meter "),
-            ) {
-                (Some(name), _) => return self.metric_cell(name),
-                (_, Some(names)) => return self.meter_element(names),
-                (None, None) => NO_VALUE.to_owned(),
-            },
+            _ => NO_VALUE.to_owned(),
         };
         self.text.push_str(&text);
     }
 
-    /// The value of the metric `NAME{LABELS}`.
-    fn value(&self, name: &str) -> Option<u64> {
-        let (name, labels) = name.split_once('{').unwrap_or((name, ""));
-        let labels = labels.trim_end_matches('}');
-        let stem = name.trim_end_matches("_total").trim_end_matches("_count");
-        let family = self.families.iter().find(|family| family.name == stem)?;
-        let mut samples = family.samples.iter();
-        match &samples.find(|(other, _)| other == labels)?.1 {
-            Value::Integer(number) | Value::Micros(number) => Some(*number),
-            Value::Histogram(histogram) => Some(histogram.count()),
+    fn state(&mut self) {
+        let summary = &self.snapshot.summary;
+        self.push(&["<p class=\"verdict\">", &escape(&summary.text), "</p>"]);
+        if !summary.remedy.is_empty() {
+            let remedy = escape(summary.remedy);
+            self.push(&["<p class=\"remedy\">What to do: ", &remedy, "</p>"]);
         }
     }
 
-    /// A table cell with the value of a metric, marked with its name.
-    fn metric_cell(&mut self, name: &str) {
-        let value = self
-            .value(name)
-            .map_or(NO_VALUE.to_owned(), |value| value.to_string());
-        let mark = name.replace('"', "&quot;");
-        self.push(&[
-            "<td class=\"number\" data-metric=\"",
-            &mark,
-            "\">",
-            &value,
-            "</td>",
-        ]);
+    /// The tiles: of the last ten minutes, in large type.
+    fn tiles(&mut self) {
+        let Snapshot {
+            last_minute,
+            last_ten_minutes: period,
+            queries,
+            ..
+        } = self.snapshot;
+        let failed = format_percentage(last_minute.failed, last_minute.eligible);
+        let is_bad = last_minute.failed > 0 && last_minute.failed * 20 >= last_minute.eligible;
+        let tiles = [
+            ("Queries", format_count(*queries), "since the start", ""),
+            (
+                "Failed",
+                failed,
+                "of the last minute",
+                if is_bad { "bad" } else { "" },
+            ),
+            (
+                "In time",
+                format_percentage(period.good, period.eligible),
+                "of the last 10 minutes",
+                "",
+            ),
+            (
+                "Cache hits",
+                format_percentage(period.cached, period.replies),
+                "of the last 10 minutes",
+                "",
+            ),
+            (
+                "Median latency",
+                latency(period.median),
+                "of the last 10 minutes",
+                "",
+            ),
+            (
+                "p95 latency",
+                latency(period.p95),
+                "of the last 10 minutes",
+                "",
+            ),
+        ];
+        for (name, value, time, class) in tiles {
+            self.push(&["<div class=\"tile\"><span class=\"soft\">", name, "</span>"]);
+            self.push(&["<b class=\"", class, "\">", &value, "</b>"]);
+            self.push(&["<span class=\"soft\">", time, "</span></div>"]);
+        }
     }
 
-    /// A bar that compares two metrics: `VALUE LIMIT`.
-    fn meter_element(&mut self, names: &str) {
-        let (value, limit) = names.split_once(' ').unwrap_or((names, ""));
-        let [value, limit] = [value, limit].map(|name| self.value(name).unwrap_or(0).to_string());
-        self.push(&[
-            "<meter max=\"",
-            &limit,
-            "\" value=\"",
-            &value,
-            "\"></meter>",
-        ]);
-    }
-
-    fn resolver_rows(&mut self) {
-        for status in std::mem::take(&mut self.addresses) {
-            let state = match (status.healthy, status.was_open, status.is_cleartext) {
-                (false, ..) => "<td class=\"bad\">failed or was slow lately",
-                (true, false, _) => "<td class=\"soft\">not asked yet",
-                (true, true, true) => "<td class=\"soft\">in cleartext",
-                (true, true, false) => "<td class=\"good\">proved",
-            };
-            let pins = status.pins.to_string();
-            let pin_number = status
-                .pin_status
-                .map_or(0, |shown| shown.pin_index)
-                .to_string();
-            let pins = match (status.pins, status.pin_status) {
-                (0, _) => "none".to_owned(),
-                (_, Some(shown)) if shown.pin_index > 0 => {
-                    ["number ", &pin_number, " of ", &pins].concat()
-                }
-                (_, Some(_)) => ["none of ", &pins, " fits"].concat(),
-                (_, None) => pins,
-            };
-            let expiry = status.pin_status.and_then(|shown| shown.not_after);
-            let expiry = expiry.map_or(["<td>", NO_VALUE].concat(), |expiry| {
-                let days = expiry.saturating_sub(self.now) / DAY;
-                let class = if days < EXPIRY_WARNING_DAYS {
-                    "bad"
-                } else {
-                    ""
-                };
-                format!(
-                    "<td class=\"{class}\">{days} days, until {}",
-                    Timestamp(expiry)
-                )
-            });
-            let address = status.address.to_string();
-            let zones = match &*status.zones {
-                "" => String::new(),
-                zones => [" for ", &escape(zones)].concat(),
-            };
-            // Host names and addresses contain no HTML metacharacters.
-            let key_exchange = match (status.group, status.post_quantum_left_out) {
-                (None, _) => NO_VALUE.to_owned(),
-                (Some(group), false) => group.name().to_owned(),
-                (Some(group), true) => [group.name(), ", post-quantum left out"].concat(),
-            };
-            self.push(&["<tr><th>", &address, "<td>", &status.name, &zones, state]);
-            self.push(&[status.obstruction.map_or("", Obstruction::note)]);
-            self.push(&["<td>", &key_exchange, "<td>", &pins, &expiry]);
-            let labels = resolver_labels(&status);
-            self.metric_cell(&["dns_tool_resolver_sessions{", &labels, "}"].concat());
+    /// The table of the last minute, ten minutes and hour.
+    fn period_rows(&mut self) {
+        let Snapshot {
+            last_minute,
+            last_ten_minutes,
+            last_hour,
+            uptime_seconds,
+            ..
+        } = self.snapshot;
+        let uptime = *uptime_seconds;
+        for (name, seconds, period) in [
+            ("Last minute", 60, last_minute),
+            ("Last 10 minutes", 600, last_ten_minutes),
+            ("Last hour", 3600, last_hour),
+        ] {
+            let Period {
+                queries,
+                eligible,
+                good,
+                failed,
+                replies,
+                cached,
+                ..
+            } = period;
+            let rate = format_rate(*queries, seconds.min(uptime));
+            let cells = [
+                ("Queries", format_count(*queries)),
+                ("Rate", format!("{rate}/s")),
+                ("Failed", format_percentage(*failed, *eligible)),
+                ("In time", format_percentage(*good, *eligible)),
+                ("Cache hits", format_percentage(*cached, *replies)),
+                ("Median", latency(period.median)),
+                ("p95", latency(period.p95)),
+                ("p99", latency(period.p99)),
+            ];
+            self.push(&["<tr><th>", name, "</th>"]);
+            for (label, value) in cells {
+                self.cell(label, "number", &value);
+            }
             self.push(&["</tr>"]);
         }
     }
 
-    /// A row for each cause for which replies were not sent.
-    fn unsent_rows(&mut self) {
-        for cause in SendFailure::ALL.map(SendFailure::name) {
-            let labels = label("cause", cause);
-            let name = ["dns_tool_replies_not_sent_total{", &labels, "}"].concat();
-            if self.value(&name) > Some(0) {
-                self.push(&["<tr><th>Replies not sent: ", cause, "</th>"]);
-                self.metric_cell(&name);
-                self.push(&["</tr>"]);
-            }
+    /// A cell of a table that becomes a list on a narrow screen, where the label stands beside the value.
+    fn cell(&mut self, label: &str, class: &str, value: &str) {
+        self.push(&["<td data-label=\"", label, "\" class=\"", class, "\">"]);
+        self.push(&[value, "</td>"]);
+    }
+
+    /// A number that is a metric, too.
+    fn figure(&mut self, metric: &str, value: u64, text: &str) {
+        let metric = escape(metric).replace('"', "&quot;");
+        let value = value.to_string();
+        self.push(&[
+            "<data data-metric=\"",
+            &metric,
+            "\" value=\"",
+            &value,
+            "\">",
+        ]);
+        self.push(&[text, "</data>"]);
+    }
+
+    fn resolver_rows(&mut self) {
+        for (index, resolver) in self.snapshot.resolvers.iter().enumerate() {
+            self.resolver_row(resolver, index < MAX_DETAILED);
         }
     }
 
-    fn outcome_rows(&mut self) {
-        for outcome in Outcome::ALL {
-            let names = ["udp", "tcp"].map(|transport| {
-                let labels = [
-                    label("transport", transport),
-                    label("outcome", outcome.name()),
-                ];
-                ["dns_tool_queries_total{", &labels.join(","), "}"].concat()
-            });
-            if names.iter().any(|name| self.value(name) > Some(0)) {
-                self.push(&["<tr><th>", outcome.name(), "</th>"]);
-                names.iter().for_each(|name| self.metric_cell(name));
-                self.push(&["</tr>"]);
+    /// The row of an address. Its counts are metrics if it is one of the first.
+    fn resolver_row(&mut self, resolver: &ResolverFigures, is_detailed: bool) {
+        let now = self.snapshot.now;
+        let status = &resolver.status;
+        let labels = resolver_labels(status);
+        let zones = match &*status.zones {
+            "" => String::new(),
+            zones => [" for ", &escape(zones)].concat(),
+        };
+        let address = status.address.to_string();
+        // Host names and addresses contain no HTML metacharacters.
+        self.push(&["<tr><th>", &address, "<br><span class=\"soft\">"]);
+        self.push(&[&status.name, &zones, "</span></th>"]);
+        let (class, state) = address_state(status, now);
+        let note = status.obstruction.map_or("", Obstruction::note);
+        self.cell("State", class, &[&state, note].concat());
+        for (label, name, value) in [
+            ("Queries", "dns_tool_resolver_queries_total", status.queries),
+            (
+                "Lost",
+                "dns_tool_resolver_lost_queries_total",
+                status.lost_queries,
+            ),
+        ] {
+            self.push(&["<td data-label=\"", label, "\" class=\"number\">"]);
+            let text = format_count(value);
+            match is_detailed {
+                true => self.figure(&[name, "{", &labels, "}"].concat(), value, &text),
+                false => self.push(&[&text]),
             }
+            self.push(&["</td>"]);
+        }
+        for (label, percent) in [("Median", 50), ("p95", 95)] {
+            self.cell(
+                label,
+                "number",
+                &latency(resolver.latency.percentile(percent)),
+            );
+        }
+        self.push(&["<td data-label=\"Sessions\" class=\"number\">"]);
+        let metric = ["dns_tool_resolver_sessions{", &labels, "}"].concat();
+        let sessions = status.sessions as u64;
+        self.figure(&metric, sessions, &sessions.to_string());
+        self.push(&["</td>"]);
+        self.cell("Key exchange", "", &key_exchange(status));
+        self.cell("Pins", "", &pins(status));
+        let (class, certificate) = certificate(status, now);
+        self.cell("Certificate", class, &certificate);
+        let (class, failure) = last_failure(status, now);
+        self.cell("Last failure", class, &failure);
+        self.push(&["</tr>"]);
+    }
+
+    fn group_sections(&mut self) {
+        for group in &self.snapshot.groups {
+            self.push(&[
+                "<section><h2>",
+                group.title,
+                "</h2><table class=\"figures\">",
+            ]);
+            for figure in &group.figures {
+                self.figure_row(figure);
+            }
+            self.push(&["</table></section>"]);
+        }
+    }
+
+    fn figure_row(&mut self, figure: &Figure) {
+        let format = |value| match figure.unit {
+            Unit::Count => format_count(value),
+            Unit::Octets => format_octets(value),
+        };
+        self.push(&["<tr><th>", figure.label]);
+        if let Some(limit) = figure.limit {
+            let [value, limit] = [figure.value, limit].map(|number| number.to_string());
+            self.push(&[
+                "<meter max=\"",
+                &limit,
+                "\" value=\"",
+                &value,
+                "\"></meter>",
+            ]);
+        }
+        self.push(&["</th><td class=\"number\">"]);
+        self.figure(figure.metric, figure.value, &format(figure.value));
+        if let Some(limit) = figure.limit {
+            self.push(&["<span class=\"soft\"> of ", &format(limit), "</span>"]);
+        }
+        self.push(&["</td></tr>"]);
+    }
+
+    fn outcome_rows(&mut self) {
+        for outcome in &self.snapshot.outcomes {
+            self.push(&["<tr><th>", outcome.name, "</th>"]);
+            for (transport, value) in [("udp", outcome.udp), ("tcp", outcome.tcp)] {
+                self.push(&["<td class=\"number\">"]);
+                let metric = outcome_metric(transport, outcome.name);
+                self.figure(&metric, value, &format_count(value));
+                self.push(&["</td>"]);
+            }
+            self.push(&["</tr>"]);
         }
     }
 }
-/// The names of zones, with the metacharacters of HTML as references.
-fn escape(zones: &str) -> String {
-    zones
-        .replace('&', "&amp;")
+
+fn latency(micros: Option<u64>) -> String {
+    micros.map_or(NO_VALUE.to_owned(), format_latency)
+}
+
+/// The state of an address, and its class in the style sheet.
+fn address_state(status: &AddressStatus, now: u64) -> (&'static str, String) {
+    match status.failing_since {
+        Some(since) => (
+            "bad",
+            format!("fails since {}", format_time_of_day(since, now)),
+        ),
+        None if !status.was_open => ("soft", "not asked yet".to_owned()),
+        None if !status.healthy => ("warn", "avoided: it failed or was slow".to_owned()),
+        None if status.is_cleartext => ("soft", "in cleartext".to_owned()),
+        None => ("good", "authenticated".to_owned()),
+    }
+}
+
+fn key_exchange(status: &AddressStatus) -> String {
+    match (status.group, status.post_quantum_left_out) {
+        (None, _) => NO_VALUE.to_owned(),
+        (Some(group), false) => group.name().to_owned(),
+        (Some(group), true) => [group.name(), ", post-quantum left out"].concat(),
+    }
+}
+
+fn pins(status: &AddressStatus) -> String {
+    let pins = status.pins;
+    match status.pin_status {
+        _ if pins == 0 => "none".to_owned(),
+        Some(shown) if shown.pin_index > 0 => format!("number {} of {pins}", shown.pin_index),
+        Some(_) => format!("none of {pins} fits"),
+        None => pins.to_string(),
+    }
+}
+
+/// How long the certificate is valid, and the class in the style sheet.
+fn certificate(status: &AddressStatus, now: u64) -> (&'static str, String) {
+    let expiry = status.pin_status.and_then(|shown| shown.not_after);
+    let Some(expiry) = expiry else {
+        return ("", NO_VALUE.to_owned());
+    };
+    let days = expiry.saturating_sub(now) / DAY;
+    let class = match days {
+        ..EXPIRY_WARNING_DAYS => "warn",
+        _ => "",
+    };
+    (
+        class,
+        format!("until {}, {} days", Timestamp(expiry), format_count(days)),
+    )
+}
+
+/// When and why the address failed last, and the class in the style sheet.
+fn last_failure(status: &AddressStatus, now: u64) -> (&'static str, String) {
+    let Some(failure) = &status.last_failure else {
+        return ("soft wide", "none".to_owned());
+    };
+    let class = match (status.failing_since, now.saturating_sub(failure.at)) {
+        (Some(_), _) => "bad wide",
+        (None, ..RECENT_FAILURE) => "wide",
+        _ => "soft wide",
+    };
+    let (time, cause) = (format_time_of_day(failure.at, now), &failure.cause);
+    (class, format!("{time}: {}", escape(&cause.to_string())))
+}
+
+/// A text with the metacharacters of HTML as references.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
 }

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::address_record::{AddressRecord, FailureKind};
 use super::health::{AddressFailure, Health};
 use super::hello_size::HelloRule;
 use super::token_bucket::{Rate, TokenBucket};
@@ -92,6 +93,8 @@ pub(super) struct Address {
     test_limit_at: Instant,
     /// When the address last gave a good answer.
     pub(super) last_good_answer: Option<Instant>,
+    /// For monitoring.
+    pub(super) record: AddressRecord,
 }
 
 /// Returns true if sessions that were closed after these numbers of answers were closed for the same limit. Where a limit counts queries,
@@ -120,6 +123,7 @@ impl Address {
             passed_tests: (0, now),
             test_limit_at: now,
             last_good_answer: None,
+            record: AddressRecord::default(),
         }
     }
 
@@ -187,6 +191,19 @@ impl Address {
             .is_some_and(|at| at > now + FAILING_PROBE_INTERVAL)
         {
             self.probe_at = Some(now);
+        }
+    }
+
+    /// Records for monitoring that a query was lost. Calls `report` if the address counts as failing for that from now on.
+    pub(super) fn record_loss(
+        &mut self,
+        kind: FailureKind,
+        name: u16,
+        now: Instant,
+        report: impl FnOnce(FailureKind),
+    ) {
+        if self.record.record_lost_query(kind, name, now) && !self.is_failing() {
+            report(kind);
         }
     }
 
@@ -362,6 +379,7 @@ impl Address {
     /// Clears failures, since the address may have another identity now.
     pub(super) fn reset(&mut self) {
         self.health.record_success();
+        self.record.reset();
         self.failed_sessions = 0;
     }
 

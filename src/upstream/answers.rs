@@ -2,9 +2,10 @@
 //!
 //! The part of the pool's rules about messages that arrive: which of them go out to clients, and for which of them a better one is sought.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::actions::{Actions, AnsweredQuery, Event, Reply, ReplyKind};
+use super::address_record::FailureKind;
 use super::pool::Pool;
 use super::session_end::AnswerSource;
 use super::table::{Key, PoolQuery, Queue, SessionId, Transmission};
@@ -53,7 +54,10 @@ impl<Q: PoolQuery> Pool<Q> {
             let transmission = entry.transmissions.remove(at);
             let took = now.saturating_duration_since(transmission.sent_at);
             receiver.record_answer(took);
-            self.addresses[receiver.rank].record_answer_count(receiver.answered);
+            let (rank, answered) = (receiver.rank, receiver.answered);
+            let name = entry.query.name_hash();
+            self.addresses[rank].record_answer_count(answered);
+            self.record_reply(rank, reply.kind, name, took, now, actions);
             self.complete_or_continue(
                 session_index,
                 key,
@@ -64,6 +68,27 @@ impl<Q: PoolQuery> Pool<Q> {
             );
         }
         self.reschedule(now, actions);
+    }
+
+    /// Records an answer for monitoring, and reports that the address answers again if its losses were reported.
+    fn record_reply(
+        &mut self,
+        rank: usize,
+        kind: ReplyKind,
+        name: u16,
+        took: Duration,
+        now: Instant,
+        actions: &mut Actions<Q>,
+    ) {
+        let address = &mut self.addresses[rank];
+        if kind == ReplyKind::ServerFailure {
+            // The rule for the pool's own choice reports it.
+            address
+                .record
+                .record_lost_query(FailureKind::ServerFailure, name, now);
+        } else if address.record.record_answer(took, now) && !address.is_failing() {
+            actions.events.push(Event::AddressRecovered(rank));
+        }
     }
 
     /// Completes a query with the answer that came, unless the query goes on.

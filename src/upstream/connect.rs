@@ -6,10 +6,11 @@ use std::sync::{Arc, Weak};
 use crossbeam_channel::bounded;
 
 use super::actions::ConnectRequest;
+use super::address_record::FailureCause;
 use super::driver::{OpenSession, Upstream};
 use super::handshake::ConnectError;
 use super::health::AddressFailure;
-use super::obstruction::FailureKind;
+use super::obstruction::NetworkFault;
 use super::reader::Reader;
 use super::session::Session;
 use super::settings::{MIN_CONNECT_TIMEOUT, Security};
@@ -185,7 +186,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             log.last_error.clone_from(&last_error);
         }
         let kind = error.filter(|_| self.is_main && is_logged);
-        let kind = kind.map(|error| FailureKind::of(error, &security.name()));
+        let kind = kind.map(|error| NetworkFault::of(error, &security.name()));
         let obstruction =
             kind.and_then(|kind| state.record_failure(connect.rank, kind, clock::now()));
         drop(state);
@@ -211,6 +212,10 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             {
                 // The pins were changed meanwhile: a failure with the old ones says nothing.
                 return state.pool.connect_outdated(connect.session, now, actions);
+            }
+            if let Some(error) = error.filter(|_| is_logged) {
+                let cause = FailureCause::of_connect(error);
+                state.pool.record_failed_connect(connect.rank, cause, now);
             }
             state
                 .pool

@@ -18,7 +18,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::actions::{self, Actions, Event, SendQuery};
 use super::handshake::unix_time_now;
-use super::obstruction::{FailureKind, FailureRun, Obstruction};
+use super::obstruction::{FailureRun, NetworkFault, Obstruction};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::query_ids::QueryIds;
@@ -111,7 +111,7 @@ impl<Q> State<Q> {
     pub(super) fn record_failure(
         &mut self,
         rank: usize,
-        kind: FailureKind,
+        kind: NetworkFault,
         now: Instant,
     ) -> Option<Obstruction> {
         let log = &mut self.addresses[rank];
@@ -266,19 +266,19 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
 
     /// The status of each address, by rank.
     pub fn address_status(&self) -> Vec<AddressStatus> {
-        let now = clock::now();
+        let (now, unix_now) = (clock::now(), clock::unix_time().as_secs());
         let state = self.state.lock();
         let standing = |(rank, target): (usize, &ResolverAddress)| {
             let security = target.security();
             let terms = security.identity().map(Identity::policy);
             let last_presented = state.addresses[rank].last_presented.as_ref();
-            let healthy = state.pool.is_healthy(rank, now);
-            AddressStatus {
-                address: target.address,
-                name: security.name(),
-                zones: String::new(),
+            let traffic = state.pool.traffic(rank, now);
+            let was_open = state.addresses[rank].was_open;
+            let healthy =
+                was_open && state.pool.is_healthy(rank, now) && traffic.failing_since.is_none();
+            let status = AddressStatus {
                 is_cleartext: matches!(security, Security::Cleartext),
-                was_open: state.addresses[rank].was_open,
+                was_open,
                 obstruction: state.obstruction.filter(|_| !healthy),
                 pins: terms.map_or(0, |terms| terms.pins.entries().len()),
                 sessions: state.pool.sessions_at(rank),
@@ -288,17 +288,11 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 pin_status: last_presented
                     .zip(terms)
                     .map(|(last_presented, terms)| last_presented.pin_status(terms)),
-            }
+                ..AddressStatus::new(target.address, security.name())
+            };
+            status.with_traffic(traffic, now, unix_now)
         };
         self.targets.iter().enumerate().map(standing).collect()
-    }
-
-    /// Returns true if a query would find a session, or could get one as far as is known: a session was open once, and no attempt has
-    /// failed everywhere since.
-    pub fn is_ready(&self) -> bool {
-        let state = self.state.lock();
-        let was_open = state.addresses.iter().any(|address| address.was_open);
-        state.pool.has_usable_session() || was_open && !state.pool.is_down()
     }
 
     /// How long a query may take, as configured.

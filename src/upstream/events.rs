@@ -53,6 +53,10 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 let (address, name) = (address(rank), name(rank));
                 warn!("event=resolver-failing resolver={address} name={name}");
             }
+            Event::QueriesLost(rank, kind) => {
+                let (address, name, cause) = (address(rank), name(rank), kind.text());
+                warn!("event=resolver-failing resolver={address} name={name} cause=\"{cause}\"");
+            }
             Event::AddressRecovered(rank) => {
                 self.completer.resolver_recovered(now);
                 let (address, name) = (address(rank), name(rank));

@@ -7,8 +7,8 @@
 //! resolver was authenticated, unless the operator chose a cleartext server of the own network for its zone.
 //!
 //! - The rules: [`pool`] (and its parts `scheduling`, `isolation`, `suspects`, `hello_fallback`, `answers`, `session_end`, `timing`, `network`, `consistency`), [`actions`] (what
-//!   goes into the pool and comes out), `table` (queries and sessions), `address`, `culprits`, `hello_size`, `obstruction`, [`health`],
-//!   [`token_bucket`].
+//!   goes into the pool and comes out), `table` (queries and sessions), `address`, `address_record`, `culprits`, `hello_size`, `obstruction`,
+//!   [`health`], [`token_bucket`].
 //! - The threads: `driver` (the type [`Upstream`]), `connect`, `session_thread`, `timer`, `reload`, `network_change`, `events` (log lines), `status` (what
 //!   monitoring shows), `pool_query` (what the rules know of a query).
 //! - One connection: [`session`], `channel` (TLS or none), `outgoing`, `reader`, [`handshake`], [`query_ids`].
@@ -16,6 +16,7 @@
 
 pub mod actions;
 mod address;
+mod address_record;
 mod answers;
 mod channel;
 mod connect;
@@ -51,14 +52,15 @@ pub mod token_bucket;
 mod traits;
 
 pub use self::actions::Failure;
+pub use self::address_record::{FailureCause, FailureKind};
 pub use self::channel::CloseReason;
 pub use self::culprits::QueryGroups;
 pub use self::driver::{Upstream, WorkBuffers};
 pub use self::network_change::NetworkEffect;
-pub use self::obstruction::{FailureKind, Obstruction};
+pub use self::obstruction::{NetworkFault, Obstruction};
 pub use self::outgoing::{Message, Outgoing};
 pub use self::reader::Reader;
 pub use self::settings::{MAX_CONNECT_ATTEMPTS, MIN_SILENCE_TIMEOUT, Resolver, Security, Settings};
-pub use self::status::{AddressStatus, DegradedSessions, PinStatus, UpstreamMetrics};
+pub use self::status::{AddressStatus, DegradedSessions, LastFailure, PinStatus, UpstreamMetrics};
 pub use self::table::{PoolQuery, SessionId};
 pub use self::traits::{Completer, Query, Replies};

@@ -15,7 +15,7 @@ const LASTING: (u32, Duration) = (2, Duration::from_secs(3));
 
 /// What a failed attempt to open a session says about the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureKind {
+pub enum NetworkFault {
     /// This host has no way to the address, as to IPv6 addresses in many networks.
     NoRoute,
     /// What a network may be the cause of.
@@ -24,7 +24,7 @@ pub enum FailureKind {
     Other,
 }
 
-impl FailureKind {
+impl NetworkFault {
     /// The kind of this failure at an address of the resolver `name`.
     pub fn of(error: &ConnectError, name: &str) -> Self {
         match error {
@@ -75,15 +75,15 @@ pub enum Obstruction {
 
 impl Obstruction {
     /// The obstruction that explains the failures of all addresses; none if an address did not fail, or if they fail in different ways.
-    pub fn common(failures: impl IntoIterator<Item = Option<FailureKind>>) -> Option<Self> {
+    pub fn common(failures: impl IntoIterator<Item = Option<NetworkFault>>) -> Option<Self> {
         let mut common = None;
         for failure in failures {
             match failure? {
-                FailureKind::NoRoute => {}
-                FailureKind::Obstructed(found) if common.is_none_or(|known| known == found) => {
+                NetworkFault::NoRoute => {}
+                NetworkFault::Obstructed(found) if common.is_none_or(|known| known == found) => {
                     common = Some(found);
                 }
-                FailureKind::Obstructed(_) | FailureKind::Other => return None,
+                NetworkFault::Obstructed(_) | NetworkFault::Other => return None,
             }
         }
         common
@@ -140,14 +140,14 @@ impl Obstruction {
 /// How an address failed lately, again and again in the same way.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FailureRun {
-    kind: FailureKind,
+    kind: NetworkFault,
     count: u32,
     since: Instant,
 }
 
 impl FailureRun {
     /// The run after one more failure.
-    pub(super) fn after(before: Option<Self>, kind: FailureKind, now: Instant) -> Self {
+    pub(super) fn after(before: Option<Self>, kind: NetworkFault, now: Instant) -> Self {
         match before.filter(|run| run.kind == kind) {
             Some(run) => Self {
                 count: run.count.saturating_add(1),
@@ -162,10 +162,10 @@ impl FailureRun {
     }
 
     /// The kind of the failures, if they have lasted for long enough to say something.
-    pub(super) fn lasting_kind(&self, now: Instant) -> Option<FailureKind> {
+    pub(super) fn lasting_kind(&self, now: Instant) -> Option<NetworkFault> {
         let (count, time) = LASTING;
         let has_lasted = self.count >= count && now >= self.since + time;
-        (has_lasted || self.kind == FailureKind::NoRoute).then_some(self.kind)
+        (has_lasted || self.kind == NetworkFault::NoRoute).then_some(self.kind)
     }
 }
 
@@ -173,18 +173,18 @@ impl FailureRun {
 mod tests {
     use super::*;
     use crate::identity::verify_error::VerifyError;
-    use FailureKind::{NoRoute, Obstructed, Other};
+    use NetworkFault::{NoRoute, Obstructed, Other};
     use Obstruction::{Closed, NoAnswer, OtherServer};
 
     const NAME: &str = "resolver.test";
 
-    fn connect(kind: ErrorKind) -> FailureKind {
-        FailureKind::of(&ConnectError::Connect(kind.into()), NAME)
+    fn connect(kind: ErrorKind) -> NetworkFault {
+        NetworkFault::of(&ConnectError::Connect(kind.into()), NAME)
     }
 
     #[test]
     fn all_addresses_must_fail_in_the_same_way() {
-        let of = |failures: &[Option<FailureKind>]| Obstruction::common(failures.iter().copied());
+        let of = |failures: &[Option<NetworkFault>]| Obstruction::common(failures.iter().copied());
         for found in [OtherServer, Closed, NoAnswer] {
             assert_eq!(of(&[Some(Obstructed(found))]), Some(found));
             assert_eq!(of(&[Some(Obstructed(found)); 4]), Some(found));
@@ -208,14 +208,14 @@ mod tests {
         assert_eq!(connect(ErrorKind::NetworkUnreachable), NoRoute);
         assert_eq!(connect(ErrorKind::PermissionDenied), Other);
         assert_eq!(
-            FailureKind::of(
+            NetworkFault::of(
                 &ConnectError::Connect(io::Error::from_raw_os_error(Errno::EAFNOSUPPORT as i32)),
                 NAME
             ),
             NoRoute,
             "a kernel without IPv6"
         );
-        let handshake = |error: io::Error| FailureKind::of(&ConnectError::Handshake(error), NAME);
+        let handshake = |error: io::Error| NetworkFault::of(&ConnectError::Handshake(error), NAME);
         assert_eq!(
             handshake(ErrorKind::UnexpectedEof.into()),
             Obstructed(Closed)
@@ -228,7 +228,7 @@ mod tests {
         let alert = rustls::AlertDescription::HandshakeFailure;
         assert_eq!(of_tls(rustls::Error::AlertReceived(alert)), Other);
         let of_group = ConnectError::KeyExchange(ErrorKind::InvalidData.into());
-        assert_eq!(FailureKind::of(&of_group, NAME), Other);
+        assert_eq!(NetworkFault::of(&of_group, NAME), Other);
     }
 
     #[test]
@@ -242,7 +242,7 @@ mod tests {
                 pins: Vec::new(),
                 not_before: None,
             };
-            FailureKind::of(&ConnectError::Identity(Box::new(refusal)), NAME)
+            NetworkFault::of(&ConnectError::Identity(Box::new(refusal)), NAME)
         };
         let portal = "portal.hotel.test";
         assert_eq!(refused(Check::Name, portal), Obstructed(OtherServer));

@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use super::actions::{Actions, Event, Failure, PoolSettings, SendQuery};
 use super::address::Address;
+use super::address_record::{AddressTraffic, FailureCause};
 use super::culprits::Culprits;
 use super::health::AddressFailure;
 use super::table::{
@@ -172,6 +173,7 @@ impl<Q: PoolQuery> Pool<Q> {
         self.last_connect_time = opened.connect_time;
         let rank = opened.rank;
         let id = opened.id;
+        self.addresses[rank].record.record_session();
         let is_wanted = self.learn_from_open_hello(index, now, actions);
         match self.sessions[index].purpose {
             Purpose::Isolated(key) => self.send_isolated(index, key, now, actions),
@@ -389,13 +391,26 @@ impl<Q: PoolQuery> Pool<Q> {
     }
 
     /// Returns true if there is a usable shared session.
-    pub fn has_usable_session(&self) -> bool {
+    pub(super) fn has_usable_session(&self) -> bool {
         self.sessions.iter().any(Session::is_usable)
     }
 
     /// Returns true if no address could be reached the last time.
-    pub fn is_down(&self) -> bool {
+    pub(super) fn is_down(&self) -> bool {
         self.down.is_some()
+    }
+
+    /// What became of the queries to the address of that rank, for monitoring.
+    pub(super) fn traffic(&self, rank: usize, now: Instant) -> AddressTraffic {
+        let record = &self.addresses[rank].record;
+        record.traffic(self.sessions_at(rank) > 0, now)
+    }
+
+    /// Records for monitoring why a session to the address of that rank could not be opened.
+    pub(super) fn record_failed_connect(&mut self, rank: usize, cause: FailureCause, now: Instant) {
+        self.addresses[rank]
+            .record
+            .record_failed_connect(cause, now);
     }
 
     pub(super) fn position(&self, id: SessionId) -> Option<usize> {
@@ -428,6 +443,7 @@ impl<Q: PoolQuery> Pool<Q> {
         session.last_sent_at = now;
         let address = &mut self.addresses[session.rank];
         address.record_query(now);
+        address.record.record_query();
         let form = entry
             .form
             .filter(|(rank, _)| *rank == session.rank)

@@ -1,5 +1,8 @@
 //! How are the resolvers doing, for monitoring?
 
+use std::time::Instant;
+
+use super::address_record::{AddressTraffic, FailureCause};
 use super::channel::CloseReason;
 use super::handshake::ConnectError;
 use super::obstruction::Obstruction;
@@ -10,7 +13,7 @@ use crate::identity::pin::{Pin, PinMatch};
 use crate::identity::verify_policy::VerifyPolicy;
 use crate::system::clock;
 use crate::system::scoped_address::ScopedAddress;
-use crate::telemetry::metrics::{Counter, Histogram};
+use crate::telemetry::metrics::{Counter, Histogram, HistogramSnapshot};
 
 /// Counters of sessions and queries, over all resolvers. Threads share it without a lock.
 #[derive(Debug, Default)]
@@ -76,10 +79,24 @@ pub struct AddressStatus {
     pub was_open: bool,
     /// Number of sessions that take queries.
     pub sessions: usize,
-    /// The address is not backed off (after a failure, or since it was slower than another), and is not failing.
+    /// A session was open once, and the address is neither backed off (after a failure, or since it was slower than another) nor failing.
     pub healthy: bool,
     /// What keeps all addresses of the main resolvers from being reached, if anything does.
     pub obstruction: Option<Obstruction>,
+    /// Queries that were sent to it since the start. One that is sent twice counts twice.
+    pub queries: u64,
+    /// Queries that it did not answer, or with SERVFAIL or REFUSED and no reason in the name.
+    pub lost_queries: u64,
+    /// Attempts to open a session that failed.
+    pub failed_connects: u64,
+    /// From sending a query to its answer, since the start.
+    pub latency: HistogramSnapshot,
+    /// When it last gave an answer, in seconds since 1970.
+    pub last_answer: Option<u64>,
+    /// Its last failure, whatever came after.
+    pub last_failure: Option<LastFailure>,
+    /// Since when it cannot be asked or loses all queries, in seconds since 1970, if it does now.
+    pub failing_since: Option<u64>,
     /// Number of pins.
     pub pins: usize,
     /// The key exchange of the last session that was opened with TLS, if any was.
@@ -88,6 +105,61 @@ pub struct AddressStatus {
     pub post_quantum_left_out: bool,
     /// The pin and certificate of the last session that was opened, if any was.
     pub pin_status: Option<PinStatus>,
+}
+
+/// When and why an address failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastFailure {
+    /// Seconds since 1970.
+    pub at: u64,
+    /// Why.
+    pub cause: FailureCause,
+}
+
+impl AddressStatus {
+    /// The status of an address that was not tried yet.
+    pub fn new(address: ScopedAddress, name: String) -> Self {
+        Self {
+            address,
+            name,
+            zones: String::new(),
+            is_cleartext: false,
+            was_open: false,
+            sessions: 0,
+            healthy: false,
+            obstruction: None,
+            queries: 0,
+            lost_queries: 0,
+            failed_connects: 0,
+            latency: HistogramSnapshot::default(),
+            last_answer: None,
+            last_failure: None,
+            failing_since: None,
+            pins: 0,
+            group: None,
+            post_quantum_left_out: false,
+            pin_status: None,
+        }
+    }
+
+    /// Adds what became of the queries. `now` is the same moment as `unix_now`.
+    pub(super) fn with_traffic(self, traffic: AddressTraffic, now: Instant, unix_now: u64) -> Self {
+        let unix_time =
+            |at: Instant| unix_now.saturating_sub(now.saturating_duration_since(at).as_secs());
+        Self {
+            queries: traffic.queries,
+            lost_queries: traffic.lost_queries,
+            failed_connects: traffic.failed_connects,
+            latency: traffic.latency,
+            last_answer: traffic.last_answer.map(unix_time),
+            last_failure: traffic.last_failure.map(|(at, cause)| LastFailure {
+                at: unix_time(at),
+                cause,
+            }),
+            failing_since: traffic.failing_since.map(unix_time),
+            ..self
+        }
+    }
 }
 
 /// Which pin matched, and how long the certificate is valid, when an address was last authenticated.

@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::actions::{Actions, Event, Failure};
+use super::address_record::FailureKind;
 use super::isolation::SLOW_ISOLATED_CONNECT;
 use super::pool::{MAX_SENDS, Pool};
 use super::scheduling::{DOWN_WAIT, SLOW_SHARED_CONNECT};
@@ -41,10 +42,27 @@ impl<Q: PoolQuery> Pool<Q> {
                 .filter(is_dead)
                 .map(|session| session.id)
                 .collect();
+            self.record_timeout(key, now, actions);
             self.fail_query(key, Failure::TimedOut, now, actions);
             for session in dead {
                 actions.events.push(Event::SessionDead(session));
                 self.close_session(session, now, actions);
+            }
+        }
+    }
+
+    /// Records for monitoring that the addresses that have this query did not answer it, and reports those that lose all queries.
+    fn record_timeout(&mut self, key: Key, now: Instant, actions: &mut Actions<Q>) {
+        let Some(entry) = self.queries.get(key) else {
+            return;
+        };
+        let name = entry.query.name_hash();
+        for (rank, address) in self.addresses.iter_mut().enumerate() {
+            let mut sessions = self.sessions.iter();
+            if sessions.any(|session| session.rank == rank && entry.is_on(session.id)) {
+                address.record_loss(FailureKind::NoAnswer, name, now, |kind| {
+                    actions.events.push(Event::QueriesLost(rank, kind));
+                });
             }
         }
     }
