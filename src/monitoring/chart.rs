@@ -20,7 +20,7 @@ const HEIGHT: usize = 120;
 /// Room above the plot, for half a line of text.
 const TOP: usize = 8;
 /// Room for the labels on the left.
-const LEFT: usize = 50;
+const LEFT: usize = 64;
 
 /// The time that a chart shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

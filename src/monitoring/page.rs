@@ -395,9 +395,10 @@ fn certificate(status: &AddressStatus, now: u64) -> (&'static str, String) {
         ..EXPIRY_WARNING_DAYS => "warn",
         _ => "",
     };
+    let unit = if days == 1 { "day" } else { "days" };
     (
         class,
-        format!("until {}, {} days", Timestamp(expiry), format_count(days)),
+        format!("until {}, {} {unit}", Timestamp(expiry), format_count(days)),
     )
 }
 

@@ -107,11 +107,11 @@ fn add_details(all: &mut Families, resolvers: &[ResolverFigures]) {
     );
     let mut latencies = Vec::new();
     for resolver in resolvers {
-        for (percent, quantile) in [(50, "0.5"), (95, "0.95")] {
+        for (percent, value) in [(50, "50"), (95, "95")] {
             if let Some(micros) = resolver.latency.percentile(percent) {
                 let labels = [
                     resolver_labels(&resolver.status),
-                    label("quantile", quantile),
+                    label("percentile", value),
                 ];
                 latencies.push((labels.join(","), Value::Micros(micros)));
             }

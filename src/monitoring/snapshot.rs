@@ -161,7 +161,7 @@ const CACHE: [Row; 6] = [
     ),
 ];
 
-const CLIENTS: [Row; 12] = [
+const CLIENTS: [Row; 11] = [
     (
         "TCP connections",
         "dns_tool_tcp_connections",
@@ -198,7 +198,6 @@ const CLIENTS: [Row; 12] = [
         Unit::Count,
         "",
     ),
-    ("Threads", "process_threads", Unit::Count, ""),
     (
         "Replies not sent: firewall",
         "dns_tool_replies_not_sent_total{cause=\"firewall\"}",
