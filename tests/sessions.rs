@@ -23,8 +23,8 @@ use dns_tool::upstream::{Completer, Failure, Query as _};
 use crate::support::message;
 use crate::support::resolver::tls;
 use crate::support::{
-    Act, Ask, Chain, FakeResolver, Forwarder, Greeting, NAME, PANICS_MEANT, PATIENCE, UdpClient,
-    config, pki, wait_until,
+    Act, Ask, Chain, FakeResolver, Forwarder, Gate, Greeting, NAME, PANICS_MEANT, PATIENCE,
+    UdpClient, config, pki, wait_until,
 };
 
 const SERVFAIL: u16 = 2;
@@ -444,6 +444,27 @@ fn a_further_resolver_serves_under_its_own_name_when_the_first_is_away() {
         .udp()
         .ask(&ask.octets())
         .assert_error(&ask, SERVFAIL);
+}
+
+#[test]
+fn a_resolver_is_up_once_it_answers_and_not_when_it_shakes_hands() {
+    let resolver = FakeResolver::honest();
+    let gate = Gate::default();
+    let held = gate.clone();
+    resolver.serve(move |query| vec![Act::Held(held.clone(), message::answer(query))]);
+    let forwarder = Forwarder::patient(&resolver, &[]);
+    let has_said = |event: &str| {
+        let lines = resolver.log(::log::Level::Info);
+        lines.iter().any(|line| line.contains(event))
+    };
+    wait_until("a session", || has_said("event=resolver-connected"));
+    let (client, ask) = (forwarder.udp(), Ask::a(1, "x.test"));
+    client.send(&ask.octets());
+    resolver.wait_for_queries(1);
+    assert!(!has_said("event=resolver-up"));
+    gate.open();
+    client.hear().assert_answers(&ask);
+    wait_until("the line", || has_said("event=resolver-up"));
 }
 
 #[test]

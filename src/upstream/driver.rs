@@ -67,9 +67,34 @@ pub(super) struct State<Q> {
     pub(super) addresses: Vec<AddressLog>,
     /// What explains the failures of all addresses, if anything does.
     pub(super) obstruction: Option<Obstruction>,
+    /// The rank of the address whose first answer is to be logged: queries have gone to it since a session was opened.
+    pub(super) awaited_rank: Option<usize>,
     /// No more queries are taken; the last query to end stops the upstream.
     pub(super) retired: bool,
     pub(super) stopped: bool,
+}
+
+impl<Q> State<Q> {
+    fn new(pool: Pool<Arc<Q>>, addresses: usize) -> Self {
+        Self {
+            pool,
+            sessions: Vec::new(),
+            addresses: (0..addresses).map(|_| AddressLog::default()).collect(),
+            obstruction: None,
+            awaited_rank: None,
+            retired: false,
+            stopped: false,
+        }
+    }
+
+    /// Notes which address becomes active by these events.
+    fn await_answer(&mut self, events: &[Event]) {
+        for event in events {
+            if let Event::AddressActive(rank, _) = event {
+                self.awaited_rank = Some(*rank);
+            }
+        }
+    }
 }
 
 /// An open session.
@@ -204,14 +229,8 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         };
         let mut ids = QueryIds::default();
         let no_limit = Arc::new(TokenBucket::new(None, now));
-        let state = State {
-            pool: Pool::new(rules, Box::new(move || ids.next_id()), no_limit, now),
-            sessions: Vec::new(),
-            addresses: targets.iter().map(|_| AddressLog::default()).collect(),
-            obstruction: None,
-            retired: false,
-            stopped: false,
-        };
+        let pool = Pool::new(rules, Box::new(move || ids.next_id()), no_limit, now);
+        let state = State::new(pool, targets.len());
         let upstream = Arc::new(Self {
             targets,
             is_main: settings.is_main,
@@ -389,6 +408,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             })
             .collect();
         let (first, others) = sessions_to_send_on(&state, &actions.sends);
+        state.await_answer(&actions.events);
         let events: Vec<(Event, Option<Arc<Session>>)> = actions
             .events
             .drain(..)

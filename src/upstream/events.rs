@@ -1,11 +1,12 @@
 //! What is logged about sessions and resolvers?
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::actions::Event;
-use super::driver::Upstream;
+use super::actions::{AnsweredQuery, Event, Reply, ReplyKind};
+use super::driver::{OpenSession, State, Upstream};
 use super::handshake::ConnectError;
 use super::obstruction::Obstruction;
 use super::session::Session;
@@ -30,6 +31,29 @@ impl fmt::Display for Suppressed {
     }
 }
 
+impl<Q> State<Q> {
+    /// Returns true if the first answer of the address of that rank is to be logged now. A handshake is no service: the address may never
+    /// answer.
+    pub(super) fn takes_awaited_answer(
+        &mut self,
+        rank: usize,
+        answered: &[AnsweredQuery<Arc<Q>>],
+        received: &[Reply],
+    ) -> bool {
+        let is_answer = |answered: &AnsweredQuery<Arc<Q>>| {
+            let reply = received.get(answered.index);
+            reply.is_some_and(|reply| {
+                matches!(reply.kind, ReplyKind::Success | ReplyKind::FinalError)
+            })
+        };
+        let is_up = self.awaited_rank == Some(rank) && answered.iter().any(is_answer);
+        if is_up {
+            self.awaited_rank = None;
+        }
+        is_up
+    }
+}
+
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// Logs and counts an event of the pool. Tells the completer when a resolver has recovered.
     pub(super) fn handle_event(&self, event: Event, session: Option<&Session>, now: Instant) {
@@ -45,7 +69,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             Event::AddressActive(rank, _) => {
                 let description = session.map(Session::describe_security).unwrap_or_default();
                 let (address, name) = (address(rank), name(rank));
-                info!("event=resolver-up resolver={address} name={name} {description}");
+                info!("event=resolver-connected resolver={address} name={name} {description}");
             }
             Event::SessionSilent(_) => debug!("event=session-hedged resolver={}", of_session()),
             Event::SessionDead(_) => debug!("event=session-timeout resolver={}", of_session()),
@@ -87,6 +111,16 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             }
             Event::UnmatchedReply(_) => debug!("event=response-mismatch resolver={}", of_session()),
         }
+    }
+
+    /// Logs that an address answers.
+    pub(super) fn log_service(&self, open: &OpenSession) {
+        let (address, name) = (
+            open.session.address(),
+            self.targets[open.rank].security().name(),
+        );
+        let description = open.session.describe_security();
+        info!("event=resolver-up resolver={address} name={name} {description}");
     }
 
     /// Counts and logs what a session was opened without.

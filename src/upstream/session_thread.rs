@@ -41,7 +41,11 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 for (query, index) in actions.fallbacks.drain(..) {
                     query.keep_fallback(reader.message(index));
                 }
+                let is_up = state.takes_awaited_answer(open.rank, &answered, &received);
                 self.perform_actions(state, &mut work, &mut replies, now);
+                if is_up {
+                    self.log_service(open);
+                }
                 let mut last = None;
                 for answered in &answered {
                     let answer = reader.message(answered.index);
