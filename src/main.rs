@@ -18,6 +18,7 @@ use dns_tool::server::sockets::Sockets;
 use dns_tool::system::allocator;
 use dns_tool::system::privileges;
 use dns_tool::system::service_manager::ServiceNotifier;
+use dns_tool::system::signals::HeldSignals;
 use dns_tool::telemetry;
 use log::info;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -28,10 +29,20 @@ const EXIT_FAILURE: u8 = 1;
 /// Wrong usage or configuration.
 const EXIT_USAGE: u8 = 2;
 
+/// The signals of the service, each with what `handle_signals` does.
+const SIGNALS: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1];
+
 fn main() -> ExitCode {
+    // First of all: until there is a handler, each of these signals would end the process, also one that asks for a reload.
+    let mut held = Some(HeldSignals::hold(&SIGNALS));
     let sources = OptionSources::new(env::args_os().skip(1), env::vars_os());
-    match command_line::read(&sources) {
-        Ok(Command::Serve(config)) => serve(*config),
+    let command = command_line::read(&sources);
+    if !matches!(command, Ok(Command::Serve(_))) {
+        // Other commands end by a signal.
+        drop(held.take());
+    }
+    match command {
+        Ok(Command::Serve(config)) => serve(*config, held),
         Ok(Command::Query(query)) => run_query(&query),
         Ok(Command::Pin(request)) => {
             let report = command::pin::run(&request);
@@ -59,8 +70,15 @@ fn print_report(report: &command::check_report::Report) -> ExitCode {
     print_or(&report.to_string(), report.state().exit_code(), unknown)
 }
 
-fn serve(config: Config) -> ExitCode {
+/// Serves until a signal asks it to stop. The signals of the service wait while `held` exists.
+fn serve(config: Config, held: Option<HeldSignals>) -> ExitCode {
     allocator::limit_arenas();
+    // From here on these signals are queued and read below, so that none ends the process in the middle of a reply.
+    let mut signals = match Signals::new(SIGNALS) {
+        Ok(signals) => signals,
+        Err(error) => return fail(EXIT_FAILURE, &error),
+    };
+    drop(held);
     // Before any other thread exists, since this removes variables that are meant for this process alone from the environment.
     let passed = match Sockets::from_socket_activation() {
         Ok(passed) => passed,
@@ -75,11 +93,6 @@ fn serve(config: Config) -> ExitCode {
     };
     privileges::disable_core_dumps();
     let mut log_writer = telemetry::log::init(config.log_level);
-    // From here on these signals are queued and read below, so that none ends the process in the middle of a reply.
-    let mut signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]) {
-        Ok(signals) => signals,
-        Err(error) => return fail(EXIT_FAILURE, &error),
-    };
     let start = || {
         let mut bound = dns_tool::daemon::start::bind(passed, config)?;
         // Before any other thread exists, so that all are restricted.

@@ -233,6 +233,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "sandbox",
             "scoped_address",
             "service_manager",
+            "signals",
             "socket_owner",
             "thread",
             "clock",

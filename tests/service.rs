@@ -1,15 +1,23 @@
 //! A service manager hears when it is ready, that it goes on, and that it ends; and the sockets that a manager passes outlive
 //! a restart, with all that waits in them.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram, UnixStream};
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::process::Process;
-use crate::support::{Ask, FakeResolver, PATIENCE, TcpClient, UdpClient, wait_until};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::process::{Process, program};
+use crate::support::{Ask, FakeResolver, PATIENCE, RELAY, TcpClient, UdpClient, pki, wait_until};
 
 /// A manager's socket, with an abstract name that this process alone uses, and how that is said in the environment.
 fn manager(name: &str) -> (UnixDatagram, String) {
@@ -125,7 +133,7 @@ fn the_watchdog_is_fed_in_half_of_its_time() {
 
 #[test]
 fn a_manager_that_cannot_be_told_is_named() {
-    let program = crate::support::process::program()
+    let program = program()
         .args(["--port", "0"])
         .env("NOTIFY_SOCKET", "/no/such/socket")
         .output()
@@ -245,4 +253,103 @@ fn a_restart_under_load_loses_no_query_over_udp_or_tcp() {
         again.load(Ordering::Relaxed) <= 3 * 4,
         "once a client and restart"
     );
+}
+
+/// A socket in the place of the journal's, and what `JOURNAL_STREAM` says of the end that a program gets.
+fn journal() -> (BufReader<UnixStream>, OwnedFd, String) {
+    let (journal, stderr) = UnixStream::pair().expect("two sockets");
+    journal.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let stderr: OwnedFd = stderr.into();
+    let file = File::from(stderr.try_clone().expect("a descriptor"));
+    let metadata = file.metadata().expect("metadata");
+    let stream = format!("{}:{}", metadata.dev(), metadata.ino());
+    (BufReader::new(journal), stderr, stream)
+}
+
+/// A child that is killed when dropped.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts the program before `resolver`, with this stderr.
+fn start_with(stderr: OwnedFd, stream: &str, resolver: &FakeResolver, more: &[&str]) -> Killed {
+    let address = resolver.address().to_string();
+    let child = program()
+        .args(["--address", "127.0.0.1", "--resolver-ca"])
+        .arg(pki().root_file())
+        .args(before(&address, &RELAY))
+        .args(more)
+        .env("JOURNAL_STREAM", stream)
+        .stderr(stderr)
+        .spawn();
+    Killed(child.expect("it starts"))
+}
+
+/// Reads lines until one of them holds `part`.
+fn read_until(log: &mut BufReader<UnixStream>, part: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    while !lines.last().is_some_and(|line| line.contains(part)) {
+        let mut line = String::new();
+        let length = log.read_line(&mut line).expect("a line");
+        assert!(length > 0, "it ended without {part}: {lines:?}");
+        lines.push(line);
+    }
+    lines
+}
+
+#[test]
+fn a_reload_that_is_asked_for_before_the_program_has_begun_waits_and_does_not_end_it() {
+    let resolver = FakeResolver::honest();
+    let (mut log, stderr, stream) = journal();
+    // The program inherits that the signal waits: it comes before the first instruction of its own.
+    let early = SigSet::from(Signal::SIGHUP);
+    early.thread_block().expect("it waits");
+    let process = start_with(stderr, &stream, &resolver, &["--port", "0"]);
+    let id = Pid::from_raw(i32::try_from(process.0.id()).expect("a number"));
+    kill(id, Signal::SIGHUP).expect("it is there");
+    early.thread_unblock().expect("it waits no more");
+    read_until(&mut log, "event=listening");
+    // It would wait for ever if the program did not take it once it can handle it.
+    read_until(&mut log, "event=nothing-to-reload");
+    // Others are handled as they come.
+    kill(id, Signal::SIGHUP).expect("it is there");
+    read_until(&mut log, "event=nothing-to-reload");
+}
+
+#[test]
+fn reloads_that_are_asked_for_all_the_time_from_the_start_on_do_not_end_it() {
+    let resolver = FakeResolver::honest();
+    let (mut log, stderr, stream) = journal();
+    let process = start_with(stderr, &stream, &resolver, &["--port", "0"]);
+    let id = Pid::from_raw(i32::try_from(process.0.id()).expect("a number"));
+    let status = format!("/proc/{id}/status");
+    // Until then the loader runs, which knows no signals.
+    let takes_signals = || {
+        let status = std::fs::read_to_string(&status).expect("it is there");
+        let mut masks = status.lines().filter_map(|line| line.split_once(":\t"));
+        masks.any(|(name, mask)| {
+            let mask = u64::from_str_radix(mask, 16).unwrap_or_default();
+            matches!(name, "SigBlk" | "SigCgt") && mask & 1 != 0
+        })
+    };
+    while !takes_signals() {
+        thread::yield_now();
+    }
+    let is_serving = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_serving.load(Ordering::Relaxed) {
+                kill(id, Signal::SIGHUP).expect("it lives");
+                thread::sleep(Duration::from_micros(100));
+            }
+        });
+        let lines = read_until(&mut log, "event=nothing-to-reload");
+        is_serving.store(true, Ordering::Relaxed);
+        assert!(lines.iter().any(|line| line.contains("event=listening")));
+    });
 }

@@ -12,5 +12,6 @@ pub mod privileges;
 pub mod sandbox;
 pub mod scoped_address;
 pub mod service_manager;
+pub mod signals;
 pub mod socket_owner;
 pub mod thread;
