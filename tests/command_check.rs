@@ -12,7 +12,7 @@ use crate::support::message;
 use crate::support::process::{Process, program};
 use crate::support::resolver::tls;
 use crate::support::{
-    Act, Chain, CleartextServer, FakeResolver, Greeting, NAME, pki, temporary_file,
+    Act, Ask, Chain, CleartextServer, FakeResolver, Forwarder, Greeting, NAME, pki, temporary_file,
 };
 
 /// What the program said on stdout, with what differs from run to run named, and its exit code.
@@ -1019,7 +1019,7 @@ fn the_keys_of_a_resolver_are_shown_as_the_file_of_pins_takes_them() {
     let output = program().arg("pin").args(&options).output();
     let pins = temporary_file("shown", &output.expect("the program runs").stdout);
     let process = Process::before(&resolver, &["--pins", pins.to_str().expect("UTF-8")]);
-    let ask = crate::support::Ask::a(1, "x.test");
+    let ask = Ask::a(1, "x.test");
     crate::support::UdpClient::to(process.address)
         .ask(&ask.octets())
         .assert_answers(&ask);
@@ -1030,7 +1030,7 @@ fn the_keys_of_a_resolver_are_shown_as_the_file_of_pins_takes_them() {
         json,
         serde_json::json!({"agreed": true, "places": [{
             "name": NAME, "address": "ADDRESS", "failure": null, "key_exchange": "x25519",
-            "chains": [{"connections": 3, "verified": true, "check": null, "cause": null, "certificates": [
+            "chains": [{"connections": 3, "verified": true, "check": null, "cause": null, "names": null, "certificates": [
                 {"role": "leaf", "pin": "LEAF", "subject": "CN=rcgen self signed cert",
                  "issuer": "CN=issuer of the tests", "not_before": "2020-01-01T00:00:00Z",
                  "not_after": "2100-01-01T00:00:00Z"},
@@ -1096,11 +1096,49 @@ fn keys_that_are_not_verified_are_shown_behind_a_comment_sign() {
         .collect();
     let said = run("pin", &options, &Names::of(&resolver));
     assert_eq!(said.code, Some(2));
-    assert!(
-        said.lines[0].contains("NOT VERIFIED (name: "),
-        "{:?}",
-        said.lines
-    );
+    let cause = "NOT VERIFIED (name: the certificate is for other names; expected other.test; the certificate is for \
+                 resolver.test)";
+    assert!(said.lines[0].contains(cause), "{:?}", said.lines);
+}
+
+#[test]
+fn the_certificate_of_a_login_page_is_recognized_by_its_names() {
+    // With names of its own under a trusted root, and with a common name alone, signed by itself.
+    let trusted = pki().chain(&["login.hotel.test", "*.hotel.test"], |_| {});
+    let (own, _) = pki().own_authority(&[], |params| {
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        let name = "H\u{f4}tel\u{202e}\n Wi-Fi";
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
+    });
+    for (chain, check, shown) in [
+        (trusted, "name", "login.hotel.test *.hotel.test"),
+        (own, "chain", "CN=H\u{f4}tel?? Wi-Fi"),
+    ] {
+        let resolver = FakeResolver::with_chain(&chain);
+        let names = Names::of(&resolver);
+        let options = options(&resolver, &[]);
+        let options: Vec<_> = options.iter().map(String::as_str).collect();
+        let said = run("pin", &options, &names);
+        let part = format!("; the certificate is for {shown})");
+        assert!(said.lines[0].contains(&part), "{:?}", said.lines);
+        let said = run("check", &options, &names);
+        let start = format!("CRITICAL ADDRESS#resolver.test {check}: ");
+        let part = format!("the certificate is for {shown}; remedy: ");
+        let is_said = |line: &String| line.starts_with(&start) && line.contains(&part);
+        assert!(said.lines.iter().any(is_said), "{:?}", said.lines);
+        let forwarder = Forwarder::before(&resolver, &[]);
+        let ask = Ask::a(1, "x.test");
+        forwarder.udp().ask(&ask.octets()).assert_error(&ask, 2);
+        let lines = resolver.log(::log::Level::Error);
+        let part = format!(" check={check} ");
+        let shown = format!(" shown_names={shown:?} ");
+        assert!(
+            lines[0].contains(&part) && lines[0].contains(&shown),
+            "{lines:?}"
+        );
+    }
 }
 
 #[test]

@@ -401,11 +401,15 @@ fn report_refusal(label: &str, refusal: &VerifyError, security: &Security, repor
     }
     let (text, remedy) = match check {
         Check::Chain => (
-            cause.clone(),
+            // The certificate of somebody else shows by its names whose it is.
+            match names.is_empty() || names.contains(&security.name()) {
+                true => cause.clone(),
+                false => format!("{cause}; the certificate is for {}", list(names)),
+            },
             "see this machine's clock; an authority of your own is given by --resolver-ca; else ask the operator",
         ),
         Check::Name => (
-            format!("the certificate is for {}", names.join(" ")),
+            format!("the certificate is for {}", list(names)),
             "give the resolver's own name by --resolver-fqdn, or behind the # of --resolver",
         ),
         Check::Pin => {
@@ -426,6 +430,14 @@ fn report_refusal(label: &str, refusal: &VerifyError, security: &Security, repor
         text,
         remedy,
     );
+}
+
+/// The names of a certificate.
+fn list(names: &[String]) -> String {
+    match names {
+        [] => "no name".to_owned(),
+        names => names.join(" "),
+    }
 }
 
 fn report_pins(label: &str, proof: &VerifiedPeer, identity: &Identity, report: &mut Report) {

@@ -252,10 +252,15 @@ impl Report {
                             check,
                             cause,
                             expected,
+                            names,
                             ..
                         } = refusal;
                         let (cause, expected) = (cause.escape_debug(), expected.escape_debug());
-                        write!(f, "NOT VERIFIED ({check}: {cause}; expected {expected})")?;
+                        write!(f, "NOT VERIFIED ({check}: {cause}; expected {expected}")?;
+                        if !names.is_empty() {
+                            write!(f, "; the certificate is for {}", names.join(" "))?;
+                        }
+                        f.write_char(')')?;
                     }
                 }
                 write!(f, ", in {count} of {CONNECTIONS_PER_ADDRESS} connections")?;
@@ -309,6 +314,12 @@ impl Report {
                     (
                         "cause",
                         refusal.map_or(Json::Null, |refusal| Json::text(&refusal.cause)),
+                    ),
+                    (
+                        "names",
+                        refusal.map_or(Json::Null, |refusal| {
+                            Json::Array(refusal.names.iter().map(Json::text).collect())
+                        }),
                     ),
                     (
                         "certificates",

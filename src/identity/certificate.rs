@@ -1,14 +1,27 @@
 //! What is in a certificate?
 //!
-//! Subject, issuer and validity, for people and for expiry dates. Nothing here verifies a certificate: [`crate::identity::chain`]
+//! Subject, issuer, validity and names, for people and for expiry dates. Nothing here verifies a certificate: [`crate::identity::chain`]
 //! does that. The library `x509-cert` takes a certificate apart. Its names are written here: the library would write their parts in
 //! reverse order, and in hexadecimal where an older certificate has a BMPString, or a TeletexString that is not ASCII.
 
+use std::net::IpAddr;
+
 use rustls::pki_types::CertificateDer;
 use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::der::TagNumber;
 use x509_cert::der::asn1::{Any, ObjectIdentifier};
 use x509_cert::der::{Decode, Tag, Tagged};
 use x509_cert::name::Name;
+
+/// Names of a certificate that are shown, at most, and the characters that are shown of each.
+const MAX_NAMES: usize = 8;
+const MAX_NAME_LEN: usize = 128;
+/// The extension subjectAltName (RFC 5280 section 4.2.1.6), and its kinds of names that a server has: dNSName and iPAddress.
+const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
+const DNS_NAME: TagNumber = TagNumber(2);
+const IP_ADDRESS: TagNumber = TagNumber(7);
+/// The attribute commonName of a distinguished name.
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
 /// Subject, issuer and validity of a certificate. The names come from the network and may hold control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +51,72 @@ impl CertificateInfo {
             not_after: validity.not_after.to_unix_duration().as_secs(),
         })
     }
+}
+
+/// The names that a certificate bears, so that people recognize whose it is: its DNS names and IP addresses or, if it has none, its
+/// common name as `CN=name`. Empty if the certificate cannot be parsed.
+///
+/// The names come from the network. At most eight are returned, of 128 characters each, and then how many there are beyond; characters
+/// that a log or a terminal could take for something else are replaced by `?`.
+pub fn shown_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok(certificate) = CertificateInner::<Raw>::from_der(certificate) else {
+        return Vec::new();
+    };
+    let fields = certificate.tbs_certificate();
+    let extensions = fields.extensions().map_or(&[][..], Vec::as_slice);
+    let alternatives = extensions
+        .iter()
+        .find(|extension| extension.extn_id == SUBJECT_ALT_NAME)
+        .and_then(|extension| Vec::<Any>::from_der(extension.extn_value.as_bytes()).ok())
+        .unwrap_or_default();
+    let mut names = alternatives.iter().filter_map(server_name);
+    let mut shown: Vec<String> = names.by_ref().take(MAX_NAMES).collect();
+    let others = names.count();
+    if others > 0 {
+        shown.push(format!("and {others} more"));
+    }
+    if shown.is_empty() {
+        let mut attributes = fields.subject().iter();
+        let common_name = attributes.find(|attribute| attribute.oid == COMMON_NAME);
+        shown.extend(common_name.map(|name| {
+            let name = printable(&decode_string(&name.value), |character| character == ' ');
+            format!("CN={name}")
+        }));
+    }
+    shown
+}
+
+/// A DNS name or an IP address among the alternative names, in printable characters. None for names of other kinds.
+fn server_name(name: &Any) -> Option<String> {
+    let octets = name.value();
+    match name.tag() {
+        Tag::ContextSpecific { number, .. } if number == DNS_NAME => {
+            Some(printable(&String::from_utf8_lossy(octets), |_| false))
+        }
+        Tag::ContextSpecific { number, .. } if number == IP_ADDRESS => {
+            let address = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+            let address = address.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from));
+            Some(address.map_or_else(|_| "?".to_owned(), |address| address.to_string()))
+        }
+        _ => None,
+    }
+}
+
+/// The start of a text. Letters, digits and ASCII signs stay, except quotes and backslashes, and characters that `is_allowed` names.
+fn printable(text: &str, is_allowed: impl Fn(char) -> bool) -> String {
+    let stays = |character: char| {
+        let is_sign = character.is_ascii_graphic() && !matches!(character, '"' | '\\');
+        is_sign || character.is_alphanumeric() || is_allowed(character)
+    };
+    let mut characters = text.chars();
+    let start = characters.by_ref().take(MAX_NAME_LEN);
+    let mut shown: String = start
+        .map(|character| if stays(character) { character } else { '?' })
+        .collect();
+    if characters.next().is_some() {
+        shown.push_str("...");
+    }
+    shown
 }
 
 /// Writes a distinguished name (RFC 5280 section 4.1.2.4).
@@ -84,7 +163,10 @@ fn decode_string(value: &Any) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, DnType, DnValue, KeyPair, SerialNumber, date_time_ymd};
+    use rcgen::{
+        CertificateParams, DistinguishedName, DnType, DnValue, KeyPair, SanType, SerialNumber,
+        date_time_ymd,
+    };
     use x509_parser::certificate::X509Certificate;
     use x509_parser::prelude::FromDer;
 
@@ -144,6 +226,55 @@ mod tests {
         assert_eq!(name, "#550461");
     }
 
+    fn named(names: &[&str], common_name: Option<&str>) -> CertificateDer<'static> {
+        certificate(|params| {
+            let names = names.iter().map(|name| match name.parse() {
+                Ok(address) => SanType::IpAddress(address),
+                Err(_) => SanType::DnsName((*name).try_into().expect("ASCII")),
+            });
+            params.subject_alt_names = names.collect();
+            params.distinguished_name = DistinguishedName::new();
+            if let Some(name) = common_name {
+                params.distinguished_name.push(DnType::CommonName, name);
+            }
+        })
+    }
+
+    #[test]
+    fn names_are_shown_and_the_common_name_only_where_there_are_no_others() {
+        let several = ["*.portal.example", "192.0.2.1", "2001:db8::1"];
+        assert_eq!(shown_names(&named(&several, Some("other"))), several);
+        let portal = named(&[], Some("Hôtel Wi-Fi, login"));
+        assert_eq!(shown_names(&portal), ["CN=Hôtel Wi-Fi, login"]);
+        assert!(shown_names(&named(&[], None)).is_empty());
+        assert!(shown_names(&CertificateDer::from(&b"none"[..])).is_empty());
+        let mail = certificate(|params| {
+            let mail = "who@example.com".try_into().expect("ASCII");
+            params.subject_alt_names = vec![SanType::Rfc822Name(mail)];
+        });
+        assert_eq!(shown_names(&mail), ["CN=rcgen self signed cert"]);
+    }
+
+    #[test]
+    fn names_of_strangers_are_bounded_and_safe_to_print() {
+        let many: Vec<String> = (0..3000)
+            .map(|number| format!("n{number}.example"))
+            .collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let shown = shown_names(&named(&many, None));
+        assert_eq!(shown.len(), MAX_NAMES + 1);
+        assert_eq!((&*shown[0], &*shown[8]), ("n0.example", "and 2992 more"));
+        let hostile = "a\x1b[2Jb\nevent=x\r\0\"\\ c\u{7f}";
+        assert_eq!(
+            shown_names(&named(&[hostile], None)),
+            ["a?[2Jb?event=x?????c?"]
+        );
+        let turned = "left\u{202e}right\u{200b}\n";
+        assert_eq!(shown_names(&named(&[], Some(turned))), ["CN=left?right??"]);
+        let long = shown_names(&named(&[&"x".repeat(5000)], None));
+        assert_eq!(long, [format!("{}...", "x".repeat(MAX_NAME_LEN))]);
+    }
+
     #[test]
     fn a_date_that_is_none_is_refused() {
         let whole = certificate(|params| params.not_after = date_time_ymd(2026, 11, 24));
@@ -179,7 +310,9 @@ mod tests {
             for bit in 0..8 {
                 let mut changed = whole.to_vec();
                 changed[at] ^= 1 << bit;
-                let _ = CertificateInfo::read(&CertificateDer::from(changed));
+                let changed = CertificateDer::from(changed);
+                let _ = CertificateInfo::read(&changed);
+                assert!(shown_names(&changed).len() <= MAX_NAMES + 1);
             }
         }
     }

@@ -15,7 +15,7 @@ use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath, spki_for_anchor};
 
-use crate::identity::certificate::CertificateInfo;
+use crate::identity::certificate::{CertificateInfo, shown_names};
 use crate::identity::pin::{Pin, PinMatch};
 use crate::identity::verify_error::{Check, VerifyError};
 use crate::identity::verify_policy::{PinMode, VerifyPolicy};
@@ -231,12 +231,11 @@ impl PresentedChain<'_> {
     }
 
     fn error(&self, check: Check, expected: String, cause: String, pins: Vec<Pin>) -> VerifyError {
-        let names = self.leaf.valid_dns_names();
         VerifyError {
             check,
             expected,
             cause,
-            names: names.map(str::to_owned).collect(),
+            names: shown_names(&self.leaf_der()),
             pins,
             not_before: None,
         }

@@ -37,7 +37,7 @@ pub struct VerifyError {
     pub expected: String,
     /// How the check failed.
     pub cause: String,
-    /// The DNS names in the presented certificate.
+    /// The names in the presented certificate, see [`crate::identity::certificate::shown_names`].
     pub names: Vec<String>,
     /// The pins of the presented keys: the leaf's, and those of the rest of the verified path if there is one.
     pub pins: Vec<Pin>,
