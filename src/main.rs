@@ -19,7 +19,7 @@ use dns_tool::system::allocator;
 use dns_tool::system::privileges;
 use dns_tool::system::service_manager::ServiceNotifier;
 use dns_tool::system::signals::HeldSignals;
-use dns_tool::telemetry;
+use dns_tool::telemetry::{self, journal};
 use log::info;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
@@ -178,6 +178,7 @@ fn print_or(text: &str, code: u8, failure: u8) -> ExitCode {
 }
 
 fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
-    let _ = writeln!(io::stderr(), "dns-tool: {error}");
+    let start = journal::message_start(log::Level::Error);
+    let _ = writeln!(io::stderr(), "{start}dns-tool: {error}");
     ExitCode::from(code)
 }

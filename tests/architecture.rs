@@ -193,7 +193,10 @@ const WINGS: [(&str, &[&str]); 14] = [
             "pin",
         ],
     ),
-    ("telemetry", &["log", "query_log", "queue", "metrics"]),
+    (
+        "telemetry",
+        &["log", "query_log", "journal", "queue", "metrics"],
+    ),
     (
         "message",
         &[
@@ -621,8 +624,8 @@ fn logged_events() -> BTreeMap<String, BTreeSet<&'static str>> {
             ("error!(", &["error"]),
             // The level depends on what has happened.
             ("line!(", &["info", "warn"]),
-            // The log reports its own gaps without a level.
-            ("writeln!(out, ", &[]),
+            // The log reports its own gaps.
+            ("format_args!(", &["warn"]),
         ] {
             for logged in source.split(call).skip(1) {
                 let logged = logged.trim_start().trim_start_matches("level,");

@@ -2,7 +2,7 @@
 //! a restart, with all that waits in them.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
@@ -300,6 +300,62 @@ fn read_until(log: &mut BufReader<UnixStream>, part: &str) -> Vec<String> {
         lines.push(line);
     }
     lines
+}
+
+#[test]
+fn in_the_journal_each_line_begins_with_its_priority_and_has_no_time() {
+    let resolver = FakeResolver::honest();
+    let options = ["--port", "0", "--query-log", "--log-level", "debug"];
+    for is_journal in [true, false] {
+        let (mut log, stderr, stream) = journal();
+        // Of another process, which started this one: its stderr is not ours.
+        let (_other, _stderr, other) = journal();
+        let stream = if is_journal { stream } else { other };
+        let _process = start_with(stderr, &stream, &resolver, &options);
+        let mut lines = read_until(&mut log, "event=listening");
+        let address = lines.last().and_then(|line| line.trim().rsplit('=').next());
+        let address = address.expect("an address").parse().expect("an address");
+        let ask = Ask::a(1, "x.test");
+        UdpClient::to(address)
+            .ask(&ask.octets())
+            .assert_answers(&ask);
+        // Two threads write them, in any order.
+        for part in ["query client=127.0.0.0/24", "event=resolver-up"] {
+            if !lines.iter().any(|line| line.contains(part)) {
+                lines.extend(read_until(&mut log, part));
+            }
+        }
+        for line in lines {
+            let is_query = line.contains("query client=");
+            let level = line.split_once("level=").map_or("", |(_, rest)| rest);
+            let level = level.split(' ').next().expect("a word");
+            let priority = match level {
+                "error" => "<3>level=",
+                "warn" => "<4>level=",
+                "debug" => "<7>level=",
+                _ if is_query => "<6>query client=",
+                _ => "<6>level=",
+            };
+            let start = if is_journal { priority } else { "time=" };
+            assert!(line.starts_with(start), "{line}");
+            assert_eq!(line.contains("time="), !is_journal, "{line}");
+        }
+    }
+}
+
+#[test]
+fn an_error_at_the_start_has_its_priority_in_the_journal() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("its address").port().to_string();
+    let resolver = FakeResolver::honest();
+    let (log, stderr, stream) = journal();
+    let mut process = start_with(stderr, &stream, &resolver, &["--port", &port]);
+    let mut text = String::new();
+    let mut log = log.into_inner();
+    log.read_to_string(&mut text).expect("it ends");
+    let last = text.lines().last().expect("a line");
+    assert!(last.starts_with("<3>dns-tool: --port "), "{text}");
+    assert_eq!(process.0.wait().expect("its end").code(), Some(1));
 }
 
 #[test]

@@ -2,27 +2,30 @@
 //!
 //! To stderr, through a queue and a thread of its own, so that a slow or absent reader of stderr blocks no other thread. Lines
 //! that find the queue full are dropped and counted. So are lines of one event beyond ten per second, so that clients cannot fill
-//! a disk. Lines at debug and trace level are not limited.
+//! a disk. Lines at debug and trace level are not limited. What is missing is said with its count: in the next line of the event, or
+//! after a second in a line of its own. If stderr is the journal, each line begins with its priority ([`super::journal`]).
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
+use std::panic;
 use std::time::{Duration, Instant};
 
 use env_logger::Target;
 use log::{Level, LevelFilter};
 
 use crate::system::clock;
-use crate::system::date::LogTimestamp;
 use crate::system::thread;
+use crate::telemetry::journal::{self, LineStart};
 use crate::telemetry::queue::BoundedQueue;
 
 /// Lines that may wait for stderr.
 const QUEUE_LEN: usize = 1024;
 /// Maximum length of a line in octets. Longer lines are truncated.
 const MAX_LINE_LEN: usize = 4096;
-/// Lines per second of one event.
+/// Lines per interval of one event, and the interval.
 const MAX_PER_SECOND: u64 = 10;
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Logs one line. Not inlined: the `log` crate's macros would build their record at every call site.
 #[inline(never)]
@@ -73,14 +76,32 @@ pub fn init(level: LevelFilter) -> LogWriter {
         .filter_level(LevelFilter::Trace)
         .target(Target::Pipe(Box::new(LineSink)))
         .format(|out, record| {
-            let time = LogTimestamp(clock::unix_time());
+            let start = line_start(record.level());
             let level = record.level().as_str().to_lowercase();
-            writeln!(out, "time={time} level={level} {}", record.args())
+            writeln!(out, "{start}level={level} {}", record.args())
         })
         .init();
     log::set_max_level(level);
+    if journal::is_stderr() {
+        // The usual text has several lines, which the journal would take for several messages.
+        panic::set_hook(Box::new(|info| {
+            let text = info.to_string();
+            let text = String::from_utf8_lossy(&one_line(text.as_bytes())).into_owned();
+            let start = journal::message_start(Level::Error);
+            let _ = writeln!(io::stderr(), "{start}dns-tool: {text}");
+        }));
+    }
     LogWriter {
         thread_started: false,
+    }
+}
+
+/// The beginning of a line that is written now.
+fn line_start(level: Level) -> LineStart {
+    LineStart {
+        level,
+        time: clock::unix_time(),
+        in_journal: journal::is_stderr(),
     }
 }
 
@@ -115,12 +136,27 @@ impl Write for LineSink {
     }
 }
 
-/// Limits the length of a line, which may quote texts of others, such as those of a certificate.
+/// Limits the length of a line, which may quote texts of others, such as those of a certificate, and makes it one line.
 fn truncate_line(line: &[u8]) -> Vec<u8> {
-    match line.get(..MAX_LINE_LEN) {
-        Some(start) if line.len() > MAX_LINE_LEN => [start, b"...\n"].concat(),
-        _ => line.to_vec(),
-    }
+    let (content, end) = match line.get(..MAX_LINE_LEN) {
+        Some(start) if line.len() > MAX_LINE_LEN => (start, &b"...\n"[..]),
+        _ => (line.strip_suffix(b"\n").unwrap_or(line), &b"\n"[..]),
+    };
+    [&one_line(content), end].concat()
+}
+
+/// Replaces the control characters of ASCII by spaces.
+fn one_line(content: &[u8]) -> Vec<u8> {
+    let octets = content.iter().copied();
+    octets
+        .map(|octet| {
+            if octet.is_ascii_control() {
+                b' '
+            } else {
+                octet
+            }
+        })
+        .collect()
 }
 
 /// The thread: writes lines to `out`, which may fail or block for ever.
@@ -129,10 +165,11 @@ fn write(queue: &BoundedQueue<Vec<u8>>, out: &mut dyn Write) {
     let mut reported = 0;
     let mut lines = Vec::new();
     // Errors are ignored: the reader may have gone away.
-    while queue.take(&mut lines) {
+    while queue.take(&mut lines, limiter.report_wait(clock::now())) {
         let dropped = queue.dropped();
         if dropped > reported {
-            let _ = writeln!(out, "event=log-lines-dropped count={}", dropped - reported);
+            let count = dropped - reported;
+            write_gap(out, format_args!("event=log-lines-dropped count={count}"));
             reported = dropped;
         }
         for line in lines.drain(..) {
@@ -140,11 +177,25 @@ fn write(queue: &BoundedQueue<Vec<u8>>, out: &mut dyn Write) {
                 let _ = out.write_all(&line);
             }
         }
+        write_suppressed(&limiter.take_suppressed(Some(clock::now())), out);
     }
-    for (event, count) in limiter.suppressed() {
-        let _ = writeln!(out, "event=log-lines-suppressed of={event} count={count}");
-    }
+    write_suppressed(&limiter.take_suppressed(None), out);
     queue.mark_written();
+}
+
+/// Reports how many lines of these events were suppressed.
+fn write_suppressed(suppressed: &[(String, u64)], out: &mut dyn Write) {
+    for (event, count) in suppressed {
+        write_gap(
+            out,
+            format_args!("event=log-lines-suppressed of={event} count={count}"),
+        );
+    }
+}
+
+/// Reports that lines are missing, past the queue and the limit.
+fn write_gap(out: &mut dyn Write, line: fmt::Arguments<'_>) {
+    let _ = writeln!(out, "{}level=warn {line}", line_start(Level::Warn));
 }
 
 /// Per event: when its current second began, and its lines in that second.
@@ -152,26 +203,35 @@ fn write(queue: &BoundedQueue<Vec<u8>>, out: &mut dyn Write) {
 struct EventRateLimiter(HashMap<String, (Instant, u64)>);
 
 impl EventRateLimiter {
-    /// The events with suppressed lines that no later line has reported.
-    fn suppressed(&self) -> impl Iterator<Item = (&str, u64)> {
-        let over_limit = self
-            .0
-            .iter()
-            .filter(|(_, (_, count))| *count > MAX_PER_SECOND);
-        over_limit.map(|(event, (_, count))| (event.as_str(), count - MAX_PER_SECOND))
+    /// How long until suppressed lines are to be reported; none if there are none.
+    fn report_wait(&self, now: Instant) -> Option<Duration> {
+        let over_limit = self.0.values().filter(|(_, count)| *count > MAX_PER_SECOND);
+        let ends = over_limit.map(|(second_start, _)| *second_start + SECOND);
+        ends.min().map(|end| end.saturating_duration_since(now))
+    }
+
+    /// Forgets the events with suppressed lines that no later line has reported, and returns how many lines those were: all, or only those
+    /// whose second is over at a time.
+    fn take_suppressed(&mut self, over_at: Option<Instant>) -> Vec<(String, u64)> {
+        let taken = self.0.extract_if(|_, (second_start, count)| {
+            *count > MAX_PER_SECOND && over_at.is_none_or(|at| *second_start + SECOND <= at)
+        });
+        let taken = taken.map(|(event, (_, count))| (event, count - MAX_PER_SECOND));
+        taken.collect()
     }
 
     /// Returns the line, with `suppressed=` if lines before it were suppressed, or `None` if its event has used up its second.
     fn admit(&mut self, line: Vec<u8>, now: Instant) -> Option<Vec<u8>> {
         let text = String::from_utf8_lossy(&line);
-        if text.contains(" level=debug ") || text.contains(" level=trace ") {
+        let level = text.split_once("level=").map_or("", |(_, rest)| rest);
+        if level.starts_with("debug ") || level.starts_with("trace ") {
             return Some(line);
         }
         // Event names are constants of this program, so the map stays small. Lines of libraries have none, and are limited together.
         let named = text.split_once("event=").map_or("", |(_, rest)| rest);
         let event = named.split([' ', '\n']).next().unwrap_or_default();
         let (second_start, count) = self.0.entry(event.to_owned()).or_insert((now, 0));
-        let is_over = now.saturating_duration_since(*second_start) >= Duration::from_secs(1);
+        let is_over = now.saturating_duration_since(*second_start) >= SECOND;
         let suppressed = if is_over {
             let suppressed = count.saturating_sub(MAX_PER_SECOND);
             (*second_start, *count) = (now, 0);
@@ -205,7 +265,7 @@ mod tests {
             let is_admitted = limiter.admit(line(), now) == Some(line());
             assert_eq!(is_admitted, count <= MAX_PER_SECOND, "{count}");
         }
-        assert_eq!(limiter.suppressed().collect::<Vec<_>>(), [("", 1)]);
+        assert_eq!(limiter.take_suppressed(None), [(String::new(), 1)]);
     }
 
     fn line(level: &str, event: &str) -> Vec<u8> {
@@ -226,14 +286,78 @@ mod tests {
         let later = now + Duration::from_millis(999);
         assert_eq!(admitted(&mut limiter, "warn", "one", later), 0);
         let later = now + Duration::from_secs(1);
-        let mut suppressed: Vec<_> = limiter.suppressed().collect();
-        suppressed.sort_unstable();
-        assert_eq!(suppressed, [("one", 190), ("other", 90)]);
+        assert_eq!(limiter.report_wait(now), Some(SECOND));
         let reported = limiter.admit(line("warn", "one"), later).expect("a line");
         let expected = "time=x level=warn event=one a=1 suppressed=190\n";
         assert_eq!(String::from_utf8_lossy(&reported), expected);
         let next = limiter.admit(line("warn", "one"), later);
         assert_eq!(next, Some(line("warn", "one")));
+        // No further line of the other event comes, which would report those that are missing.
+        assert_eq!(limiter.report_wait(later), Some(Duration::ZERO));
+        assert_eq!(
+            limiter.take_suppressed(Some(later)),
+            [("other".to_owned(), 90)]
+        );
+        assert_eq!(limiter.report_wait(later), None);
+        assert!(
+            limiter.take_suppressed(None).is_empty(),
+            "both are reported"
+        );
+    }
+
+    #[test]
+    fn suppressed_lines_are_reported_after_a_second_though_no_line_follows() {
+        let queue = BoundedQueue::new(100);
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        struct Lines(crossbeam_channel::Sender<String>);
+        impl Write for Lines {
+            fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+                let _ = self.0.send(String::from_utf8_lossy(octets).into_owned());
+                Ok(octets.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        (0..15).for_each(|_| queue.push(line("info", "x")));
+        std::thread::scope(|scope| {
+            scope.spawn(|| write(&queue, &mut Lines(sender)));
+            let mut said = String::new();
+            let expected = "level=warn event=log-lines-suppressed of=x count=5\n";
+            while !said.ends_with(expected) {
+                let part = receiver.recv_timeout(Duration::from_secs(20));
+                said.push_str(&part.expect("the line comes"));
+            }
+            queue.finish();
+        });
+    }
+
+    #[test]
+    fn debug_lines_are_not_limited_in_the_journal_either() {
+        let mut limiter = EventRateLimiter::default();
+        let now = clock::now();
+        let line = |start: &str| format!("{start} event=x a=\" level=debug \"\n").into_bytes();
+        let admitted = |limiter: &mut EventRateLimiter, start| {
+            (0..20)
+                .filter_map(|_| limiter.admit(line(start), now))
+                .count()
+        };
+        assert_eq!(admitted(&mut limiter, "<7>level=debug"), 20);
+        assert_eq!(admitted(&mut limiter, "<6>level=info"), 10);
+    }
+
+    #[test]
+    fn a_line_with_line_breaks_becomes_one_line() {
+        assert_eq!(
+            truncate_line(b"event=x\r\ny\x1b[2J\0\n"),
+            b"event=x  y [2J \n"
+        );
+        assert_eq!(
+            truncate_line("event=\u{e9}\n".as_bytes()),
+            "event=\u{e9}\n".as_bytes()
+        );
+        let long = truncate_line(&[b'\n'; 70_000]);
+        assert_eq!(long.iter().filter(|octet| **octet == b'\n').count(), 1);
     }
 
     #[test]
@@ -257,8 +381,10 @@ mod tests {
             queue.finish();
         });
         let out = String::from_utf8(out).expect("text");
+        let first = out.lines().next().expect("a line");
         assert!(
-            out.starts_with("event=log-lines-dropped count=3\n"),
+            first.starts_with("time=")
+                && first.ends_with(" level=warn event=log-lines-dropped count=3"),
             "{out}"
         );
         assert_eq!(out.lines().count(), 3);

@@ -13,13 +13,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use log::Level;
 use parking_lot::Mutex;
 
 use crate::message::QuestionPresentation;
 use crate::message::presentation::Type;
-use crate::system::date::LogTimestamp;
 use crate::system::memory::{Memory, Purpose, Reservation};
 use crate::system::thread;
+use crate::telemetry::journal::{self, LineStart};
 use crate::telemetry::metrics::format_seconds;
 use crate::telemetry::queue::BoundedQueue;
 
@@ -61,9 +62,13 @@ pub struct QueryRecord {
 }
 
 impl QueryRecord {
-    /// Appends the record as one line.
-    fn write(&self, out: &mut String, mode: Mode) {
-        let time = LogTimestamp(self.time);
+    /// Appends the record as one line, for the journal or for others.
+    fn write(&self, out: &mut String, mode: Mode, in_journal: bool) {
+        let start = LineStart {
+            level: Level::Info,
+            time: self.time,
+            in_journal,
+        };
         let transport = if self.tcp { "tcp" } else { "udp" };
         let question = QuestionPresentation(&self.question).to_string();
         let (name, qtype) = question.rsplit_once('/').unwrap_or(("", ""));
@@ -78,7 +83,7 @@ impl QueryRecord {
         // Writing to a string does not fail.
         let _ = writeln!(
             out,
-            "time={time} query client={client} transport={transport} name={name} type={qtype} \
+            "{start}query client={client} transport={transport} name={name} type={qtype} \
              outcome={outcome} seconds={took}"
         );
     }
@@ -167,11 +172,12 @@ impl QueryLog {
 
     /// The thread: writes lines to `out`, which may fail or block for ever.
     fn write(&self, out: &mut dyn Write) {
+        let in_journal = journal::is_stderr();
         let (mut lines, mut chunk) = (Vec::new(), String::new());
-        while self.lines.take(&mut lines) {
+        while self.lines.take(&mut lines, None) {
             for some in lines.chunks(LINES_PER_WRITE) {
                 some.iter()
-                    .for_each(|(line, _)| line.write(&mut chunk, self.mode()));
+                    .for_each(|(line, _)| line.write(&mut chunk, self.mode(), in_journal));
                 // Errors are ignored: the reader may have gone away.
                 let _ = out.write_all(chunk.as_bytes());
                 chunk.clear();
@@ -207,7 +213,7 @@ mod tests {
             ("[::ffff:192.0.2.7]:9", Mode::Prefixes, "192.0.2.0/24"),
         ] {
             let mut out = String::new();
-            line(client, b"\x03a b\x07example\0\0\x1c\0\x01").write(&mut out, mode);
+            line(client, b"\x03a b\x07example\0\0\x1c\0\x01").write(&mut out, mode, false);
             let expected = format!(
                 "time=2025-11-24T16:00:00.007Z query client={shown} transport=tcp name=a\\032b.example. type=AAAA \
                  outcome=answered seconds=0.0142\n"
@@ -215,7 +221,7 @@ mod tests {
             assert_eq!(out, expected);
         }
         let mut out = String::new();
-        line("192.0.2.7:1", b"").write(&mut out, Mode::Prefixes);
+        line("192.0.2.7:1", b"").write(&mut out, Mode::Prefixes, false);
         assert!(out.contains(" name= type= "), "{out}");
     }
 

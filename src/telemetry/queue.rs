@@ -73,14 +73,20 @@ impl<T> BoundedQueue<T> {
         self.dropped.value()
     }
 
-    /// Waits for lines and moves all of them, in order, into `lines`, which must be empty. Returns `false` once the queue is
-    /// closed and empty: the reader then calls [`BoundedQueue::mark_written`] when it has written everything.
-    pub fn take(&self, lines: &mut Vec<T>) -> bool {
+    /// Waits for lines, no longer than `wait` if that is given, and moves all of them, in order, into `lines`, which must be empty.
+    /// Returns `false` once the queue is closed and empty: the reader then calls [`BoundedQueue::mark_written`] when it has written
+    /// everything.
+    pub fn take(&self, lines: &mut Vec<T>, wait: Option<Duration>) -> bool {
         let mut state = self.state.lock();
-        self.not_empty
-            .wait_while(&mut state, |state| state.lines.is_empty() && !state.closed);
+        let has_nothing = |state: &mut State<T>| state.lines.is_empty() && !state.closed;
+        match wait {
+            None => self.not_empty.wait_while(&mut state, has_nothing),
+            Some(wait) => {
+                self.not_empty.wait_while_for(&mut state, has_nothing, wait);
+            }
+        }
         std::mem::swap(&mut state.lines, lines);
-        !lines.is_empty()
+        !lines.is_empty() || !state.closed
     }
 
     /// Ends the wait of [`BoundedQueue::finish`]. The reader's last call.
@@ -108,7 +114,7 @@ mod tests {
         let queue = BoundedQueue::new(3);
         (0..5).for_each(|number| queue.push(number));
         let mut lines = Vec::new();
-        assert!(queue.take(&mut lines));
+        assert!(queue.take(&mut lines, None));
         assert_eq!((lines, queue.dropped()), (vec![0, 1, 2], 2));
     }
 
@@ -119,7 +125,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut lines = Vec::new();
-                while queue.take(&mut lines) {
+                while queue.take(&mut lines, None) {
                     read.append(&mut lines);
                 }
                 queue.mark_written();
@@ -131,6 +137,15 @@ mod tests {
         });
         assert_eq!(read, (0..100).collect::<Vec<_>>());
         assert_eq!(queue.dropped(), 1);
+    }
+
+    #[test]
+    fn a_wait_for_lines_ends_without_any() {
+        let queue = BoundedQueue::<()>::new(1);
+        let mut lines = Vec::new();
+        assert!(queue.take(&mut lines, Some(Duration::ZERO)) && lines.is_empty());
+        queue.finish();
+        assert!(!queue.take(&mut lines, Some(Duration::from_secs(20))));
     }
 
     #[test]
