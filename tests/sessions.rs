@@ -467,6 +467,112 @@ fn a_resolver_is_up_once_it_answers_and_not_when_it_shakes_hands() {
     wait_until("the line", || has_said("event=resolver-up"));
 }
 
+/// Asks for several names at once, again and again, until the log says that the resolver does not answer.
+fn ask_until_outage(resolver: &FakeResolver, forwarder: &Forwarder) {
+    let client = forwarder.udp();
+    let mut id = 0;
+    wait_until("the line of the outage", || {
+        let asks = (0..4).map(|name| Ask::a(id + name, &format!("n{}.test", id + name)));
+        let asks: Vec<_> = asks.collect();
+        asks.iter().for_each(|ask| client.send(&ask.octets()));
+        asks.iter()
+            .for_each(|_| assert_eq!(client.hear().rcode(), 2));
+        id += 4;
+        !said(resolver, "event=resolver-not-answering").is_empty()
+    });
+}
+
+/// The lines about a resolver with this event.
+fn said(resolver: &FakeResolver, event: &str) -> Vec<String> {
+    let mut lines = resolver.log(::log::Level::Info);
+    lines.retain(|line| line.starts_with(event));
+    lines
+}
+
+#[test]
+fn a_silent_resolver_is_an_outage_that_is_said_once_and_its_end_too() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|_| Vec::new());
+    let forwarder = Forwarder::before(&resolver, &["--timeout", "1"]);
+    ask_until_outage(&resolver, &forwarder);
+    let client = forwarder.udp();
+    let ask = Ask::a(1, "another.test");
+    client.ask(&ask.octets()).assert_error(&ask, SERVFAIL);
+    let lines = said(&resolver, "event=resolver-not-answering");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for part in [
+        &format!("name={NAME} cause="),
+        " since=20",
+        " outage_seconds=",
+    ] {
+        assert!(lines[0].contains(part), "{lines:?}");
+    }
+    assert!(said(&resolver, "event=resolver-up").is_empty());
+    resolver.serve(|query| vec![Act::Send(message::answer(query))]);
+    let ask = Ask::a(2, "last.test");
+    wait_until("an answer", || client.ask(&ask.octets()).rcode() == 0);
+    wait_until("the line", || {
+        !said(&resolver, "event=resolver-up").is_empty()
+    });
+    let up = said(&resolver, "event=resolver-up");
+    let failed = up[0].split_once(" queries_failed=").expect("the number").1;
+    assert!(
+        failed.parse::<u64>().is_ok_and(|failed| failed >= 5),
+        "{up:?}"
+    );
+    assert!(
+        up[0].contains(" tls=") && up[0].contains(" outage_seconds="),
+        "{up:?}"
+    );
+}
+
+#[test]
+fn a_resolver_that_closes_at_every_query_is_an_outage_and_not_up() {
+    let resolver = FakeResolver::honest();
+    resolver.serve(|_| vec![Act::Close]);
+    let forwarder = Forwarder::before(&resolver, &["--timeout", "1"]);
+    ask_until_outage(&resolver, &forwarder);
+    // It opens sessions again, and that is no news.
+    let connected = said(&resolver, "event=resolver-connected").len();
+    let (handshakes, client) = (resolver.handshakes(), forwarder.udp());
+    let mut id = 100;
+    wait_until("another session", || {
+        let ask = Ask::a(id, &format!("n{id}.test"));
+        id += 1;
+        client.ask(&ask.octets()).assert_error(&ask, SERVFAIL);
+        resolver.handshakes() > handshakes + 1
+    });
+    assert_eq!(said(&resolver, "event=resolver-connected").len(), connected);
+    assert!(said(&resolver, "event=resolver-up").is_empty());
+}
+
+#[test]
+fn the_end_of_an_outage_says_how_many_queries_failed() {
+    let resolver = FakeResolver::honest();
+    resolver.greet(Greeting::Close);
+    let forwarder = Forwarder::before(&resolver, &[]);
+    let client = forwarder.udp();
+    let ask = Ask::a(1, "x.test");
+    client.ask(&ask.octets()).assert_error(&ask, SERVFAIL);
+    resolver.greet(Greeting::Shake);
+    let ask = Ask::a(2, "y.test");
+    wait_until("an answer", || client.ask(&ask.octets()).rcode() == 0);
+    wait_until("the line", || {
+        !said(&resolver, "event=resolver-up").is_empty()
+    });
+    let up = said(&resolver, "event=resolver-up");
+    assert!(
+        up[0].contains(" since=20") && up[0].contains(" queries_failed="),
+        "{up:?}"
+    );
+    // No outage, no word of one.
+    let well = FakeResolver::honest();
+    let forwarder = Forwarder::before(&well, &[]);
+    forwarder.udp().ask(&ask.octets()).assert_answers(&ask);
+    wait_until("the line", || !said(&well, "event=resolver-up").is_empty());
+    assert!(!said(&well, "event=resolver-up")[0].contains("outage"));
+}
+
 #[test]
 fn an_outage_is_said_once_and_no_attempt_is_made_for_every_query() {
     let resolver = FakeResolver::honest();

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use super::address_record::FailureKind;
 use super::table::SessionId;
 use crate::identity::key_exchange::HelloSize;
 use crate::message::QueryForm;
@@ -111,8 +110,6 @@ pub enum Event {
     SessionDead(SessionId),
     /// The address of that rank fails all queries.
     AddressFailing(usize),
-    /// The address of that rank loses all queries, in this way.
-    QueriesLost(usize, FailureKind),
     /// The address of that rank answers again.
     AddressRecovered(usize),
     /// The address of that rank accepts queries in that reduced form only.
@@ -138,7 +135,6 @@ impl Event {
             | Self::SessionDead(id)
             | Self::UnmatchedReply(id) => Some(id),
             Self::AddressFailing(_)
-            | Self::QueriesLost(..)
             | Self::AddressRecovered(_)
             | Self::FormReduced(..)
             | Self::SmallHelloNeeded(_)

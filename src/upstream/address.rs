@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::address_record::{AddressRecord, FailureKind};
+use super::address_record::AddressRecord;
 use super::health::{AddressFailure, Health};
 use super::hello_size::HelloRule;
 use super::token_bucket::{Rate, TokenBucket};
@@ -191,19 +191,6 @@ impl Address {
             .is_some_and(|at| at > now + FAILING_PROBE_INTERVAL)
         {
             self.probe_at = Some(now);
-        }
-    }
-
-    /// Records for monitoring that a query was lost. Calls `report` if the address counts as failing for that from now on.
-    pub(super) fn record_loss(
-        &mut self,
-        kind: FailureKind,
-        name: u16,
-        now: Instant,
-        report: impl FnOnce(FailureKind),
-    ) {
-        if self.record.record_lost_query(kind, name, now) && !self.is_failing() {
-            report(kind);
         }
     }
 

@@ -132,8 +132,6 @@ pub(super) struct AddressRecord {
     failing_since: Option<Instant>,
     /// Hashes of names that were lost since the last answer.
     lost_names: Vec<u16>,
-    /// It was reported that the address loses queries.
-    is_loss_reported: bool,
 }
 
 /// What is known of one address, in plain numbers.
@@ -161,13 +159,12 @@ impl AddressRecord {
         self.queries += 1;
     }
 
-    /// The address answered, and did not fail the query, after `took`. Returns true if a loss was reported before.
-    pub(super) fn record_answer(&mut self, took: Duration, now: Instant) -> bool {
+    /// The address answered, and did not fail the query, after `took`.
+    pub(super) fn record_answer(&mut self, took: Duration, now: Instant) {
         self.latency.observe(took, 1);
         self.last_answer = Some(now);
         self.failing_since = None;
         self.lost_names.clear();
-        std::mem::take(&mut self.is_loss_reported)
     }
 
     /// An attempt to open a session failed.
@@ -187,8 +184,8 @@ impl AddressRecord {
         }
     }
 
-    /// A query for a name with this hash was lost. Returns true if the address counts as failing from now on.
-    pub(super) fn record_lost_query(&mut self, kind: FailureKind, name: u16, now: Instant) -> bool {
+    /// A query for a name with this hash was lost.
+    pub(super) fn record_lost_query(&mut self, kind: FailureKind, name: u16, now: Instant) {
         self.lost_queries += 1;
         if self.lost_names.is_empty() || self.is_outdated(now) {
             self.failing_since = Some(now);
@@ -198,7 +195,6 @@ impl AddressRecord {
             self.lost_names.push(name);
         }
         self.last_failure = Some((now, FailureCause::new(kind, "")));
-        self.loses_queries(now) && !std::mem::replace(&mut self.is_loss_reported, true)
     }
 
     /// Clears what is known to fail: the address may have another identity now.
@@ -284,21 +280,20 @@ mod tests {
     fn an_address_that_loses_several_names_in_a_row_fails_until_it_answers() {
         let mut record = AddressRecord::default();
         for second in 0..9 {
-            assert!(!record.record_lost_query(FailureKind::NoAnswer, 7, at(second)));
+            record.record_lost_query(FailureKind::NoAnswer, 7, at(second));
         }
         assert!(!is_failing(&record, true, 9), "one name");
         for name in 8..10 {
-            assert!(!record.record_lost_query(FailureKind::NoAnswer, name, at(9)));
+            record.record_lost_query(FailureKind::NoAnswer, name, at(9));
         }
-        assert!(record.record_lost_query(FailureKind::NoAnswer, 10, at(10)));
-        assert!(!record.record_lost_query(FailureKind::NoAnswer, 11, at(10)));
+        record.record_lost_query(FailureKind::NoAnswer, 10, at(10));
+        record.record_lost_query(FailureKind::NoAnswer, 11, at(10));
         assert_eq!(record.traffic(true, at(10)).failing_since, Some(at(0)));
         assert!(is_failing(&record, false, 10), "with or without a session");
         record.record_session();
         assert!(is_failing(&record, true, 10), "a session proves nothing");
-        assert!(record.record_answer(Duration::from_millis(3), at(11)));
+        record.record_answer(Duration::from_millis(3), at(11));
         assert!(!is_failing(&record, true, 11));
-        assert!(!record.record_answer(Duration::from_millis(3), at(12)));
     }
 
     #[test]
@@ -315,8 +310,10 @@ mod tests {
     #[test]
     fn names_lost_in_one_moment_are_no_outage() {
         let mut record = AddressRecord::default();
-        let lost = (0..100).any(|name| record.record_lost_query(FailureKind::Closed, name, at(0)));
-        assert!(!lost && !is_failing(&record, true, 0));
+        for name in 0..100 {
+            record.record_lost_query(FailureKind::Closed, name, at(0));
+        }
+        assert!(!is_failing(&record, true, 0));
     }
 
     #[test]

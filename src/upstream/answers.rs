@@ -57,7 +57,7 @@ impl<Q: PoolQuery> Pool<Q> {
             let (rank, answered) = (receiver.rank, receiver.answered);
             let name = entry.query.name_hash();
             self.addresses[rank].record_answer_count(answered);
-            self.record_reply(rank, reply.kind, name, took, now, actions);
+            self.record_reply(rank, reply.kind, name, took, now);
             self.complete_or_continue(
                 session_index,
                 key,
@@ -70,7 +70,7 @@ impl<Q: PoolQuery> Pool<Q> {
         self.reschedule(now, actions);
     }
 
-    /// Records an answer for monitoring, and reports that the address answers again if its losses were reported.
+    /// Records an answer for monitoring.
     fn record_reply(
         &mut self,
         rank: usize,
@@ -78,16 +78,13 @@ impl<Q: PoolQuery> Pool<Q> {
         name: u16,
         took: Duration,
         now: Instant,
-        actions: &mut Actions<Q>,
     ) {
-        let address = &mut self.addresses[rank];
-        if kind == ReplyKind::ServerFailure {
-            // The rule for the pool's own choice reports it.
-            address
-                .record
-                .record_lost_query(FailureKind::ServerFailure, name, now);
-        } else if address.record.record_answer(took, now) && !address.is_failing() {
-            actions.events.push(Event::AddressRecovered(rank));
+        let record = &mut self.addresses[rank].record;
+        match kind {
+            ReplyKind::ServerFailure => {
+                record.record_lost_query(FailureKind::ServerFailure, name, now);
+            }
+            _ => record.record_answer(took, now),
         }
     }
 

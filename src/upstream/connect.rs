@@ -144,7 +144,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             state.sessions.push(open.clone());
             state.obstruction = None;
             state.pool.session_opened(open.id, now, actions);
-            if state.addresses[open.rank].record_session(&open.session) {
+            if state.addresses[open.rank].record_session(&open.session, now) {
                 state.pool.report_active(open.rank, open.id, actions);
             }
             let time = state.pool.query_time().as_millis() as u64;
@@ -184,6 +184,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         let is_new = log.last_error != last_error;
         if is_logged {
             log.last_error.clone_from(&last_error);
+            log.is_unauthenticated = fault == AddressFailure::Unauthenticated;
         }
         let kind = error.filter(|_| self.is_main && is_logged);
         let kind = kind.map(|error| NetworkFault::of(error, &security.name()));

@@ -19,6 +19,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::actions::{self, Actions, Event, SendQuery};
 use super::handshake::unix_time_now;
 use super::obstruction::{FailureRun, NetworkFault, Obstruction};
+use super::outage::OutageRule;
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::query_ids::QueryIds;
@@ -69,6 +70,8 @@ pub(super) struct State<Q> {
     pub(super) obstruction: Option<Obstruction>,
     /// The rank of the address whose first answer is to be logged: queries have gone to it since a session was opened.
     pub(super) awaited_rank: Option<usize>,
+    /// Whether queries are answered.
+    pub(super) outage: OutageRule,
     /// No more queries are taken; the last query to end stops the upstream.
     pub(super) retired: bool,
     pub(super) stopped: bool,
@@ -82,18 +85,22 @@ impl<Q> State<Q> {
             addresses: (0..addresses).map(|_| AddressLog::default()).collect(),
             obstruction: None,
             awaited_rank: None,
+            outage: OutageRule::default(),
             retired: false,
             stopped: false,
         }
     }
 
-    /// Notes which address becomes active by these events.
-    fn await_answer(&mut self, events: &[Event]) {
-        for event in events {
-            if let Event::AddressActive(rank, _) = event {
+    /// Notes which address becomes active by these events. During an outage that is no news until the address answers.
+    fn await_answer(&mut self, events: &mut Vec<Event>) {
+        let is_outage = self.outage.is_outage();
+        events.retain(|event| match event {
+            Event::AddressActive(rank, _) => {
                 self.awaited_rank = Some(*rank);
+                !is_outage
             }
-        }
+            _ => true,
+        });
     }
 }
 
@@ -108,22 +115,24 @@ pub(super) struct OpenSession {
 /// What was last seen and logged of an address.
 #[derive(Default)]
 pub(super) struct AddressLog {
-    /// A session to the address was open once.
-    pub(super) was_open: bool,
+    /// When a session to the address was last opened, if ever.
+    pub(super) opened_at: Option<Instant>,
     /// The keys that the address presented when a session to it was last opened.
     pub(super) last_presented: Option<PresentedKeys>,
     /// The key exchange of that session.
     pub(super) last_group: Option<Group>,
     /// The last error that was logged since a session was opened, so that it is logged once and not with every attempt.
     pub(super) last_error: String,
+    /// That error was one of authentication.
+    pub(super) is_unauthenticated: bool,
     /// How the address failed since a session to it was last opened.
     pub(super) failures: Option<FailureRun>,
 }
 
 impl AddressLog {
     /// Records that a session was opened. Returns true if it was logged that none could be.
-    pub(super) fn record_session(&mut self, session: &Session) -> bool {
-        self.was_open = true;
+    pub(super) fn record_session(&mut self, session: &Session, now: Instant) -> bool {
+        self.opened_at = Some(now);
         self.last_presented = session.proof().map(PresentedKeys::from_proof);
         self.last_group = session.tls_parameters().map(|tls| tls.group);
         self.failures = None;
@@ -292,7 +301,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             let terms = security.identity().map(Identity::policy);
             let last_presented = state.addresses[rank].last_presented.as_ref();
             let traffic = state.pool.traffic(rank, now);
-            let was_open = state.addresses[rank].was_open;
+            let was_open = state.addresses[rank].opened_at.is_some();
             let healthy =
                 was_open && state.pool.is_healthy(rank, now) && traffic.failing_since.is_none();
             let status = AddressStatus {
@@ -408,7 +417,8 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             })
             .collect();
         let (first, others) = sessions_to_send_on(&state, &actions.sends);
-        state.await_answer(&actions.events);
+        state.await_answer(&mut actions.events);
+        let outage = state.note_failures(&actions.failed, now);
         let events: Vec<(Event, Option<Arc<Session>>)> = actions
             .events
             .drain(..)
@@ -421,6 +431,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         for (event, session) in events {
             self.handle_event(event, session.as_deref(), now);
         }
+        outage.iter().for_each(|outage| self.log_outage(outage));
         for OpenSession { session, .. } in closed {
             session.close();
         }

@@ -1,14 +1,14 @@
 //! What is logged about sessions and resolvers?
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::actions::{AnsweredQuery, Event, Reply, ReplyKind};
-use super::driver::{OpenSession, State, Upstream};
+use super::actions::Event;
+use super::driver::{OpenSession, Upstream};
 use super::handshake::ConnectError;
 use super::obstruction::Obstruction;
+use super::service::{Outage, OutageDetails, Problem, ServiceChange};
 use super::session::Session;
 use super::settings::Security;
 use super::status::find_pin;
@@ -31,29 +31,6 @@ impl fmt::Display for Suppressed {
     }
 }
 
-impl<Q> State<Q> {
-    /// Returns true if the first answer of the address of that rank is to be logged now. A handshake is no service: the address may never
-    /// answer.
-    pub(super) fn takes_awaited_answer(
-        &mut self,
-        rank: usize,
-        answered: &[AnsweredQuery<Arc<Q>>],
-        received: &[Reply],
-    ) -> bool {
-        let is_answer = |answered: &AnsweredQuery<Arc<Q>>| {
-            let reply = received.get(answered.index);
-            reply.is_some_and(|reply| {
-                matches!(reply.kind, ReplyKind::Success | ReplyKind::FinalError)
-            })
-        };
-        let is_up = self.awaited_rank == Some(rank) && answered.iter().any(is_answer);
-        if is_up {
-            self.awaited_rank = None;
-        }
-        is_up
-    }
-}
-
 impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
     /// Logs and counts an event of the pool. Tells the completer when a resolver has recovered.
     pub(super) fn handle_event(&self, event: Event, session: Option<&Session>, now: Instant) {
@@ -73,14 +50,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             }
             Event::SessionSilent(_) => debug!("event=session-hedged resolver={}", of_session()),
             Event::SessionDead(_) => debug!("event=session-timeout resolver={}", of_session()),
-            Event::AddressFailing(rank) => {
-                let (address, name) = (address(rank), name(rank));
-                warn!("event=resolver-failing resolver={address} name={name}");
-            }
-            Event::QueriesLost(rank, kind) => {
-                let (address, name, cause) = (address(rank), name(rank), kind.text());
-                warn!("event=resolver-failing resolver={address} name={name} cause=\"{cause}\"");
-            }
+            Event::AddressFailing(rank) => self.log_problem(rank, &Problem::Failing, ""),
             Event::AddressRecovered(rank) => {
                 self.completer.resolver_recovered(now);
                 let (address, name) = (address(rank), name(rank));
@@ -113,14 +83,53 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         }
     }
 
-    /// Logs that an address answers.
-    pub(super) fn log_service(&self, open: &OpenSession) {
+    /// Logs that an outage begins or lasts: what is wrong with each address, in the words in which it was logged first.
+    pub(super) fn log_outage(&self, outage: &Outage) {
+        let details = OutageDetails(&outage.report).to_string();
+        for (rank, problem) in &outage.problems {
+            self.log_problem(*rank, problem, &details);
+        }
+    }
+
+    /// Logs what answers of a session changed.
+    pub(super) fn log_service(&self, open: &OpenSession, change: &ServiceChange) {
+        if let Some(outage) = &change.outage {
+            self.log_outage(outage);
+        }
+        if !change.is_up {
+            return;
+        }
         let (address, name) = (
             open.session.address(),
             self.targets[open.rank].security().name(),
         );
         let description = open.session.describe_security();
-        info!("event=resolver-up resolver={address} name={name} {description}");
+        let details = change.ended.as_ref().map(OutageDetails);
+        let details = details
+            .map(|details| details.to_string())
+            .unwrap_or_default();
+        info!("event=resolver-up resolver={address} name={name} {description}{details}");
+    }
+
+    /// Logs what is wrong with an address, and `details`.
+    fn log_problem(&self, rank: usize, problem: &Problem, details: &str) {
+        let target = &self.targets[rank];
+        let (address, name) = (target.address, target.security().name());
+        match problem {
+            Problem::Unauthenticated(error) => error!(
+                "event=resolver-authentication-failed resolver={address} name={name} {error}{details}"
+            ),
+            Problem::Unreachable(error) => {
+                warn!("event=resolver-unreachable resolver={address} name={name} {error}{details}");
+            }
+            Problem::Failing => {
+                warn!("event=resolver-failing resolver={address} name={name}{details}");
+            }
+            Problem::NotAnswering => warn!(
+                "event=resolver-not-answering resolver={address} name={name} cause=\"sessions open, and no query is \
+                 answered in time\"{details}"
+            ),
+        }
     }
 
     /// Counts and logs what a session was opened without.
@@ -161,17 +170,13 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
 
     /// Logs once what is wrong with an address. Not called under the lock: a log that nobody reads must not stop the service.
     pub(super) fn log_connect_error(&self, rank: usize, error: &ConnectError, is_new: bool) {
-        let target = &self.targets[rank];
-        let (address, name) = (target.address, target.security().name());
-        match error {
-            _ if !is_new => debug!("event=resolver-still-down resolver={address}"),
-            ConnectError::Identity(_) => {
-                error!(
-                    "event=resolver-authentication-failed resolver={address} name={name} {error}"
-                );
-            }
-            _ => warn!("event=resolver-unreachable resolver={address} name={name} {error}"),
+        let address = self.targets[rank].address;
+        if !is_new {
+            return debug!("event=resolver-still-down resolver={address}");
         }
+        let is_unauthenticated = matches!(error, ConnectError::Identity(_));
+        let problem = Problem::of_connecting(error.to_string(), is_unauthenticated);
+        self.log_problem(rank, &problem, "");
     }
 
     /// Logs what the network seems to do to all connections, as the failure at the address of that rank shows, and what to do about it.

@@ -8,8 +8,9 @@
 //!
 //! - The rules: [`pool`] (and its parts `scheduling`, `isolation`, `suspects`, `hello_fallback`, `answers`, `session_end`, `timing`, `network`, `consistency`), [`actions`] (what
 //!   goes into the pool and comes out), `table` (queries and sessions), `address`, `address_record`, `culprits`, `hello_size`, `obstruction`,
-//!   [`health`], [`token_bucket`].
-//! - The threads: `driver` (the type [`Upstream`]), `connect`, `session_thread`, `timer`, `reload`, `network_change`, `events` (log lines), `status` (what
+//!   `outage`, [`health`], [`token_bucket`].
+//! - The threads: `driver` (the type [`Upstream`]), `connect`, `session_thread`, `timer`, `reload`, `network_change`, `events` (log lines),
+//!   `service` (which queries are answered), `status` (what
 //!   monitoring shows), `pool_query` (what the rules know of a query).
 //! - One connection: [`session`], `channel` (TLS or none), `outgoing`, `reader`, [`handshake`], [`query_ids`].
 //! - Settings and requirements: `settings`, `traits`.
@@ -32,6 +33,7 @@ mod isolation;
 mod network;
 mod network_change;
 mod obstruction;
+mod outage;
 mod outgoing;
 pub mod pool;
 mod pool_query;
@@ -39,6 +41,7 @@ pub mod query_ids;
 mod reader;
 mod reload;
 mod scheduling;
+mod service;
 pub mod session;
 mod session_end;
 mod session_thread;

@@ -390,6 +390,11 @@ impl<Q: PoolQuery> Pool<Q> {
         self.addresses[rank].is_healthy(now)
     }
 
+    /// Returns true if the address of that rank answers with failures, or not at all while others answer.
+    pub(super) fn is_failing(&self, rank: usize) -> bool {
+        self.addresses[rank].is_failing()
+    }
+
     /// Returns true if there is a usable shared session.
     pub(super) fn has_usable_session(&self) -> bool {
         self.sessions.iter().any(Session::is_usable)

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::culprits::QueryGroups;
 use super::table::PoolQuery;
 use super::traits::Query;
+use crate::message::question_name;
 
 impl<Q: Query> PoolQuery for Arc<Q> {
     fn deadline(&self) -> Instant {
@@ -35,6 +36,11 @@ impl<Q: Query> PoolQuery for Arc<Q> {
     fn is_signed(&self) -> bool {
         Q::is_signed(self)
     }
+}
+
+/// Hashes the name of a question, whatever the type.
+pub(super) fn hash_of_name(question: &[u8]) -> u16 {
+    hash(question_name(question))
 }
 
 /// Hashes a name without regard to case, with a key that nobody outside knows.

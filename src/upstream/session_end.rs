@@ -152,7 +152,7 @@ impl<Q: PoolQuery> Pool<Q> {
         if session.is_shared() && by_resolver {
             may_be_cause = self.record_session_end(&session, lost.len(), now);
         }
-        self.record_closed(by_resolver, &lost, session.rank, now, actions);
+        self.record_closed(by_resolver, &lost, session.rank, now);
         let tested = self.suspects_to_test(&lost, session.rank, now);
         let may_have_limit = self.addresses[session.rank].may_have_limit(now);
         // A query that has waited for longer is most likely not the cause.
@@ -186,21 +186,13 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Records for monitoring the queries that were lost when the resolver closed a session, and reports an address that loses all so.
-    fn record_closed(
-        &mut self,
-        by_resolver: bool,
-        lost: &[LostQuery],
-        rank: usize,
-        now: Instant,
-        actions: &mut Actions<Q>,
-    ) {
+    /// Records for monitoring the queries that were lost when the resolver closed a session.
+    fn record_closed(&mut self, by_resolver: bool, lost: &[LostQuery], rank: usize, now: Instant) {
         for lost in lost.iter().filter(|_| by_resolver) {
             if let Some(entry) = self.queries.get(lost.key) {
                 let name = entry.query.name_hash();
-                self.addresses[rank].record_loss(FailureKind::Closed, name, now, |kind| {
-                    actions.events.push(Event::QueriesLost(rank, kind));
-                });
+                let record = &mut self.addresses[rank].record;
+                record.record_lost_query(FailureKind::Closed, name, now);
             }
         }
     }

@@ -41,10 +41,10 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 for (query, index) in actions.fallbacks.drain(..) {
                     query.keep_fallback(reader.message(index));
                 }
-                let is_up = state.takes_awaited_answer(open.rank, &answered, &received);
+                let change = state.note_answers(open.rank, &answered, &received, now);
                 self.perform_actions(state, &mut work, &mut replies, now);
-                if is_up {
-                    self.log_service(open);
+                if !change.is_empty() {
+                    self.log_service(open, &change);
                 }
                 let mut last = None;
                 for answered in &answered {

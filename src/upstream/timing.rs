@@ -42,7 +42,7 @@ impl<Q: PoolQuery> Pool<Q> {
                 .filter(is_dead)
                 .map(|session| session.id)
                 .collect();
-            self.record_timeout(key, now, actions);
+            self.record_timeout(key, now);
             self.fail_query(key, Failure::TimedOut, now, actions);
             for session in dead {
                 actions.events.push(Event::SessionDead(session));
@@ -51,8 +51,8 @@ impl<Q: PoolQuery> Pool<Q> {
         }
     }
 
-    /// Records for monitoring that the addresses that have this query did not answer it, and reports those that lose all queries.
-    fn record_timeout(&mut self, key: Key, now: Instant, actions: &mut Actions<Q>) {
+    /// Records for monitoring that the addresses that have this query did not answer it.
+    fn record_timeout(&mut self, key: Key, now: Instant) {
         let Some(entry) = self.queries.get(key) else {
             return;
         };
@@ -60,9 +60,9 @@ impl<Q: PoolQuery> Pool<Q> {
         for (rank, address) in self.addresses.iter_mut().enumerate() {
             let mut sessions = self.sessions.iter();
             if sessions.any(|session| session.rank == rank && entry.is_on(session.id)) {
-                address.record_loss(FailureKind::NoAnswer, name, now, |kind| {
-                    actions.events.push(Event::QueriesLost(rank, kind));
-                });
+                address
+                    .record
+                    .record_lost_query(FailureKind::NoAnswer, name, now);
             }
         }
     }
