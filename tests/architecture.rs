@@ -648,6 +648,74 @@ fn logged_events() -> BTreeMap<String, BTreeSet<&'static str>> {
 }
 
 #[test]
+fn every_event_in_the_source_is_logged_by_a_call_that_is_looked_for() {
+    let logged = logged_events();
+    let main = include_str!("../src/main.rs");
+    let all = all_files();
+    for source in all.iter().map(File::rules).chain([main]) {
+        for text in source.split("\"event=").skip(1) {
+            let end = text.find([' ', '"']).expect("an end");
+            let event = text[..end].replace("{what}", "accept");
+            // The log looks for the word itself.
+            assert!(event.is_empty() || logged.contains_key(&event), "{event}");
+        }
+    }
+}
+
+#[test]
+fn the_manual_says_what_each_event_means_and_what_to_do_about_a_warning() {
+    let manual = include_str!("../scripts/man/dns-tool.8");
+    let entries: Vec<_> = manual.split("\n.It Sy ").skip(1).collect();
+    assert!(entries.len() > 50, "{} entries", entries.len());
+    for entry in entries {
+        let (head, text) = entry.split_once('\n').expect("a text");
+        let text = text.split("\n.El").next().expect("a text");
+        let (meaning, to_do) = text.split_once("What to do: ").unwrap_or((text, ""));
+        assert!(meaning.trim().len() > 10, "{head}");
+        let is_warning = head.contains("warn") || head.contains("error");
+        assert_eq!(!to_do.trim().is_empty(), is_warning, "{head}");
+    }
+}
+
+#[test]
+fn the_guide_lists_each_event_of_the_log_with_its_levels_and_what_to_do() {
+    let guide = include_str!("../src/guide/troubleshooting.md");
+    let (_, section) = guide.split_once("\n## Log events").expect("the section");
+    let section = section.split("\n## ").next().expect("a section");
+    let mut listed: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for row in section.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [events, levels, meaning, to_do] = cells[..] else {
+            panic!("four cells: {row}");
+        };
+        let levels: BTreeSet<_> = ["debug", "info", "warn", "error"]
+            .into_iter()
+            .filter(|level| levels.split([' ', ',']).any(|word| word == *level))
+            .collect();
+        assert!(!meaning.is_empty(), "{row}");
+        assert!(
+            !to_do.is_empty() || levels.iter().eq(["debug"].iter()),
+            "{row}"
+        );
+        for event in events.split(", ").map(|event| event.trim_matches('`')) {
+            assert_eq!(
+                listed.insert(event.to_owned(), levels.clone()),
+                None,
+                "{event}"
+            );
+        }
+    }
+    for (event, levels) in logged_events() {
+        let found = listed.remove(&event);
+        assert_eq!(found, Some(levels), "src/guide/troubleshooting.md: {event}");
+    }
+    assert!(
+        listed.is_empty(),
+        "src/guide/troubleshooting.md: {listed:?}"
+    );
+}
+
+#[test]
 fn the_manual_lists_each_event_of_the_log_with_its_levels() {
     let manual = include_str!("../scripts/man/dns-tool.8");
     let entry = |line: &'static str| {
