@@ -14,6 +14,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "pin",
             "query",
             "answer_report",
+            "check_ports",
             "check_routes",
             "check_resolver",
             "check_report",

@@ -4,6 +4,7 @@
 //! and exits. From top to bottom, each of these files imports only files below it:
 //!
 //! - [`check`]: is all as it should be?
+//! - `check_ports`: whether the daemon may listen on its addresses.
 //! - `check_routes`: how the resolvers and servers of routes do, and what leaves in cleartext.
 //! - `check_resolver`: how each address of the resolvers does.
 //! - [`check_report`]: the findings of a check.
@@ -15,6 +16,7 @@
 
 mod answer_report;
 pub mod check;
+mod check_ports;
 pub mod check_report;
 mod check_resolver;
 mod check_routes;
