@@ -235,6 +235,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "file_watch",
             "memory",
             "network_watch",
+            "port_owner",
             "privileges",
             "sandbox",
             "scoped_address",

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dns_tool::system::date::{DAY, Timestamp};
@@ -691,14 +692,18 @@ fn each_fault_of_a_port_has_its_line_and_remedy() {
     let resolver = exemplary();
     let taken = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("its address").port().to_string();
-    let names = Names::of(&resolver).and(format!("127.0.0.1:{port}"), "TAKEN");
+    let own = fs::read_to_string("/proc/self/comm").expect("Linux");
+    let own = format!("{} (pid {})", own.trim_end(), std::process::id());
+    let names = Names::of(&resolver)
+        .and(format!("127.0.0.1:{port}"), "TAKEN")
+        .and(&own, "TEST");
     assert_faults(
         "a port of somebody else's",
         &resolver,
         &["--port", &port],
         &names,
         &[
-            "CRITICAL listening on TAKEN: in use by who does not answer DNS; remedy: end it, or choose another --port or \
+            "CRITICAL listening on TAKEN: in use by TEST, and no DNS query is answered; remedy: end it, or choose another --port or \
              --address",
         ],
         2,
@@ -718,14 +723,12 @@ fn each_fault_of_a_port_has_its_line_and_remedy() {
     let port = sharing.address.port().to_string();
     let more = options(&resolver, &["--port", &port, "--reuse-port"]);
     let more: Vec<_> = more.iter().map(String::as_str).collect();
+    let pid = sharing.id();
     let names = Names::of(&resolver).and(format!("127.0.0.1:{port}"), "SHARED");
     let said = run("check", &more, &names);
-    let expected = "OK listening on SHARED: in use by who answers DNS";
-    assert!(
-        said.lines.iter().any(|line| line == expected),
-        "{:?}",
-        said.lines
-    );
+    let expected =
+        format!("OK listening on SHARED: in use by dns-tool itself (pid {pid}), which is fine");
+    assert!(said.lines.contains(&expected), "{:?}", said.lines);
     assert_faults(
         "an address of another host",
         &resolver,
@@ -736,6 +739,80 @@ fn each_fault_of_a_port_has_its_line_and_remedy() {
         ],
         2,
     );
+}
+
+#[test]
+fn another_program_that_answers_dns_is_named_but_may_be_a_proxy() {
+    let resolver = exemplary();
+    let other = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let port = other.local_addr().expect("its address").port().to_string();
+    let server = std::thread::spawn(move || {
+        let mut octets = [0; 512];
+        // As text and as JSON.
+        for _ in 0..2 {
+            let (length, client) = other.recv_from(&mut octets).expect("a query");
+            let answer = message::answer(&octets[..length]);
+            other.send_to(&answer, client).expect("sends");
+        }
+        other
+    });
+    let own = fs::read_to_string("/proc/self/comm").expect("Linux");
+    let own = format!("{} (pid {})", own.trim_end(), std::process::id());
+    let names = Names::of(&resolver)
+        .and(format!("127.0.0.1:{port}"), "TAKEN")
+        .and(&own, "TEST");
+    assert_faults(
+        "a port of a proxy's",
+        &resolver,
+        &["--port", &port],
+        &names,
+        &[
+            "WARNING listening on TAKEN: in use by TEST, and DNS queries are answered; remedy: nothing, if it passes queries \
+             on to dns-tool, as a proxy does; else end it before dns-tool starts",
+        ],
+        1,
+    );
+    server.join().expect("no panic");
+}
+
+/// The daemon answers with SERVFAIL as late as `--timeout` says while its resolver is silent.
+#[test]
+fn a_daemon_whose_process_is_hidden_is_known_by_its_monitoring_port_or_by_an_answer_however_late() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let resolver = exemplary();
+    resolver.serve(|_| Vec::new());
+    let options_of_daemon = ["--timeout", "1", "--monitor", "127.0.0.1:0"];
+    let mut daemon = Process::before(&resolver, &options_of_daemon);
+    let line = daemon.read_until("event=monitoring");
+    let monitor = line.trim().rsplit('=').next().expect("an address");
+    let address = daemon.address.to_string();
+    let port = daemon.address.port().to_string();
+    for (more, expected) in [
+        (
+            &["--monitor", monitor][..],
+            format!("in use, most likely by dns-tool itself, which answers at --monitor {monitor}"),
+        ),
+        (&[], "in use by a program that answers DNS".to_owned()),
+    ] {
+        let options = options(&resolver, &[&["--port", &port], more].concat());
+        // Another user, who sees no descriptors of the daemon, nor the file of the tests' trust anchor.
+        let ca = options
+            .iter()
+            .position(|option| option == "--resolver-ca")
+            .expect("an option");
+        let output = program()
+            .arg("check")
+            .args(&options[..ca])
+            .args(&options[ca + 2..])
+            .uid(65534)
+            .output()
+            .expect("the program runs");
+        let said = String::from_utf8(output.stdout).expect("text");
+        let expected = format!("OK listening on {address}: {expected}");
+        assert!(said.lines().any(|line| line == expected), "{said}");
+    }
 }
 
 /// The name in the certificate of the resolver for some zones.

@@ -47,7 +47,7 @@ pub fn run(request: &CheckRequest) -> Report {
     if let Some(file) = &config.trust.source.file {
         check_pin_file_directory(file, &mut report);
     }
-    check_ports(&config.server, &mut report);
+    check_ports(config, &mut report);
     if let Some(user) = config.user
         && let Err(error) = user.drop_privileges()
     {

@@ -8,6 +8,7 @@ pub mod executor;
 pub mod file_watch;
 pub mod memory;
 pub mod network_watch;
+pub mod port_owner;
 pub mod privileges;
 pub mod sandbox;
 pub mod scoped_address;
