@@ -188,9 +188,11 @@ pub(super) fn settings(
             }
         };
         let targets = zone.targets.iter().map(Target::to_string).collect();
+        let is_cleartext = |target: &Target| matches!(target, Target::Cleartext(_));
         settings.zones.push(ZoneRoute {
             zone: zone.zone,
             destination,
+            is_cleartext: zone.targets.iter().any(is_cleartext),
             targets,
         });
     }

@@ -149,6 +149,6 @@ pub(super) fn log_changed_routes(routes: &[ZoneRoute], changed: &ZoneMap<()>) {
 /// Says where the names of a zone go, and whether they leave in the clear.
 fn log_route(route: &ZoneRoute) {
     let (zone, targets) = (&route.zone, route.targets.join(" "));
-    let cleartext = if route.is_cleartext() { "yes" } else { "no" };
+    let cleartext = if route.is_cleartext { "yes" } else { "no" };
     info!("event=route zone={zone} to=\"{targets}\" cleartext={cleartext}");
 }

@@ -43,6 +43,8 @@ pub struct ZoneRoute {
     pub zone: Name,
     /// Where its queries go.
     pub destination: Destination,
+    /// Whether they leave in cleartext.
+    pub is_cleartext: bool,
     /// The targets as the user wrote them, in order. Two routes of a zone are the same if these are.
     pub targets: Vec<String>,
 }
@@ -51,14 +53,6 @@ impl Settings {
     /// The upstream for queries of a zone with this route; none if they go to the main one or nowhere.
     pub fn upstream(&self, route: Option<Route>) -> Option<&upstream::Settings> {
         self.upstreams.get(route?.destination.upstream_of_routes()?)
-    }
-}
-
-impl ZoneRoute {
-    /// Whether queries of the zone leave in cleartext.
-    pub fn is_cleartext(&self) -> bool {
-        let mut targets = self.targets.iter();
-        targets.any(|target| target.starts_with(CLEARTEXT_PREFIX))
     }
 }
 
@@ -348,6 +342,7 @@ mod tests {
         ZoneRoute {
             zone: zone.parse().expect("a name"),
             destination: Destination::NameError,
+            is_cleartext: false,
             targets: targets.iter().map(|target| (*target).to_owned()).collect(),
         }
     }

@@ -123,6 +123,11 @@ impl Process {
         self.heard.contains(part)
     }
 
+    /// The lines of the log that were read so far.
+    pub(crate) fn heard(&self) -> &str {
+        &self.heard
+    }
+
     /// The next line of the log that holds `part`.
     pub(crate) fn read_until(&mut self, part: &str) -> String {
         let mut line = String::new();
