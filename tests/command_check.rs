@@ -888,6 +888,8 @@ fn each_address_of_a_route_is_asked_for_its_zones_and_what_is_in_cleartext_is_sa
             format!("{zones} reach: connected in N ms, in cleartext"),
             "OK route lan. tcp://LAN query: NOERROR after N ms".to_owned(),
             "OK route 168.192.in-addr.arpa. tcp://LAN query: NXDOMAIN after N ms".to_owned(),
+            "OK route gone.example. nxdomain: names do not exist, and nobody is asked".to_owned(),
+            "OK route public.corp.example. relay: names go to the main resolver".to_owned(),
         ]
     );
     assert_eq!(said.code, Some(0));

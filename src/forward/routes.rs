@@ -217,7 +217,7 @@ impl Upstreams {
     pub fn address_status(&self) -> Vec<AddressStatus> {
         let mut all = self.main.address_status();
         for (number, upstream) in self.of_routes.iter().enumerate() {
-            let zones = describe_zones(&self.routes, number);
+            let zones = describe_zones(&self.routes, Destination::Route(number));
             all.extend(
                 upstream
                     .address_status()
@@ -299,17 +299,17 @@ fn parent(name: &[u8]) -> Option<&[u8]> {
     rest.get(length.into()..)
 }
 
-/// The zones whose queries go to the upstream of routes with this number.
-pub fn zones_of(routes: &[ZoneRoute], number: usize) -> impl Iterator<Item = &Name> {
+/// The zones whose queries go there.
+pub fn zones_to(routes: &[ZoneRoute], destination: Destination) -> impl Iterator<Item = &Name> {
     let routes = routes.iter();
     routes
-        .filter(move |route| route.destination == Destination::Route(number))
+        .filter(move |route| route.destination == destination)
         .map(|route| &route.zone)
 }
 
-/// The first few of these zones, and how many more there are.
-pub fn describe_zones(routes: &[ZoneRoute], number: usize) -> String {
-    let mut zones = zones_of(routes, number).map(Name::to_string);
+/// The first few of the zones whose queries go there, and how many more there are. Empty if there is none.
+pub fn describe_zones(routes: &[ZoneRoute], destination: Destination) -> String {
+    let mut zones = zones_to(routes, destination).map(Name::to_string);
     let mut words: Vec<_> = zones.by_ref().take(MAX_ZONES_SHOWN).collect();
     match zones.count() {
         0 => {}
