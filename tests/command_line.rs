@@ -99,6 +99,8 @@ fn what_only_the_system_refuses_is_exit_code_1() {
         &port,
         "--resolver-addr",
         "127.0.0.1:1",
+        "--resolver-fqdn",
+        "x.example",
     ]);
     assert_eq!(output.status.code(), Some(1));
     let message = String::from_utf8_lossy(&output.stderr);

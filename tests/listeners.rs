@@ -180,7 +180,12 @@ fn a_port_in_use_and_a_strange_address_are_said_in_one_line() {
     let port = taken.local_addr().expect("its address").port().to_string();
     let resolver = FakeResolver::honest();
     let start = |options: &[&str]| {
-        let mut config = config(&["--resolver-addr", &resolver.address().to_string()]);
+        let mut config = config(&[
+            "--resolver-addr",
+            &resolver.address().to_string(),
+            "--resolver-fqdn",
+            NAME,
+        ]);
         if let Some(port) = options.first() {
             config.server.port = port.parse().expect("a port");
         } else {
@@ -212,7 +217,12 @@ fn a_port_is_shared_only_by_those_who_all_say_so() {
         let options: &[&str] = if theirs { &["--reuse-port"] } else { &[] };
         let first = Forwarder::before(&resolver, options);
         let port = first.address().port();
-        let mut config = config(&["--resolver-addr", &resolver.address().to_string()]);
+        let mut config = config(&[
+            "--resolver-addr",
+            &resolver.address().to_string(),
+            "--resolver-fqdn",
+            NAME,
+        ]);
         config.server.port = port;
         config.server.reuse_port = ours;
         match dns_tool::daemon::start::start(config) {
@@ -331,7 +341,12 @@ fn of_two_that_share_a_port_both_serve_and_ending_one_loses_no_query() {
 #[test]
 fn an_address_that_the_host_lacks_is_left_out_only_by_default() {
     let resolver = FakeResolver::honest();
-    let mut config = config(&["--resolver-addr", &resolver.address().to_string()]);
+    let mut config = config(&[
+        "--resolver-addr",
+        &resolver.address().to_string(),
+        "--resolver-fqdn",
+        NAME,
+    ]);
     // As the default is on a host without IPv6.
     config.server.addresses = vec![
         "127.0.0.1".parse().expect("an address"),

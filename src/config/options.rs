@@ -21,7 +21,7 @@ pub(super) const DEFAULT_ALLOW: [&str; 9] = [
     "fe80::/10",
 ];
 /// The addresses of the default resolver.
-const DEFAULT_RESOLVER_ADDRESSES: [&str; 4] = [
+pub(super) const DEFAULT_RESOLVER_ADDRESSES: [&str; 4] = [
     "1.1.1.1:853",
     "1.0.0.1:853",
     "[2606:4700:4700::1111]:853",
@@ -113,7 +113,8 @@ pub(super) const OPTIONS: [(&str, &[OptionSpec]); 11] = [
                 repeatable: true,
                 help: "Address of the resolver. The port is 853 unless you name another one; 53 is refused. With a \
                        port, put an IPv6 address in brackets. A link-local address needs its interface, such as \
-                       fe80::1%eth0 or [fe80::1%eth0]:853.",
+                       fe80::1%eth0 or [fe80::1%eth0]:853. An address other than the default ones requires \
+                       --resolver-fqdn.",
                 default_text: "the four addresses of cloudflare-dns.com",
                 default_values: &DEFAULT_RESOLVER_ADDRESSES,
             },

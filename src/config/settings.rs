@@ -11,6 +11,7 @@ use log::LevelFilter;
 use rustls::pki_types::ServerName;
 
 use crate::cache;
+use crate::config::options::DEFAULT_RESOLVER_ADDRESSES;
 use crate::config::routes::{self as route_options, ZoneTargets};
 use crate::config::sources::{OptionValues, UsageError};
 use crate::config::values::{
@@ -208,6 +209,9 @@ fn named_addresses(
         }
     })?;
     let addresses = option_values(options, "--resolver-addr", parse_resolver_address)?;
+    if !options.is_set("--resolver-fqdn") {
+        refuse_other_addresses(options)?;
+    }
     let mut resolvers = vec![(fqdn, addresses)];
     for (address, name) in option_values(options, "--resolver", parse_named_resolver)? {
         match resolvers.iter_mut().find(|(known, _)| *known == name) {
@@ -224,6 +228,21 @@ fn named_addresses(
         }
     }
     Ok(resolvers)
+}
+
+/// Fails with an address of `--resolver-addr` that is not built in: the default name is not that of the resolver there.
+fn refuse_other_addresses(options: &OptionValues) -> Result<(), UsageError> {
+    options.try_for_each_value("--resolver-addr", &mut |text| {
+        let address = parse_resolver_address(text)?;
+        let mut built_in = DEFAULT_RESOLVER_ADDRESSES.iter();
+        match built_in.any(|known| parse_resolver_address(known) == Ok(address)) {
+            true => Ok(()),
+            false => Err(format!(
+                "expected a --resolver-fqdn with it, the name in the certificate of the resolver there; only the addresses \
+                 of {DEFAULT_FQDN} are built in"
+            )),
+        }
+    })
 }
 
 /// The main resolvers and their sessions, which keys of all resolvers are accepted, and the security of TLS with any of them.
@@ -625,6 +644,23 @@ mod tests {
             let found: Vec<_> = resolvers.iter().map(address_texts).collect();
             assert_eq!(found, addresses, "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn built_in_addresses_need_no_name_and_others_do() {
+        let config = serve(&["--resolver-addr", "[2606:4700:4700:0::1111]:853"]);
+        let [resolver] = &config.upstream.resolvers[..] else {
+            panic!("one resolver")
+        };
+        assert_eq!(resolver.addresses.len(), 1);
+        assert_eq!(resolver.security.name(), "cloudflare-dns.com");
+        serve(&[
+            "--resolver-addr=192.0.2.1",
+            "--resolver-fqdn=cloudflare-dns.com",
+        ]);
+        // A name elsewhere is not its name.
+        let other = "--resolver=192.0.2.2#dns.example";
+        read(&["--resolver-addr=192.0.2.1", other]).expect_err("no name");
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn an_option_takes_one_dash_or_two_and_a_space_or_an_equals_sign() {
 }
 
 /// Wrong arguments, and parts of the error that they cause.
-const WRONG: [(&[&str], &[&str]); 46] = [
+const WRONG: [(&[&str], &[&str]); 50] = [
     (&["--port", "x"], &["--port", "\"x\"", "0 to 65535"]),
     (&["--port", "65536"], &["--port", "65536", "0 to 65535"]),
     (&["--port"], &["--port", "expected a value"]),
@@ -95,6 +95,22 @@ const WRONG: [(&[&str], &[&str]); 46] = [
     (
         &["--resolver-addr", "one.one.one.one"],
         &["--resolver-addr", "one.one", "192.0.2.1:853"],
+    ),
+    (
+        &["--resolver-addr", "1.1.1.1", "--resolver-addr", "192.0.2.1"],
+        &["--resolver-addr \"192.0.2.1\"", "a --resolver-fqdn"],
+    ),
+    (
+        &["--resolver-addr", "1.1.1.1:8853"],
+        &["--resolver-addr \"1.1.1.1:8853\"", "a --resolver-fqdn"],
+    ),
+    (
+        &["query", "a.example", "--resolver-addr", "192.0.2.1"],
+        &["--resolver-addr", "a --resolver-fqdn"],
+    ),
+    (
+        &["pin", "--resolver-addr", "192.0.2.1"],
+        &["--resolver-addr", "a --resolver-fqdn"],
     ),
     (
         &["--resolver-addr", "1.1.1.1:53"],
