@@ -42,6 +42,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "command_line",
             "help",
             "settings",
+            "listeners",
             "routes",
             "values",
             "sources",

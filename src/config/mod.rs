@@ -4,6 +4,7 @@
 //!
 //! - [`command_line`]: what the command line asks for.
 //! - [`settings`]: which settings the options mean.
+//! - `listeners`: which addresses are listened on.
 //! - `routes`: which zones have a route, and where it leads.
 //! - `values`: how the values of options are read.
 //! - [`sources`]: which options were given, and where.
@@ -15,6 +16,7 @@
 pub mod command_line;
 mod file;
 pub mod help;
+mod listeners;
 mod option_lookup;
 mod options;
 mod routes;

@@ -11,13 +11,14 @@ use log::LevelFilter;
 use rustls::pki_types::ServerName;
 
 use crate::cache;
+use crate::config::listeners::{listening_addresses, monitor_address};
 use crate::config::options::DEFAULT_RESOLVER_ADDRESSES;
 use crate::config::routes::{self as route_options, ZoneTargets};
 use crate::config::sources::{OptionValues, UsageError};
 use crate::config::values::{
-    expected_address, integer_value, option_values, optional_value, parse_decimal_seconds,
-    parse_integer, parse_named_pin, parse_named_resolver, parse_prefix, parse_resolver_address,
-    parse_seconds, parse_zone, rate, read_trust_anchors, required_value,
+    integer_value, option_values, optional_value, parse_decimal_seconds, parse_integer,
+    parse_named_pin, parse_named_resolver, parse_prefix, parse_resolver_address, parse_seconds,
+    parse_zone, rate, read_trust_anchors, required_value,
 };
 use crate::forward::policy;
 use crate::forward::quota;
@@ -37,7 +38,7 @@ use crate::server;
 use crate::system::date::DAY;
 use crate::system::memory;
 use crate::system::privileges::User;
-use crate::system::scoped_address::{ScopedAddress, ScopedAddressError};
+use crate::system::scoped_address::ScopedAddress;
 use crate::telemetry::query_log;
 use crate::upstream::{self, Resolver, Security};
 
@@ -128,12 +129,7 @@ impl Config {
             upstream_rate_limit: rate(budget, budget),
             query_log: query_log_mode(&options)?,
         };
-        let monitor = optional_value(&options, "--monitor", |text| {
-            const EXPECTED: &str =
-                "expected an address of this host and a port, such as 127.0.0.1:9853";
-            text.parse()
-                .map_err(|error| expected_address(error, EXPECTED))
-        })?;
+        let monitor = monitor_address(&options, &server)?;
         let user = optional_value(&options, "--user", |text| {
             let user = User::find(text).filter(|user| !user.is_root());
             user.ok_or_else(|| {
@@ -177,17 +173,18 @@ fn query_log_mode(options: &OptionValues) -> Result<query_log::Mode, UsageError>
 }
 
 fn server_settings(options: &OptionValues) -> Result<server::settings::Settings, UsageError> {
+    let port = required_value(options, "--port", |text| {
+        text.parse()
+            .map_err(|_| "expected a whole number from 0 to 65535".to_owned())
+    })?;
+    let reuse_port = options.flag("--reuse-port")?;
+    // Otherwise the sockets share the port, or each has one of its own.
+    let is_exclusive = port != 0 && !reuse_port;
     Ok(server::settings::Settings {
-        addresses: option_values(options, "--address", |text| {
-            text.parse()
-                .map_err(|error: ScopedAddressError| error.to_string())
-        })?,
+        addresses: listening_addresses(options, is_exclusive)?,
         addresses_optional: !options.is_set("--address"),
-        port: required_value(options, "--port", |text| {
-            text.parse()
-                .map_err(|_| "expected a whole number from 0 to 65535".to_owned())
-        })?,
-        reuse_port: options.flag("--reuse-port")?,
+        port,
+        reuse_port,
         max_clients: integer_value(options, "--max-clients", 1..=65_536)?,
         max_clients_per_address: integer_value(options, "--max-clients-per-address", 1..=65_536)?,
         limit_loopback: options.is_set("--max-clients-per-address"),
@@ -511,6 +508,39 @@ mod tests {
             .collect();
         assert_eq!(addresses, ["::1", "127.0.0.2", "127.0.0.3"]);
         assert!(!config.server.addresses_optional);
+    }
+
+    #[test]
+    fn addresses_are_listened_on_once_and_a_wildcard_has_its_family() {
+        for (arguments, expected) in [
+            (
+                &["--address=::1", "--address=127.0.0.1", "--address=0::1"][..],
+                &["::1", "127.0.0.1"][..],
+            ),
+            (&["--address=::", "--address=0.0.0.0"], &["::", "0.0.0.0"]),
+            (
+                &["--address=::", "--address=127.0.0.1"],
+                &["::", "127.0.0.1"],
+            ),
+            // Each has a port of its own, or all share one.
+            (
+                &["--address=::", "--address=::1", "--port=0"],
+                &["::", "::1"],
+            ),
+            (
+                &["--address=::", "--address=::1", "--reuse-port"],
+                &["::", "::1"],
+            ),
+            (&["--monitor=127.0.0.2:53"], &["127.0.0.1", "::1"]),
+            (
+                &["--monitor=127.0.0.1:0", "--port=0"],
+                &["127.0.0.1", "::1"],
+            ),
+        ] {
+            let addresses = serve(arguments).server.addresses;
+            let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            assert_eq!(addresses, expected, "{arguments:?}");
+        }
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn an_option_takes_one_dash_or_two_and_a_space_or_an_equals_sign() {
 }
 
 /// Wrong arguments, and parts of the error that they cause.
-const WRONG: [(&[&str], &[&str]); 50] = [
+const WRONG: [(&[&str], &[&str]); 55] = [
     (&["--port", "x"], &["--port", "\"x\"", "0 to 65535"]),
     (&["--port", "65536"], &["--port", "65536", "0 to 65535"]),
     (&["--port"], &["--port", "expected a value"]),
@@ -84,6 +84,26 @@ const WRONG: [(&[&str], &[&str]); 50] = [
     (
         &["--address", "localhost"],
         &["--address", "localhost", "IPv4 or IPv6"],
+    ),
+    (
+        &["--address", "127.0.0.1", "--address", "0.0.0.0"],
+        &["--address \"127.0.0.1\"", "beside 0.0.0.0"],
+    ),
+    (
+        &["--address=::", "--address=0.0.0.0", "--address=fe80::1%lo"],
+        &["--address \"fe80::1%lo\"", "beside ::, "],
+    ),
+    (
+        &["check", "--address=::1", "--address=::"],
+        &["--address \"::1\"", "beside ::, "],
+    ),
+    (
+        &["--monitor", "127.0.0.1:53"],
+        &["--monitor \"127.0.0.1:53\"", "another port"],
+    ),
+    (
+        &["--monitor", "[::]:5353", "--port", "5353"],
+        &["--monitor \"[::]:5353\"", "another port"],
     ),
     (&["--timeout", "0"], &["--timeout", "\"0\"", "seconds from"]),
     (
