@@ -432,6 +432,14 @@ fn a_reload_that_changes_a_route_forgets_its_zone_alone() {
         (1, 1),
         "the other name is kept"
     );
+    write(&[format!("corp.example=tcp://{}", process.address)]);
+    process.signal("HUP");
+    let said = process.read_until("event=config-reload-failed");
+    let place = format!("{}:6: route \\\"corp.example=tcp://", file.display());
+    assert!(
+        said.contains(&place) && said.contains("listens on this one itself"),
+        "{said}"
+    );
     write(&[]);
     process.signal("HUP");
     process.read_until("event=config-reloaded");
@@ -480,7 +488,7 @@ fn start_with_route_to_itself(listener: &str, target: &str) -> (String, String) 
     assert_eq!(out.status.code(), Some(1));
     let expected = "expected another address: dns-tool listens on this one itself";
     let error = String::from_utf8_lossy(&out.stderr).into_owned();
-    (error, format!("--route {target}: {expected}"))
+    (error, format!("--route \"lan={target}\": {expected}"))
 }
 
 #[test]

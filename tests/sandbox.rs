@@ -159,6 +159,8 @@ fn a_reload_reads_no_other_files_and_opens_no_other_ports_and_what_was_serves_on
     let line = reload(&lines(&other));
     let kept =
         line.contains("event=config-reload-failed") && line.contains("the sandbox is open for");
+    let place = format!("options:2: resolver-addr \\\"{}", other.address());
+    assert_eq!(line.contains(&place), confined, "{line}");
     assert_eq!(kept, confined, "{line}");
     process.signal("TERM");
     assert_eq!(process.end().0, Some(0));

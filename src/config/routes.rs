@@ -12,7 +12,7 @@ use crate::system::scoped_address::ScopedAddress;
 use crate::upstream::{self, Resolver, Security};
 
 /// The option.
-const OPTION: &str = "--route";
+pub(super) const OPTION: &str = "--route";
 /// The port of DNS (RFC 7766).
 const DNS_PORT: u16 = 53;
 /// Zones with a route, at most.
@@ -36,6 +36,8 @@ pub(super) enum Target {
 pub(super) struct ZoneTargets {
     zone: Name,
     targets: Vec<Target>,
+    /// The first value of the option for the zone.
+    text: String,
 }
 
 /// Reads all routes.
@@ -52,10 +54,19 @@ pub(super) fn read_targets(options: &OptionValues) -> Result<Vec<ZoneTargets>, U
         zones.push(ZoneTargets {
             zone,
             targets: vec![target],
+            text: text.to_owned(),
         });
         Ok(())
     })?;
     Ok(zones)
+}
+
+/// Whether a value of the option leads to this address.
+pub(super) fn names_address(text: &str, address: ScopedAddress) -> bool {
+    match parse(text) {
+        Ok((_, Target::Tls(target, _) | Target::Cleartext(target))) => target == address,
+        _ => false,
+    }
 }
 
 /// Parses `ZONE=TARGET`.
@@ -163,6 +174,7 @@ pub(super) fn resolver_names(zones: &[ZoneTargets]) -> Vec<ServerName<'static>> 
 /// The settings of all routes. Zones with the same targets share an upstream. The upstreams are as `template` says, but for their resolvers
 /// and their number of queries in flight: `max_pending` is for all of them together.
 pub(super) fn settings(
+    options: &OptionValues,
     zones: Vec<ZoneTargets>,
     template: &upstream::Settings,
     max_pending: usize,
@@ -187,6 +199,10 @@ pub(super) fn settings(
                 }))
             }
         };
+        if settings.upstreams.len() > MAX_UPSTREAMS {
+            let cause = format!("expected {MAX_UPSTREAMS} different resolvers or servers at most");
+            return Err(options.error_for(OPTION, &zone.text, &cause));
+        }
         let targets = zone.targets.iter().map(Target::to_string).collect();
         let is_cleartext = |target: &Target| matches!(target, Target::Cleartext(_));
         settings.zones.push(ZoneRoute {
@@ -197,11 +213,6 @@ pub(super) fn settings(
         });
     }
     let count = settings.upstreams.len();
-    if count > MAX_UPSTREAMS {
-        return Err(UsageError(format!(
-            "{OPTION}: expected {MAX_UPSTREAMS} different resolvers or servers at most, got {count}"
-        )));
-    }
     for upstream in &mut settings.upstreams {
         upstream.max_pending = (max_pending / count).max(1);
     }

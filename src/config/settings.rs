@@ -98,6 +98,50 @@ impl Config {
         upstreams.flat_map(|upstream| &upstream.resolvers)
     }
 
+    /// The addresses of the main resolvers that the user has not named.
+    pub fn built_in_addresses(&self) -> Vec<ScopedAddress> {
+        let options = &self.options;
+        let mut addresses = match options.is_set("--resolver-addr") {
+            true => Vec::new(),
+            false => option_values(options, "--resolver-addr", parse_resolver_address)
+                .unwrap_or_default(),
+        };
+        let named = option_values(options, "--resolver", parse_named_resolver).unwrap_or_default();
+        addresses.retain(|address| named.iter().all(|(named, _)| named != address));
+        addresses
+    }
+
+    /// The trust anchors of all resolvers.
+    pub fn trust_anchors(&self) -> Option<&TrustAnchors> {
+        let mut identities = self
+            .resolvers()
+            .filter_map(|resolver| resolver.security.identity());
+        identities.next().map(|identity| &identity.policy().anchors)
+    }
+
+    /// The error for the value of an option that names this resolver or server, with its place.
+    pub fn error_for_address(&self, address: ScopedAddress, cause: &str) -> UsageError {
+        type Names = fn(&str, ScopedAddress) -> bool;
+        let options: [(&str, Names); 3] = [
+            (route_options::OPTION, route_options::names_address),
+            ("--resolver", |text, address| {
+                parse_named_resolver(text).is_ok_and(|(named, _)| named == address)
+            }),
+            ("--resolver-addr", |text, address| {
+                parse_resolver_address(text) == Ok(address)
+            }),
+        ];
+        let mut errors = options.into_iter().filter_map(|(option, names)| {
+            let mut refuse = |text: &str| match names(text, address) {
+                true => Err(cause.to_owned()),
+                false => Ok(()),
+            };
+            self.options.try_for_each_value(option, &mut refuse).err()
+        });
+        let elsewhere = || UsageError(format!("resolver {address}: {cause}"));
+        errors.next().unwrap_or_else(elsewhere)
+    }
+
     /// Turns options into settings. Reads the files that they name.
     pub(super) fn new(options: OptionValues) -> Result<Self, UsageError> {
         let max_pending = integer_value(&options, "--max-pending", 1..=1_000_000)?;
@@ -108,7 +152,8 @@ impl Config {
         let max_pending_of_routes = MAX_PENDING_OF_ROUTES
             .min(memory.limit / OCTETS_PER_PENDING_OF_ROUTES)
             .min(max_pending / 2);
-        let routes = route_options::settings(zones, &upstream, max_pending_of_routes, &security)?;
+        let routes =
+            route_options::settings(&options, zones, &upstream, max_pending_of_routes, &security)?;
         let budget = integer_value(&options, "--upstream-rate-limit", 0..=1_000_000)?;
         let hosts = hosts(&options)?;
         let forwarder = policy::Settings {
@@ -674,6 +719,15 @@ mod tests {
             let found: Vec<_> = resolvers.iter().map(address_texts).collect();
             assert_eq!(found, addresses, "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn an_address_that_is_named_is_not_a_built_in_one() {
+        let count = |arguments: &[&str]| serve(arguments).built_in_addresses().len();
+        assert_eq!(count(&[]), 4);
+        assert_eq!(count(&["--resolver=192.0.2.1#a.example"]), 4);
+        assert_eq!(count(&["--resolver=1.0.0.1#cloudflare-dns.com"]), 3);
+        assert_eq!(count(&["--resolver-addr=1.1.1.1"]), 0);
     }
 
     #[test]

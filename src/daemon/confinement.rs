@@ -40,12 +40,13 @@ pub(super) fn sandbox_rules(config: &Config) -> SandboxRules {
         rules.readable.push(PathBuf::from(process::PROC_SELF));
     }
     rules.writable_dir.clone_from(&trust.state_dir);
-    rules.connect_ports = resolver_ports(config).collect();
+    rules.connect_ports = resolver_addresses(config)
+        .map(ScopedAddress::port)
+        .collect();
     rules
 }
 
-/// The ports of all resolvers and servers that may be asked.
-pub(super) fn resolver_ports(config: &Config) -> impl Iterator<Item = u16> {
-    let addresses = config.resolvers().flat_map(|resolver| &resolver.addresses);
-    addresses.map(ScopedAddress::port)
+/// The addresses of all resolvers and servers that may be asked.
+pub(super) fn resolver_addresses(config: &Config) -> impl Iterator<Item = &ScopedAddress> {
+    config.resolvers().flat_map(|resolver| &resolver.addresses)
 }

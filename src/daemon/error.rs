@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use crate::config::sources::UsageError;
 use crate::server::sockets::BindError;
 use crate::system::privileges::PrivilegeError;
 use crate::system::scoped_address::ScopedAddress;
@@ -17,7 +18,7 @@ pub enum StartError {
     /// The pin file or a hosts file cannot be read, or the state directory cannot be written.
     TrustFiles(String),
     /// A route leads to the forwarder itself.
-    RouteLoop(String),
+    RouteLoop(UsageError),
     /// The monitoring port could not be bound.
     Monitor(ScopedAddress, io::Error),
     /// The system has no more threads or file descriptors.
@@ -29,7 +30,8 @@ impl fmt::Display for StartError {
         match self {
             Self::Bind(error) => error.fmt(f),
             Self::Privileges(error) => error.fmt(f),
-            Self::TrustFiles(error) | Self::RouteLoop(error) => error.fmt(f),
+            Self::TrustFiles(error) => error.fmt(f),
+            Self::RouteLoop(error) => error.fmt(f),
             Self::Monitor(address, error) => write!(
                 f,
                 "--monitor {address}: {error}; expected an address of this host and a free port"

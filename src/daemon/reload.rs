@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use log::Level;
 
-use super::confinement::resolver_ports;
+use super::confinement::resolver_addresses;
 use super::error::StartError;
 use super::hosts_manager::{self, HostsManager};
 use super::pin_manager::PinManager;
@@ -123,11 +123,16 @@ impl RunningDaemon {
 
     /// Applies every setting that needs no restart.
     fn apply(&self, active: &mut ActiveConfig, config: &mut Config) -> Result<(), String> {
+        upstreams::check_loops(config, &self.addresses).map_err(|error| error.to_string())?;
         self.check_ports(config)?;
-        upstreams::check_loops(&config.routes, &self.addresses)?;
         let mut changes = Changes::new(&config.options, &self.initial_options, &active.options);
         let before = Arc::clone(&active.pin_manager);
-        keep_state(&mut config.trust, &before, changes.state_dir_changed)?;
+        keep_state(
+            &config.options,
+            &mut config.trust,
+            &before,
+            changes.state_dir_changed,
+        )?;
         let upstreams = self.forwarder.upstreams();
         let next = upstreams::replacement(config, &upstreams)
             .map_err(|error| StartError::System(error).to_string())?;
@@ -183,11 +188,13 @@ impl RunningDaemon {
             connect_ports: open,
             ..
         }) = &self.sandbox_rules
-            && let Some(port) = resolver_ports(config).find(|port| !open.contains(port))
+            && let Some(address) =
+                resolver_addresses(config).find(|address| !open.contains(&address.port()))
         {
-            return Err(format!(
-                "resolver port {port}: the sandbox is open for {open:?} alone; expected one of these, or a restart"
-            ));
+            let cause = format!(
+                "the sandbox is open for the ports {open:?} alone; expected one of these, or a restart"
+            );
+            return Err(config.error_for_address(*address, &cause).to_string());
         }
         Ok(())
     }
@@ -230,6 +237,7 @@ fn reload_files(active: &ActiveConfig) {
 
 /// Keeps the state directory and the last trusted time of the start. Fails if the new pins may not follow the old ones.
 fn keep_state(
+    options: &OptionValues,
     trust: &mut trust::Settings,
     before: &PinManager,
     state_dir_changed: bool,
@@ -243,7 +251,15 @@ fn keep_state(
     let now = clock::unix_time().as_secs();
     let source = &trust.source;
     let checked = source.check_replacement(&trust.pins, &before.configured(), now);
-    checked.map_err(|error| error.to_string())
+    checked.map_err(|error| match &source.file {
+        Some(file) => {
+            let file = file.to_string_lossy();
+            options
+                .error_for("--pins", &file, &error.to_string())
+                .to_string()
+        }
+        None => format!("--resolver-pin: {error}"),
+    })
 }
 
 /// Starts a manager for the new settings and stops the old one, which resumes if the system has no thread.

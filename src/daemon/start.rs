@@ -59,7 +59,7 @@ pub fn bind(passed: Option<Sockets>, config: Config) -> Result<BoundDaemon, Star
         Some(sockets) => sockets,
         None => Sockets::bind(&config.server)?,
     };
-    upstreams::check_loops(&config.routes, sockets.addresses()).map_err(StartError::RouteLoop)?;
+    upstreams::check_loops(&config, sockets.addresses()).map_err(StartError::RouteLoop)?;
     let monitor_listener = config.monitor.map(|address| {
         let failed = |error| StartError::Monitor(address, error);
         http::bind(address).map_err(failed)

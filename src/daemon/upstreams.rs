@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use rustls::pki_types::ServerName;
 
 use crate::config::settings::Config;
+use crate::config::sources::UsageError;
 use crate::forward::completion::QueryCompleter;
 use crate::forward::routes::{self, Upstream, Upstreams, ZoneRoute};
 use crate::identity::pin::PinSet;
@@ -35,11 +36,9 @@ pub(super) fn start(
 }
 
 /// Fails if a route leads to one of the addresses on which the forwarder listens: its queries would come back without end.
-pub(super) fn check_loops(
-    routes: &routes::Settings,
-    listeners: &[SocketAddr],
-) -> Result<(), String> {
-    let resolvers = routes
+pub(super) fn check_loops(config: &Config, listeners: &[SocketAddr]) -> Result<(), UsageError> {
+    let resolvers = config
+        .routes
         .upstreams
         .iter()
         .flat_map(|upstream| &upstream.resolvers);
@@ -53,8 +52,9 @@ pub(super) fn check_loops(
         })
     };
     match targets.find(reaches_itself) {
-        Some(target) => Err(format!(
-            "--route tcp://{target}: expected another address: dns-tool listens on this one itself"
+        Some(target) => Err(config.error_for_address(
+            *target,
+            "expected another address: dns-tool listens on this one itself",
         )),
         None => Ok(()),
     }
