@@ -17,6 +17,7 @@ const WINGS: [(&str, &[&str]); 14] = [
             "check_ports",
             "check_routes",
             "check_resolver",
+            "built_in_addresses",
             "check_report",
             "stub",
             "json",

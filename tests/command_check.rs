@@ -729,6 +729,18 @@ fn each_fault_of_a_port_has_its_line_and_remedy() {
     let expected =
         format!("OK listening on SHARED: in use by dns-tool itself (pid {pid}), which is fine");
     assert!(said.lines.contains(&expected), "{:?}", said.lines);
+    // No host has this network on this interface.
+    assert_faults(
+        "an address to which there is no route",
+        &resolver,
+        &["--resolver-addr", "[fe80::db8:2%lo]:853"],
+        &Names::of(&resolver),
+        &[
+            "WARNING [fe80::db8:2%lo]:853#resolver.test reach: this host has no route to IPv6 addresses such as this one; \
+             remedy: give it one, or take the address out",
+        ],
+        1,
+    );
     assert_faults(
         "an address of another host",
         &resolver,

@@ -62,7 +62,12 @@ pub fn run(request: &CheckRequest) -> Report {
     check_hosts(&config.hosts, &mut report);
     report_cleartext(&config.routes, &mut report);
     let timeout = config.upstream.timeout;
-    check_main_resolvers(&config.upstream.resolvers, timeout, &mut report);
+    check_main_resolvers(
+        &config.upstream.resolvers,
+        &config.built_in_addresses(),
+        timeout,
+        &mut report,
+    );
     check_routes(&config.routes, timeout, &mut report);
     report
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::command::built_in_addresses::{family, leave_out};
 use crate::command::check_report::{Report, State, describe_key_exchange};
 use crate::command::stub::{Cause, StubQuery, exchange_all};
 use crate::forward::routes::CLEARTEXT_PREFIX;
@@ -66,9 +67,15 @@ impl Inquiry {
     }
 }
 
-/// Checks every address of the main resolvers.
-pub(super) fn check_main_resolvers(resolvers: &[Resolver], timeout: Duration, report: &mut Report) {
-    let failures = check_resolvers(resolvers, &Inquiry::of_main_resolvers(), timeout, report);
+/// Checks every address of the main resolvers, but for built-in ones to which this host has no route.
+pub(super) fn check_main_resolvers(
+    resolvers: &[Resolver],
+    built_in: &[ScopedAddress],
+    timeout: Duration,
+    report: &mut Report,
+) {
+    let resolvers = leave_out(resolvers, built_in, report);
+    let failures = check_resolvers(&resolvers, &Inquiry::of_main_resolvers(), timeout, report);
     let count = failures.len();
     if let Some(obstruction) = Obstruction::common(failures)
         // One address that does not answer may be down.
@@ -164,6 +171,13 @@ impl<'c> AddressCheck<'c> {
             "set --key-exchange prefer, or choose a resolver that has X25519MLKEM768";
         let mut text = error.to_string();
         let (aspect, remedy) = match error {
+            ConnectError::Connect(_) if !self.address.has_route() => {
+                text = format!(
+                    "this host has no route to {} addresses such as this one",
+                    family(&self.address)
+                );
+                ("reach", "give it one, or take the address out")
+            }
             ConnectError::Connect(_) => (
                 "reach",
                 "see that the address is right and that nothing on the way keeps its port from you",

@@ -7,6 +7,7 @@
 //! - `check_ports`: whether the daemon may listen on its addresses.
 //! - `check_routes`: how the resolvers and servers of routes do, and what leaves in cleartext.
 //! - `check_resolver`: how each address of the resolvers does.
+//! - `built_in_addresses`: which built-in addresses are not checked.
 //! - [`check_report`]: the findings of a check.
 //! - [`pin`]: which keys a resolver presents.
 //! - [`query`]: what a running dns-tool answers, or the resolver itself.
@@ -15,6 +16,7 @@
 //! - [`json`]: how a report looks to a program.
 
 mod answer_report;
+mod built_in_addresses;
 pub mod check;
 mod check_ports;
 pub mod check_report;

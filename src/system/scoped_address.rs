@@ -7,7 +7,7 @@
 use std::ffi::CString;
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::str::FromStr;
 
 use nix::errno::Errno;
@@ -220,6 +220,30 @@ impl ScopedAddress {
             (ip, _) => SocketAddr::new(ip, self.port),
         })
     }
+
+    /// Whether this host has a route to the address. Nothing is sent: a UDP socket is only connected. True also if that cannot be said,
+    /// such as without the interface of the zone.
+    pub fn has_route(&self) -> bool {
+        let Ok(address) = self.resolve() else {
+            return true;
+        };
+        let any: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let connected = UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(address));
+        let error = connected.err().and_then(|error| error.raw_os_error());
+        // The last two: IPv6 is switched off, for all interfaces or in the kernel.
+        !matches!(
+            error.map(Errno::from_raw),
+            Some(
+                Errno::ENETUNREACH
+                    | Errno::EHOSTUNREACH
+                    | Errno::EADDRNOTAVAIL
+                    | Errno::EAFNOSUPPORT
+            )
+        )
+    }
 }
 
 impl fmt::Display for ScopedAddress {
@@ -279,6 +303,18 @@ mod tests {
 
     use super::*;
     use ScopedAddressError::{Syntax, ZoneMissing, ZoneNotAllowed, ZoneSyntax};
+
+    #[test]
+    fn loopback_has_a_route_and_a_link_without_that_network_has_none() {
+        for (address, expected) in [
+            ("127.0.0.1:853", true),
+            ("[fe80::db8:2%lo]:853", false),
+            ("[fe80::db8:2%not-there]:853", true),
+        ] {
+            let address: ScopedAddress = address.parse().expect("an address");
+            assert_eq!(address.has_route(), expected, "{address}");
+        }
+    }
 
     #[test]
     fn an_address_is_printed_as_it_was_given() {
@@ -406,9 +442,9 @@ mod tests {
             zone in "[a-zA-Z0-9._~@+-]{1,15}",
             port: u16,
         ) {
-            let ip = std::net::Ipv6Addr::from(groups);
+            let ip = Ipv6Addr::from(groups);
             let (ip, zone) = match kind {
-                0 => (IpAddr::V4(std::net::Ipv4Addr::from(u32::from(groups[0]) << 16 | u32::from(groups[1]))), None),
+                0 => (IpAddr::V4(Ipv4Addr::from(u32::from(groups[0]) << 16 | u32::from(groups[1]))), None),
                 1 if !ip.is_unicast_link_local() => (IpAddr::V6(ip), None),
                 _ => {
                     let mut groups = groups;
