@@ -510,6 +510,20 @@ fn each_fault_of_the_configuration_has_its_line_and_remedy() {
         path.to_str().expect("a path in UTF-8").to_owned()
     };
     let names = || Names::of(&resolver);
+    let root = fs::read_to_string(pki().root_file()).expect("a file");
+    let broken = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
+    let broken = file("broken-anchor", format!("{broken}{root}"));
+    assert_faults(
+        "an anchor that cannot be read",
+        &resolver,
+        &["--resolver-ca", &broken],
+        &names(),
+        &[
+            "WARNING --resolver-ca: certificate 1, in line 1, cannot be read: it is not PEM: base64 decode error: \
+             InvalidCharacter(33); remedy: take it out, or put a sound one in its place",
+        ],
+        1,
+    );
     let old = file("old", format!("{NAME} {leaf} not-after=2021-01-01\n"));
     let ends = "has not counted since 2021-01-01; remedy: take its line away, or give it a later not-after=";
     assert_faults(

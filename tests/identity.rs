@@ -16,8 +16,11 @@ use rcgen::date_time_ymd;
 use rustls::pki_types::UnixTime;
 
 use crate::support::pki::Authority;
+use crate::support::process::{Process, program};
 use crate::support::resolver::tls;
-use crate::support::{Ask, Chain, FakeResolver, Forwarder, NAME, pki, temporary_file, wait_until};
+use crate::support::{
+    Ask, Chain, FakeResolver, Forwarder, NAME, RELAY, UdpClient, pki, temporary_file, wait_until,
+};
 
 const SERVFAIL: u16 = 2;
 
@@ -425,4 +428,42 @@ fn a_pin_stands_in_for_the_clock_also_for_a_certificate_that_is_newer_than_the_p
     // A clock that may be right is believed, and so is a later time that is remembered.
     assert_eq!(judge(chain.pin, built, built), Err(Check::Chain));
     assert_eq!(judge(chain.pin, expired, 0), Err(Check::Chain));
+}
+
+#[test]
+fn an_anchor_that_cannot_be_read_is_named_and_the_others_count() {
+    let resolver = FakeResolver::honest();
+    let root = pki().root.pem();
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let write = |name: &str, text: &str| {
+        let file = temporary_file(name, text.as_bytes());
+        file.to_str().expect("a path in UTF-8").to_owned()
+    };
+    let bundle = write("bundle", &format!("{broken}{root}{}", broken.repeat(7)));
+    let start = |file: &str| {
+        let mut command = program();
+        command.args(["--address", "127.0.0.1", "--port", "0"]);
+        command.args(["--resolver-addr", &resolver.address().to_string()]);
+        command.args(["--resolver-fqdn", NAME, "--resolver-ca", file]);
+        command.args(RELAY);
+        command
+    };
+    let process = Process::run(&mut start(&bundle));
+    for part in [
+        "event=trust-anchor-skipped certificate=1 line=1 cause=",
+        "event=trust-anchor-skipped certificate=3 line=",
+        "event=trust-anchors-skipped others=3\n",
+    ] {
+        assert!(process.has_said(part), "{part}: {}", process.heard());
+    }
+    let ask = Ask::a(1, "x.test");
+    let client = UdpClient::to(process.address);
+    client.ask(&ask.octets()).assert_answers(&ask);
+    let none = write("none", broken);
+    let output = start(&none).arg("--check-config").output();
+    let output = output.expect("it runs");
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&output.stderr);
+    let expected = format!("--resolver-ca {none:?}: certificate 1, in line 1, cannot be read: ");
+    assert!(error.contains(&expected), "{error}");
 }

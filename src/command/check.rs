@@ -13,6 +13,7 @@ use crate::command::check_routes::{check_routes, report_cleartext};
 use crate::config::command_line::CheckRequest;
 use crate::config::settings::Config;
 use crate::config::sources::UsageError;
+use crate::identity::anchors::TrustAnchors;
 use crate::identity::pin::{PinEntry, PinSet};
 use crate::identity::pin_file::PinSource;
 use crate::identity::rollover::KeyHistory;
@@ -42,6 +43,7 @@ pub fn run(request: &CheckRequest) -> Report {
             format_args!("{variable} is no option, and left alone"),
         );
     }
+    check_anchors(config, &mut report);
     check_clock(request, &mut report);
     check_pins(request, &mut report);
     if let Some(file) = &config.trust.source.file {
@@ -70,6 +72,22 @@ pub fn run(request: &CheckRequest) -> Report {
     );
     check_routes(&config.routes, timeout, &mut report);
     report
+}
+
+/// Reports the certificates of `--resolver-ca` that cannot be read: the first ones, and the number of the others.
+fn check_anchors(config: &Config, report: &mut Report) {
+    let Some(skipped) = config.trust_anchors().map(TrustAnchors::skipped) else {
+        return;
+    };
+    let others = match skipped.others {
+        0 => None,
+        others => Some(format!("{others} more certificates cannot be read")),
+    };
+    let texts = skipped.first.iter().map(ToString::to_string).chain(others);
+    let remedy = "take it out, or put a sound one in its place";
+    for text in texts {
+        report.add_fault(State::Warning, "--resolver-ca", text, remedy);
+    }
 }
 
 /// Whether the user of `--user` may read the pin file.

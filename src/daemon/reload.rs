@@ -171,6 +171,7 @@ impl RunningDaemon {
             log::set_max_level(config.log_level);
         }
         changes.log(&config.options);
+        upstreams::log_skipped_anchors(config);
         if !hosts.files.is_empty() {
             hosts_manager::log_reloaded(&hosts);
         }

@@ -153,7 +153,7 @@ impl BoundDaemon {
         let clients = client_limit(&config);
         let memory = Memory::new(config.memory);
         let evictions = Arc::new(EvictionCounters::default());
-        warn_of_variables(&config);
+        warn_of_ignored(&config);
         let now = clock::now();
         let relay = Relay::start(
             config.forwarder,
@@ -288,13 +288,14 @@ fn log_listeners(addresses: &[SocketAddr]) {
     }
 }
 
-/// Logs the environment variables that look like options but are none.
-fn warn_of_variables(config: &Config) {
+/// Logs the environment variables that look like options but are none, and the trust anchors that cannot be read.
+fn warn_of_ignored(config: &Config) {
     let ignored_variables: Vec<_> = config.options.ignored_variables().collect();
     if !ignored_variables.is_empty() {
         let variables = ignored_variables.join(" ");
         warn!("event=environment-ignored variables=\"{variables}\" cause=\"they are no options\"");
     }
+    upstreams::log_skipped_anchors(config);
 }
 
 /// Starts the monitoring port.

@@ -10,11 +10,12 @@ use crate::config::settings::Config;
 use crate::config::sources::UsageError;
 use crate::forward::completion::QueryCompleter;
 use crate::forward::routes::{self, Upstream, Upstreams, ZoneRoute};
+use crate::identity::anchors::{SkippedCertificate, TrustAnchors};
 use crate::identity::pin::PinSet;
 use crate::message::ZoneMap;
 use crate::server::workers::WorkerPool;
 use crate::system::scoped_address::ScopedAddress;
-use crate::telemetry::log::info;
+use crate::telemetry::log::{info, warn};
 use crate::upstream::{self, UpstreamMetrics};
 
 /// Starts the upstreams of the main resolvers and of the routes. Fails if the system has no threads for their timers.
@@ -138,6 +139,24 @@ pub(super) fn have_other_names(before: &Upstreams, after: &Upstreams) -> bool {
         names
     };
     names(before) != names(after)
+}
+
+/// Names the certificates of `--resolver-ca` that cannot be read: the first ones, and the number of the others.
+pub(super) fn log_skipped_anchors(config: &Config) {
+    let Some(skipped) = config.trust_anchors().map(TrustAnchors::skipped) else {
+        return;
+    };
+    for SkippedCertificate {
+        number,
+        line,
+        cause,
+    } in &skipped.first
+    {
+        warn!("event=trust-anchor-skipped certificate={number} line={line} cause={cause:?}");
+    }
+    if skipped.others > 0 {
+        warn!("event=trust-anchors-skipped others={}", skipped.others);
+    }
 }
 
 /// Says where the names of each of these zones go that have a route.

@@ -99,7 +99,8 @@ impl Process {
         Self::run(&mut command)
     }
 
-    fn run(command: &mut Command) -> Self {
+    /// This command, which runs the program.
+    pub(crate) fn run(command: &mut Command) -> Self {
         let mut child = command
             .stderr(Stdio::piped())
             .spawn()
