@@ -1,7 +1,7 @@
 //! Which processes have a port of this host?
 //!
 //! The kernel lists the sockets of this network namespace in /proc/net, each with its inode; the descriptors of a process lead to the
-//! inodes of its sockets (proc(5)). Those of another user's processes are visible to root alone, and those of another PID namespace to
+//! inodes of its sockets (proc(5)). Those of another user's processes, and of dns-tool, which hides its own, are visible to root alone, and those of another PID namespace to
 //! nobody.
 
 use std::fs::{self, File};
