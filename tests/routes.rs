@@ -553,3 +553,18 @@ fn wrong_routes_are_one_clear_line() {
     let error = parse(&same).expect_err("too many").to_string();
     assert!(error.contains("routes for 256 zones at most"), "{error}");
 }
+
+#[test]
+fn each_zone_of_many_is_said_at_the_start() {
+    let main = FakeResolver::honest();
+    let routes: Vec<_> = (0..256)
+        .map(|number| format!("z{number}.example=tcp://127.0.0.{}:1", 1 + number % 16))
+        .collect();
+    let process = Process::before(&main, &options(&routes));
+    process.signal("TERM");
+    let (_, log) = process.end_with_whole_log();
+    for number in 0..256 {
+        let part = format!("event=route zone=z{number}.example. to=");
+        assert!(log.contains(&part), "{part}: {log}");
+    }
+}

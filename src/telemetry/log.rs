@@ -2,8 +2,9 @@
 //!
 //! To stderr, through a queue and a thread of its own, so that a slow or absent reader of stderr blocks no other thread. Lines
 //! that find the queue full are dropped and counted. So are lines of one event beyond ten per second, so that clients cannot fill
-//! a disk. Lines at debug and trace level are not limited. What is missing is said with its count: in the next line of the event, or
-//! after a second in a line of its own. If stderr is the journal, each line begins with its priority ([`super::journal`]).
+//! a disk. Lines at debug and trace level are not limited, nor are those that only the operator brings about. What is missing is said with
+//! its count: in the next line of the event, or after a second in a line of its own. If stderr is the journal, each line begins with its
+//! priority ([`super::journal`]).
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -26,6 +27,9 @@ const MAX_LINE_LEN: usize = 4096;
 /// Lines per interval of one event, and the interval.
 const MAX_PER_SECOND: u64 = 10;
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Events that are not limited: a line for each value of an option, at the start and after a reload.
+const UNLIMITED_EVENTS: [&str; 2] = ["listening", "route"];
 
 /// Logs one line. Not inlined: the `log` crate's macros would build their record at every call site.
 #[inline(never)]
@@ -230,6 +234,9 @@ impl EventRateLimiter {
         // Event names are constants of this program, so the map stays small. Lines of libraries have none, and are limited together.
         let named = text.split_once("event=").map_or("", |(_, rest)| rest);
         let event = named.split([' ', '\n']).next().unwrap_or_default();
+        if UNLIMITED_EVENTS.contains(&event) {
+            return Some(line);
+        }
         let (second_start, count) = self.0.entry(event.to_owned()).or_insert((now, 0));
         let is_over = now.saturating_duration_since(*second_start) >= SECOND;
         let suppressed = if is_over {
@@ -283,6 +290,7 @@ mod tests {
         assert_eq!(admitted(&mut limiter, "warn", "one", now), 10);
         assert_eq!(admitted(&mut limiter, "info", "other", now), 10);
         assert_eq!(admitted(&mut limiter, "debug", "one", now), 100);
+        assert_eq!(admitted(&mut limiter, "info", "route", now), 100);
         let later = now + Duration::from_millis(999);
         assert_eq!(admitted(&mut limiter, "warn", "one", later), 0);
         let later = now + Duration::from_secs(1);
