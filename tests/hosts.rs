@@ -6,6 +6,7 @@ use std::path::Path;
 
 use dns_tool::forward::outcome::Outcome;
 use domain::rdata::{Aaaa, Ptr, Soa};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tempfile::TempDir;
 
 use crate::support::message::Edns;
@@ -429,4 +430,37 @@ fn a_file_that_cannot_be_used_is_one_line_at_the_start() {
         assert!(said.starts_with(&expected), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_for_want_of_descriptors_is_read_once_there_are_some() {
+    let resolver = FakeResolver::honest();
+    let file = HostsFile::new("192.0.2.1 a.lan\n");
+    let path = file.path();
+    let mut process = Process::before(&resolver, &hosts(&[&path]));
+    let client = UdpClient::to(process.address);
+    assert_eq!(addresses(&client, "a.lan"), [[192, 0, 2, 1]]);
+    let pid = Pid::from_raw(process.id().try_into().expect("a small number"));
+    // It has inherited the highest limit from this process.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let allow = |current: Option<u64>| {
+        let limit = Rlimit { current, maximum };
+        let before = prlimit(pid, Resource::Nofile, limit);
+        before.expect("the process is ours").current
+    };
+    let usual = allow(Some(6));
+    file.replace("192.0.2.2 a.lan\n");
+    let line = process.read_until("event=hosts-reload-failed");
+    assert!(line.contains("Too many open files"), "{line}");
+    assert_eq!(addresses(&client, "a.lan"), [[192, 0, 2, 1]]);
+    allow(usual);
+    process.read_until("event=hosts-reloaded");
+    assert_eq!(addresses(&client, "a.lan"), [[192, 0, 2, 2]]);
+    // On request, and the all-clear comes though the names are the same.
+    allow(Some(6));
+    process.signal("HUP");
+    process.read_until("event=hosts-reload-failed");
+    allow(usual);
+    process.read_until("event=hosts-reloaded");
+    assert_eq!(addresses(&client, "a.lan"), [[192, 0, 2, 2]]);
 }

@@ -144,7 +144,7 @@ fn check_hosts(hosts: &Hosts, report: &mut Report) {
     let hosts = match hosts.reread() {
         Ok(hosts) if hosts.files.is_empty() => return,
         Ok(hosts) => hosts,
-        Err(HostsError { file, cause }) => {
+        Err(HostsError { file, cause, .. }) => {
             let remedy = "let the user of --user read it";
             let subject = format_args!("--hosts {file:?}");
             return report.add_fault(State::Critical, subject, cause, remedy);

@@ -1,7 +1,8 @@
 //! Which names of hosts files are answered, as the files change?
 
-use std::io::PipeWriter;
+use std::io::{PipeWriter, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -11,6 +12,10 @@ use crate::system::clock;
 use crate::system::file_watch::FileWatcher;
 use crate::system::thread;
 use crate::telemetry::log::{error, info, warn};
+
+/// The pause before files are read again that could not be read for want of descriptors or memory: at first and at most. Each further
+/// failure doubles it.
+const RETRY_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Keeps the names of a forwarder up to date with the hosts files.
 ///
@@ -28,6 +33,8 @@ struct Current {
     hosts: Hosts,
     /// The last error of the files, so that each error is logged once.
     last_error: String,
+    /// When the files are read again after a failure that was not theirs; none after a success or another failure.
+    retry_pause: Option<Duration>,
     /// Another manager is in charge of the forwarder: this one changes nothing.
     stopped: bool,
 }
@@ -41,6 +48,7 @@ impl HostsManager {
             current: Mutex::new(Current {
                 hosts,
                 last_error: String::new(),
+                retry_pause: None,
                 stopped: false,
             }),
             watcher_stop: Mutex::new(None),
@@ -57,6 +65,17 @@ impl HostsManager {
     /// Reads the files again. If one of them cannot be used, all names stay as they are. With `on_request`, the result is logged even
     /// if nothing has changed.
     pub(super) fn reload(&self, on_request: bool) {
+        self.read_files(on_request);
+        // The thread waits for a change, and does not know that it has to try again.
+        if on_request
+            && self.current.lock().retry_pause.is_some()
+            && let Some(watcher) = &mut *self.watcher_stop.lock()
+        {
+            let _ = watcher.write_all(&[1]);
+        }
+    }
+
+    fn read_files(&self, on_request: bool) {
         let mut current = self.current.lock();
         if current.stopped || current.hosts.files.is_empty() {
             return;
@@ -64,13 +83,14 @@ impl HostsManager {
         match current.hosts.reread() {
             Ok(hosts) => {
                 let before = std::mem::replace(&mut current.hosts, hosts);
-                current.last_error.clear();
+                let recovered = !std::mem::take(&mut current.last_error).is_empty();
+                current.retry_pause = None;
                 let Hosts { table, skipped, .. } = &current.hosts;
                 if *table != before.table {
                     self.forwarder
                         .replace_hosts(Arc::clone(table), clock::now());
                 }
-                if on_request || *table != before.table || *skipped != before.skipped {
+                if on_request || recovered || *table != before.table || *skipped != before.skipped {
                     log_skipped(skipped);
                     log_reloaded(&current.hosts);
                 }
@@ -84,8 +104,15 @@ impl HostsManager {
                     );
                 }
                 current.last_error = cause;
+                current.retry_pause = error
+                    .is_for_want_of_resources
+                    .then(|| next_pause(current.retry_pause));
             }
         }
+    }
+
+    fn retry_pause(&self) -> Option<Duration> {
+        self.current.lock().retry_pause
     }
 
     /// Stops to change names, and ends the thread.
@@ -94,7 +121,7 @@ impl HostsManager {
         *self.watcher_stop.lock() = None;
     }
 
-    /// Starts a thread that reloads whenever a file changes, until the returned writer is dropped. Returns `None` without a file, or
+    /// Starts a thread that reloads whenever a file changes, and after failures that were not the files', until the returned writer is dropped. Returns `None` without a file, or
     /// if the files cannot be watched.
     fn watch(self: &Arc<Self>) -> Option<PipeWriter> {
         let files = self.current.lock().hosts.files.clone();
@@ -104,7 +131,7 @@ impl HostsManager {
             thread::spawn_restarting("hosts", move || {
                 // Catches a change from before the watch began.
                 manager.reload(false);
-                while watcher.wait() {
+                while watcher.wait(manager.retry_pause()) {
                     manager.reload(false);
                 }
             })?;
@@ -115,6 +142,12 @@ impl HostsManager {
         };
         watched.inspect_err(failed).ok()
     }
+}
+
+/// The pause after one more failure, from the one after the failure before.
+fn next_pause(last: Option<Duration>) -> Duration {
+    let (first, longest) = RETRY_PAUSE;
+    last.map_or(first, |last| (last * 2).min(longest))
 }
 
 /// Logs that the files were read again.
@@ -144,5 +177,20 @@ fn log_skipped(skipped: &SkippedLines) {
     }
     if skipped.others > 0 {
         warn!("event=hosts-lines-skipped others={}", skipped.others);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_doubles_from_a_second_to_a_minute() {
+        let mut pause = None;
+        let pauses = [(); 8].map(|()| {
+            pause = Some(next_pause(pause));
+            pause.map(|pause| pause.as_secs())
+        });
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60].map(Some));
     }
 }

@@ -190,7 +190,7 @@ impl PinManager {
             thread::spawn_restarting("pins", move || {
                 // Catches a change from before the watch began.
                 manager.reload(false);
-                while watch.wait() {
+                while watch.wait(None) {
                     manager.reload(false);
                 }
             })?;

@@ -49,6 +49,8 @@ pub struct HostsError {
     pub file: PathBuf,
     /// What is wrong and what was expected, in one line.
     pub cause: String,
+    /// The system lacked file descriptors or memory, so the file itself may be sound.
+    pub is_for_want_of_resources: bool,
 }
 
 impl fmt::Display for HostsError {
@@ -85,9 +87,12 @@ impl Hosts {
             let failed = |cause| HostsError {
                 file: file.clone(),
                 cause,
+                is_for_want_of_resources: false,
             };
-            let octets = privileges::read_trusted_file(file);
-            let octets = octets.map_err(|error| failed(error.to_string()))?;
+            let octets = privileges::read_trusted_file(file).map_err(|error| HostsError {
+                is_for_want_of_resources: error.is_for_want_of_resources(),
+                ..failed(error.to_string())
+            })?;
             let text = privileges::decode_utf8(octets);
             let text = text.map_err(|(line, cause)| failed(format!("line {line}: {cause}")))?;
             let mut skip = |line, cause| skipped.push(file, line, cause);

@@ -1,8 +1,9 @@
 //! When do files change?
 
-use std::io::{self, PipeReader, PipeWriter};
+use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -65,11 +66,13 @@ impl FileWatcher {
         result
     }
 
-    /// Waits for the end of the next change. Returns false once the writer is dropped.
-    pub fn wait(&self) -> bool {
+    /// Waits for the end of the next change, for an octet that is written to the writer, or until `timeout` has passed. Returns false once
+    /// the writer is dropped.
+    pub fn wait(&self, timeout: Option<Duration>) -> bool {
         // What is missing now is watched again after the next change of another file or directory.
         let _ = self.add_watches();
-        let mut timeout = PollTimeout::NONE;
+        let in_poll = |timeout| PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        let mut timeout = timeout.map_or(PollTimeout::NONE, in_poll);
         let mut events = 0;
         while events < MAX_EVENTS {
             let mut ready = [
@@ -78,7 +81,7 @@ impl FileWatcher {
             ];
             match poll(&mut ready, timeout) {
                 Ok(0) => return true,
-                Ok(_) if ready[1].any().unwrap_or(true) => return false,
+                Ok(_) if ready[1].any().unwrap_or(true) => return self.is_woken(),
                 Ok(_) => {
                     // The kind of event does not matter.
                     while self
@@ -94,11 +97,17 @@ impl FileWatcher {
         }
         true
     }
+
+    /// Takes an octet from the pipe. Returns false if there is none and never will be.
+    fn is_woken(&self) -> bool {
+        (&self.stop).read(&mut [0; 1]).is_ok_and(|count| count > 0)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::Write;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -123,10 +132,23 @@ mod tests {
         ];
         for change in changes {
             change();
-            assert!(watcher.wait());
+            assert!(watcher.wait(None));
         }
         drop(end);
-        assert!(!watcher.wait());
+        assert!(!watcher.wait(None));
+    }
+
+    #[test]
+    fn a_wait_ends_without_a_change_when_it_is_over_or_when_told() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (watcher, mut end) = FileWatcher::new(&[directory.path().join("x")]).expect("a watch");
+        assert!(watcher.wait(Some(Duration::from_millis(1))));
+        end.write_all(&[1]).expect("writes");
+        assert!(watcher.wait(None));
+        end.write_all(&[1]).expect("writes");
+        drop(end);
+        assert!(watcher.wait(None));
+        assert!(!watcher.wait(None));
     }
 
     #[test]
@@ -135,7 +157,7 @@ mod tests {
         let path = directory.path().join("hosts");
         let (watcher, _end) = FileWatcher::new(std::slice::from_ref(&path)).expect("a watch");
         fs::write(&path, "1").expect("writes");
-        assert!(watcher.wait());
+        assert!(watcher.wait(None));
         assert!(FileWatcher::new(&[directory.path().join("none/hosts")]).is_err());
     }
 
@@ -151,13 +173,13 @@ mod tests {
         let (watcher, _end) = FileWatcher::new(&paths).expect("a watch");
         for path in &paths {
             fs::write(path, "2").expect("writes");
-            assert!(watcher.wait());
+            assert!(watcher.wait(None));
             fs::remove_file(path).expect("removes");
-            assert!(watcher.wait());
+            assert!(watcher.wait(None));
         }
         for path in &paths {
             fs::write(path, "3").expect("writes");
-            assert!(watcher.wait());
+            assert!(watcher.wait(None));
         }
     }
 }

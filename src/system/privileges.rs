@@ -143,6 +143,20 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {}
 
+impl FileError {
+    /// Whether the system lacked file descriptors or memory, so that the same file may be read later.
+    pub fn is_for_want_of_resources(&self) -> bool {
+        let Self::Unreadable(error) = self else {
+            return false;
+        };
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        matches!(
+            errno,
+            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)
+        )
+    }
+}
+
 /// Reads a file that decides whom to trust. Fails if others than its owner may write it, or if it is longer than
 /// [`MAX_FILE_LEN`].
 pub fn read_trusted_file(path: &Path) -> Result<Vec<u8>, FileError> {
