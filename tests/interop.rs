@@ -843,17 +843,10 @@ zone "{ZONE}" {{ type primary; file "zone.signed"; }};
                 "no",
             ),
         };
-        let configuration = self.write(
-            &format!("unbound-{port}.conf"),
+        let unbound = self.copy_of_unbound(
+            port,
             &format!(
-                r#"server:
-    directory: "{directory}"
-    chroot: ""
-    username: ""
-    pidfile: ""
-    use-syslog: no
-    so-reuseport: no
-    interface: 127.0.0.1@{port}
+                r#"    so-reuseport: no
     interface: 127.0.0.1@{plain}
     tls-port: {port}
     tls-service-key: "{directory}/key.pem"
@@ -863,8 +856,6 @@ zone "{ZONE}" {{ type primary; file "zone.signed"; }};
     do-not-query-address: ::/0
     local-zone: "test." nodefault
     {validation}
-remote-control:
-    control-enable: no
 auth-zone:
     name: "."
     zonefile: "root.zone"
@@ -880,9 +871,30 @@ auth-zone:
 "#
             ),
         );
+        self.resolver(unbound, ports)
+    }
+
+    /// Unbound in the foreground on this port, with these lines behind those that every one has. They begin in the clause `server`.
+    fn copy_of_unbound(&self, port: u16, lines: &str) -> Command {
+        let directory = self.path().display();
+        let configuration = self.write(
+            &format!("unbound-{port}.conf"),
+            &format!(
+                r#"remote-control:
+    control-enable: no
+server:
+    directory: "{directory}"
+    chroot: ""
+    username: ""
+    pidfile: ""
+    use-syslog: no
+    interface: 127.0.0.1@{port}
+{lines}"#
+            ),
+        );
         let mut unbound = self.copy_of("unbound", "unbound");
         unbound.arg("-d").arg("-c").arg(configuration);
-        self.resolver(unbound, ports)
+        unbound
     }
 
     /// dnsdist before the resolver at `plain`, with its defaults but for how many queries of a connection it has on their way
@@ -1085,24 +1097,15 @@ workers = 1
             ),
             false => "module-config: \"iterator\"".to_owned(),
         };
-        let configuration = self.write(
-            &format!("cluster-{port}.conf"),
+        let unbound = self.copy_of_unbound(
+            port,
             &format!(
-                r#"server:
-    directory: "{directory}"
-    chroot: ""
-    username: ""
-    pidfile: ""
-    use-syslog: no
-    so-reuseport: no
-    interface: 127.0.0.1@{port}
+                r#"    so-reuseport: no
     do-not-query-localhost: no
     local-zone: "test." nodefault
     local-zone: "cluster.local." static
     local-data: "{own}. A 10.96.0.10"
     {validation}
-remote-control:
-    control-enable: no
 forward-zone:
     name: "."
     forward-addr: 127.0.0.1@{}
@@ -1112,8 +1115,6 @@ forward-zone:
                 if by_tcp { "yes" } else { "no" },
             ),
         );
-        let mut unbound = self.copy_of("unbound", "unbound");
-        unbound.arg("-d").arg("-c").arg(configuration);
         let way = Way {
             port,
             options: "+notcp".to_owned(),

@@ -293,30 +293,19 @@ impl Server {
 fn main_resolver(lab: &Lab) -> Resolver {
     let port = free_port();
     let directory = lab.path().display();
-    let configuration = lab.write(
-        &format!("main-{port}.conf"),
+    let unbound = lab.copy_of_unbound(
+        port,
         &format!(
-            r#"server:
-    directory: "{directory}"
-    chroot: ""
-    username: ""
-    pidfile: ""
-    use-syslog: no
-    log-queries: yes
-    interface: 127.0.0.1@{port}
+            r#"    log-queries: yes
     tls-port: {port}
     tls-service-key: "{directory}/key.pem"
     tls-service-pem: "{directory}/chain.pem"
     module-config: "iterator"
     local-zone: "." redirect
     local-data: ". A {PUBLIC_ADDRESS}"
-remote-control:
-    control-enable: no
 "#
         ),
     );
-    let mut unbound = lab.copy_of("unbound", "unbound");
-    unbound.arg("-d").arg("-c").arg(configuration);
     lab.resolver_of(unbound, [port, port], &lab.direct_to(port), ". A")
 }
 
@@ -357,23 +346,13 @@ fn unbound(lab: &Lab, more: &str) -> Server {
     const OWN_ZONE: &str = "corp.example";
     let port = free_port();
     write_zones(lab, OWN_ZONE);
-    let directory = lab.path().display();
     let mut text = format!(
-        r#"server:
-    directory: "{directory}"
-    chroot: ""
-    username: ""
-    pidfile: ""
-    use-syslog: no
-    log-queries: yes
-    interface: 127.0.0.1@{port}
+        r#"    log-queries: yes
     module-config: "iterator"
     do-not-query-address: 0.0.0.0/0
     do-not-query-address: ::/0
     local-zone: "10.in-addr.arpa." nodefault
-{more}remote-control:
-    control-enable: no
-"#
+{more}"#
     );
     for (name, file) in [(OWN_ZONE, "own.zone"), (REVERSE_ZONE, "reverse.zone")] {
         let _ = write!(
@@ -387,10 +366,7 @@ fn unbound(lab: &Lab, more: &str) -> Server {
 "#
         );
     }
-    let configuration = lab.write(&format!("unbound-{port}.conf"), &text);
-    let mut unbound = lab.copy_of("unbound", "unbound");
-    unbound.arg("-d").arg("-c").arg(configuration);
-    server(lab, unbound, port, OWN_ZONE)
+    server(lab, lab.copy_of_unbound(port, &text), port, OWN_ZONE)
 }
 
 fn bind(lab: &Lab, more: &str) -> Server {
