@@ -269,7 +269,7 @@ fn one_hello_that_fails_is_no_news_and_a_resolver_that_was_unreachable_is_up_aga
     end_sessions(&resolver);
     let other = Ask::a(2, "b.test");
     forwarder.udp().ask(&other.octets()).assert_answers(&other);
-    assert_eq!(said(), ["event=resolver-up"]);
+    assert_eq!(said(), ["event=resolver-connected", "event=resolver-up"]);
     resolver.greet(Greeting::Close);
     end_sessions(&resolver);
     let third = Ask::a(3, "c.test");
@@ -280,6 +280,7 @@ fn one_hello_that_fails_is_no_news_and_a_resolver_that_was_unreachable_is_up_aga
         forwarder.udp().ask(&third.octets()).rcode() != SERVFAIL
     });
     let expected = [
+        "event=resolver-connected",
         "event=resolver-up",
         "event=resolver-unreachable",
         "event=resolver-up",

@@ -7,6 +7,7 @@
 //! - `check_ports`: whether the daemon may listen on its addresses.
 //! - `check_routes`: how the resolvers and servers of routes do, and what leaves in cleartext.
 //! - `check_resolver`: how each address of the resolvers does.
+//! - `check_identity`: what is to be said of the identity that one showed.
 //! - `built_in_addresses`: which built-in addresses are not checked.
 //! - [`check_report`]: the findings of a check.
 //! - [`pin`]: which keys a resolver presents.
@@ -18,6 +19,7 @@
 mod answer_report;
 mod built_in_addresses;
 pub mod check;
+mod check_identity;
 mod check_ports;
 pub mod check_report;
 mod check_resolver;

@@ -133,12 +133,8 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
             }
             if let Err(cause) = &started {
                 error!("event=thread-start-failed for=session cause=\"{cause}\"");
-                return state.pool.connect_failed(
-                    open.id,
-                    AddressFailure::Unreachable,
-                    now,
-                    actions,
-                );
+                let fault = AddressFailure::Unreachable;
+                return state.pool.connect_failed(open.id, fault, now, actions);
             }
             is_accepted = true;
             state.sessions.push(open.clone());
@@ -166,11 +162,7 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
         error: Option<&ConnectError>,
     ) {
         let can_fall_back = can_fall_back(connect, security);
-        let fault = match error {
-            Some(ConnectError::Identity(_)) => AddressFailure::Unauthenticated,
-            Some(ConnectError::Handshake(_)) if can_fall_back => AddressFailure::LargeHello,
-            _ => AddressFailure::Unreachable,
-        };
+        let fault = fault_of(error, can_fall_back);
         let last_error = error.map(ToString::to_string).unwrap_or_default();
         let mut state = self.state.lock();
         // Another hello follows a large one that failed. What comes of probes with it, the pool reports.
@@ -222,6 +214,15 @@ impl<Q: Query, R: Replies + 'static> Upstream<Q, R> {
                 .pool
                 .connect_failed(connect.session, fault, now, actions);
         });
+    }
+}
+
+/// What the pool is told about a failed attempt.
+fn fault_of(error: Option<&ConnectError>, can_fall_back: bool) -> AddressFailure {
+    match error {
+        Some(ConnectError::Identity(_)) => AddressFailure::Unauthenticated,
+        Some(ConnectError::Handshake(_)) if can_fall_back => AddressFailure::LargeHello,
+        _ => AddressFailure::Unreachable,
     }
 }
 
